@@ -1,0 +1,107 @@
+"""Everything that loaderd raises on purpose.
+
+::
+
+    LoaderdError
+    ├── InvalidArgument (ValueError)       an argument has a value that is not allowed
+    ├── DatasetError
+    │   ├── DatasetNotFound (FileNotFoundError)   the directory is missing or unreadable
+    │   ├── EmptyDataset (ValueError)      no image was found
+    │   └── BadImage (OSError)             a file could not be read or decoded
+    ├── DaemonError
+    │   ├── NoDaemon (ConnectionError)     nobody answers at the address
+    │   ├── DaemonRunning                  somebody else already serves the address
+    │   ├── DaemonGone (ConnectionError)   the daemon went away while a stream was open
+    │   ├── VersionMismatch                client and daemon speak different protocols
+    │   ├── RequestRefused                 the daemon would not do what it was asked
+    │   └── WorkerCrashed                  a sample kills every worker that tries it
+    ├── NoRoom (MemoryError)               the ring does not fit in shared memory
+    ├── MissingDependency (ImportError)    an extra is not installed
+    ├── ProtocolError                      the other side sent what it must not
+    └── StreamClosed                       the stream was used after it was closed
+
+An error crosses the socket as its class name and its text, and is raised again
+in the trainer by :func:`from_wire`.
+"""
+
+from __future__ import annotations
+
+
+class LoaderdError(Exception):
+    """The base of all errors below."""
+
+
+class InvalidArgument(LoaderdError, ValueError):
+    """An argument has a value that is not allowed; the text names those that are."""
+
+
+class DatasetError(LoaderdError):
+    """Something is wrong with the files on disk."""
+
+
+class DatasetNotFound(DatasetError, FileNotFoundError):
+    """The directory is missing, is no directory, or must not be read."""
+
+
+class EmptyDataset(DatasetError, ValueError):
+    """No image was found in the directory."""
+
+
+class BadImage(DatasetError, OSError):
+    """A file could not be read or decoded; the text names it and says why."""
+
+
+class DaemonError(LoaderdError):
+    """Something is wrong between client and daemon."""
+
+
+class NoDaemon(DaemonError, ConnectionError):
+    """Nobody answers at the address."""
+
+
+class DaemonRunning(DaemonError):
+    """Another daemon already serves the address."""
+
+
+class DaemonGone(DaemonError, ConnectionError):
+    """The daemon went away while a stream was open."""
+
+
+class VersionMismatch(DaemonError):
+    """Client and daemon speak different versions of the protocol."""
+
+
+class RequestRefused(DaemonError):
+    """The daemon would not do what it was asked."""
+
+
+class WorkerCrashed(DaemonError):
+    """A sample kills every worker that tries it."""
+
+
+class NoRoom(LoaderdError, MemoryError):
+    """The ring does not fit in shared memory; the text says which argument to lower."""
+
+
+class MissingDependency(LoaderdError, ImportError):
+    """A package of an extra is not installed; the text names the extra."""
+
+
+class ProtocolError(LoaderdError):
+    """The other side sent a message that it must not send."""
+
+
+class StreamClosed(LoaderdError):
+    """The stream was used after it was closed."""
+
+
+def _tree(root: type[LoaderdError]) -> dict[str, type[LoaderdError]]:
+    found = {root.__name__: root}
+    for child in root.__subclasses__():
+        found |= _tree(child)
+    return found
+
+
+def from_wire(kind: str, text: str) -> LoaderdError:
+    """Rebuilds an error that travelled as its class name and its text."""
+    return _tree(LoaderdError).get(kind, RequestRefused)(text)

@@ -1,0 +1,41 @@
+"""The random parameters of one sample, under the names of Keras's dictionary.
+
+The source of names and units is ``ImageDataGenerator.get_random_transform`` in
+``keras/src/legacy/preprocessing/image.py``.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class Transform(NamedTuple):
+    """What happens to one sample; the defaults leave it as it is.
+
+    Attributes:
+        theta: rotation in degrees.
+        tx: Keras's first shift, in pixels (drawn from ``height_shift_range``).
+        ty: Keras's second shift, in pixels (drawn from ``width_shift_range``).
+        shear: shear angle in degrees.
+        zx: Keras's first zoom factor.
+        zy: Keras's second zoom factor.
+        flip_horizontal: mirror left and right, after the warp.
+        flip_vertical: mirror top and bottom, after the warp.
+    """
+
+    theta: float = 0.0
+    tx: float = 0.0
+    ty: float = 0.0
+    shear: float = 0.0
+    zx: float = 1.0
+    zy: float = 1.0
+    flip_horizontal: bool = False
+    flip_vertical: bool = False
+
+    @property
+    def warps(self) -> bool:
+        """Whether any pixel moves other than by a flip."""
+        return self[:6] != _STILL
+
+
+_STILL = Transform()[:6]
