@@ -1,0 +1,1 @@
+"""The commands ``loaderd`` and ``loaderd-stat``."""

@@ -1,0 +1,1 @@
+"""What to load: files, their numbers, their order, their random draws."""

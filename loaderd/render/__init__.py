@@ -1,0 +1,1 @@
+"""One sample: from a file to finished pixels."""

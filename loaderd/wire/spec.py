@@ -28,7 +28,7 @@ class _Frozen(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     """The base of the parts of a spec."""
 
 
-class Dataset(_Frozen):
+class Dataset(_Frozen, frozen=True):
     """Which files make up the dataset, and in which order they are numbered.
 
     Attributes:
@@ -60,7 +60,7 @@ class Dataset(_Frozen):
     labels: tuple[int, ...] | None = None
 
 
-class Pipeline(_Frozen):
+class Pipeline(_Frozen, frozen=True):
     """How one file becomes finished pixels. Argument names and units are Keras's.
 
     Attributes:
@@ -112,7 +112,7 @@ class Pipeline(_Frozen):
         return (*self.target_size, CHANNELS[self.color_mode])
 
 
-class Batch(_Frozen):
+class Batch(_Frozen, frozen=True):
     """How samples are put together.
 
     Attributes:
@@ -131,7 +131,7 @@ class Batch(_Frozen):
             raise InvalidArgument(f"batch_size must be at least 1, got {self.batch_size}")
 
 
-class Order(_Frozen):
+class Order(_Frozen, frozen=True):
     """In which order the samples come, and what the random draws come from.
 
     Attributes:
@@ -148,7 +148,7 @@ class Order(_Frozen):
             raise InvalidArgument(f"seed must be between 0 and 2**63 - 1, got {self.seed}")
 
 
-class Spec(_Frozen):
+class Spec(_Frozen, frozen=True):
     """All of it."""
 
     dataset: Dataset

@@ -1,0 +1,381 @@
+"""Who renders what, next: events in, actions out.
+
+Theory of operation. A stream is an endless run of batches, (epoch, position) after
+(epoch, position). Each batch is filled in a slot of the stream's ring, chunk by chunk::
+
+    open, plan, took ─┐                     ┌─► Assign(worker, chunk)
+    worker_up, down  ─┼──► Scheduler ───────┼─► Deliver(stream, slot, place)
+    done, spoilt     ─┘                     └─► Spoil(stream, slot, place, why)
+
+- The next batch is the first that the client wants out of turn, else the next of its
+  run that is neither being filled nor in its hands.
+- The oldest unfinished batch gets all workers before the next is begun.
+- The stream whose ring holds the smallest share of ready batches goes first.
+- Every worker has one chunk in hand and one queued, so that it never waits for us.
+- A chunk of a dead worker is given away again, before all others. Tickets number the
+  tries; a ticket that is not held by the worker who reports it counts for nothing.
+
+No socket, no clock, no process here: the tests feed it histories.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, field
+
+from loaderd.daemon.slots import Event, SlotTable, State
+from loaderd.errors import ProtocolError
+from loaderd.wire.messages import Chunk, Place
+
+QUEUED = 2
+"""Chunks that a worker holds: one in hand, one queued behind it."""
+
+CRASHES = 3
+"""A batch is given up when it has crashed so many workers."""
+
+CHUNK_NS = 5_000_000
+"""What a chunk should take: long against a message, short against a batch."""
+
+MAX_WANTED = 1024
+"""Batches that a client may want out of turn."""
+
+
+@dataclass(frozen=True, slots=True)
+class Assign:
+    """Give this chunk to this worker."""
+
+    worker: int
+    chunk: Chunk
+
+
+@dataclass(frozen=True, slots=True)
+class Deliver:
+    """Tell the client that the slot holds its batch."""
+
+    stream: int
+    slot: int
+    place: Place
+    attempt: int
+
+
+@dataclass(frozen=True, slots=True)
+class Spoil:
+    """Tell the client that the batch could not be made."""
+
+    stream: int
+    slot: int
+    place: Place
+    kind: str
+    text: str
+
+
+Action = Assign | Deliver | Spoil
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """The sizes of a stream: samples of an epoch, rows of a batch, slots of the ring."""
+
+    samples: int
+    batch_size: int
+    slots: int
+
+    @property
+    def batches(self) -> int:
+        """Batches of an epoch; the last may be smaller."""
+        return -(-self.samples // self.batch_size)
+
+    def rows(self, position: int) -> int:
+        """Rows of the batch at ``position``."""
+        return min(self.batch_size, self.samples - position * self.batch_size)
+
+    def after(self, place: Place) -> Place:
+        """The batch that follows."""
+        epoch, position = place
+        return (epoch, position + 1) if position + 1 < self.batches else (epoch + 1, 0)
+
+
+@dataclass(slots=True)
+class _Filling:
+    """A batch on its way into a slot."""
+
+    slot: int
+    place: Place
+    rows: int
+    given: int = 0
+    """Rows that were cut into chunks."""
+    open: int = 0
+    """Chunks that are with workers or wait to be given again."""
+    attempt: int = 0
+    crashes: int = 0
+    error: tuple[str, str] | None = None
+
+
+@dataclass(slots=True)
+class Stream:
+    """What the scheduler knows of a stream; others read, only the scheduler writes."""
+
+    id: int
+    shape: Shape
+    then: Place
+    slots: SlotTable
+    want: deque[Place] = field(default_factory=deque)
+    places: dict[int, Place] = field(default_factory=dict)
+    """What lies in the slots that are FILLING or READY."""
+    filling: dict[int, _Filling] = field(default_factory=dict)
+    redo: deque[tuple[_Filling, int, int]] = field(default_factory=deque)
+    row_ns: float = 0.0
+    errors: int = 0
+
+    def fullness(self) -> float:
+        """Share of the ring that the trainer could read now."""
+        return self.slots.count(State.READY) / len(self.slots)
+
+    def next_place(self) -> Place:
+        """The batch to begin next: wanted out of turn, else the next of the run."""
+        held = set(self.places.values())
+        while self.want:
+            place = self.want.popleft()
+            if place not in held:
+                return place
+        while self.then in held:
+            self.then = self.shape.after(self.then)
+        place, self.then = self.then, self.shape.after(self.then)
+        return place
+
+
+@dataclass(slots=True)
+class _Held:
+    """A chunk that a worker holds."""
+
+    chunk: Chunk
+    filling: _Filling
+
+
+class Scheduler:
+    """Streams, workers, and the chunks between them.
+
+    Every method takes an event and returns the actions that follow from it, in the
+    order in which they must be performed.
+    """
+
+    def __init__(self) -> None:
+        self.streams: dict[int, Stream] = {}
+        self._workers: dict[int, deque[_Held]] = {}
+        self._actions: list[Action] = []
+        self._ticket = 0
+        self._draining = False
+
+    def drain(self) -> None:
+        """Starts no further batch; what is begun is finished."""
+        self._draining = True
+
+    @property
+    def idle(self) -> bool:
+        """Whether no batch is being filled."""
+        return not any(stream.filling for stream in self.streams.values())
+
+    def open(self, stream: int, shape: Shape, start: Place) -> list[Action]:
+        """A stream begins, at ``start``.
+
+        Raises:
+            ProtocolError: there is no such batch.
+        """
+        _check_place(shape, start)
+        self.streams[stream] = Stream(stream, shape, start, SlotTable(shape.slots))
+        return self._assign_all()
+
+    def close(self, stream: int) -> list[Action]:
+        """A stream ends; its chunks that are with workers count for nothing."""
+        del self.streams[stream]
+        return self._assign_all()
+
+    def plan(self, stream: int, want: tuple[Place, ...], then: Place | None) -> list[Action]:
+        """The client wants batches out of turn, or the run to go on elsewhere.
+
+        Raises:
+            ProtocolError: it asks for a batch that does not exist, or for too many.
+        """
+        state = self.streams[stream]
+        if len(state.want) + len(want) > MAX_WANTED:
+            raise ProtocolError(f"more than {MAX_WANTED} batches wanted out of turn")
+        for place in (*want, *([then] if then else [])):
+            _check_place(state.shape, place)
+        state.want.extend(want)
+        state.then = then or state.then
+        return self._assign_all()
+
+    def took(self, stream: int, taken: tuple[int, ...], released: tuple[int, ...]) -> list[Action]:
+        """The client took and released slots.
+
+        Raises:
+            ProtocolError: a slot was not in the client's hands.
+        """
+        state = self.streams[stream]
+        for slot in taken:
+            state.slots.apply(slot, Event.TAKE)
+            del state.places[slot]
+        for slot in released:
+            state.slots.apply(slot, Event.RELEASE)
+            state.places.pop(slot, None)
+        return self._assign_all()
+
+    def worker_up(self, worker: int) -> list[Action]:
+        """A worker is ready for chunks."""
+        self._workers[worker] = deque()
+        return self._assign_all()
+
+    def worker_down(self, worker: int, *, crashed: bool) -> list[Action]:
+        """The kernel has confirmed that a worker is dead; its chunks are done again.
+
+        Args:
+            worker: the worker.
+            crashed: it died of itself (a fault in a decoder), nobody killed it.
+        """
+        held = self._workers.pop(worker, deque())
+        if held and crashed:
+            held[0].filling.crashes += 1
+        for entry in reversed(held):
+            stream = self.streams.get(entry.chunk.stream)
+            if stream is not None:
+                self._return(stream, entry)
+        return self._assign_all()
+
+    def done(self, worker: int, ticket: int, total_ns: int) -> list[Action]:
+        """A worker has written a chunk.
+
+        Raises:
+            ProtocolError: the worker does not hold that ticket.
+        """
+        entry = self._take_back(worker, ticket)
+        stream = self.streams.get(entry.chunk.stream)
+        if stream is not None:
+            _learn(stream, entry.chunk, total_ns)
+            self._close_chunk(stream, entry.filling)
+        self._assign(worker, QUEUED)
+        return self._flush()
+
+    def spoilt(self, worker: int, ticket: int, kind: str, text: str) -> list[Action]:
+        """A worker could not make a chunk: its batch is given up.
+
+        Raises:
+            ProtocolError: the worker does not hold that ticket.
+        """
+        entry = self._take_back(worker, ticket)
+        stream = self.streams.get(entry.chunk.stream)
+        if stream is not None:
+            _give_up(stream, entry.filling, kind, text)
+            self._close_chunk(stream, entry.filling)
+        self._assign(worker, QUEUED)
+        return self._flush()
+
+    def _take_back(self, worker: int, ticket: int) -> _Held:
+        held = self._workers[worker]
+        if not held or held[0].chunk.ticket != ticket:
+            raise ProtocolError(f"worker {worker} reports chunk {ticket}, which it does not hold")
+        return held.popleft()
+
+    def _return(self, stream: Stream, entry: _Held) -> None:
+        chunk, filling = entry.chunk, entry.filling
+        if filling.crashes >= CRASHES:
+            text = f"rows {chunk.first} to {chunk.last - 1} crashed {CRASHES} workers"
+            _give_up(stream, filling, "WorkerCrashed", text)
+        if filling.error is None:
+            filling.attempt += 1
+            stream.redo.appendleft((filling, chunk.first, chunk.last))
+        else:
+            self._close_chunk(stream, filling)
+
+    def _close_chunk(self, stream: Stream, filling: _Filling) -> None:
+        filling.open -= 1
+        if filling.open or (filling.given < filling.rows and filling.error is None):
+            return
+        del stream.filling[filling.slot]
+        stream.slots.apply(filling.slot, Event.FINISH)
+        if filling.error is None:
+            out: Action = Deliver(stream.id, filling.slot, filling.place, filling.attempt)
+        else:
+            stream.errors += 1
+            out = Spoil(stream.id, filling.slot, filling.place, *filling.error)
+        self._actions.append(out)
+
+    def _flush(self) -> list[Action]:
+        actions, self._actions = self._actions, []
+        return actions
+
+    def _assign_all(self) -> list[Action]:
+        """Gives chunks to all who have room, those with nothing first."""
+        for length in range(1, QUEUED + 1):
+            for worker in self._workers:
+                self._assign(worker, length)
+        return self._flush()
+
+    def _assign(self, worker: int, upto: int) -> None:
+        held = self._workers[worker]
+        while len(held) < upto:
+            entry = self._next()
+            if entry is None:
+                return
+            held.append(entry)
+            self._actions.append(Assign(worker, entry.chunk))
+
+    def _next(self) -> _Held | None:
+        for stream in sorted(self.streams.values(), key=Stream.fullness):
+            entry = self._next_of(stream)
+            if entry is not None:
+                return entry
+        return None
+
+    def _next_of(self, stream: Stream) -> _Held | None:
+        if stream.redo:
+            return self._hold(stream, *stream.redo.popleft())
+        for filling in stream.filling.values():
+            if filling.given < filling.rows and filling.error is None:
+                return self._cut(stream, filling)
+        if self._draining or not stream.slots.count(State.FREE):
+            return None
+        return self._cut(stream, _begin(stream))
+
+    def _cut(self, stream: Stream, filling: _Filling) -> _Held:
+        first = filling.given
+        filling.given = min(filling.rows, first + self._chunk_rows(stream))
+        filling.open += 1
+        return self._hold(stream, filling, first, filling.given)
+
+    def _chunk_rows(self, stream: Stream) -> int:
+        even = -(-stream.shape.batch_size // max(1, len(self._workers)))
+        return max(1, min(even, int(CHUNK_NS / stream.row_ns))) if stream.row_ns else even
+
+    def _hold(self, stream: Stream, filling: _Filling, first: int, last: int) -> _Held:
+        self._ticket += 1
+        chunk = Chunk(self._ticket, stream.id, filling.slot, *filling.place, first, last)
+        return _Held(chunk, filling)
+
+
+def _begin(stream: Stream) -> _Filling:
+    place = stream.next_place()
+    filling = _Filling(stream.slots.fill(), place, stream.shape.rows(place[1]))
+    stream.filling[filling.slot] = filling
+    stream.places[filling.slot] = place
+    return filling
+
+
+def _give_up(stream: Stream, filling: _Filling, kind: str, text: str) -> None:
+    """The batch is spoilt: none of its chunks is given (again)."""
+    filling.error = filling.error or (kind, text)
+    waiting = [entry for entry in stream.redo if entry[0] is filling]
+    for entry in waiting:
+        stream.redo.remove(entry)
+        filling.open -= 1
+
+
+def _learn(stream: Stream, chunk: Chunk, total_ns: int) -> None:
+    """Follows what a row costs, slowly, so that one odd image changes little."""
+    cost = total_ns / (chunk.last - chunk.first)
+    stream.row_ns += (cost - stream.row_ns) * (0.2 if stream.row_ns else 1.0)
+
+
+def _check_place(shape: Shape, place: Place) -> None:
+    epoch, position = place
+    if epoch < 0 or not 0 <= position < shape.batches:
+        raise ProtocolError(f"there is no batch {position} in epoch {epoch}")

@@ -1,0 +1,99 @@
+"""The life of a slot, as a table.
+
+Theory of operation. A slot has one owner at any time, and its state says who::
+
+    FREE      the supervisor     holds nothing
+    FILLING   the workers        rows of one batch are being written
+    READY     the client         finished (or spoilt), not yet taken by the trainer
+    LEASED    the trainer        read, until its last array dies
+
+    FREE ──fill──► FILLING ──finish──► READY ──take──► LEASED ──release──► FREE
+                                         └───────────release────────────►
+
+Only the supervisor holds this table, in its private memory. Workers and clients tell
+it what they did; a step that the table does not have raises and changes nothing. A
+worker's death changes no state: the rows stay FILLING, and are written again once the
+kernel has confirmed that nobody else writes them.
+"""
+
+from __future__ import annotations
+
+import enum
+
+from loaderd.errors import ProtocolError
+
+
+class State(enum.Enum):
+    """Who owns a slot."""
+
+    FREE = "free"
+    FILLING = "filling"
+    READY = "ready"
+    LEASED = "leased"
+
+
+class Event(enum.Enum):
+    """What happens to a slot."""
+
+    FILL = "fill"
+    FINISH = "finish"
+    TAKE = "take"
+    RELEASE = "release"
+
+
+TRANSITIONS: dict[tuple[State, Event], State] = {
+    (State.FREE, Event.FILL): State.FILLING,
+    (State.FILLING, Event.FINISH): State.READY,
+    (State.READY, Event.TAKE): State.LEASED,
+    (State.READY, Event.RELEASE): State.FREE,
+    (State.LEASED, Event.RELEASE): State.FREE,
+}
+
+
+class IllegalTransition(ProtocolError):
+    """A step that the table does not have."""
+
+
+class SlotTable:
+    """The states of one ring's slots."""
+
+    def __init__(self, slots: int) -> None:
+        self._states = [State.FREE] * slots
+        self._free = list(range(slots - 1, -1, -1))
+        self._counts = dict.fromkeys(State, 0) | {State.FREE: slots}
+
+    def __len__(self) -> int:
+        return len(self._states)
+
+    def __getitem__(self, slot: int) -> State:
+        return self._states[slot]
+
+    def count(self, state: State) -> int:
+        """How many slots are in ``state``."""
+        return self._counts[state]
+
+    def fill(self) -> int:
+        """Takes a free slot for filling and returns its number; there must be one."""
+        slot = self._free[-1]
+        self.apply(slot, Event.FILL)
+        return slot
+
+    def apply(self, slot: int, event: Event) -> None:
+        """Moves one slot.
+
+        Raises:
+            IllegalTransition: the table has no such step; nothing changed.
+        """
+        if not 0 <= slot < len(self._states):
+            raise IllegalTransition(f"there is no slot {slot}; the ring has {len(self)}")
+        old = self._states[slot]
+        new = TRANSITIONS.get((old, event))
+        if new is None:
+            raise IllegalTransition(f"slot {slot} is {old.value}, which allows no {event.value}")
+        if old is State.FREE:
+            self._free.remove(slot)
+        elif new is State.FREE:
+            self._free.append(slot)
+        self._states[slot] = new
+        self._counts[old] -= 1
+        self._counts[new] += 1

@@ -1,0 +1,179 @@
+"""One SOCK_SEQPACKET connection: whole messages, descriptors, the peer's identity.
+
+The kernel keeps packets whole and in order and passes them through memory barriers:
+what was written to a slot before ``send`` is seen after ``receive``.
+"""
+
+from __future__ import annotations
+
+import array
+import os
+import socket
+import struct
+from collections import deque
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from loaderd.errors import ProtocolError
+from loaderd.wire import messages
+from loaderd.wire.messages import Message
+
+LONGEST_PACKET = 128 * 1024
+_MAX_FDS = 2
+_FD_SPACE = socket.CMSG_SPACE(_MAX_FDS * array.array("i").itemsize)
+_UCRED = struct.Struct("3i")
+
+
+class Peer(NamedTuple):
+    """Who is at the other end, as the kernel knows it."""
+
+    pid: int
+    uid: int
+    gid: int
+
+
+class Closed(Exception):
+    """The other end is gone."""
+
+
+class Channel:
+    """Messages over one connected socket.
+
+    A blocking channel waits in ``send`` and ``receive``. A non-blocking one raises
+    BlockingIOError in ``receive`` when there is nothing to read, and keeps what
+    ``send`` could not write until ``flush``.
+    """
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._socket = sock
+        self._buffer = bytearray(LONGEST_PACKET)
+        self._view = memoryview(self._buffer)
+        self._unsent: deque[tuple[bytes, tuple[int, ...]]] = deque()
+
+    def fileno(self) -> int:
+        """The descriptor, for selectors."""
+        return self._socket.fileno()
+
+    @property
+    def peer(self) -> Peer:
+        """The process that connected."""
+        raw = self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)
+        return Peer(*_UCRED.unpack(raw))
+
+    @property
+    def unsent(self) -> bool:
+        """Whether ``flush`` has something to do."""
+        return bool(self._unsent)
+
+    def send(self, message: Message, fds: Sequence[int] = ()) -> None:
+        """Sends one message, and copies of the descriptors with it.
+
+        Raises:
+            Closed: the other end is gone.
+        """
+        data = messages.encode(message)
+        if self._unsent or not self._write(data, fds):
+            # The descriptors are the caller's and may be closed before the packet goes.
+            self._unsent.append((data, tuple(os.dup(fd) for fd in fds)))
+
+    def flush(self) -> None:
+        """Sends what could not be sent before, as far as it goes now."""
+        while self._unsent and self._write(*self._unsent[0]):
+            _close_all(self._unsent.popleft()[1])
+
+    def _write(self, data: bytes, fds: Sequence[int]) -> bool:
+        try:
+            if fds:
+                socket.send_fds(self._socket, [data], list(fds))
+            else:
+                self._socket.send(data)
+        except BlockingIOError:
+            return False
+        except (BrokenPipeError, ConnectionError) as error:
+            raise Closed from error
+        return True
+
+    def receive(self) -> Message:
+        """The next message; descriptors that come unasked are closed by the kernel.
+
+        Raises:
+            Closed: the other end is gone.
+            ProtocolError: the packet is too long or no message.
+        """
+        try:
+            length = self._socket.recv_into(self._buffer, 0, socket.MSG_TRUNC)
+        except ConnectionError as error:
+            raise Closed from error
+        return self._decode(length)
+
+    def receive_with_fds(self) -> tuple[Message, list[int]]:
+        """The next message and the descriptors that came with it, which are now ours.
+
+        Raises:
+            Closed: the other end is gone.
+            ProtocolError: the packet is too long or no message, or holds too many descriptors.
+        """
+        ask = socket.MSG_CMSG_CLOEXEC | socket.MSG_TRUNC
+        try:
+            length, ancillary, flags, _ = self._socket.recvmsg_into([self._buffer], _FD_SPACE, ask)
+        except ConnectionError as error:
+            raise Closed from error
+        fds = [fd for level, kind, data in ancillary for fd in _descriptors(level, kind, data)]
+        try:
+            if flags & socket.MSG_CTRUNC:
+                raise ProtocolError(f"more than {_MAX_FDS} descriptors in one message")
+            return self._decode(length), fds
+        except (ProtocolError, Closed):
+            _close_all(fds)
+            raise
+
+    def _decode(self, length: int) -> Message:
+        if length == 0:
+            raise Closed
+        if length > LONGEST_PACKET:
+            raise ProtocolError(f"a packet of {length} bytes; at most {LONGEST_PACKET} are allowed")
+        return messages.decode(self._view[:length])
+
+    def settimeout(self, seconds: float | None) -> None:
+        """None blocks, 0 does not, else TimeoutError comes after so many seconds."""
+        self._socket.settimeout(seconds)
+
+    def close(self) -> None:
+        """Closes the connection and what was not sent."""
+        while self._unsent:
+            _close_all(self._unsent.popleft()[1])
+        self._socket.close()
+
+
+def _descriptors(level: int, kind: int, data: bytes) -> list[int]:
+    if (level, kind) != (socket.SOL_SOCKET, socket.SCM_RIGHTS):
+        return []
+    fds = array.array("i")
+    fds.frombytes(data[: len(data) - len(data) % fds.itemsize])
+    return list(fds)
+
+
+def _close_all(fds: Sequence[int]) -> None:
+    for fd in fds:
+        os.close(fd)
+
+
+def pair() -> tuple[socket.socket, socket.socket]:
+    """Two connected sockets, for a parent and its child."""
+    return socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+
+
+def connect(path: str, timeout: float = 5.0) -> Channel:
+    """Connects to the daemon at ``path``.
+
+    Raises:
+        OSError: nobody listens there.
+    """
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC)
+    try:
+        sock.settimeout(timeout)
+        sock.connect(path)
+    except BaseException:
+        sock.close()
+        raise
+    return Channel(sock)

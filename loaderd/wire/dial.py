@@ -1,0 +1,105 @@
+"""Calling a daemon: connect, say hello, and the two questions that need no stream."""
+
+from __future__ import annotations
+
+import os
+
+from loaderd import __version__
+from loaderd.errors import NoDaemon, ProtocolError, VersionMismatch, from_wire
+from loaderd.wire import channel
+from loaderd.wire.channel import Channel, Closed
+from loaderd.wire.messages import (
+    PROTOCOL,
+    Hello,
+    Message,
+    Observe,
+    Observed,
+    Refused,
+    Stop,
+    Stopping,
+    Welcome,
+)
+from loaderd.wire.snapshot import Snapshot
+
+TIMEOUT = 10.0
+"""Seconds within which a daemon that lives answers."""
+
+
+def dial(path: str) -> Channel:
+    """A connection to the daemon at ``path`` that has said hello; it blocks.
+
+    Raises:
+        NoDaemon: nobody answers there.
+        VersionMismatch: somebody answers in another protocol.
+    """
+    try:
+        line = channel.connect(path, TIMEOUT)
+    except (OSError, TimeoutError) as error:
+        reason = "there is no such socket" if isinstance(error, FileNotFoundError) else error
+        raise NoDaemon(f"no daemon at {path} ({reason}): start one with `loaderd start`") from error
+    try:
+        _check(ask(line, Hello(PROTOCOL, __version__, os.getpid()), path), path)
+    except BaseException:
+        line.close()
+        raise
+    return line
+
+
+def _check(answer: Message, path: str) -> None:
+    if not isinstance(answer, Welcome):
+        raise ProtocolError(f"the daemon at {path} answered Hello with {type(answer).__name__}")
+    if answer.protocol != PROTOCOL:
+        raise VersionMismatch(
+            f"the daemon at {path} is loaderd {answer.version} (protocol {answer.protocol}), "
+            f"this is {__version__} (protocol {PROTOCOL}): restart the daemon, or install "
+            f"loaderd {answer.version} here"
+        )
+
+
+def ask(line: Channel, message: Message, path: str) -> Message:
+    """Sends one message and returns the answer; a refusal is raised as the error that it is.
+
+    Raises:
+        NoDaemon: the daemon went away or does not answer.
+    """
+    try:
+        line.send(message)
+        answer = line.receive()
+    except (TimeoutError, Closed) as error:
+        raise NoDaemon(f"the daemon at {path} does not answer") from error
+    if isinstance(answer, Refused):
+        raise from_wire(answer.kind, answer.text)
+    return answer
+
+
+def observe(path: str) -> Snapshot:
+    """A snapshot of the daemon at ``path``.
+
+    Raises:
+        NoDaemon: nobody answers there.
+        VersionMismatch: somebody answers in another protocol.
+    """
+    line = dial(path)
+    try:
+        answer = ask(line, Observe(), path)
+    finally:
+        line.close()
+    if not isinstance(answer, Observed):
+        raise ProtocolError(f"the daemon at {path} answered Observe with {type(answer).__name__}")
+    return answer.snapshot
+
+
+def stop(path: str) -> int:
+    """Asks the daemon at ``path`` to drain and end; returns its process id.
+
+    Raises:
+        NoDaemon: nobody answers there.
+    """
+    line = dial(path)
+    try:
+        pid = line.peer.pid
+        if not isinstance(ask(line, Stop(), path), Stopping):
+            raise ProtocolError(f"the daemon at {path} did not take Stop")
+        return pid
+    finally:
+        line.close()

@@ -1,0 +1,270 @@
+"""Control messages: what is said over the sockets. Pixels are never among them.
+
+Every message is a small struct, encoded as MessagePack with its tag in front::
+
+    client → daemon      Hello  Open  Plan  Took  Observe  Stop
+    daemon → client      Welcome  Opened  Ready  Spoilt  Refused  Observed  Stopping
+    supervisor → worker  Attach  Chunk  Detach
+    worker → supervisor  Up  Done  Spoilt
+    supervisor → opener  Reserve
+    opener → supervisor  Listed  Reserved  Refused
+
+No sockets here: :mod:`loaderd.wire.channel` carries what this module encodes.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from loaderd.errors import ProtocolError
+from loaderd.wire.snapshot import Snapshot
+from loaderd.wire.spec import Batch, Order, Pipeline
+
+PROTOCOL = 1
+"""Raised whenever a message or a layout changes its meaning."""
+
+LONGEST_TEXT = 8000
+"""Error texts are cut to this many characters, so that every message fits a packet."""
+
+Place = tuple[int, int]
+"""(epoch, position): one batch of a stream."""
+
+
+class _Message(msgspec.Struct, frozen=True, array_like=True, tag=True):
+    """The base of all messages."""
+
+
+class Hello(_Message, frozen=True):
+    """The first message of a client."""
+
+    protocol: int
+    version: str
+    pid: int
+
+
+class Welcome(_Message, frozen=True):
+    """The daemon's answer to Hello."""
+
+    protocol: int
+    version: str
+    pid: int
+
+
+class Open(_Message, frozen=True):
+    """Asks for a stream. The spec comes as JSON in the descriptor that travels along.
+
+    Attributes:
+        spec_bytes: length of the spec.
+        slots: slots wished for; the daemon may give fewer.
+        start: the first batch to be made.
+    """
+
+    spec_bytes: int
+    slots: int
+    start: Place
+
+
+class Opened(_Message, frozen=True):
+    """The stream is there; the descriptors of ring and manifest travel along."""
+
+    stream: int
+    seed: int
+    samples: int
+    classes: int
+    slots: int
+    ring_bytes: int
+    manifest_bytes: int
+
+
+class Plan(_Message, frozen=True):
+    """Which batches the client wants next.
+
+    Attributes:
+        want: made first, in this order, unless the client has or will have them unread.
+        then: where the run of batches goes on after them; None leaves it where it is.
+    """
+
+    want: tuple[Place, ...]
+    then: Place | None
+
+
+class Took(_Message, frozen=True):
+    """What the trainer did with its slots since the last such message.
+
+    Attributes:
+        taken: slots that are now leased.
+        released: slots that may be written again.
+        batches: batches taken since the stream was opened.
+        samples: samples taken since the stream was opened.
+        waited_ns: nanoseconds that the trainer waited for a batch since then.
+    """
+
+    taken: tuple[int, ...]
+    released: tuple[int, ...]
+    batches: int
+    samples: int
+    waited_ns: int
+
+
+class Observe(_Message, frozen=True):
+    """Asks for a Snapshot."""
+
+
+class Observed(_Message, frozen=True):
+    """The daemon as it is now."""
+
+    snapshot: Snapshot
+
+
+class Stop(_Message, frozen=True):
+    """Asks the daemon to drain and end."""
+
+
+class Stopping(_Message, frozen=True):
+    """The daemon ends."""
+
+
+class Ready(_Message, frozen=True):
+    """A slot holds a finished batch."""
+
+    slot: int
+    epoch: int
+    position: int
+    attempt: int
+
+
+class Spoilt(_Message, frozen=True):
+    """A batch could not be made. From a worker: ``ticket`` is set, and only that.
+
+    To a client: the slot holds no batch, and is released like any other.
+    """
+
+    kind: str
+    text: str
+    slot: int = -1
+    epoch: int = -1
+    position: int = -1
+    ticket: int = -1
+
+
+class Refused(_Message, frozen=True):
+    """The daemon would not do what it was asked; an error's class name and text."""
+
+    kind: str
+    text: str
+
+
+class Attach(_Message, frozen=True):
+    """Tells a worker of a stream; ring and manifest travel along."""
+
+    stream: int
+    pipeline: Pipeline
+    batch: Batch
+    order: Order
+    classes: int
+    slots: int
+    ring_bytes: int
+    manifest_bytes: int
+
+
+class Detach(_Message, frozen=True):
+    """Tells a worker that a stream is closed."""
+
+    stream: int
+
+
+class Chunk(_Message, frozen=True):
+    """Rows ``first`` to ``last`` (excluded) of one batch, to be written to a slot."""
+
+    ticket: int
+    stream: int
+    slot: int
+    epoch: int
+    position: int
+    first: int
+    last: int
+
+
+class Up(_Message, frozen=True):
+    """A worker is ready for chunks."""
+
+    pid: int
+
+
+class Done(_Message, frozen=True):
+    """A chunk is written. Times in nanoseconds: the whole, and by stage."""
+
+    ticket: int
+    total: int
+    read: int
+    decode: int
+    resize: int
+    augment: int
+
+
+class Listed(_Message, frozen=True):
+    """What the opener found; the manifest's descriptor travels along."""
+
+    samples: int
+    classes: int
+    manifest_bytes: int
+
+
+class Reserve(_Message, frozen=True):
+    """Asks the opener to reserve the pages of the ring whose descriptor travels along."""
+
+    ring_bytes: int
+
+
+class Reserved(_Message, frozen=True):
+    """The pages are there."""
+
+
+Message = (
+    Hello
+    | Welcome
+    | Open
+    | Opened
+    | Plan
+    | Took
+    | Observe
+    | Stop
+    | Stopping
+    | Ready
+    | Spoilt
+    | Refused
+    | Attach
+    | Detach
+    | Chunk
+    | Up
+    | Done
+    | Listed
+    | Reserve
+    | Reserved
+    | Observed
+)
+
+_encoder = msgspec.msgpack.Encoder()
+_decoder: msgspec.msgpack.Decoder[Message] = msgspec.msgpack.Decoder(Message)
+
+
+def encode(message: Message) -> bytes:
+    """One message as bytes."""
+    return _encoder.encode(message)
+
+
+def decode(data: bytes | bytearray | memoryview) -> Message:
+    """One message from bytes.
+
+    Raises:
+        ProtocolError: the bytes are no message.
+    """
+    try:
+        return _decoder.decode(data)
+    except msgspec.MsgspecError as error:
+        raise ProtocolError(f"not a message of protocol {PROTOCOL}: {error}") from error
+
+
+def refusal(error: BaseException) -> Refused:
+    """The message that carries an error to the other side."""
+    return Refused(type(error).__name__, str(error)[:LONGEST_TEXT])

@@ -1,0 +1,90 @@
+"""Blocks of shared memory that leave no name behind.
+
+The creator makes a ``multiprocessing.shared_memory`` segment, keeps a descriptor and
+unlinks the name at once. From then on the segment lives as long as somebody holds a
+descriptor or a mapping: whatever is killed, the kernel frees it. Descriptors travel
+over the sockets; nobody attaches by name, so the resource tracker never sees attachers.
+"""
+
+from __future__ import annotations
+
+import errno
+import mmap
+import os
+from multiprocessing.shared_memory import SharedMemory
+
+from loaderd.errors import NoRoom
+
+SHM = "/dev/shm"
+
+
+def create(size: int) -> int:
+    """Makes a segment of ``size`` bytes and returns its only descriptor.
+
+    Raises:
+        NoRoom: the system gives no segment.
+    """
+    try:
+        memory = SharedMemory(create=True, size=size)
+    except OSError as error:
+        raise NoRoom(f"no segment of {size} bytes in {SHM}: {error.strerror}") from error
+    try:
+        return os.open(f"{SHM}/{memory.name}", os.O_RDWR | os.O_CLOEXEC)
+    finally:
+        memory.unlink()
+        memory.close()
+
+
+def reserve(fd: int, size: int) -> None:
+    """Takes the pages now, so that a full system is an error here and no SIGBUS later.
+
+    Raises:
+        NoRoom: there are fewer than ``size`` bytes.
+    """
+    try:
+        os.posix_fallocate(fd, 0, size)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.ENOMEM):
+            raise
+        raise NoRoom(room_text(size, free())) from error
+
+
+def free() -> int:
+    """Bytes of shared memory that the machine has left."""
+    state = os.statvfs(SHM)
+    return state.f_bavail * state.f_frsize
+
+
+def total() -> int:
+    """Bytes of shared memory that the machine has in all."""
+    state = os.statvfs(SHM)
+    return state.f_blocks * state.f_frsize
+
+
+def room_text(asked: int, there: int) -> str:
+    """The text of NoRoom where shared memory is short."""
+    return (
+        f"the ring needs {asked:,} bytes of shared memory and {SHM} has {there:,} free: "
+        "lower batch_size, target_size or max_queue_size, or make it larger "
+        "(docker run --shm-size)"
+    )
+
+
+def attach(fd: int, size: int, *, writable: bool) -> mmap.mmap:
+    """Maps a segment and closes the descriptor."""
+    access = mmap.PROT_READ | (mmap.PROT_WRITE if writable else 0)
+    try:
+        return mmap.mmap(fd, size, mmap.MAP_SHARED, access)
+    finally:
+        os.close(fd)
+
+
+def publish(data: bytes) -> int:
+    """A segment that holds ``data``; returns its descriptor."""
+    fd = create(len(data))
+    reserve(fd, len(data))
+    view = memoryview(data)
+    written = 0
+    while written < len(data):
+        written += os.pwrite(fd, view[written:], written)
+    return fd

@@ -1,0 +1,104 @@
+"""A frozen picture of the daemon: what ``loaderd-stat`` shows and ``--json`` prints.
+
+Counters only grow; rates are the difference of two snapshots, or, over the life of
+a stream, a counter by its age. The field names are the JSON's; ``schema`` is raised
+when one of them changes its meaning.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+SCHEMA = 1
+
+
+class _Picture(msgspec.Struct, frozen=True, kw_only=True):
+    """The base of the parts of a snapshot."""
+
+
+class DaemonPicture(_Picture, frozen=True):
+    """The daemon itself."""
+
+    pid: int
+    name: str
+    socket: str
+    version: str
+    uptime_s: float
+    private: bool
+    draining: bool
+    cpu_s: float
+    """CPU seconds used by the supervisor."""
+    chunks: int
+    """Chunks done since the start."""
+
+
+class HostPicture(_Picture, frozen=True):
+    """The machine."""
+
+    cpus: int
+    """CPUs that the daemon may use."""
+    cpu_percent: float
+    """Use of all CPUs since the last snapshot, 0 to 100."""
+    shm_total: int
+    shm_free: int
+    """Bytes of shared memory on the machine."""
+    ring_bytes: int
+    ring_limit: int
+    """Bytes taken by all rings, and the most that they may take."""
+
+
+class StreamPicture(_Picture, frozen=True):
+    """One stream. Times are seconds since it was opened."""
+
+    id: int
+    client_pid: int
+    directory: str
+    samples: int
+    batch_size: int
+    batches_per_epoch: int
+    epoch: int
+    position: int
+    """The batch that is made next."""
+    slots: int
+    ready: int
+    filling: int
+    leased: int
+    age_s: float
+    batches: int
+    """Batches taken by the trainer."""
+    images: int
+    """Samples taken by the trainer."""
+    waited_s: float
+    """Time that the trainer waited for a batch."""
+    errors: int
+    ring_bytes: int
+
+
+class WorkerPicture(_Picture, frozen=True):
+    """One worker. Times are seconds since it came up."""
+
+    pid: int
+    up_s: float
+    chunks: int
+    rows: int
+    read_s: float
+    decode_s: float
+    resize_s: float
+    augment_s: float
+    busy_s: float
+    """Time inside chunks, the four stages and the rest."""
+
+
+class Snapshot(_Picture, frozen=True):
+    """Everything at one moment."""
+
+    schema: int
+    time: float
+    """Seconds since 1970."""
+    daemon: DaemonPicture
+    host: HostPicture
+    streams: tuple[StreamPicture, ...]
+    workers: tuple[WorkerPicture, ...]
+    workers_wanted: int
+    restarts: int
+    """Workers that were replaced."""
