@@ -59,14 +59,23 @@ class Deliver:
 
 
 @dataclass(frozen=True, slots=True)
+class Failure:
+    """Why a batch could not be made: an error's class name and text, and the rows tried."""
+
+    kind: str
+    text: str
+    first: int
+    last: int
+
+
+@dataclass(frozen=True, slots=True)
 class Spoil:
     """Tell the client that the batch could not be made."""
 
     stream: int
     slot: int
     place: Place
-    kind: str
-    text: str
+    error: Failure
 
 
 Action = Assign | Deliver | Spoil
@@ -108,7 +117,7 @@ class _Filling:
     """Chunks that are with workers or wait to be given again."""
     attempt: int = 0
     crashes: int = 0
-    error: tuple[str, str] | None = None
+    error: Failure | None = None
 
 
 @dataclass(slots=True)
@@ -201,7 +210,8 @@ class Scheduler:
             raise ProtocolError(f"more than {MAX_WANTED} batches wanted out of turn")
         for place in (*want, *([then] if then else [])):
             _check_place(state.shape, place)
-        state.want.extend(want)
+        held = set(state.places.values())
+        state.want.extend(place for place in want if place not in held)
         state.then = then or state.then
         return self._assign_all()
 
@@ -264,7 +274,7 @@ class Scheduler:
         entry = self._take_back(worker, ticket)
         stream = self.streams.get(entry.chunk.stream)
         if stream is not None:
-            _give_up(stream, entry.filling, kind, text)
+            _give_up(stream, entry, kind, text)
             self._close_chunk(stream, entry.filling)
         self._assign(worker, QUEUED)
         return self._flush()
@@ -278,8 +288,7 @@ class Scheduler:
     def _return(self, stream: Stream, entry: _Held) -> None:
         chunk, filling = entry.chunk, entry.filling
         if filling.crashes >= CRASHES:
-            text = f"rows {chunk.first} to {chunk.last - 1} crashed {CRASHES} workers"
-            _give_up(stream, filling, "WorkerCrashed", text)
+            _give_up(stream, entry, "WorkerCrashed", f"{CRASHES} workers crashed on it")
         if filling.error is None:
             filling.attempt += 1
             stream.redo.appendleft((filling, chunk.first, chunk.last))
@@ -296,7 +305,7 @@ class Scheduler:
             out: Action = Deliver(stream.id, filling.slot, filling.place, filling.attempt)
         else:
             stream.errors += 1
-            out = Spoil(stream.id, filling.slot, filling.place, *filling.error)
+            out = Spoil(stream.id, filling.slot, filling.place, filling.error)
         self._actions.append(out)
 
     def _flush(self) -> list[Action]:
@@ -360,12 +369,13 @@ def _begin(stream: Stream) -> _Filling:
     return filling
 
 
-def _give_up(stream: Stream, filling: _Filling, kind: str, text: str) -> None:
+def _give_up(stream: Stream, entry: _Held, kind: str, text: str) -> None:
     """The batch is spoilt: none of its chunks is given (again)."""
-    filling.error = filling.error or (kind, text)
-    waiting = [entry for entry in stream.redo if entry[0] is filling]
-    for entry in waiting:
-        stream.redo.remove(entry)
+    chunk, filling = entry.chunk, entry.filling
+    filling.error = filling.error or Failure(kind, text, chunk.first, chunk.last)
+    waiting = [redo for redo in stream.redo if redo[0] is filling]
+    for redo in waiting:
+        stream.redo.remove(redo)
         filling.open -= 1
 
 

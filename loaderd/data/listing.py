@@ -188,7 +188,7 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
 def _not_listed(path: str, error: OSError | ValueError) -> DatasetNotFound:
     number = error.errno if isinstance(error, OSError) else None
     reason = _ADVICE.get(number or 0, str(error))
-    return DatasetNotFound(f"cannot list the directory {path!r}: {reason}")
+    return DatasetNotFound(f"cannot list the directory {path.rstrip('/') or '/'!r}: {reason}")
 
 
 # ---- which samples are kept, and their labels ----------------------------------------

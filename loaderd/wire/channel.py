@@ -7,11 +7,12 @@ what was written to a slot before ``send`` is seen after ``receive``.
 from __future__ import annotations
 
 import array
+import contextlib
 import os
 import socket
 import struct
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from loaderd.errors import ProtocolError
@@ -42,9 +43,14 @@ class Channel:
     A blocking channel waits in ``send`` and ``receive``. A non-blocking one raises
     BlockingIOError in ``receive`` when there is nothing to read, and keeps what
     ``send`` could not write until ``flush``.
+
+    Attributes:
+        on_unsent: called when ``flush`` has something to do, so that a loop may wait
+            until the socket can be written.
     """
 
     def __init__(self, sock: socket.socket) -> None:
+        self.on_unsent: Callable[[], None] = _nothing
         self._socket = sock
         self._buffer = bytearray(LONGEST_PACKET)
         self._view = memoryview(self._buffer)
@@ -75,6 +81,7 @@ class Channel:
         if self._unsent or not self._write(data, fds):
             # The descriptors are the caller's and may be closed before the packet goes.
             self._unsent.append((data, tuple(os.dup(fd) for fd in fds)))
+            self.on_unsent()
 
     def flush(self) -> None:
         """Sends what could not be sent before, as far as it goes now."""
@@ -138,11 +145,20 @@ class Channel:
         """None blocks, 0 does not, else TimeoutError comes after so many seconds."""
         self._socket.settimeout(seconds)
 
+    def shut_down(self) -> None:
+        """Ends the conversation on both ends; the descriptor stays until ``close``."""
+        with contextlib.suppress(OSError):
+            self._socket.shutdown(socket.SHUT_RDWR)
+
     def close(self) -> None:
         """Closes the connection and what was not sent."""
         while self._unsent:
             _close_all(self._unsent.popleft()[1])
         self._socket.close()
+
+
+def _nothing() -> None:
+    """What is called where nobody listens."""
 
 
 def _descriptors(level: int, kind: int, data: bytes) -> list[int]:

@@ -195,6 +195,7 @@ class Done(_Message, frozen=True):
     """A chunk is written. Times in nanoseconds: the whole, and by stage."""
 
     ticket: int
+    rows: int
     total: int
     read: int
     decode: int

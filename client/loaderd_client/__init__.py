@@ -1,0 +1,40 @@
+"""The trainer's side of loaderd: images for Keras from a daemon over shared memory.
+
+Importing this loads neither Keras nor a decoder; the names below load what they need.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from loaderd import __version__
+
+if TYPE_CHECKING:
+    from loaderd_client.dataset import image_dataset_from_directory
+    from loaderd_client.image import ImageDataGenerator
+    from loaderd_client.sequence import LoaderSequence
+    from loaderd_client.session import Session, connect
+
+_HOMES = {
+    "ImageDataGenerator": "image",
+    "image_dataset_from_directory": "dataset",
+    "LoaderSequence": "sequence",
+    "Session": "session",
+    "connect": "session",
+}
+
+__all__ = [
+    "ImageDataGenerator",
+    "LoaderSequence",
+    "Session",
+    "__version__",
+    "connect",
+    "image_dataset_from_directory",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)

@@ -1,0 +1,96 @@
+"""Arrays whose life is the lease of a slot.
+
+A slot may be written again when nobody can read it any more, and only the arrays know
+when that is: TensorFlow and JAX alias NumPy memory and let go of it late, in threads of
+their own. So every array of a batch hangs on a holder that exports the slot's memory,
+all holders hang on one lease, and the lease's end releases the slot. (A finalizer on the
+array itself would fire too early: NumPy lets views hang on the array's base instead.)
+"""
+
+from __future__ import annotations
+
+import mmap
+import weakref
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from loaderd.wire.layout import Field, SlotLayout
+
+
+class _Lease:
+    """Dies with the last array of a slot. Keeps the mapping alive until then."""
+
+    __slots__ = ("__weakref__", "ring")
+
+    def __init__(self, ring: mmap.mmap) -> None:
+        self.ring = ring
+
+
+class _Memory:
+    """Exports one array of a slot to NumPy, and holds the lease."""
+
+    __slots__ = ("__array_interface__", "lease")
+
+    def __init__(self, interface: dict[str, Any], lease: _Lease) -> None:
+        self.__array_interface__ = interface
+        self.lease = lease
+
+
+class Ring:
+    """A mapped ring, which hands out its slots as leased arrays or as copies.
+
+    Args:
+        memory: the mapping.
+        layout: where things lie in a slot.
+        released: called with a slot's number when its last array has died; in any
+            thread, at any moment, so it must neither block nor raise.
+    """
+
+    def __init__(
+        self, memory: mmap.mmap, layout: SlotLayout, released: Callable[[int], None]
+    ) -> None:
+        self._memory = memory
+        self._layout = layout
+        self._released = released
+        self._address = int(np.frombuffer(memory, np.uint8).__array_interface__["data"][0])
+
+    def lease(self, slot: int, rows: int) -> list[NDArray[Any]]:
+        """The slot's images and, if it has them, labels; as writable views without a copy.
+
+        Args:
+            slot: the slot's number.
+            rows: samples that it holds.
+        """
+        lease = _Lease(self._memory)
+        weakref.finalize(lease, self._released, slot).atexit = False
+        return [
+            np.asarray(_Memory(self._interface(slot, field, rows), lease))
+            for field in (self._layout.images, self._layout.labels)
+            if field is not None
+        ]
+
+    def copy(self, slot: int, rows: int) -> list[NDArray[Any]]:
+        """The same as private copies; the slot stays as it is."""
+        unheld = _Lease(self._memory)
+        return [
+            np.array(_Memory(self._interface(slot, field, rows), unheld))
+            for field in (self._layout.images, self._layout.labels)
+            if field is not None
+        ]
+
+    def ids(self, slot: int, rows: int) -> NDArray[np.int32]:
+        """A copy of the sample numbers of the slot's rows."""
+        field = self._layout.ids
+        return np.array(_Memory(self._interface(slot, field, rows), _Lease(self._memory)))
+
+    def _interface(self, slot: int, field: Field, rows: int) -> dict[str, Any]:
+        address = self._address + slot * self._layout.nbytes + field.offset
+        return {
+            "version": 3,
+            "shape": (rows, *field.shape[1:]),
+            "typestr": np.dtype(field.dtype).str,
+            "data": (address, False),
+        }

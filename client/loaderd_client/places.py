@@ -1,0 +1,84 @@
+"""Which batch an index means: Keras asks for indices, a stream holds (epoch, position).
+
+How Keras asks (``keras/src/trainers/data_adapters/py_dataset_adapter.py``): a pass is one
+generator over the indices, permuted by ``fit(shuffle=True)``. It begins by reading
+``num_batches``. Before the first pass some backends probe a few indices; a pass may be
+abandoned (early stop, an exception) or last for several of ``fit``'s epochs
+(``steps_per_epoch``); ``on_epoch_end`` comes before the first epoch too. So:
+
+- an epoch of the stream ends when every index was touched in one pass and a new pass
+  begins, whatever else is called or how often;
+- in a shuffled stream the first touch of an index binds it to the next batch of the
+  epoch, and the binding holds for the epoch: probes and abandoned passes lose nothing;
+- in an unshuffled stream index i is batch i, always.
+
+Pure: no socket, no lock.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from loaderd.wire.messages import Place
+
+
+class Touch(NamedTuple):
+    """What an index means now.
+
+    Attributes:
+        place: (epoch, position).
+        restart: a pass begins at the epoch's first batch.
+    """
+
+    place: Place
+    restart: bool
+
+
+class Places:
+    """The indices of one stream.
+
+    Args:
+        batches: batches in an epoch.
+        shuffle: whether the batches of an epoch are exchangeable.
+        epoch: the first epoch.
+    """
+
+    def __init__(self, batches: int, shuffle: bool, epoch: int = 0) -> None:
+        self.epoch = epoch
+        self._batches = batches
+        self._shuffle = shuffle
+        self._bound: dict[int, int] = {}
+        self._touched: set[int] = set()
+        self._announced = False
+
+    def begin_pass(self) -> None:
+        """A pass over the indices begins: ``num_batches`` was read."""
+        if self._complete:
+            self.advance()
+        self._touched.clear()
+        self._announced = True
+
+    def end_epoch(self) -> None:
+        """``on_epoch_end`` was called; a pass that was not announced may end by it."""
+        if self._complete and not self._announced:
+            self.advance()
+        self._announced = False
+
+    def touch(self, index: int) -> Touch:
+        """The batch that ``index`` means now."""
+        if index in self._touched and self._complete and not self._announced:
+            self.advance()  # a loop over the indices by hand begins again
+        position = self._bound.setdefault(index, len(self._bound)) if self._shuffle else index
+        restart = not self._touched and position == 0
+        self._touched.add(index)
+        return Touch((self.epoch, position), restart)
+
+    def advance(self) -> None:
+        """The next epoch begins."""
+        self.epoch += 1
+        self._bound.clear()
+        self._touched.clear()
+
+    @property
+    def _complete(self) -> bool:
+        return len(self._touched) == self._batches

@@ -1,0 +1,177 @@
+"""A stream as Keras wants it: indices, a length, and the ends of epochs."""
+
+from __future__ import annotations
+
+import os
+import threading
+from functools import cached_property
+from typing import Any
+
+import keras
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from loaderd.wire.spec import Spec
+from loaderd_client import session as sessions
+from loaderd_client.places import Places
+from loaderd_client.session import Session
+from loaderd_client.stream import Batch
+
+RING_EXTRA = 2
+"""Slots beyond ``max_queue_size``: those that Keras holds while the queue is full."""
+
+
+class LoaderSequence(keras.utils.PyDataset):  # type: ignore[misc]  # keras has no types
+    """Batches from a daemon, for ``model.fit``, ``evaluate`` and ``predict``.
+
+    ``sequence[i]`` is (images, labels), or images alone without labels: NumPy arrays
+    that lie in shared memory and may be changed in place; their slot is used again when
+    the last of them has died.
+
+    In a shuffled sequence the batches of an epoch are exchangeable: the first touch of an
+    index binds it to the next batch for the rest of the epoch. In an unshuffled one index
+    i is batch i. ``workers``, ``use_multiprocessing`` and ``max_queue_size`` are Keras's
+    (``keras.utils.PyDataset``); the daemon renders in parallel whatever they are, and
+    ``max_queue_size`` sets how many batches it keeps ready.
+
+    Args:
+        spec: what the batches are.
+        session: where they come from; None takes the innermost open session.
+        workers: threads with which Keras asks for batches; 1 is enough.
+        use_multiprocessing: Keras forks processes that ask for batches.
+        max_queue_size: batches kept ready.
+
+    Attributes:
+        n: samples in an epoch (also ``samples``).
+        batch_size: samples in a batch.
+        seed: decides order and augmentation; picked by the daemon if it was None.
+        shuffle: whether every epoch has a new order.
+        classes: int32 (n,), the class of every sample (also ``labels``).
+        class_names: names of the classes in label order.
+        class_indices: class name → class.
+        num_classes: number of classes.
+        directory: the folder that was listed.
+
+    Raises:
+        DatasetNotFound: the directory is missing.
+        EmptyDataset: it holds no image.
+        NoRoom: the ring does not fit.
+    """
+
+    def __init__(
+        self,
+        spec: Spec,
+        session: Session | None = None,
+        workers: int = 1,
+        use_multiprocessing: bool = False,
+        max_queue_size: int = 10,
+    ) -> None:
+        super().__init__(workers, use_multiprocessing, max_queue_size)
+        self.spec = spec
+        self._session = session or sessions.current()
+        self._slots = max_queue_size + RING_EXTRA
+        self._stream = self._session.open(spec, self._slots)
+        self._places = Places(self._stream.batches, spec.order.shuffle)
+        self._lock = threading.Lock()
+        self._pid = os.getpid()
+        manifest = self._stream.manifest
+        self.n = self.samples = len(manifest)
+        self.batch_size = spec.batch.batch_size
+        self.seed = self._stream.seed
+        self.shuffle = spec.order.shuffle
+        self.directory = manifest.root
+        self.class_names = list(manifest.class_names)
+        self.class_indices = {name: index for index, name in enumerate(self.class_names)}
+        self.num_classes = len(self.class_names)
+        self.target_size = spec.pipeline.target_size
+        self.color_mode = spec.pipeline.color_mode
+        self.image_shape = spec.pipeline.image_shape
+        self.dtype = spec.pipeline.dtype
+        self.interpolation = spec.pipeline.interpolation
+
+    @property
+    def classes(self) -> NDArray[np.int32]:
+        """The class of every sample, int32 (n,)."""
+        return self._stream.manifest.labels
+
+    labels = classes
+
+    @cached_property
+    def filenames(self) -> list[str]:
+        """Every sample's path below ``directory``, in the order of ``classes``."""
+        return self._stream.manifest.filenames()
+
+    @cached_property
+    def filepaths(self) -> list[str]:
+        """Every sample's path, in the order of ``classes``."""
+        return [os.path.join(self.directory, name) for name in self.filenames]
+
+    @property
+    def file_paths(self) -> list[str]:
+        """``filepaths`` under the name that ``image_dataset_from_directory`` gives it."""
+        return self.filepaths
+
+    def __len__(self) -> int:
+        return self._stream.batches
+
+    @property
+    def num_batches(self) -> int:
+        """Batches in an epoch.
+
+        Keras reads this when a pass over the indices begins, and nothing else tells it:
+        so reading it begins a pass (see :mod:`loaderd_client.places`). Ask ``len``.
+        """
+        with self._lock:
+            self._places.begin_pass()
+        return len(self)
+
+    def on_epoch_end(self) -> None:
+        """Keras's word that an epoch is over; it may come early, often or never."""
+        with self._lock:
+            if self.use_multiprocessing:
+                self._places.advance()  # the touches were made in forked children
+            else:
+                self._places.end_epoch()
+
+    def __getitem__(self, index: int) -> Any:
+        batch = self.take(index)
+        return batch.images if batch.labels is None else (batch.images, batch.labels)
+
+    def take(self, index: int) -> Batch:
+        """The batch at ``index``, with its sample numbers and its place.
+
+        Raises:
+            ValueError: there is no such index.
+            BadImage: a file of the batch could not be read.
+            DaemonGone: the daemon went away.
+        """
+        length = len(self)
+        if not -length <= index < length:
+            raise ValueError(
+                f"Asked to retrieve element {index}, but the Sequence has length {length}"
+            )
+        if os.getpid() != self._pid:
+            self._move_to_child()
+        with self._lock:
+            touch = self._places.touch(index % length)
+        return self._stream.take(touch.place, restart=touch.restart)
+
+    def _move_to_child(self) -> None:
+        """In a forked child: a stream of its own, in which index i is batch i.
+
+        The parent's connection and lock are not ours. A batch is a pure function of its
+        place, so children that take different indices take different batches.
+        """
+        epoch = self._places.epoch
+        order = msgspec.structs.replace(self.spec.order, seed=self.seed)
+        self._lock = threading.Lock()
+        self._stream = self._session.open(
+            msgspec.structs.replace(self.spec, order=order), 0, (epoch, 0)
+        )
+        self._places = Places(len(self), shuffle=False, epoch=epoch)
+        self._pid = os.getpid()
+
+    def close(self) -> None:
+        """Ends the stream. Arrays that were handed out stay valid."""
+        self._stream.close()

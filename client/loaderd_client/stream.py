@@ -1,0 +1,319 @@
+"""One stream as the trainer sees it: batches by (epoch, position), in any order.
+
+::
+
+    daemon ── Ready(slot, place) ──► ready ── take ──► leased arrays ─┐ die
+       ▲                               │ not wanted, no room          ▼
+       └────────── Took(taken, released) ◄────────────────── released slots
+
+The daemon makes batches ahead, in the order of the run. A batch that is asked for and not
+there is planned explicitly, and a ready batch that nobody waits for gives up its slot
+where there is no other: so any order of requests ends, and the common one costs nothing.
+
+Threads: all state is under one lock. Of several waiting threads one reads the socket and
+wakes the others. Released slots arrive from any thread, even from the garbage collector
+inside our own lock; they only append to a deque and wake the reader.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import threading
+from collections import Counter, deque
+from time import perf_counter_ns
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from loaderd.errors import DaemonGone, LoaderdError, ProtocolError, StreamClosed, from_wire
+from loaderd.wire import segment
+from loaderd.wire.channel import Channel, Closed
+from loaderd.wire.layout import slot_layout
+from loaderd.wire.manifest import Manifest
+from loaderd.wire.messages import Opened, Place, Plan, Ready, Spoilt, Took
+from loaderd.wire.spec import Spec
+from loaderd_client.lease import Ring
+
+SPARE_SLOTS = 2
+"""When fewer than these would be left, a batch is copied and not leased."""
+
+
+class Batch(NamedTuple):
+    """One batch.
+
+    Attributes:
+        images: (rows, height, width, channels) of the stream's dtype.
+        labels: one row for each image, or None.
+        ids: int32 (rows,): sample numbers, as ``filenames`` counts them.
+        place: (epoch, position).
+    """
+
+    images: NDArray[Any]
+    labels: NDArray[Any] | None
+    ids: NDArray[np.int32]
+    place: Place
+
+
+class _Slot(NamedTuple):
+    """A slot in our hands: a batch, or why there is none."""
+
+    number: int
+    error: LoaderdError | None
+
+
+class Stream:
+    """An open stream.
+
+    Args:
+        line: the connection that it hangs on.
+        spec: what was asked for.
+        opened: what was given.
+        ring: descriptor of the ring, which is now ours.
+        manifest: descriptor of the manifest, which is now ours.
+
+    Attributes:
+        manifest: names and labels of all samples.
+        seed: the seed of order and draws.
+        slots: slots of the ring.
+        batches: batches in an epoch.
+    """
+
+    def __init__(self, line: Channel, spec: Spec, opened: Opened, ring: int, manifest: int) -> None:
+        self.manifest = Manifest.view(
+            segment.attach(manifest, opened.manifest_bytes, writable=False)
+        )
+        self.seed = opened.seed
+        self.slots = opened.slots
+        self.batches = -(-opened.samples // spec.batch.batch_size)
+        self._samples = opened.samples
+        self._batch_size = spec.batch.batch_size
+        memory = segment.attach(ring, opened.ring_bytes, writable=True)
+        layout = slot_layout(spec.pipeline, spec.batch, opened.classes)
+        self._ring = Ring(memory, layout, self._release)
+        self._line = line
+        self._line.settimeout(0)
+        self._lock = threading.Condition(threading.Lock())
+        self._ready: dict[Place, _Slot] = {}
+        self._waiting: Counter[Place] = Counter()
+        self._taken: set[Place] = set()
+        self._leased = 0
+        self._released: deque[int] = deque()
+        self._successor: Place = (0, 0)
+        self._reading = False
+        self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        self._counts = [0, 0]
+        self._end: LoaderdError | None = None
+        self._owner = os.getpid()
+
+    def rows(self, position: int) -> int:
+        """Samples in the batch at ``position``."""
+        return min(self._batch_size, self._samples - position * self._batch_size)
+
+    def after(self, place: Place) -> Place:
+        """The batch that follows in the run."""
+        epoch, position = place
+        return (epoch, position + 1) if position + 1 < self.batches else (epoch + 1, 0)
+
+    def take(self, place: Place, *, restart: bool = False) -> Batch:
+        """Waits for a batch and takes it; the same place may be taken again.
+
+        Args:
+            place: (epoch, position).
+            restart: the batches that follow are wanted next.
+
+        Raises:
+            BadImage: a file of the batch could not be read.
+            DaemonGone: the daemon went away.
+            StreamClosed: the stream was closed.
+        """
+        start = perf_counter_ns()
+        with self._lock:
+            self._waiting[place] += 1
+            try:
+                slot = self._obtain(place, restart)
+            finally:
+                self._waiting[place] -= 1
+                if not self._waiting[place]:
+                    del self._waiting[place]
+            return self._hand_out(place, slot, perf_counter_ns() - start)
+
+    # -- under the lock --------------------------------------------------------------
+
+    def _obtain(self, place: Place, restart: bool) -> _Slot:
+        if place in self._ready:
+            return self._ready.pop(place)
+        self._read()
+        if place not in self._ready:
+            self._plan(place, restart)
+        while place not in self._ready:
+            if self._end is not None:
+                raise self._end
+            self._make_room()
+            self._wait()
+        return self._ready.pop(place)
+
+    def _plan(self, place: Place, restart: bool) -> None:
+        if restart:
+            self._forget_all_but(place)
+        follow = restart or place == self._successor
+        self._send(Plan((place,), self.after(place) if follow else None))
+
+    def _forget_all_but(self, place: Place) -> None:
+        """Gives up what does not lie within a ring's length from ``place``."""
+        self._taken.clear()
+        window = {place}
+        for _ in range(self.slots - 1):
+            place = self.after(place)
+            window.add(place)
+        for other in [other for other in self._ready if other not in window]:
+            self._discard(other)
+
+    def _make_room(self) -> None:
+        """Gives the daemon a slot to work with, if we hold all of them."""
+        if self._released:
+            self._send_took((), (), 0)
+        if self._leased + len(self._ready) < self.slots:
+            return
+        idle = [place for place in self._ready if not self._waiting[place]]
+        if idle:
+            self._discard(max(idle))
+
+    def _discard(self, place: Place) -> None:
+        if not self._waiting[place]:
+            self._send_took((), (self._ready.pop(place).number,), 0)
+
+    def _hand_out(self, place: Place, slot: _Slot, waited_ns: int) -> Batch:
+        if slot.error is not None:
+            self._send_took((), (slot.number,), waited_ns)
+            raise slot.error
+        self._note(place)
+        rows = self.rows(place[1])
+        ids = self._ring.ids(slot.number, rows)
+        if self._leased + SPARE_SLOTS < self.slots:
+            self._leased += 1
+            arrays = self._ring.lease(slot.number, rows)
+            self._send_took((slot.number,), (), waited_ns)
+        else:
+            arrays = self._ring.copy(slot.number, rows)
+            self._send_took((slot.number,), (slot.number,), waited_ns)
+        return Batch(arrays[0], arrays[1] if len(arrays) > 1 else None, ids, place)
+
+    def _note(self, place: Place) -> None:
+        """Keeps what was taken; what was left unread in older epochs is given up."""
+        if place[0] > self._successor[0]:
+            for old in [other for other in self._ready if other[0] < place[0]]:
+                self._discard(old)
+            self._taken = {other for other in self._taken if other[0] >= place[0]}
+        self._taken.add(place)
+        self._successor = self.after(place)
+        self._counts[0] += 1
+        self._counts[1] += self.rows(place[1])
+
+    def _send_took(self, taken: tuple[int, ...], given_up: tuple[int, ...], ns: int) -> None:
+        released = (*given_up, *self._drain_released())
+        batches, samples = self._counts
+        self._send(Took(taken, released, batches, samples, ns))
+
+    def _drain_released(self) -> list[int]:
+        slots = [self._released.popleft() for _ in range(len(self._released))]
+        self._leased -= len(slots)
+        return slots
+
+    def _send(self, message: Took | Plan) -> None:
+        try:
+            self._line.send(message)
+        except (Closed, OSError):
+            self._finish(DaemonGone("the daemon went away; start it again and rerun"))
+
+    def _finish(self, error: LoaderdError) -> None:
+        self._end = self._end or error
+        self._lock.notify_all()
+
+    def _wait(self) -> None:
+        """Waits until something may have changed; the lock is free meanwhile."""
+        if self._reading:
+            self._lock.wait()
+            return
+        self._reading = True
+        try:
+            if not self._released:
+                self._sleep()
+            self._read()
+        finally:
+            self._reading = False
+            self._lock.notify_all()
+            if isinstance(self._end, StreamClosed):
+                self._close_descriptors()
+
+    def _sleep(self) -> None:
+        """Until a message or a released slot is there, or what was not sent can be."""
+        poll = select.poll()
+        poll.register(self._line.fileno(), select.POLLIN | self._line.unsent * select.POLLOUT)
+        poll.register(self._wake, select.POLLIN)
+        self._lock.release()
+        try:
+            poll.poll()
+        finally:
+            self._lock.acquire()
+        with contextlib.suppress(BlockingIOError, OSError):
+            os.eventfd_read(self._wake)
+
+    def _read(self) -> None:
+        """Takes in what the daemon has sent, and sends what it could not take before."""
+        try:
+            self._line.flush()
+            while True:
+                self._heard(self._line.receive())
+        except BlockingIOError:
+            return
+        except (Closed, OSError):
+            self._finish(DaemonGone("the daemon went away; start it again and rerun"))
+        except ProtocolError as error:
+            self._finish(error)
+
+    def _heard(self, message: object) -> None:
+        match message:
+            case Ready(slot, epoch, position):
+                self._keep((epoch, position), _Slot(slot, None))
+            case Spoilt():
+                error = from_wire(message.kind, message.text)
+                self._keep((message.epoch, message.position), _Slot(message.slot, error))
+            case _:
+                raise ProtocolError(f"the daemon sent {type(message).__name__} to a stream")
+
+    def _keep(self, place: Place, slot: _Slot) -> None:
+        unwanted = place in self._taken and not self._waiting[place]
+        if unwanted or place in self._ready:
+            self._send_took((), (slot.number,), 0)
+        else:
+            self._ready[place] = slot
+
+    # -- from anywhere ---------------------------------------------------------------
+
+    def _release(self, slot: int) -> None:
+        """A lease has ended. Runs in any thread, perhaps inside our lock: takes none."""
+        self._released.append(slot)
+        if self._reading:
+            with contextlib.suppress(OSError):
+                os.eventfd_write(self._wake, 1)
+
+    def close(self) -> None:
+        """Ends the stream. Arrays that were handed out stay valid."""
+        if os.getpid() != self._owner:
+            return  # a forked child: the connection is its parent's
+        with self._lock:
+            if isinstance(self._end, StreamClosed):
+                return
+            self._end = StreamClosed("the stream was closed")
+            self._ready.clear()
+            self._line.shut_down()  # wakes whoever waits for it
+            self._lock.notify_all()
+            if not self._reading:
+                self._close_descriptors()
+
+    def _close_descriptors(self) -> None:
+        self._line.close()
+        os.close(self._wake)

@@ -1,0 +1,100 @@
+"""``loaderd doctor``: what is installed, and what the machine offers."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import platform
+from collections.abc import Callable
+from importlib import metadata
+
+import psutil
+
+from loaderd import __version__, config
+from loaderd.cli import options, target, text
+from loaderd.cli.errors import DONE, FAILED
+from loaderd.cli.extra import DECODERS
+from loaderd.wire import address, segment
+
+_EXAMPLES = """\
+  loaderd doctor        exit code 1 if the decoders of loaderd[daemon] do not work
+"""
+
+
+def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Adds the verb."""
+    does = "say what is installed and what the machine offers"
+    parser = options.parser_of(verbs, "doctor", does, _EXAMPLES)
+    options.add_address(parser)
+    options.add_limits(parser)
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Prints the findings; 1 if a decoder is missing."""
+    settings = config.load(options.flags(args), os.environ)
+    findings = [_decoder(module) for module in DECODERS]
+    _row("loaderd", f"{__version__}, Python {platform.python_version()}, {platform.machine()}")
+    for module, (_, finding) in zip(DECODERS, findings, strict=True):
+        _row(module, finding)
+    _row("CPUs", f"{config.cpus()} of {psutil.cpu_count()} may be used: "
+                 f"{text.count(settings.workers, 'worker')}")  # fmt: skip
+    _row(
+        "memory",
+        f"{text.size(config.ram())} may be used, the rings may take {text.size(settings.memory)}",
+    )
+    _row("/dev/shm", f"{text.size(segment.free())} of {text.size(segment.total())} free")
+    _row("socket", f"{settings.socket} ({_state(settings.socket)})")
+    _row("sockets", f"{address.runtime_dir()}: {_alive()}")
+    return _judge([works for works, _ in findings])
+
+
+def _row(what: str, finding: str) -> None:
+    text.say(f"{what:<11} {finding}")
+
+
+def _state(socket: str) -> str:
+    return "a daemon answers" if target.answers(socket) else "no daemon answers"
+
+
+def _alive() -> str:
+    return ", ".join(found.name for found in target.alive()) or "no daemon"
+
+
+def _judge(works: list[bool]) -> int:
+    if all(works):
+        return DONE
+    text.tell('loaderd: decoders are missing, the daemon cannot run: pip install "loaderd[daemon]"')
+    return FAILED
+
+
+def _decoder(module: str) -> tuple[bool, str]:
+    """Whether a decoder works. Imports it: a library that it needs may be missing."""
+    try:
+        found = importlib.import_module(module)
+        note = _NOTES.get(module, lambda: "")()
+    except ImportError as error:
+        return False, f"missing ({error})"
+    return True, f"{_distribution(module)} {getattr(found, '__version__', '?')}{note}"
+
+
+def _distribution(module: str) -> str:
+    """The package that is really there: Pillow and pillow-simd share a module."""
+    return ", ".join(metadata.packages_distributions().get(module, [module]))
+
+
+def _pillow() -> str:
+    features = importlib.import_module("PIL.features")
+    simd = (
+        ""
+        if "simd" in _distribution("PIL").lower()
+        else "; pillow-simd resizes several times faster"
+    )
+    return f" (libjpeg-turbo {features.version('libjpeg_turbo') or 'absent'}){simd}"
+
+
+_NOTES: dict[str, Callable[[], str]] = {
+    "PIL": _pillow,
+    "simplejpeg": lambda: " (with its own libjpeg-turbo)",
+}

@@ -1,0 +1,73 @@
+"""Options that several verbs share."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Mapping
+
+from loaderd import config
+from loaderd.config import Address
+
+SETTINGS = ("name", "socket", "config", "workers", "memory", "owner", "ready_fd")
+MOST_SECONDS = 86400.0
+
+
+def parser_of(
+    verbs: argparse._SubParsersAction[argparse.ArgumentParser], name: str, does: str, examples: str
+) -> argparse.ArgumentParser:
+    """A verb's parser: its name, what it does, and examples under its help."""
+    return verbs.add_parser(
+        name,
+        help=does,
+        description=f"{does[0].upper()}{does[1:]}.",
+        epilog=f"examples:\n{examples}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+
+
+def add_address(parser: argparse.ArgumentParser) -> None:
+    """Which daemon is meant."""
+    parser.add_argument("--name", help='the daemon\'s name (LOADERD_NAME; "default")')
+    parser.add_argument(
+        "--socket", metavar="PATH", help="the socket itself, in place of a name (LOADERD_SOCKET)"
+    )
+    parser.add_argument(
+        "--config", metavar="FILE", help="a TOML file with these settings (LOADERD_CONFIG)"
+    )
+
+
+def add_limits(parser: argparse.ArgumentParser) -> None:
+    """What the daemon may use."""
+    parser.add_argument(
+        "--workers",
+        metavar="N",
+        help="worker processes; auto, the default, is the CPUs that may be used (LOADERD_WORKERS)",
+    )
+    parser.add_argument(
+        "--memory",
+        metavar="SIZE",
+        help="the most that all rings together may take: 512M, 2GiB, 50%% of the RAM; "
+        "auto, the default, is a quarter of the RAM (LOADERD_MEMORY)",
+    )
+
+
+def seconds(value: str) -> float:
+    """A time on the command line."""
+    try:
+        number = float(value)
+    except ValueError:
+        number = 0.0
+    if not 0 < number <= MOST_SECONDS:  # also refuses nan
+        raise argparse.ArgumentTypeError(f"{value!r} is no time: seconds, more than 0")
+    return number
+
+
+def flags(args: argparse.Namespace) -> Mapping[str, str | None]:
+    """The options that decide settings; None where one was not given."""
+    return {key: getattr(args, key, None) for key in SETTINGS}
+
+
+def address(args: argparse.Namespace) -> Address:
+    """The daemon that the options, the variables and the file mean."""
+    return config.locate(flags(args), os.environ)

@@ -1,0 +1,115 @@
+"""A report as a screen: what ``loaderd-stat`` shows on a terminal, and once anywhere."""
+
+from __future__ import annotations
+
+from rich.console import Console, Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from loaderd.cli import text
+from loaderd.cli.report import Report, StreamRates
+from loaderd.wire.snapshot import StreamPicture
+
+_GAP = 2
+_NARROWEST_FOLDER = 8
+_COLUMNS = ("id", "client", "folder", "queue", "batch/s", "image/s", "waited", "epoch:pos",
+            "errors")  # fmt: skip
+_TEXTS = ("folder", "queue")
+_FOLDER = _COLUMNS.index("folder")
+_STYLES = {"HIGHLY": "bold red", "MODERATELY": "bold yellow", "NOT": "bold green"}
+
+
+def console() -> Console:
+    """Standard output; names that look like markup stay as they are."""
+    return Console(markup=False, highlight=False, emoji=False)
+
+
+def render(report: Report, out: Console) -> RenderableType:
+    """The whole screen for ``out``, as wide as that is."""
+    parts: list[RenderableType] = [_daemon(report), _host(report)]
+    if report.now.streams:
+        parts += [Text(), _streams(report, out)]
+    return Group(*parts, Text(), _workers(report), Text(), _verdict(report))
+
+
+def _daemon(report: Report) -> Text:
+    daemon = report.now.daemon
+    kind = " (private)" if daemon.private else ""
+    state = ", ending" if daemon.draining else ""
+    line = Text(f'loaderd "{text.plain(daemon.name)}"', style="bold")
+    line.append(
+        f"{kind}{state}  pid {daemon.pid}  up {text.duration(daemon.uptime_s)}  "
+        f"version {text.plain(daemon.version)}\n"
+        f"socket   {text.plain(daemon.socket)}",
+        style="not bold",
+    )
+    return line
+
+
+def _host(report: Report) -> Text:
+    host = report.now.host
+    return Text(
+        f"host     {text.count(host.cpus, 'CPU')}, {host.cpu_percent:.0f}% used; "
+        f"rings {text.size(host.ring_bytes)} of {text.size(host.ring_limit)}; "
+        f"shared memory {text.size(host.shm_free)} of {text.size(host.shm_total)} free"
+    )
+
+
+def _workers(report: Report) -> Text:
+    now, work = report.now, report.work
+    up = f"{len(now.workers)}/{now.workers_wanted} up, {now.restarts} restarted"
+    stages = (
+        f"read {work.read:.0f}%  decode {work.decode:.0f}%  resize {work.resize:.0f}%  "
+        f"augment {work.augment:.0f}%  other {work.other:.0f}%  idle {work.idle:.0f}%"
+    )
+    return Text(f"workers  {up};  {stages}")
+
+
+def _streams(report: Report, out: Console) -> Table:
+    ascii_only = out.options.ascii_only
+    pairs = zip(report.now.streams, report.rates, strict=True)
+    cells = [_cells(stream, rates, ascii_only) for stream, rates in pairs]
+    _fit_folders(cells, out.width, "~" if ascii_only else "…")
+    table = Table(box=None, pad_edge=False, padding=(0, _GAP, 0, 0), header_style="dim")
+    for column in _COLUMNS:
+        table.add_column(column, justify="left" if column in _TEXTS else "right", no_wrap=True)
+    for row in cells:
+        table.add_row(*(Text(cell) for cell in row))
+    return table
+
+
+def _cells(stream: StreamPicture, rates: StreamRates, ascii_only: bool) -> list[str]:
+    return [
+        f"{stream.id}",
+        f"{stream.client_pid}",
+        stream.directory,
+        f"{_bar(stream, ascii_only)} {stream.ready}/{stream.slots}",
+        text.rate(rates.batches_per_s),
+        text.rate(rates.images_per_s),
+        f"{rates.waited_percent:.1f}%" if rates.read else "-",
+        f"{stream.epoch}:{stream.position}",
+        f"{stream.errors}",
+    ]
+
+
+def _fit_folders(rows: list[list[str]], width: int, cut: str) -> None:
+    """Folders get the room that the figures leave, for they can be shortened."""
+    columns = zip(_COLUMNS, *rows, strict=True)
+    taken = sum(max(map(len, column)) + _GAP for column in columns if column[0] != "folder")
+    for row in rows:
+        row[_FOLDER] = text.tail(row[_FOLDER], max(_NARROWEST_FOLDER, width - taken), cut)
+
+
+def _bar(stream: StreamPicture, ascii_only: bool, width: int = 6) -> str:
+    full, empty = ("#", ".") if ascii_only else ("█", "░")
+    ready = min(max(stream.ready, 0), stream.slots)
+    filled = ready * width // stream.slots if stream.slots > 0 else 0
+    return full * filled + empty * (width - filled)
+
+
+def _verdict(report: Report) -> Text:
+    verdict = report.verdict
+    line = Text(verdict.text)
+    if style := _STYLES.get(verdict.bound):
+        line.highlight_words([f"{verdict.bound} input-bound"], style)
+    return line

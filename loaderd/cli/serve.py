@@ -1,0 +1,59 @@
+"""``loaderd serve``: the daemon in the foreground."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import logging
+import os
+from collections.abc import Callable
+
+from loaderd import config
+from loaderd.cli import extra, options
+from loaderd.cli.errors import DONE
+from loaderd.config import Settings
+
+READY = b"1"
+"""What is written to --ready-fd once the daemon answers."""
+
+_EXAMPLES = """\
+  loaderd serve                              logs to stderr; Ctrl-C or SIGTERM drains and ends
+  loaderd serve --name gpu0 --workers 8      trainers find it with LOADERD_NAME=gpu0
+  loaderd serve --memory 50%                 of the RAM, for all rings together
+  loaderd serve --config /etc/loaderd.toml   holding lines like: workers = 8
+"""
+
+
+def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Adds the verb."""
+    parser = options.parser_of(verbs, "serve", "run the daemon in the foreground", _EXAMPLES)
+    options.add_address(parser)
+    options.add_limits(parser)
+    # Only for whoever starts a daemon: the trainer whose end is its end, and a pipe to tell.
+    parser.add_argument("--owner", help=argparse.SUPPRESS)
+    parser.add_argument("--ready-fd", help=argparse.SUPPRESS)
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Serves until it is told to stop."""
+    extra.require()
+    settings = config.load(options.flags(args), os.environ)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    # Late, so that every other verb and every wrong flag is answered at once.
+    from loaderd.daemon import supervisor
+
+    supervisor.serve(settings, _teller(settings))
+    return DONE
+
+
+def _teller(settings: Settings) -> Callable[[], None]:
+    fd = settings.ready_fd
+    return (lambda: None) if fd is None else (lambda: _tell(fd))
+
+
+def _tell(fd: int) -> None:
+    # Whoever started us may have given up: that is no reason not to serve.
+    with contextlib.suppress(BrokenPipeError):
+        os.write(fd, READY)
+    os.close(fd)

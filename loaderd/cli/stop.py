@@ -1,0 +1,103 @@
+"""``loaderd stop``: ask, wait, and at last insist."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import select
+import signal
+from collections.abc import Iterator
+
+from loaderd.cli import options, text
+from loaderd.cli.errors import DONE
+from loaderd.config import Address
+from loaderd.errors import DaemonError, NoDaemon, VersionMismatch
+from loaderd.wire import channel, dial
+
+PATIENCE = 10.0
+
+_EXAMPLES = """\
+  loaderd stop
+  loaderd stop --name gpu0 --timeout 60
+
+It is no error if no daemon runs: afterwards none does.
+"""
+
+
+def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Adds the verb."""
+    parser = options.parser_of(verbs, "stop", "stop the daemon", _EXAMPLES)
+    options.add_address(parser)
+    parser.add_argument(
+        "--timeout",
+        metavar="SEC",
+        type=options.seconds,
+        default=PATIENCE,
+        help=f"kill it if it has not ended after so long (default {PATIENCE:.0f})",
+    )
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Stops the daemon and waits until its process is gone."""
+    where = options.address(args)
+    pid = _listener(where.socket)
+    if pid is None:
+        text.say(f'loaderd "{where.name}" is not running')
+        return DONE
+    with _held(pid) as process:
+        if process is not None:
+            _end(where, pid, process, args.timeout)
+    text.say(f'loaderd "{where.name}" is stopped')
+    return DONE
+
+
+def _listener(path: str) -> int | None:
+    """Who listens at ``path``; the kernel knows it even if the daemon hangs."""
+    try:
+        line = channel.connect(path)
+    except (FileNotFoundError, ConnectionRefusedError):
+        return None
+    except OSError as error:
+        raise DaemonError(f"the socket {path} cannot be reached: {error}") from error
+    try:
+        return line.peer.pid
+    finally:
+        line.close()
+
+
+@contextlib.contextmanager
+def _held(pid: int) -> Iterator[int | None]:
+    """A descriptor that means this process and never a later one of the same number."""
+    try:
+        process = os.pidfd_open(pid)
+    except ProcessLookupError:
+        yield None  # gone already
+        return
+    try:
+        yield process
+    finally:
+        os.close(process)
+
+
+def _end(where: Address, pid: int, process: int, patience: float) -> None:
+    try:
+        dial.stop(where.socket)
+    except (NoDaemon, VersionMismatch):  # it hangs, or speaks another protocol
+        _signal(process, signal.SIGTERM)
+    if _gone(process, patience):
+        return
+    text.tell(f'loaderd "{where.name}" (pid {pid}) did not end within {patience:g} s: killing it')
+    _signal(process, signal.SIGKILL)
+    if not _gone(process, PATIENCE):
+        raise DaemonError(f"pid {pid} does not end, not even by SIGKILL")
+
+
+def _signal(process: int, number: signal.Signals) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        signal.pidfd_send_signal(process, number)
+
+
+def _gone(process: int, patience: float) -> bool:
+    return bool(select.select([process], [], [], patience)[0])

@@ -1,0 +1,92 @@
+"""How values are written for people; and said."""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+
+import msgspec
+from rich.cells import cell_len
+
+_UNITS = ("B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB")
+
+
+def plain(text: str) -> str:
+    """``text`` without what a terminal would obey: control and direction characters escaped.
+
+    Names of files and folders may hold anything.
+    """
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def say(line: str) -> None:
+    """One line for the user, at once."""
+    print(plain(line), flush=True)
+
+
+def tell(line: str) -> None:
+    """One line on stderr."""
+    print(plain(line), file=sys.stderr, flush=True)
+
+
+def as_json(value: object) -> str:
+    """One JSON object in ASCII, so that no name in it can reach the terminal's controls."""
+    return json.dumps(_finite(msgspec.to_builtins(value)), allow_nan=False)
+
+
+def _finite(value: object) -> object:
+    """JSON has no infinity: such numbers become null."""
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def survive_any_name() -> None:
+    """A name that the terminal's encoding lacks is shown escaped; the command goes on."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def size(count: float) -> str:
+    """Bytes as people read them: 1536 is ``1.5 KiB``."""
+    unit = 0
+    while count >= 1023.95 and unit < len(_UNITS) - 1:
+        count /= 1024
+        unit += 1
+    return f"{count:.1f} {_UNITS[unit]}" if unit else f"{count:.0f} B"
+
+
+def rate(number: float) -> str:
+    """Figures that matter: 15.2, and 1204 without its tenths."""
+    return f"{number:.1f}" if number < 999.95 else f"{number:.0f}"
+
+
+def duration(seconds: float) -> str:
+    """A time in its two largest units: 3725 is ``1 h 2 min``."""
+    if not 0 <= seconds < 1e12:
+        return "?"
+    minutes, rest = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    days, hours = divmod(hours, 24)
+    parts = [(days, "d"), (hours, "h"), (minutes, "min"), (rest, "s")]
+    first = next((i for i, (count, _) in enumerate(parts) if count), len(parts) - 1)
+    return " ".join(f"{count} {unit}" for count, unit in parts[first : first + 2])
+
+
+def count(number: int, thing: str) -> str:
+    """``1 stream``, ``2 streams``."""
+    return f"{number} {thing}" if number == 1 else f"{number} {thing}s"
+
+
+def tail(path: str, width: int, cut: str = "…") -> str:
+    """The end of ``path``, which says more than its beginning, in ``width`` columns."""
+    path = plain(path)
+    if cell_len(path) <= width:
+        return path
+    while path and cell_len(cut + path) > width:
+        path = path[1:]
+    return cut + path

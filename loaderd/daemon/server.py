@@ -1,0 +1,201 @@
+"""The socket at the daemon's address, and one conversation per client.
+
+A client says Hello first; then it may ask for snapshots, for the end of the daemon, or
+for one stream, which lives as long as the connection. Whatever a client does wrong ends
+its own conversation and nothing else.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import logging
+import os
+import socket
+import stat
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from loaderd import __version__
+from loaderd.errors import DaemonError, DaemonRunning, LoaderdError, ProtocolError
+from loaderd.wire.channel import Channel, Closed
+from loaderd.wire.messages import (
+    PROTOCOL,
+    Hello,
+    Message,
+    Observe,
+    Observed,
+    Open,
+    Plan,
+    Refused,
+    Stop,
+    Stopping,
+    Took,
+    Welcome,
+    refusal,
+)
+from loaderd.wire.snapshot import Snapshot
+
+log = logging.getLogger("loaderd")
+
+_BACKLOG = 128
+
+
+@contextlib.contextmanager
+def listening(path: str) -> Iterator[socket.socket]:
+    """The listening socket at ``path``, for this user only; guarded by a lock beside it.
+
+    Raises:
+        DaemonRunning: another daemon holds the address.
+        DaemonError: the folder cannot be used.
+    """
+    _own_folder(os.path.dirname(path))
+    with _locked(path), socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as sock:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(path)  # stale: we hold the lock, so its maker is dead
+        umask = os.umask(0o177)
+        try:
+            sock.bind(path)
+        finally:
+            os.umask(umask)
+        sock.listen(_BACKLOG)
+        sock.setblocking(False)
+        try:
+            yield sock
+        finally:
+            os.unlink(path)
+
+
+def _own_folder(folder: str) -> None:
+    try:
+        os.makedirs(folder, mode=0o700, exist_ok=True)
+        state = os.stat(folder)
+    except OSError as error:
+        raise DaemonError(f"{folder} cannot hold the socket: {error.strerror}") from error
+    private = state.st_uid == os.getuid() and not stat.S_IMODE(state.st_mode) & 0o077
+    if os.path.basename(folder).startswith("loaderd") and not private:
+        raise DaemonError(f"{folder} must belong to you alone: chown it, and chmod 700 it")
+
+
+@contextlib.contextmanager
+def _locked(path: str) -> Iterator[None]:
+    lock = path.removesuffix(".sock") + ".lock"
+    try:
+        fd = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    except OSError as error:
+        raise DaemonError(f"{lock} cannot be made: {error.strerror}") from error
+    try:
+        _take(fd, path)
+        yield
+    finally:
+        os.close(fd)
+
+
+def _take(fd: int, path: str) -> None:
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise DaemonRunning(f"a daemon already serves {path}: `loaderd stop` ends it") from error
+
+
+@dataclass(frozen=True, slots=True)
+class Requests:
+    """What a client may ask of the supervisor; every call may raise a LoaderdError."""
+
+    observe: Callable[[], Snapshot]
+    stop: Callable[[], None]
+    open: Callable[[Conversation, Open, int], None]
+    plan: Callable[[Conversation, Plan], None]
+    took: Callable[[Conversation, Took], None]
+    gone: Callable[[Conversation], None]
+
+
+class Conversation:
+    """One client.
+
+    Attributes:
+        stream: the number of its stream, once that is open.
+    """
+
+    def __init__(self, line: Channel, requests: Requests) -> None:
+        self.line = line
+        self.pid = line.peer.pid
+        self.stream: int | None = None
+        self._requests = requests
+        self._greeted = False
+
+    def read(self) -> None:
+        """Answers what the client has sent; ends the conversation if it must."""
+        try:
+            self._read_one()
+        except BlockingIOError:
+            return
+        except Closed:
+            self.end()
+        except ProtocolError as error:
+            log.warning("client %d is dropped: %s", self.pid, error)
+            self.refuse(error)
+            self.end()
+        except LoaderdError as error:
+            self.refuse(error)
+
+    def _read_one(self) -> None:
+        if self.stream is not None:
+            self._serve(self.line.receive(), [])
+            return
+        message, fds = self.line.receive_with_fds()
+        try:
+            self._serve(message, fds)
+        finally:
+            for fd in fds:
+                os.close(fd)
+
+    def _serve(self, message: Message, fds: list[int]) -> None:
+        if not self._greeted and not isinstance(message, Hello):
+            raise ProtocolError(f"{type(message).__name__} before Hello")
+        match message:
+            case Took() if self.stream is not None:
+                self._requests.took(self, message)
+            case Plan() if self.stream is not None:
+                self._requests.plan(self, message)
+            case Open() if self.stream is None and len(fds) == 1:
+                self._requests.open(self, message, fds[0])
+            case Hello():
+                self._greeted = True
+                self.send(Welcome(PROTOCOL, __version__, os.getpid()))
+            case Observe():
+                self.send(Observed(self._requests.observe()))
+            case Stop():
+                self.send(Stopping())
+                self._requests.stop()
+            case _:
+                raise ProtocolError(f"{type(message).__name__} does not belong here")
+
+    def send(self, message: Message, fds: tuple[int, ...] = ()) -> None:
+        """Sends; a client that is gone is noticed when its socket is read."""
+        with contextlib.suppress(Closed):
+            self.line.send(message, fds)
+
+    def refuse(self, error: LoaderdError | Refused) -> None:
+        """Tells the client that it does not get what it asked for."""
+        self.send(error if isinstance(error, Refused) else refusal(error))
+
+    def end(self) -> None:
+        """Closes the connection and the stream that hangs on it."""
+        self._requests.gone(self)
+        self.line.close()
+
+
+def accept(listener: socket.socket, requests: Requests) -> Conversation | None:
+    """The next client, if it is this user."""
+    try:
+        sock, _ = listener.accept()
+    except OSError:  # the client gave up again, or we have no descriptor left
+        return None
+    sock.setblocking(False)
+    line = Channel(sock)
+    if line.peer.uid != os.getuid():
+        log.warning("refused user %d (process %d)", line.peer.uid, line.peer.pid)
+        line.close()
+        return None
+    return Conversation(line, requests)

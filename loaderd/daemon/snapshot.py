@@ -1,0 +1,121 @@
+"""The daemon's frozen picture, made from the supervisor's parts."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterable
+
+import psutil
+
+from loaderd import __version__
+from loaderd.config import Settings
+from loaderd.daemon.pool import Pool, Worker
+from loaderd.daemon.scheduler import Scheduler
+from loaderd.daemon.slots import State
+from loaderd.daemon.streams import Stream
+from loaderd.wire import segment
+from loaderd.wire.snapshot import (
+    SCHEMA,
+    DaemonPicture,
+    HostPicture,
+    Snapshot,
+    StreamPicture,
+    WorkerPicture,
+)
+
+
+class Photographer:
+    """Takes snapshots of the parts that it is given; changes none of them."""
+
+    def __init__(
+        self, settings: Settings, scheduler: Scheduler, pool: Pool, streams: dict[int, Stream]
+    ) -> None:
+        self._settings = settings
+        self._scheduler = scheduler
+        self._pool = pool
+        self._streams = streams
+        self._started = time.monotonic()
+        self.chunks = 0
+        self.draining = False
+        psutil.cpu_percent()  # the first call begins the interval
+
+    def take(self) -> Snapshot:
+        """The daemon as it is now."""
+        now = time.monotonic()
+        return Snapshot(
+            schema=SCHEMA,
+            time=time.time(),
+            daemon=self._daemon(now),
+            host=self._host(),
+            streams=tuple(self._stream(stream, now) for stream in self._streams.values()),
+            workers=tuple(_workers(self._pool.workers.values(), now)),
+            workers_wanted=self._pool.wanted,
+            restarts=self._pool.restarts,
+        )
+
+    def _daemon(self, now: float) -> DaemonPicture:
+        return DaemonPicture(
+            pid=os.getpid(),
+            name=self._settings.name,
+            socket=self._settings.socket,
+            version=__version__,
+            uptime_s=now - self._started,
+            private=self._settings.owner is not None,
+            draining=self.draining,
+            cpu_s=time.process_time(),
+            chunks=self.chunks,
+        )
+
+    def _host(self) -> HostPicture:
+        return HostPicture(
+            cpus=len(os.sched_getaffinity(0)),
+            cpu_percent=psutil.cpu_percent(),
+            shm_total=segment.total(),
+            shm_free=segment.free(),
+            ring_bytes=sum(stream.ring_bytes for stream in self._streams.values()),
+            ring_limit=self._settings.memory,
+        )
+
+    def _stream(self, stream: Stream, now: float) -> StreamPicture:
+        scheduled = self._scheduler.streams[stream.id]
+        epoch, position = scheduled.then
+        count = scheduled.slots.count
+        return StreamPicture(
+            id=stream.id,
+            client_pid=stream.client.pid,
+            directory=stream.spec.dataset.directory,
+            samples=stream.shape.samples,
+            batch_size=stream.shape.batch_size,
+            batches_per_epoch=stream.shape.batches,
+            epoch=epoch,
+            position=position,
+            slots=stream.shape.slots,
+            ready=count(State.READY),
+            filling=count(State.FILLING),
+            leased=count(State.LEASED),
+            age_s=now - stream.opened_at,
+            batches=stream.batches,
+            images=stream.samples,
+            waited_s=stream.waited_ns / 1e9,
+            errors=scheduled.errors,
+            ring_bytes=stream.ring_bytes,
+        )
+
+
+def _workers(workers: Iterable[Worker], now: float) -> Iterable[WorkerPicture]:
+    for worker in workers:
+        if worker.up_at is None:
+            continue
+        read, decode, resize, augment = (ns / 1e9 for ns in worker.stage_ns)
+        yield WorkerPicture(
+            pid=worker.pid,
+            up_s=now - worker.up_at,
+            chunks=worker.chunks,
+            rows=worker.rows,
+            read_s=read,
+            decode_s=decode,
+            resize_s=resize,
+            augment_s=augment,
+            busy_s=worker.busy_ns / 1e9,
+        )

@@ -1,0 +1,258 @@
+"""Streams as the supervisor holds them, and how they are opened.
+
+Opening is a dialogue, so that the loop never waits for a disk::
+
+    client        supervisor                     opener (a process of its own)
+      │ Open(spec) ──►│── spec ──────────────────────►│ lists the directory
+      │               │◄──────────── Listed(manifest) │
+      │               │ how many slots fit? the ring ─│─► reserves its pages
+      │               │◄───────────────────── Reserved│
+      │◄─ Opened(ring, manifest)
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import msgspec
+
+from loaderd.daemon import child
+from loaderd.daemon.pool import Child, spawn
+from loaderd.daemon.scheduler import Shape
+from loaderd.daemon.server import Conversation
+from loaderd.data.order import EpochOrder
+from loaderd.errors import EmptyDataset, LoaderdError, NoRoom, ProtocolError, RequestRefused
+from loaderd.wire import segment, spec
+from loaderd.wire.channel import Closed
+from loaderd.wire.layout import slot_layout
+from loaderd.wire.manifest import Manifest
+from loaderd.wire.messages import (
+    Attach,
+    Listed,
+    Open,
+    Opened,
+    Place,
+    Refused,
+    Reserve,
+    Reserved,
+    Took,
+)
+from loaderd.wire.spec import Spec
+
+FEWEST_SLOTS = 4
+"""Two that the trainer holds, one that is ready, one that is being filled."""
+
+MOST_SLOTS = 256
+LONGEST_SPEC = 256 * 2**20
+_PICKED_SEEDS = 2**31
+
+
+@dataclass(slots=True)
+class Stream:
+    """An open stream: its descriptors, and what the client did with it."""
+
+    id: int
+    client: Conversation
+    spec: Spec
+    shape: Shape
+    classes: int
+    ring: int
+    ring_bytes: int
+    manifest: int
+    manifest_bytes: int
+    opened_at: float
+    batches: int = 0
+    samples: int = 0
+    waited_ns: int = 0
+
+    def attach(self) -> Attach:
+        """What a worker must know; ring and manifest travel along."""
+        asked = self.spec
+        return Attach(
+            self.id,
+            asked.pipeline,
+            asked.batch,
+            asked.order,
+            self.classes,
+            self.shape.slots,
+            self.ring_bytes,
+            self.manifest_bytes,
+        )
+
+    def opened(self) -> Opened:
+        """What the client must know; ring and manifest travel along."""
+        return Opened(
+            self.id,
+            self.spec.order.seed or 0,
+            self.shape.samples,
+            self.classes,
+            self.shape.slots,
+            self.ring_bytes,
+            self.manifest_bytes,
+        )
+
+    def names(self, place: Place, first: int, last: int) -> str:
+        """The files of some rows of a batch, for an error's text."""
+        order = self.spec.order
+        shape = self.shape
+        ids = EpochOrder(order.seed or 0, order.shuffle, shape.samples, shape.batch_size)
+        table = Manifest.view(
+            segment.attach(os.dup(self.manifest), self.manifest_bytes, writable=False)
+        )
+        rows = ids.ids(*place)[first:last].tolist()
+        return ", ".join(os.fsdecode(table.path(row)) for row in rows)
+
+    def count(self, took: Took) -> None:
+        """Keeps the counters that the client sends along."""
+        self.batches, self.samples = took.batches, took.samples
+        self.waited_ns += took.waited_ns
+
+    def close(self) -> None:
+        """Gives the segments up; they live on while somebody maps them."""
+        os.close(self.ring)
+        os.close(self.manifest)
+
+
+class Opening:
+    """A stream on its way; ``read`` goes on when the opener has said something.
+
+    Args:
+        id: the stream's number.
+        client: who asked.
+        request: what it asked for.
+        spec_fd: descriptor of the spec, which stays the caller's.
+        room: the bytes that rings may still take, asked for when the size is known.
+        finish: called once, with the stream or None.
+
+    Raises:
+        InvalidArgument: the spec is not valid.
+    """
+
+    def __init__(
+        self,
+        id: int,
+        client: Conversation,
+        request: Open,
+        spec_fd: int,
+        room: Callable[[], Room],
+        finish: Callable[[Opening, Stream | None], None],
+    ) -> None:
+        self.id = id
+        self.client = client
+        self.start = request.start
+        self.ring_bytes = 0
+        self._wish = max(FEWEST_SLOTS, min(request.slots, MOST_SLOTS))
+        self._room = room
+        self._finish = finish
+        self._fds: list[int] = []
+        self.spec = _with_seed(spec.decode(_read_spec(request, spec_fd)))
+        self.opener: Child = spawn(child.open_dataset, spec.encode(self.spec))
+
+    def read(self) -> None:
+        """Goes on with the dialogue."""
+        try:
+            message, fds = self.opener.line.receive_with_fds()
+            self._fds += fds
+            self._answer(message)
+        except BlockingIOError:
+            return
+        except Closed:
+            self._fail(RequestRefused("the process that lists the dataset died; try again"))
+        except LoaderdError as error:
+            self._fail(error)
+
+    def _answer(self, message: object) -> None:
+        match message:
+            case Listed():
+                self._size(message)
+            case Reserved():
+                self._finish(self, self._stream())
+            case Refused():
+                self._fail(message)
+            case _:
+                raise ProtocolError(f"the opener sent {type(message).__name__}")
+
+    def _size(self, listed: Listed) -> None:
+        if not listed.samples:
+            raise EmptyDataset(f"no images found in {self.spec.dataset.directory}")
+        self._listed = listed
+        layout = slot_layout(self.spec.pipeline, self.spec.batch, listed.classes)
+        slots = fitting_slots(layout.nbytes, self._wish, self._room())
+        self._shape = Shape(listed.samples, self.spec.batch.batch_size, slots)
+        self.ring_bytes = layout.nbytes * slots
+        self._fds.append(segment.create(self.ring_bytes))
+        self.opener.line.send(Reserve(self.ring_bytes), [self._fds[-1]])
+
+    def _stream(self) -> Stream:
+        manifest, ring = self._fds
+        self._fds = []
+        return Stream(
+            self.id,
+            self.client,
+            self.spec,
+            self._shape,
+            self._listed.classes,
+            ring,
+            self.ring_bytes,
+            manifest,
+            self._listed.manifest_bytes,
+            time.monotonic(),
+        )
+
+    def _fail(self, error: LoaderdError | Refused) -> None:
+        self.client.refuse(error)
+        self._finish(self, None)
+
+    def end(self) -> None:
+        """Ends the opener and closes what was not handed on."""
+        self.opener.kill()
+        self.opener.wait_dead(1.0)
+        self.opener.reap()
+        for fd in self._fds:
+            os.close(fd)
+
+
+class Room(NamedTuple):
+    """Bytes that rings may still take: of the daemon's ``--memory``, and of the machine."""
+
+    memory: int
+    shm: int
+
+
+def fitting_slots(slot_bytes: int, wish: int, room: Room) -> int:
+    """How many slots a ring gets: what was wished for, as far as half the room goes.
+
+    Half, so that the next stream (validation) finds room too; the fewest that work may
+    take all of it.
+
+    Raises:
+        NoRoom: not even the fewest fit.
+    """
+    fewest = FEWEST_SLOTS * slot_bytes
+    if fewest > room.shm:
+        raise NoRoom(segment.room_text(fewest, room.shm))
+    if fewest > room.memory:
+        raise NoRoom(
+            f"a ring of {FEWEST_SLOTS} slots needs {fewest:,} bytes and {room.memory:,} of the "
+            "daemon's --memory are left: lower batch_size or target_size, close other streams, "
+            "or start the daemon with more --memory"
+        )
+    return max(FEWEST_SLOTS, min(wish, min(room) // 2 // slot_bytes))
+
+
+def _with_seed(asked: Spec) -> Spec:
+    if asked.order.seed is not None:
+        return asked
+    seed = random.SystemRandom().randrange(_PICKED_SEEDS)
+    return msgspec.structs.replace(asked, order=msgspec.structs.replace(asked.order, seed=seed))
+
+
+def _read_spec(request: Open, fd: int) -> bytes:
+    if not 0 < request.spec_bytes <= LONGEST_SPEC:
+        raise ProtocolError(f"a spec of {request.spec_bytes} bytes")
+    return os.pread(fd, request.spec_bytes, 0)

@@ -1,0 +1,302 @@
+"""The one loop of the daemon: it waits for sockets and deaths, and acts on what comes.
+
+::
+
+    clients ── server ──┐                        ┌── Ready, Spoilt ──► clients
+    workers ── pool ────┼──► scheduler: actions ─┤
+    signals ────────────┘                        └── Attach, Chunk ──► workers
+
+Who decides: the scheduler alone. Who writes: workers, to slots that it gave them. This
+module carries events to it and performs its actions, and never touches a pixel. Nothing
+here blocks for long: listing and reserving are an opener's, signals only wake the loop.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import time
+from collections.abc import Callable, Iterable
+
+from loaderd.config import Settings
+from loaderd.daemon import pool as pools
+from loaderd.daemon.loop import Loop
+from loaderd.daemon.pool import Pool, Worker
+from loaderd.daemon.scheduler import Action, Assign, Deliver, Scheduler, Spoil
+from loaderd.daemon.server import Conversation, Requests, accept, listening
+from loaderd.daemon.snapshot import Photographer
+from loaderd.daemon.streams import Opening, Room, Stream
+from loaderd.errors import DaemonError, ProtocolError, RequestRefused
+from loaderd.wire import segment
+from loaderd.wire.channel import Closed
+from loaderd.wire.messages import Detach, Done, Message, Open, Plan, Ready, Spoilt, Took, Up
+
+log = logging.getLogger("loaderd")
+
+DRAIN_SECONDS = 10.0
+"""A drain ends after so long, whatever is still being filled."""
+
+
+def serve(settings: Settings, on_ready: Callable[[], None]) -> None:
+    """Runs the daemon until it is told to stop, or its owner ends.
+
+    Args:
+        settings: how to run.
+        on_ready: called once, when the daemon can serve.
+
+    Raises:
+        DaemonRunning: another daemon serves the address.
+        DaemonError: the address cannot be used, or no worker can start.
+    """
+    pools.warm()
+    with Loop() as loop, listening(settings.socket) as listener:
+        supervisor = Supervisor(settings, loop, on_ready)
+        loop.on_signals(supervisor.drain)
+        supervisor.follow_owner()
+        loop.watch(listener.fileno(), lambda: supervisor.accept(listener))
+        log.info("serving %s with %d workers", settings.socket, settings.workers)
+        try:
+            supervisor.run()
+        finally:
+            supervisor.shut_down()
+
+
+class Supervisor:
+    """The daemon, on a loop.
+
+    Args:
+        settings: how to run.
+        loop: waits for sockets, deaths and signals.
+        on_ready: called once, when the first worker is up.
+    """
+
+    def __init__(self, settings: Settings, loop: Loop, on_ready: Callable[[], None]) -> None:
+        self._settings = settings
+        self._loop = loop
+        self._on_ready: Callable[[], None] | None = on_ready
+        self._scheduler = Scheduler()
+        self._pool = Pool(settings.workers)
+        self._clients: set[Conversation] = set()
+        self._streams: dict[int, Stream] = {}
+        self._openings: dict[Conversation, Opening] = {}
+        self._last_id = 0
+        self._end_at: float | None = None
+        self._photographer = Photographer(settings, self._scheduler, self._pool, self._streams)
+        self._requests = Requests(
+            observe=self._photographer.take,
+            stop=self.drain,
+            open=self._open,
+            plan=self._plan,
+            took=self._took,
+            gone=self._gone,
+        )
+
+    def run(self) -> None:
+        """Serves until the end.
+
+        Raises:
+            DaemonError: no worker can start.
+        """
+        while not self._ended():
+            for _ in range(self._pool.missing(time.monotonic())):
+                self._start_worker()
+            self._loop.turn(self._patience())
+
+    # -- the end ---------------------------------------------------------------------
+
+    def drain(self) -> None:
+        """Finishes what is being filled and then ends; asked twice, ends at once."""
+        now = time.monotonic()
+        log.info("draining" if self._end_at is None else "ending at once")
+        self._end_at = now + DRAIN_SECONDS if self._end_at is None else now
+        self._scheduler.drain()
+        self._photographer.draining = True
+
+    def follow_owner(self) -> None:
+        """A private daemon ends as soon as its trainer does, however that ends."""
+        owner = self._settings.owner
+        if owner is None:
+            return
+        try:
+            self._loop.watch(os.pidfd_open(owner), self._end_now)
+        except ProcessLookupError:
+            self._end_now()
+        if os.getppid() != owner:
+            self._end_now()
+
+    def _end_now(self) -> None:
+        log.info("process %s, whose daemon this is, has ended", self._settings.owner)
+        self._end_at = 0.0
+
+    def _ended(self) -> bool:
+        if self._end_at is None:
+            return False
+        return self._scheduler.idle or time.monotonic() >= self._end_at
+
+    def _patience(self) -> float | None:
+        """Seconds until something must be done though nothing happens."""
+        now = time.monotonic()
+        pause = self._pool.pause(now)
+        if self._end_at is None:
+            return pause
+        return max(0.0, min(self._end_at - now, pause or DRAIN_SECONDS))
+
+    def shut_down(self) -> None:
+        """Ends all processes and gives all segments up."""
+        for client in list(self._clients):
+            client.end()
+        self._pool.stop()
+
+    # -- workers ---------------------------------------------------------------------
+
+    def _start_worker(self) -> None:
+        if self._on_ready is not None and self._pool.hopeless:
+            raise DaemonError("no worker can start; the reason stands above, in the log")
+        worker = self._pool.start()
+        self._loop.watch_channel(worker.child.line, lambda: self._read_worker(worker))
+        self._loop.watch(worker.child.pidfd, lambda: self._worker_died(worker))
+
+    def _read_worker(self, worker: Worker) -> None:
+        try:
+            while True:
+                self._heard(worker, worker.child.line.receive())
+        except BlockingIOError:
+            return
+        except Closed:
+            self._loop.forget(worker.child.line.fileno())
+            worker.child.kill()  # it may live on without its socket; its death is waited for
+        except ProtocolError as error:
+            log.error("worker %d is killed: %s", worker.pid, error)
+            worker.child.kill()
+
+    def _heard(self, worker: Worker, message: Message) -> None:
+        match message:
+            case Done():
+                worker.count(message)
+                self._photographer.chunks += 1
+                self._perform(self._scheduler.done(worker.id, message.ticket, message.total))
+            case Spoilt():
+                kind, text = message.kind, message.text
+                log.warning("%s: %s", kind, text)
+                self._perform(self._scheduler.spoilt(worker.id, message.ticket, kind, text))
+            case Up():
+                self._worker_up(worker)
+            case _:
+                raise ProtocolError(f"it sent {type(message).__name__}")
+
+    def _worker_up(self, worker: Worker) -> None:
+        self._pool.up(worker)
+        self._perform(self._scheduler.worker_up(worker.id))
+        if self._on_ready is not None:
+            self._on_ready()
+            self._on_ready = None
+
+    def _worker_died(self, worker: Worker) -> None:
+        self._read_worker(worker)  # what it said before it died still counts
+        self._loop.forget(worker.child.line.fileno())
+        self._loop.forget(worker.child.pidfd)
+        was_up = worker.up_at is not None
+        crashed = self._pool.bury(worker)
+        if was_up:
+            self._perform(self._scheduler.worker_down(worker.id, crashed=crashed))
+
+    # -- actions ---------------------------------------------------------------------
+
+    def _perform(self, actions: Iterable[Action]) -> None:
+        for action in actions:
+            match action:
+                case Assign():
+                    self._assign(action)
+                case Deliver(stream, slot, place, attempt):
+                    self._streams[stream].client.send(Ready(slot, *place, attempt))
+                case Spoil():
+                    self._spoil(action)
+
+    def _assign(self, action: Assign) -> None:
+        worker = self._pool.workers[action.worker]
+        stream = self._streams[action.chunk.stream]
+        try:
+            if stream.id not in worker.attached:
+                worker.child.line.send(stream.attach(), (stream.ring, stream.manifest))
+                worker.attached.add(stream.id)
+            worker.child.line.send(action.chunk)
+        except Closed:
+            log.debug("worker %d died before it got its chunk", worker.pid)
+
+    def _spoil(self, action: Spoil) -> None:
+        stream, error = self._streams[action.stream], action.error
+        text = error.text
+        if error.kind == "WorkerCrashed":
+            text += f": one of {stream.names(action.place, error.first, error.last)}"
+        stream.client.send(Spoilt(error.kind, text, action.slot, *action.place))
+
+    # -- clients ---------------------------------------------------------------------
+
+    def accept(self, listener: socket.socket) -> None:
+        """Begins a conversation with whoever knocks."""
+        client = accept(listener, self._requests)
+        if client is not None:
+            self._clients.add(client)
+            self._loop.watch_channel(client.line, client.read)
+
+    def _open(self, client: Conversation, request: Open, spec_fd: int) -> None:
+        if self._end_at is not None:
+            raise RequestRefused("the daemon is draining; start another, or wait")
+        if client in self._openings:
+            raise ProtocolError("a second stream on one connection")
+        self._last_id += 1
+        opening = Opening(self._last_id, client, request, spec_fd, self._room, self._opened)
+        self._openings[client] = opening
+        self._loop.watch_channel(opening.opener.line, opening.read)
+
+    def _room(self) -> Room:
+        rings = [stream.ring_bytes for stream in self._streams.values()]
+        rings += [opening.ring_bytes for opening in self._openings.values()]
+        return Room(self._settings.memory - sum(rings), segment.free())
+
+    def _opened(self, opening: Opening, stream: Stream | None) -> None:
+        client = opening.client
+        self._end_opening(client)
+        if stream is None:
+            return
+        self._streams[stream.id] = stream
+        client.stream = stream.id
+        client.send(stream.opened(), (stream.ring, stream.manifest))
+        self._perform(self._scheduler.open(stream.id, stream.shape, opening.start))
+
+    def _end_opening(self, client: Conversation) -> None:
+        opening = self._openings.pop(client)
+        self._loop.forget(opening.opener.line.fileno())
+        opening.end()
+
+    def _plan(self, client: Conversation, plan: Plan) -> None:
+        assert client.stream is not None
+        self._perform(self._scheduler.plan(client.stream, plan.want, plan.then))
+
+    def _took(self, client: Conversation, took: Took) -> None:
+        assert client.stream is not None
+        self._streams[client.stream].count(took)
+        self._perform(self._scheduler.took(client.stream, took.taken, took.released))
+
+    def _gone(self, client: Conversation) -> None:
+        self._clients.discard(client)
+        self._loop.forget(client.line.fileno())
+        if client in self._openings:
+            self._end_opening(client)
+        if client.stream is not None:
+            self._close(self._streams.pop(client.stream))
+
+    def _close(self, stream: Stream) -> None:
+        stream.close()
+        for worker in self._pool.workers.values():
+            if stream.id in worker.attached:
+                worker.attached.remove(stream.id)
+                self._detach(worker, stream.id)
+        self._perform(self._scheduler.close(stream.id))
+
+    def _detach(self, worker: Worker, stream: int) -> None:
+        try:
+            worker.child.line.send(Detach(stream))
+        except Closed:
+            log.debug("worker %d died with its streams", worker.pid)

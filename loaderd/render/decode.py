@@ -1,0 +1,170 @@
+"""A file's bytes, and the picture in them, exactly as Keras's ``load_img`` sees it.
+
+JPEG, the common case, is decoded by simplejpeg into memory that is reused; the pixels
+are those of PIL, which decodes everything else: other formats, CMYK, and files that
+are damaged a little, about which PIL's judgement is Keras's.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import stat
+import warnings
+from typing import Any
+
+import simplejpeg
+from numpy.typing import NDArray
+from PIL import (
+    BmpImagePlugin,  # noqa: F401  importing these six keeps PIL from importing all others
+    GifImagePlugin,  # noqa: F401
+    Image,
+    JpegImagePlugin,  # noqa: F401
+    PngImagePlugin,  # noqa: F401
+    PpmImagePlugin,  # noqa: F401
+    TiffImagePlugin,  # noqa: F401
+    UnidentifiedImageError,
+)
+
+from loaderd.errors import BadImage
+from loaderd.wire.spec import ColorMode
+
+Path = bytes | str
+Pixels = NDArray[Any]
+Picture = Image.Image | Pixels
+"""A PIL image, or an array (height, width, 3) of uint8."""
+
+_FORMATS = ("JPEG", "PNG", "BMP", "PPM", "TIFF", "GIF")
+_JPEG_START = b"\xff\xd8\xff"
+_JPEG_COLORS = frozenset({"YCbCr", "RGB", "GRAY"})
+_LARGEST_SCRATCH = 1 << 26  # bytes; a larger file or picture has memory of its own
+
+_MODES: dict[ColorMode, str] = {"rgb": "RGB", "rgba": "RGBA", "grayscale": "L"}
+_GREY_MODES = ("L", "I;16", "I")
+
+
+class Scratch:
+    """Memory that is used again for each sample, and grows to the largest one."""
+
+    def __init__(self) -> None:
+        self._memory = memoryview(bytearray(1 << 16))
+
+    def take(self, size: int) -> memoryview:
+        """The first ``size`` bytes; the next call gives the same ones away again."""
+        if size > len(self._memory):
+            if size > _LARGEST_SCRATCH:
+                return memoryview(bytearray(size))
+            self._memory = memoryview(bytearray(min(size + size // 2, _LARGEST_SCRATCH)))
+        return self._memory[:size]
+
+
+class Decoder:
+    """Reads and decodes files to pictures of one colour mode.
+
+    Args:
+        color_mode: of the pictures. ``rgb`` images of JPEGs have PIL's mode RGBX (the
+            fourth byte is padding); ``grayscale`` ones keep 16 and 32 bit values, as
+            Keras's ``load_img`` does.
+        arrays: whether ``rgb`` JPEGs shall come as arrays instead.
+    """
+
+    def __init__(self, color_mode: ColorMode, arrays: bool = False) -> None:
+        self._color_mode: ColorMode = color_mode
+        self._arrays = arrays and color_mode == "rgb"
+        self._file = Scratch()
+        self._pixels = Scratch()
+
+    def read(self, path: Path) -> memoryview:
+        """The bytes of a file, valid until the next ``read``.
+
+        Raises:
+            BadImage: the file is missing, unreadable or not a regular file.
+        """
+        try:
+            # A FIFO opened without O_NONBLOCK would wait for its writer for ever.
+            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+            try:
+                return self._read(descriptor)
+            finally:
+                os.close(descriptor)
+        except (OSError, ValueError) as error:
+            raise bad_image(path, error) from error
+
+    def _read(self, descriptor: int) -> memoryview:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            raise ValueError("not a regular file")
+        data = self._file.take(status.st_size)
+        done = 0
+        while count := os.readv(descriptor, [data[done:]]):
+            done += count
+        return data[:done]
+
+    def decode(self, data: memoryview) -> Picture:
+        """The picture in a file's bytes, valid until the next ``decode``.
+
+        Raises:
+            Exception: whatever PIL raises when it cannot decode them.
+        """
+        if data[:3] == _JPEG_START:
+            picture = self._decode_jpeg(data)
+            if picture is not None:
+                return picture
+        return self._decode_any(data)
+
+    def _decode_jpeg(self, data: memoryview) -> Picture | None:
+        """The picture, or None if PIL should see the file."""
+        try:
+            height, width, colors, _ = simplejpeg.decode_jpeg_header(data)
+            if colors not in _JPEG_COLORS or 4 * height * width > _LARGEST_SCRATCH:
+                return None
+            layout, mode = self._layout(colors)
+            memory = self._pixels.take(height * width * len(mode))
+            pixels: Pixels = simplejpeg.decode_jpeg(data, layout, buffer=memory)
+        except ValueError:
+            return None
+        if self._arrays:
+            return pixels
+        image = Image.frombuffer(mode, (width, height), pixels, "raw", mode, 0, 1)
+        return image.convert("L") if self._color_mode == "grayscale" and mode != "L" else image
+
+    def _layout(self, colors: str) -> tuple[str, str]:
+        """The names that simplejpeg and PIL have for the pixels to decode to."""
+        if self._arrays:
+            return "RGB", "RGB"
+        if self._color_mode == "rgba":
+            return "RGBA", "RGBA"
+        if self._color_mode == "grayscale" and colors == "GRAY":
+            return "GRAY", "L"
+        return "RGBX", "RGBX"
+
+    def _decode_any(self, data: memoryview) -> Image.Image:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about odd files; what is wrong raises
+            image = Image.open(io.BytesIO(data), formats=_FORMATS)
+            image.load()
+            if self._color_mode == "grayscale" and image.mode in _GREY_MODES:
+                return image
+            mode = _MODES[self._color_mode]
+            return image if image.mode == mode else image.convert(mode)
+
+
+def bad_image(path: Path, error: Exception) -> BadImage:
+    """The error for a file that ``error`` came from: one line that any terminal can show."""
+    return BadImage(f"{_printable(os.fsdecode(path))}: {_printable(_reason(error))}")
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, UnidentifiedImageError):
+        return f"not an image in one of the formats {', '.join(_FORMATS)}"
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return str(error) or type(error).__name__
+
+
+def _printable(text: str) -> str:
+    if text.isprintable():
+        return text
+    return "".join(
+        char if char.isprintable() else char.encode("unicode_escape").decode() for char in text
+    )

@@ -1,0 +1,184 @@
+"""``loaderd start``, ``status``, ``stop`` and ``serve`` with a real daemon."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import select
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from loaderd.wire import dial
+
+DEADLINE = 30.0
+LOADERD = [sys.executable, "-m", "loaderd"]
+STAT = [sys.executable, "-c", "from loaderd.cli.stat import main; raise SystemExit(main())"]
+Run = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+@pytest.fixture
+def environ(tmp_path: Path) -> dict[str, str]:
+    mine = {k: v for k, v in os.environ.items() if not k.startswith("LOADERD_")}
+    return mine | {"XDG_RUNTIME_DIR": str(tmp_path), "LOADERD_WORKERS": "1", "COLUMNS": "100"}
+
+
+@pytest.fixture
+def socket(tmp_path: Path) -> str:
+    return str(tmp_path / "loaderd" / "default.sock")
+
+
+@pytest.fixture
+def run(environ: dict[str, str]) -> Iterator[Run]:
+    def call(*words: str, program: list[str] = LOADERD) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [*program, *words], env=environ, text=True, capture_output=True, timeout=DEADLINE
+        )
+
+    try:
+        yield call
+    finally:
+        call("stop", "--timeout=5")
+
+
+@pytest.fixture
+def started(run: Run, socket: str) -> Iterator[psutil.Process]:
+    done = run("start")
+    assert done.returncode == 0, done.stderr
+    process = psutil.Process(dial.observe(socket).daemon.pid)
+    family = [process, *process.children(recursive=True)]
+    yield process
+    run("stop", "--timeout=5")
+    assert not psutil.wait_procs(family, DEADLINE)[1]
+
+
+def gone(process: psutil.Process) -> bool:
+    """Ended; where no init reaps orphans, as in many containers, a zombie remains."""
+    try:
+        return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
+
+
+@contextlib.contextmanager
+def serving(environ: dict[str, str], *flags: str) -> Iterator[subprocess.Popen[str]]:
+    """``loaderd serve``, once it has said that it is ready."""
+    ready, tell = os.pipe()
+    words = [*LOADERD, "serve", f"--ready-fd={tell}", *flags]
+    with subprocess.Popen(
+        words, env=environ, pass_fds=[tell], stderr=subprocess.PIPE, text=True
+    ) as process:
+        os.close(tell)
+        try:
+            assert select.select([ready], [], [], DEADLINE)[0]
+            assert os.read(ready, 2) == b"1"
+            assert os.read(ready, 2) == b""  # closed, here and in every worker
+            yield process
+        finally:
+            os.close(ready)
+            process.kill()
+
+
+class TestStart:
+    def test_it_says_in_one_line_what_runs_where(
+        self, run: Run, socket: str, tmp_path: Path
+    ) -> None:
+        done = run("start")
+        assert (done.returncode, done.stderr) == (0, "")
+        pid = dial.observe(socket).daemon.pid
+        log = socket.replace(".sock", ".log")
+        assert done.stdout == f'loaderd "default" is up: pid {pid}, socket {socket}, log {log}\n'
+        assert os.stat(log).st_mode & 0o777 == 0o600
+        assert os.stat(tmp_path / "loaderd").st_mode & 0o777 == 0o700
+
+    def test_it_is_detached(self, started: psutil.Process) -> None:
+        assert os.getsid(started.pid) == started.pid
+        assert os.readlink(f"/proc/{started.pid}/fd/0") == "/dev/null"
+        assert started.cwd() == "/"
+
+    def test_a_second_one_is_refused(self, run: Run, started: psutil.Process) -> None:
+        done = run("start")
+        assert done.returncode == 1
+        assert "already answers" in done.stderr
+        assert started.is_running()
+
+    def test_a_failure_shows_the_log(self, run: Run, tmp_path: Path) -> None:
+        """The socket's path is a folder, which only the child finds out."""
+        (tmp_path / "loaderd" / "default.sock").mkdir(parents=True)
+        done = run("start")
+        assert done.returncode == 1
+        assert "default.log" in done.stderr
+        assert len(done.stderr.splitlines()) >= 2
+        assert "Traceback" not in done.stderr
+        (tmp_path / "loaderd" / "default.sock").rmdir()
+
+
+class TestStop:
+    def test_afterwards_nothing_is_left(
+        self, run: Run, started: psutil.Process, socket: str
+    ) -> None:
+        family = started.children(recursive=True)
+        done = run("stop")
+        assert (done.returncode, done.stderr) == (0, "")
+        assert done.stdout == 'loaderd "default" is stopped\n'
+        assert gone(started)
+        assert not psutil.wait_procs(family, DEADLINE)[1]
+        assert not os.path.exists(socket)
+        assert run("status").returncode == 3
+
+    def test_one_that_hangs_is_killed_with_a_word(self, run: Run, started: psutil.Process) -> None:
+        started.suspend()
+        done = run("stop", "--timeout=0.2")
+        assert done.returncode == 0
+        assert f"(pid {started.pid}) did not end within 0.2 s: killing it" in done.stderr
+        assert gone(started)
+
+
+class TestStatus:
+    def test_json_says_who_runs(self, run: Run, started: psutil.Process, socket: str) -> None:
+        done = run("status", "--json")
+        assert done.returncode == 0
+        got = json.loads(done.stdout)
+        assert (got["running"], got["pid"], got["socket"]) == (True, started.pid, socket)
+        assert (got["workers"], got["streams"]) == (1, 0)
+
+    def test_loaderd_stat_shows_it(self, run: Run, started: psutil.Process) -> None:
+        done = run(program=STAT)
+        assert (done.returncode, done.stderr) == (0, "")
+        assert f"pid {started.pid}" in done.stdout
+        assert "workers  1/1 up" in done.stdout
+        assert "Nothing is read: no stream is open." in done.stdout
+
+
+class TestServe:
+    def test_sigterm_drains_and_ends_with_0(self, environ: dict[str, str]) -> None:
+        with serving(environ) as process:
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(DEADLINE) == 0
+            assert process.stderr is not None
+            first, *_ = process.stderr.read().splitlines()
+        assert " INFO " in first
+
+    def test_a_second_daemon_at_the_same_address_is_refused(
+        self, environ: dict[str, str], run: Run
+    ) -> None:
+        with serving(environ):
+            done = run("serve")
+        assert done.returncode == 1
+        assert done.stderr.splitlines()[-1].startswith("loaderd: ")
+        assert "Traceback" not in done.stderr
+
+    def test_a_private_one_is_found_and_ends_with_its_owner(
+        self, environ: dict[str, str], run: Run, tmp_path: Path
+    ) -> None:
+        name = f"private-{os.getpid()}"
+        with serving(environ, f"--name={name}", f"--owner={os.getpid()}") as process:
+            assert f'"{name}" (private)' in run(program=STAT).stdout
+            process.terminate()
+            assert process.wait(DEADLINE) == 0

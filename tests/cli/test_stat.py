@@ -1,0 +1,295 @@
+"""``loaderd-stat`` and ``loaderd status`` against a daemon that only shows one snapshot."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import pty
+import select
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from loaderd import __version__
+from loaderd.cli import main as loaderd
+from loaderd.cli import options, stat, target
+from loaderd.config import Address
+from loaderd.errors import NoDaemon
+from loaderd.wire.channel import Channel, Closed
+from loaderd.wire.messages import PROTOCOL, Hello, Message, Observe, Observed, Welcome
+from loaderd.wire.snapshot import SCHEMA, DaemonPicture, HostPicture, Snapshot
+
+STAT = [sys.executable, "-c", "from loaderd.cli.stat import main; raise SystemExit(main())"]
+DEADLINE = 20.0
+
+
+def zero(kind: type[Any], **fields: Any) -> Any:
+    usual = {field.name: field.type() for field in msgspec.structs.fields(kind)}
+    return kind(**(usual | fields))
+
+
+def snapshot(name: str) -> Snapshot:
+    daemon = zero(DaemonPicture, name=name, pid=4242, version=__version__, uptime_s=61.0)
+    return Snapshot(
+        schema=SCHEMA,
+        time=0.0,
+        daemon=daemon,
+        host=zero(HostPicture, cpus=2),
+        streams=(),
+        workers=(),
+        workers_wanted=2,
+        restarts=0,
+    )
+
+
+class Daemon(threading.Thread):
+    """Answers Hello and Observe, one client after the other, so many times."""
+
+    def __init__(self, path: Path, protocol: int = PROTOCOL, observations: int = 1000) -> None:
+        super().__init__(daemon=True)
+        path.parent.mkdir(exist_ok=True)
+        self.path = path
+        self.left = observations
+        self._protocol = protocol
+        self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._listener.bind(str(path))
+        self._listener.listen()
+
+    def run(self) -> None:
+        with self._listener, contextlib.suppress(OSError):
+            while self.left:
+                self._serve(Channel(self._listener.accept()[0]))
+        self.path.unlink(missing_ok=True)
+
+    def _serve(self, line: Channel) -> None:
+        with contextlib.suppress(Closed), contextlib.closing(line):
+            while self.left:
+                line.send(self._answer(line.receive()))
+
+    def _answer(self, message: Message) -> Message:
+        if isinstance(message, Hello):
+            return Welcome(self._protocol, "9.9.9", os.getpid())
+        assert isinstance(message, Observe)
+        self.left -= 1
+        return Observed(snapshot(self.path.stem))
+
+    def end(self) -> None:
+        self.left = 0
+        self._listener.shutdown(socket.SHUT_RDWR)
+        self.join(DEADLINE)
+
+
+@pytest.fixture
+def runtime(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    monkeypatch.setenv("COLUMNS", "100")
+    for name in ("LOADERD_NAME", "LOADERD_SOCKET", "LOADERD_CONFIG"):
+        monkeypatch.delenv(name, raising=False)
+    return tmp_path / "loaderd"
+
+
+@contextlib.contextmanager
+def daemon(runtime: Path, name: str = "default", **how: int) -> Iterator[Daemon]:
+    running = Daemon(runtime / f"{name}.sock", **how)
+    running.start()
+    try:
+        yield running
+    finally:
+        with contextlib.suppress(OSError):
+            running.end()
+
+
+class TestOnce:
+    def test_it_shows_the_daemon(self, runtime: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        with daemon(runtime):
+            assert stat.main([]) == 0
+        shown = capsys.readouterr().out
+        assert shown.startswith('loaderd "default"  pid 4242  up 1 min 1 s')
+        assert "Nothing is read: no stream is open." in shown
+        assert "\x1b" not in shown
+
+    def test_json_is_one_object(self, runtime: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        with daemon(runtime):
+            assert stat.main(["--json"]) == 0
+        table = json.loads(capsys.readouterr().out)
+        assert table["schema"] == SCHEMA
+        assert table["verdict"]["bound"] == "NO STREAM"
+
+    def test_no_daemon_is_1_and_a_line(
+        self, runtime: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        assert stat.main([]) == 1
+        got = capsys.readouterr()
+        assert got.out == ""
+        assert got.err.startswith("loaderd-stat: no daemon at ")
+        assert "loaderd start" in got.err
+
+    def test_another_protocol_is_1_and_says_what_to_do(
+        self, runtime: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        with daemon(runtime, protocol=PROTOCOL + 1):
+            assert stat.main([]) == 1
+        assert "restart the daemon" in capsys.readouterr().err
+
+    @pytest.mark.parametrize("value", ["0", "-1", "nan", "inf", "x"])
+    def test_a_wrong_interval_is_2(self, value: str) -> None:
+        with pytest.raises(SystemExit) as caught:
+            stat.main([f"--watch={value}"])
+        assert caught.value.code == 2
+
+
+class TestWatch:
+    def test_rows_into_a_pipe_until_the_daemon_goes(
+        self, runtime: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        with daemon(runtime, observations=23):
+            assert stat.main(["--watch", "0.001"]) == 1
+        got = capsys.readouterr()
+        lines = got.out.splitlines()
+        assert [i for i, line in enumerate(lines) if "batch/s" in line] == [0, 21]
+        assert len(lines) == 23 + 2
+        assert got.err == 'loaderd-stat: loaderd "default" (pid 4242) went away\n'
+
+    def test_json_lines(self, runtime: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        with daemon(runtime, observations=3):
+            assert stat.main(["--watch", "0.001", "--json"]) == 1
+        lines = capsys.readouterr().out.splitlines()
+        assert [json.loads(line)["schema"] for line in lines] == [SCHEMA] * 3
+
+    def test_no_daemon_at_the_beginning_is_an_error(
+        self, runtime: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        assert stat.main(["--watch"]) == 1
+        assert "no daemon at" in capsys.readouterr().err
+
+    def test_ctrl_c_is_the_usual_end(self, runtime: Path) -> None:
+        with daemon(runtime), watching() as watch:
+            assert watch.stdout is not None
+            assert b"batch/s" in watch.stdout.readline()
+            assert watch.stdout.readline()
+            watch.send_signal(signal.SIGINT)
+            assert watch.wait(DEADLINE) == 0
+            assert watch.stderr is not None
+            assert watch.stderr.read() == b""
+
+    def test_a_reader_that_goes_away_is_no_traceback(self, runtime: Path) -> None:
+        with daemon(runtime), watching() as watch:
+            assert watch.stdout is not None
+            watch.stdout.readline()
+            watch.stdout.close()
+            assert watch.wait(DEADLINE) == 141
+            assert watch.stderr is not None
+            assert watch.stderr.read() == b""
+
+    def test_a_terminal_is_repainted(self, runtime: Path) -> None:
+        with daemon(runtime, observations=3), terminal() as (ours, theirs):
+            watch = subprocess.Popen([*STAT, "--watch=0.01"], stdout=theirs, stderr=theirs)
+            os.close(theirs)
+            shown = everything(ours)
+            assert watch.wait(DEADLINE) == 1
+        assert shown.count('loaderd "default"') >= 3
+        assert "\x1b[1A\x1b[2K" in shown  # up a line, and erase it
+        assert shown.rstrip("\r\n").endswith("went away")
+
+
+@contextlib.contextmanager
+def watching() -> Iterator[subprocess.Popen[bytes]]:
+    pipe = subprocess.PIPE
+    with subprocess.Popen([*STAT, "--watch=0.01"], stdout=pipe, stderr=pipe) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+@contextlib.contextmanager
+def terminal() -> Iterator[tuple[int, int]]:
+    ours, theirs = pty.openpty()
+    try:
+        yield ours, theirs
+    finally:
+        os.close(ours)
+
+
+def everything(fd: int) -> str:
+    shown = b""
+    while select.select([fd], [], [], DEADLINE)[0]:
+        try:
+            shown += os.read(fd, 65536)
+        except OSError:  # a terminal's way to say that nobody writes to it any more
+            break
+    return shown.decode()
+
+
+class TestWhichDaemon:
+    def wanted(self, *argv: str) -> Address:
+        return options.address(stat._parser().parse_args(argv))
+
+    def test_the_default_comes_first(self, runtime: Path) -> None:
+        with daemon(runtime), daemon(runtime, "private-4711"):
+            assert target.find(self.wanted()).name == "default"
+
+    def test_the_only_other_one_is_found(self, runtime: Path) -> None:
+        (runtime / "dead.sock").parent.mkdir()
+        (runtime / "dead.sock").touch()
+        with daemon(runtime, "private-4711"):
+            assert target.find(self.wanted()).name == "private-4711"
+
+    def test_several_are_named(self, runtime: Path) -> None:
+        with (
+            daemon(runtime, "private-1"),
+            daemon(runtime, "private-2"),
+            pytest.raises(NoDaemon, match=r"--name: private-1, private-2$"),
+        ):
+            target.find(self.wanted())
+
+    def test_a_daemon_that_was_named_is_never_another(self, runtime: Path) -> None:
+        with daemon(runtime, "private-4711"):
+            assert target.find(self.wanted("--name=default")).name == "default"
+            assert stat.main(["--name=default"]) == 1
+
+    def test_a_variable_names_one_too(self, runtime: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("LOADERD_NAME", "gpu0")
+        with daemon(runtime, "private-4711"):
+            assert target.find(self.wanted()).name == "gpu0"
+
+
+class TestStatus:
+    def test_it_runs(self, runtime: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        with daemon(runtime):
+            assert loaderd.main(["status"]) == 0
+        (line,) = capsys.readouterr().out.splitlines()
+        assert line == (
+            f'loaderd "default" is running: pid 4242, up 1 min 1 s, 0 workers, 0 streams, '
+            f"socket {runtime}/default.sock, version {__version__}"
+        )
+
+    def test_it_runs_as_json(self, runtime: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        with daemon(runtime, "private-4711"):
+            assert loaderd.main(["status", "--json"]) == 0
+        assert json.loads(capsys.readouterr().out) == {
+            "running": True,
+            "name": "private-4711",
+            "pid": 4242,
+            "socket": str(runtime / "private-4711.sock"),
+            "version": __version__,
+            "uptime_s": 61.0,
+            "workers": 0,
+            "streams": 0,
+        }
+
+    def test_it_does_not_run(self, runtime: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        assert loaderd.main(["status"]) == 3
+        assert capsys.readouterr().out.startswith('loaderd "default" is not running: no daemon')
+        assert loaderd.main(["status", "--json"]) == 3
+        got = json.loads(capsys.readouterr().out)
+        assert (got["running"], got["pid"]) == (False, None)

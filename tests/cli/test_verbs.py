@@ -1,0 +1,247 @@
+"""Arguments and errors of ``loaderd``: what is refused, how, and with which exit code."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from loaderd import __version__
+from loaderd.cli import extra, start
+from loaderd.cli.errors import guarded
+from loaderd.cli.main import main
+from loaderd.errors import (
+    DaemonError,
+    InvalidArgument,
+    LoaderdError,
+    MissingDependency,
+    NoDaemon,
+)
+
+VERBS = ("serve", "start", "stop", "status", "doctor")
+
+
+@pytest.fixture(autouse=True)
+def runtime(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    for name in ("NAME", "SOCKET", "CONFIG", "WORKERS", "MEMORY"):
+        monkeypatch.delenv(f"LOADERD_{name}", raising=False)
+    return tmp_path / "loaderd"
+
+
+@pytest.fixture
+def no_decoders(monkeypatch: pytest.MonkeyPatch) -> None:
+    def find_spec(name: str) -> object:
+        return None if name in ("cv2", "PIL") else importlib.util.find_spec(name)
+
+    monkeypatch.setattr(extra, "find_spec", find_spec)
+
+
+class TestExitCodes:
+    @pytest.mark.parametrize(
+        ("error", "code"),
+        [
+            (DaemonError("it says why"), 1),
+            (NoDaemon("it says why"), 1),
+            (MissingDependency("it says why"), 1),
+            (InvalidArgument("it says why"), 2),
+        ],
+    )
+    def test_a_typed_error_is_one_line(
+        self, error: LoaderdError, code: int, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        def fail() -> int:
+            raise error
+
+        assert guarded("loaderd", fail) == code
+        assert capsys.readouterr().err == "loaderd: it says why\n"
+
+    def test_ctrl_c_is_130_and_quiet(self, capsys: pytest.CaptureFixture[str]) -> None:
+        def interrupt() -> int:
+            raise KeyboardInterrupt
+
+        assert guarded("loaderd", interrupt) == 130
+        assert capsys.readouterr().err == ""
+
+    def test_a_fault_of_our_own_keeps_its_traceback(self) -> None:
+        def fault() -> int:
+            raise ZeroDivisionError
+
+        with pytest.raises(ZeroDivisionError):
+            guarded("loaderd", fault)
+
+    def test_an_error_cannot_reach_the_terminals_controls(
+        self, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        def fail() -> int:
+            raise DaemonError("\x1b[2J")
+
+        guarded("loaderd", fail)
+        assert capsys.readouterr().err == "loaderd: \\x1b[2J\n"
+
+
+class TestHelp:
+    @pytest.mark.parametrize("argv", [["--help"], *([verb, "--help"] for verb in VERBS)])
+    def test_it_has_examples(self, argv: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+        with pytest.raises(SystemExit) as caught:
+            main(argv)
+        assert caught.value.code == 0
+        assert "examples:\n  loaderd" in capsys.readouterr().out
+
+    def test_what_is_for_starters_only_is_not_in_it(
+        self, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        with pytest.raises(SystemExit):
+            main(["serve", "--help"])
+        shown = capsys.readouterr().out
+        assert "owner" not in shown
+        assert "ready" not in shown
+
+    def test_version(self, capsys: pytest.CaptureFixture[str]) -> None:
+        with pytest.raises(SystemExit):
+            main(["--version"])
+        assert capsys.readouterr().out == f"loaderd {__version__}\n"
+
+    @pytest.mark.parametrize("argv", [[], ["dance"], ["start", "--dance"], ["stop", "--timeout=x"]])
+    def test_a_wrong_word_is_2(self, argv: list[str]) -> None:
+        with pytest.raises(SystemExit) as caught:
+            main(argv)
+        assert caught.value.code == 2
+
+    def test_python_m_is_the_command(self) -> None:
+        done = subprocess.run(
+            [sys.executable, "-m", "loaderd", "--version"], capture_output=True, check=True
+        )
+        assert done.stdout.decode() == f"loaderd {__version__}\n"
+
+
+@pytest.mark.parametrize("verb", ["serve", "start"])
+class TestBeforeTheDaemon:
+    def test_missing_decoders_are_named_with_the_cure(
+        self, verb: str, no_decoders: None, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        assert main([verb]) == 1
+        assert capsys.readouterr().err == (
+            "loaderd: the daemon needs pillow-simd, opencv-python-headless, which this Python "
+            'lacks: pip install "loaderd[daemon]"\n'
+        )
+
+    def test_a_wrong_value_is_2(self, verb: str, capsys: pytest.CaptureFixture[str]) -> None:
+        assert main([verb, "--workers=0"]) == 2
+        assert capsys.readouterr().err.startswith("loaderd: --workers: '0' is not allowed")
+
+    def test_looking_for_decoders_imports_none(self, verb: str) -> None:
+        program = (
+            "import sys; from loaderd.cli.main import main; "
+            f"main(['{verb}', '--workers=0']); "
+            "raise SystemExit(bool({'cv2', 'PIL', 'simplejpeg'} & set(sys.modules)))"
+        )
+        done = subprocess.run([sys.executable, "-c", program], capture_output=True, check=False)
+        assert done.returncode == 0
+
+
+class TestFolders:
+    def test_the_usual_one_is_for_this_user_only(self, runtime: Path) -> None:
+        runtime.mkdir(mode=0o755)
+        start.make_folder(str(runtime))
+        assert runtime.stat().st_mode & 0o777 == 0o700
+
+    def test_another_one_keeps_its_access(self, tmp_path: Path) -> None:
+        (tmp_path / "mine").mkdir(mode=0o755)
+        start.make_folder(str(tmp_path / "mine"))
+        assert (tmp_path / "mine").stat().st_mode & 0o777 == 0o755
+
+    def test_a_link_in_the_usual_place_is_refused(self, runtime: Path, tmp_path: Path) -> None:
+        (tmp_path / "trap").mkdir()
+        runtime.symlink_to(tmp_path / "trap")
+        with pytest.raises(DaemonError, match="belongs to another user"):
+            start.make_folder(str(runtime))
+
+    def test_a_folder_that_cannot_be_made(self, tmp_path: Path) -> None:
+        (tmp_path / "file").touch()
+        with pytest.raises(DaemonError, match="no folder for the socket"):
+            start.make_folder(str(tmp_path / "file" / "folder"))
+
+    def test_a_log_is_never_written_through_a_link(
+        self, runtime: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        runtime.mkdir()
+        (runtime / "default.log").symlink_to(tmp_path / "victim")
+        assert main(["start"]) == 1
+        assert "no log file" in capsys.readouterr().err
+        assert not (tmp_path / "victim").exists()
+
+
+class TestWithoutADaemon:
+    def test_stop_is_content(self, capsys: pytest.CaptureFixture[str]) -> None:
+        assert main(["stop"]) == 0
+        assert capsys.readouterr().out == 'loaderd "default" is not running\n'
+
+    def test_a_socket_that_nobody_serves_counts_as_none(self, runtime: Path) -> None:
+        runtime.mkdir()
+        assert main(["stop", f"--socket={runtime}/x.sock"]) == 0
+        assert main(["status", f"--socket={runtime}/x.sock"]) == 3
+
+    def test_doctor_says_what_is_there(self, capsys: pytest.CaptureFixture[str]) -> None:
+        assert main(["doctor"]) == 0
+        shown = capsys.readouterr().out
+        for word in ("simplejpeg", "libjpeg-turbo", "CPUs", "/dev/shm", "default.sock"):
+            assert word in shown
+
+    def test_doctor_fails_where_a_decoder_cannot_be_imported(
+        self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        monkeypatch.setitem(sys.modules, "cv2", None)
+        assert main(["doctor"]) == 1
+        got = capsys.readouterr()
+        assert "missing" in got.out
+        assert 'pip install "loaderd[daemon]"' in got.err
+
+
+def test_a_start_that_fails_shows_the_end_of_the_log_of_this_start_only(
+    runtime: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runtime.mkdir()
+    (runtime / "default.log").write_text("an older failure\n")
+    code = "import sys; [print('line', i) for i in range(30)]; print('\\x1b[2J'); sys.exit(5)"
+    monkeypatch.setattr(start, "_command", lambda settings, tell: [sys.executable, "-c", code])
+    assert main(["start"]) == 1
+    lines = capfd.readouterr().err.splitlines()
+    assert lines[0] == "line 11"
+    assert lines[-2] == "\\x1b[2J"
+    assert lines[-1] == (
+        f'loaderd "default" did not start: it ended with 5; the log is {runtime}/default.log'
+    )
+    assert os.stat(runtime / "default.log").st_size > len("an older failure\n")
+
+
+def test_a_start_that_hangs_is_ended(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    code = "import signal; signal.pause()"
+    monkeypatch.setattr(start, "_command", lambda settings, tell: [sys.executable, "-c", code])
+    monkeypatch.setattr(start, "PATIENCE", 0.2)
+    assert main(["start"]) == 1
+    assert "did not answer within 0 s and was killed" in capfd.readouterr().err
+
+
+def test_what_was_decided_is_not_decided_again_by_the_child(
+    runtime: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    for name, value in {"WORKERS": "3", "MEMORY": "1M", "NAME": "gpu0"}.items():
+        monkeypatch.setenv(f"LOADERD_{name}", value)
+    code = "import os, sys; print(*sys.argv[1:], *[k for k in os.environ if 'LOADERD_' in k])"
+    real = start._command
+    monkeypatch.setattr(
+        start,
+        "_command",
+        lambda settings, tell: [sys.executable, "-c", code, *real(settings, tell)[3:]],
+    )
+    assert main(["start"]) == 1
+    assert capfd.readouterr().err.startswith(
+        f"serve --name=gpu0 --socket={runtime}/gpu0.sock --workers=3 --memory=1048576 --ready-fd="
+    )
