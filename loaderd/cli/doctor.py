@@ -7,7 +7,6 @@ import importlib
 import os
 import platform
 from collections.abc import Callable
-from importlib import metadata
 
 import psutil
 
@@ -81,6 +80,8 @@ def _decoder(module: str) -> tuple[bool, str]:
 
 def _distribution(module: str) -> str:
     """The package that is really there: Pillow and pillow-simd share a module."""
+    from importlib import metadata  # slow to load, and no other verb needs it
+
     return ", ".join(metadata.packages_distributions().get(module, [module]))
 
 

@@ -1,46 +1,16 @@
-"""``loaderd``: one verb, one module."""
+"""``loaderd``: the entry, which loads nothing itself.
+
+The forkserver runs the file that a program was started by again in every child, and the
+script ``loaderd`` imports this module: what stood here would be loaded by every worker.
+"""
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
-
-from loaderd import __version__
-from loaderd.cli import doctor, serve, start, status, stop, text
-from loaderd.cli.errors import guarded
-
-_VERBS = (serve, start, stop, status, doctor)
-_DESCRIPTION = "Loads images for Keras in worker processes, over shared memory."
-_EPILOG = """\
-examples:
-  loaderd start                        a daemon in the background, for all your trainers
-  loaderd start --workers 8 --memory 4G
-  loaderd serve                        the same in the foreground, for systemd and containers
-  loaderd-stat --watch                 watch it work
-  loaderd stop
-  loaderd doctor                       what is installed and what the machine offers
-
-`loaderd VERB --help` tells more. Exit codes: 0 done, 1 error, 2 wrong argument, and
-3 from `status` where no daemon runs.
-"""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one verb and returns its exit code."""
-    text.survive_any_name()
-    args = _parser().parse_args(argv)
-    return guarded("loaderd", lambda: int(args.run(args)))
+    from loaderd.cli import command
 
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="loaderd",
-        description=_DESCRIPTION,
-        epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("--version", action="version", version=f"loaderd {__version__}")
-    verbs = parser.add_subparsers(title="verbs", metavar="VERB", required=True)
-    for verb in _VERBS:
-        verb.add(verbs)
-    return parser
+    return command.run(argv)

@@ -49,20 +49,20 @@ def _daemon(report: Report) -> Text:
 def _host(report: Report) -> Text:
     host = report.now.host
     return Text(
-        f"host     {text.count(host.cpus, 'CPU')}, {host.cpu_percent:.0f}% used; "
-        f"rings {text.size(host.ring_bytes)} of {text.size(host.ring_limit)}; "
+        f"host     {text.count(host.cpus, 'CPU')}, {host.cpu_percent:.0f}% used\n"
+        f"memory   rings {text.size(host.ring_bytes)} of {text.size(host.ring_limit)}; "
         f"shared memory {text.size(host.shm_free)} of {text.size(host.shm_total)} free"
     )
 
 
 def _workers(report: Report) -> Text:
     now, work = report.now, report.work
-    up = f"{len(now.workers)}/{now.workers_wanted} up, {now.restarts} restarted"
+    up = f"{len(now.workers)}/{now.workers_wanted} up, {now.restarts} restarted\n"
     stages = (
-        f"read {work.read:.0f}%  decode {work.decode:.0f}%  resize {work.resize:.0f}%  "
+        f"work     read {work.read:.0f}%  decode {work.decode:.0f}%  resize {work.resize:.0f}%  "
         f"augment {work.augment:.0f}%  other {work.other:.0f}%  idle {work.idle:.0f}%"
     )
-    return Text(f"workers  {up};  {stages}")
+    return Text(f"workers  {up}{stages}")
 
 
 def _streams(report: Report, out: Console) -> Table:

@@ -80,22 +80,35 @@ def _own_folder(folder: str) -> None:
 @contextlib.contextmanager
 def _locked(path: str) -> Iterator[None]:
     lock = path.removesuffix(".sock") + ".lock"
+    fd = _take(lock, path)
+    try:
+        yield
+    finally:
+        os.unlink(lock)
+        os.close(fd)
+
+
+def _take(lock: str, path: str) -> int:
+    """Locks the file that bears the name now: its last holder unlinks it on leaving."""
+    while True:
+        fd = _lock(lock, path)
+        with contextlib.suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(fd), os.stat(lock)):
+                return fd
+        os.close(fd)
+
+
+def _lock(lock: str, path: str) -> int:
     try:
         fd = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     except OSError as error:
         raise DaemonError(f"{lock} cannot be made: {error.strerror}") from error
     try:
-        _take(fd, path)
-        yield
-    finally:
-        os.close(fd)
-
-
-def _take(fd: int, path: str) -> None:
-    try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
+        os.close(fd)
         raise DaemonRunning(f"a daemon already serves {path}: `loaderd stop` ends it") from error
+    return fd
 
 
 @dataclass(frozen=True, slots=True)

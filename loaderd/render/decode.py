@@ -87,7 +87,7 @@ class Decoder:
                 return self._read(descriptor)
             finally:
                 os.close(descriptor)
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, MemoryError) as error:
             raise bad_image(path, error) from error
 
     def _read(self, descriptor: int) -> memoryview:

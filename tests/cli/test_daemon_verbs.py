@@ -15,6 +15,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from loaderd.cli.main import main
 from loaderd.wire import dial
 
 DEADLINE = 30.0
@@ -132,11 +133,18 @@ class TestStop:
         assert not os.path.exists(socket)
         assert run("status").returncode == 3
 
-    def test_one_that_hangs_is_killed_with_a_word(self, run: Run, started: psutil.Process) -> None:
+    def test_one_that_hangs_is_killed_with_a_word(
+        self,
+        started: psutil.Process,
+        socket: str,
+        monkeypatch: pytest.MonkeyPatch,
+        capsys: pytest.CaptureFixture[str],
+    ) -> None:
+        monkeypatch.setattr(dial, "TIMEOUT", 0.3)
         started.suspend()
-        done = run("stop", "--timeout=0.2")
-        assert done.returncode == 0
-        assert f"(pid {started.pid}) did not end within 0.2 s: killing it" in done.stderr
+        assert main(["stop", "--timeout=0.2", f"--socket={socket}"]) == 0
+        told = capsys.readouterr().err
+        assert f"(pid {started.pid}) did not end within 0.2 s: killing it" in told
         assert gone(started)
 
 

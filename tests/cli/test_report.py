@@ -203,13 +203,15 @@ class TestVerdict:
 SCREEN = """\
 loaderd "default"  pid 4242  up 1 h 2 min  version 0.1.0
 socket   /run/user/1000/loaderd/default.sock
-host     16 CPUs, 87% used; rings 1.2 GiB of 8.0 GiB; shared memory 14.0 GiB of 16.0 GiB free
+host     16 CPUs, 87% used
+memory   rings 1.2 GiB of 8.0 GiB; shared memory 14.0 GiB of 16.0 GiB free
 
 id  client  folder                           queue       batch/s  image/s  waited  epoch:pos  errors
  1    4711  /data/photos/train               ████░░ 6/8     15.2    486.4   34.2%       3:57       0
  2    4711  …es/on/for/long/data/photos/val  ░░░░░░ 0/8      0.0      0.0       -        0:0       3
 
-workers  1/2 up, 1 restarted;  read 5%  decode 52%  resize 9%  augment 20%  other 2%  idle 12%
+workers  1/2 up, 1 restarted
+work     read 5%  decode 52%  resize 9%  augment 20%  other 2%  idle 12%
 
 Your program is HIGHLY input-bound: 34.2% of the time since it opened its streams went into waiting
 for images. Make loading faster first: more workers, or less work per image."""

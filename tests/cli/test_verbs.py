@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+import loaderd
 from loaderd import __version__
 from loaderd.cli import extra, start
 from loaderd.cli.errors import guarded
@@ -117,6 +118,19 @@ class TestHelp:
             [sys.executable, "-m", "loaderd", "--version"], capture_output=True, check=True
         )
         assert done.stdout.decode() == f"loaderd {__version__}\n"
+
+
+def test_the_entry_that_every_worker_imports_loads_nothing() -> None:
+    program = "import sys; before = set(sys.modules); import loaderd.cli.main; "
+    program += "print(*sorted(set(sys.modules) - before))"
+    done = subprocess.run(
+        [sys.executable, "-Sc", program],
+        capture_output=True,
+        env={"PYTHONPATH": str(Path(loaderd.__file__).parent.parent)},
+        check=True,
+    )
+    ours = [name for name in done.stdout.decode().split() if "collections" not in name]
+    assert ours == ["__future__", "loaderd", "loaderd.cli", "loaderd.cli.main"]
 
 
 @pytest.mark.parametrize("verb", ["serve", "start"])

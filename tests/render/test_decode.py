@@ -279,3 +279,10 @@ def test_small_files_after_large_ones_are_read_whole_and_alone(
     for name in ("small.jpg", "large.jpg", "small.jpg"):
         renderer.render(str(tmp_path / name), Transform(), row)
         np.testing.assert_array_equal(row, keras_pixels(tmp_path / name, pipeline))
+
+
+def test_a_file_too_large_for_memory_is_a_bad_image(tmp_path: Path) -> None:
+    with open(tmp_path / "huge.tif", "wb") as file:
+        file.truncate(1 << 43)  # sparse: takes no room on the disk
+    with pytest.raises(BadImage, match=r"huge\.tif"):
+        render(tmp_path / "huge.tif")

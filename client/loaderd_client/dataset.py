@@ -1,0 +1,299 @@
+"""``image_dataset_from_directory``: Keras's arguments, as a sequence from a daemon.
+
+The arguments, their checks and the words of the errors follow
+``keras/src/utils/image_dataset_utils.py``; order and split of the files are Keras's.
+Pixels are resized by Pillow's antialiased filters, where Keras uses ``tf.image.resize``.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Literal, get_args
+
+import msgspec
+
+from loaderd.errors import InvalidArgument
+from loaderd.wire.spec import (
+    Aspect,
+    Batch,
+    ColorMode,
+    Dataset,
+    Interpolation,
+    LabelMode,
+    Order,
+    Pipeline,
+    Spec,
+)
+
+if TYPE_CHECKING:
+    from loaderd_client.sequence import LoaderSequence
+
+EXTENSIONS = (".bmp", ".gif", ".jpeg", ".jpg", ".png")
+"""What Keras's ``image_dataset_from_directory`` takes for images."""
+
+_INTERPOLATIONS: dict[str, Interpolation] = {name: name for name in get_args(Interpolation)} | {
+    "area": "box",
+    "lanczos3": "lanczos",
+}
+_LABEL_MODES: dict[str | None, LabelMode] = {
+    "int": "int",
+    "categorical": "categorical",
+    "binary": "binary",
+    None: "none",
+}
+_Subset = Literal["training", "validation"]
+_PICKED_SEEDS = 10**6
+
+
+def image_dataset_from_directory(
+    directory: str | os.PathLike[str],
+    labels: str | Sequence[int] | None = "inferred",
+    label_mode: str | None = "int",
+    class_names: Sequence[str] | None = None,
+    color_mode: ColorMode = "rgb",
+    batch_size: int = 32,
+    image_size: int | tuple[int, int] = (256, 256),
+    shuffle: bool = True,
+    seed: int | None = None,
+    validation_split: float | None = None,
+    subset: str | None = None,
+    interpolation: str = "bilinear",
+    follow_links: bool = False,
+    crop_to_aspect_ratio: bool = False,
+    pad_to_aspect_ratio: bool = False,
+    data_format: str | None = None,
+    format: str = "loaderd",
+    verbose: bool = True,
+    *,
+    max_queue_size: int = 10,
+) -> LoaderSequence | list[LoaderSequence]:
+    """A sequence of the images below ``directory``, float32 from 0 to 255.
+
+    Args:
+        directory: the folder.
+        labels: ``"inferred"`` from the subfolders, None, or one number for each file in
+            the order of their sorted paths.
+        label_mode: ``int`` (int32), ``categorical`` (one-hot float32), ``binary``
+            (float32 of shape (batch, 1)), or None.
+        class_names: names of the subfolders in label order; None takes all, sorted.
+        color_mode: ``rgb``, ``rgba`` or ``grayscale``.
+        batch_size: samples in a batch.
+        image_size: (height, width) in pixels, or one number for both.
+        shuffle: a new order for every epoch.
+        seed: decides split and order; needed to split a shuffled list.
+        validation_split: fraction of the files that is kept for validation.
+        subset: ``training``, ``validation``, or ``both`` for a list of the two.
+        interpolation: ``nearest``, ``bilinear``, ``bicubic``, ``hamming``, ``box`` (or
+            ``area``), ``lanczos`` (or ``lanczos3``).
+        follow_links: whether symbolic links to folders are followed.
+        crop_to_aspect_ratio: crops the centre instead of stretching.
+        pad_to_aspect_ratio: pads with black instead of stretching.
+        data_format: None or ``channels_last``.
+        format: ``"loaderd"``; Keras's own function makes ``tf`` and ``grain``.
+        verbose: whether to print how many files were found.
+        max_queue_size: batches kept ready.
+
+    Returns:
+        A :class:`LoaderSequence` with ``class_names`` and ``file_paths``; with
+        ``subset="both"`` a list of two.
+
+    Raises:
+        InvalidArgument: a value that is not allowed (also a ``ValueError``).
+        DatasetNotFound: the directory is missing (also a ``FileNotFoundError``).
+        EmptyDataset: it holds no image.
+        NoRoom: the ring does not fit in shared memory.
+    """
+    mode = _label_mode(labels, label_mode, class_names)
+    _check_split(validation_split, subset, shuffle, seed)
+    _check_format(format, data_format)
+    pipeline = Pipeline(
+        target_size=_size(image_size),
+        color_mode=_color_mode(color_mode),
+        interpolation=_interpolation(interpolation),
+        aspect=_aspect(crop_to_aspect_ratio, pad_to_aspect_ratio),
+    )
+    order = Order(
+        shuffle=bool(shuffle), seed=random.randrange(_PICKED_SEEDS) if seed is None else int(seed)
+    )
+    whole = Dataset(
+        directory=os.path.abspath(os.fspath(directory)),
+        extensions=EXTENSIONS,
+        classes=tuple(class_names) if class_names is not None else None,
+        hidden=False,
+        flat=labels != "inferred",
+        follow_links=follow_links,
+        shuffle_seed=order.seed if shuffle else None,
+        labels=None if labels is None or isinstance(labels, str) else tuple(map(int, labels)),
+    )
+    batch = Batch(batch_size=_batch_size(batch_size), label_mode=mode)
+    spec = Spec(dataset=whole, pipeline=pipeline, batch=batch, order=order)
+    parts = _parts(spec, validation_split, subset)
+    sequences = [_open(part, max_queue_size) for part in parts]
+    if mode == "binary":
+        _check_two_classes(sequences)
+    if verbose:
+        for sequence in sequences:
+            _tell(sequence)
+    return sequences if subset == "both" else sequences[0]
+
+
+def _parts(spec: Spec, split: float | None, subset: str | None) -> list[Spec]:
+    """One spec for every subset that is asked for; validation is shuffled once only."""
+    if split is None or subset is None:
+        return [spec]
+    wanted: tuple[_Subset, ...] = (
+        ("training", "validation")
+        if subset == "both"
+        else (("training",) if subset == "training" else ("validation",))
+    )
+    return [_part(spec, split, one, shuffle=_reshuffles(spec, subset, one)) for one in wanted]
+
+
+def _reshuffles(spec: Spec, subset: str, one: _Subset) -> bool:
+    """As in Keras, the validation half of ``both`` keeps one order for all epochs."""
+    return spec.order.shuffle and not (subset == "both" and one == "validation")
+
+
+def _part(spec: Spec, split: float, subset: _Subset, shuffle: bool) -> Spec:
+    dataset = msgspec.structs.replace(spec.dataset, split_overall=(float(split), subset))
+    order = msgspec.structs.replace(spec.order, shuffle=shuffle)
+    return msgspec.structs.replace(spec, dataset=dataset, order=order)
+
+
+def _open(spec: Spec, max_queue_size: int) -> LoaderSequence:
+    from loaderd_client.sequence import LoaderSequence
+
+    return LoaderSequence(spec, max_queue_size=max_queue_size)
+
+
+def _tell(sequence: LoaderSequence) -> None:
+    spec = sequence.spec
+    classes = (
+        f" belonging to {sequence.num_classes} classes" if spec.batch.label_mode != "none" else ""
+    )
+    split = spec.dataset.split_overall
+    purpose = f" for {split[1]}" if split else ""
+    print(f"{'Using' if split else 'Found'} {sequence.n} files{classes}{purpose}.")
+
+
+def _check_two_classes(sequences: list[LoaderSequence]) -> None:
+    if sequences[0].num_classes != 2:
+        for sequence in sequences:
+            sequence.close()
+        raise InvalidArgument(
+            'When passing `label_mode="binary"`, there must be exactly 2 class_names. '
+            f"Received: class_names={sequences[0].class_names}"
+        )
+
+
+# -- the arguments, checked in Keras's words -------------------------------------------
+
+
+def _label_mode(
+    labels: str | Sequence[int] | None, label_mode: str | None, class_names: Sequence[str] | None
+) -> LabelMode:
+    if labels is not None and labels != "inferred":
+        _check_labels(labels, label_mode, class_names)
+    if label_mode not in _LABEL_MODES:
+        raise InvalidArgument(
+            '`label_mode` argument must be one of "int", "categorical", "binary", or None. '
+            f"Received: label_mode={label_mode}"
+        )
+    if labels is None and class_names is not None:
+        raise InvalidArgument(
+            "When `labels=None` (no labels), argument `class_names` cannot be specified."
+        )
+    return "none" if labels is None else _LABEL_MODES[label_mode]
+
+
+def _check_labels(
+    labels: str | Sequence[int], label_mode: str | None, class_names: Sequence[str] | None
+) -> None:
+    if not isinstance(labels, (list, tuple)):
+        raise InvalidArgument(
+            "`labels` argument should be a list/tuple of integer labels, of the same size as "
+            'the number of image files in the target directory, "inferred", or None. '
+            f"Received: labels={labels}"
+        )
+    if class_names:
+        raise InvalidArgument(
+            'You can only pass `class_names` if `labels="inferred"`. '
+            f"Received: class_names={class_names}"
+        )
+    if label_mode == "categorical" and set(labels) != set(range(len(set(labels)))):
+        raise InvalidArgument(
+            '`labels` must be the whole numbers from 0 on for `label_mode="categorical"`. '
+            f"Received: {sorted(set(labels))}"
+        )
+
+
+def _color_mode(color_mode: ColorMode) -> ColorMode:
+    if color_mode not in get_args(ColorMode):
+        raise InvalidArgument(
+            '`color_mode` must be one of {"rgb", "rgba", "grayscale"}. '
+            f"Received: color_mode={color_mode}"
+        )
+    return color_mode
+
+
+def _size(image_size: int | tuple[int, int]) -> tuple[int, int]:
+    if isinstance(image_size, int):
+        return (image_size, image_size)
+    if not isinstance(image_size, (list, tuple)) or len(image_size) != 2:
+        raise InvalidArgument(
+            "Invalid `image_size` value. Expected a tuple of 2 integers. "
+            f"Received: image_size={image_size}"
+        )
+    return (int(image_size[0]), int(image_size[1]))
+
+
+def _batch_size(batch_size: int) -> int:
+    if batch_size is None:
+        raise InvalidArgument("`batch_size` must be a number: a sequence gives whole batches")
+    return int(batch_size)
+
+
+def _interpolation(name: str) -> Interpolation:
+    if name.lower() not in _INTERPOLATIONS:
+        raise InvalidArgument(
+            f"Argument `interpolation` should be one of {tuple(_INTERPOLATIONS)}. "
+            f"Received: interpolation={name}"
+        )
+    return _INTERPOLATIONS[name.lower()]
+
+
+def _aspect(crop: bool, pad: bool) -> Aspect:
+    if crop and pad:
+        raise InvalidArgument(
+            "Only one of `pad_to_aspect_ratio`, `crop_to_aspect_ratio` can be set to `True`."
+        )
+    return "crop" if crop else "pad" if pad else "stretch"
+
+
+def _check_format(format: str, data_format: str | None) -> None:
+    if format != "loaderd":
+        raise InvalidArgument(
+            f'`format` should be "loaderd": keras.utils makes "tf" and "grain". Received: {format}'
+        )
+    if data_format not in (None, "channels_last"):
+        raise InvalidArgument(f'`data_format` should be "channels_last". Received: {data_format}')
+
+
+def _check_split(split: float | None, subset: str | None, shuffle: bool, seed: int | None) -> None:
+    """Keras's ``dataset_utils.check_validation_split_arg``."""
+    if split is not None and not 0 < split < 1:
+        raise InvalidArgument(f"`validation_split` must be between 0 and 1, received: {split}")
+    if (split is not None or subset is not None) and not (split and subset):
+        raise InvalidArgument("If `subset` is set, `validation_split` must be set, and inversely.")
+    if subset not in ("training", "validation", "both", None):
+        raise InvalidArgument(
+            f'`subset` must be either "training", "validation" or "both", received: {subset}'
+        )
+    if split and shuffle and seed is None:
+        raise InvalidArgument(
+            "If using `validation_split` and shuffling the data, you must provide a `seed` "
+            "argument, to make sure that there is no overlap between the training and "
+            "validation subset."
+        )
