@@ -15,6 +15,8 @@ from typing import Any
 import keras
 from loaderd_client import ImageDataGenerator
 
+from loaderd.errors import LoaderdError
+
 SIZE = (150, 150)
 ENOUGH = 2.0  # times chance, in the last epoch
 
@@ -79,5 +81,5 @@ def main() -> None:
 if __name__ == "__main__":
     try:
         main()
-    except KeyboardInterrupt:
-        sys.exit(130)  # as a shell reports Ctrl-C; scripts/demo then stops the daemon
+    except (LoaderdError, subprocess.CalledProcessError) as error:
+        sys.exit(f"demo: {error}")

@@ -147,9 +147,9 @@ def _came_up(child: subprocess.Popen[bytes], ready: int) -> bool:
 
 
 def _explain(settings: Settings, child: subprocess.Popen[bytes], log: str, begin: int) -> None:
+    how = _end(child)  # first, so that its last words are in the log
     for line in _last_lines(log, begin):
         text.tell(line.expandtabs())
-    how = _end(child)
     text.tell(f'loaderd "{settings.name}" did not start: it {how}; the log is {log}')
 
 

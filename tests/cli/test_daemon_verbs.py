@@ -110,14 +110,15 @@ class TestStart:
         assert started.is_running()
 
     def test_a_failure_shows_the_log(self, run: Run, tmp_path: Path) -> None:
-        """The socket's path is a folder, which only the child finds out."""
-        (tmp_path / "loaderd" / "default.sock").mkdir(parents=True)
+        """Only the child finds out that the lock's name is taken by a folder."""
+        (tmp_path / "loaderd" / "default.lock").mkdir(parents=True)
         done = run("start")
         assert done.returncode == 1
-        assert "default.log" in done.stderr
-        assert len(done.stderr.splitlines()) >= 2
-        assert "Traceback" not in done.stderr
-        (tmp_path / "loaderd" / "default.sock").rmdir()
+        *log, last = done.stderr.splitlines()
+        assert log[-1].startswith("loaderd: ")
+        assert "default.lock" in log[-1]
+        assert 'File "' not in done.stderr
+        assert last.startswith('loaderd "default" did not start: it ended with 1; the log is ')
 
 
 class TestStop:
@@ -185,8 +186,23 @@ class TestServe:
     def test_a_private_one_is_found_and_ends_with_its_owner(
         self, environ: dict[str, str], run: Run, tmp_path: Path
     ) -> None:
-        name = f"private-{os.getpid()}"
-        with serving(environ, f"--name={name}", f"--owner={os.getpid()}") as process:
-            assert f'"{name}" (private)' in run(program=STAT).stdout
-            process.terminate()
-            assert process.wait(DEADLINE) == 0
+        ready, tell = os.pipe()
+        trainer = [sys.executable, "-c", TRAINER, str(tell)]
+        with subprocess.Popen(trainer, env=environ, pass_fds=[tell]) as owner:
+            os.close(tell)
+            assert select.select([ready], [], [], DEADLINE)[0]
+            os.close(ready)
+            assert '"private-1" (private)' in run(program=STAT).stdout
+            daemon = dial.observe(str(tmp_path / "loaderd" / "private-1.sock")).daemon.pid
+            family = [psutil.Process(daemon), *psutil.Process(daemon).children(recursive=True)]
+            owner.kill()
+        assert not psutil.wait_procs(family, DEADLINE)[1]
+
+
+TRAINER = """
+import os, signal, subprocess, sys
+words = [sys.executable, "-m", "loaderd", "serve", "--name=private-1"]
+words += [f"--owner={os.getpid()}", f"--ready-fd={sys.argv[1]}"]
+subprocess.Popen(words, pass_fds=[int(sys.argv[1])], stderr=subprocess.DEVNULL)
+signal.pause()
+"""

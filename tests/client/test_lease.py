@@ -1,0 +1,87 @@
+"""A lease lasts exactly as long as its arrays."""
+
+from __future__ import annotations
+
+import gc
+import mmap
+import os
+
+import numpy as np
+import pytest
+
+from loaderd.wire.layout import ALIGNMENT, SlotLayout, slot_layout, view_slot
+from loaderd.wire.spec import Batch, Pipeline
+from loaderd_client.lease import Ring
+
+LAYOUT = slot_layout(Pipeline(target_size=(5, 7)), Batch(batch_size=3), classes=2)
+SLOTS = 2
+
+
+class Fixture:
+    def __init__(self, layout: SlotLayout) -> None:
+        fd = os.memfd_create("ring")
+        os.ftruncate(fd, layout.nbytes * SLOTS)
+        self.memory = mmap.mmap(fd, layout.nbytes * SLOTS)
+        os.close(fd)
+        self.slots = [view_slot(memoryview(self.memory), layout, slot) for slot in range(SLOTS)]
+        self.released: list[int] = []
+        self.ring = Ring(self.memory, layout, self.released.append)
+
+
+@pytest.fixture
+def ring() -> Fixture:
+    return Fixture(LAYOUT)
+
+
+def test_arrays_are_the_slots_memory_writable_and_aligned(ring: Fixture) -> None:
+    ring.slots[1].images[...] = 3
+    images, labels = ring.ring.lease(1, 2)
+    assert images.shape == (2, 5, 7, 3)
+    assert labels.shape == (2, 2)
+    assert (images == 3).all()
+    images /= 3
+    assert (ring.slots[1].images[:2] == 1).all()
+    assert images.ctypes.data % ALIGNMENT == labels.ctypes.data % ALIGNMENT == 0
+    assert images.flags.c_contiguous
+
+
+def test_the_slot_is_released_when_the_last_view_dies_and_not_before(ring: Fixture) -> None:
+    images, labels = ring.ring.lease(1, 3)
+    view = images[1:][::2].reshape(-1)
+    del images
+    gc.collect()
+    assert ring.released == []
+    del labels
+    gc.collect()
+    assert ring.released == []
+    del view
+    gc.collect()
+    assert ring.released == [1]
+
+
+def test_whoever_aliases_the_memory_holds_the_lease(ring: Fixture) -> None:
+    images, labels = ring.ring.lease(0, 3)
+    alias = np.frombuffer(memoryview(images).cast("B"), np.uint8)
+    del images, labels
+    gc.collect()
+    assert ring.released == []
+    del alias
+    gc.collect()
+    assert ring.released == [0]
+
+
+def test_a_copy_holds_no_lease_and_does_not_change(ring: Fixture) -> None:
+    ring.slots[0].images[...] = 5
+    images, _ = ring.ring.copy(0, 3)
+    ring.slots[0].images[...] = 6
+    assert (images == 5).all()
+    assert ring.released == []
+
+
+def test_arrays_outlive_the_ring() -> None:
+    fixture = Fixture(LAYOUT)
+    fixture.slots[0].images[...] = 4
+    images, _ = fixture.ring.lease(0, 3)
+    del fixture
+    gc.collect()
+    assert (images == 4).all()

@@ -1,0 +1,243 @@
+"""The scheduler, fed with histories: deaths, late reports, plans, releases in any order."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from loaderd.daemon.scheduler import Action, Assign, Deliver, Scheduler, Shape, Spoil
+from loaderd.daemon.slots import State
+from loaderd.errors import ProtocolError
+from loaderd.wire.messages import Chunk, Place
+
+
+class Machine(RuleBasedStateMachine):
+    """A supervisor with invented workers and clients, and what must hold for them."""
+
+    @initialize(data=st.data())
+    def begin(self, data: st.DataObject) -> None:
+        self.scheduler = Scheduler()
+        self.held: dict[int, list[Chunk]] = {}
+        self.written: dict[tuple[int, int], set[int]] = {}
+        self.hands: dict[int, dict[int, Place]] = {}
+        self.leased: dict[int, dict[int, Place]] = {}
+        self.spoilt: set[tuple[int, int]] = set()
+        self.next_id = 0
+        self.open(data)
+        self.worker_up()
+
+    def perform(self, actions: list[Action]) -> None:
+        for action in actions:
+            match action:
+                case Assign(worker, chunk):
+                    self.check_chunk(chunk)
+                    self.held[worker].append(chunk)
+                case Deliver(stream, slot, place, _):
+                    self.check_whole(stream, slot, place)
+                    self.hands[stream][slot] = place
+                case Spoil(stream, slot, place, _):
+                    assert (stream, slot) in self.spoilt
+                    self.hands[stream][slot] = place
+                    self.written.pop((stream, slot), None)
+
+    def check_chunk(self, chunk: Chunk) -> None:
+        """Nobody else writes these rows, and nobody reads the slot."""
+        assert chunk.slot not in self.hands[chunk.stream]
+        assert chunk.slot not in self.leased[chunk.stream]
+        for other in (chunk for held in self.held.values() for chunk in held):
+            if (other.stream, other.slot) == (chunk.stream, chunk.slot):
+                assert other.last <= chunk.first or chunk.last <= other.first
+                assert (other.epoch, other.position) == (chunk.epoch, chunk.position)
+
+    def check_whole(self, stream: int, slot: int, place: Place) -> None:
+        """A delivered batch has every row, written once or again after a death."""
+        shape = self.scheduler.streams[stream].shape
+        assert self.written.pop((stream, slot)) == set(range(shape.rows(place[1])))
+        assert place not in self.hands[stream].values()
+
+    @rule(data=st.data())
+    @precondition(lambda self: len(self.hands) < 3)
+    def open(self, data: st.DataObject) -> None:
+        shape = Shape(
+            samples=data.draw(st.integers(1, 40)),
+            batch_size=data.draw(st.integers(1, 9)),
+            slots=data.draw(st.integers(4, 7)),
+        )
+        start = (data.draw(st.integers(0, 2)), data.draw(st.integers(0, shape.batches - 1)))
+        self.next_id += 1
+        self.hands[self.next_id], self.leased[self.next_id] = {}, {}
+        self.perform(self.scheduler.open(self.next_id, shape, start))
+
+    @rule(data=st.data())
+    @precondition(lambda self: self.hands)
+    def close(self, data: st.DataObject) -> None:
+        stream = data.draw(st.sampled_from(sorted(self.hands)))
+        del self.hands[stream], self.leased[stream]
+        self.perform(self.scheduler.close(stream))
+
+    @rule()
+    @precondition(lambda self: len(self.held) < 4)
+    def worker_up(self) -> None:
+        self.next_id += 1
+        self.held[self.next_id] = []
+        self.perform(self.scheduler.worker_up(self.next_id))
+
+    @rule(data=st.data(), crashed=st.booleans())
+    @precondition(lambda self: self.held)
+    def worker_down(self, data: st.DataObject, crashed: bool) -> None:
+        worker = data.draw(st.sampled_from(sorted(self.held)))
+        lost = self.held.pop(worker)
+        if crashed:
+            self.spoilt.update((chunk.stream, chunk.slot) for chunk in lost[:1])
+        self.perform(self.scheduler.worker_down(worker, crashed=crashed))
+
+    @rule(data=st.data())
+    @precondition(lambda self: any(self.held.values()))
+    def done(self, data: st.DataObject) -> None:
+        worker = data.draw(st.sampled_from(sorted(w for w, held in self.held.items() if held)))
+        chunk = self.held[worker].pop(0)
+        if chunk.stream in self.hands:
+            rows = self.written.setdefault((chunk.stream, chunk.slot), set())
+            rows.update(range(chunk.first, chunk.last))
+        self.perform(self.scheduler.done(worker, chunk.ticket, data.draw(st.integers(1, 10**9))))
+
+    @rule(data=st.data())
+    @precondition(lambda self: any(self.held.values()))
+    def spoil(self, data: st.DataObject) -> None:
+        worker = data.draw(st.sampled_from(sorted(w for w, held in self.held.items() if held)))
+        chunk = self.held[worker].pop(0)
+        self.spoilt.add((chunk.stream, chunk.slot))
+        self.perform(self.scheduler.spoilt(worker, chunk.ticket, "BadImage", "x.jpg"))
+
+    @rule(data=st.data(), lease=st.booleans())
+    @precondition(lambda self: any(self.hands.values()))
+    def take(self, data: st.DataObject, lease: bool) -> None:
+        stream = data.draw(st.sampled_from(sorted(s for s, hand in self.hands.items() if hand)))
+        slot = data.draw(st.sampled_from(sorted(self.hands[stream])))
+        place = self.hands[stream].pop(slot)
+        if lease:
+            self.leased[stream][slot] = place
+            self.perform(self.scheduler.took(stream, (slot,), ()))
+        else:
+            self.perform(self.scheduler.took(stream, (), (slot,)))
+
+    @rule(data=st.data())
+    @precondition(lambda self: any(self.leased.values()))
+    def release(self, data: st.DataObject) -> None:
+        stream = data.draw(st.sampled_from(sorted(s for s, some in self.leased.items() if some)))
+        slot = data.draw(st.sampled_from(sorted(self.leased[stream])))
+        del self.leased[stream][slot]
+        self.perform(self.scheduler.took(stream, (), (slot,)))
+
+    @rule(data=st.data(), rerun=st.booleans())
+    @precondition(lambda self: self.hands)
+    def plan(self, data: st.DataObject, rerun: bool) -> None:
+        stream = data.draw(st.sampled_from(sorted(self.hands)))
+        shape = self.scheduler.streams[stream].shape
+        places = st.tuples(st.integers(0, 3), st.integers(0, shape.batches - 1))
+        want = tuple(data.draw(st.lists(places, max_size=3)))
+        self.perform(self.scheduler.plan(stream, want, data.draw(places) if rerun else None))
+
+    @rule(data=st.data())
+    @precondition(lambda self: self.held)
+    def a_late_report_counts_for_nothing(self, data: st.DataObject) -> None:
+        worker = data.draw(st.sampled_from(sorted(self.held)))
+        with pytest.raises(ProtocolError):
+            self.scheduler.done(worker, 10**9, 1)
+
+    @invariant()
+    def no_slot_has_two_owners(self) -> None:
+        for stream, hand in getattr(self, "hands", {}).items():
+            slots = self.scheduler.streams[stream].slots
+            for slot in range(len(slots)):
+                assert (slots[slot] is State.READY) == (slot in hand)
+                assert (slots[slot] is State.LEASED) == (slot in self.leased[stream])
+
+    @invariant()
+    def nobody_rests_while_there_is_work(self) -> None:
+        if any(not held for held in getattr(self, "held", {}).values()):
+            for stream in self.scheduler.streams.values():
+                assert stream.slots.count(State.FREE) == 0 or self.scheduler._draining
+                assert not stream.redo
+
+
+TestHistories = Machine.TestCase
+TestHistories.settings = settings(max_examples=60, stateful_step_count=60, deadline=None)
+
+
+def run_to_end(scheduler: Scheduler, worker: int, actions: list[Action]) -> list[Place]:
+    """One obedient worker and a client that takes and releases at once."""
+    order, todo = [], list(actions)
+    while todo and len(order) < 12:
+        match todo.pop(0):
+            case Assign(_, chunk):
+                todo += scheduler.done(worker, chunk.ticket, 1)
+            case Deliver(stream, slot, place, _):
+                order.append(place)
+                todo += scheduler.took(stream, (slot,), (slot,))
+    return order
+
+
+def test_a_stream_gives_every_batch_in_order_and_goes_on_into_the_next_epoch() -> None:
+    scheduler = Scheduler()
+    scheduler.worker_up(1)
+    actions = scheduler.open(7, Shape(samples=10, batch_size=2, slots=4), (0, 0))
+    expected = [(epoch, position) for epoch in range(3) for position in range(5)]
+    assert run_to_end(scheduler, 1, actions) == expected[:12]
+
+
+def test_a_wanted_batch_comes_before_the_run_and_only_once() -> None:
+    scheduler = Scheduler()
+    actions = scheduler.open(7, Shape(samples=100, batch_size=2, slots=4), (0, 0))
+    actions += scheduler.plan(7, ((0, 40),), (0, 41))
+    actions += scheduler.worker_up(1)
+    assert run_to_end(scheduler, 1, actions)[:3] == [(0, 40), (0, 41), (0, 42)]
+
+
+def test_a_batch_that_crashes_every_worker_is_given_up() -> None:
+    scheduler = Scheduler()
+    scheduler.open(7, Shape(samples=4, batch_size=4, slots=4), (0, 0))
+    spoils: list[Action] = []
+    for worker in range(1, 5):
+        scheduler.worker_up(worker)
+        actions = scheduler.worker_down(worker, crashed=True)
+        spoils += [action for action in actions if isinstance(action, Spoil)]
+    (spoil,) = spoils
+    assert isinstance(spoil, Spoil)
+    assert spoil.error.kind == "WorkerCrashed"
+    assert (spoil.place, spoil.error.first, spoil.error.last) == ((0, 0), 0, 4)
+
+
+def test_killed_workers_are_nobodys_fault() -> None:
+    scheduler = Scheduler()
+    scheduler.open(7, Shape(samples=4, batch_size=4, slots=4), (0, 0))
+    for worker in range(1, 50):
+        scheduler.worker_up(worker)
+        assert not scheduler.worker_down(worker, crashed=False)
+
+
+def test_the_emptier_ring_is_filled_first() -> None:
+    scheduler = Scheduler()
+    shape = Shape(samples=1000, batch_size=1, slots=8)
+    todo = scheduler.open(1, shape, (0, 0)) + scheduler.worker_up(9)
+    for _ in range(4):
+        chunk = next(action.chunk for action in todo if isinstance(action, Assign))
+        todo = [action for action in todo if getattr(action, "chunk", None) is not chunk]
+        todo += scheduler.done(9, chunk.ticket, 1)
+    todo = scheduler.open(2, shape, (0, 0))
+    streams = []
+    for _ in range(6):
+        held = next(iter(scheduler._workers.values()))
+        streams.append(held[0].chunk.stream)
+        scheduler.done(9, held[0].chunk.ticket, 1)
+    assert streams[2:] == [2, 2, 2, 2]
+
+
+@pytest.mark.parametrize("place", [(-1, 0), (0, -1), (0, 5)])
+def test_a_plan_for_a_batch_that_does_not_exist_is_refused(place: Place) -> None:
+    scheduler = Scheduler()
+    scheduler.open(7, Shape(samples=10, batch_size=2, slots=4), (0, 0))
+    with pytest.raises(ProtocolError, match="no batch"):
+        scheduler.plan(7, (place,), None)
