@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import keras
-from loaderd_client import ImageDataGenerator
 
 from loaderd.errors import LoaderdError
+from loaderd_client import ImageDataGenerator
 
 SIZE = (150, 150)
 ENOUGH = 2.0  # times chance, in the last epoch

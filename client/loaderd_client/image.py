@@ -143,10 +143,10 @@ class ImageDataGenerator:
             interpolation: ``nearest``, ``bilinear``, ``bicubic``, ``hamming``, ``box`` or
                 ``lanczos``.
             keep_aspect_ratio: crops the centre instead of stretching.
-            workers: threads with which Keras asks for batches; the daemon's worker
-                processes are its own (``loaderd serve --workers``).
-            use_multiprocessing: Keras forks processes that ask for batches.
-            max_queue_size: batches kept ready.
+            workers: accepted and not needed: the daemon has workers of its own
+                (``loaderd serve --workers``), which run in parallel whatever this is.
+            use_multiprocessing: the same.
+            max_queue_size: batches that the daemon keeps ready.
 
         Raises:
             InvalidArgument: a value that is not allowed (also a ``ValueError``).
@@ -168,12 +168,8 @@ class ImageDataGenerator:
             batch=Batch(batch_size=int(batch_size), label_mode=_label_mode(class_mode)),
             order=Order(shuffle=bool(shuffle), seed=None if seed is None else int(seed)),
         )
-        sequence = LoaderSequence(
-            spec,
-            workers=workers,
-            use_multiprocessing=use_multiprocessing,
-            max_queue_size=max_queue_size,
-        )
+        del workers, use_multiprocessing
+        sequence = LoaderSequence(spec, max_queue_size=max_queue_size)
         sequence.class_mode = class_mode
         print(f"Found {sequence.n} images belonging to {sequence.num_classes} classes.")
         return sequence

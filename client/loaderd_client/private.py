@@ -52,6 +52,7 @@ class PrivateDaemon:
             stderr=self._log,
             pass_fds=[ready_fd],
             start_new_session=True,  # Ctrl-C is the trainer's alone
+            cwd="/",  # no module of the folder that we are in may take a module's place
         )
 
     def _await(self, ready: int) -> None:

@@ -38,9 +38,7 @@ class LoaderSequence(keras.utils.PyDataset):  # type: ignore[misc]  # keras has 
     Args:
         spec: what the batches are.
         session: where they come from; None takes the innermost open session.
-        workers: threads with which Keras asks for batches; 1 is enough.
-        use_multiprocessing: Keras forks processes that ask for batches.
-        max_queue_size: batches kept ready.
+        max_queue_size: batches that the daemon keeps ready.
 
     Attributes:
         n: samples in an epoch (also ``samples``).
@@ -63,11 +61,9 @@ class LoaderSequence(keras.utils.PyDataset):  # type: ignore[misc]  # keras has 
         self,
         spec: Spec,
         session: Session | None = None,
-        workers: int = 1,
-        use_multiprocessing: bool = False,
         max_queue_size: int = 10,
     ) -> None:
-        super().__init__(workers, use_multiprocessing, max_queue_size)
+        super().__init__(max_queue_size=max_queue_size)
         self.spec = spec
         self._session = session or sessions.current()
         self._slots = max_queue_size + RING_EXTRA
@@ -89,6 +85,29 @@ class LoaderSequence(keras.utils.PyDataset):  # type: ignore[misc]  # keras has 
         self.image_shape = spec.pipeline.image_shape
         self.dtype = spec.pipeline.dtype
         self.interpolation = spec.pipeline.interpolation
+
+    @property
+    def workers(self) -> int:
+        """Always 1, whatever is assigned: the workers are the daemon's.
+
+        Above 1 Keras would put threads or forked processes of its own in between
+        (``OrderedEnqueuer``), which render nothing here, and which on JAX and torch leave
+        batches of an abandoned pass in a queue, to be trained on in the next one.
+        """
+        return 1
+
+    @workers.setter
+    def workers(self, value: int) -> None:
+        del value
+
+    @property
+    def use_multiprocessing(self) -> bool:
+        """Always False, whatever is assigned; see ``workers``."""
+        return False
+
+    @use_multiprocessing.setter
+    def use_multiprocessing(self, value: bool) -> None:
+        del value
 
     @property
     def classes(self) -> NDArray[np.int32]:
@@ -129,10 +148,7 @@ class LoaderSequence(keras.utils.PyDataset):  # type: ignore[misc]  # keras has 
     def on_epoch_end(self) -> None:
         """Keras's word that an epoch is over; it may come early, often or never."""
         with self._lock:
-            if self.use_multiprocessing:
-                self._places.advance()  # the touches were made in forked children
-            else:
-                self._places.end_epoch()
+            self._places.end_epoch()
 
     def __getitem__(self, index: int) -> Any:
         batch = self.take(index)

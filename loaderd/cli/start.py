@@ -10,7 +10,6 @@ import argparse
 import contextlib
 import os
 import select
-import stat
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
@@ -49,7 +48,7 @@ def run(args: argparse.Namespace) -> int:
     settings = config.load(options.flags(args), os.environ)
     if target.answers(settings.socket):
         raise DaemonRunning(f"a daemon already answers at {settings.socket}")
-    make_folder(os.path.dirname(settings.socket))
+    address.make_folder(settings.socket)
     log = log_path(settings.socket)
     with _opened(log) as fd:
         begin = os.fstat(fd).st_size
@@ -65,25 +64,6 @@ def run(args: argparse.Namespace) -> int:
 def log_path(socket: str) -> str:
     """Where the daemon at ``socket`` logs to when it was started in the background."""
     return socket.removesuffix(".sock") + ".log"
-
-
-def make_folder(folder: str) -> None:
-    """Makes the folder of the socket, for this user only.
-
-    Raises:
-        DaemonError: it cannot be made, or is the usual one and in somebody else's hands.
-    """
-    try:
-        os.makedirs(folder, 0o700, exist_ok=True)
-        state = os.lstat(folder)
-    except OSError as error:
-        raise DaemonError(f"no folder for the socket: {error}") from error
-    if folder != address.runtime_dir():
-        return  # the user's own choice, with the access that the user gave it
-    # /tmp is everybody's: whoever is first there may have laid a trap.
-    if not stat.S_ISDIR(state.st_mode) or state.st_uid != os.getuid():
-        raise DaemonError(f"{folder} belongs to another user: remove it, or set XDG_RUNTIME_DIR")
-    os.chmod(folder, 0o700)
 
 
 @contextlib.contextmanager

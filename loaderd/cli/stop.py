@@ -83,7 +83,7 @@ def _held(pid: int) -> Iterator[int | None]:
 
 def _end(where: Address, pid: int, process: int, patience: float) -> None:
     try:
-        dial.stop(where.socket)
+        dial.stop(where.socket, patience)
     except (NoDaemon, VersionMismatch):  # it hangs, or speaks another protocol
         _signal(process, signal.SIGTERM)
     if _gone(process, patience):

@@ -12,12 +12,12 @@ import fcntl
 import logging
 import os
 import socket
-import stat
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from loaderd import __version__
 from loaderd.errors import DaemonError, DaemonRunning, LoaderdError, ProtocolError
+from loaderd.wire import address
 from loaderd.wire.channel import Channel, Closed
 from loaderd.wire.messages import (
     PROTOCOL,
@@ -47,34 +47,30 @@ def listening(path: str) -> Iterator[socket.socket]:
 
     Raises:
         DaemonRunning: another daemon holds the address.
-        DaemonError: the folder cannot be used.
+        DaemonError: the address cannot be used.
     """
-    _own_folder(os.path.dirname(path))
+    address.make_folder(path)
     with _locked(path), socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as sock:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(path)  # stale: we hold the lock, so its maker is dead
-        umask = os.umask(0o177)
         try:
-            sock.bind(path)
-        finally:
-            os.umask(umask)
-        sock.listen(_BACKLOG)
-        sock.setblocking(False)
+            _bind(sock, path)
+        except OSError as error:
+            raise DaemonError(f"{path} cannot be the daemon's socket: {error}") from error
         try:
             yield sock
         finally:
             os.unlink(path)
 
 
-def _own_folder(folder: str) -> None:
+def _bind(sock: socket.socket, path: str) -> None:
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(path)  # stale: we hold the lock, so its maker is dead
+    umask = os.umask(0o177)
     try:
-        os.makedirs(folder, mode=0o700, exist_ok=True)
-        state = os.stat(folder)
-    except OSError as error:
-        raise DaemonError(f"{folder} cannot hold the socket: {error.strerror}") from error
-    private = state.st_uid == os.getuid() and not stat.S_IMODE(state.st_mode) & 0o077
-    if os.path.basename(folder).startswith("loaderd") and not private:
-        raise DaemonError(f"{folder} must belong to you alone: chown it, and chmod 700 it")
+        sock.bind(path)
+    finally:
+        os.umask(umask)
+    sock.listen(_BACKLOG)
+    sock.setblocking(False)
 
 
 @contextlib.contextmanager

@@ -34,7 +34,7 @@ from loaderd.wire.messages import Detach, Done, Message, Open, Plan, Ready, Spoi
 
 log = logging.getLogger("loaderd")
 
-DRAIN_SECONDS = 10.0
+DRAIN_SECONDS = 5.0
 """A drain ends after so long, whatever is still being filled."""
 
 

@@ -25,15 +25,19 @@ TIMEOUT = 10.0
 """Seconds within which a daemon that lives answers."""
 
 
-def dial(path: str) -> Channel:
+def dial(path: str, timeout: float | None = None) -> Channel:
     """A connection to the daemon at ``path`` that has said hello; it blocks.
+
+    Args:
+        path: the daemon's socket.
+        timeout: seconds within which it must answer, here and later; None for the usual.
 
     Raises:
         NoDaemon: nobody answers there.
         VersionMismatch: somebody answers in another protocol.
     """
     try:
-        line = channel.connect(path, TIMEOUT)
+        line = channel.connect(path, TIMEOUT if timeout is None else timeout)
     except (OSError, TimeoutError) as error:
         reason = "there is no such socket" if isinstance(error, FileNotFoundError) else error
         raise NoDaemon(f"no daemon at {path} ({reason}): start one with `loaderd start`") from error
@@ -89,13 +93,17 @@ def observe(path: str) -> Snapshot:
     return answer.snapshot
 
 
-def stop(path: str) -> int:
+def stop(path: str, timeout: float | None = None) -> int:
     """Asks the daemon at ``path`` to drain and end; returns its process id.
+
+    Args:
+        path: the daemon's socket.
+        timeout: seconds within which it must answer; None for the usual.
 
     Raises:
         NoDaemon: nobody answers there.
     """
-    line = dial(path)
+    line = dial(path, timeout)
     try:
         pid = line.peer.pid
         if not isinstance(ask(line, Stop(), path), Stopping):

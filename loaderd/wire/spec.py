@@ -158,8 +158,17 @@ class Spec(_Frozen, frozen=True):
 
 
 def encode(spec: Spec) -> bytes:
-    """The spec as JSON."""
-    return msgspec.json.encode(spec)
+    """The spec as JSON.
+
+    Raises:
+        InvalidArgument: a name in it cannot be written as UTF-8.
+    """
+    try:
+        return msgspec.json.encode(spec)
+    except UnicodeEncodeError as error:
+        raise InvalidArgument(
+            f"the dataset's path or a class name is not UTF-8: {error.object!a}"
+        ) from error
 
 
 def decode(data: bytes) -> Spec:

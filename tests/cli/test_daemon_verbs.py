@@ -138,10 +138,8 @@ class TestStop:
         self,
         started: psutil.Process,
         socket: str,
-        monkeypatch: pytest.MonkeyPatch,
         capsys: pytest.CaptureFixture[str],
     ) -> None:
-        monkeypatch.setattr(dial, "TIMEOUT", 0.3)
         started.suspend()
         assert main(["stop", "--timeout=0.2", f"--socket={socket}"]) == 0
         told = capsys.readouterr().err

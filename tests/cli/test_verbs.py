@@ -21,6 +21,7 @@ from loaderd.errors import (
     MissingDependency,
     NoDaemon,
 )
+from loaderd.wire import address
 
 VERBS = ("serve", "start", "stop", "status", "doctor")
 
@@ -159,24 +160,24 @@ class TestBeforeTheDaemon:
 class TestFolders:
     def test_the_usual_one_is_for_this_user_only(self, runtime: Path) -> None:
         runtime.mkdir(mode=0o755)
-        start.make_folder(str(runtime))
+        address.make_folder(str(runtime / "x.sock"))
         assert runtime.stat().st_mode & 0o777 == 0o700
 
     def test_another_one_keeps_its_access(self, tmp_path: Path) -> None:
         (tmp_path / "mine").mkdir(mode=0o755)
-        start.make_folder(str(tmp_path / "mine"))
+        address.make_folder(str(tmp_path / "mine" / "x.sock"))
         assert (tmp_path / "mine").stat().st_mode & 0o777 == 0o755
 
     def test_a_link_in_the_usual_place_is_refused(self, runtime: Path, tmp_path: Path) -> None:
         (tmp_path / "trap").mkdir()
         runtime.symlink_to(tmp_path / "trap")
         with pytest.raises(DaemonError, match="belongs to another user"):
-            start.make_folder(str(runtime))
+            address.make_folder(str(runtime / "x.sock"))
 
     def test_a_folder_that_cannot_be_made(self, tmp_path: Path) -> None:
         (tmp_path / "file").touch()
         with pytest.raises(DaemonError, match="no folder for the socket"):
-            start.make_folder(str(tmp_path / "file" / "folder"))
+            address.make_folder(str(tmp_path / "file" / "folder" / "x.sock"))
 
     def test_a_log_is_never_written_through_a_link(
         self, runtime: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]

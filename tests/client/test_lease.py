@@ -61,7 +61,7 @@ def test_the_slot_is_released_when_the_last_view_dies_and_not_before(ring: Fixtu
 
 def test_whoever_aliases_the_memory_holds_the_lease(ring: Fixture) -> None:
     images, labels = ring.ring.lease(0, 3)
-    alias = np.frombuffer(memoryview(images).cast("B"), np.uint8)
+    alias = np.frombuffer(images.data.cast("B"), np.uint8)
     del images, labels
     gc.collect()
     assert ring.released == []

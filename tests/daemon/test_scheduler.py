@@ -169,7 +169,8 @@ TestHistories.settings = settings(max_examples=60, stateful_step_count=60, deadl
 
 def run_to_end(scheduler: Scheduler, worker: int, actions: list[Action]) -> list[Place]:
     """One obedient worker and a client that takes and releases at once."""
-    order, todo = [], list(actions)
+    order: list[Place] = []
+    todo = list(actions)
     while todo and len(order) < 12:
         match todo.pop(0):
             case Assign(_, chunk):

@@ -57,7 +57,9 @@ def digest(batch: Taken) -> str:
 
 def check_epochs(batches: list[np.ndarray], samples: int, per_epoch: int) -> None:
     """Every sample exactly once per epoch, and the epochs in different orders."""
-    epochs = [np.concatenate(batches[i : i + per_epoch]) for i in range(0, 2 * per_epoch, per_epoch)]
+    epochs = [
+        np.concatenate(batches[i : i + per_epoch]) for i in range(0, 2 * per_epoch, per_epoch)
+    ]
     for ids in epochs:
         assert sorted(ids.tolist()) == list(range(samples))
     assert (epochs[0] != epochs[1]).any()

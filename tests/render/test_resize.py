@@ -40,6 +40,8 @@ def sizes(largest: int) -> st.SearchStrategy[tuple[int, int]]:
     name=st.sampled_from(["sized.jpg", "sized.png"]),
 )
 @example((40, 30), (40, 30), "bicubic", "crop", "rgb", "sized.jpg")
+@example((40, 90), (20, 30), "nearest", "crop", "rgb", "sized.jpg")
+@example((2, 12), (7, 7), "nearest", "crop", "rgb", "sized.jpg")  # where PIL's rounding shows
 @example((1, 100), (50, 1), "nearest", "crop", "rgb", "sized.jpg")  # nothing is left to crop
 def test_a_resized_file_has_the_pixels_of_keras(
     folder: Path,

@@ -1,0 +1,184 @@
+"""Errors reach the trainer with their type, name what is wrong, and harm nobody else."""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from shutil import copytree
+
+import msgspec
+import pytest
+
+from loaderd.errors import (
+    BadImage,
+    DaemonGone,
+    DatasetNotFound,
+    EmptyDataset,
+    NoRoom,
+    RequestRefused,
+    StreamClosed,
+    VersionMismatch,
+    WorkerCrashed,
+    from_wire,
+)
+from loaderd.wire import dial
+from loaderd.wire.channel import Channel
+from loaderd.wire.messages import Refused, Took, Welcome
+from loaderd.wire.spec import Spec
+from loaderd_client import Session
+from tests.conftest import eventually
+from tests.process.test_streams import Serve, a_spec, digest, run_of
+
+
+def of(spec: Spec, directory: Path) -> Spec:
+    dataset = msgspec.structs.replace(spec.dataset, directory=str(directory))
+    return msgspec.structs.replace(spec, dataset=dataset)
+
+
+def test_a_missing_directory_is_named(serve: Serve, photos: Path, tmp_path: Path) -> None:
+    with serve(workers=1) as daemon, Session(daemon.path) as session:
+        with pytest.raises(DatasetNotFound, match="nowhere") as caught:
+            session.open(of(a_spec(photos), tmp_path / "nowhere"), slots=4)
+        assert isinstance(caught.value, FileNotFoundError)
+        assert next(run_of(session.open(a_spec(photos), slots=4))).images.any()
+
+
+def test_an_empty_directory_is_named(serve: Serve, photos: Path, tmp_path: Path) -> None:
+    with serve(workers=1) as daemon, Session(daemon.path) as session:
+        (tmp_path / "cat").mkdir()
+        with pytest.raises(EmptyDataset, match=str(tmp_path)):
+            session.open(of(a_spec(photos), tmp_path), slots=4)
+
+
+def test_a_bad_image_is_raised_with_its_path_and_the_rest_is_delivered(
+    serve: Serve, photos: Path, tmp_path: Path
+) -> None:
+    folder = copytree(photos, tmp_path / "some")
+    bad = folder / "dog" / "007.jpg"
+    bad.write_bytes(bad.read_bytes()[:200])
+    with serve(workers=2) as daemon, Session(daemon.path) as session:
+        stream = session.open(of(a_spec(folder), folder), slots=4)
+        workers = daemon.workers()
+        good, errors = [], []
+        for position in range(stream.batches):
+            try:
+                good += stream.take((0, position)).ids.tolist()
+            except BadImage as error:
+                errors.append((position, str(error)))
+        ((position, text),) = errors
+        assert str(bad) in text
+        assert len(good) == 96 - 8
+        assert daemon.workers() == workers
+        assert daemon.snapshot().streams[0].errors == 1
+        bad.write_bytes((folder / "dog" / "008.jpg").read_bytes())
+        assert len(stream.take((0, position)).ids) == 8  # mended: asked again, it is there
+
+
+def test_a_ring_beyond_memory_says_how_much_and_what_to_lower(serve: Serve, photos: Path) -> None:
+    with serve(1, "--memory=1M") as daemon, Session(daemon.path) as session:
+        with pytest.raises(NoRoom, match=r"1,048,576.*--memory.*lower batch_size"):
+            session.open(a_spec(photos, batch_size=64), slots=4)
+        assert len(session.open(a_spec(photos, batch_size=2), slots=4).take((0, 0)).ids) == 2
+
+
+def test_a_ring_shrinks_to_what_fits(serve: Serve, photos: Path) -> None:
+    with serve(1, "--memory=2M") as daemon, Session(daemon.path) as session:
+        assert 4 <= session.open(a_spec(photos), slots=100).slots < 20
+
+
+def test_closing_a_stream_gives_its_memory_back(serve: Serve, photos: Path) -> None:
+    with serve(1, "--memory=2M") as daemon, Session(daemon.path) as session:
+        for _ in range(20):
+            stream = session.open(a_spec(photos), slots=8)
+            stream.take((0, 0))
+            stream.close()
+            eventually(lambda: not daemon.snapshot().streams)
+        assert daemon.snapshot().host.ring_bytes == 0
+
+
+def test_a_closed_stream_says_so(serve: Serve, photos: Path) -> None:
+    with serve(workers=1) as daemon, Session(daemon.path) as session:
+        stream = session.open(a_spec(photos), slots=4)
+        stream.close()
+        stream.close()
+        with pytest.raises(StreamClosed):
+            stream.take((0, 0))
+
+
+def test_the_daemon_going_away_is_an_error_and_no_hang(serve: Serve, photos: Path) -> None:
+    with serve(workers=1) as daemon, Session(daemon.path) as session:
+        stream = session.open(a_spec(photos), slots=4)
+        batch = stream.take((0, 0))
+        whole = digest(batch)
+        daemon.process.kill()
+        with pytest.raises(DaemonGone):
+            for _ in run_of(stream):
+                pass
+        assert digest(batch) == whole
+
+
+def test_another_protocol_is_refused_with_both_versions(serve: Serve, runtime: str) -> None:
+    path = os.path.join(runtime, "old.sock")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener:
+        listener.bind(path)
+        listener.listen()
+
+        def answer() -> None:
+            line = Channel(listener.accept()[0])
+            line.receive()
+            line.send(Welcome(99, "9.9.9", 1))
+            line.close()
+
+        thread = threading.Thread(target=answer)
+        thread.start()
+        with pytest.raises(VersionMismatch, match=r"9\.9\.9.*protocol 99"):
+            Session(path)
+        thread.join()
+
+
+NONSENSE: dict[str, Callable[[Channel], object]] = {
+    "no message": lambda line: line._socket.send(b"\xff" * 100),
+    "too long": lambda line: line._socket.send(b"\0" * 150_000),
+    "out of turn": lambda line: line.send(Took((), (), 0, 0, 0)),
+    "hello alone and away": lambda line: line.close(),
+}
+
+
+@pytest.mark.parametrize("what", NONSENSE)
+def test_a_client_that_talks_nonsense_is_dropped_alone(
+    serve: Serve, photos: Path, what: str
+) -> None:
+    with serve(workers=1) as daemon, Session(daemon.path) as session:
+        stream = session.open(a_spec(photos), slots=4)
+        line = dial.dial(daemon.path)
+        NONSENSE[what](line)
+        if what != "hello alone and away":
+            assert isinstance(line.receive(), Refused)
+        assert len(list(run_of(stream))) == 24
+
+
+def test_releasing_a_slot_that_is_not_ours_drops_the_client(serve: Serve, photos: Path) -> None:
+    with serve(workers=1) as daemon, Session(daemon.path) as session:
+        good = session.open(a_spec(photos), slots=4)
+        bad = session.open(a_spec(photos), slots=4)
+        bad.take((0, 0))
+        bad._line.send(Took((), (99,), 0, 0, 0))
+        eventually(lambda: len(daemon.snapshot().streams) == 1)
+        assert len(list(run_of(good))) == 24
+
+
+def test_a_draining_daemon_refuses_new_streams(serve: Serve, photos: Path) -> None:
+    with serve(workers=1) as daemon, Session(daemon.path) as session:
+        line = dial.dial(daemon.path)
+        dial.stop(daemon.path)
+        with pytest.raises((RequestRefused, DaemonGone, ConnectionError)):
+            session.open(a_spec(photos), slots=4)
+        line.close()
+
+
+def test_error_kinds_cross_the_wire_as_themselves() -> None:
+    assert isinstance(from_wire("WorkerCrashed", "x"), WorkerCrashed)
+    assert isinstance(from_wire("NeverHeardOf", "x"), RequestRefused)

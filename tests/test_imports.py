@@ -1,0 +1,144 @@
+"""Who may import whom, and what stays out of which process."""
+
+from __future__ import annotations
+
+import ast
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from loaderd_client import Session
+from tests.process.test_streams import Serve, a_spec
+
+ROOT = Path(__file__).parents[1]
+MAY = {
+    "loaderd": {"loaderd"},
+    "loaderd.errors": set(),
+    "loaderd.config": {"loaderd.errors", "loaderd.wire"},
+    "loaderd.wire": {"loaderd", "loaderd.errors"},
+    "loaderd.data": {"loaderd.errors", "loaderd.wire"},
+    "loaderd.render": {"loaderd.errors", "loaderd.wire"},
+    "loaderd.daemon": {
+        "loaderd",
+        "loaderd.config",
+        "loaderd.data",
+        "loaderd.errors",
+        "loaderd.render",
+        "loaderd.wire",
+    },
+    "loaderd.cli": {
+        "loaderd",
+        "loaderd.config",
+        "loaderd.daemon",
+        "loaderd.errors",
+        "loaderd.wire",
+    },
+    "loaderd.__main__": {"loaderd.cli"},
+    "loaderd_client": {"loaderd", "loaderd.errors", "loaderd.wire"},
+}
+DECODERS = {"PIL", "cv2", "simplejpeg"}
+TRAINERS = {"keras", "tensorflow", "jax", "torch"}
+SUPERVISOR = {
+    "loop",
+    "pool",
+    "scheduler",
+    "server",
+    "slots",
+    "snapshot",
+    "streams",
+    "supervisor",
+}
+
+
+def sources() -> list[Path]:
+    return sorted([*(ROOT / "loaderd").rglob("*.py"), *(ROOT / "client").rglob("*.py")])
+
+
+def module_of(path: Path) -> str:
+    parts = path.relative_to(ROOT / "client" if "client" in path.parts else ROOT).with_suffix("")
+    return ".".join(part for part in parts.parts if part != "__init__")
+
+
+def unit_of(module: str) -> str:
+    """A package of ours, or a module beside the packages."""
+    parts = module.split(".")
+    return ".".join(parts[:2]) if parts[0] == "loaderd" else parts[0]
+
+
+def imports_of(path: Path) -> Iterator[str]:
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (name.name for name in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            module = node.module or ""
+            for name in node.names:
+                inner = (ROOT / module.replace(".", "/") / name.name).with_suffix(".py")
+                package = ROOT / module.replace(".", "/") / name.name
+                yield f"{module}.{name.name}" if inner.exists() or package.is_dir() else module
+
+
+@pytest.mark.parametrize("path", sources(), ids=module_of)
+def test_imports_point_in_the_allowed_direction(path: Path) -> None:
+    unit = unit_of(module_of(path))
+    for name in imports_of(path):
+        if name.split(".")[0] in ("loaderd", "loaderd_client"):
+            assert unit_of(name) in MAY[unit] | {unit}, f"{path} imports {name}"
+
+
+@pytest.mark.parametrize("path", sources(), ids=module_of)
+def test_decoders_are_imported_by_render_and_workers_only(path: Path) -> None:
+    module = module_of(path)
+    allowed = module.startswith(("loaderd.render", "loaderd.daemon.worker")) or (
+        module == "loaderd.cli.doctor"
+    )
+    found = {name.split(".")[0] for name in imports_of(path)}
+    assert allowed or not found & DECODERS
+    assert module.startswith("loaderd_client") or not found & TRAINERS
+
+
+def modules_after(statement: str) -> set[str]:
+    program = f"{statement}; import sys; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return {name.split(".")[0] for name in done.stdout.split()}
+
+
+def test_the_client_loads_neither_decoders_nor_keras() -> None:
+    loaded = modules_after("import loaderd_client; loaderd_client.connect")
+    assert not loaded & (DECODERS | TRAINERS)
+    assert not modules_after("from loaderd_client import ImageDataGenerator") & (
+        DECODERS | TRAINERS
+    )
+
+
+def test_the_supervisor_loads_no_decoder() -> None:
+    assert not modules_after("import loaderd.daemon.supervisor") & (DECODERS | TRAINERS)
+
+
+def test_a_worker_loads_no_keras() -> None:
+    loaded = modules_after("import loaderd.daemon.worker")
+    assert loaded >= DECODERS
+    assert not loaded & TRAINERS
+
+
+def test_no_running_worker_has_mapped_tensorflow(serve: Serve, photos: Path) -> None:
+    with serve(workers=2) as daemon, Session(daemon.path) as session:
+        session.open(a_spec(photos), slots=4).take((0, 0))
+        for pid in daemon.workers():
+            maps = Path(f"/proc/{pid}/maps").read_text()
+            assert "cv2" in maps
+            assert not re.search("tensorflow|keras|jaxlib|torch", maps)
+
+
+def test_packages_stay_empty() -> None:
+    for path in sources():
+        if path.name == "__init__.py" and path.parent.name != "loaderd_client":
+            body = ast.parse(path.read_text()).body
+            assert len(body) <= 2, f"{path} does more than name a version"
+    assert os.path.exists(ROOT / "client" / "loaderd_client" / "py.typed")
