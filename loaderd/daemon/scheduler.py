@@ -33,7 +33,7 @@ QUEUED = 2
 CRASHES = 3
 """A batch is given up when it has crashed so many workers."""
 
-CHUNK_NS = 5_000_000
+CHUNK_NS = 8_000_000
 """What a chunk should take: long against a message, short against a batch."""
 
 MAX_WANTED = 1024

@@ -1,0 +1,20 @@
+"""``scripts/bench``: one subcommand for each benchmark."""
+
+from __future__ import annotations
+
+import argparse
+
+from scripts.benchmarks import ring
+
+
+def main() -> None:
+    """Runs the benchmark that was asked for."""
+    parser = argparse.ArgumentParser(prog="scripts/bench", description=__doc__)
+    benchmarks = parser.add_subparsers(required=True, metavar="BENCHMARK")
+    ring.add(benchmarks)
+    args = parser.parse_args()
+    args.run(args)
+
+
+if __name__ == "__main__":
+    main()

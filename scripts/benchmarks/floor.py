@@ -1,0 +1,63 @@
+"""The floor: the render functions alone, in as many bare processes as there are CPUs.
+
+No daemon, no ring, no client: every process renders samples into one array of its own,
+over and over. The loader's job is to lose nothing of that.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import time
+from multiprocessing.connection import Connection
+
+import numpy as np
+
+from loaderd.data.draws import Draws
+from loaderd.data.listing import list_samples
+from loaderd.render.pipeline import Renderer
+from loaderd.wire.spec import Spec
+
+
+def _render(spec: Spec, part: int, parts: int, images: int, pipe: Connection) -> None:
+    listing = list_samples(spec.dataset)
+    paths = [f"{listing.root}/{name.decode()}" for name in listing.filenames]
+    order = np.random.default_rng(0).permutation(len(paths))[part::parts].tolist()
+    renderer, draws = Renderer(spec.pipeline), Draws(spec.pipeline, seed=0)
+    rows = np.empty((spec.batch.batch_size, *spec.pipeline.image_shape), spec.pipeline.dtype)
+    _rounds(renderer, draws, paths, order[:32], rows)  # warm: code, caches, buffers
+    pipe.send("ready")
+    pipe.recv()
+    _rounds(renderer, draws, paths, (order * (images // len(order) + 1))[:images], rows)
+    pipe.send("done")
+
+
+def _rounds(
+    renderer: Renderer, draws: Draws, paths: list[str], order: list[int], rows: np.ndarray
+) -> None:
+    for number, sample in enumerate(order):
+        renderer.render(paths[sample], draws(0, sample), rows[number % len(rows)])
+
+
+def measure(spec: Spec, processes: int, images: int) -> float:
+    """Images per second of ``processes`` bare processes that render ``images`` in all."""
+    context = multiprocessing.get_context("spawn")
+    pipes, children = [], []
+    for part in range(processes):
+        ours, theirs = context.Pipe()
+        child = context.Process(
+            target=_render, args=(spec, part, processes, images // processes, theirs), daemon=True
+        )
+        child.start()
+        pipes.append(ours)
+        children.append(child)
+    for pipe in pipes:
+        pipe.recv()
+    start = time.perf_counter()
+    for pipe in pipes:
+        pipe.send("go")
+    for pipe in pipes:
+        pipe.recv()
+    seconds = time.perf_counter() - start
+    for child in children:
+        child.join()
+    return images // processes * processes / seconds

@@ -1,0 +1,185 @@
+"""``scripts/bench ring``: what daemon, ring and client lose of the render functions' speed."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import msgspec
+from rich.console import Console
+from rich.table import Table
+
+from loaderd import config
+from loaderd.wire import dial
+from loaderd.wire.snapshot import DaemonPicture
+from loaderd.wire.spec import Batch, Dataset, Order, Pipeline, Spec
+from loaderd_client import Session
+from scripts.benchmarks import floor
+
+SLOTS = 12
+PLAIN = Pipeline(target_size=(150, 150), rescale=1 / 255)
+AUGMENT = msgspec.structs.replace(
+    PLAIN,
+    rotation_range=20.0,
+    width_shift_range=0.2,
+    height_shift_range=0.2,
+    shear_range=0.2,
+    zoom_range=(0.8, 1.2),
+    horizontal_flip=True,
+)
+console = Console()
+
+
+class Pair(NamedTuple):
+    """One run of both sides, in images per second."""
+
+    ours: float
+    floor: float
+
+
+def add(benchmarks: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Adds the benchmark."""
+    parser = benchmarks.add_parser("ring", help=__doc__)
+    parser.add_argument("--data", help="folder of class folders (default: the demo's photos)")
+    parser.add_argument("--runs", type=int, default=5, help="alternating runs (default 5)")
+    parser.add_argument("--images", type=int, default=3000, help="images in a run (default 3000)")
+    parser.add_argument("--workers", type=int, default=config.cpus(), help="default: the CPUs")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> None:
+    """Measures and prints."""
+    data = os.path.abspath(args.data or _photos())
+    table = Table("workload", "ours img/s", "floor img/s", "ours / floor", "spread")
+    costs = []
+    for name, pipeline in (("plain", PLAIN), ("augment", AUGMENT)):
+        spec = _spec(data, pipeline)
+        with _daemon(args.workers) as path:
+            before = dial.observe(path).daemon
+            pairs = [_pair(path, spec, args) for _ in range(args.runs)]
+            costs.append(_cost(before, dial.observe(path).daemon))
+        table.add_row(name, *_row(pairs))
+    console.print(table)
+    console.print(f"supervisor CPU per chunk: {', '.join(f'{cost:.0f} µs' for cost in costs)}")
+    console.print(f"first batch, warm daemon: {_first_batch(data, args.workers):.2f} s")
+    console.print(f"first batch, private daemon: {_first_batch_private(data):.2f} s")
+    console.print(f"import loaderd_client, without Keras: {_import_ms():.0f} ms")
+
+
+def _spec(data: str, pipeline: Pipeline) -> Spec:
+    return Spec(
+        dataset=Dataset(directory=data, extensions=(".jpg",)),
+        pipeline=pipeline,
+        batch=Batch(batch_size=32),
+        order=Order(shuffle=True, seed=0),
+    )
+
+
+def _photos() -> str:
+    folder = ".demo/photos"
+    if not os.path.isdir(folder):
+        subprocess.run(["scripts/make-photos", folder, "--images", "250"], check=True)
+    return folder
+
+
+@contextlib.contextmanager
+def _daemon(workers: int) -> Iterator[str]:
+    """A daemon of our own, in a folder of its own."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = os.path.join(folder, "bench.sock")
+        words = [sys.executable, "-m", "loaderd"]
+        flags = [f"--socket={path}", f"--workers={workers}"]
+        subprocess.run([*words, "start", *flags], check=True, stdout=subprocess.DEVNULL)
+        try:
+            yield path
+        finally:
+            subprocess.run(
+                [*words, "stop", f"--socket={path}"], check=True, stdout=subprocess.DEVNULL
+            )
+
+
+def _pair(path: str, spec: Spec, args: argparse.Namespace) -> Pair:
+    return Pair(_ours(path, spec, args.images), floor.measure(spec, args.workers, args.images))
+
+
+def _ours(path: str, spec: Spec, images: int) -> float:
+    """Images per second that a trainer gets which does nothing but take batches.
+
+    The clock starts when the batches that were made ahead are used up, so that only
+    what is rendered within the time counts.
+    """
+    with Session(path) as session:
+        stream = session.open(spec, SLOTS)
+        place = (0, 0)
+        for _ in range(3 * SLOTS):
+            stream.take(place)
+            place = stream.after(place)
+        start, taken = time.perf_counter(), 0
+        while taken < images:
+            taken += len(stream.take(place).images)
+            place = stream.after(place)
+        return taken / (time.perf_counter() - start)
+
+
+def _row(pairs: list[Pair]) -> list[str]:
+    ratios = [pair.ours / pair.floor for pair in pairs]
+    return [
+        f"{statistics.median(pair.ours for pair in pairs):.0f}",
+        f"{statistics.median(pair.floor for pair in pairs):.0f}",
+        f"{statistics.median(ratios):.3f}",
+        f"{min(ratios):.3f} to {max(ratios):.3f}",
+    ]
+
+
+def _cost(before: DaemonPicture, after: DaemonPicture) -> float:
+    """Microseconds of the supervisor's CPU for every chunk, all else that it does included."""
+    return (after.cpu_s - before.cpu_s) / (after.chunks - before.chunks) * 1e6
+
+
+def _first_batch(data: str, workers: int) -> float:
+    """Seconds from the call of ``flow_from_directory`` to the first batch."""
+    with _daemon(workers) as path:
+        return statistics.median(_timed_flow(data, f"with Session({path!r}):") for _ in range(3))
+
+
+def _first_batch_private(data: str) -> float:
+    with tempfile.TemporaryDirectory() as folder:
+        os.environ["XDG_RUNTIME_DIR"] = folder
+        return statistics.median(_timed_flow(data, "if True:") for _ in range(3))
+
+
+def _timed_flow(data: str, opening: str) -> float:
+    program = f"""
+import time, keras
+from loaderd_client import ImageDataGenerator, Session
+from loaderd_client.sequence import LoaderSequence
+{opening}
+    start = time.perf_counter()
+    flow = ImageDataGenerator(rescale=1/255).flow_from_directory({data!r}, (150, 150))
+    flow[0]
+    print(time.perf_counter() - start)
+"""
+    done = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True)
+    return float(done.stdout.split()[-1])
+
+
+def _import_ms() -> float:
+    """Milliseconds, less what an interpreter takes that imports nothing."""
+    return (_interpreter("import loaderd_client, loaderd_client.session") - _interpreter("")) * 1e3
+
+
+def _interpreter(statement: str) -> float:
+    times = []
+    for _ in range(7):
+        start = time.perf_counter()
+        subprocess.run([sys.executable, "-c", statement], check=True)
+        times.append(time.perf_counter() - start)
+    return statistics.median(times)
