@@ -21,6 +21,7 @@ import contextlib
 import os
 import select
 import threading
+import weakref
 from collections import Counter, deque
 from time import perf_counter_ns
 from typing import Any, NamedTuple
@@ -104,6 +105,7 @@ class Stream:
         self._successor: Place = (0, 0)
         self._reading = False
         self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        self._close_wake = weakref.finalize(self, os.close, self._wake)
         self._counts = [0, 0]
         self._end: LoaderdError | None = None
         self._owner = os.getpid()
@@ -316,4 +318,4 @@ class Stream:
 
     def _close_descriptors(self) -> None:
         self._line.close()
-        os.close(self._wake)
+        self._close_wake()

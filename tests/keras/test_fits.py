@@ -262,6 +262,7 @@ def test_image_dataset_from_directory_trains_on_both_halves(photos: Path) -> Non
 
 
 def test_image_dataset_splits_as_keras_does(photos: Path) -> None:
+    pytest.importorskip("tensorflow", reason="Keras makes its own dataset with TensorFlow")
     options: dict[str, Any] = {
         "seed": 9, "validation_split": 0.3, "subset": "validation", "image_size": SIZE
     }  # fmt: skip
