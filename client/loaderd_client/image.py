@@ -30,8 +30,8 @@ from loaderd.wire.spec import (
 if TYPE_CHECKING:
     from loaderd_client.sequence import LoaderSequence
 
-EXTENSIONS = (".png", ".jpg", ".jpeg", ".bmp", ".ppm", ".tif", ".tiff")
-"""What Keras's generators take for images."""
+EXTENSIONS = ("png", "jpg", "jpeg", "bmp", "ppm", "tif", "tiff")
+"""What Keras's generators take for images: they look at endings, not at what the dot parts off."""
 
 _LABEL_MODES: dict[str | None, LabelMode] = {
     "categorical": "categorical",

@@ -116,7 +116,7 @@ def _open(line: Channel, spec: Spec, slots: int, start: Place) -> Stream:
         raise DaemonGone("the daemon went away while it opened the stream") from error
     match answer, fds:
         case Opened(), [ring, manifest]:
-            return Stream(line, spec, answer, ring, manifest)
+            return Stream(line, spec, start, answer, ring, manifest)
         case Refused(kind, text), _:
             raise from_wire(kind, text)
     raise ProtocolError(f"the daemon answered Open with {type(answer).__name__}")

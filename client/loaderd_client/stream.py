@@ -37,6 +37,7 @@ from loaderd.wire.manifest import Manifest
 from loaderd.wire.messages import Opened, Place, Plan, Ready, Spoilt, Took
 from loaderd.wire.spec import Spec
 from loaderd_client.lease import Ring
+from loaderd_client.run import Run
 
 SPARE_SLOTS = 2
 """When fewer than these would be left, a batch is copied and not leased."""
@@ -71,6 +72,7 @@ class Stream:
     Args:
         line: the connection that it hangs on.
         spec: what was asked for.
+        start: the first batch of the run.
         opened: what was given.
         ring: descriptor of the ring, which is now ours.
         manifest: descriptor of the manifest, which is now ours.
@@ -82,7 +84,9 @@ class Stream:
         batches: batches in an epoch.
     """
 
-    def __init__(self, line: Channel, spec: Spec, opened: Opened, ring: int, manifest: int) -> None:
+    def __init__(
+        self, line: Channel, spec: Spec, start: Place, opened: Opened, ring: int, manifest: int
+    ) -> None:
         self.manifest = Manifest.view(
             segment.attach(manifest, opened.manifest_bytes, writable=False)
         )
@@ -99,10 +103,10 @@ class Stream:
         self._lock = threading.Condition(threading.Lock())
         self._ready: dict[Place, _Slot] = {}
         self._waiting: Counter[Place] = Counter()
-        self._taken: set[Place] = set()
         self._leased = 0
         self._released: deque[int] = deque()
-        self._successor: Place = (0, 0)
+        self._run = Run(self.batches, start)
+        self._asked: set[Place] = set()
         self._reading = False
         self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._close_wake = weakref.finalize(self, os.close, self._wake)
@@ -113,11 +117,6 @@ class Stream:
     def rows(self, position: int) -> int:
         """Samples in the batch at ``position``."""
         return min(self._batch_size, self._samples - position * self._batch_size)
-
-    def after(self, place: Place) -> Place:
-        """The batch that follows in the run."""
-        epoch, position = place
-        return (epoch, position + 1) if position + 1 < self.batches else (epoch + 1, 0)
 
     def take(self, place: Place, *, restart: bool = False) -> Batch:
         """Waits for a batch and takes it; the same place may be taken again.
@@ -148,28 +147,35 @@ class Stream:
         if place in self._ready:
             return self._ready.pop(place)
         self._read()
-        if place not in self._ready:
-            self._plan(place, restart)
         while place not in self._ready:
             if self._end is not None:
                 raise self._end
+            if place not in self._asked:  # again, if another thread took what we asked for
+                self._ask(place, restart)
             self._make_room()
             self._wait()
         return self._ready.pop(place)
 
-    def _plan(self, place: Place, restart: bool) -> None:
+    def _ask(self, place: Place, restart: bool) -> None:
+        """Asks for a batch, unless the run brings it by itself."""
+        self._asked.add(place)
+        if self._run.comes(place):
+            return
+        aim = restart or self._run.follows(place)
         if restart:
-            self._forget_all_but(place)
-        follow = restart or place == self._successor
-        self._send(Plan((place,), self.after(place) if follow else None))
+            self._give_up_outside(self._run.window(place, self.slots))
+        if aim:
+            self._aim(place)
+        else:
+            self._send(Plan((place,), None))
 
-    def _forget_all_but(self, place: Place) -> None:
-        """Gives up what does not lie within a ring's length from ``place``."""
-        self._taken.clear()
-        window = {place}
-        for _ in range(self.slots - 1):
-            place = self.after(place)
-            window.add(place)
+    def _aim(self, place: Place) -> None:
+        """Lets the run go on from ``place``; what others wait for may have been in its way."""
+        self._run.aim(place)
+        others = [other for other in self._waiting if other != place and other not in self._ready]
+        self._send(Plan((place, *others), self._run.after(place)))
+
+    def _give_up_outside(self, window: set[Place]) -> None:
         for other in [other for other in self._ready if other not in window]:
             self._discard(other)
 
@@ -185,10 +191,12 @@ class Stream:
 
     def _discard(self, place: Place) -> None:
         if not self._waiting[place]:
+            self._run.lost(place)
             self._send_took((), (self._ready.pop(place).number,), 0)
 
     def _hand_out(self, place: Place, slot: _Slot, waited_ns: int) -> Batch:
         if slot.error is not None:
+            self._run.lost(place)
             self._send_took((), (slot.number,), waited_ns)
             raise slot.error
         self._note(place)
@@ -205,12 +213,9 @@ class Stream:
 
     def _note(self, place: Place) -> None:
         """Keeps what was taken; what was left unread in older epochs is given up."""
-        if place[0] > self._successor[0]:
-            for old in [other for other in self._ready if other[0] < place[0]]:
-                self._discard(old)
-            self._taken = {other for other in self._taken if other[0] >= place[0]}
-        self._taken.add(place)
-        self._successor = self.after(place)
+        self._run.took(place)
+        for old in [other for other in self._ready if other[0] < place[0]]:
+            self._discard(old)
         self._counts[0] += 1
         self._counts[1] += self.rows(place[1])
 
@@ -287,7 +292,8 @@ class Stream:
                 raise ProtocolError(f"the daemon sent {type(message).__name__} to a stream")
 
     def _keep(self, place: Place, slot: _Slot) -> None:
-        unwanted = place in self._taken and not self._waiting[place]
+        self._asked.discard(place)
+        unwanted = self._run.stale(place) and not self._waiting[place]
         if unwanted or place in self._ready:
             self._send_took((), (slot.number,), 0)
         else:

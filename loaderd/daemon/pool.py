@@ -21,6 +21,8 @@ from dataclasses import dataclass, field
 from multiprocessing.context import ForkServerProcess
 from typing import Any
 
+import psutil
+
 from loaderd.daemon import child
 from loaderd.wire import channel
 from loaderd.wire.channel import Channel
@@ -171,13 +173,18 @@ class Pool:
         )
 
     def stop(self) -> None:
-        """Kills all workers and waits until they are dead."""
+        """Kills all workers, and the forkserver, and waits until they are dead."""
         for worker in self.workers.values():
             worker.child.kill()
         for worker in self.workers.values():
             worker.child.wait_dead(1.0)
             worker.child.reap()
         self.workers.clear()
+        # The forkserver would end by itself when we do, but a moment after.
+        servers = psutil.Process().children()
+        for server in servers:
+            server.kill()
+        psutil.wait_procs(servers, 1.0)
 
 
 def _cause(code: int | None) -> str:

@@ -23,22 +23,22 @@ import enum
 from loaderd.errors import ProtocolError
 
 
-class State(enum.Enum):
+class State(enum.IntEnum):
     """Who owns a slot."""
 
-    FREE = "free"
-    FILLING = "filling"
-    READY = "ready"
-    LEASED = "leased"
+    FREE = 0
+    FILLING = 1
+    READY = 2
+    LEASED = 3
 
 
-class Event(enum.Enum):
+class Event(enum.IntEnum):
     """What happens to a slot."""
 
-    FILL = "fill"
-    FINISH = "finish"
-    TAKE = "take"
-    RELEASE = "release"
+    FILL = 0
+    FINISH = 1
+    TAKE = 2
+    RELEASE = 3
 
 
 TRANSITIONS: dict[tuple[State, Event], State] = {
@@ -60,7 +60,7 @@ class SlotTable:
     def __init__(self, slots: int) -> None:
         self._states = [State.FREE] * slots
         self._free = list(range(slots - 1, -1, -1))
-        self._counts = dict.fromkeys(State, 0) | {State.FREE: slots}
+        self._counts = [slots, 0, 0, 0]
 
     def __len__(self) -> int:
         return len(self._states)
@@ -89,7 +89,7 @@ class SlotTable:
         old = self._states[slot]
         new = TRANSITIONS.get((old, event))
         if new is None:
-            raise IllegalTransition(f"slot {slot} is {old.value}, which allows no {event.value}")
+            raise IllegalTransition(f"slot {slot} is {old.name}, which allows no {event.name}")
         if old is State.FREE:
             self._free.remove(slot)
         elif new is State.FREE:

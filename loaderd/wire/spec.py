@@ -33,7 +33,7 @@ class Dataset(_Frozen, frozen=True):
 
     Attributes:
         directory: the folder whose subfolders are the classes (absolute).
-        extensions: lower-case file name endings that count as images, with the dot.
+        extensions: endings of the lower-cased file name that count as images.
         classes: class names (subfolders) in label order; None takes all subfolders,
             sorted.
         hidden: whether subfolders that begin with a dot are classes too.

@@ -9,6 +9,7 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
+from multiprocessing.pool import ThreadPool
 from pathlib import Path
 
 import numpy as np
@@ -192,6 +193,29 @@ def test_threads_that_share_a_stream_get_what_they_ask_for(serve: Serve, photos:
         for thread in threads:
             thread.join(30)
         assert [got[place] for place in sorted(got)] == in_order
+
+
+def test_threads_that_ask_for_the_same_batch_all_get_it(serve: Serve, photos: Path) -> None:
+    with serve() as daemon, Session(daemon.path) as session:
+        stream = session.open(a_spec(photos), slots=4)
+        with ThreadPool(5) as pool:
+            for place in [(0, 0), (0, 1), (0, 7), (0, 7), (1, 3)]:
+                assert len(set(pool.map(digest, pool.map(stream.take, [place] * 5)))) == 1
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_threads_in_wild_disorder_never_wait_for_ever(
+    serve: Serve, photos: Path, seed: int
+) -> None:
+    rng = np.random.default_rng(seed)
+    with serve() as daemon, Session(daemon.path) as session:
+        stream = session.open(a_spec(photos), slots=4)
+        with ThreadPool(4) as pool:
+            for _ in range(100):
+                places = [(int(rng.integers(3)), int(rng.integers(12))) for _ in range(4)]
+                places[1] = places[0] if rng.random() < 0.5 else places[2]
+                found = pool.map(stream.take, places)
+                assert [batch.place for batch in found] == places
 
 
 def test_unshuffled_batches_follow_the_manifest(serve: Serve, photos: Path) -> None:
