@@ -5,7 +5,14 @@ from __future__ import annotations
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
 
 from loaderd.daemon.scheduler import Action, Assign, Deliver, Scheduler, Shape, Spoil
 from loaderd.daemon.slots import State
@@ -165,6 +172,13 @@ class Machine(RuleBasedStateMachine):
 
 TestHistories = Machine.TestCase
 TestHistories.settings = settings(max_examples=60, stateful_step_count=60, deadline=None)
+
+
+@pytest.mark.long
+@pytest.mark.timeout(1800)
+def test_a_great_many_histories() -> None:
+    many = settings(max_examples=1500, stateful_step_count=100, deadline=None)
+    run_state_machine_as_test(Machine, settings=many)
 
 
 def run_to_end(scheduler: Scheduler, worker: int, actions: list[Action]) -> list[Place]:

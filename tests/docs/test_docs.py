@@ -1,0 +1,578 @@
+"""What the documentation says is so: its commands run, its links lead somewhere.
+
+Every fenced block is of a kind that is known here: Python and console blocks are run, in the
+order of their page and as they stand; TOML is loaded; screens are held against real ones.
+Commands that install something or take minutes are only looked up.
+"""
+
+from __future__ import annotations
+
+import ast
+import builtins
+import configparser
+import contextlib
+import importlib.util
+import inspect
+import json
+import os
+import re
+import shlex
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import keras
+import pytest
+
+import loaderd_client
+from loaderd import config, errors
+from loaderd.cli import command, rows, stat, target, verdict
+from loaderd.wire import dial
+from loaderd_client import ImageDataGenerator, Session, image_dataset_from_directory
+from loaderd_client import session as sessions
+from tests.conftest import eventually
+from tests.process.test_streams import Serve, a_spec
+
+ROOT = Path(__file__).parents[2]
+BIN = Path(sys.executable).parent
+README = ROOT / "README.md"
+PAGES = [README, ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
+CLIENT = ROOT / "docs/reference/client.md"
+LOADERD = ROOT / "docs/reference/loaderd.md"
+STAT = ROOT / "docs/reference/loaderd-stat.md"
+ERRORS = ROOT / "docs/reference/errors.md"
+
+PATIENCE = 60.0
+WATCHED = 2.5
+
+THE_READERS_PROGRAM = """
+from loaderd_client import ImageDataGenerator
+
+train = ImageDataGenerator().flow_from_directory("data/train", target_size=(40, 50))
+assert len(train[0][0]) == 32
+"""
+"""What a reader calls train.py where a page does not say what is in it."""
+
+
+def name_of(page: Path) -> str:
+    return str(page.relative_to(ROOT))
+
+
+# ---- the blocks of a page ----------------------------------------------------------------
+
+
+class Block(NamedTuple):
+    """A fenced block, and where it stands."""
+
+    language: str
+    text: str
+    where: str
+
+
+def blocks_of(page: Path) -> list[Block]:
+    text = page.read_text()
+    found = [
+        Block(match[1], match[2], f"{name_of(page)}:{text.count(chr(10), 0, match.start()) + 1}")
+        for match in re.finditer(r"^```([^\n]*)\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
+    ]
+    fences = [line for line in text.splitlines() if line.lstrip(" >").startswith(("```", "~~~"))]
+    assert len(fences) == 2 * len(found), f"{page} has fences that are not seen here"
+    return found
+
+
+def all_blocks() -> Iterator[Block]:
+    for page in PAGES:
+        yield from blocks_of(page)
+
+
+def is_screen(text: str) -> bool:
+    return text.startswith('loaderd "')
+
+
+def are_rows(text: str) -> bool:
+    return text.lstrip().startswith("time ")
+
+
+def is_picture(text: str) -> bool:
+    return bool(set("─│└◄►") & set(text))
+
+
+# ---- somebody who follows a page ---------------------------------------------------------
+
+
+class Reader:
+    """Does what a page says, in a folder with ``data/train``, in terminals of one user."""
+
+    def __init__(self, folder: Path, page: Path) -> None:
+        self.folder = folder
+        self.page = page
+        self.names: dict[str, Any] = {"__name__": "__main__"}
+        self.programs: list[subprocess.Popen[str]] = []
+        self.unread: set[str] = set()
+
+    def follow(self, block: Block) -> None:
+        ways = {"python": self.python, "console": self.console, "toml": self.toml}
+        if block.language == "text":
+            assert is_screen(block.text) or are_rows(block.text) or is_picture(block.text), (
+                f"{block.where}: what is this?"
+            )
+            return
+        assert block.language in ways, f"{block.where}: nobody checks {block.language!r}"
+        ways[block.language](block)
+
+    def finish(self) -> None:
+        self.await_programs()
+        assert not self.unread, f"{self.page}: {self.unread} were saved and never run"
+
+    def end(self) -> None:
+        for session in reversed(sessions._sessions):
+            session.close()
+        for program in self.programs:
+            program.kill()
+            program.wait()
+        stop_all()
+
+    # -- Python
+
+    def python(self, block: Block) -> None:
+        first = block.text.splitlines()[0]
+        if named := re.fullmatch(r"# (\w+\.py)", first):
+            (self.folder / named[1]).write_text(block.text)
+            self.unread.add(named[1])
+            return
+        if "model.fit" in block.text and "model" not in self.names:
+            self.names["model"] = a_model()
+        exec(compile(block.text, block.where, "exec"), self.names)
+
+    def toml(self, block: Block) -> None:
+        file = self.folder / "loaderd.toml"
+        file.write_text(block.text)
+        config.load({"config": str(file)}, {})
+
+    # -- the terminal
+
+    def console(self, block: Block) -> None:
+        for line in block.text.splitlines():
+            assert line.startswith("$ "), f"{block.where}: no command: {line}"
+            words = shlex.split(line[2:], comments=True)
+            env = dict(word.split("=", 1) for word in words if re.match(r"[A-Z_]+=", word))
+            self.run(words[len(env) :], env, line)
+
+    def run(self, words: list[str], env: dict[str, str], line: str) -> None:
+        program = words[0].rpartition("/bin/")[2]  # of whichever environment
+        if program in ("loaderd", "loaderd-stat"):
+            return self.ours(program, words, line[2:])
+        if program == "python" and words[1:] == ["train.py"]:
+            return self.train(env)
+        if program == "scripts/make-photos":
+            small = ["--images", "20", "--size", "64x48"]
+            return self.shell(shlex.join([str(ROOT / program), *words[1:], *small]))
+        assert program in LOOKED_UP, f"{self.page}: nobody checks {line!r}"
+        return LOOKED_UP[program](words)
+
+    def ours(self, program: str, words: list[str], line: str) -> None:
+        if program == "loaderd-stat":
+            self.have_a_daemon()
+            if "--watch" in words:
+                return self.watch(words)
+        elif words[1] in ("start", "serve"):
+            stop_all()  # each such line is one way to do it
+            if words[1] == "serve":
+                return self.serve(words)
+        elif words[1] == "stop":
+            self.await_programs()
+        return self.shell(re.sub(r"\S*/bin/loaderd", "loaderd", line))
+
+    def have_a_daemon(self) -> None:
+        if self.programs:
+            eventually(self.program_is_at_work)
+        if not target.alive():
+            self.shell("loaderd start")
+
+    def program_is_at_work(self) -> bool:
+        if self.programs[-1].poll() is not None:
+            return True
+        return any(dial.observe(found.socket).streams for found in target.alive())
+
+    def watch(self, words: list[str]) -> None:
+        process = subprocess.Popen(words, stdout=subprocess.PIPE, text=True)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(WATCHED)
+        process.send_signal(signal.SIGINT)
+        shown, _ = process.communicate(timeout=PATIENCE)
+        assert process.returncode == 0
+        assert shown.startswith(rows.header())
+
+    def serve(self, words: list[str]) -> None:
+        process = subprocess.Popen(words, stderr=subprocess.DEVNULL)
+        eventually(lambda: bool(target.alive()) or process.poll() is not None)
+        eventually(lambda: process.poll() is not None or bool(self.workers()))
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(PATIENCE) == 0
+
+    def workers(self) -> int:
+        return sum(len(dial.observe(found.socket).workers) for found in target.alive())
+
+    def train(self, env: dict[str, str]) -> None:
+        backend = env.get("KERAS_BACKEND")
+        if backend and importlib.util.find_spec(backend) is None:
+            return
+        self.await_programs()
+        if not (self.folder / "train.py").exists():
+            (self.folder / "train.py").write_text(THE_READERS_PROGRAM)
+        self.unread.discard("train.py")
+        words = [sys.executable, "train.py"]
+        self.programs.append(
+            subprocess.Popen(words, env=os.environ | env, stdout=subprocess.DEVNULL, text=True)
+        )
+
+    def await_programs(self) -> None:
+        while self.programs:
+            program = self.programs[-1]
+            assert program.wait(PATIENCE) == 0
+            self.programs.pop()
+
+    def shell(self, line: str) -> None:
+        done = subprocess.run(
+            ["bash", "-c", line], capture_output=True, text=True, timeout=PATIENCE
+        )
+        assert done.returncode == 0, f"{self.page}: {line}\n{done.stdout}{done.stderr}"
+
+
+def stop_all() -> None:
+    for found in target.alive():
+        subprocess.run(["loaderd", "stop", "--name", found.name], check=True, capture_output=True)
+
+
+def a_model() -> Any:
+    """The reader's own; small, for images of 150 by 150 in three classes."""
+    model = keras.Sequential(
+        [
+            keras.layers.Input((150, 150, 3)),
+            keras.layers.Conv2D(4, 3, strides=8, activation="relu"),
+            keras.layers.GlobalAveragePooling2D(),
+            keras.layers.Dense(3, activation="softmax"),
+        ]
+    )
+    model.compile("adam", "categorical_crossentropy")
+    return model
+
+
+# ---- commands that are looked up and not run ---------------------------------------------
+
+
+def look_up_script(words: list[str]) -> None:
+    script = ROOT / words[0]
+    assert os.access(script, os.X_OK), f"{script} cannot be run"
+    text = script.read_text()
+    if words[0] == "scripts/bench":
+        assert (ROOT / "scripts/benchmarks" / f"{words[1]}.py").exists()
+        words = words[:1] + words[2:]
+    for word in words[1:]:
+        assert word.startswith("-") and word in text, f"{script} knows no {word}"
+
+
+def setup_cfg() -> configparser.ConfigParser:
+    parser = configparser.ConfigParser()
+    parser.read(ROOT / "setup.cfg")
+    return parser
+
+
+def look_up_extras(words: list[str]) -> None:
+    assert words[1] == "install"
+    for extras in re.findall(r"loaderd\[([\w,]+)\]", " ".join(words)):
+        for extra in extras.split(","):
+            assert extra in setup_cfg()["options.extras_require"], f"there is no extra {extra}"
+
+
+def look_up_activate(words: list[str]) -> None:
+    assert words == ["source", ".venv/bin/activate"]
+    assert "-m venv .venv" in (ROOT / "scripts/setup").read_text()
+
+
+def look_up_venv(words: list[str]) -> None:
+    assert words[1:3] == ["-m", "venv"] and len(words) == 4
+
+
+def look_up_docker(words: list[str]) -> None:
+    assert words[:3] == ["docker", "run", "--shm-size"]  # what NoRoom advises too
+
+
+LOOKED_UP: dict[str, Callable[[list[str]], None]] = {
+    "docker": look_up_docker,
+    "pip": look_up_extras,
+    "python3": look_up_venv,
+    "scripts/bench": look_up_script,
+    "scripts/demo": look_up_script,
+    "scripts/setup": look_up_script,
+    "scripts/test": look_up_script,
+    "source": look_up_activate,
+}
+
+
+# ---- the pages work ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if blocks_of(page)], ids=name_of)
+def test_a_page_works_as_it_is_written(
+    page: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if "make-photos data/train" not in page.read_text():
+        (tmp_path / "data").mkdir()
+        (tmp_path / "data" / "train").symlink_to(photos)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PATH", str(BIN), prepend=os.pathsep)
+    monkeypatch.setenv("TF_CPP_MIN_LOG_LEVEL", "3")
+    reader = Reader(tmp_path, page)
+    try:
+        for block in blocks_of(page):
+            reader.follow(block)
+        reader.finish()
+    finally:
+        reader.end()
+
+
+def shape_of(screen: str) -> list[str]:
+    """A screen down to the workers' line, without its figures and names."""
+    lines = screen[: screen.index("idle")].splitlines()
+    return [shape_of_line(line) for line in lines]
+
+
+def shape_of_line(line: str) -> str:
+    for pattern, sign in (
+        (r"[█░]+", "="),
+        (r"\d+ (d|h|min|s)\b( \d+ (h|min|s)\b)?", "TIME"),
+        (r"[\d.]+ ([KMGT]i)?B\b", "SIZE"),
+        (r"[/…]\S+", "PATH"),
+        (r"CPUs?", "CPU"),
+        (r"\d[\d.]*", "0"),
+        (r" +", " "),
+    ):
+        line = re.sub(pattern, sign, line)
+    return line.strip()
+
+
+def words_of(text: str) -> str:
+    return re.sub(r"\d[\d.]*", "0", " ".join(text.split()))
+
+
+def test_screens_look_like_the_real_one(serve: Serve, photos: Path) -> None:
+    screens = [block for block in all_blocks() if is_screen(block.text)]
+    assert len(screens) >= 3
+    with serve() as daemon, Session(daemon.path) as session:
+        stream = session.open(a_spec(photos), slots=4)
+        for position in range(stream.batches):
+            stream.take((0, position))
+        eventually(lambda: daemon.snapshot().streams[0].batches == stream.batches)
+        real = subprocess.run(
+            [BIN / "loaderd-stat"],
+            env=os.environ | {"COLUMNS": "100", "PYTHONIOENCODING": "utf-8"},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+    possible = [words_of(verdict.judge({1: share}, 1, None).text) for share in (1.0, 10.0, 50.0)]
+    for block in screens:
+        assert shape_of(block.text) == shape_of(real), block.where
+        assert words_of(block.text[block.text.index("Your program") :]) in possible, block.where
+
+
+def test_rows_look_like_the_real_ones() -> None:
+    blocks = [block.text.splitlines() for block in all_blocks() if are_rows(block.text)]
+    assert blocks
+    for header, *lines in blocks:
+        assert header == rows.header()
+        assert {len(line) for line in lines} == {len(header)}
+        assert {len(line.split()) for line in lines} == {len(header.split())}
+
+
+# ---- links and names lead somewhere ------------------------------------------------------
+
+
+def anchors_of(page: Path) -> set[str]:
+    headings = re.findall(r"^#+ (.+)$", page.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", text.lower()).replace(" ", "-") for text in headings}
+
+
+def links_of(page: Path) -> Iterator[tuple[Path, str]]:
+    """The pages that a page links to, and the headings in them."""
+    for link in re.findall(r"\]\(([^)\s]+)\)", page.read_text()):
+        if not link.startswith("https://"):
+            file, _, anchor = link.partition("#")
+            yield (page.parent / file).resolve() if file else page, anchor
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_links_lead_somewhere(page: Path) -> None:
+    for there, anchor in links_of(page):
+        assert there.exists(), f"{there} is not there"
+        assert not anchor or anchor in anchors_of(there), f"{there} has no heading {anchor}"
+
+
+def test_every_page_can_be_found_from_the_map() -> None:
+    index = ROOT / "docs/index.md"
+    assert set(PAGES) - {ROOT / "CHANGELOG.md"} <= {index} | {there for there, _ in links_of(index)}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_files_and_tests_that_are_named_exist(page: Path) -> None:
+    paths = re.findall(
+        r"`((?:loaderd|client|tests|scripts)/[\w/.-]+)(?:::(\w+))?`", page.read_text()
+    )
+    for path, test in paths:
+        assert (ROOT / path).exists(), f"{path} is not there"
+        assert not test or f"def {test}(" in (ROOT / path).read_text(), f"{path} has no {test}"
+
+
+def test_the_table_of_the_benchmark_can_be_found() -> None:
+    text = README.read_text()
+    assert text.count("<!-- bench:ring -->") == text.count("<!-- /bench -->") == 1
+
+
+# ---- nothing is missing, and nothing is there that is not so ------------------------------
+
+
+def spans_of(text: str) -> set[str]:
+    return set(re.findall(r"`([^`\n]+)`", text))
+
+
+def section_of(page: Path, heading: str) -> str:
+    """The text from a heading to the next of any level."""
+    text = page.read_text()
+    start = re.search(rf"^#+ {re.escape(heading)}$", text, re.MULTILINE)
+    assert start, f"{page} has no heading {heading!r}"
+    return re.split(r"^#+ ", text[start.end() :], maxsplit=1, flags=re.MULTILINE)[0]
+
+
+def table_of(text: str) -> list[list[str]]:
+    """The rows of the tables in a text, without their headers."""
+    lines = [line.strip("| ") for line in text.splitlines() if line.startswith("|")]
+    cells = [re.split(r" *\| *", line) for line in lines]
+    headers = {index for index, row in enumerate(cells) if set(row[0]) == {"-"}}
+    skip = headers | {index - 1 for index in headers}
+    return [row for index, row in enumerate(cells) if index not in skip]
+
+
+def flags_of(show: Callable[[], object], capsys: pytest.CaptureFixture[str]) -> set[str]:
+    with pytest.raises(SystemExit):
+        show()
+    options = capsys.readouterr().out.partition("options:")[2].partition("examples:")[0]
+    return set(re.findall(r"(?<![\w-])--?[a-z][a-z-]*", options))
+
+
+def documented_flags(page: Path) -> set[str]:
+    spans = " ".join(spans_of(page.read_text()))
+    return set(re.findall(r"(?<![\w-])--?[a-z][a-z-]*", spans))
+
+
+def test_flags_of_loaderd(capsys: pytest.CaptureFixture[str]) -> None:
+    verbs = [row[0].strip("`") for row in table_of(section_of(LOADERD, "Verbs"))][:5]
+    assert verbs == [verb.__name__.rpartition(".")[2] for verb in command._VERBS]
+    flags = flags_of(lambda: command.run(["--help"]), capsys)
+    for verb in verbs:
+        flags |= flags_of(lambda verb=verb: command.run([verb, "--help"]), capsys)  # type: ignore[misc]
+        assert section_of(LOADERD, f"`{verb}`")
+    assert documented_flags(LOADERD) == flags | {"-m"}  # python -m
+
+
+def test_flags_of_loaderd_stat(capsys: pytest.CaptureFixture[str]) -> None:
+    assert documented_flags(STAT) == flags_of(lambda: stat.main(["--help"]), capsys)
+
+
+def test_variables_and_keys() -> None:
+    named = {name for page in PAGES for name in re.findall(r"\bLOADERD_[A-Z]+", page.read_text())}
+    assert named == set(config.VARIABLES.values())
+    assert named <= spans_of(LOADERD.read_text())
+    assert set(config.FILE_KEYS) <= spans_of(LOADERD.read_text())
+
+
+def test_every_exception_is_in_the_tree_and_in_the_table() -> None:
+    classes = {
+        name: one
+        for name, one in vars(errors).items()
+        if isinstance(one, type) and issubclass(one, errors.LoaderdError)
+    }
+    text = ERRORS.read_text()
+    assert [row[0].strip("`") for row in table_of(text)] == list(classes)
+    (tree,) = (block.text for block in blocks_of(ERRORS))
+    for name, builtin in re.findall(r"^\W*(\w+)(?: \((\w+)\))?$", tree, re.MULTILINE):
+        bases = {base.__name__ for base in classes.pop(name).__bases__} - {"Exception"}
+        assert {base for base in bases if hasattr(builtins, base)} == {builtin} - {""}
+    assert not classes
+
+
+def test_every_name_of_the_client_is_there() -> None:
+    names = set(re.findall(r"`(\w+)`", " ".join(row[0] for row in table_of(first_table(CLIENT)))))
+    assert names == set(loaderd_client.__all__)
+
+
+def first_table(page: Path) -> str:
+    return page.read_text().partition("\n## ")[0]
+
+
+@pytest.mark.parametrize(
+    ("heading", "function"),
+    [
+        ("`ImageDataGenerator`", ImageDataGenerator.__init__),
+        ("`flow_from_directory`", ImageDataGenerator.flow_from_directory),
+        ("`image_dataset_from_directory`", image_dataset_from_directory),
+    ],
+)
+def test_arguments_and_defaults(heading: str, function: Callable[..., Any]) -> None:
+    documented: dict[str, Any] = {}
+    for names, default, *_ in table_of(section_of(CLIENT, heading)):
+        found = re.findall(r"`(\w+)`", names)
+        values = default.split(", ") if len(found) > 1 and ", " in default else [default] * 9
+        for name, value in zip(found, values, strict=False):
+            value = value.strip("`")
+            documented[name] = ast.literal_eval(value) if value else inspect.Parameter.empty
+    real = inspect.signature(function).parameters
+    assert documented == {name: it.default for name, it in real.items() if name != "self"}
+
+
+def test_arguments_of_keras_that_are_said_to_be_missing_are_missing() -> None:
+    text = section_of(CLIENT, "`ImageDataGenerator`")
+    missing = set(re.findall(r"`(\w+)`", text.partition("Not there yet")[2].partition("Giving")[0]))
+    assert len(missing) > 10
+    there = {*inspect.signature(ImageDataGenerator).parameters, *dir(ImageDataGenerator)}
+    assert not missing & there
+
+
+def test_attributes_of_a_sequence(serve: Serve, photos: Path) -> None:
+    described = " ".join(row[0] for row in table_of(section_of(CLIENT, "`LoaderSequence`")))
+    named = set(re.findall(r"`(\w+)(?:\(\w*\))?`", described)) - {"len"}
+    with serve() as daemon, Session(daemon.path):
+        train = ImageDataGenerator().flow_from_directory(photos, target_size=(20, 20))
+        for name in named:
+            getattr(train, name)
+        real = {*vars(train), *vars(type(train))}
+    public = {name for name in real if not name.startswith("_")}
+    assert public - {"workers", "use_multiprocessing"} <= named  # these have a text of their own
+
+
+def test_fields_of_the_json(serve: Serve, photos: Path) -> None:
+    with serve() as daemon, Session(daemon.path) as session:
+        session.open(a_spec(photos), slots=4)
+        words = [str(BIN / "loaderd-stat"), "--json"]
+        seen = json.loads(subprocess.run(words, capture_output=True, check=True).stdout)
+    keys = set(seen)
+    for part in seen.values():
+        for one in part if isinstance(part, list) else [part]:
+            keys |= set(one) if isinstance(one, dict) else set()
+    section = STAT.read_text().partition("\n## JSON\n")[2]
+    named = set(re.findall(r"`([a-z_]+)(?:\[\])?`", section))
+    assert named == keys
+
+
+def test_dependencies() -> None:
+    options = setup_cfg()
+    lists = [options["options"]["install_requires"], *options["options.extras_require"].values()]
+    packages = {re.split(r"[\s;<>=\[]", line)[0] for one in lists for line in one.split("\n")}
+    told = (ROOT / "docs/explanation/dependencies.md").read_text()
+    for package in packages - {""}:
+        assert re.search(rf"(?<![\w-]){package}(?![\w-])", told), f"what is {package} for?"
+    for extra in options["options.extras_require"]:
+        assert f"`loaderd[{extra}]`" in README.read_text()
