@@ -2,7 +2,8 @@
 
 The arguments, their checks and the words of the errors follow
 ``keras/src/utils/image_dataset_utils.py``; order and split of the files are Keras's.
-Pixels are resized by Pillow's antialiased filters, where Keras uses ``tf.image.resize``.
+Pixels are decoded as by ``ImageDataGenerator`` and resized by Pillow's antialiased filters,
+where Keras decodes and resizes with TensorFlow: JPEGs differ by a few grey levels at any size.
 """
 
 from __future__ import annotations

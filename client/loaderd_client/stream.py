@@ -42,6 +42,9 @@ from loaderd_client.run import Run
 SPARE_SLOTS = 2
 """When fewer than these would be left, a batch is copied and not leased."""
 
+TELL_NS = 500_000_000
+"""A wait is told to the daemon after so long, and not only when it ends."""
+
 
 class Batch(NamedTuple):
     """One batch.
@@ -130,23 +133,23 @@ class Stream:
             DaemonGone: the daemon went away.
             StreamClosed: the stream was closed.
         """
-        start = perf_counter_ns()
         with self._lock:
             self._waiting[place] += 1
             try:
-                slot = self._obtain(place, restart)
+                slot, since = self._obtain(place, restart)
             finally:
                 self._waiting[place] -= 1
                 if not self._waiting[place]:
                     del self._waiting[place]
-            return self._hand_out(place, slot, perf_counter_ns() - start)
+            return self._hand_out(place, slot, perf_counter_ns() - since)
 
     # -- under the lock --------------------------------------------------------------
 
-    def _obtain(self, place: Place, restart: bool) -> _Slot:
-        if place in self._ready:
-            return self._ready.pop(place)
-        self._read()
+    def _obtain(self, place: Place, restart: bool) -> tuple[_Slot, int]:
+        """The batch's slot, and since when its wait was not told to the daemon."""
+        since = perf_counter_ns()
+        if place not in self._ready:
+            self._read()
         while place not in self._ready:
             if self._end is not None:
                 raise self._end
@@ -154,7 +157,16 @@ class Stream:
                 self._ask(place, restart)
             self._make_room()
             self._wait()
-        return self._ready.pop(place)
+            since = self._tell(since)
+        return self._ready.pop(place), since
+
+    def _tell(self, since: int) -> int:
+        """Tells the daemon of a long wait while it lasts, so that it can be watched."""
+        now = perf_counter_ns()
+        if now - since < TELL_NS:
+            return since
+        self._send_took((), (), now - since)
+        return now
 
     def _ask(self, place: Place, restart: bool) -> None:
         """Asks for a batch, unless the run brings it by itself."""
@@ -262,7 +274,7 @@ class Stream:
         poll.register(self._wake, select.POLLIN)
         self._lock.release()
         try:
-            poll.poll()
+            poll.poll(TELL_NS // 1_000_000)
         finally:
             self._lock.acquire()
         with contextlib.suppress(BlockingIOError, OSError):

@@ -32,7 +32,7 @@ class StreamRates(msgspec.Struct, frozen=True, kw_only=True):
         batches_per_s: batches that the trainer took.
         images_per_s: samples that the trainer took.
         waited_percent: share of time that the trainer waited for a batch.
-        read: whether a batch was taken at all.
+        read: whether a batch was taken or waited for.
     """
 
     batches_per_s: float
@@ -107,7 +107,7 @@ class _Span(msgspec.Struct, frozen=True):
 
     @property
     def read(self) -> bool:
-        return self.batches > 0
+        return self.batches > 0 or self.waited_s > 0
 
 
 def _since(now: StreamPicture, before: StreamPicture | None) -> _Span:

@@ -1,7 +1,7 @@
 """The worker processes: started, watched and replaced.
 
-Children come from a forkserver, a clean process with the decoders loaded, in a
-millisecond or two; never from a fork of the supervisor. Each has a socket for chunks and
+Children come from a forkserver, a clean process with the decoders loaded, in a few
+milliseconds; never from a fork of the supervisor. Each has a socket for chunks and
 a pidfd, which the kernel makes readable when the process is dead and its memory is gone:
 only then may others write what it was writing.
 """

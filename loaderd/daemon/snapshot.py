@@ -8,7 +8,7 @@ from collections.abc import Iterable
 
 import psutil
 
-from loaderd import __version__
+from loaderd import __version__, config
 from loaderd.config import Settings
 from loaderd.daemon.pool import Pool, Worker
 from loaderd.daemon.scheduler import Scheduler
@@ -69,7 +69,7 @@ class Photographer:
 
     def _host(self) -> HostPicture:
         return HostPicture(
-            cpus=len(os.sched_getaffinity(0)),
+            cpus=config.cpus(),
             cpu_percent=psutil.cpu_percent(),
             shm_total=segment.total(),
             shm_free=segment.free(),

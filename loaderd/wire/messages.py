@@ -16,7 +16,8 @@ from __future__ import annotations
 
 import msgspec
 
-from loaderd.errors import ProtocolError
+from loaderd import errors
+from loaderd.errors import ProtocolError, RequestRefused
 from loaderd.wire.snapshot import Snapshot
 from loaderd.wire.spec import Batch, Order, Pipeline
 
@@ -267,5 +268,6 @@ def decode(data: bytes | bytearray | memoryview) -> Message:
 
 
 def refusal(error: BaseException) -> Refused:
-    """The message that carries an error to the other side."""
-    return Refused(type(error).__name__, str(error)[:LONGEST_TEXT])
+    """The message that carries an error to the other side, as a class that both know."""
+    known = (kind for kind in type(error).__mro__ if kind.__module__ == errors.__name__)
+    return Refused(next(known, RequestRefused).__name__, str(error)[:LONGEST_TEXT])

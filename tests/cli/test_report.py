@@ -220,7 +220,8 @@ for images. Make loading faster first: more workers, or less work per image."""
 class TestScreen:
     def test_it_looks_like_this(self) -> None:
         unread = stream(id=2, directory="/a/very/long/path/that/goes/on/for/long/data/photos/val",
-                        ready=0, batches=0, images=0, epoch=0, position=0, errors=3)  # fmt: skip
+                        ready=0, batches=0, images=0, waited_s=0.0, epoch=0,
+                        position=0, errors=3)  # fmt: skip
         assert painted(derive(snapshot(stream(), unread)), 100) == SCREEN
 
     def test_a_terminal_without_unicode_gets_plain_characters(self) -> None:

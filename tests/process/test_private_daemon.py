@@ -80,7 +80,7 @@ def test_the_daemon_is_gone_however_the_trainer_ends(
     end(process)
     process.wait(10)
     eventually(lambda: all(gone(member) for member in members), 10)
-    assert set(os.listdir("/dev/shm")) <= before
+    eventually(lambda: set(os.listdir("/dev/shm")) <= before)
     assert os.listdir(os.path.join(runtime, "loaderd")) == []
 
 

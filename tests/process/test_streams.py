@@ -19,7 +19,7 @@ from loaderd.wire.spec import Batch, Dataset, Order, Pipeline, Spec
 from loaderd_client import Session
 from loaderd_client.stream import Batch as Taken
 from loaderd_client.stream import Stream
-from tests.conftest import Daemon
+from tests.conftest import Daemon, eventually
 
 Serve = Callable[..., contextlib.AbstractContextManager[Daemon]]
 
@@ -241,3 +241,19 @@ def test_a_seed_that_the_daemon_picked_repeats_the_run(serve: Serve, photos: Pat
         first = [digest(batch) for batch in run_of(stream)]
         assert [digest(batch) for batch in run_of(session.open(again, slots=4))] == first
         assert session.open(spec, slots=4).seed != stream.seed
+
+
+def test_a_long_wait_is_seen_while_it_lasts(serve: Serve, photos: Path) -> None:
+    with serve(workers=1) as daemon, Session(daemon.path) as session:
+        stream = session.open(a_spec(photos), slots=4)
+        stream.take((0, 0))
+        (worker,) = daemon.workers()
+        os.kill(worker, signal.SIGSTOP)
+        try:
+            reader = threading.Thread(target=lambda: list(run_of(stream, epochs=1)))
+            reader.start()
+            eventually(lambda: daemon.snapshot().streams[0].waited_s > 1.0)
+            assert reader.is_alive()
+        finally:
+            os.kill(worker, signal.SIGCONT)
+            reader.join(30)
