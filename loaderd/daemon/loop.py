@@ -14,7 +14,7 @@ from loaderd.wire.channel import Channel, Closed
 
 _READ, _WRITE = selectors.EVENT_READ, selectors.EVENT_WRITE
 
-Callback = Callable[[], None]
+Callback = Callable[[], object]
 
 
 class Loop:

@@ -33,7 +33,7 @@ QUEUED = 2
 CRASHES = 3
 """A batch is given up when it has crashed so many workers."""
 
-CHUNK_NS = 8_000_000
+CHUNK_NS = 10_000_000
 """What a chunk should take: long against a message, short against a batch."""
 
 MAX_WANTED = 1024
@@ -347,13 +347,16 @@ class Scheduler:
 
     def _cut(self, stream: Stream, filling: _Filling) -> _Held:
         first = filling.given
-        filling.given = min(filling.rows, first + self._chunk_rows(stream))
+        filling.given += self._chunk_rows(stream, filling.rows - first)
         filling.open += 1
         return self._hold(stream, filling, first, filling.given)
 
-    def _chunk_rows(self, stream: Stream) -> int:
-        even = -(-stream.shape.batch_size // max(1, len(self._workers)))
-        return max(1, min(even, int(CHUNK_NS / stream.row_ns))) if stream.row_ns else even
+    def _chunk_rows(self, stream: Stream, rows: int) -> int:
+        """So many of the rows that are left that all chunks are of one size."""
+        most = -(-stream.shape.batch_size // max(1, len(self._workers)))
+        if stream.row_ns:
+            most = max(1, min(most, int(CHUNK_NS / stream.row_ns)))
+        return -(-rows // -(-rows // most))
 
     def _hold(self, stream: Stream, filling: _Filling, first: int, last: int) -> _Held:
         self._ticket += 1

@@ -157,18 +157,20 @@ class Supervisor:
         self._loop.watch_channel(worker.child.line, lambda: self._read_worker(worker))
         self._loop.watch(worker.child.pidfd, lambda: self._worker_died(worker))
 
-    def _read_worker(self, worker: Worker) -> None:
+    def _read_worker(self, worker: Worker) -> bool:
+        """Takes in one message; returns whether there may be another."""
         try:
-            while True:
-                self._heard(worker, worker.child.line.receive())
+            self._heard(worker, worker.child.line.receive())
         except BlockingIOError:
-            return
+            return False
         except Closed:
             self._loop.forget(worker.child.line.fileno())
             worker.child.kill()  # it may live on without its socket; its death is waited for
+            return False
         except ProtocolError as error:
             log.error("worker %d is killed: %s", worker.pid, error)
             worker.child.kill()
+        return True
 
     def _heard(self, worker: Worker, message: Message) -> None:
         match message:
@@ -193,7 +195,8 @@ class Supervisor:
             self._on_ready = None
 
     def _worker_died(self, worker: Worker) -> None:
-        self._read_worker(worker)  # what it said before it died still counts
+        while self._read_worker(worker):
+            pass  # what it said before it died still counts
         self._loop.forget(worker.child.line.fileno())
         self._loop.forget(worker.child.pidfd)
         was_up = worker.up_at is not None
