@@ -16,7 +16,13 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from loaderd import __version__
-from loaderd.errors import DaemonError, DaemonRunning, LoaderdError, ProtocolError
+from loaderd.errors import (
+    DaemonError,
+    DaemonRunning,
+    LoaderdError,
+    ProtocolError,
+    RequestRefused,
+)
 from loaderd.wire import address
 from loaderd.wire.channel import Channel, Closed
 from loaderd.wire.messages import (
@@ -147,6 +153,9 @@ class Conversation:
             self.end()
         except LoaderdError as error:
             self.refuse(error)
+        except OSError as error:  # no descriptor or process left, or a descriptor of theirs is odd
+            log.warning("client %d is refused: %s", self.pid, error)
+            self.refuse(RequestRefused(f"the daemon could not do it: {error}"))
 
     def _read_one(self) -> None:
         if self.stream is not None:

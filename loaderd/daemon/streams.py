@@ -165,6 +165,8 @@ class Opening:
             self._fail(RequestRefused("the process that lists the dataset died; try again"))
         except LoaderdError as error:
             self._fail(error)
+        except OSError as error:
+            self._fail(RequestRefused(f"the daemon could not open the stream: {error}"))
 
     def _answer(self, message: object) -> None:
         match message:

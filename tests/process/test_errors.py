@@ -26,7 +26,7 @@ from loaderd.errors import (
 )
 from loaderd.wire import dial
 from loaderd.wire.channel import Channel
-from loaderd.wire.messages import Refused, Took, Welcome
+from loaderd.wire.messages import Open, Refused, Took, Welcome
 from loaderd.wire.spec import Spec
 from loaderd_client import Session
 from tests.conftest import eventually
@@ -158,6 +158,22 @@ def test_a_client_that_talks_nonsense_is_dropped_alone(
         if what != "hello alone and away":
             assert isinstance(line.receive(), Refused)
         assert len(list(run_of(stream))) == 24
+
+
+def test_a_spec_that_cannot_be_read_is_refused_and_the_daemon_lives(
+    serve: Serve, photos: Path
+) -> None:
+    with serve(workers=1) as daemon, Session(daemon.path) as session:
+        reader, writer = os.pipe()
+        line = dial.dial(daemon.path)
+        line.send(Open(10, 4, (0, 0)), [reader])
+        answer = line.receive()
+        assert isinstance(answer, Refused)
+        assert answer.kind == "RequestRefused"
+        line.close()
+        os.close(reader)
+        os.close(writer)
+        assert len(list(run_of(session.open(a_spec(photos), slots=4)))) == 24
 
 
 def test_releasing_a_slot_that_is_not_ours_drops_the_client(serve: Serve, photos: Path) -> None:
