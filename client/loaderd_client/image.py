@@ -6,6 +6,7 @@ The arguments, their checks and the words of the errors follow
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, get_args
@@ -160,13 +161,15 @@ class ImageDataGenerator:
             dataset=Dataset(
                 directory=os.path.abspath(os.fspath(directory)),
                 extensions=EXTENSIONS,
-                classes=tuple(classes) if classes else None,
+                classes=_names(classes),
                 follow_links=follow_links,
                 split_per_class=self._split(subset),
             ),
             pipeline=self._pipeline(target_size, color_mode, interpolation, keep_aspect_ratio),
-            batch=Batch(batch_size=int(batch_size), label_mode=_label_mode(class_mode)),
-            order=Order(shuffle=bool(shuffle), seed=None if seed is None else int(seed)),
+            batch=Batch(
+                batch_size=_whole("batch_size", batch_size), label_mode=_label_mode(class_mode)
+            ),
+            order=Order(shuffle=bool(shuffle), seed=None if seed is None else _whole("seed", seed)),
         )
         del workers, use_multiprocessing
         sequence = LoaderSequence(spec, max_queue_size=max_queue_size)
@@ -180,6 +183,11 @@ class ImageDataGenerator:
             case None:
                 return None
             case "validation":
+                if not self.validation_split:
+                    raise InvalidArgument(
+                        'subset="validation" needs `validation_split`: '
+                        "ImageDataGenerator(validation_split=0.2) keeps a fifth of each class"
+                    )
                 return (0.0, self.validation_split)
             case "training":
                 return (self.validation_split, 1.0)
@@ -198,20 +206,20 @@ class ImageDataGenerator:
             )
         _one_of("interpolation", interpolation, get_args(Interpolation))
         return Pipeline(
-            target_size=(int(target_size[0]), int(target_size[1])),
+            target_size=_size(target_size),
             color_mode=color_mode,
             interpolation=interpolation,
             aspect="crop" if keep_aspect_ratio else "stretch",
-            rotation_range=float(self.rotation_range),
-            width_shift_range=_shift(self.width_shift_range),
-            height_shift_range=_shift(self.height_shift_range),
-            shear_range=float(self.shear_range),
+            rotation_range=_number("rotation_range", self.rotation_range),
+            width_shift_range=_shift("width_shift_range", self.width_shift_range),
+            height_shift_range=_shift("height_shift_range", self.height_shift_range),
+            shear_range=_number("shear_range", self.shear_range),
             zoom_range=self.zoom_range,
             horizontal_flip=bool(self.horizontal_flip),
             vertical_flip=bool(self.vertical_flip),
             fill_mode=self.fill_mode,
-            cval=float(self.cval),
-            rescale=float(self.rescale) if self.rescale else None,
+            cval=_number("cval", self.cval),
+            rescale=_number("rescale", self.rescale) if self.rescale else None,
             dtype=self.dtype,
             compat=self.compat,
         )
@@ -231,23 +239,50 @@ def _label_mode(class_mode: str | None) -> LabelMode:
     return _LABEL_MODES[class_mode]
 
 
+def _number(name: str, value: object) -> float:
+    if isinstance(value, (int, float, np.integer, np.floating)) and math.isfinite(value):
+        return float(value)
+    raise InvalidArgument(f"`{name}` should be a number. Received: {value!r}")
+
+
+def _whole(name: str, value: object) -> int:
+    if isinstance(value, (int, np.integer)):
+        return int(value)
+    raise InvalidArgument(f"`{name}` should be a whole number. Received: {value!r}")
+
+
+def _size(target_size: Sequence[int]) -> tuple[int, int]:
+    if not isinstance(target_size, (list, tuple)) or len(target_size) != 2:
+        raise InvalidArgument(
+            f"`target_size` should be (height, width) in pixels. Received: {target_size!r}"
+        )
+    return (_whole("target_size", target_size[0]), _whole("target_size", target_size[1]))
+
+
+def _names(classes: Sequence[str] | None) -> tuple[str, ...] | None:
+    if isinstance(classes, str):
+        raise InvalidArgument(f"`classes` should be a list of names. Received: {classes!r}")
+    return tuple(classes) if classes else None
+
+
 def _zoom(zoom_range: float | Sequence[float]) -> tuple[float, float]:
     if isinstance(zoom_range, (int, float)):
-        return (1.0 - zoom_range, 1.0 + zoom_range)
-    if len(zoom_range) == 2 and all(isinstance(value, (int, float)) for value in zoom_range):
-        return (float(zoom_range[0]), float(zoom_range[1]))
+        factor = _number("zoom_range", zoom_range)
+        return (1.0 - factor, 1.0 + factor)
+    if isinstance(zoom_range, (list, tuple)) and len(zoom_range) == 2:
+        return (_number("zoom_range", zoom_range[0]), _number("zoom_range", zoom_range[1]))
     raise InvalidArgument(
         f"`zoom_range` should be a float or a tuple or list of two floats. Received: {zoom_range}"
     )
 
 
-def _shift(value: float | Sequence[float]) -> int | float | tuple[float, ...]:
+def _shift(name: str, value: float | Sequence[float]) -> int | float | tuple[float, ...]:
     """As the spec has it: plain numbers, whatever NumPy's the user gave."""
     if isinstance(value, (int, np.integer)):
         return int(value)
     if isinstance(value, (float, np.floating)):
-        return float(value)
-    return tuple(float(one) for one in value)
+        return _number(name, value)
+    return tuple(_number(name, one) for one in value)
 
 
 __all__ = ("ImageDataGenerator",)

@@ -66,7 +66,7 @@ class Places:
 
     def touch(self, index: int) -> Touch:
         """The batch that ``index`` means now."""
-        if index in self._touched and self._complete and not self._announced:
+        if index in self._touched and self._complete:
             self.advance()  # a loop over the indices by hand begins again
         position = self._bound.setdefault(index, len(self._bound)) if self._shuffle else index
         restart = not self._touched and position == 0

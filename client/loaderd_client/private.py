@@ -6,6 +6,7 @@ It watches its trainer through a pidfd and ends when that does, however that end
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import itertools
 import os
 import select
@@ -17,6 +18,13 @@ from loaderd.wire import address
 
 START_SECONDS = 30.0
 _numbers = itertools.count()
+
+
+def _high(fd: int) -> int:
+    """Moves a descriptor out of the way of 0 to 2, which the child gets anew."""
+    moved = fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 3)
+    os.close(fd)
+    return moved
 
 
 class PrivateDaemon:
@@ -34,8 +42,8 @@ class PrivateDaemon:
         number = next(_numbers)
         self.path = address.socket_path(name=f"{name}-{number}" if number else name)
         self._owner = os.getpid()
-        self._log = os.memfd_create("loaderd-log")
-        ready, theirs = os.pipe()
+        self._log = _high(os.memfd_create("loaderd-log"))
+        ready, theirs = (_high(end) for end in os.pipe())
         try:
             self._process = self._start(theirs)
             os.close(theirs)
@@ -62,6 +70,11 @@ class PrivateDaemon:
         self._process.wait()
         end = os.pread(self._log, 2**16, 0).decode(errors="replace").strip().splitlines()[-5:]
         raise NoDaemon("the private daemon could not start: " + "\n".join(end))
+
+    @property
+    def ended(self) -> bool:
+        """Whether it is gone though nobody stopped it."""
+        return os.getpid() == self._owner and self._process.poll() is not None
 
     def stop(self) -> None:
         """Ends the daemon and waits until it is gone; in a forked child, does nothing."""

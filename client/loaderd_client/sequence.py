@@ -12,11 +12,13 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from loaderd.errors import DatasetError
+from loaderd.wire.messages import Place
 from loaderd.wire.spec import Spec
 from loaderd_client import session as sessions
 from loaderd_client.places import Places
 from loaderd_client.session import Session
-from loaderd_client.stream import Batch
+from loaderd_client.stream import Batch, Stream
 
 RING_EXTRA = 2
 """Slots beyond ``max_queue_size``: those that Keras holds while the queue is full."""
@@ -71,6 +73,8 @@ class LoaderSequence(keras.utils.PyDataset):  # type: ignore[misc]  # keras has 
         self._places = Places(self._stream.batches, spec.order.shuffle)
         self._lock = threading.Lock()
         self._pid = os.getpid()
+        self._closed = False
+        self._cursor = 0
         manifest = self._stream.manifest
         self.n = self.samples = len(manifest)
         self.batch_size = spec.batch.batch_size
@@ -150,11 +154,38 @@ class LoaderSequence(keras.utils.PyDataset):  # type: ignore[misc]  # keras has 
         with self._lock:
             self._places.end_epoch()
 
+    def __next__(self) -> Any:
+        """The next batch, endlessly: after the last of an epoch comes the next epoch's first."""
+        index = self._cursor
+        self._cursor = (index + 1) % len(self)
+        return self[index]
+
+    def reset(self) -> None:
+        """``next`` goes on with the first index."""
+        self._cursor = 0
+
+    def __repr__(self) -> str:
+        return (
+            f"<LoaderSequence: {self.n} images, {self.num_classes} classes, "
+            f"{len(self)} batches of {self.directory}>"
+        )
+
     def __getitem__(self, index: int) -> Any:
-        batch = self.take(index)
+        """(images, labels) at ``index``, or images alone where there are no labels.
+
+        Returns:
+            images of shape (rows, height, width, channels) and the stream's dtype; labels
+            by ``class_mode`` or ``label_mode``, one row for each image.
+
+        Raises:
+            ValueError: there is no such index.
+            BadImage: a file of the batch could not be read.
+            DaemonGone: the daemon went away.
+        """
+        batch = self.fetch(index)
         return batch.images if batch.labels is None else (batch.images, batch.labels)
 
-    def take(self, index: int) -> Batch:
+    def fetch(self, index: int) -> Batch:
         """The batch at ``index``, with its sample numbers and its place.
 
         Raises:
@@ -171,23 +202,34 @@ class LoaderSequence(keras.utils.PyDataset):  # type: ignore[misc]  # keras has 
             self._move_to_child()
         with self._lock:
             touch = self._places.touch(index % length)
+            if self._stream.ended and not self._closed:
+                self._stream = self._open_again(self._slots, touch.place)
         return self._stream.take(touch.place, restart=touch.restart)
+
+    def _open_again(self, slots: int, start: Place) -> Stream:
+        """The same stream, from ``start`` on: a batch is a pure function of its place."""
+        order = msgspec.structs.replace(self.spec.order, seed=self.seed)
+        stream = self._session.open(msgspec.structs.replace(self.spec, order=order), slots, start)
+        if len(stream.manifest) != self.n:
+            stream.close()
+            raise DatasetError(
+                f"{self.directory} had {self.n} images when it was listed and has "
+                f"{len(stream.manifest)} now: call flow_from_directory again"
+            )
+        return stream
 
     def _move_to_child(self) -> None:
         """In a forked child: a stream of its own, in which index i is batch i.
 
-        The parent's connection and lock are not ours. A batch is a pure function of its
-        place, so children that take different indices take different batches.
+        The parent's connection and lock are not ours.
         """
         epoch = self._places.epoch
-        order = msgspec.structs.replace(self.spec.order, seed=self.seed)
         self._lock = threading.Lock()
-        self._stream = self._session.open(
-            msgspec.structs.replace(self.spec, order=order), 0, (epoch, 0)
-        )
+        self._stream = self._open_again(0, (epoch, 0))
         self._places = Places(len(self), shuffle=False, epoch=epoch)
         self._pid = os.getpid()
 
     def close(self) -> None:
         """Ends the stream. Arrays that were handed out stay valid."""
+        self._closed = True
         self._stream.close()

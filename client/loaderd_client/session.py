@@ -11,6 +11,7 @@ import atexit
 import contextlib
 import os
 import sys
+import threading
 import weakref
 from typing import Self
 
@@ -25,6 +26,7 @@ from loaderd_client.private import PrivateDaemon
 from loaderd_client.stream import Stream
 
 _sessions: list[Session] = []
+_making = threading.Lock()
 
 
 class Session:
@@ -71,6 +73,7 @@ class Session:
             NoRoom: the ring does not fit.
             NoDaemon: the daemon went away.
         """
+        self._revive()
         line = dial(self.path)
         try:
             stream = _open(line, spec, slots, start)
@@ -79,6 +82,12 @@ class Session:
             raise
         self._streams.add(stream)
         return stream
+
+    def _revive(self) -> None:
+        """A private daemon that died is started again."""
+        if self._private is not None and self._private.ended:
+            self._private = _start_private(self.path)
+            self.path = self._private.path
 
     def close(self) -> None:
         """Closes all streams, and ends the daemon if it is a private one."""
@@ -150,7 +159,8 @@ def connect(address: str | None = None) -> Session:
 
 def current() -> Session:
     """The innermost open session; a new one where there is none."""
-    return _sessions[-1] if _sessions else Session()
+    with _making:
+        return _sessions[-1] if _sessions else Session()
 
 
 @atexit.register

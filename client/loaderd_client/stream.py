@@ -26,6 +26,7 @@ from collections import Counter, deque
 from time import perf_counter_ns
 from typing import Any, NamedTuple
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -34,7 +35,7 @@ from loaderd.wire import segment
 from loaderd.wire.channel import Channel, Closed
 from loaderd.wire.layout import slot_layout
 from loaderd.wire.manifest import Manifest
-from loaderd.wire.messages import Opened, Place, Plan, Ready, Spoilt, Took
+from loaderd.wire.messages import Opened, Place, Plan, Ready, Refused, Spoilt, Took
 from loaderd.wire.spec import Spec
 from loaderd_client.lease import Ring
 from loaderd_client.run import Run
@@ -60,6 +61,31 @@ class Batch(NamedTuple):
     labels: NDArray[Any] | None
     ids: NDArray[np.int32]
     place: Place
+
+
+class _Releases:
+    """Slots whose leases have ended, and a bell for whoever waits.
+
+    Leases know this and not the stream, so that a stream which nobody uses any more goes
+    at once, with its connection, whatever arrays are still held.
+    """
+
+    def __init__(self) -> None:
+        self.slots: deque[int] = deque()
+        self.heard = False
+        self.bell = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        weakref.finalize(self, os.close, self.bell)
+
+    def add(self, slot: int) -> None:
+        """A lease has ended. Runs in any thread, perhaps inside our lock: takes none."""
+        self.slots.append(slot)
+        if self.heard:
+            os.eventfd_write(self.bell, 1)
+
+    def silence(self) -> None:
+        """Stops the bell."""
+        with contextlib.suppress(BlockingIOError):
+            os.eventfd_read(self.bell)
 
 
 class _Slot(NamedTuple):
@@ -95,24 +121,23 @@ class Stream:
         )
         self.seed = opened.seed
         self.slots = opened.slots
-        self.batches = -(-opened.samples // spec.batch.batch_size)
+        self.batches = -(-opened.samples // opened.batch_size)
         self._samples = opened.samples
-        self._batch_size = spec.batch.batch_size
+        self._batch_size = opened.batch_size
         memory = segment.attach(ring, opened.ring_bytes, writable=True)
-        layout = slot_layout(spec.pipeline, spec.batch, opened.classes)
-        self._ring = Ring(memory, layout, self._release)
+        batch = msgspec.structs.replace(spec.batch, batch_size=opened.batch_size)
+        layout = slot_layout(spec.pipeline, batch, opened.classes)
+        self._releases = _Releases()
+        self._ring: Ring | None = Ring(memory, layout, self._releases.add)
         self._line = line
         self._line.settimeout(0)
         self._lock = threading.Condition(threading.Lock())
         self._ready: dict[Place, _Slot] = {}
         self._waiting: Counter[Place] = Counter()
         self._leased = 0
-        self._released: deque[int] = deque()
         self._run = Run(self.batches, start)
         self._asked: set[Place] = set()
         self._reading = False
-        self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
-        self._close_wake = weakref.finalize(self, os.close, self._wake)
         self._counts = [0, 0]
         self._end: LoaderdError | None = None
         self._owner = os.getpid()
@@ -131,28 +156,43 @@ class Stream:
         Raises:
             BadImage: a file of the batch could not be read.
             DaemonGone: the daemon went away.
-            StreamClosed: the stream was closed.
+            StreamClosed: the stream was closed, or a signal's exception went through here.
         """
-        with self._lock:
-            self._waiting[place] += 1
-            try:
-                slot, since = self._obtain(place, restart)
-            finally:
-                self._waiting[place] -= 1
-                if not self._waiting[place]:
-                    del self._waiting[place]
-            return self._hand_out(place, slot, perf_counter_ns() - since)
+        try:
+            with self._lock:
+                return self._take(place, restart)
+        except LoaderdError:
+            raise
+        except BaseException:
+            # Ctrl-C may strike between any two steps: what we hold is no longer sure.
+            self.close()
+            raise
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing can be taken any more; another stream of its spec can go on."""
+        return self._end is not None
 
     # -- under the lock --------------------------------------------------------------
+
+    def _take(self, place: Place, restart: bool) -> Batch:
+        self._waiting[place] += 1
+        try:
+            slot, since = self._obtain(place, restart)
+        finally:
+            self._waiting[place] -= 1
+            if not self._waiting[place]:
+                del self._waiting[place]
+        return self._hand_out(place, slot, perf_counter_ns() - since)
 
     def _obtain(self, place: Place, restart: bool) -> tuple[_Slot, int]:
         """The batch's slot, and since when its wait was not told to the daemon."""
         since = perf_counter_ns()
-        if place not in self._ready:
+        if place not in self._ready and not self._reading:
             self._read()
         while place not in self._ready:
             if self._end is not None:
-                raise self._end
+                raise type(self._end)(*self._end.args)
             if place not in self._asked:  # again, if another thread took what we asked for
                 self._ask(place, restart)
             self._make_room()
@@ -193,7 +233,7 @@ class Stream:
 
     def _make_room(self) -> None:
         """Gives the daemon a slot to work with, if we hold all of them."""
-        if self._released:
+        if self._releases.slots:
             self._send_took((), (), 0)
         if self._leased + len(self._ready) < self.slots:
             return
@@ -213,8 +253,9 @@ class Stream:
             raise slot.error
         self._note(place)
         rows = self.rows(place[1])
+        assert self._ring is not None
         ids = self._ring.ids(slot.number, rows)
-        if self._leased + SPARE_SLOTS < self.slots:
+        if self._leased - len(self._releases.slots) + SPARE_SLOTS < self.slots:
             self._leased += 1
             arrays = self._ring.lease(slot.number, rows)
             self._send_took((slot.number,), (), waited_ns)
@@ -237,7 +278,8 @@ class Stream:
         self._send(Took(taken, released, batches, samples, ns))
 
     def _drain_released(self) -> list[int]:
-        slots = [self._released.popleft() for _ in range(len(self._released))]
+        released = self._releases.slots
+        slots = [released.popleft() for _ in range(len(released))]
         self._leased -= len(slots)
         return slots
 
@@ -256,29 +298,28 @@ class Stream:
         if self._reading:
             self._lock.wait()
             return
-        self._reading = True
+        self._reading = self._releases.heard = True
         try:
-            if not self._released:
+            if not self._releases.slots:
                 self._sleep()
             self._read()
         finally:
-            self._reading = False
+            self._reading = self._releases.heard = False
             self._lock.notify_all()
             if isinstance(self._end, StreamClosed):
-                self._close_descriptors()
+                self._line.close()
 
     def _sleep(self) -> None:
         """Until a message or a released slot is there, or what was not sent can be."""
         poll = select.poll()
         poll.register(self._line.fileno(), select.POLLIN | self._line.unsent * select.POLLOUT)
-        poll.register(self._wake, select.POLLIN)
+        poll.register(self._releases.bell, select.POLLIN)
         self._lock.release()
         try:
             poll.poll(TELL_NS // 1_000_000)
         finally:
             self._lock.acquire()
-        with contextlib.suppress(BlockingIOError, OSError):
-            os.eventfd_read(self._wake)
+        self._releases.silence()
 
     def _read(self) -> None:
         """Takes in what the daemon has sent, and sends what it could not take before."""
@@ -300,6 +341,8 @@ class Stream:
             case Spoilt():
                 error = from_wire(message.kind, message.text)
                 self._keep((message.epoch, message.position), _Slot(message.slot, error))
+            case Refused(kind, text):
+                self._finish(from_wire(kind, text))
             case _:
                 raise ProtocolError(f"the daemon sent {type(message).__name__} to a stream")
 
@@ -313,13 +356,6 @@ class Stream:
 
     # -- from anywhere ---------------------------------------------------------------
 
-    def _release(self, slot: int) -> None:
-        """A lease has ended. Runs in any thread, perhaps inside our lock: takes none."""
-        self._released.append(slot)
-        if self._reading:
-            with contextlib.suppress(OSError):
-                os.eventfd_write(self._wake, 1)
-
     def close(self) -> None:
         """Ends the stream. Arrays that were handed out stay valid."""
         if os.getpid() != self._owner:
@@ -329,11 +365,8 @@ class Stream:
                 return
             self._end = StreamClosed("the stream was closed")
             self._ready.clear()
+            self._ring = None  # arrays that live on hold the mapping themselves
             self._line.shut_down()  # wakes whoever waits for it
             self._lock.notify_all()
             if not self._reading:
-                self._close_descriptors()
-
-    def _close_descriptors(self) -> None:
-        self._line.close()
-        self._close_wake()
+                self._line.close()

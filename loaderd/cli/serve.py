@@ -40,6 +40,7 @@ def run(args: argparse.Namespace) -> int:
     extra.require()
     settings = config.load(options.flags(args), os.environ)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    os.chdir("/")  # holds no folder, and takes no modules from the one that we are in
     # Late, so that every other verb and every wrong flag is answered at once.
     from loaderd.daemon import supervisor
 

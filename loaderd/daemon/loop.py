@@ -50,6 +50,10 @@ class Loop:
         if fd in self._selector.get_map():
             self._selector.unregister(fd)
 
+    def watches(self, fd: int) -> bool:
+        """Whether the descriptor is watched."""
+        return fd in self._selector.get_map()
+
     def turn(self, timeout: float | None) -> None:
         """Waits at most ``timeout`` seconds (None: for ever) and calls back."""
         for key, events in self._selector.select(timeout):

@@ -52,7 +52,7 @@ class Child:
 
     def kill(self) -> None:
         """Kills the process, if it still lives."""
-        with contextlib.suppress(ProcessLookupError):
+        with contextlib.suppress(OSError):  # it is dead already
             signal.pidfd_send_signal(self.pidfd, signal.SIGKILL)
 
     def wait_dead(self, seconds: float) -> bool:
@@ -69,11 +69,19 @@ class Child:
 
 
 def spawn(target: Callable[..., None], *args: Any) -> Child:
-    """Starts ``target(socket, *args)`` in a new process."""
+    """Starts ``target(socket, *args)`` in a new process.
+
+    Raises:
+        OSError: there is no descriptor or process left, or the forkserver died over it.
+    """
     ours, theirs = channel.pair()
-    process = _context.Process(target=target, args=(theirs, *args), daemon=True)
-    process.start()
-    theirs.close()
+    with theirs:
+        process = _context.Process(target=target, args=(theirs, *args), daemon=True)
+        try:
+            process.start()
+        except (OSError, EOFError) as error:
+            ours.close()
+            raise OSError(f"no process could be started: {error!r}") from error
     line = Channel(ours)
     line.settimeout(0)
     assert process.pid is not None
@@ -142,10 +150,15 @@ class Pool:
             return None
         return self._resume_at - now
 
-    def start(self) -> Worker:
-        """Starts one worker."""
+    def start(self) -> Worker | None:
+        """Starts one worker; None if that does not work now."""
         self._ids += 1
-        new = Worker(self._ids, spawn(child.work))
+        try:
+            new = Worker(self._ids, spawn(child.work))
+        except OSError as error:
+            log.error("%s", error)
+            self._pause()
+            return None
         self.workers[new.id] = new
         return new
 
@@ -160,10 +173,13 @@ class Pool:
         self.restarts += 1
         code = worker.child.reap()
         if worker.up_at is None:
-            self._stillborn += 1
-            self._resume_at = time.monotonic() + _PAUSES[min(self._stillborn, len(_PAUSES)) - 1]
+            self._pause()
         log.warning("worker %d is dead (%s); replacing it", worker.pid, _cause(code))
         return code not in (-signal.SIGKILL, -signal.SIGTERM)
+
+    def _pause(self) -> None:
+        self._stillborn += 1
+        self._resume_at = time.monotonic() + _PAUSES[min(self._stillborn, len(_PAUSES)) - 1]
 
     @property
     def hopeless(self) -> bool:

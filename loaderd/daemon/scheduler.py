@@ -33,6 +33,9 @@ QUEUED = 2
 CRASHES = 3
 """A batch is given up when it has crashed so many workers."""
 
+KILLS = 20
+"""And when so many workers were killed over one chunk of it, as by a lack of memory."""
+
 CHUNK_NS = 10_000_000
 """What a chunk should take: long against a message, short against a batch."""
 
@@ -103,6 +106,12 @@ class Shape:
         epoch, position = place
         return (epoch, position + 1) if position + 1 < self.batches else (epoch + 1, 0)
 
+    def check(self, place: Place) -> None:
+        """Raises ProtocolError if there is no such batch."""
+        epoch, position = place
+        if epoch < 0 or not 0 <= position < self.batches:
+            raise ProtocolError(f"there is no batch {position} in epoch {epoch}")
+
 
 @dataclass(slots=True)
 class _Filling:
@@ -117,6 +126,7 @@ class _Filling:
     """Chunks that are with workers or wait to be given again."""
     attempt: int = 0
     crashes: int = 0
+    kills: int = 0
     error: Failure | None = None
 
 
@@ -190,7 +200,7 @@ class Scheduler:
         Raises:
             ProtocolError: there is no such batch.
         """
-        _check_place(shape, start)
+        shape.check(start)
         self.streams[stream] = Stream(stream, shape, start, SlotTable(shape.slots))
         return self._assign_all()
 
@@ -209,7 +219,7 @@ class Scheduler:
         if len(state.want) + len(want) > MAX_WANTED:
             raise ProtocolError(f"more than {MAX_WANTED} batches wanted out of turn")
         for place in (*want, *([then] if then else [])):
-            _check_place(state.shape, place)
+            state.shape.check(place)
         held = set(state.places.values())
         state.want.extend(place for place in want if place not in held)
         state.then = then or state.then
@@ -243,8 +253,8 @@ class Scheduler:
             crashed: it died of itself (a fault in a decoder), nobody killed it.
         """
         held = self._workers.pop(worker, deque())
-        if held and crashed:
-            held[0].filling.crashes += 1
+        if held:
+            self._blame(held[0], crashed)
         for entry in reversed(held):
             stream = self.streams.get(entry.chunk.stream)
             if stream is not None:
@@ -285,10 +295,20 @@ class Scheduler:
             raise ProtocolError(f"worker {worker} reports chunk {ticket}, which it does not hold")
         return held.popleft()
 
-    def _return(self, stream: Stream, entry: _Held) -> None:
-        chunk, filling = entry.chunk, entry.filling
+    def _blame(self, entry: _Held, crashed: bool) -> None:
+        """Only the chunk in hand can have to do with the death, not the one behind it."""
+        stream, filling = self.streams.get(entry.chunk.stream), entry.filling
+        filling.crashes += crashed
+        filling.kills += not crashed
+        if stream is None:
+            return
         if filling.crashes >= CRASHES:
             _give_up(stream, entry, "WorkerCrashed", f"{CRASHES} workers crashed on it")
+        elif filling.kills >= KILLS:
+            _give_up(stream, entry, "WorkerCrashed", f"{KILLS} workers were killed over it")
+
+    def _return(self, stream: Stream, entry: _Held) -> None:
+        chunk, filling = entry.chunk, entry.filling
         if filling.error is None:
             filling.attempt += 1
             stream.redo.appendleft((filling, chunk.first, chunk.last))
@@ -386,9 +406,3 @@ def _learn(stream: Stream, chunk: Chunk, total_ns: int) -> None:
     """Follows what a row costs, slowly, so that one odd image changes little."""
     cost = total_ns / (chunk.last - chunk.first)
     stream.row_ns += (cost - stream.row_ns) * (0.2 if stream.row_ns else 1.0)
-
-
-def _check_place(shape: Shape, place: Place) -> None:
-    epoch, position = place
-    if epoch < 0 or not 0 <= position < shape.batches:
-        raise ProtocolError(f"there is no batch {position} in epoch {epoch}")

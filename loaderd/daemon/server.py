@@ -12,6 +12,7 @@ import fcntl
 import logging
 import os
 import socket
+import stat
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -64,12 +65,13 @@ def listening(path: str) -> Iterator[socket.socket]:
         try:
             yield sock
         finally:
-            os.unlink(path)
+            _unlink(path)
 
 
 def _bind(sock: socket.socket, path: str) -> None:
-    with contextlib.suppress(FileNotFoundError):
-        os.unlink(path)  # stale: we hold the lock, so its maker is dead
+    if os.path.lexists(path) and not stat.S_ISSOCK(os.lstat(path).st_mode):
+        raise FileExistsError("it is there and is no socket")
+    _unlink(path)  # stale: we hold the lock, so its maker is dead
     umask = os.umask(0o177)
     try:
         sock.bind(path)
@@ -79,6 +81,12 @@ def _bind(sock: socket.socket, path: str) -> None:
     sock.setblocking(False)
 
 
+def _unlink(path: str) -> None:
+    """Cleaners of runtime folders may have been faster."""
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(path)
+
+
 @contextlib.contextmanager
 def _locked(path: str) -> Iterator[None]:
     lock = path.removesuffix(".sock") + ".lock"
@@ -86,7 +94,7 @@ def _locked(path: str) -> Iterator[None]:
     try:
         yield
     finally:
-        os.unlink(lock)
+        _unlink(lock)
         os.close(fd)
 
 
@@ -130,12 +138,14 @@ class Conversation:
 
     Attributes:
         stream: the number of its stream, once that is open.
+        pidfd: made readable by the kernel when the client's process is dead.
     """
 
     def __init__(self, line: Channel, requests: Requests) -> None:
         self.line = line
         self.pid = line.peer.pid
         self.stream: int | None = None
+        self.pidfd: int | None = None
         self._requests = requests
         self._greeted = False
 
@@ -156,6 +166,10 @@ class Conversation:
         except OSError as error:  # no descriptor or process left, or a descriptor of theirs is odd
             log.warning("client %d is refused: %s", self.pid, error)
             self.refuse(RequestRefused(f"the daemon could not do it: {error}"))
+        except Exception as error:  # a fault of ours must not end the other streams
+            log.exception("client %d is dropped", self.pid)
+            self.refuse(RequestRefused(f"a fault in the daemon, see its log: {error!r}"))
+            self.end()
 
     def _read_one(self) -> None:
         if self.stream is not None:
@@ -205,11 +219,12 @@ class Conversation:
 
 
 def accept(listener: socket.socket, requests: Requests) -> Conversation | None:
-    """The next client, if it is this user."""
-    try:
-        sock, _ = listener.accept()
-    except OSError:  # the client gave up again, or we have no descriptor left
-        return None
+    """The next client, if it is this user.
+
+    Raises:
+        OSError: there is no descriptor left, or the client gave up again.
+    """
+    sock, _ = listener.accept()
     sock.setblocking(False)
     line = Channel(sock)
     if line.peer.uid != os.getuid():

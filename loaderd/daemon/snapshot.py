@@ -24,6 +24,9 @@ from loaderd.wire.snapshot import (
     WorkerPicture,
 )
 
+LONGEST_PATH = 500
+"""Of a longer path the end is shown, so that many streams fit into one packet."""
+
 
 class Photographer:
     """Takes snapshots of the parts that it is given; changes none of them."""
@@ -84,7 +87,7 @@ class Photographer:
         return StreamPicture(
             id=stream.id,
             client_pid=stream.client.pid,
-            directory=stream.spec.dataset.directory,
+            directory=stream.spec.dataset.directory[-LONGEST_PATH:],
             samples=stream.shape.samples,
             batch_size=stream.shape.batch_size,
             batches_per_epoch=stream.shape.batches,

@@ -12,6 +12,7 @@ Opening is a dialogue, so that the loop never waits for a disk::
 
 from __future__ import annotations
 
+import logging
 import os
 import random
 import time
@@ -26,7 +27,14 @@ from loaderd.daemon.pool import Child, spawn
 from loaderd.daemon.scheduler import Shape
 from loaderd.daemon.server import Conversation
 from loaderd.data.order import EpochOrder
-from loaderd.errors import EmptyDataset, LoaderdError, NoRoom, ProtocolError, RequestRefused
+from loaderd.errors import (
+    EmptyDataset,
+    InvalidArgument,
+    LoaderdError,
+    NoRoom,
+    ProtocolError,
+    RequestRefused,
+)
 from loaderd.wire import segment, spec
 from loaderd.wire.channel import Closed
 from loaderd.wire.layout import slot_layout
@@ -44,11 +52,14 @@ from loaderd.wire.messages import (
 )
 from loaderd.wire.spec import Spec
 
+log = logging.getLogger("loaderd")
+
 FEWEST_SLOTS = 4
 """Two that the trainer holds, one that is ready, one that is being filled."""
 
 MOST_SLOTS = 256
 LONGEST_SPEC = 256 * 2**20
+LONGEST_PIPELINE = 2**16
 _PICKED_SEEDS = 2**31
 
 
@@ -90,6 +101,7 @@ class Stream:
             self.id,
             self.spec.order.seed or 0,
             self.shape.samples,
+            self.shape.batch_size,
             self.classes,
             self.shape.slots,
             self.ring_bytes,
@@ -105,7 +117,7 @@ class Stream:
             segment.attach(os.dup(self.manifest), self.manifest_bytes, writable=False)
         )
         rows = ids.ids(*place)[first:last].tolist()
-        return ", ".join(os.fsdecode(table.path(row)) for row in rows)
+        return ", ".join(repr(os.fsdecode(table.path(row))) for row in rows)
 
     def count(self, took: Took) -> None:
         """Keeps the counters that the client sends along."""
@@ -151,6 +163,7 @@ class Opening:
         self._finish = finish
         self._fds: list[int] = []
         self.spec = _with_seed(spec.decode(_read_spec(request, spec_fd)))
+        _check_pipeline(self.spec)
         self.opener: Child = spawn(child.open_dataset, spec.encode(self.spec))
 
     def read(self) -> None:
@@ -165,7 +178,8 @@ class Opening:
             self._fail(RequestRefused("the process that lists the dataset died; try again"))
         except LoaderdError as error:
             self._fail(error)
-        except OSError as error:
+        except Exception as error:  # a fault here must not end the other streams
+            log.exception("a stream of client %d cannot be opened", self.client.pid)
             self._fail(RequestRefused(f"the daemon could not open the stream: {error}"))
 
     def _answer(self, message: object) -> None:
@@ -181,11 +195,16 @@ class Opening:
 
     def _size(self, listed: Listed) -> None:
         if not listed.samples:
-            raise EmptyDataset(f"no images found in {self.spec.dataset.directory}")
+            raise EmptyDataset(
+                f"no images found in {self.spec.dataset.directory}: they belong into one "
+                "subfolder for each class"
+            )
         self._listed = listed
+        self.spec = _no_larger(self.spec, listed.samples)
         layout = slot_layout(self.spec.pipeline, self.spec.batch, listed.classes)
         slots = fitting_slots(layout.nbytes, self._wish, self._room())
         self._shape = Shape(listed.samples, self.spec.batch.batch_size, slots)
+        self._shape.check(self.start)
         self.ring_bytes = layout.nbytes * slots
         self._fds.append(segment.create(self.ring_bytes))
         self.opener.line.send(Reserve(self.ring_bytes), [self._fds[-1]])
@@ -245,6 +264,20 @@ def fitting_slots(slot_bytes: int, wish: int, room: Room) -> int:
             "or start the daemon with more --memory"
         )
     return max(FEWEST_SLOTS, min(wish, min(room) // 2 // slot_bytes))
+
+
+def _check_pipeline(asked: Spec) -> None:
+    """What workers are told of it must fit into one packet."""
+    if len(msgspec.json.encode(asked.pipeline)) > LONGEST_PIPELINE:
+        raise InvalidArgument("width_shift_range or height_shift_range has too many values")
+
+
+def _no_larger(asked: Spec, samples: int) -> Spec:
+    """A batch never has more rows than the dataset has samples."""
+    rows = min(asked.batch.batch_size, samples)
+    return msgspec.structs.replace(
+        asked, batch=msgspec.structs.replace(asked.batch, batch_size=rows)
+    )
 
 
 def _with_seed(asked: Spec) -> Spec:

@@ -30,7 +30,18 @@ from loaderd.daemon.streams import Opening, Room, Stream
 from loaderd.errors import DaemonError, ProtocolError, RequestRefused
 from loaderd.wire import segment
 from loaderd.wire.channel import Closed
-from loaderd.wire.messages import Detach, Done, Message, Open, Plan, Ready, Spoilt, Took, Up
+from loaderd.wire.messages import (
+    LONGEST_TEXT,
+    Detach,
+    Done,
+    Message,
+    Open,
+    Plan,
+    Ready,
+    Spoilt,
+    Took,
+    Up,
+)
 
 log = logging.getLogger("loaderd")
 
@@ -54,7 +65,7 @@ def serve(settings: Settings, on_ready: Callable[[], None]) -> None:
         supervisor = Supervisor(settings, loop, on_ready)
         loop.on_signals(supervisor.drain)
         supervisor.follow_owner()
-        loop.watch(listener.fileno(), lambda: supervisor.accept(listener))
+        supervisor.listen(listener)
         log.info("serving %s with %d workers", settings.socket, settings.workers)
         try:
             supervisor.run()
@@ -154,6 +165,8 @@ class Supervisor:
         if self._on_ready is not None and self._pool.hopeless:
             raise DaemonError("no worker can start; the reason stands above, in the log")
         worker = self._pool.start()
+        if worker is None:
+            return
         self._loop.watch_channel(worker.child.line, lambda: self._read_worker(worker))
         self._loop.watch(worker.child.pidfd, lambda: self._worker_died(worker))
 
@@ -232,16 +245,35 @@ class Supervisor:
         text = error.text
         if error.kind == "WorkerCrashed":
             text += f": one of {stream.names(action.place, error.first, error.last)}"
-        stream.client.send(Spoilt(error.kind, text, action.slot, *action.place))
+        stream.client.send(Spoilt(error.kind, text[:LONGEST_TEXT], action.slot, *action.place))
 
     # -- clients ---------------------------------------------------------------------
 
-    def accept(self, listener: socket.socket) -> None:
+    def listen(self, listener: socket.socket) -> None:
         """Begins a conversation with whoever knocks."""
-        client = accept(listener, self._requests)
-        if client is not None:
-            self._clients.add(client)
-            self._loop.watch_channel(client.line, client.read)
+        self._listener = listener
+        self._loop.watch(listener.fileno(), self._accept)
+
+    def _accept(self) -> None:
+        try:
+            client = accept(self._listener, self._requests)
+            if client is None:
+                return
+            self._follow(client)
+        except OSError as error:
+            log.error("nobody is let in until somebody goes: %s", error)
+            self._loop.forget(self._listener.fileno())
+            return
+        self._clients.add(client)
+        self._loop.watch_channel(client.line, client.read)
+
+    def _follow(self, client: Conversation) -> None:
+        """A client's forked child may hold its socket open: its end is what counts."""
+        try:
+            client.pidfd = os.pidfd_open(client.pid)
+        except (ProcessLookupError, ValueError):
+            return  # it is gone already, or lives where we cannot see it; its socket tells
+        self._loop.watch(client.pidfd, client.end)
 
     def _open(self, client: Conversation, request: Open, spec_fd: int) -> None:
         if self._end_at is not None:
@@ -285,6 +317,12 @@ class Supervisor:
     def _gone(self, client: Conversation) -> None:
         self._clients.discard(client)
         self._loop.forget(client.line.fileno())
+        if client.pidfd is not None:
+            self._loop.forget(client.pidfd)
+            os.close(client.pidfd)
+            client.pidfd = None
+        if self._end_at is None and not self._loop.watches(self._listener.fileno()):
+            self._loop.watch(self._listener.fileno(), self._accept)
         if client in self._openings:
             self._end_opening(client)
         if client.stream is not None:

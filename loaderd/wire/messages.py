@@ -71,6 +71,7 @@ class Opened(_Message, frozen=True):
     stream: int
     seed: int
     samples: int
+    batch_size: int
     classes: int
     slots: int
     ring_bytes: int

@@ -14,7 +14,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from loaderd.daemon.scheduler import Action, Assign, Deliver, Scheduler, Shape, Spoil
+from loaderd.daemon.scheduler import KILLS, Action, Assign, Deliver, Scheduler, Shape, Spoil
 from loaderd.daemon.slots import State
 from loaderd.errors import ProtocolError
 from loaderd.wire.messages import Chunk, Place
@@ -228,7 +228,7 @@ def test_a_batch_that_crashes_every_worker_is_given_up() -> None:
 def test_killed_workers_are_nobodys_fault() -> None:
     scheduler = Scheduler()
     scheduler.open(7, Shape(samples=4, batch_size=4, slots=4), (0, 0))
-    for worker in range(1, 50):
+    for worker in range(1, KILLS):
         scheduler.worker_up(worker)
         assert not scheduler.worker_down(worker, crashed=False)
 

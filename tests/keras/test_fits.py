@@ -43,15 +43,15 @@ class Diary:
 
     def __init__(self, sequence: LoaderSequence) -> None:
         self.batches: list[Batch] = []
-        take = sequence.take
+        fetch = sequence.fetch
 
         def noted(index: int) -> Batch:
-            batch = take(index)
+            batch: Batch = fetch(index)
             # The place and the ids, not the arrays: those would hold the lease.
             self.batches.append(batch._replace(images=np.empty(0), labels=None))
             return batch
 
-        sequence.take = noted  # type: ignore[method-assign]
+        sequence.fetch = noted  # type: ignore[method-assign]
 
     def epochs(self) -> dict[int, list[int]]:
         """Of every epoch: the samples of the batches that were taken, each batch once."""
@@ -182,7 +182,7 @@ def test_threads_that_ask_for_all_indices_get_the_epoch(photos: Path) -> None:
     train = flow(photos)
     with ThreadPool(4) as pool:
         for epoch in range(3):
-            batches = pool.map(train.take, range(len(train)))
+            batches = pool.map(train.fetch, range(len(train)))
             assert {batch.place[0] for batch in batches} == {epoch}
             ids = np.concatenate([batch.ids for batch in batches])
             assert sorted(ids.tolist()) == list(range(96))
@@ -193,17 +193,17 @@ _INHERITED: list[LoaderSequence] = []
 
 def take_inherited(index: int) -> list[int]:
     """What Keras 2 does in its forked processes: ask a global sequence for an index."""
-    ids: list[int] = _INHERITED[0].take(index).ids.tolist()
+    ids: list[int] = _INHERITED[0].fetch(index).ids.tolist()
     return ids
 
 
 def test_a_forked_child_serves_any_index(photos: Path) -> None:
     held_out = flow(photos, shuffle=False)
-    expected = [held_out.take(index).ids.tolist() for index in range(len(held_out))]
+    expected = [held_out.fetch(index).ids.tolist() for index in range(len(held_out))]
     _INHERITED[:] = [held_out]
     with multiprocessing.get_context("fork").Pool(2) as pool:
         assert pool.map(take_inherited, range(len(held_out))) == expected
-    assert held_out.take(0).ids.tolist() == expected[0]
+    assert held_out.fetch(0).ids.tolist() == expected[0]
 
 
 def test_a_list_of_all_batches_holds_the_epoch_and_nothing_changes(photos: Path) -> None:
