@@ -11,23 +11,29 @@ import os
 import signal
 import socket
 
-PRELOAD = ("loaderd.daemon.worker", "loaderd.daemon.opener")
+PRELOAD = ("loaderd.daemon.lifeline", "loaderd.daemon.worker", "loaderd.daemon.opener")
+"""What the forkserver imports before its first child, in this order."""
 
 _PR_SET_PDEATHSIG = 1
 
 
-def settle() -> None:
-    """Ties the life of this process to its parent's, and leaves Ctrl-C to the supervisor.
-
-    The parent is the forkserver, which ends with the supervisor; so a child that hangs in
-    a decoder dies too, whatever killed the supervisor.
-    """
+def die_with_parent() -> None:
+    """Lets the kernel kill this process when its parent ends, however that ends."""
     parent = os.getppid()
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL) != 0:
         raise OSError(ctypes.get_errno(), "prctl(PR_SET_PDEATHSIG)")
     if os.getppid() != parent:
         raise SystemExit
+
+
+def settle() -> None:
+    """Ties the life of this process to its parent's, and leaves Ctrl-C to the supervisor.
+
+    The parent is the forkserver, which dies with the supervisor; so a child that hangs in
+    a decoder dies too, whatever killed the supervisor.
+    """
+    die_with_parent()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 

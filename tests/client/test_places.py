@@ -92,3 +92,10 @@ def test_only_the_first_touch_of_a_pass_at_the_first_batch_restarts_the_run() ->
     assert [places.touch(index).restart for index in (0, 1, 2)] == [True, False, False]
     places.begin_pass()
     assert [places.touch(index).restart for index in (0, 1, 2)] == [True, False, False]
+
+
+def test_num_batches_in_a_loop_by_hand_does_not_freeze_the_epoch() -> None:
+    places = Places(4, shuffle=True)
+    places.begin_pass()
+    for epoch in range(3):
+        assert sorted(a_pass(places, 4, announced=False)) == whole_epoch(epoch, 4)

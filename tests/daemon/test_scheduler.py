@@ -225,6 +225,40 @@ def test_a_batch_that_crashes_every_worker_is_given_up() -> None:
     assert (spoil.place, spoil.error.first, spoil.error.last) == ((0, 0), 0, 4)
 
 
+def test_the_chunk_in_hand_is_blamed_and_not_the_one_behind_it() -> None:
+    scheduler = Scheduler()
+    scheduler.open(7, Shape(samples=6, batch_size=6, slots=4), (0, 0))
+    scheduler.worker_up(99)  # a second worker, so that the batch is cut in two
+    spoils: list[Spoil] = []
+    for worker in range(1, 9):
+        assigned = [a for a in scheduler.worker_up(worker) if isinstance(a, Assign)]
+        in_hand = assigned[0].chunk if assigned else None
+        for action in scheduler.worker_down(worker, crashed=True):
+            if isinstance(action, Spoil):
+                spoils.append(action)
+                assert in_hand is not None
+                assert (action.error.first, action.error.last) == (in_hand.first, in_hand.last)
+        if spoils:
+            break
+
+
+def test_every_worker_has_a_chunk_queued_behind_the_one_in_hand() -> None:
+    scheduler = Scheduler()
+    scheduler.open(7, Shape(samples=100, batch_size=10, slots=4), (0, 0))
+    assert len(scheduler.worker_up(1)) == 2
+
+
+def test_a_chunk_over_which_workers_are_killed_again_and_again_is_given_up() -> None:
+    scheduler = Scheduler()
+    scheduler.open(7, Shape(samples=4, batch_size=4, slots=4), (0, 0))
+    spoils: list[Action] = []
+    for worker in range(1, KILLS + 1):
+        scheduler.worker_up(worker)
+        actions = scheduler.worker_down(worker, crashed=False)
+        spoils += [action for action in actions if isinstance(action, Spoil)]
+    assert len(spoils) == 1
+
+
 def test_killed_workers_are_nobodys_fault() -> None:
     scheduler = Scheduler()
     scheduler.open(7, Shape(samples=4, batch_size=4, slots=4), (0, 0))

@@ -18,6 +18,7 @@ import keras
 import numpy as np
 import pytest
 
+from loaderd.errors import DaemonGone, StreamClosed
 from loaderd_client import ImageDataGenerator, LoaderSequence, Session, image_dataset_from_directory
 from loaderd_client.stream import Batch
 from tests.keras.test_article import a_model, seen
@@ -286,6 +287,11 @@ def test_an_index_beyond_the_length_is_refused_in_keras_words(photos: Path) -> N
         ({"subset": "test"}, "Invalid subset name: test"),
         ({"batch_size": 0}, "batch_size must be at least 1"),
         ({"target_size": (0, 5)}, "target_size must be positive"),
+        ({"target_size": 150}, r"`target_size` should be \(height, width\)"),
+        ({"target_size": "150"}, r"`target_size` should be \(height, width\)"),
+        ({"batch_size": 2.5}, "`batch_size` should be a whole number"),
+        ({"seed": 1.5}, "`seed` should be a whole number"),
+        ({"classes": "cat"}, "`classes` should be a list of names"),
     ],
 )
 def test_values_that_are_not_allowed_are_named(
@@ -295,6 +301,69 @@ def test_values_that_are_not_allowed_are_named(
         flow(photos, **options)
 
 
+@pytest.mark.parametrize(
+    "options",
+    [{"rotation_range": "20"}, {"shear_range": float("nan")}, {"zoom_range": None}, {"cval": "a"},
+     {"rescale": float("inf")}, {"width_shift_range": [0.1, float("nan")]}],
+)  # fmt: skip
+def test_numbers_that_are_none_are_named(photos: Path, options: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=next(iter(options))):
+        ImageDataGenerator(**options).flow_from_directory(photos)
+
+
+def test_a_validation_subset_of_nothing_says_what_is_missing(photos: Path) -> None:
+    with pytest.raises(ValueError, match="needs `validation_split`"):
+        ImageDataGenerator().flow_from_directory(photos, subset="validation")
+
+
 def test_uint8_with_rescale_is_refused(photos: Path) -> None:
     with pytest.raises(ValueError, match="rescale makes fractions"):
         ImageDataGenerator(rescale=1 / 255, dtype="uint8").flow_from_directory(photos)
+
+
+def test_next_is_endless_and_reset_begins_again(photos: Path) -> None:
+    held_out = flow(photos, shuffle=False)
+    first = next(held_out)[1].copy()
+    for _ in range(len(held_out) - 1):
+        next(held_out)
+    np.testing.assert_array_equal(next(held_out)[1], first)
+    next(held_out)
+    held_out.reset()
+    np.testing.assert_array_equal(next(held_out)[1], first)
+
+
+def test_after_an_interrupt_the_sequence_goes_on(
+    photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train = flow(photos)
+    expected = [train.fetch(index).ids.tolist() for index in range(4)]
+    again = flow(photos)
+    again.fetch(0)
+    monkeypatch.setattr(again._stream, "_obtain", _interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        again.fetch(1)
+    assert [again.fetch(index).ids.tolist() for index in range(4)] == expected
+
+
+def _interrupted(*_: object) -> Any:
+    raise KeyboardInterrupt
+
+
+def test_a_closed_sequence_stays_closed(photos: Path) -> None:
+    train = flow(photos)
+    train.close()
+    with pytest.raises(StreamClosed):
+        train[0]
+
+
+def test_a_private_daemon_that_died_is_started_again(photos: Path, session: Session) -> None:
+    train = flow(photos)
+    expected = train.fetch(0).ids.tolist()
+    assert session._private is not None
+    session._private._process.kill()
+    session._private._process.wait()
+    with pytest.raises(DaemonGone):
+        for index in range(len(train)):
+            train.fetch(index)
+    assert train.fetch(0).ids.tolist() == expected
+    assert len(flow(photos)) == 12

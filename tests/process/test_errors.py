@@ -4,27 +4,34 @@ from __future__ import annotations
 
 import os
 import socket
+import subprocess
+import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
 from shutil import copytree
+from typing import cast
 
 import msgspec
+import psutil
 import pytest
 
+from loaderd.daemon import server
 from loaderd.errors import (
     BadImage,
     DaemonGone,
     DatasetNotFound,
     EmptyDataset,
+    InvalidArgument,
     NoRoom,
+    ProtocolError,
     RequestRefused,
     StreamClosed,
     VersionMismatch,
     WorkerCrashed,
     from_wire,
 )
-from loaderd.wire import dial
+from loaderd.wire import dial, segment
 from loaderd.wire.channel import Channel
 from loaderd.wire.messages import Open, Refused, Took, Welcome
 from loaderd.wire.spec import Spec
@@ -174,6 +181,87 @@ def test_a_spec_that_cannot_be_read_is_refused_and_the_daemon_lives(
         os.close(reader)
         os.close(writer)
         assert len(list(run_of(session.open(a_spec(photos), slots=4)))) == 24
+
+
+def test_a_start_that_does_not_exist_is_refused_and_the_daemon_lives(
+    serve: Serve, photos: Path
+) -> None:
+    with serve(workers=1) as daemon, Session(daemon.path) as session:
+        with pytest.raises(ProtocolError, match="no batch 9999"):
+            session.open(a_spec(photos), 4, (0, 9999))
+        assert len(list(run_of(session.open(a_spec(photos), slots=4)))) == 24
+
+
+def test_a_spec_that_no_packet_holds_is_refused_and_the_daemon_lives(
+    serve: Serve, photos: Path
+) -> None:
+    with serve(workers=1) as daemon, Session(daemon.path) as session:
+        pipeline = msgspec.structs.replace(
+            a_spec(photos).pipeline, width_shift_range=tuple(float(i) for i in range(30_000))
+        )
+        with pytest.raises(InvalidArgument, match="too many values"):
+            session.open(msgspec.structs.replace(a_spec(photos), pipeline=pipeline), 4)
+        assert len(list(run_of(session.open(a_spec(photos), slots=4)))) == 24
+
+
+def test_a_killed_forkserver_costs_workers_and_not_the_daemon(serve: Serve, photos: Path) -> None:
+    with serve(workers=2) as daemon, Session(daemon.path) as session:
+        stream = session.open(a_spec(photos), slots=4)
+        forkserver = psutil.Process(daemon.workers()[0]).parent()
+        assert forkserver is not None
+        forkserver.kill()
+        assert len(list(run_of(stream))) == 24
+        assert len(list(run_of(session.open(a_spec(photos), slots=4)))) == 24
+
+
+def test_the_socket_is_for_its_user_only(serve: Serve, runtime: str) -> None:
+    with serve(workers=1) as daemon:
+        assert os.stat(daemon.path).st_mode & 0o777 == 0o600
+        assert os.stat(os.path.dirname(daemon.path)).st_mode & 0o777 == 0o700
+
+
+def test_a_file_in_the_sockets_place_is_left_alone(runtime: str) -> None:
+    path = os.path.join(runtime, "precious.txt")
+    Path(path).write_text("mine")
+    words = [sys.executable, "-m", "loaderd", "serve", f"--socket={path}"]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=30)
+    assert done.returncode == 1
+    assert "is no socket" in done.stderr
+    assert Path(path).read_text() == "mine"
+
+
+def test_the_end_of_a_daemon_whose_folder_was_cleaned_is_no_fault(
+    serve: Serve, runtime: str
+) -> None:
+    with serve(workers=1) as daemon:
+        for name in os.listdir(os.path.dirname(daemon.path)):
+            os.unlink(os.path.join(os.path.dirname(daemon.path), name))
+        daemon.process.terminate()
+        assert daemon.process.wait(10) == 0
+
+
+def test_pages_are_reserved_before_anyone_writes_to_them() -> None:
+    fd = segment.create(10 * 4096)
+    try:
+        assert os.fstat(fd).st_blocks == 0
+        segment.reserve(fd, 10 * 4096)
+        assert os.fstat(fd).st_blocks * 512 >= 10 * 4096
+        with pytest.raises(NoRoom, match="shm-size"):
+            segment.reserve(fd, segment.total() * 2)
+    finally:
+        os.close(fd)
+
+
+def test_another_user_is_refused(monkeypatch: pytest.MonkeyPatch, runtime: str) -> None:
+    path = os.path.join(runtime, "x.sock")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener:
+        listener.bind(path)
+        listener.listen()
+        with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as caller:
+            caller.connect(path)
+            monkeypatch.setattr(os, "getuid", lambda: 4711)
+            assert server.accept(listener, cast(server.Requests, None)) is None
+            assert caller.recv(1) == b""
 
 
 def test_releasing_a_slot_that_is_not_ours_drops_the_client(serve: Serve, photos: Path) -> None:
