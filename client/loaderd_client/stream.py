@@ -63,6 +63,13 @@ class Batch(NamedTuple):
     place: Place
 
 
+def _gone() -> DaemonGone:
+    return DaemonGone(
+        "the daemon went away (its log says why); once one runs again (`loaderd start`), go on: "
+        "nothing is lost"
+    )
+
+
 class _Releases:
     """Slots whose leases have ended, and a bell for whoever waits.
 
@@ -287,7 +294,7 @@ class Stream:
         try:
             self._line.send(message)
         except (Closed, OSError):
-            self._finish(DaemonGone("the daemon went away; start it again and rerun"))
+            self._finish(_gone())
 
     def _finish(self, error: LoaderdError) -> None:
         self._end = self._end or error
@@ -330,7 +337,7 @@ class Stream:
         except BlockingIOError:
             return
         except (Closed, OSError):
-            self._finish(DaemonGone("the daemon went away; start it again and rerun"))
+            self._finish(_gone())
         except ProtocolError as error:
             self._finish(error)
 
