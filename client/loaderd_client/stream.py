@@ -55,12 +55,14 @@ class Batch(NamedTuple):
         labels: one row for each image, or None.
         ids: int32 (rows,): sample numbers, as ``filenames`` counts them.
         place: (epoch, position).
+        attempt: how often chunks of it were given again after a worker's death.
     """
 
     images: NDArray[Any]
     labels: NDArray[Any] | None
     ids: NDArray[np.int32]
     place: Place
+    attempt: int
 
 
 def _gone() -> DaemonGone:
@@ -99,6 +101,7 @@ class _Slot(NamedTuple):
     """A slot in our hands: a batch, or why there is none."""
 
     number: int
+    attempt: int
     error: LoaderdError | None
 
 
@@ -269,7 +272,8 @@ class Stream:
         else:
             arrays = self._ring.copy(slot.number, rows)
             self._send_took((slot.number,), (slot.number,), waited_ns)
-        return Batch(arrays[0], arrays[1] if len(arrays) > 1 else None, ids, place)
+        labels = arrays[1] if len(arrays) > 1 else None
+        return Batch(arrays[0], labels, ids, place, slot.attempt)
 
     def _note(self, place: Place) -> None:
         """Keeps what was taken; what was left unread in older epochs is given up."""
@@ -343,11 +347,11 @@ class Stream:
 
     def _heard(self, message: object) -> None:
         match message:
-            case Ready(slot, epoch, position):
-                self._keep((epoch, position), _Slot(slot, None))
+            case Ready(slot, epoch, position, attempt):
+                self._keep((epoch, position), _Slot(slot, attempt, None))
             case Spoilt():
                 error = from_wire(message.kind, message.text)
-                self._keep((message.epoch, message.position), _Slot(message.slot, error))
+                self._keep((message.epoch, message.position), _Slot(message.slot, 0, error))
             case Refused(kind, text):
                 self._finish(from_wire(kind, text))
             case _:

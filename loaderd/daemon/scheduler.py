@@ -23,6 +23,8 @@ from __future__ import annotations
 from collections import deque
 from dataclasses import dataclass, field
 
+from loaderd.daemon.actions import Action, Assign, Deliver, Failure, Spoil
+from loaderd.daemon.shape import Shape
 from loaderd.daemon.slots import Event, SlotTable, State
 from loaderd.errors import ProtocolError
 from loaderd.wire.messages import Chunk, Place
@@ -41,76 +43,6 @@ CHUNK_NS = 10_000_000
 
 MAX_WANTED = 1024
 """Batches that a client may want out of turn."""
-
-
-@dataclass(frozen=True, slots=True)
-class Assign:
-    """Give this chunk to this worker."""
-
-    worker: int
-    chunk: Chunk
-
-
-@dataclass(frozen=True, slots=True)
-class Deliver:
-    """Tell the client that the slot holds its batch."""
-
-    stream: int
-    slot: int
-    place: Place
-    attempt: int
-
-
-@dataclass(frozen=True, slots=True)
-class Failure:
-    """Why a batch could not be made: an error's class name and text, and the rows tried."""
-
-    kind: str
-    text: str
-    first: int
-    last: int
-
-
-@dataclass(frozen=True, slots=True)
-class Spoil:
-    """Tell the client that the batch could not be made."""
-
-    stream: int
-    slot: int
-    place: Place
-    error: Failure
-
-
-Action = Assign | Deliver | Spoil
-
-
-@dataclass(frozen=True, slots=True)
-class Shape:
-    """The sizes of a stream: samples of an epoch, rows of a batch, slots of the ring."""
-
-    samples: int
-    batch_size: int
-    slots: int
-
-    @property
-    def batches(self) -> int:
-        """Batches of an epoch; the last may be smaller."""
-        return -(-self.samples // self.batch_size)
-
-    def rows(self, position: int) -> int:
-        """Rows of the batch at ``position``."""
-        return min(self.batch_size, self.samples - position * self.batch_size)
-
-    def after(self, place: Place) -> Place:
-        """The batch that follows."""
-        epoch, position = place
-        return (epoch, position + 1) if position + 1 < self.batches else (epoch + 1, 0)
-
-    def check(self, place: Place) -> None:
-        """Raises ProtocolError if there is no such batch."""
-        epoch, position = place
-        if epoch < 0 or not 0 <= position < self.batches:
-            raise ProtocolError(f"there is no batch {position} in epoch {epoch}")
 
 
 @dataclass(slots=True)

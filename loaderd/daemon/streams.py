@@ -24,8 +24,8 @@ import msgspec
 
 from loaderd.daemon import child
 from loaderd.daemon.pool import Child, spawn
-from loaderd.daemon.scheduler import Shape
 from loaderd.daemon.server import Conversation
+from loaderd.daemon.shape import Shape
 from loaderd.data.order import EpochOrder
 from loaderd.errors import (
     EmptyDataset,

@@ -21,9 +21,10 @@ from collections.abc import Callable, Iterable
 
 from loaderd.config import Settings
 from loaderd.daemon import pool as pools
+from loaderd.daemon.actions import Action, Assign, Deliver, Spoil
 from loaderd.daemon.loop import Loop
 from loaderd.daemon.pool import Pool, Worker
-from loaderd.daemon.scheduler import Action, Assign, Deliver, Scheduler, Spoil
+from loaderd.daemon.scheduler import Scheduler
 from loaderd.daemon.server import Conversation, Requests, accept, listening
 from loaderd.daemon.snapshot import Photographer
 from loaderd.daemon.streams import Opening, Room, Stream

@@ -14,7 +14,9 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from loaderd.daemon.scheduler import KILLS, Action, Assign, Deliver, Scheduler, Shape, Spoil
+from loaderd.daemon.actions import Action, Assign, Deliver, Spoil
+from loaderd.daemon.scheduler import KILLS, Scheduler
+from loaderd.daemon.shape import Shape
 from loaderd.daemon.slots import State
 from loaderd.errors import ProtocolError
 from loaderd.wire.messages import Chunk, Place

@@ -131,14 +131,16 @@ def test_every_worker_killed_at_once_costs_nothing_but_time(serve: Serve, photos
     with serve(workers=2) as daemon, Session(daemon.path) as session:
         undisturbed = [digest(batch) for batch in run_of(session.open(spec, slots=4))]
         stream = session.open(spec, slots=4)
-        disturbed = []
+        disturbed, attempts = [], 0
         for batch in run_of(stream):
             disturbed.append(digest(batch))
             if batch.place[1] % 4 == 0:
                 for pid in daemon.workers():
                     with contextlib.suppress(ProcessLookupError):
                         os.kill(pid, signal.SIGKILL)
+            attempts += batch.attempt
     assert disturbed == undisturbed
+    assert attempts > 0
 
 
 def test_all_batches_of_an_epoch_can_be_held_and_none_changes(serve: Serve, photos: Path) -> None:

@@ -1,0 +1,37 @@
+"""The sizes of a stream, and the run of its batches; pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from loaderd.errors import ProtocolError
+from loaderd.wire.messages import Place
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """The sizes of a stream: samples of an epoch, rows of a batch, slots of the ring."""
+
+    samples: int
+    batch_size: int
+    slots: int
+
+    @property
+    def batches(self) -> int:
+        """Batches of an epoch; the last may be smaller."""
+        return -(-self.samples // self.batch_size)
+
+    def rows(self, position: int) -> int:
+        """Rows of the batch at ``position``."""
+        return min(self.batch_size, self.samples - position * self.batch_size)
+
+    def after(self, place: Place) -> Place:
+        """The batch that follows."""
+        epoch, position = place
+        return (epoch, position + 1) if position + 1 < self.batches else (epoch + 1, 0)
+
+    def check(self, place: Place) -> None:
+        """Raises ProtocolError if there is no such batch."""
+        epoch, position = place
+        if epoch < 0 or not 0 <= position < self.batches:
+            raise ProtocolError(f"there is no batch {position} in epoch {epoch}")
