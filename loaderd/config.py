@@ -24,7 +24,7 @@ import psutil
 from loaderd.errors import InvalidArgument, LoaderdError
 from loaderd.wire import address, segment
 
-FILE_KEYS = ("name", "socket", "workers", "memory")
+FILE_KEYS = ("name", "socket", "workers", "memory", "user_code")
 """What a TOML file may hold."""
 VARIABLES = {key: f"LOADERD_{key.upper()}" for key in (*FILE_KEYS, "config")}
 MOST_WORKERS = 1024
@@ -44,6 +44,7 @@ class Settings:
         socket: the absolute path that it listens at.
         workers: worker processes, at least 1.
         memory: bytes that all rings together may take.
+        user_code: whether workers run functions that trainers send.
         owner: the trainer whose end is the daemon's end; None for a shared daemon.
         ready_fd: where to say that it serves; None if nobody waits for that.
     """
@@ -52,6 +53,7 @@ class Settings:
     socket: str
     workers: int
     memory: int
+    user_code: bool = True
     owner: int | None = None
     ready_fd: int | None = None
 
@@ -100,6 +102,7 @@ def load(flags: Mapping[str, str | None], environ: Mapping[str, str]) -> Setting
         socket=where.socket,
         workers=_pick(layers, "workers", _workers) or cpus(),
         memory=_pick(layers, "memory", _memory) or _memory_unasked(),
+        user_code=_pick(layers, "user_code", _yes) is not False,
         owner=_pick(layers, "owner", _pid),
         ready_fd=_pick(layers, "ready_fd", _descriptor),
     )
@@ -180,6 +183,14 @@ def _workers(said: Said) -> int | None:
     if said.value == "auto":
         return None
     return _whole(said, MOST_WORKERS, f'whole numbers from 1 to {MOST_WORKERS}, or "auto"')
+
+
+def _yes(said: Said) -> bool:
+    words = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
+    word = str(said.value).lower()
+    if word not in words:
+        raise _refuse(said, "true and false")
+    return words[word]
 
 
 def _pid(said: Said) -> int:

@@ -4,6 +4,8 @@
 
     LoaderdError
     ├── InvalidArgument (ValueError)       an argument has a value that is not allowed
+    │   └── InvalidType (TypeError)        an argument is of a type that is not allowed
+    ├── RenderError (ValueError)           a sample could not be augmented or preprocessed
     ├── DatasetError
     │   ├── DatasetNotFound (FileNotFoundError)   the directory is missing or unreadable
     │   ├── EmptyDataset (ValueError)      no image was found
@@ -33,6 +35,18 @@ class LoaderdError(Exception):
 
 class InvalidArgument(LoaderdError, ValueError):
     """An argument has a value that is not allowed; the text names those that are."""
+
+
+class InvalidType(InvalidArgument, TypeError):
+    """An argument, or what a column holds, is of a type that is not allowed."""
+
+
+class RenderError(LoaderdError, ValueError):
+    """A sample could not be augmented, preprocessed or saved.
+
+    The text names the sample; if it was a function of the user's that failed, it holds that
+    function's own traceback.
+    """
 
 
 class DatasetError(LoaderdError):

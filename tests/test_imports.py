@@ -39,7 +39,13 @@ MAY = {
         "loaderd.wire",
     },
     "loaderd.__main__": {"loaderd.cli"},
-    "loaderd_client": {"loaderd", "loaderd.errors", "loaderd.wire"},
+    "loaderd_client": {
+        "loaderd",
+        "loaderd.data",
+        "loaderd.errors",
+        "loaderd.render",
+        "loaderd.wire",
+    },
 }
 DECODERS = {"PIL", "cv2", "simplejpeg"}
 TRAINERS = {"keras", "tensorflow", "jax", "torch"}

@@ -12,12 +12,12 @@ from loaderd import __version__
 
 if TYPE_CHECKING:
     from loaderd_client.dataset import image_dataset_from_directory
-    from loaderd_client.image import ImageDataGenerator
+    from loaderd_client.generator import ImageDataGenerator
     from loaderd_client.sequence import LoaderSequence
     from loaderd_client.session import Session, connect
 
 _HOMES = {
-    "ImageDataGenerator": "image",
+    "ImageDataGenerator": "generator",
     "image_dataset_from_directory": "dataset",
     "LoaderSequence": "sequence",
     "Session": "session",

@@ -174,6 +174,7 @@ def _tell(sequence: LoaderSequence) -> None:
     classes = (
         f" belonging to {sequence.num_classes} classes" if spec.batch.label_mode != "none" else ""
     )
+    assert isinstance(spec.dataset, Dataset)
     split = spec.dataset.split_overall
     purpose = f" for {split[1]}" if split else ""
     print(f"{'Using' if split else 'Found'} {sequence.n} files{classes}{purpose}.")

@@ -80,5 +80,16 @@ class Places:
         self._touched.clear()
 
     @property
+    def drawn(self) -> int:
+        """Batches from the stream's start to the last that was touched."""
+        latest = len(self._bound) if self._shuffle else max(self._touched, default=-1) + 1
+        return self.epoch * self._batches + latest
+
+    @property
+    def hardly_touched(self) -> bool:
+        """Whether nothing of this epoch was touched, but for one look at it."""
+        return len(self._touched) <= 1
+
+    @property
     def _complete(self) -> bool:
         return len(self._touched) == self._batches

@@ -14,12 +14,12 @@ class Run:
 
     Args:
         batches: batches in an epoch.
-        start: the first batch.
+        start: the first batch; None if the daemon makes nothing by itself.
     """
 
-    def __init__(self, batches: int, start: Place) -> None:
+    def __init__(self, batches: int, start: Place | None) -> None:
         self._batches = batches
-        self._next: Place | None = start
+        self._next = start
         self._last: Place | None = None
         self._taken: set[Place] = set()
         self._lost: set[Place] = set()

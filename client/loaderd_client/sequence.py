@@ -7,16 +7,17 @@ import threading
 from functools import cached_property
 from typing import Any
 
-import keras
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from loaderd.errors import DatasetError
+from loaderd.data.order import SEEDS
+from loaderd.wire.bundle import Bundle, Parts
 from loaderd.wire.messages import Place
-from loaderd.wire.spec import Spec
+from loaderd.wire.spec import Dataset, Files, Spec
+from loaderd_client import bases, forks
 from loaderd_client import session as sessions
-from loaderd_client.places import Places
+from loaderd_client.places import Places, Touch
 from loaderd_client.session import Session
 from loaderd_client.stream import Batch, Stream
 
@@ -24,7 +25,7 @@ RING_EXTRA = 2
 """Slots beyond ``max_queue_size``: those that Keras holds while the queue is full."""
 
 
-class LoaderSequence(keras.utils.PyDataset):  # type: ignore[misc]  # keras has no types
+class LoaderSequence(*bases.sequences()):  # type: ignore[misc]  # whichever Keras is in use
     """Batches from a daemon, for ``model.fit``, ``evaluate`` and ``predict``.
 
     ``sequence[i]`` is (images, labels), or images alone without labels: NumPy arrays
@@ -41,6 +42,7 @@ class LoaderSequence(keras.utils.PyDataset):  # type: ignore[misc]  # keras has 
         spec: what the batches are.
         session: where they come from; None takes the innermost open session.
         max_queue_size: batches that the daemon keeps ready.
+        parts: arrays that the spec means, by name (see ``loaderd.wire.bundle``).
 
     Attributes:
         n: samples in an epoch (also ``samples``).
@@ -64,31 +66,45 @@ class LoaderSequence(keras.utils.PyDataset):  # type: ignore[misc]  # keras has 
         spec: Spec,
         session: Session | None = None,
         max_queue_size: int = 10,
+        parts: Parts | None = None,
     ) -> None:
-        super().__init__(max_queue_size=max_queue_size)
+        self.max_queue_size = max_queue_size
         self.spec = spec
         self._session = session or sessions.current()
         self._slots = max_queue_size + RING_EXTRA
-        self._stream = self._session.open(spec, self._slots)
+        self._bundle = Bundle(parts) if parts else None
+        self._stream = self._session.open(spec, self._slots, bundle=self._bundle)
         self._places = Places(self._stream.batches, spec.order.shuffle)
         self._lock = threading.Lock()
         self._pid = os.getpid()
+        self._toucher: int | None = None
+        self._forks = forks.count()
         self._closed = False
         self._cursor = 0
+        self._left = 0  # batches of the runs before the last reset
         manifest = self._stream.manifest
         self.n = self.samples = len(manifest)
         self.batch_size = spec.batch.batch_size
         self.seed = self._stream.seed
         self.shuffle = spec.order.shuffle
-        self.directory = manifest.root
+        self.directory: Any = manifest.root
         self.class_names = list(manifest.class_names)
         self.class_indices = {name: index for index, name in enumerate(self.class_names)}
         self.num_classes = len(self.class_names)
         self.target_size = spec.pipeline.target_size
         self.color_mode = spec.pipeline.color_mode
         self.image_shape = spec.pipeline.image_shape
-        self.dtype = spec.pipeline.dtype
+        self.dtype: Any = spec.pipeline.dtype
         self.interpolation = spec.pipeline.interpolation
+
+    @property
+    def max_queue_size(self) -> int:
+        """Batches that the daemon keeps ready; set when the sequence is made."""
+        return self._max_queue_size
+
+    @max_queue_size.setter
+    def max_queue_size(self, value: int) -> None:
+        self._max_queue_size = value
 
     @property
     def workers(self) -> int:
@@ -152,12 +168,30 @@ class LoaderSequence(keras.utils.PyDataset):  # type: ignore[misc]  # keras has 
     def on_epoch_end(self) -> None:
         """Keras's word that an epoch is over; it may come early, often or never."""
         with self._lock:
-            self._places.end_epoch()
+            if self._was_served_by_children():
+                self._forks = forks.count()
+                self._places.advance()
+            else:
+                self._places.end_epoch()
+
+    def _was_served_by_children(self) -> bool:
+        """Whether the epoch was read by forked children (Keras 2's ``use_multiprocessing``).
+
+        We see forks, one touch at the most (Keras 2 looks at the first batch), and then the
+        end of the epoch: twice, from ``fit``'s thread and from that of Keras's queue, which
+        by then may have forked for another epoch. ``fit``'s is the thread that had the look.
+        """
+        return (
+            forks.count() != self._forks
+            and self._places.hardly_touched
+            and self._toucher in (None, threading.get_ident())
+        )
 
     def __next__(self) -> Any:
         """The next batch, endlessly: after the last of an epoch comes the next epoch's first."""
-        index = self._cursor
-        self._cursor = (index + 1) % len(self)
+        with self._lock:
+            index = self._cursor
+            self._cursor = (index + 1) % len(self)
         return self[index]
 
     def reset(self) -> None:
@@ -182,7 +216,10 @@ class LoaderSequence(keras.utils.PyDataset):  # type: ignore[misc]  # keras has 
             BadImage: a file of the batch could not be read.
             DaemonGone: the daemon went away.
         """
-        batch = self.fetch(index)
+        return self._assembled(self.fetch(index))
+
+    def _assembled(self, batch: Batch) -> Any:
+        """A batch as Keras wants it."""
         return batch.images if batch.labels is None else (batch.images, batch.labels)
 
     def fetch(self, index: int) -> Batch:
@@ -201,31 +238,59 @@ class LoaderSequence(keras.utils.PyDataset):  # type: ignore[misc]  # keras has 
         if os.getpid() != self._pid:
             self._move_to_child()
         with self._lock:
-            touch = self._places.touch(index % length)
-            if self._stream.ended and not self._closed:
-                self._stream = self._open_again(self._slots, touch.place)
+            touch = self._touch(index % length)
         return self._stream.take(touch.place, restart=touch.restart)
 
-    def _open_again(self, slots: int, start: Place) -> Stream:
-        """The same stream, from ``start`` on: a batch is a pure function of its place."""
-        order = msgspec.structs.replace(self.spec.order, seed=self.seed)
-        stream = self._session.open(msgspec.structs.replace(self.spec, order=order), slots, start)
-        if len(stream.manifest) != self.n:
-            stream.close()
-            raise DatasetError(
-                f"{self.directory} had {self.n} images when it was listed and has "
-                f"{len(stream.manifest)} now: call flow_from_directory again"
-            )
-        return stream
+    def _touch(self, index: int) -> Touch:
+        """What the index means; makes sure that there is a stream to take it from."""
+        touch = self._places.touch(index)
+        self._toucher = threading.get_ident()
+        if self._stream.ended and not self._closed:
+            self._stream = self._open_again(self._slots, touch.place)
+        return touch
+
+    def _open_again(self, slots: int, start: Place | None) -> Stream:
+        """The same samples again, from ``start`` on: a batch is a pure function of its place.
+
+        They are not listed again: what was found once is what the epochs are made of,
+        whatever has become of the folder.
+        """
+        seed = (self.seed + self._left) % SEEDS if self._left else self.seed
+        order = msgspec.structs.replace(self.spec.order, seed=seed)
+        spec = msgspec.structs.replace(self.spec, order=order)
+        if isinstance(spec.dataset, Dataset):
+            spec = msgspec.structs.replace(spec, dataset=Files(spec.dataset.directory))
+            if "manifest" not in self._parts:
+                table = np.frombuffer(self._stream.manifest.table, np.uint8)
+                self._bundle = Bundle({**self._parts, "manifest": table})
+        return self._session.open(spec, slots, start, self._bundle)
+
+    @property
+    def _parts(self) -> Parts:
+        return self._bundle.parts if self._bundle else {}
+
+    def _change(self, spec: Spec, parts: Parts) -> None:
+        """Goes on with the same samples in the same order, made in another way."""
+        self.spec = spec
+        self._bundle = Bundle(parts) if parts else None
+        self._stream.close()
+
+    def _begin_again(self) -> None:
+        """Ends the run of batches; the next begins an epoch, with the next batch's number."""
+        with self._lock:
+            self._left += self._places.drawn
+            self._places = Places(len(self), self.spec.order.shuffle)
+            self._stream.close()
 
     def _move_to_child(self) -> None:
         """In a forked child: a stream of its own, in which index i is batch i.
 
-        The parent's connection and lock are not ours.
+        The parent's connection and lock are not ours. Other children ask for other indices,
+        so nothing is made that was not asked for.
         """
         epoch = self._places.epoch
         self._lock = threading.Lock()
-        self._stream = self._open_again(0, (epoch, 0))
+        self._stream = self._open_again(0, None)
         self._places = Places(len(self), shuffle=False, epoch=epoch)
         self._pid = os.getpid()
 
@@ -233,3 +298,4 @@ class LoaderSequence(keras.utils.PyDataset):  # type: ignore[misc]  # keras has 
         """Ends the stream. Arrays that were handed out stay valid."""
         self._closed = True
         self._stream.close()
+        self._bundle = None

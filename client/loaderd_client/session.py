@@ -18,6 +18,7 @@ from typing import Self
 from loaderd.errors import DaemonGone, NoDaemon, ProtocolError, from_wire
 from loaderd.wire import address as addresses
 from loaderd.wire import spec as specs
+from loaderd.wire.bundle import Bundle
 from loaderd.wire.channel import Channel, Closed
 from loaderd.wire.dial import dial
 from loaderd.wire.messages import Open, Opened, Place, Refused
@@ -59,24 +60,32 @@ class Session:
             self.path = self._private.path
         _sessions.append(self)
 
-    def open(self, spec: Spec, slots: int, start: Place = (0, 0)) -> Stream:
+    def open(
+        self,
+        spec: Spec,
+        slots: int,
+        start: Place | None = (0, 0),
+        bundle: Bundle | None = None,
+    ) -> Stream:
         """Opens a stream.
 
         Args:
             spec: what its batches are.
             slots: slots wished for in the ring; the daemon may give fewer.
-            start: (epoch, position) of the first batch.
+            start: (epoch, position) from which on batches are made ahead; None for none.
+            bundle: the arrays that the spec means.
 
         Raises:
             DatasetNotFound: the directory is missing.
             EmptyDataset: it holds no image.
             NoRoom: the ring does not fit.
             NoDaemon: the daemon went away.
+            RequestRefused: the daemon runs no user code.
         """
         self._revive()
         line = dial(self.path)
         try:
-            stream = _open(line, spec, slots, start)
+            stream = _open(line, spec, slots, start, bundle)
         except BaseException:
             line.close()
             raise
@@ -116,10 +125,12 @@ def _start_private(path: str) -> PrivateDaemon:
     return daemon
 
 
-def _open(line: Channel, spec: Spec, slots: int, start: Place) -> Stream:
+def _open(
+    line: Channel, spec: Spec, slots: int, start: Place | None, bundle: Bundle | None
+) -> Stream:
     line.settimeout(None)  # listing a large directory takes its time
     try:
-        _ask(line, spec, slots, start)
+        _ask(line, spec, slots, start, bundle)
         answer, fds = line.receive_with_fds()
     except Closed as error:
         raise DaemonGone("the daemon went away while it opened the stream") from error
@@ -131,13 +142,14 @@ def _open(line: Channel, spec: Spec, slots: int, start: Place) -> Stream:
     raise ProtocolError(f"the daemon answered Open with {type(answer).__name__}")
 
 
-def _ask(line: Channel, spec: Spec, slots: int, start: Place) -> None:
+def _ask(line: Channel, spec: Spec, slots: int, start: Place | None, bundle: Bundle | None) -> None:
     data = specs.encode(spec)
     fd = os.memfd_create("loaderd-spec")
     try:
         with open(fd, "wb", closefd=False) as file:
             file.write(data)
-        line.send(Open(len(data), slots, start), [fd])
+        size, fds = (bundle.nbytes, [fd, bundle.fd]) if bundle else (0, [fd])
+        line.send(Open(len(data), size, slots, start), fds)
     finally:
         os.close(fd)
 

@@ -124,7 +124,13 @@ class Stream:
     """
 
     def __init__(
-        self, line: Channel, spec: Spec, start: Place, opened: Opened, ring: int, manifest: int
+        self,
+        line: Channel,
+        spec: Spec,
+        start: Place | None,
+        opened: Opened,
+        ring: int,
+        manifest: int,
     ) -> None:
         self.manifest = Manifest.view(
             segment.attach(manifest, opened.manifest_bytes, writable=False)

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from loaderd import config
 from loaderd.config import Address
 
-SETTINGS = ("name", "socket", "config", "workers", "memory", "owner", "ready_fd")
+SETTINGS = ("name", "socket", "config", "workers", "memory", "user_code", "owner", "ready_fd")
 MOST_SECONDS = 86400.0
 
 
@@ -49,6 +49,18 @@ def add_limits(parser: argparse.ArgumentParser) -> None:
         metavar="SIZE",
         help="the most that all rings together may take: 512M, 2GiB, 50%% of the RAM; "
         "auto, the default, is a quarter of the RAM (LOADERD_MEMORY)",
+    )
+
+
+def add_trust(parser: argparse.ArgumentParser) -> None:
+    """What the daemon may be asked to run."""
+    parser.add_argument(
+        "--no-user-code",
+        dest="user_code",
+        action="store_const",
+        const="no",
+        help="refuse every preprocessing_function that is not one of keras.applications "
+        "(LOADERD_USER_CODE=no)",
     )
 
 

@@ -39,6 +39,7 @@ def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser = options.parser_of(verbs, "start", "start the daemon in the background", _EXAMPLES)
     options.add_address(parser)
     options.add_limits(parser)
+    options.add_trust(parser)
     parser.set_defaults(run=run)
 
 
@@ -107,7 +108,9 @@ def _command(settings: Settings, tell: int) -> list[str]:
         "--memory": settings.memory,
         "--ready-fd": tell,
     }
-    given = (f"{flag}={value}" for flag, value in flags.items())
+    given = [f"{flag}={value}" for flag, value in flags.items()]
+    if not settings.user_code:
+        given.append("--no-user-code")
     return [sys.executable, "-m", "loaderd", "serve", *given]
 
 

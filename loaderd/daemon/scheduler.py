@@ -68,7 +68,8 @@ class Stream:
 
     id: int
     shape: Shape
-    then: Place
+    then: Place | None
+    """Where the run goes on; None if there is none, and only what is wanted is made."""
     slots: SlotTable
     want: deque[Place] = field(default_factory=deque)
     places: dict[int, Place] = field(default_factory=dict)
@@ -82,8 +83,8 @@ class Stream:
         """Share of the ring that the trainer could read now."""
         return self.slots.count(State.READY) / len(self.slots)
 
-    def next_place(self) -> Place:
-        """The batch to begin next: wanted out of turn, else the next of the run."""
+    def next_place(self) -> Place | None:
+        """The batch to begin next: wanted out of turn, else the next of the run, if any."""
         held = set(self.places.values())
         while self.want:
             place = self.want.popleft()
@@ -91,8 +92,10 @@ class Stream:
                 return place
         while self.then in held:
             self.then = self.shape.after(self.then)
-        place, self.then = self.then, self.shape.after(self.then)
-        return place
+        next_one = self.then
+        if next_one is not None:
+            self.then = self.shape.after(next_one)
+        return next_one
 
 
 @dataclass(slots=True)
@@ -126,13 +129,14 @@ class Scheduler:
         """Whether no batch is being filled."""
         return not any(stream.filling for stream in self.streams.values())
 
-    def open(self, stream: int, shape: Shape, start: Place) -> list[Action]:
-        """A stream begins, at ``start``.
+    def open(self, stream: int, shape: Shape, start: Place | None) -> list[Action]:
+        """A stream begins, with a run from ``start`` on, if any.
 
         Raises:
             ProtocolError: there is no such batch.
         """
-        shape.check(start)
+        if start is not None:
+            shape.check(start)
         self.streams[stream] = Stream(stream, shape, start, SlotTable(shape.slots))
         return self._assign_all()
 
@@ -295,7 +299,8 @@ class Scheduler:
                 return self._cut(stream, filling)
         if self._draining or not stream.slots.count(State.FREE):
             return None
-        return self._cut(stream, _begin(stream))
+        place = stream.next_place()
+        return None if place is None else self._cut(stream, _begin(stream, place))
 
     def _cut(self, stream: Stream, filling: _Filling) -> _Held:
         first = filling.given
@@ -316,8 +321,7 @@ class Scheduler:
         return _Held(chunk, filling)
 
 
-def _begin(stream: Stream) -> _Filling:
-    place = stream.next_place()
+def _begin(stream: Stream, place: Place) -> _Filling:
     filling = _Filling(stream.slots.fill(), place, stream.shape.rows(place[1]))
     stream.filling[filling.slot] = filling
     stream.places[filling.slot] = place

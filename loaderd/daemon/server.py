@@ -127,7 +127,7 @@ class Requests:
 
     observe: Callable[[], Snapshot]
     stop: Callable[[], None]
-    open: Callable[[Conversation, Open, int], None]
+    open: Callable[[Conversation, Open, list[int]], None]
     plan: Callable[[Conversation, Plan], None]
     took: Callable[[Conversation, Took], None]
     gone: Callable[[Conversation], None]
@@ -190,8 +190,8 @@ class Conversation:
                 self._requests.took(self, message)
             case Plan() if self.stream is not None:
                 self._requests.plan(self, message)
-            case Open() if self.stream is None and len(fds) == 1:
-                self._requests.open(self, message, fds[0])
+            case Open() if self.stream is None and len(fds) == 1 + bool(message.bundle_bytes):
+                self._requests.open(self, message, fds)
             case Hello():
                 self._greeted = True
                 self.send(Welcome(PROTOCOL, __version__, os.getpid()))

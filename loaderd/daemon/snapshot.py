@@ -82,7 +82,7 @@ class Photographer:
 
     def _stream(self, stream: Stream, now: float) -> StreamPicture:
         scheduled = self._scheduler.streams[stream.id]
-        epoch, position = scheduled.then
+        epoch, position = scheduled.then or (0, 0)
         count = scheduled.slots.count
         return StreamPicture(
             id=stream.id,

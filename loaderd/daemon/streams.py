@@ -3,7 +3,7 @@
 Opening is a dialogue, so that the loop never waits for a disk::
 
     client        supervisor                     opener (a process of its own)
-      │ Open(spec) ──►│── spec ──────────────────────►│ lists the directory
+      │ Open(spec) ──►│── spec, Given(bundle) ───────►│ lists the directory
       │               │◄──────────── Listed(manifest) │
       │               │ how many slots fit? the ring ─│─► reserves its pages
       │               │◄───────────────────── Reserved│
@@ -12,6 +12,7 @@ Opening is a dialogue, so that the loop never waits for a disk::
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import random
@@ -41,6 +42,7 @@ from loaderd.wire.layout import slot_layout
 from loaderd.wire.manifest import Manifest
 from loaderd.wire.messages import (
     Attach,
+    Given,
     Listed,
     Open,
     Opened,
@@ -76,13 +78,16 @@ class Stream:
     ring_bytes: int
     manifest: int
     manifest_bytes: int
+    bundles: list[int]
+    """The descriptor of the bundle, if there is one."""
+    bundle_bytes: int
     opened_at: float
     batches: int = 0
     samples: int = 0
     waited_ns: int = 0
 
     def attach(self) -> Attach:
-        """What a worker must know; ring and manifest travel along."""
+        """What a worker must know; ``segments`` travel along."""
         asked = self.spec
         return Attach(
             self.id,
@@ -93,7 +98,13 @@ class Stream:
             self.shape.slots,
             self.ring_bytes,
             self.manifest_bytes,
+            self.bundle_bytes,
         )
+
+    @property
+    def segments(self) -> list[int]:
+        """Descriptors of what workers read and write."""
+        return [self.ring, self.manifest, *self.bundles]
 
     def opened(self) -> Opened:
         """What the client must know; ring and manifest travel along."""
@@ -110,14 +121,12 @@ class Stream:
 
     def names(self, place: Place, first: int, last: int) -> str:
         """The files of some rows of a batch, for an error's text."""
-        order = self.spec.order
-        shape = self.shape
-        ids = EpochOrder(order.seed or 0, order.shuffle, shape.samples, shape.batch_size)
+        ids = EpochOrder(self.spec.order, self.shape.samples, self.shape.batch_size)
         table = Manifest.view(
             segment.attach(os.dup(self.manifest), self.manifest_bytes, writable=False)
         )
         rows = ids.ids(*place)[first:last].tolist()
-        return ", ".join(repr(os.fsdecode(table.path(row))) for row in rows)
+        return ", ".join(repr(os.fsdecode(table.path(row)) or f"image {row}") for row in rows)
 
     def count(self, took: Took) -> None:
         """Keeps the counters that the client sends along."""
@@ -126,8 +135,8 @@ class Stream:
 
     def close(self) -> None:
         """Gives the segments up; they live on while somebody maps them."""
-        os.close(self.ring)
-        os.close(self.manifest)
+        for fd in self.segments:
+            os.close(fd)
 
 
 class Opening:
@@ -138,11 +147,14 @@ class Opening:
         client: who asked.
         request: what it asked for.
         spec_fd: descriptor of the spec, which stays the caller's.
+        bundle_fd: descriptor of the bundle, which stays the caller's; None for none.
+        user_code: whether workers may run functions of the client's.
         room: the bytes that rings may still take, asked for when the size is known.
         finish: called once, with the stream or None.
 
     Raises:
         InvalidArgument: the spec is not valid.
+        RequestRefused: it holds code, which the daemon does not run.
     """
 
     def __init__(
@@ -151,6 +163,8 @@ class Opening:
         client: Conversation,
         request: Open,
         spec_fd: int,
+        bundle_fd: int | None,
+        user_code: bool,
         room: Callable[[], Room],
         finish: Callable[[Opening, Stream | None], None],
     ) -> None:
@@ -163,8 +177,12 @@ class Opening:
         self._finish = finish
         self._fds: list[int] = []
         self.spec = _with_seed(spec.decode(_read_spec(request, spec_fd)))
-        _check_pipeline(self.spec)
+        _check_pipeline(self.spec, user_code)
         self.opener: Child = spawn(child.open_dataset, spec.encode(self.spec))
+        self._bundles = [] if bundle_fd is None else [os.dup(bundle_fd)]
+        self._bundle_bytes = request.bundle_bytes
+        with contextlib.suppress(Closed):  # its death is noticed when its socket is read
+            self.opener.line.send(Given(request.bundle_bytes), self._bundles)
 
     def read(self) -> None:
         """Goes on with the dialogue."""
@@ -204,14 +222,14 @@ class Opening:
         layout = slot_layout(self.spec.pipeline, self.spec.batch, listed.classes)
         slots = fitting_slots(layout.nbytes, self._wish, self._room())
         self._shape = Shape(listed.samples, self.spec.batch.batch_size, slots)
-        self._shape.check(self.start)
+        self._shape.check(self.start or (0, 0))
         self.ring_bytes = layout.nbytes * slots
         self._fds.append(segment.create(self.ring_bytes))
         self.opener.line.send(Reserve(self.ring_bytes), [self._fds[-1]])
 
     def _stream(self) -> Stream:
         manifest, ring = self._fds
-        self._fds = []
+        bundles, self._fds, self._bundles = self._bundles, [], []
         return Stream(
             self.id,
             self.client,
@@ -222,6 +240,8 @@ class Opening:
             self.ring_bytes,
             manifest,
             self._listed.manifest_bytes,
+            bundles,
+            self._bundle_bytes,
             time.monotonic(),
         )
 
@@ -234,7 +254,7 @@ class Opening:
         self.opener.kill()
         self.opener.wait_dead(1.0)
         self.opener.reap()
-        for fd in self._fds:
+        for fd in (*self._fds, *self._bundles):
             os.close(fd)
 
 
@@ -266,10 +286,19 @@ def fitting_slots(slot_bytes: int, wish: int, room: Room) -> int:
     return max(FEWEST_SLOTS, min(wish, min(room) // 2 // slot_bytes))
 
 
-def _check_pipeline(asked: Spec) -> None:
-    """What workers are told of it must fit into one packet."""
+def _check_pipeline(asked: Spec, user_code: bool) -> None:
+    """What workers are told of it must be allowed, and fit into one packet."""
+    function = asked.pipeline.function
+    if function is not None and not user_code:
+        raise RequestRefused(
+            f"the daemon runs no user code (--no-user-code), and preprocessing_function is "
+            f"{function.name}: leave it out, or start a daemon that may run it"
+        )
     if len(msgspec.json.encode(asked.pipeline)) > LONGEST_PIPELINE:
-        raise InvalidArgument("width_shift_range or height_shift_range has too many values")
+        raise InvalidArgument(
+            "width_shift_range, height_shift_range, save_to_dir or the trainer's sys.path has too "
+            "many values"
+        )
 
 
 def _no_larger(asked: Spec, samples: int) -> Spec:

@@ -235,7 +235,7 @@ class Supervisor:
         stream = self._streams[action.chunk.stream]
         try:
             if stream.id not in worker.attached:
-                worker.child.line.send(stream.attach(), (stream.ring, stream.manifest))
+                worker.child.line.send(stream.attach(), stream.segments)
                 worker.attached.add(stream.id)
             worker.child.line.send(action.chunk)
         except Closed:
@@ -276,13 +276,24 @@ class Supervisor:
             return  # it is gone already, or lives where we cannot see it; its socket tells
         self._loop.watch(client.pidfd, client.end)
 
-    def _open(self, client: Conversation, request: Open, spec_fd: int) -> None:
+    def _open(self, client: Conversation, request: Open, fds: list[int]) -> None:
         if self._end_at is not None:
             raise RequestRefused("the daemon is draining; start another, or wait")
         if client in self._openings:
             raise ProtocolError("a second stream on one connection")
         self._last_id += 1
-        opening = Opening(self._last_id, client, request, spec_fd, self._room, self._opened)
+        spec_fd, bundle_fd = (*fds, None)[:2]
+        assert spec_fd is not None
+        opening = Opening(
+            self._last_id,
+            client,
+            request,
+            spec_fd,
+            bundle_fd,
+            self._settings.user_code,
+            self._room,
+            self._opened,
+        )
         self._openings[client] = opening
         self._loop.watch_channel(opening.opener.line, opening.read)
 

@@ -1,4 +1,7 @@
-"""The random parameters of each sample: a pure function of (seed, epoch, sample).
+"""The random parameters of each sample, drawn from (seed, epoch, sample); pure.
+
+This is :class:`~loaderd.wire.spec.Order`'s source ``sample``; Keras's own draws are in
+:mod:`loaderd.data.keras_draws`.
 
 Philox is a counter-based generator: its output at a counter needs no earlier output,
 so any worker can draw for any sample, in any order, any number of times. The key is
@@ -16,13 +19,13 @@ import numpy as np
 from loaderd.wire.spec import Pipeline
 from loaderd.wire.transform import Transform
 
-_DRAWS = 10
+_DRAWS = 12
 _NOTHING = Transform()
 
 _Shift = Callable[[float, float], float]
 
 
-class Draws:
+class SampleDraws:
     """Draws the transform of any sample.
 
     The distributions are those of ``ImageDataGenerator.get_random_transform`` in
@@ -46,7 +49,9 @@ class Draws:
         self._zoom_by = zoom_to - self._zoom_from
         self._flip_horizontal = 0.5 if pipeline.horizontal_flip else 0.0
         self._flip_vertical = 0.5 if pipeline.vertical_flip else 0.0
-        self._still = not is_random(pipeline)
+        self._channel_shift = pipeline.channel_shift_range
+        self._brightness = pipeline.brightness_range
+        self._still = not pipeline.is_random
         self._philox = np.random.Philox(0)
         self._random = np.random.Generator(self._philox).random
 
@@ -54,7 +59,9 @@ class Draws:
         """The transform of a sample in an epoch (both from 0)."""
         if self._still:
             return _NOTHING
-        turn, x, x_sign, y, y_sign, shear, zx, zy, flip, flip_over = self._uniforms(epoch, sample)
+        turn, x, x_sign, y, y_sign, shear, zx, zy, flip, flip_over, channels, light = (
+            self._uniforms(epoch, sample)
+        )
         return Transform(
             (2 * turn - 1) * self._rotation,
             self._shift_x(x, x_sign),
@@ -64,6 +71,8 @@ class Draws:
             self._zoom_from + zy * self._zoom_by,
             flip < self._flip_horizontal,
             flip_over < self._flip_vertical,
+            (2 * channels - 1) * self._channel_shift if self._channel_shift else None,
+            _between(light, *self._brightness) if self._brightness else None,
         )
 
     def _uniforms(self, epoch: int, sample: int) -> list[float]:
@@ -81,17 +90,8 @@ class Draws:
         return numbers
 
 
-def is_random(pipeline: Pipeline) -> bool:
-    """Whether any parameter of a sample is drawn."""
-    return bool(
-        pipeline.rotation_range
-        or pipeline.height_shift_range
-        or pipeline.width_shift_range
-        or pipeline.shear_range
-        or tuple(pipeline.zoom_range) != (1, 1)
-        or pipeline.horizontal_flip
-        or pipeline.vertical_flip
-    )
+def _between(uniform: float, low: float, high: float) -> float:
+    return low + uniform * (high - low)
 
 
 def _shift(shift_range: float | tuple[float, ...], size: int) -> _Shift:

@@ -1,11 +1,18 @@
 """(seed, epoch) becomes the sample ids of each batch of the epoch; pure.
 
-The source of randomness is NumPy's ``RandomState(Philox(key=(seed, epoch)))``, with the
-last word of Philox's counter set to ``_ORDER``, so that no other use of the same key draws
-the same numbers. Both the bits of Philox and the shuffle of ``RandomState`` are frozen by
-NumPy's compatibility policy (NEP 19), which ``Generator.permutation`` is not: an epoch has
-the same order on every machine and under every version of NumPy, and a stream can be
-resumed anywhere. Any change here changes every user's order; the tests hold it fast.
+Two sources, which :class:`~loaderd.wire.spec.Order` chooses between:
+
+- ``sample``: NumPy's ``RandomState(Philox(key=(seed, epoch)))``, with the last word of
+  Philox's counter set to ``_ORDER``, so that no other use of the same key draws the same
+  numbers;
+- ``batch``: Keras's own (``Iterator._flow_index`` in
+  ``keras/src/legacy/preprocessing/image.py``): ``RandomState(seed + k)``, where k is the
+  number of the epoch's first batch, counted from the stream's start.
+
+Philox, the Mersenne Twister and the shuffles of ``RandomState`` are frozen by NumPy's
+compatibility policy (NEP 19), which ``Generator.permutation`` is not: an epoch has the same
+order on every machine and under every version of NumPy, and a stream can be resumed
+anywhere. Any change here changes every user's order; the tests hold it fast.
 """
 
 from __future__ import annotations
@@ -13,7 +20,12 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from loaderd.wire.spec import Order
+
 Ids = npt.NDArray[np.int32] | npt.NDArray[np.int64]
+
+SEEDS = 2**32
+"""Seeds of ``RandomState``; Keras's run of seeds begins again from 0 beyond them."""
 
 _ORDER = 2**64 - 1
 _KEPT = 2  # this epoch, and the next one's first batches
@@ -23,8 +35,8 @@ class EpochOrder:
     """The order of the samples in every epoch of a stream.
 
     Args:
-        seed: a whole number from 0, below 2**64.
-        shuffle: a new order for every epoch; otherwise sample i comes i-th, always.
+        order: seed (None counts as 0), source, and whether epochs are shuffled;
+            otherwise sample i comes i-th, always.
         samples: the size of the dataset.
         batch_size: samples in a batch, at least 1; the last of an epoch may have fewer.
 
@@ -32,12 +44,13 @@ class EpochOrder:
         batches: batches in an epoch; 0 if there are no samples.
     """
 
-    def __init__(self, seed: int, shuffle: bool, samples: int, batch_size: int) -> None:
-        self.seed = seed
-        self.shuffle = shuffle
+    def __init__(self, order: Order, samples: int, batch_size: int) -> None:
+        self.seed = order.seed or 0
+        self.shuffle = order.shuffle
         self.samples = samples
         self.batch_size = batch_size
         self.batches = -(-samples // batch_size)
+        self._make = self._by_batch if order.draws == "batch" else self._by_epoch
         self._epochs: dict[int, Ids] = {}
 
     def rows(self, position: int) -> int:
@@ -64,20 +77,30 @@ class EpochOrder:
         stop = start + self.rows(position)
         return self._epoch(epoch)[start:stop]
 
+    def batch_rng(self, epoch: int, position: int) -> np.random.RandomState:
+        """Keras's generator as it is when the first sample of a batch is drawn."""
+        rng = np.random.RandomState((self.seed + epoch * self.batches + position) % SEEDS)
+        if position == 0 and self.shuffle:
+            rng.permutation(self.samples)
+        return rng
+
     def _epoch(self, epoch: int) -> Ids:
         epoch = epoch if self.shuffle else 0  # unshuffled, all epochs are one
         if epoch not in self._epochs:
             if len(self._epochs) == _KEPT:
                 del self._epochs[next(iter(self._epochs))]  # the one that was made first
-            self._epochs[epoch] = self._make(epoch)
+            ids = self._make(epoch) if self.shuffle else np.arange(self.samples)
+            self._epochs[epoch] = _fitting(ids)
         return self._epochs[epoch]
 
-    def _make(self, epoch: int) -> Ids:
-        ids = _range(self.samples)
-        if self.shuffle:
-            np.random.RandomState(_bits(self.seed, epoch)).shuffle(ids)
-        ids.flags.writeable = False
+    def _by_epoch(self, epoch: int) -> Ids:
+        ids = _fitting(np.arange(self.samples)).copy()
+        np.random.RandomState(_bits(self.seed, epoch)).shuffle(ids)
         return ids
+
+    def _by_batch(self, epoch: int) -> Ids:
+        first = self.seed + epoch * self.batches
+        return np.random.RandomState(first % SEEDS).permutation(self.samples)
 
 
 def _bits(seed: int, epoch: int) -> np.random.Philox:
@@ -87,7 +110,9 @@ def _bits(seed: int, epoch: int) -> np.random.Philox:
     )
 
 
-def _range(samples: int) -> Ids:
-    if samples < 2**31:
-        return np.arange(samples, dtype=np.int32)
-    return np.arange(samples, dtype=np.int64)
+def _fitting(ids: Ids) -> Ids:
+    """Read-only, and of 32 bits if that suffices."""
+    if len(ids) < 2**31:
+        ids = ids.astype(np.int32, copy=False)
+    ids.flags.writeable = False
+    return ids

@@ -13,6 +13,7 @@ import stat
 import warnings
 from typing import Any
 
+import numpy as np
 import simplejpeg
 from numpy.typing import NDArray
 from PIL import (
@@ -27,7 +28,7 @@ from PIL import (
 )
 
 from loaderd.errors import BadImage
-from loaderd.wire.spec import ColorMode
+from loaderd.wire.spec import ColorMode, Compat
 
 Path = bytes | str
 Pixels = NDArray[Any]
@@ -66,10 +67,15 @@ class Decoder:
             fourth byte is padding); ``grayscale`` ones keep 16 and 32 bit values, as
             Keras's ``load_img`` does.
         arrays: whether ``rgb`` JPEGs shall come as arrays instead.
+        compat: ``keras`` leaves grey pictures of 16 bits to PIL, which cuts off all above
+            255 when it makes them ``rgb``; ``fixed`` keeps their upper 8 bits.
     """
 
-    def __init__(self, color_mode: ColorMode, arrays: bool = False) -> None:
+    def __init__(
+        self, color_mode: ColorMode, arrays: bool = False, compat: Compat = "keras"
+    ) -> None:
         self._color_mode: ColorMode = color_mode
+        self._fixed = compat == "fixed"
         self._arrays = arrays and color_mode == "rgb"
         self._file = Scratch()
         self._pixels = Scratch()
@@ -141,12 +147,19 @@ class Decoder:
     def _decode_any(self, data: memoryview) -> Image.Image:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about odd files; what is wrong raises
-            image = Image.open(io.BytesIO(data), formats=_FORMATS)
+            image: Image.Image = Image.open(io.BytesIO(data), formats=_FORMATS)
             image.load()
+            if self._fixed and _is_deep(image):
+                image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
             if self._color_mode == "grayscale" and image.mode in _GREY_MODES:
                 return image
             mode = _MODES[self._color_mode]
             return image if image.mode == mode else image.convert(mode)
+
+
+def _is_deep(image: Image.Image) -> bool:
+    """Whether it is a grey picture of 16 bits; some versions of PIL hold those of PNGs in 32."""
+    return image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PNG")
 
 
 def bad_image(path: Path, error: Exception) -> BadImage:

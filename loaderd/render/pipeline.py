@@ -1,27 +1,30 @@
-"""One sample: a file becomes finished pixels in a given row.
+"""One sample: an image file, or an array, becomes finished pixels in a given row.
 
 ::
 
-    path ──read──► bytes ──decode──► picture ──resize──► array ──warp, flip, rescale──► row
-         └──────────────────── load ────────────────────┘└────────── finish ─────────┘
+    path ──read──► bytes ──decode──► picture ──resize──► array ──warp, flip, ...──► row
+         └──────────────────── load ────────────────────┘└──────── finish ────────┘
 
 Everything is exactly Keras's, but for the warp, which is OpenCV's instead of scipy's.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from time import perf_counter_ns
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
+from loaderd.render import full
 from loaderd.render.decode import Decoder, Path, bad_image
-from loaderd.render.geometry import Warp
+from loaderd.render.fast import FastFinish
+from loaderd.render.full import FullFinish
 from loaderd.render.resize import Resizer, takes_arrays
-from loaderd.render.standardize import flip, write
 from loaderd.wire.spec import Pipeline
 from loaderd.wire.transform import Transform
+
+_NO_BUNDLE: Mapping[str, NDArray[Any]] = {}
 
 
 class Renderer:
@@ -29,17 +32,23 @@ class Renderer:
 
     Args:
         pipeline: what to do.
+        bundle: arrays that the pipeline needs, and maybe the images themselves.
+
+    Raises:
+        RenderError: the user's function cannot be loaded.
     """
 
-    def __init__(self, pipeline: Pipeline) -> None:
+    def __init__(self, pipeline: Pipeline, bundle: Mapping[str, NDArray[Any]] = _NO_BUNDLE) -> None:
         arrays = takes_arrays(pipeline.interpolation, pipeline.aspect)
-        self._decoder = Decoder(pipeline.color_mode, arrays)
+        self._decoder = Decoder(pipeline.color_mode, arrays, pipeline.compat)
         self._resize = Resizer(pipeline.target_size, pipeline.interpolation, pipeline.aspect)
-        self._rescale = pipeline.rescale or None
-        cval = pipeline.cval * (self._rescale or 1.0)
-        self._warp = Warp(pipeline.target_size, pipeline.fill_mode, cval, pipeline.compat)
-        self._source = np.empty(pipeline.image_shape, np.float32)
-        self._warped = np.empty(pipeline.image_shape, np.float32)
+        # Keras loads files as floatx, and converts arrays to the dtype of the batch.
+        compute = pipeline.dtype if "images" in bundle else pipeline.floatx
+        self._finish: FastFinish | FullFinish = (
+            FullFinish(pipeline, compute, bundle)
+            if full.is_needed(pipeline, compute, bundle)
+            else FastFinish(pipeline)
+        )
         self.nanoseconds = [0, 0, 0, 0]  # read, decode, resize, augment
 
     def render(self, path: Path, transform: Transform, row: NDArray[Any]) -> None:
@@ -52,6 +61,7 @@ class Renderer:
 
         Raises:
             BadImage: the file cannot be read or decoded.
+            RenderError: the picture cannot be finished.
         """
         self.finish(self.load(path), transform, row)
 
@@ -59,7 +69,7 @@ class Renderer:
         """The picture of a file in the target size.
 
         Returns:
-            ``pipeline.image_shape``, uint8 (16 and 32 bit grey pictures: uint16, int32).
+            ``pipeline.array_shape``, uint8 (16 and 32 bit grey pictures: uint16, int32).
             Valid until the next ``load``.
 
         Raises:
@@ -78,28 +88,20 @@ class Renderer:
         return image
 
     def finish(self, image: NDArray[Any], transform: Transform, row: NDArray[Any]) -> None:
-        """Warps, flips and rescales a loaded picture.
+        """Augments and normalizes a loaded picture.
 
         Args:
-            image: what ``load`` returned, or a copy of it; left as it is.
+            image: what ``load`` returned, or a copy of it, or an array of
+                ``pipeline.array_shape``; left as it is.
             transform: the random parameters of the sample.
             row: an array of ``pipeline.image_shape`` and dtype, C-contiguous.
+
+        Raises:
+            RenderError: an operation refuses the image, or the user's function raised.
         """
         start = perf_counter_ns()
-        if transform.warps:
-            self._finish_warped(image, transform, row)
-        else:
-            write(flip(image, transform), self._rescale, row)
+        self._finish(image, transform, row)
         self.nanoseconds[3] += perf_counter_ns() - start
-
-    def _finish_warped(self, image: NDArray[Any], transform: Transform, row: NDArray[Any]) -> None:
-        # The warp is linear, so the rescale may come first, in the pass that converts.
-        write(image, self._rescale, self._source)
-        if row.dtype == np.float32:
-            self._warp(self._source, transform, row)
-        else:
-            self._warp(self._source, transform, self._warped)
-            write(self._warped, None, row)
 
     def take_times(self) -> tuple[int, int, int, int]:
         """Nanoseconds spent in (read, decode, resize, augment) since the last call."""

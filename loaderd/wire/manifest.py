@@ -117,13 +117,24 @@ class Manifest:
         root: the dataset's directory.
         class_names: names of the classes in label order.
         labels: int32 of shape (n,), read-only.
+        table: the bytes that were packed, read-only.
     """
 
-    __slots__ = ("_ends", "_names", "_prefix", "_samples", "class_names", "labels", "root")
+    __slots__ = (
+        "_ends",
+        "_names",
+        "_prefix",
+        "_samples",
+        "class_names",
+        "labels",
+        "root",
+        "table",
+    )
 
     def __init__(self, root: str, class_names: tuple[str, ...], header: _Header, table: memoryview):
         self.root = root
         self.class_names = class_names
+        self.table = table[: header.total]
         self.labels: npt.NDArray[np.int32] = np.frombuffer(
             table, np.int32, header.samples, header.labels_at
         )

@@ -6,7 +6,7 @@ Every message is a small struct, encoded as MessagePack with its tag in front::
     daemon → client      Welcome  Opened  Ready  Spoilt  Refused  Observed  Stopping
     supervisor → worker  Attach  Chunk  Detach
     worker → supervisor  Up  Done  Spoilt
-    supervisor → opener  Reserve
+    supervisor → opener  Given  Reserve
     opener → supervisor  Listed  Reserved  Refused
 
 No sockets here: :mod:`loaderd.wire.channel` carries what this module encodes.
@@ -21,7 +21,7 @@ from loaderd.errors import ProtocolError, RequestRefused
 from loaderd.wire.snapshot import Snapshot
 from loaderd.wire.spec import Batch, Order, Pipeline
 
-PROTOCOL = 1
+PROTOCOL = 2
 """Raised whenever a message or a layout changes its meaning."""
 
 LONGEST_TEXT = 8000
@@ -56,13 +56,15 @@ class Open(_Message, frozen=True):
 
     Attributes:
         spec_bytes: length of the spec.
+        bundle_bytes: length of the bundle, whose descriptor comes second; 0 for none.
         slots: slots wished for; the daemon may give fewer.
-        start: the first batch to be made.
+        start: where the run of batches begins; None for a stream without a run.
     """
 
     spec_bytes: int
+    bundle_bytes: int
     slots: int
-    start: Place
+    start: Place | None
 
 
 class Opened(_Message, frozen=True):
@@ -157,7 +159,7 @@ class Refused(_Message, frozen=True):
 
 
 class Attach(_Message, frozen=True):
-    """Tells a worker of a stream; ring and manifest travel along."""
+    """Tells a worker of a stream; ring, manifest and bundle (if any) travel along."""
 
     stream: int
     pipeline: Pipeline
@@ -167,6 +169,7 @@ class Attach(_Message, frozen=True):
     slots: int
     ring_bytes: int
     manifest_bytes: int
+    bundle_bytes: int
 
 
 class Detach(_Message, frozen=True):
@@ -205,6 +208,12 @@ class Done(_Message, frozen=True):
     augment: int
 
 
+class Given(_Message, frozen=True):
+    """Hands the opener the client's bundle, whose descriptor travels along."""
+
+    bundle_bytes: int
+
+
 class Listed(_Message, frozen=True):
     """What the opener found; the manifest's descriptor travels along."""
 
@@ -241,6 +250,7 @@ Message = (
     | Chunk
     | Up
     | Done
+    | Given
     | Listed
     | Reserve
     | Reserved

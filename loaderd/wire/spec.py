@@ -1,8 +1,9 @@
 """What a client asks for: everything that decides what a stream's bytes are.
 
 A spec is frozen and holds plain values only, so that it travels as JSON and is
-checked (types and allowed values) wherever it is decoded. Two streams with equal
-specs over equal files give equal bytes, whoever renders them.
+checked (types and allowed values) wherever it is decoded. What is too large for JSON, or
+no plain value, travels beside it in a :mod:`bundle <loaderd.wire.bundle>`. Two streams with
+equal specs and bundles over equal files give equal bytes, whoever renders them.
 """
 
 from __future__ import annotations
@@ -16,7 +17,22 @@ from loaderd.errors import InvalidArgument
 ColorMode = Literal["rgb", "rgba", "grayscale"]
 Interpolation = Literal["nearest", "bilinear", "bicubic", "hamming", "box", "lanczos"]
 FillMode = Literal["nearest", "constant", "reflect", "wrap"]
-DType = Literal["float32", "uint8"]
+DType = Literal[
+    "float16",
+    "float32",
+    "float64",
+    "int8",
+    "int16",
+    "int32",
+    "int64",
+    "uint8",
+    "uint16",
+    "uint32",
+    "uint64",
+]
+DataFormat = Literal["channels_last", "channels_first"]
+Preprocessing = Literal["caffe", "tf", "torch"]
+Draws = Literal["sample", "batch"]
 Compat = Literal["keras", "fixed"]
 Aspect = Literal["stretch", "crop", "pad"]
 LabelMode = Literal["categorical", "sparse", "int", "binary", "input", "none"]
@@ -28,8 +44,8 @@ class _Frozen(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     """The base of the parts of a spec."""
 
 
-class Dataset(_Frozen, frozen=True):
-    """Which files make up the dataset, and in which order they are numbered.
+class Dataset(_Frozen, frozen=True, tag="directory"):
+    """A directory: which files make up the dataset, and in which order they are numbered.
 
     Attributes:
         directory: the folder whose subfolders are the classes (absolute).
@@ -60,11 +76,67 @@ class Dataset(_Frozen, frozen=True):
     labels: tuple[int, ...] | None = None
 
 
+class Files(_Frozen, frozen=True, tag="files"):
+    """Files that the client has listed itself: the bundle's ``manifest`` names them.
+
+    Attributes:
+        directory: where they lie, for people to read; the manifest decides.
+    """
+
+    directory: str = ""
+
+
+class Arrays(_Frozen, frozen=True, tag="arrays"):
+    """Images that the client has in memory: the bundle's ``images``, one a sample."""
+
+    @property
+    def directory(self) -> str:
+        """What people read where a folder stands for other datasets."""
+        return "(arrays)"
+
+
+class Function(_Frozen, frozen=True):
+    """Code of the user's, which workers run on each image.
+
+    Attributes:
+        module: where the function is found by its name; empty if the bundle's
+            ``function`` holds it as cloudpickle wrote it.
+        name: the function's qualified name.
+        path: folders in which the trainer looks for modules.
+        python: version of the Python that pickled it, ``(3, 11)``.
+    """
+
+    module: str
+    name: str
+    path: tuple[str, ...] = ()
+    python: tuple[int, int] = (0, 0)
+
+
+class Save(_Frozen, frozen=True):
+    """Where finished samples are kept as pictures, for people to look at.
+
+    Attributes:
+        directory: an existing folder (absolute).
+        prefix: what the names begin with.
+        format: ending of the names, which is the pictures' format.
+        most: Keras numbers the pictures at random, below this.
+    """
+
+    directory: str
+    prefix: str
+    format: str
+    most: int
+
+
 class Pipeline(_Frozen, frozen=True):
-    """How one file becomes finished pixels. Argument names and units are Keras's.
+    """How one image becomes finished pixels. Argument names and units are Keras's.
+
+    The bundle may hold ``mean``, ``std`` and ``zca`` (Keras's featurewise statistics and
+    whitening matrix), which are applied if they are there.
 
     Attributes:
         target_size: (height, width) in pixels.
+        channels: of images that come as arrays; None is what ``color_mode`` says.
         aspect: what happens to images of another aspect ratio: ``stretch`` them,
             ``crop`` the centre (Keras's ``keep_aspect_ratio``), or ``pad`` with black.
         rotation_range: degrees.
@@ -73,14 +145,27 @@ class Pipeline(_Frozen, frozen=True):
         height_shift_range: the same for the height.
         shear_range: degrees.
         zoom_range: (lower, upper) factors.
+        brightness_range: (lower, upper) factors; None leaves the brightness.
+        channel_shift_range: grey levels.
         cval: the grey level outside the image for ``fill_mode="constant"``.
-        rescale: a factor applied last; None or 0 leaves the values.
-        compat: ``keras`` keeps Keras's swapped shift axes and off-centre rotation of
-            non-square images, ``fixed`` does what the names promise.
+        interpolation_order: of the spline that the warp interpolates with: 0 to 5.
+        preprocessing: arithmetic of ``keras.applications``, before ``rescale``.
+        preprocessing_format: where that looks for the channels.
+        function: code of the user's, in the same place.
+        rescale: a factor; None or 0 leaves the values.
+        samplewise_center: takes each image's mean away.
+        samplewise_std_normalization: divides each image by its standard deviation.
+        compat: ``keras`` keeps Keras's swapped shift axes, its off-centre rotation of
+            non-square images and 16 bit greys that saturate; ``fixed`` mends them.
+        floatx: what Keras computes in: ``keras.config.floatx()``.
+        dtype: of the batch.
+        save: keeps every finished image as a file as well.
     """
 
     target_size: tuple[int, int]
     color_mode: ColorMode = "rgb"
+    channels: int | None = None
+    data_format: DataFormat = "channels_last"
     interpolation: Interpolation = "nearest"
     aspect: Aspect = "stretch"
     rotation_range: float = 0.0
@@ -90,26 +175,63 @@ class Pipeline(_Frozen, frozen=True):
     zoom_range: tuple[float, float] = (1.0, 1.0)
     horizontal_flip: bool = False
     vertical_flip: bool = False
+    brightness_range: tuple[float, float] | None = None
+    channel_shift_range: float = 0.0
     fill_mode: FillMode = "nearest"
     cval: float = 0.0
+    interpolation_order: int = 1
+    preprocessing: Preprocessing | None = None
+    preprocessing_format: DataFormat = "channels_last"
+    function: Function | None = None
     rescale: float | None = None
-    dtype: DType = "float32"
+    samplewise_center: bool = False
+    samplewise_std_normalization: bool = False
     compat: Compat = "keras"
+    floatx: DType = "float32"
+    dtype: DType = "float32"
+    save: Save | None = None
 
     def __post_init__(self) -> None:
         """Raises InvalidArgument where the values cannot be rendered."""
-        if min(self.target_size) < 1:
+        if min(*self.target_size, self.channels or 1) < 1:
             raise InvalidArgument(f"target_size must be positive, got {self.target_size}")
-        if self.dtype == "uint8" and self.rescale:
+        if self.rescale and self.rescale % 1 and not self.dtype.startswith("float"):
             raise InvalidArgument(
-                "rescale makes fractions, which dtype='uint8' cannot hold: "
-                "leave rescale out, or use dtype='float32'"
+                f"rescale={self.rescale} makes fractions, which dtype={self.dtype!r} cannot "
+                "hold: leave rescale out, or use dtype='float32'"
+            )
+        if not 0 <= self.interpolation_order <= 5:
+            raise InvalidArgument(
+                f"interpolation_order must be from 0 to 5, got {self.interpolation_order}"
             )
 
     @property
+    def array_shape(self) -> tuple[int, int, int]:
+        """(height, width, channels) of one sample, whatever the data format."""
+        return (*self.target_size, self.channels or CHANNELS[self.color_mode])
+
+    @property
     def image_shape(self) -> tuple[int, int, int]:
-        """(height, width, channels) of one finished sample."""
-        return (*self.target_size, CHANNELS[self.color_mode])
+        """The shape of one finished sample in its data format."""
+        height, width, channels = self.array_shape
+        if self.data_format == "channels_first":
+            return (channels, height, width)
+        return (height, width, channels)
+
+    @property
+    def is_random(self) -> bool:
+        """Whether any parameter of a sample is drawn."""
+        return bool(
+            self.rotation_range
+            or self.height_shift_range
+            or self.width_shift_range
+            or self.shear_range
+            or tuple(self.zoom_range) != (1, 1)
+            or self.horizontal_flip
+            or self.vertical_flip
+            or self.channel_shift_range
+            or self.brightness_range
+        )
 
 
 class Batch(_Frozen, frozen=True):
@@ -135,23 +257,28 @@ class Order(_Frozen, frozen=True):
     """In which order the samples come, and what the random draws come from.
 
     Attributes:
-        shuffle: a new order for every epoch, from (seed, epoch).
+        shuffle: a new order for every epoch.
         seed: any whole number from 0; None lets the daemon pick one, and tell it.
+        draws: ``sample``: an epoch's order is drawn from (seed, epoch), a sample's
+            parameters from (seed, epoch, sample). ``batch``: both as Keras's iterators
+            draw them, batch number k of the stream from seed + k; seeds are below 2**32.
     """
 
     shuffle: bool = True
     seed: int | None = None
+    draws: Draws = "sample"
 
     def __post_init__(self) -> None:
         """Raises InvalidArgument for a seed that the generators cannot take."""
-        if self.seed is not None and not 0 <= self.seed < 2**63:
-            raise InvalidArgument(f"seed must be between 0 and 2**63 - 1, got {self.seed}")
+        bits = 32 if self.draws == "batch" else 63
+        if self.seed is not None and not 0 <= self.seed < 2**bits:
+            raise InvalidArgument(f"seed must be between 0 and 2**{bits} - 1, got {self.seed}")
 
 
 class Spec(_Frozen, frozen=True):
     """All of it."""
 
-    dataset: Dataset
+    dataset: Dataset | Files | Arrays
     pipeline: Pipeline
     batch: Batch
     order: Order

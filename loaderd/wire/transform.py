@@ -21,6 +21,8 @@ class Transform(NamedTuple):
         zy: Keras's second zoom factor.
         flip_horizontal: mirror left and right, after the warp.
         flip_vertical: mirror top and bottom, after the warp.
+        channel_shift_intensity: grey levels that are added; None adds nothing.
+        brightness: a factor; None leaves the brightness.
     """
 
     theta: float = 0.0
@@ -31,6 +33,8 @@ class Transform(NamedTuple):
     zy: float = 1.0
     flip_horizontal: bool = False
     flip_vertical: bool = False
+    channel_shift_intensity: float | None = None
+    brightness: float | None = None
 
     @property
     def warps(self) -> bool:

@@ -13,18 +13,19 @@ from multiprocessing.connection import Connection
 import cv2
 import numpy as np
 
-from loaderd.data.draws import Draws
+from loaderd.data.draws import SampleDraws
 from loaderd.data.listing import list_samples
 from loaderd.render.pipeline import Renderer
-from loaderd.wire.spec import Spec
+from loaderd.wire.spec import Dataset, Spec
 
 
 def _render(spec: Spec, part: int, parts: int, images: int, pipe: Connection) -> None:
     cv2.setNumThreads(1)  # as in a worker
+    assert isinstance(spec.dataset, Dataset)
     listing = list_samples(spec.dataset)
     paths = [f"{listing.root}/{name.decode()}" for name in listing.filenames]
     order = np.random.default_rng(0).permutation(len(paths))[part::parts].tolist()
-    renderer, draws = Renderer(spec.pipeline), Draws(spec.pipeline, seed=0)
+    renderer, draws = Renderer(spec.pipeline), SampleDraws(spec.pipeline, seed=0)
     rows = np.empty((spec.batch.batch_size, *spec.pipeline.image_shape), spec.pipeline.dtype)
     _rounds(renderer, draws, paths, order[:32], rows)  # warm: code, caches, buffers
     pipe.send(0.0)
@@ -35,7 +36,7 @@ def _render(spec: Spec, part: int, parts: int, images: int, pipe: Connection) ->
 
 
 def _rounds(
-    renderer: Renderer, draws: Draws, paths: list[str], order: list[int], rows: np.ndarray
+    renderer: Renderer, draws: SampleDraws, paths: list[str], order: list[int], rows: np.ndarray
 ) -> None:
     for number, sample in enumerate(order):
         renderer.render(paths[sample], draws(0, sample), rows[number % len(rows)])

@@ -317,7 +317,7 @@ def test_a_validation_subset_of_nothing_says_what_is_missing(photos: Path) -> No
 
 
 def test_uint8_with_rescale_is_refused(photos: Path) -> None:
-    with pytest.raises(ValueError, match="rescale makes fractions"):
+    with pytest.raises(ValueError, match="makes fractions"):
         ImageDataGenerator(rescale=1 / 255, dtype="uint8").flow_from_directory(photos)
 
 

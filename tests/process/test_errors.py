@@ -173,7 +173,7 @@ def test_a_spec_that_cannot_be_read_is_refused_and_the_daemon_lives(
     with serve(workers=1) as daemon, Session(daemon.path) as session:
         reader, writer = os.pipe()
         line = dial.dial(daemon.path)
-        line.send(Open(10, 4, (0, 0)), [reader])
+        line.send(Open(10, 0, 4, (0, 0)), [reader])
         answer = line.receive()
         assert isinstance(answer, Refused)
         assert answer.kind == "RequestRefused"

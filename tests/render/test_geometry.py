@@ -57,6 +57,8 @@ TRANSFORMS = st.builds(
     zy=st.sampled_from([1.0]) | st.floats(0.5, 1.5),
     flip_horizontal=st.booleans(),
     flip_vertical=st.booleans(),
+    channel_shift_intensity=st.none(),
+    brightness=st.none(),
 )
 CHANNELS: dict[int, ColorMode] = {1: "grayscale", 3: "rgb", 4: "rgba"}
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image
 
-from loaderd.render.standardize import flip, write
+from loaderd.render.fast import flip, write
 from loaderd.wire.spec import ColorMode, DType, Pipeline
 from loaderd.wire.transform import Transform
 

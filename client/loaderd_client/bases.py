@@ -1,0 +1,44 @@
+"""Which classes of which Keras a sequence is made of.
+
+Keras 3 takes ``keras.utils.PyDataset`` (also called ``Sequence``), Keras 2 its own
+``Sequence``: ``tf_keras``, or ``keras`` up to TensorFlow 2.15. A model only takes sequences
+of the Keras that it belongs to, and a trainer may hold both: so a sequence is one of all
+that are in use.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from importlib import import_module
+from typing import Any
+
+_NAMES = ("keras", "tf_keras")
+
+
+def in_use() -> list[Any]:
+    """The Kerases of this trainer; imports one if none is loaded yet."""
+    names = [name for name in _NAMES if name in sys.modules]
+    if os.environ.get("TF_USE_LEGACY_KERAS", "").lower() in ("1", "true"):
+        names = [*dict.fromkeys(("tf_keras", *names))]
+    return [import_module(name) for name in names or ["keras"]]
+
+
+def sequences() -> tuple[type, ...]:
+    """The base classes of a sequence."""
+    return tuple(dict.fromkeys(keras.utils.Sequence for keras in in_use()))
+
+
+def floatx() -> str:
+    """The dtype that Keras computes in."""
+    return str(in_use()[0].backend.floatx())
+
+
+def image_data_format() -> Any:
+    """Where Keras expects the channels: ``channels_last`` or ``channels_first``."""
+    return in_use()[0].backend.image_data_format()
+
+
+def utils() -> Any:
+    """Keras's ``utils``, which load and save pictures in the trainer."""
+    return in_use()[0].utils

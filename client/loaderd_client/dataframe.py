@@ -1,0 +1,334 @@
+"""``DataFrameIterator``: the images that a pandas DataFrame names.
+
+Names, arguments, checks and words follow ``keras/src/legacy/preprocessing/image.py``.
+pandas is never imported here: who has a DataFrame has pandas.
+"""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from loaderd.errors import EmptyDataset, InvalidArgument, InvalidType
+from loaderd.wire import manifest
+from loaderd.wire import spec as specs
+from loaderd.wire.bundle import Parts
+from loaderd.wire.spec import ColorMode, DataFormat, Interpolation, LabelMode, Spec
+from loaderd_client import bases
+from loaderd_client.files import FilesIterator
+from loaderd_client.stream import Batch
+from loaderd_client.translate import pipeline_of
+
+if TYPE_CHECKING:
+    from loaderd_client.generator import ImageDataGenerator
+
+_UNLABELLED = ("input", "multi_output", "raw", None)
+_DEPRECATED = {
+    "has_ext": "has_ext is deprecated, filenames in the dataframe have to match the exact "
+    "filenames in disk.",
+    "sort": "sort is deprecated, batches will be created in the same order than the filenames "
+    "provided if `shuffle` is set to `False`.",
+    "drop_duplicates": "drop_duplicates is deprecated, you can drop duplicates by using the "
+    "pandas.DataFrame.drop_duplicates method.",
+}
+
+
+def drop_deprecated(options: dict[str, Any], class_mode: str | None) -> str | None:
+    """Takes out arguments of old versions, with a warning; returns today's class mode."""
+    for name, text in _DEPRECATED.items():
+        if name in options:
+            del options[name]
+            warnings.warn(text, DeprecationWarning, stacklevel=3)
+    if class_mode == "other":
+        warnings.warn(
+            '`class_mode="other"` is deprecated, please use `class_mode="raw"`.',
+            DeprecationWarning,
+            stacklevel=3,
+        )
+        return "raw"
+    return class_mode
+
+
+class DataFrameIterator(FilesIterator):
+    """Batches of the images that a DataFrame names.
+
+    Arguments and attributes are Keras's; see ``ImageDataGenerator.flow_from_dataframe``.
+    """
+
+    allowed_class_modes: ClassVar[set[str | None]] = {
+        "binary",
+        "categorical",
+        "sparse",
+        *_UNLABELLED,
+    }
+
+    def __init__(
+        self,
+        dataframe: Any,
+        directory: str | os.PathLike[str] | None = None,
+        image_data_generator: ImageDataGenerator | None = None,
+        x_col: str = "filename",
+        y_col: str | Sequence[str] = "class",
+        weight_col: str | None = None,
+        target_size: Sequence[int] = (256, 256),
+        color_mode: ColorMode = "rgb",
+        classes: Sequence[str] | None = None,
+        class_mode: str | None = "categorical",
+        batch_size: int = 32,
+        shuffle: bool = True,
+        seed: int | None = None,
+        data_format: DataFormat | None = "channels_last",
+        save_to_dir: str | os.PathLike[str] | None = None,
+        save_prefix: str = "",
+        save_format: str = "png",
+        subset: str | None = None,
+        interpolation: Interpolation = "nearest",
+        keep_aspect_ratio: bool = False,
+        dtype: Any = "float32",
+        validate_filenames: bool = True,
+        *,
+        max_queue_size: int = 10,
+        workers: int = 1,
+        use_multiprocessing: bool = False,
+    ) -> None:
+        del workers, use_multiprocessing
+        self.set_processing_attrs(
+            image_data_generator,
+            target_size,
+            color_mode,
+            data_format or bases.image_data_format(),
+            save_to_dir,
+            save_prefix,
+            save_format,
+            subset,
+            interpolation,
+            keep_aspect_ratio,
+        )
+        self.class_mode = class_mode
+        self.dtype = dtype or bases.floatx()
+        root = os.fspath(directory or "")
+        frame = dataframe.copy()
+        _check(frame, class_mode, self.allowed_class_modes, x_col, y_col, weight_col, classes)
+        if validate_filenames:
+            frame = _existing(frame, root, x_col, self.white_list_formats)
+        names: Sequence[str] = ()
+        if class_mode not in _UNLABELLED:
+            frame, names = _of_classes(frame, y_col, classes)
+        if self.split:
+            start, stop = (int(share * len(frame)) for share in self.split)
+            frame = frame.iloc[start:stop, :]
+        self._read_labels(frame, y_col, names)
+        self._weights = frame[weight_col].to_numpy() if weight_col else None
+        self._listed = frame[x_col].tolist()
+        self._names = names
+        _check_any(self._listed, x_col)
+        self._paths = [os.path.join(root, name) for name in self._listed]
+        self._load(batch_size, shuffle, seed, max_queue_size)
+        self.directory = root
+        self.class_indices = {name: index for index, name in enumerate(names)}
+        _tell(self.samples, validate_filenames, names, class_mode)
+
+    def _read_labels(self, frame: Any, y_col: Any, names: Sequence[str]) -> None:
+        """Sets ``classes`` (of labelled samples) or the targets of others."""
+        if self.class_mode == "multi_output":
+            self._targets: Any = [np.array(frame[column].tolist()) for column in y_col]
+        elif self.class_mode == "raw":
+            self._targets = frame[y_col].to_numpy()
+        elif self.class_mode not in _UNLABELLED:
+            number = {name: index for index, name in enumerate(names)}
+            self._classes = [_numbers(label, number) for label in frame[y_col]]
+
+    def _spec(self) -> tuple[Spec, Parts]:
+        pipeline, parts = pipeline_of(self.image_data_generator, self._pictures())
+        batch = specs.Batch(batch_size=self._asked[0], label_mode=self._label_mode())
+        dataset = specs.Files(os.path.commonpath([os.path.abspath(path) for path in self._paths]))
+        spec = Spec(dataset=dataset, pipeline=pipeline, batch=batch, order=self._order())
+        return spec, {**parts, "manifest": self._table()}
+
+    def _label_mode(self) -> LabelMode:
+        """Who makes the labels: the workers if they are one number a sample, else we."""
+        if self.class_mode == "input":
+            return "input"
+        if self.class_mode in _UNLABELLED or self._has_lists:
+            return "none"
+        return "categorical" if self.class_mode == "categorical" else "sparse"
+
+    @property
+    def _has_lists(self) -> bool:
+        return any(isinstance(label, list) for label in self._classes)
+
+    def _table(self) -> NDArray[np.uint8]:
+        labels = np.zeros(len(self._paths), np.int32)
+        if self.class_mode not in _UNLABELLED and not self._has_lists:
+            labels[:] = self._classes
+        paths = [os.fsencode(os.path.abspath(path)) for path in self._paths]
+        return np.frombuffer(manifest.pack("", self._names, paths, labels), np.uint8)
+
+    @property
+    def classes(self) -> Any:
+        """The class of every sample; a list where a sample has several."""
+        return self._classes
+
+    @property
+    def labels(self) -> Any:
+        """The classes, or the targets for ``raw`` and ``multi_output``."""
+        return self._targets if self.class_mode in ("multi_output", "raw") else self.classes
+
+    @property
+    def sample_weight(self) -> NDArray[Any] | None:
+        """The weight of every sample, or None."""
+        return self._weights
+
+    @property
+    def filenames(self) -> list[str]:
+        """Every sample's file as the DataFrame names it."""
+        return list(self._listed)
+
+    @property
+    def filepaths(self) -> list[str]:
+        """Every sample's file, behind ``directory``."""
+        return self._paths
+
+    def _assembled(self, batch: Batch) -> Any:
+        labels: Any = batch.labels
+        match self.class_mode:
+            case "multi_output":
+                labels = [output[batch.ids] for output in self._targets]
+            case "raw":
+                labels = self._targets[batch.ids]
+            case None:
+                return batch.images
+            case _ if labels is None:
+                labels = self._many_hot(batch)
+        if self._weights is None:
+            return batch.images, labels
+        return batch.images, labels, self._weights[batch.ids]
+
+    def _many_hot(self, batch: Batch) -> NDArray[Any]:
+        labels = np.zeros((len(batch.ids), len(self._names)), self.dtype)
+        for row, sample in enumerate(batch.ids.tolist()):
+            labels[row, self._classes[sample]] = 1
+        return labels
+
+
+def _numbers(label: Any, number: dict[str, int]) -> int | list[int]:
+    if isinstance(label, (list, tuple)):
+        return [number[name] for name in label]
+    return number[label]
+
+
+# -- what is left of the frame ---------------------------------------------------------
+
+
+def _existing(frame: Any, root: str, x_col: str, endings: tuple[str, ...]) -> Any:
+    def exists(name: str) -> bool:
+        return name.lower().endswith(endings) and os.path.isfile(os.path.join(root, name))
+
+    kept = np.array([exists(name) for name in frame[x_col]], bool)
+    invalid = int((~kept).sum())
+    if invalid:
+        warnings.warn(
+            f'Found {invalid} invalid image filename(s) in x_col="{x_col}". '
+            "These filename(s) will be ignored.",
+            stacklevel=4,
+        )
+    return frame[kept]
+
+
+def _of_classes(frame: Any, y_col: Any, classes: Sequence[str] | None) -> tuple[Any, list[str]]:
+    """The rows that have a label of these classes, and the classes' names."""
+    if classes:
+        wanted = list(dict.fromkeys(classes))
+        frame = frame.copy()
+        frame[y_col] = frame[y_col].astype(object).apply(_keeper(set(wanted), y_col))
+    else:
+        found: set[str] = set()
+        for label in frame[y_col]:
+            found.update(label if isinstance(label, (list, tuple)) else [label])
+        wanted = sorted(found)
+    return frame.dropna(subset=[y_col]), wanted
+
+
+def _keeper(wanted: set[str], y_col: str) -> Callable[[Any], Any]:
+    def keep(label: Any) -> Any:
+        if isinstance(label, (list, tuple)):
+            return [name for name in label if name in wanted] or None
+        if isinstance(label, str):
+            return label if label in wanted else None
+        raise InvalidType(
+            f"Expect string, list or tuple but found {type(label)} in {y_col} column "
+        )
+
+    return keep
+
+
+def _tell(samples: int, validated: bool, names: Sequence[str], class_mode: str | None) -> None:
+    how = "validated" if validated else "non-validated"
+    classes = "" if class_mode in _UNLABELLED else f" belonging to {len(names)} classes"
+    print(f"Found {samples} {how} image filenames{classes}.")
+
+
+# -- the checks, in Keras's words ------------------------------------------------------
+
+
+def _check(
+    frame: Any,
+    mode: str | None,
+    allowed: set[str | None],
+    x_col: str,
+    y_col: Any,
+    weight_col: str | None,
+    classes: Sequence[str] | None,
+) -> None:
+    if mode not in allowed:
+        raise InvalidArgument(f"Invalid class_mode: {mode}; expected one of: {allowed}")
+    if mode == "multi_output" and not isinstance(y_col, list):
+        raise InvalidType(
+            f'If class_mode="{mode}", y_col must be a list. Received {type(y_col).__name__}.'
+        )
+    if not _all(frame, x_col, str):
+        raise InvalidType(f"All values in column x_col={x_col} must be strings.")
+    if mode in ("binary", "sparse") and not _all(frame, y_col, str):
+        raise InvalidType(f'If class_mode="{mode}", y_col="{y_col}" column values must be strings.')
+    if mode == "binary":
+        _check_two(frame, y_col, classes)
+    if mode == "categorical" and not _all(frame, y_col, (str, list, tuple)):
+        raise InvalidType(
+            f'If class_mode="{mode}", y_col="{y_col}" column values must be type string, '
+            "list or tuple."
+        )
+    if classes and mode in _UNLABELLED:
+        warnings.warn(f'`classes` will be ignored given the class_mode="{mode}"', stacklevel=4)
+    if weight_col and not np.issubdtype(frame[weight_col].to_numpy().dtype, np.number):
+        raise InvalidType(f"Column weight_col={weight_col} must be numeric.")
+
+
+def _all(frame: Any, column: Any, types: Any) -> bool:
+    return all(isinstance(value, types) for value in frame[column])
+
+
+def _check_two(frame: Any, y_col: str, classes: Sequence[str] | None) -> None:
+    if classes:
+        if len(set(classes)) != 2:
+            raise InvalidArgument(
+                'If class_mode="binary" there must be 2 classes. '
+                f"{len(set(classes))} class/es were given."
+            )
+    elif frame[y_col].nunique() != 2:
+        raise InvalidArgument(
+            'If class_mode="binary" there must be 2 classes. '
+            f"Found {frame[y_col].nunique()} classes."
+        )
+
+
+def _check_any(names: list[str], x_col: str) -> None:
+    if not names:
+        raise EmptyDataset(
+            f'no image is left of x_col="{x_col}": the files must exist below `directory`, and '
+            "their rows must have a label of `classes`"
+        )

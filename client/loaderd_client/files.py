@@ -1,0 +1,180 @@
+"""Iterators over image files: those of a directory.
+
+Names, arguments, checks and words follow ``keras/src/legacy/preprocessing/image.py``.
+"""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, get_args
+
+from loaderd.errors import InvalidArgument
+from loaderd.wire import spec as specs
+from loaderd.wire.bundle import Parts
+from loaderd.wire.spec import ColorMode, DataFormat, Dataset, Interpolation, LabelMode, Spec
+from loaderd_client import arguments, bases
+from loaderd_client.iterators import EXTENSIONS, LoadedIterator
+from loaderd_client.translate import SAVED_FILES, Pictures, pipeline_of, save_of
+
+if TYPE_CHECKING:
+    from loaderd_client.generator import ImageDataGenerator
+
+_LABEL_MODES: dict[str | None, LabelMode] = {
+    "categorical": "categorical",
+    "binary": "sparse",  # Keras gives both as one number for each sample
+    "sparse": "sparse",
+    "input": "input",
+    None: "none",
+}
+
+
+class FilesIterator(LoadedIterator):
+    """What the iterators over files have in common."""
+
+    def set_processing_attrs(
+        self,
+        image_data_generator: ImageDataGenerator | None,
+        target_size: Sequence[int],
+        color_mode: ColorMode,
+        data_format: DataFormat,
+        save_to_dir: Any,
+        save_prefix: str,
+        save_format: str,
+        subset: str | None,
+        interpolation: Interpolation,
+        keep_aspect_ratio: bool,
+    ) -> None:
+        """Sets how files become images; see ``ImageDataGenerator.flow_from_directory``.
+
+        Raises:
+            InvalidArgument: a value that is not allowed (also a ``ValueError``).
+        """
+        if color_mode not in get_args(ColorMode):
+            raise InvalidArgument(
+                f'Invalid color mode: {color_mode}; expected "rgb", "rgba", or "grayscale".'
+            )
+        self.image_data_generator = image_data_generator
+        self.target_size = arguments.size(target_size)
+        self.color_mode = color_mode
+        self.data_format = data_format
+        self.save_to_dir = save_to_dir
+        self.save_prefix = save_prefix
+        self.save_format = save_format
+        self.interpolation = interpolation
+        self.keep_aspect_ratio = keep_aspect_ratio
+        self.split = self._split_of(subset)
+        self.subset = subset
+        if hasattr(self, "_seen"):
+            self._seen = []  # a stream is open: the next batch is made anew
+
+    def _split_of(self, subset: str | None) -> tuple[float, float] | None:
+        if subset is None:
+            return None
+        if subset not in ("training", "validation"):
+            raise InvalidArgument(
+                f'Invalid subset name: {subset};expected "training" or "validation"'
+            )
+        split = getattr(self.image_data_generator, "_validation_split", 0.0)
+        if subset == "training":
+            return (split, 1.0)
+        if not split:
+            raise InvalidArgument(
+                'subset="validation" needs `validation_split`: '
+                "ImageDataGenerator(validation_split=0.2) keeps a fifth of each class"
+            )
+        return (0.0, split)
+
+    def _pictures(self) -> Pictures:
+        return Pictures(
+            target_size=self.target_size,
+            data_format=self.data_format,
+            dtype=self.dtype,
+            color_mode=self.color_mode,
+            interpolation=self.interpolation,
+            keep_aspect_ratio=self.keep_aspect_ratio,
+            validation=self.subset == "validation",
+            save=save_of(self.save_to_dir, self.save_prefix, self.save_format, SAVED_FILES),
+        )
+
+
+class DirectoryIterator(FilesIterator):
+    """Batches of the images below a directory.
+
+    Arguments and attributes are Keras's; see ``ImageDataGenerator.flow_from_directory``.
+    """
+
+    allowed_class_modes: ClassVar[set[str | None]] = set(_LABEL_MODES)
+
+    def __init__(
+        self,
+        directory: str | os.PathLike[str],
+        image_data_generator: ImageDataGenerator | None,
+        target_size: Sequence[int] = (256, 256),
+        color_mode: ColorMode = "rgb",
+        classes: Sequence[str] | None = None,
+        class_mode: str | None = "categorical",
+        batch_size: int = 32,
+        shuffle: bool = True,
+        seed: int | None = None,
+        data_format: DataFormat | None = None,
+        save_to_dir: str | os.PathLike[str] | None = None,
+        save_prefix: str = "",
+        save_format: str = "png",
+        follow_links: bool = False,
+        subset: str | None = None,
+        interpolation: Interpolation = "nearest",
+        keep_aspect_ratio: bool = False,
+        dtype: Any = None,
+        *,
+        max_queue_size: int = 10,
+        workers: int = 1,
+        use_multiprocessing: bool = False,
+    ) -> None:
+        del workers, use_multiprocessing
+        self.set_processing_attrs(
+            image_data_generator,
+            target_size,
+            color_mode,
+            data_format or bases.image_data_format(),
+            save_to_dir,
+            save_prefix,
+            save_format,
+            subset,
+            interpolation,
+            keep_aspect_ratio,
+        )
+        if class_mode not in self.allowed_class_modes:
+            raise InvalidArgument(
+                f"Invalid class_mode: {class_mode}; expected one of: {self.allowed_class_modes}"
+            )
+        self.class_mode = class_mode
+        self.dtype = dtype or bases.floatx()
+        self._dataset = Dataset(
+            directory=os.path.abspath(os.fspath(directory)),
+            extensions=EXTENSIONS,
+            classes=arguments.names(classes),
+            follow_links=follow_links,
+            split_per_class=self.split,
+        )
+        self._load(batch_size, shuffle, seed, max_queue_size)
+        self.directory = directory
+        if any(name.lower().endswith(".tiff") for name in self.filenames):
+            warnings.warn(
+                'Using ".tiff" files with multiple bands will cause distortion. '
+                "Please verify your output.",
+                stacklevel=3,
+            )
+        print(f"Found {self.samples} images belonging to {self.num_classes} classes.")
+
+    def _spec(self) -> tuple[Spec, Parts]:
+        pipeline, parts = pipeline_of(self.image_data_generator, self._pictures())
+        batch = specs.Batch(batch_size=self._asked[0], label_mode=_LABEL_MODES[self.class_mode])
+        spec = Spec(dataset=self._dataset, pipeline=pipeline, batch=batch, order=self._order())
+        return spec, parts
+
+    @property
+    def sample_weight(self) -> None:
+        """None: directories have no weights."""
+        return None

@@ -1,0 +1,124 @@
+"""A ``preprocessing_function`` on its way to the workers.
+
+- One of ``keras.applications.*.preprocess_input`` is recognised by where it comes from and
+  by what it does to a probe: workers do its arithmetic and never load Keras.
+- A function that a module holds travels by its name.
+- Anything else (a lambda, a closure, what the script itself defines) is pickled by value
+  with cloudpickle.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from loaderd.errors import InvalidArgument, InvalidType, MissingDependency
+from loaderd.render.normalize import imagenet
+from loaderd.wire.spec import DataFormat, Function, Preprocessing
+
+_APPLICATIONS = re.compile(
+    r"(keras|tf_keras|tensorflow\.python\.keras)(\.src|\.api)*\.applications\b"
+)
+_MAIN = ("__main__", "__mp_main__")
+
+
+class Packed(NamedTuple):
+    """A function as a pipeline and a bundle hold it.
+
+    Attributes:
+        preprocessing: the arithmetic of ``keras.applications``, if it is that.
+        data_format: where that looks for the channels.
+        function: the user's function, if it is one.
+        pickled: its bytes, if it travels by value.
+    """
+
+    preprocessing: Preprocessing | None = None
+    data_format: DataFormat = "channels_last"
+    function: Function | None = None
+    pickled: NDArray[np.uint8] | None = None
+
+
+def pack(function: Callable[..., Any] | None, floatx: str) -> Packed:
+    """Makes a function ready to travel.
+
+    Args:
+        function: takes an image and returns one; None for none.
+        floatx: what Keras computes in.
+
+    Raises:
+        InvalidArgument: it cannot be pickled; the text says why.
+        MissingDependency: that takes cloudpickle, which is not installed.
+    """
+    if function is None:
+        return Packed()
+    if not callable(function):
+        raise InvalidType(f"`preprocessing_function` should be callable. Received: {function!r}")
+    known = _recognise(function, floatx)
+    if known is not None:
+        return known
+    name = getattr(function, "__qualname__", type(function).__qualname__)
+    if _is_importable(function):
+        return Packed(function=Function(function.__module__, name, _path()))
+    asked = Function("", name, _path(), sys.version_info[:2])
+    return Packed(function=asked, pickled=_pickled(function, name))
+
+
+def _recognise(function: Callable[..., Any], floatx: str) -> Packed | None:
+    """Which of Keras's it is; None if it is none, or does something that we do not know."""
+    if not _APPLICATIONS.match(getattr(function, "__module__", None) or ""):
+        return None
+    if getattr(function, "__name__", "") != "preprocess_input":
+        return None
+    probe = np.random.RandomState(0).uniform(0, 255, (3, 3, 3)).astype(floatx)
+    does = np.asarray(function(probe.copy()))
+    if np.array_equal(does, probe):
+        return Packed()
+    for known in _candidates():
+        assert known.preprocessing is not None
+        ours = imagenet(probe.copy(), known.preprocessing, known.data_format, floatx)
+        if np.array_equal(does, ours):
+            return known
+    return None
+
+
+def _candidates() -> Iterator[Packed]:
+    for mode in get_args(Preprocessing):
+        for data_format in get_args(DataFormat):
+            yield Packed(mode, data_format)
+
+
+def _is_importable(function: Callable[..., Any]) -> bool:
+    """Whether its module holds it under its name, and is not the script itself."""
+    module = getattr(function, "__module__", None)
+    found: Any = sys.modules.get(module or "")
+    if found is None or module in _MAIN:
+        return False
+    for name in getattr(function, "__qualname__", "<lambda>").split("."):
+        found = getattr(found, name, None)
+    return found is function
+
+
+def _path() -> tuple[str, ...]:
+    return tuple(dict.fromkeys(os.path.abspath(folder) for folder in sys.path))
+
+
+def _pickled(function: Callable[..., Any], name: str) -> NDArray[np.uint8]:
+    try:
+        import cloudpickle
+    except ImportError as error:
+        raise MissingDependency(
+            f"preprocessing_function {name} is no function of a module, and sending it takes "
+            "cloudpickle: pip install cloudpickle, or put it into a module"
+        ) from error
+    try:
+        return np.frombuffer(cloudpickle.dumps(function), np.uint8)
+    except Exception as error:  # what it refers to may refuse in any way
+        raise InvalidArgument(
+            f"preprocessing_function {name} cannot be sent to workers: {error}"
+        ) from error

@@ -1,0 +1,465 @@
+"""``ImageDataGenerator``: Keras's arguments and methods, rendered by a daemon.
+
+The arguments, their checks and the words of the errors follow
+``keras/src/legacy/preprocessing/image.py``.
+"""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, get_args
+
+from numpy.typing import NDArray
+
+from loaderd.errors import InvalidArgument
+from loaderd.wire.spec import ColorMode, Compat, DataFormat, FillMode, Interpolation
+from loaderd_client import arguments, bases
+
+if TYPE_CHECKING:
+    from loaderd_client.arrays import NumpyArrayIterator
+    from loaderd_client.dataframe import DataFrameIterator
+    from loaderd_client.files import DirectoryIterator
+
+Array = NDArray[Any]
+
+_AXES: dict[DataFormat, tuple[int, int, int]] = {
+    "channels_last": (1, 2, 3),
+    "channels_first": (2, 3, 1),
+}
+
+
+class ImageDataGenerator:
+    """Loads and augments images in parallel; takes Keras's place by its name.
+
+    Args:
+        featurewise_center: takes the dataset's mean away; see ``fit``.
+        samplewise_center: takes each image's mean away.
+        featurewise_std_normalization: divides by the dataset's standard deviation.
+        samplewise_std_normalization: divides each image by its standard deviation.
+        zca_whitening: applies ZCA whitening; see ``fit``.
+        zca_epsilon: keeps the whitening from dividing by zero.
+        rotation_range: degrees.
+        width_shift_range: fraction of the width if below 1, else pixels; an int or a
+            list of numbers is a choice of pixels.
+        height_shift_range: the same for the height.
+        brightness_range: two factors between which one is drawn.
+        shear_range: degrees.
+        zoom_range: ``[lower, upper]``, or a float f for ``[1 - f, 1 + f]``.
+        channel_shift_range: grey levels.
+        fill_mode: ``nearest``, ``constant``, ``reflect`` or ``wrap``.
+        cval: the value outside the image for ``fill_mode="constant"``.
+        horizontal_flip: flips half of the images left to right.
+        vertical_flip: flips half of the images upside down.
+        rescale: a factor applied after all of the above; None or 0 leaves the values.
+        preprocessing_function: takes one image, (height, width, channels), and returns one
+            of the same shape; called before ``rescale``, in the workers.
+        data_format: ``channels_last`` or ``channels_first``; None is Keras's setting.
+        validation_split: fraction of the samples that ``subset="validation"`` takes, the
+            rest being ``subset="training"``.
+        interpolation_order: of the spline that warps interpolate with; 1 is the fast one.
+        dtype: of the batches; None is Keras's ``floatx``.
+        compat: ``"keras"`` keeps what Keras does against its own words: the shift axes are
+            swapped, images that are not square are rotated off their centre, the validation
+            subset is augmented, grey images of 16 bits saturate. ``"fixed"`` mends the four.
+
+    Raises:
+        InvalidArgument: a value that is not allowed (also a ``ValueError``).
+    """
+
+    def __init__(
+        self,
+        featurewise_center: bool = False,
+        samplewise_center: bool = False,
+        featurewise_std_normalization: bool = False,
+        samplewise_std_normalization: bool = False,
+        zca_whitening: bool = False,
+        zca_epsilon: float = 1e-6,
+        rotation_range: float = 0,
+        width_shift_range: float | Sequence[float] = 0.0,
+        height_shift_range: float | Sequence[float] = 0.0,
+        brightness_range: Sequence[float] | None = None,
+        shear_range: float = 0.0,
+        zoom_range: float | Sequence[float] = 0.0,
+        channel_shift_range: float = 0.0,
+        fill_mode: FillMode = "nearest",
+        cval: float = 0.0,
+        horizontal_flip: bool = False,
+        vertical_flip: bool = False,
+        rescale: float | None = None,
+        preprocessing_function: Callable[[Array], Array] | None = None,
+        data_format: DataFormat | None = None,
+        validation_split: float = 0.0,
+        interpolation_order: int = 1,
+        dtype: Any = None,
+        *,
+        compat: Compat = "keras",
+    ) -> None:
+        arguments.one_of("compat", compat, get_args(Compat))
+        self.featurewise_center = featurewise_center
+        self.samplewise_center = samplewise_center
+        self.featurewise_std_normalization = featurewise_std_normalization
+        self.samplewise_std_normalization = samplewise_std_normalization
+        self.zca_whitening = zca_whitening
+        self.zca_epsilon = zca_epsilon
+        self.rotation_range = rotation_range
+        self.width_shift_range = width_shift_range
+        self.height_shift_range = height_shift_range
+        self.brightness_range = _brightness(brightness_range)
+        self.shear_range = shear_range
+        self.zoom_range = arguments.zoom(zoom_range)
+        self.channel_shift_range = channel_shift_range
+        self.fill_mode: FillMode = fill_mode
+        self.cval = cval
+        self.horizontal_flip = horizontal_flip
+        self.vertical_flip = vertical_flip
+        self.rescale = rescale
+        self.preprocessing_function = preprocessing_function
+        self.data_format: DataFormat = _data_format(data_format)
+        self.row_axis, self.col_axis, self.channel_axis = _AXES[self.data_format]
+        self._validation_split = _split(validation_split)
+        self.interpolation_order = interpolation_order
+        self.dtype = bases.floatx() if dtype is None else dtype
+        self.compat: Compat = compat
+        self.mean: Array | None = None
+        self.std: Array | None = None
+        self.zca_whitening_matrix: Array | None = None
+        self._override()
+
+    def _override(self) -> None:
+        """Keras's rules about what includes or excludes what, with its warnings."""
+        if self.zca_whitening:
+            self._imply("zca_whitening", "featurewise_center", True)
+            self._imply("zca_whitening", "featurewise_std_normalization", False)
+        if self.featurewise_std_normalization:
+            self._imply("featurewise_std_normalization", "featurewise_center", True)
+        if self.samplewise_std_normalization:
+            self._imply("samplewise_std_normalization", "samplewise_center", True)
+
+    def _imply(self, what: str, flag: str, value: bool) -> None:
+        if bool(getattr(self, flag)) is not value:
+            setattr(self, flag, value)
+            warnings.warn(
+                f"This ImageDataGenerator specifies `{what}`, which overrides setting of `{flag}`.",
+                stacklevel=4,
+            )
+
+    def flow(
+        self,
+        x: Any,
+        y: Any = None,
+        batch_size: int = 32,
+        shuffle: bool = True,
+        sample_weight: Any = None,
+        seed: int | None = None,
+        save_to_dir: str | os.PathLike[str] | None = None,
+        save_prefix: str = "",
+        save_format: str = "png",
+        ignore_class_split: bool = False,
+        subset: str | None = None,
+        **options: Any,
+    ) -> NumpyArrayIterator:
+        """Batches of images that are in memory.
+
+        They are copied to shared memory once: what you hold of them may go.
+
+        Args:
+            x: images of rank 4, or ``(images, arrays)`` where the arrays are further inputs
+                of as many rows.
+            y: labels: one row for each image, of any shape.
+            batch_size: samples in a batch; the last of an epoch may be smaller.
+            shuffle: a new order for every epoch.
+            sample_weight: one for each image.
+            seed: decides order and augmentation; None picks one.
+            save_to_dir: a folder in which the finished images are kept too.
+            save_prefix: what their names begin with.
+            save_format: ``png``, ``jpg``, …
+            ignore_class_split: allows subsets that lack classes.
+            subset: ``training`` or ``validation``, by ``validation_split``.
+            **options: see ``flow_from_directory``: ``max_queue_size``, ``workers``,
+                ``use_multiprocessing``.
+
+        Raises:
+            InvalidArgument: a value that is not allowed (also a ``ValueError``).
+            EmptyDataset: there are no images.
+            NoRoom: the images, or the ring, do not fit in memory.
+        """
+        from loaderd_client.arrays import NumpyArrayIterator
+
+        return NumpyArrayIterator(
+            x,
+            y,
+            self,
+            batch_size=batch_size,
+            shuffle=shuffle,
+            sample_weight=sample_weight,
+            seed=seed,
+            data_format=self.data_format,
+            save_to_dir=save_to_dir,
+            save_prefix=save_prefix,
+            save_format=save_format,
+            ignore_class_split=ignore_class_split,
+            subset=subset,
+            dtype=self.dtype,
+            **options,
+        )
+
+    def flow_from_directory(
+        self,
+        directory: str | os.PathLike[str],
+        target_size: tuple[int, int] = (256, 256),
+        color_mode: ColorMode = "rgb",
+        classes: Sequence[str] | None = None,
+        class_mode: str | None = "categorical",
+        batch_size: int = 32,
+        shuffle: bool = True,
+        seed: int | None = None,
+        save_to_dir: str | os.PathLike[str] | None = None,
+        save_prefix: str = "",
+        save_format: str = "png",
+        follow_links: bool = False,
+        subset: str | None = None,
+        interpolation: Interpolation = "nearest",
+        keep_aspect_ratio: bool = False,
+        **options: Any,
+    ) -> DirectoryIterator:
+        """Batches of the images below ``directory``, whose subfolders are the classes.
+
+        Args:
+            directory: the folder.
+            target_size: (height, width) in pixels.
+            color_mode: ``rgb``, ``rgba`` or ``grayscale``.
+            classes: names of the subfolders in label order; None takes all, sorted.
+            class_mode: ``categorical`` (one-hot), ``binary`` or ``sparse`` (a number),
+                ``input`` (the images again), or None (no labels).
+            batch_size: samples in a batch; the last of an epoch may be smaller.
+            shuffle: a new order for every epoch.
+            seed: decides order and augmentation; None picks one.
+            save_to_dir: a folder in which the finished images are kept too.
+            save_prefix: what their names begin with.
+            save_format: ``png``, ``jpg``, …
+            follow_links: whether symbolic links to folders are followed.
+            subset: ``training`` or ``validation``, by ``validation_split``.
+            interpolation: ``nearest``, ``bilinear``, ``bicubic``, ``hamming``, ``box`` or
+                ``lanczos``.
+            keep_aspect_ratio: crops the centre instead of stretching.
+            **options: ``max_queue_size`` (10): batches that the daemon keeps ready.
+                ``workers`` and ``use_multiprocessing`` are accepted and not needed: the
+                daemon has workers of its own (``loaderd serve --workers``), which run in
+                parallel whatever these are.
+
+        Raises:
+            InvalidArgument: a value that is not allowed (also a ``ValueError``).
+            DatasetNotFound: the directory is missing (also a ``FileNotFoundError``).
+            EmptyDataset: it holds no image.
+            NoRoom: the ring does not fit in shared memory.
+        """
+        from loaderd_client.files import DirectoryIterator
+
+        return DirectoryIterator(
+            directory,
+            self,
+            target_size=target_size,
+            color_mode=color_mode,
+            keep_aspect_ratio=keep_aspect_ratio,
+            classes=classes,
+            class_mode=class_mode,
+            data_format=self.data_format,
+            batch_size=batch_size,
+            shuffle=shuffle,
+            seed=seed,
+            save_to_dir=save_to_dir,
+            save_prefix=save_prefix,
+            save_format=save_format,
+            follow_links=follow_links,
+            subset=subset,
+            interpolation=interpolation,
+            dtype=self.dtype,
+            **options,
+        )
+
+    def flow_from_dataframe(
+        self,
+        dataframe: Any,
+        directory: str | os.PathLike[str] | None = None,
+        x_col: str = "filename",
+        y_col: str | Sequence[str] = "class",
+        weight_col: str | None = None,
+        target_size: tuple[int, int] = (256, 256),
+        color_mode: ColorMode = "rgb",
+        classes: Sequence[str] | None = None,
+        class_mode: str | None = "categorical",
+        batch_size: int = 32,
+        shuffle: bool = True,
+        seed: int | None = None,
+        save_to_dir: str | os.PathLike[str] | None = None,
+        save_prefix: str = "",
+        save_format: str = "png",
+        subset: str | None = None,
+        interpolation: Interpolation = "nearest",
+        validate_filenames: bool = True,
+        **options: Any,
+    ) -> DataFrameIterator:
+        """Batches of the images that a pandas DataFrame names.
+
+        Args:
+            dataframe: one row for each image.
+            directory: what relative file names begin at.
+            x_col: the column with the file names.
+            y_col: the column with the labels, or a list of columns.
+            weight_col: the column with the sample weights.
+            target_size: (height, width) in pixels.
+            color_mode: ``rgb``, ``rgba`` or ``grayscale``.
+            classes: names of the classes in label order; None takes all, sorted.
+            class_mode: ``binary``, ``categorical`` (labels may be lists), ``sparse``,
+                ``input``, ``multi_output``, ``raw`` or None.
+            batch_size: samples in a batch; the last of an epoch may be smaller.
+            shuffle: a new order for every epoch.
+            seed: decides order and augmentation; None picks one.
+            save_to_dir: a folder in which the finished images are kept too.
+            save_prefix: what their names begin with.
+            save_format: ``png``, ``jpg``, …
+            subset: ``training`` or ``validation``, by ``validation_split``.
+            interpolation: as for ``flow_from_directory``.
+            validate_filenames: leaves out files that are not there or are no images.
+            **options: ``keep_aspect_ratio``, and those of ``flow_from_directory``;
+                ``has_ext``, ``sort`` and ``drop_duplicates`` are accepted with a warning.
+
+        Raises:
+            InvalidArgument: a value that is not allowed (also a ``ValueError``).
+            InvalidType: a column holds what it must not (also a ``TypeError``).
+            EmptyDataset: no image is left.
+            NoRoom: the ring does not fit in shared memory.
+        """
+        from loaderd_client.dataframe import DataFrameIterator, drop_deprecated
+
+        class_mode = drop_deprecated(options, class_mode)
+        return DataFrameIterator(
+            dataframe,
+            directory,
+            self,
+            x_col=x_col,
+            y_col=y_col,
+            weight_col=weight_col,
+            target_size=target_size,
+            color_mode=color_mode,
+            classes=classes,
+            class_mode=class_mode,
+            data_format=self.data_format,
+            batch_size=batch_size,
+            shuffle=shuffle,
+            seed=seed,
+            save_to_dir=save_to_dir,
+            save_prefix=save_prefix,
+            save_format=save_format,
+            subset=subset,
+            interpolation=interpolation,
+            validate_filenames=validate_filenames,
+            dtype=self.dtype,
+            **options,
+        )
+
+    def standardize(self, x: Array) -> Array:
+        """Normalizes an image or a batch, in place where that can be done.
+
+        Args:
+            x: floats; (…, height, width, channels), or as ``data_format`` says.
+
+        Returns:
+            The normalized images.
+        """
+        from loaderd_client import spot
+
+        return spot.standardize(self, x)
+
+    def get_random_transform(
+        self, img_shape: Sequence[int], seed: int | None = None
+    ) -> dict[str, Any]:
+        """Random parameters for one image, drawn from NumPy's global generator.
+
+        Args:
+            img_shape: of the image.
+            seed: what to seed the generator with before; None leaves it.
+
+        Returns:
+            ``theta, tx, ty, shear, zx, zy, flip_horizontal, flip_vertical,
+            channel_shift_intensity, brightness``.
+        """
+        from loaderd_client import spot
+
+        return spot.get_random_transform(self, img_shape, seed)
+
+    def apply_transform(self, x: Array, transform_parameters: dict[str, Any]) -> Array:
+        """One image, transformed as the parameters say.
+
+        Args:
+            x: (height, width, channels), or as ``data_format`` says.
+            transform_parameters: what ``get_random_transform`` returns; any may be missing.
+
+        Raises:
+            MissingDependency: this Python has no decoders (the extra ``daemon``).
+        """
+        from loaderd_client import spot
+
+        return spot.apply_transform(self, x, transform_parameters)
+
+    def random_transform(self, x: Array, seed: int | None = None) -> Array:
+        """One image, transformed at random.
+
+        Args:
+            x: (height, width, channels), or as ``data_format`` says.
+            seed: as for ``get_random_transform``.
+
+        Raises:
+            MissingDependency: this Python has no decoders (the extra ``daemon``).
+        """
+        return self.apply_transform(x, self.get_random_transform(x.shape, seed))
+
+    def fit(self, x: Any, augment: bool = False, rounds: int = 1, seed: int | None = None) -> None:
+        """Computes the statistics that the featurewise options and whitening need.
+
+        Args:
+            x: images of rank 4.
+            augment: whether to compute them of augmented images.
+            rounds: how often each image is augmented.
+            seed: what to seed NumPy's global generator with before; None leaves it.
+
+        Raises:
+            InvalidArgument: ``x`` has another rank (also a ``ValueError``).
+        """
+        from loaderd_client import spot
+
+        spot.fit(self, x, augment, rounds, seed)
+
+
+def _data_format(value: Any) -> DataFormat:
+    value = bases.image_data_format() if value is None else value
+    if value not in _AXES:
+        raise InvalidArgument(
+            '`data_format` should be `"channels_last"` (channel after row and column) or '
+            '`"channels_first"` (channel before row and column). '
+            f"Received: {value}"
+        )
+    return value  # type: ignore[no-any-return]  # it is one of them
+
+
+def _split(validation_split: float) -> float:
+    if validation_split and not 0 < validation_split < 1:
+        raise InvalidArgument(
+            f"`validation_split` must be strictly between 0 and 1.  Received: {validation_split}"
+        )
+    return validation_split
+
+
+def _brightness(brightness_range: Any) -> Sequence[float] | None:
+    if brightness_range is not None and (
+        not isinstance(brightness_range, (tuple, list)) or len(brightness_range) != 2
+    ):
+        raise InvalidArgument(
+            f"`brightness_range should be tuple or list of two floats. Received: {brightness_range}"
+        )
+    return brightness_range
+
+
+__all__ = ("ImageDataGenerator",)

@@ -1,0 +1,209 @@
+"""The base of Keras's iterators, and of those that load from a daemon.
+
+Names, arguments, checks and words follow ``keras/src/legacy/preprocessing/image.py``.
+``next`` is Keras's stream of batches at the same seed, and ``fit`` sees the same stream.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator as Iterable
+from operator import is_
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from loaderd.data.order import SEEDS, EpochOrder
+from loaderd.wire.bundle import Parts
+from loaderd.wire.spec import Order, Spec
+from loaderd_client import arguments, bases
+from loaderd_client.places import Touch
+from loaderd_client.sequence import LoaderSequence
+
+if TYPE_CHECKING:
+    from loaderd_client.generator import ImageDataGenerator
+
+EXTENSIONS = ("png", "jpg", "jpeg", "bmp", "ppm", "tif", "tiff")
+"""What Keras's generators take for images: they look at endings, not at what the dot parts off."""
+
+
+class Iterator(*bases.sequences()):  # type: ignore[misc]  # whichever Keras is in use
+    """The base of Keras's iterators, for those that people write themselves.
+
+    A subclass has ``_get_batches_of_transformed_samples(index_array)``, which makes a batch
+    in the trainer itself; the iterators of this module load theirs from a daemon.
+
+    Args:
+        n: samples in an epoch.
+        batch_size: samples in a batch.
+        shuffle: a new order for every epoch.
+        seed: seeds NumPy's global generator before each batch.
+        **kwargs: Keras's own.
+    """
+
+    white_list_formats = EXTENSIONS
+
+    def __init__(
+        self, n: int, batch_size: int, shuffle: bool, seed: int | None, **kwargs: Any
+    ) -> None:
+        super().__init__(**kwargs)
+        self.n = n
+        self.batch_size = batch_size
+        self.seed = seed
+        self.shuffle = shuffle
+        self.batch_index = 0
+        self.total_batches_seen = 0
+        self.lock = threading.Lock()
+        self.index_array: NDArray[np.int64] | None = None
+        self.index_generator = self._flow_index()
+
+    def __len__(self) -> int:
+        return -(-self.n // self.batch_size)
+
+    def __getitem__(self, index: int) -> Any:
+        """The batch at ``index`` of this epoch's order.
+
+        Raises:
+            ValueError: there is no such index.
+        """
+        if index >= len(self):
+            raise ValueError(_beyond(index, len(self)))
+        self._seed_next()
+        if self.index_array is None:
+            self._set_index_array()
+        assert self.index_array is not None
+        first = self.batch_size * index
+        return self._get_batches_of_transformed_samples(
+            self.index_array[first : first + self.batch_size]
+        )
+
+    def on_epoch_end(self) -> None:
+        """Makes the next epoch's order."""
+        self._set_index_array()
+
+    def reset(self) -> None:
+        """``next`` begins an epoch."""
+        self.batch_index = 0
+
+    def __iter__(self) -> Any:
+        """Endless: epoch after epoch."""
+        return self
+
+    def __next__(self) -> Any:
+        """The next batch."""
+        with self.lock:
+            index_array = next(self.index_generator)
+        return self._get_batches_of_transformed_samples(index_array)
+
+    def next(self) -> Any:
+        """The next batch; the same as ``next(iterator)``."""
+        return self.__next__()
+
+    def _seed_next(self) -> None:
+        if self.seed is not None:
+            np.random.seed(self.seed + self.total_batches_seen)
+        self.total_batches_seen += 1
+
+    def _set_index_array(self) -> None:
+        self.index_array = np.random.permutation(self.n) if self.shuffle else np.arange(self.n)
+
+    def _flow_index(self) -> Iterable[NDArray[np.int64]]:
+        while True:
+            self._seed_next()
+            if self.batch_index == 0:
+                self._set_index_array()
+            assert self.index_array is not None
+            first = self.batch_index * self.batch_size % max(self.n, 1)
+            is_last = first + self.batch_size >= self.n
+            self.batch_index = 0 if is_last else self.batch_index + 1
+            yield self.index_array[first : first + self.batch_size]
+
+    def _get_batches_of_transformed_samples(self, index_array: NDArray[np.int64]) -> Any:
+        raise NotImplementedError
+
+
+def _beyond(index: int, length: int) -> str:
+    return f"Asked to retrieve element {index}, but the Sequence has length {length}"
+
+
+class LoadedIterator(LoaderSequence, Iterator):  # type: ignore[misc]  # it picks its seed
+    """An iterator whose batches come from a daemon.
+
+    A subclass has ``_spec`` and calls ``_load`` when its attributes are set.
+    """
+
+    image_data_generator: ImageDataGenerator | None
+
+    def _load(self, batch_size: int, shuffle: bool, seed: int | None, max_queue_size: int) -> None:
+        """Opens the stream."""
+        self._asked = (arguments.whole("batch_size", batch_size), bool(shuffle), seed)
+        self._seen = self._look()
+        spec, parts = self._spec()
+        LoaderSequence.__init__(self, spec, max_queue_size=max_queue_size, parts=parts)
+        self.batch_size = self._asked[0]
+        self.lock = threading.Lock()
+        self.total_batches_seen = 0
+        self._epochs = EpochOrder(self._numbered_order(), self.n, self.batch_size)
+
+    def _spec(self) -> tuple[Spec, Parts]:
+        raise NotImplementedError
+
+    def _order(self) -> Order:
+        _, shuffle, seed = self._asked
+        seed = None if seed is None else arguments.whole("seed", seed)
+        return Order(shuffle=shuffle, seed=seed, draws="batch")
+
+    def _numbered_order(self) -> Order:
+        return msgspec.structs.replace(self._order(), seed=(self.seed + self._left) % SEEDS)
+
+    @property
+    def batch_index(self) -> int:
+        """The index that ``next`` reads next."""
+        return self._cursor
+
+    @batch_index.setter
+    def batch_index(self, value: int) -> None:
+        self._cursor = value
+
+    @property
+    def index_array(self) -> NDArray[np.int64] | None:  # type: ignore[override]  # read-only
+        """The samples of this epoch, in order; None before the first batch."""
+        if not self.total_batches_seen:
+            return None
+        epochs, epoch = self._epochs, self._places.epoch
+        ids = [epochs.ids(epoch, position) for position in range(len(self))]
+        return np.concatenate(ids).astype(np.int64)
+
+    def __iter__(self) -> Any:
+        """Endless: epoch after epoch."""
+        return self
+
+    def reset(self) -> None:
+        """``next`` begins an epoch.
+
+        In mid-epoch that is another epoch, as in Keras: its order and its parameters are
+        drawn from the number of its first batch. Where nothing is random it is the same one.
+        """
+        if self._cursor and (self.shuffle or self.spec.pipeline.is_random):
+            self._begin_again()
+            self._epochs = EpochOrder(self._numbered_order(), self.n, self.batch_size)
+        self._cursor = 0
+
+    def _touch(self, index: int) -> Touch:
+        if self._look_again():
+            spec, parts = self._spec()
+            self._change(spec, parts)
+        self.total_batches_seen += 1
+        return super()._touch(index)
+
+    def _look(self) -> list[Any]:
+        """What the generator says now; it may be changed, or fit, at any time."""
+        return (
+            [] if self.image_data_generator is None else [*vars(self.image_data_generator).values()]
+        )
+
+    def _look_again(self) -> bool:
+        seen, self._seen = self._seen, self._look()
+        return len(seen) != len(self._seen) or not all(map(is_, seen, self._seen))

@@ -1,0 +1,180 @@
+"""What a generator's attributes mean to the workers: a pipeline, and arrays beside it."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, get_args
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from loaderd.errors import InvalidArgument
+from loaderd.wire.spec import ColorMode, DataFormat, FillMode, Interpolation, Pipeline, Save
+from loaderd_client import arguments, bases, functions
+
+if TYPE_CHECKING:
+    from loaderd_client.generator import ImageDataGenerator
+
+Arrays = dict[str, NDArray[Any]]
+
+SAVED_FILES = 10**7
+SAVED_ARRAYS = 10**4
+"""Keras numbers saved pictures at random, below these."""
+
+_STATISTICS = (
+    ("featurewise_center", "mean", "mean"),
+    ("featurewise_std_normalization", "std", "std"),
+    ("zca_whitening", "zca_whitening_matrix", "zca"),
+)
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """What an iterator, and not its generator, says about its images.
+
+    Attributes:
+        target_size: (height, width) in pixels.
+        data_format: Keras's.
+        dtype: of the batch.
+        color_mode: of files.
+        channels: of arrays.
+        interpolation: of files.
+        keep_aspect_ratio: of files.
+        validation: whether they are the validation subset.
+        save: where finished images are kept.
+    """
+
+    target_size: tuple[int, int]
+    data_format: DataFormat
+    dtype: Any
+    color_mode: ColorMode = "rgb"
+    channels: int | None = None
+    interpolation: Interpolation = "nearest"
+    keep_aspect_ratio: bool = False
+    validation: bool = False
+    save: Save | None = None
+
+
+def save_of(directory: Any, prefix: str, format: str, most: int) -> Save | None:
+    """Where pictures are kept; None for nowhere."""
+    if not directory:
+        return None
+    return Save(os.path.abspath(os.fspath(directory)), prefix, format, most)
+
+
+def pipeline_of(
+    generator: ImageDataGenerator | None, pictures: Pictures
+) -> tuple[Pipeline, Arrays]:
+    """The pipeline, and the arrays that belong into its bundle.
+
+    Args:
+        generator: says what happens to loaded images; None leaves them.
+        pictures: says how they are loaded.
+
+    Raises:
+        InvalidArgument: a value is not allowed, or the generator's methods are overridden.
+    """
+    arguments.one_of("interpolation", pictures.interpolation, get_args(Interpolation))
+    pipeline = Pipeline(
+        target_size=arguments.size(pictures.target_size),
+        color_mode=pictures.color_mode,
+        channels=pictures.channels,
+        data_format=pictures.data_format,
+        interpolation=pictures.interpolation,
+        aspect="crop" if pictures.keep_aspect_ratio else "stretch",
+        floatx=arguments.dtype(bases.floatx()),
+        dtype=arguments.dtype(pictures.dtype),
+        save=pictures.save,
+    )
+    if generator is None:
+        return pipeline, {}
+    _check_methods(generator)
+    still = pictures.validation and generator.compat == "fixed"
+    fields = _normalizing(generator) | ({} if still else _augmenting(generator))
+    packed = functions.pack(generator.preprocessing_function, pipeline.floatx)
+    fields |= {
+        "preprocessing": packed.preprocessing,
+        "preprocessing_format": packed.data_format,
+        "function": packed.function,
+        "compat": generator.compat,
+    }
+    arrays = dict(_statistics(generator))
+    if packed.pickled is not None:
+        arrays["function"] = packed.pickled
+    return _replaced(pipeline, fields), arrays
+
+
+def _replaced(pipeline: Pipeline, fields: dict[str, Any]) -> Pipeline:
+    return msgspec.structs.replace(pipeline, **fields)
+
+
+def _augmenting(generator: ImageDataGenerator) -> dict[str, Any]:
+    arguments.one_of("fill_mode", generator.fill_mode, get_args(FillMode))
+    low, high = generator.zoom_range
+    return {
+        "rotation_range": arguments.number("rotation_range", generator.rotation_range),
+        "width_shift_range": arguments.shift("width_shift_range", generator.width_shift_range),
+        "height_shift_range": arguments.shift("height_shift_range", generator.height_shift_range),
+        "shear_range": arguments.number("shear_range", generator.shear_range),
+        "zoom_range": (arguments.number("zoom_range", low), arguments.number("zoom_range", high)),
+        "channel_shift_range": arguments.number(
+            "channel_shift_range", generator.channel_shift_range
+        ),
+        "brightness_range": arguments.pair("brightness_range", generator.brightness_range),
+        "horizontal_flip": bool(generator.horizontal_flip),
+        "vertical_flip": bool(generator.vertical_flip),
+        "fill_mode": generator.fill_mode,
+        "cval": arguments.number("cval", generator.cval),
+        "interpolation_order": arguments.whole(
+            "interpolation_order", generator.interpolation_order
+        ),
+    }
+
+
+def _normalizing(generator: ImageDataGenerator) -> dict[str, Any]:
+    rescale = generator.rescale
+    return {
+        "rescale": arguments.number("rescale", rescale) if rescale else None,
+        "samplewise_center": bool(generator.samplewise_center),
+        "samplewise_std_normalization": bool(generator.samplewise_std_normalization),
+    }
+
+
+def _statistics(generator: ImageDataGenerator) -> Iterator[tuple[str, NDArray[Any]]]:
+    for flag, attribute, part in _STATISTICS:
+        value = getattr(generator, attribute)
+        if not getattr(generator, flag):
+            continue
+        if value is None:
+            warn_unfit(flag)
+        else:
+            yield part, np.asarray(value)
+
+
+def warn_unfit(flag: str) -> None:
+    """Keras's warning that statistics are asked for which nobody has computed."""
+    warnings.warn(
+        f"This ImageDataGenerator specifies `{flag}`, but it hasn't been fit on any training "
+        "data. Fit it first by calling `.fit(numpy_data)`.",
+        stacklevel=2,
+    )
+
+
+_METHODS = ("standardize", "get_random_transform", "apply_transform", "random_transform")
+
+
+def _check_methods(generator: ImageDataGenerator) -> None:
+    """Workers know the generator's attributes, not what a subclass makes of them."""
+    from loaderd_client.generator import ImageDataGenerator
+
+    for name in _METHODS:
+        theirs = getattr(type(generator), name) is not getattr(ImageDataGenerator, name)
+        if theirs or name in vars(generator):
+            raise InvalidArgument(
+                f"{type(generator).__name__} overrides {name}, which workers do not call: "
+                "give the code as preprocessing_function"
+            )

@@ -1,0 +1,135 @@
+"""One stream as a worker knows it: what a chunk of it asks for becomes rows of a slot."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from time import perf_counter_ns
+from typing import Any
+
+from numpy.typing import NDArray
+
+from loaderd.data.draws import SampleDraws
+from loaderd.data.keras_draws import BatchDraws
+from loaderd.data.order import EpochOrder, Ids
+from loaderd.errors import RenderError
+from loaderd.render import function
+from loaderd.render.pipeline import Renderer
+from loaderd.render.save import save_picture
+from loaderd.wire import bundle as bundles
+from loaderd.wire import segment
+from loaderd.wire.layout import SlotArrays, slot_layout, view_slot
+from loaderd.wire.manifest import Manifest
+from loaderd.wire.messages import Attach, Chunk, Done
+from loaderd.wire.spec import LabelMode
+from loaderd.wire.transform import Transform
+
+Array = NDArray[Any]
+
+
+class StreamWriter:
+    """One stream: its mappings, order, draws and renderer.
+
+    Args:
+        attach: the stream's spec and sizes.
+        ring: descriptor of the ring, which is now ours.
+        manifest: descriptor of the manifest, which is now ours.
+        bundle: descriptor of the bundle, which is now ours, if there is one.
+
+    Raises:
+        RenderError: the user's function cannot be loaded.
+        MissingDependency: nor what it, or the warp, needs.
+        ProtocolError: the manifest or the bundle is damaged.
+    """
+
+    def __init__(self, attach: Attach, ring: int, manifest: int, *bundle: int) -> None:
+        self._slots = _map_ring(attach, ring)
+        table = segment.attach(manifest, attach.manifest_bytes, writable=False)
+        self._manifest = Manifest.view(table)
+        arrays = bundles.attach(bundle[0], attach.bundle_bytes) if bundle else {}
+        pipeline = self._pipeline = attach.pipeline
+        self._epochs = EpochOrder(attach.order, len(self._manifest), attach.batch.batch_size)
+        self._batch_draws = BatchDraws(pipeline, self._epochs)
+        self._sample_draws = SampleDraws(pipeline, attach.order.seed or 0)
+        self._draws = self._of_batch if attach.order.draws == "batch" else self._of_samples
+        self._renderer = Renderer(pipeline, arrays)
+        self._images = _last(arrays["images"], attach) if "images" in arrays else None
+        self._load: Callable[[int], Array] = self._load_file
+        if self._images is not None:
+            self._load = self._images.__getitem__
+        self._label_mode = attach.batch.label_mode
+
+    def write(self, chunk: Chunk) -> Done:
+        """Renders the rows of one chunk.
+
+        Raises:
+            BadImage: a file could not be read or decoded; rows may be half written.
+            RenderError: a sample could not be augmented, preprocessed or saved.
+        """
+        start = perf_counter_ns()
+        slot = self._slots[chunk.slot]
+        ids = self._epochs.ids(chunk.epoch, chunk.position)[chunk.first : chunk.last]
+        self._write_images(slot, chunk, ids)
+        self._write_labels(slot, chunk, ids)
+        slot.ids[chunk.first : chunk.last] = ids
+        if self._pipeline.save is not None:
+            self._save(slot, chunk, ids)
+        times = self._renderer.take_times()
+        return Done(chunk.ticket, len(ids), perf_counter_ns() - start, *times)
+
+    def _write_images(self, slot: SlotArrays, chunk: Chunk, ids: Ids) -> None:
+        images, load, finish = slot.images, self._load, self._renderer.finish
+        samples = ids.tolist()
+        transforms = self._draws(chunk, samples)
+        runs_code = self._pipeline.function is not None
+        number = self._epochs.seed + chunk.epoch * self._epochs.batches + chunk.position
+        for row, sample in enumerate(samples, chunk.first):
+            try:
+                if runs_code:
+                    function.seed(number, row)
+                finish(load(sample), transforms[row - chunk.first], images[row])
+            except RenderError as error:
+                raise RenderError(f"{self._name(sample)}: {error}") from error
+
+    def _load_file(self, sample: int) -> Array:
+        return self._renderer.load(self._manifest.path(sample))
+
+    def _name(self, sample: int) -> str:
+        """What people read about a sample."""
+        return os.fsdecode(self._manifest.path(sample)) or f"image {sample} of the arrays"
+
+    def _of_batch(self, chunk: Chunk, samples: list[int]) -> list[Transform]:
+        return self._batch_draws.rows(chunk.epoch, chunk.position, chunk.first, chunk.last)
+
+    def _of_samples(self, chunk: Chunk, samples: list[int]) -> list[Transform]:
+        return [self._sample_draws(chunk.epoch, sample) for sample in samples]
+
+    def _write_labels(self, slot: SlotArrays, chunk: Chunk, ids: Ids) -> None:
+        if slot.labels is None:
+            return
+        rows = slot.labels[chunk.first : chunk.last]
+        mode: LabelMode = self._label_mode
+        if mode == "input":
+            rows[...] = slot.images[chunk.first : chunk.last]
+        elif mode == "categorical":
+            rows[...] = 0
+            rows[range(len(ids)), self._manifest.labels[ids]] = 1
+        else:
+            rows.reshape(-1)[...] = self._manifest.labels[ids]
+
+    def _save(self, slot: SlotArrays, chunk: Chunk, ids: Ids) -> None:
+        numbers = self._batch_draws.numbers(chunk.epoch, chunk.position)
+        for row, sample in enumerate(ids.tolist(), chunk.first):
+            save_picture(slot.images[row], self._pipeline, sample, numbers[row])
+
+
+def _map_ring(attach: Attach, ring: int) -> list[SlotArrays]:
+    memory = memoryview(segment.attach(ring, attach.ring_bytes, writable=True))
+    layout = slot_layout(attach.pipeline, attach.batch, attach.classes)
+    return [view_slot(memory, layout, slot) for slot in range(attach.slots)]
+
+
+def _last(images: Array, attach: Attach) -> Array:
+    """The images with their channels last, whatever the data format."""
+    first = attach.pipeline.data_format == "channels_first"
+    return images.transpose(0, 2, 3, 1) if first else images

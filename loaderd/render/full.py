@@ -1,0 +1,146 @@
+"""Everything that may happen to a loaded image before it is in its row, as Keras does it.
+
+::
+
+    image ─► warp ─► channels ─► flips ─► brightness ─► [function] ─► normalize ─► row
+
+This is the road for pipelines that the fast one (:mod:`loaderd.render.fast`) does not cover.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from loaderd.errors import LoaderdError, RenderError
+from loaderd.render import augment, function
+from loaderd.render.geometry import Warp
+from loaderd.render.normalize import Normalization, imagenet
+from loaderd.wire.spec import Pipeline
+from loaderd.wire.transform import Transform
+
+Array = NDArray[Any]
+_MOST_CHANNELS = 4  # that OpenCV warps at once
+
+
+def is_needed(pipeline: Pipeline, compute: str, bundle: Mapping[str, Array]) -> bool:
+    """Whether the fast road would not do.
+
+    Args:
+        pipeline: what to do.
+        compute: the dtype to compute in.
+        bundle: the stream's.
+    """
+    return (
+        compute != "float32"
+        or pipeline.array_shape[2] > _MOST_CHANNELS
+        or pipeline.interpolation_order != 1
+        or bool(pipeline.channel_shift_range or pipeline.brightness_range)
+        or pipeline.preprocessing is not None
+        or pipeline.function is not None
+        or pipeline.samplewise_center
+        or pipeline.samplewise_std_normalization
+        or not bundle.keys().isdisjoint(("mean", "std", "zca"))
+    )
+
+
+class FullFinish:
+    """Finishes loaded images.
+
+    Args:
+        pipeline: what to do.
+        compute: the dtype to compute in.
+        bundle: the stream's.
+
+    Raises:
+        RenderError: the user's function cannot be loaded.
+    """
+
+    def __init__(self, pipeline: Pipeline, compute: str, bundle: Mapping[str, Array]) -> None:
+        self._pipeline = pipeline
+        self._compute = np.dtype(compute)
+        self._first = pipeline.data_format == "channels_first"
+        self._warped = np.empty(pipeline.array_shape, np.float32)
+        self._warp = self._scipy_warp if _needs_scipy(pipeline, compute) else self._fast_warp
+        self._fast = Warp(pipeline.target_size, pipeline.fill_mode, pipeline.cval, pipeline.compat)
+        self._normalize = Normalization(
+            _function(pipeline, bundle),
+            pipeline.rescale or None,
+            pipeline.samplewise_center,
+            pipeline.samplewise_std_normalization,
+            bundle.get("mean"),
+            bundle.get("std"),
+            bundle.get("zca"),
+        )
+
+    def __call__(self, image: Array, transform: Transform, row: Array) -> None:
+        """Writes a finished image.
+
+        Args:
+            image: (height, width, channels), of any numbers; left as it is.
+            transform: the random parameters of the sample.
+            row: where it goes, in the pipeline's data format and dtype.
+
+        Raises:
+            RenderError: an operation refuses the image, or the user's function raised.
+        """
+        try:
+            x = self._augment(image.astype(self._compute), transform)
+            x = self._normalize(x.transpose(2, 0, 1) if self._first else x)
+            row[...] = x
+        except LoaderdError:
+            raise
+        except Exception as error:  # the user's function may raise anything
+            raise RenderError(function.explain(error)) from error
+
+    def _augment(self, x: Array, transform: Transform) -> Array:
+        if transform.warps:
+            x = self._warp(x, transform)
+        if transform.channel_shift_intensity is not None:
+            x = augment.shift_channels(x, transform.channel_shift_intensity, 2)
+        if transform.flip_horizontal:
+            x = augment.flip_axis(x, 1)
+        if transform.flip_vertical:
+            x = augment.flip_axis(x, 0)
+        if transform.brightness is not None:
+            floatx = self._pipeline.floatx
+            x = augment.shift_brightness(x, transform.brightness, False, floatx)
+        return x
+
+    def _fast_warp(self, x: Array, transform: Transform) -> Array:
+        still = transform._replace(flip_horizontal=False, flip_vertical=False)
+        self._fast(np.ascontiguousarray(x), still, self._warped)
+        return self._warped
+
+    def _scipy_warp(self, x: Array, transform: Transform) -> Array:
+        pipeline = self._pipeline
+        return augment.apply_affine(
+            x,
+            transform,
+            augment.LAST,
+            fill_mode=pipeline.fill_mode,
+            cval=pipeline.cval,
+            order=pipeline.interpolation_order,
+            fixed=pipeline.compat == "fixed",
+        )
+
+
+def _needs_scipy(pipeline: Pipeline, compute: str) -> bool:
+    """OpenCV has no splines, and computes in float32."""
+    return (
+        pipeline.interpolation_order != 1
+        or compute != "float32"
+        or pipeline.array_shape[2] > _MOST_CHANNELS
+    )
+
+
+def _function(pipeline: Pipeline, bundle: Mapping[str, Array]) -> Callable[[Array], Array] | None:
+    if pipeline.function is not None:
+        return function.load(pipeline.function, bundle.get("function"))
+    if pipeline.preprocessing is None:
+        return None
+    mode, data_format = pipeline.preprocessing, pipeline.preprocessing_format
+    return lambda x: imagenet(x, mode, data_format, pipeline.floatx)

@@ -1,0 +1,36 @@
+"""Finished samples as pictures on disk, for people to look at (Keras's ``save_to_dir``)."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from numpy.typing import NDArray
+
+from loaderd.errors import RenderError
+from loaderd.render.augment import to_picture
+from loaderd.wire.spec import Pipeline
+
+
+def save_picture(image: NDArray[Any], pipeline: Pipeline, sample: int, number: int) -> None:
+    """Writes one finished sample, its values stretched to 0 to 255.
+
+    Args:
+        image: in the pipeline's data format and dtype.
+        pipeline: says where to.
+        sample: the sample's number, for the name.
+        number: Keras's random number, for the name.
+
+    Raises:
+        RenderError: it cannot be written; the text names the file.
+    """
+    save = pipeline.save
+    assert save is not None
+    path = os.path.join(save.directory, f"{save.prefix}_{sample}_{number}.{save.format}")
+    if pipeline.data_format == "channels_first":
+        image = image.transpose(1, 2, 0)
+    try:
+        to_picture(image, True, pipeline.floatx).save(path)
+    except (OSError, ValueError) as error:
+        reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
+        raise RenderError(f"it cannot be saved as {path}: {reason}") from error
