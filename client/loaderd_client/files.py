@@ -59,6 +59,10 @@ class FilesIterator(LoadedIterator):
         self.target_size = arguments.size(target_size)
         self.color_mode = color_mode
         self.data_format = data_format
+        height, width = self.target_size
+        channels = specs.CHANNELS[color_mode]
+        first = data_format == "channels_first"
+        self.image_shape = (channels, height, width) if first else (height, width, channels)
         self.save_to_dir = save_to_dir
         self.save_prefix = save_prefix
         self.save_format = save_format

@@ -41,14 +41,21 @@ class Places:
         batches: batches in an epoch.
         shuffle: whether the batches of an epoch are exchangeable.
         epoch: the first epoch.
+        ends_told: whether ``on_epoch_end`` comes after every pass, and nothing announces
+            one: so it is in Keras 2. It looks at index 0 before a pass, and its queue reads
+            ahead in threads and forgets what it read; so an index that is touched again
+            begins no epoch there, unless one thread does it all.
     """
 
-    def __init__(self, batches: int, shuffle: bool, epoch: int = 0) -> None:
+    def __init__(
+        self, batches: int, shuffle: bool, epoch: int = 0, ends_told: bool = False
+    ) -> None:
         self.epoch = epoch
         self._batches = batches
         self._shuffle = shuffle
         self._bound: dict[int, int] = {}
         self._touched: set[int] = set()
+        self._ends_told = ends_told
         self._announced = False
 
     def begin_pass(self) -> None:
@@ -64,10 +71,16 @@ class Places:
             self.advance()
         self._announced = False
 
-    def touch(self, index: int) -> Touch:
-        """The batch that ``index`` means now."""
-        if index in self._touched and self._complete:
-            self.advance()  # a loop over the indices by hand begins again
+    def touch(self, index: int, *, alone: bool = True) -> Touch:
+        """The batch that ``index`` means now.
+
+        Args:
+            index: the index.
+            alone: whether one thread has touched all of this epoch so far: a loop by hand.
+        """
+        begins_again = alone or not self._ends_told
+        if begins_again and index in self._touched and self._complete:
+            self.advance()
         position = self._bound.setdefault(index, len(self._bound)) if self._shuffle else index
         restart = not self._touched and position == 0
         self._touched.add(index)

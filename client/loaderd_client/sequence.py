@@ -74,10 +74,11 @@ class LoaderSequence(*bases.sequences()):  # type: ignore[misc]  # whichever Ker
         self._slots = max_queue_size + RING_EXTRA
         self._bundle = Bundle(parts) if parts else None
         self._stream = self._session.open(spec, self._slots, bundle=self._bundle)
-        self._places = Places(self._stream.batches, spec.order.shuffle)
+        self._places = self._first_places()
         self._lock = threading.Lock()
         self._pid = os.getpid()
         self._toucher: int | None = None
+        self._handed_over_in: int | None = None
         self._forks = forks.count()
         self._closed = False
         self._cursor = 0
@@ -96,6 +97,9 @@ class LoaderSequence(*bases.sequences()):  # type: ignore[misc]  # whichever Ker
         self.image_shape = spec.pipeline.image_shape
         self.dtype: Any = spec.pipeline.dtype
         self.interpolation = spec.pipeline.interpolation
+
+    def _first_places(self) -> Places:
+        return Places(len(self), self.spec.order.shuffle, ends_told=bases.has_keras2())
 
     @property
     def max_queue_size(self) -> int:
@@ -243,8 +247,11 @@ class LoaderSequence(*bases.sequences()):  # type: ignore[misc]  # whichever Ker
 
     def _touch(self, index: int) -> Touch:
         """What the index means; makes sure that there is a stream to take it from."""
-        touch = self._places.touch(index)
-        self._toucher = threading.get_ident()
+        here = threading.get_ident()
+        if self._toucher not in (None, here):
+            self._handed_over_in = self._places.epoch
+        touch = self._places.touch(index, alone=self._handed_over_in != self._places.epoch)
+        self._toucher = here
         if self._stream.ended and not self._closed:
             self._stream = self._open_again(self._slots, touch.place)
         return touch
@@ -279,7 +286,7 @@ class LoaderSequence(*bases.sequences()):  # type: ignore[misc]  # whichever Ker
         """Ends the run of batches; the next begins an epoch, with the next batch's number."""
         with self._lock:
             self._left += self._places.drawn
-            self._places = Places(len(self), self.spec.order.shuffle)
+            self._places = self._first_places()
             self._stream.close()
 
     def _move_to_child(self) -> None:

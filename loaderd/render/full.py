@@ -93,7 +93,7 @@ class FullFinish:
             row[...] = x
         except LoaderdError:
             raise
-        except Exception as error:  # the user's function may raise anything
+        except (Exception, SystemExit) as error:  # the user's function may raise anything
             raise RenderError(function.explain(error)) from error
 
     def _augment(self, x: Array, transform: Transform) -> Array:

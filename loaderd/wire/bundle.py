@@ -116,8 +116,8 @@ def view(buffer: mmap.mmap) -> dict[str, NDArray[Any]]:
 
 def _view(buffer: mmap.mmap, dtype: str, shape: tuple[int, ...], offset: int) -> NDArray[Any]:
     kind = np.dtype(dtype)
-    if kind.kind not in _KINDS:
-        raise ValueError(f"an array of {kind}")
+    if kind.kind not in _KINDS or min(shape, default=0) < 0:
+        raise ValueError(f"an array of {kind} and shape {shape}")
     flat = np.frombuffer(buffer, kind, math.prod(shape), offset)
     return flat.reshape(shape)
 

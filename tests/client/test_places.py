@@ -99,3 +99,35 @@ def test_num_batches_in_a_loop_by_hand_does_not_freeze_the_epoch() -> None:
     places.begin_pass()
     for epoch in range(3):
         assert sorted(a_pass(places, 4, announced=False)) == whole_epoch(epoch, 4)
+
+
+def test_threads_that_read_what_nobody_waits_for_do_not_end_an_epoch() -> None:
+    """Keras 2's queue reads ahead in threads, forgets what it read, and begins again."""
+    places = Places(3, shuffle=True, ends_told=True)
+    for index in (0, 2, 1):
+        places.touch(index, alone=False)
+    places.end_epoch()
+    forgotten = [places.touch(index, alone=False).place for index in (1, 0)]
+    places.end_epoch()
+    first = places.touch(0, alone=False).place
+    places.touch(2, alone=False)  # a thread of the forgotten pass comes late
+    rest = [places.touch(index, alone=False).place for index in (1, 2)]
+    assert {first, *rest} == {(1, 0), (1, 1), (1, 2)}
+    assert {first, rest[0]} == {*forgotten}
+
+
+def test_a_look_before_the_pass_is_none_of_it() -> None:
+    """Keras 2 looks at index 0 in one thread, and reads the pass in another."""
+    places = Places(3, shuffle=True, ends_told=True)
+    for epoch in range(3):
+        look = places.touch(0).place
+        read = [places.touch(index, alone=False).place for index in (2, 1, 0)]
+        assert read[2] == look
+        assert {*read} == {(epoch, 0), (epoch, 1), (epoch, 2)}
+        places.end_epoch()
+
+
+def test_a_loop_by_hand_begins_again_under_every_keras() -> None:
+    for ends_told in (False, True):
+        places = Places(2, shuffle=True, ends_told=ends_told)
+        assert [places.touch(index).place[0] for index in (0, 1, 1, 0, 0, 1)] == [0, 0, 1, 1, 2, 2]

@@ -1,0 +1,238 @@
+"""Iterators over streams: what scripts do with them beside reading one batch after another."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from keras.src.legacy.preprocessing.image import ImageDataGenerator as Original
+
+from loaderd_client import ImageDataGenerator, Session
+from tests.conftest import eventually
+from tests.process.test_streams import Serve
+
+AUGMENTED: dict[str, Any] = {
+    "horizontal_flip": True,
+    "vertical_flip": True,
+    "channel_shift_range": 40.0,
+}
+"""Random, and yet bit by bit as in Keras."""
+FLOW: dict[str, Any] = {"target_size": (20, 30), "batch_size": 16, "class_mode": "sparse"}
+
+
+@pytest.fixture(autouse=True)
+def session(serve: Serve) -> Iterator[Session]:
+    with serve(), Session("auto") as session:
+        yield session
+
+
+def both(photos: Path, seed: int = 3, **options: Any) -> tuple[Any, Any]:
+    flow = FLOW | options
+    ours = ImageDataGenerator(**AUGMENTED).flow_from_directory(photos, seed=seed, **flow)
+    return ours, Original(**AUGMENTED).flow_from_directory(photos, seed=seed, **flow)
+
+
+def check_next(ours: Any, theirs: Any, count: int = 1) -> None:
+    for _ in range(count):
+        for one, other in zip(next(ours), next(theirs), strict=True):
+            np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.parametrize("shuffle", [True, False])
+@pytest.mark.parametrize("taken", [0, 1, 5, 6, 8])
+def test_after_a_reset_the_stream_goes_on_as_in_keras(
+    photos: Path, shuffle: bool, taken: int
+) -> None:
+    ours, theirs = both(photos, shuffle=shuffle)
+    for _ in range(3):
+        check_next(ours, theirs, taken)
+        ours.reset()
+        theirs.reset()
+    check_next(ours, theirs, 14)
+
+
+def test_a_seed_may_be_the_last_of_all(photos: Path) -> None:
+    ours, theirs = both(photos, seed=2**32 - 3)
+    check_next(ours, theirs, 3)
+    assert len(next(ours)[0]) == 16  # where Keras has no seed left, ours begin at 0 again
+
+
+def test_without_a_seed_one_is_picked_and_told(photos: Path) -> None:
+    generator = ImageDataGenerator(**AUGMENTED)
+    first = generator.flow_from_directory(photos, **FLOW)
+    again = generator.flow_from_directory(photos, seed=first.seed, **FLOW)
+    other = generator.flow_from_directory(photos, **FLOW)
+    assert first.seed != other.seed
+    check_next(first, again, 7)
+
+
+def test_fit_sees_the_stream_that_next_gives(photos: Path) -> None:
+    generator = ImageDataGenerator(**AUGMENTED)
+    by_next = generator.flow_from_directory(photos, seed=3, **FLOW)
+    by_index = generator.flow_from_directory(photos, seed=3, **FLOW)
+    for _ in range(3):
+        by_index.on_epoch_end()
+        indices = np.random.permutation(by_index.num_batches)
+        for index in indices:
+            np.testing.assert_array_equal(by_index[int(index)][0], next(by_next)[0])
+
+
+def test_the_attributes_tell_where_the_stream_is(photos: Path) -> None:
+    ours, theirs = both(photos)
+    for _ in range(8):
+        for name in ("batch_index", "total_batches_seen", "n", "samples", "num_classes"):
+            assert getattr(ours, name) == getattr(theirs, name)
+        if ours.index_array is None:
+            assert theirs.index_array is None
+        elif ours.batch_index:
+            np.testing.assert_array_equal(ours.index_array, theirs.index_array)
+        check_next(ours, theirs)
+    for name in ("classes", "labels", "filenames"):
+        np.testing.assert_array_equal(getattr(ours, name), getattr(theirs, name))
+    for name in ("image_shape", "target_size", "class_indices", "filepaths", "directory"):
+        assert getattr(ours, name) == getattr(theirs, name)
+    with ours.lock:
+        assert ours.next()[0].shape == (16, 20, 30, 3)
+
+
+def test_an_iterator_is_endless(photos: Path) -> None:
+    ours, theirs = both(photos)
+    for count, batch in enumerate(ours):
+        np.testing.assert_array_equal(batch[0], next(theirs)[0])
+        if count == 13:
+            break
+
+
+# -- a generator that changes ----------------------------------------------------------
+
+
+def test_what_is_fit_or_set_later_counts_from_the_next_batch_on(photos: Path) -> None:
+    options = {"featurewise_center": True, "horizontal_flip": True}
+    generators = ImageDataGenerator(**options), Original(**options)
+    ours, theirs = (g.flow_from_directory(photos, seed=3, **FLOW) for g in generators)
+    with pytest.warns(UserWarning, match="hasn't been fit"):
+        check_next(ours, theirs, 2)
+    for generator in generators:
+        generator.fit(np.arange(4 * 5 * 3.0).reshape(1, 4, 5, 3))
+    check_next(ours, theirs, 2)
+    for generator in generators:
+        generator.rescale = 1 / 255
+        generator.mean = np.array([1.0, 2.0, 3.0])
+    check_next(ours, theirs, 9)
+
+
+def test_processing_may_be_set_later(photos: Path) -> None:
+    ours, theirs = both(photos, shuffle=False)
+    check_next(ours, theirs, 2)
+    for one in (ours, theirs):
+        one.set_processing_attrs(
+            one.image_data_generator,
+            (33, 21),
+            "grayscale",
+            "channels_last",
+            None,
+            "",
+            "png",
+            None,
+            "nearest",
+            False,
+        )
+    check_next(ours, theirs, 9)
+    assert ours.image_shape == (33, 21, 1)
+
+
+def test_arrays_stay_when_the_generator_changes(photos: Path) -> None:
+    x = np.random.default_rng(0).integers(0, 256, (20, 6, 7, 3), np.uint8)
+    generator = ImageDataGenerator()
+    train = generator.flow(x, np.arange(20), batch_size=5, shuffle=False)
+    expected = x.astype(np.float32)
+    x[:] = 0  # the trainer's own copy counts no more
+    np.testing.assert_array_equal(next(train)[0], expected[:5])
+    generator.rescale = 2.0
+    np.testing.assert_array_equal(next(train)[0], 2 * expected[5:10])
+    np.testing.assert_array_equal(train.x, expected)
+
+
+def test_a_subclass_that_overrides_what_workers_do_is_refused(photos: Path) -> None:
+    class Mine(ImageDataGenerator):
+        def standardize(self, x: Any) -> Any:
+            return x / 3
+
+    with pytest.raises(ValueError, match="Mine overrides standardize"):
+        Mine().flow_from_directory(photos)
+
+
+# -- what may happen to a stream -------------------------------------------------------
+
+
+def test_a_stream_goes_on_when_its_workers_are_killed(photos: Path, serve: Serve) -> None:
+    ours, theirs = both(photos)
+    for _ in range(5):
+        check_next(ours, theirs, 3)
+        for pid in workers_of(ours):
+            os.kill(pid, signal.SIGKILL)
+    check_next(ours, theirs, 3)
+
+
+def workers_of(iterator: Any) -> list[int]:
+    from loaderd.wire import dial
+
+    return [worker.pid for worker in dial.observe(iterator._session.path).workers]
+
+
+def test_a_stream_that_is_opened_again_lists_nothing_again(photos: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for name in ("cat", "dog", "emu"):
+        os.symlink(photos / name, folder / name)
+    ours, theirs = both(folder, follow_links=True)
+    check_next(ours, theirs, 2)
+    (folder / "ant").mkdir()
+    os.link(photos / "cat" / "000.jpg", folder / "ant" / "new.jpg")
+    ours.reset()
+    theirs.reset()
+    check_next(ours, theirs, 12)
+
+
+def _child(iterator: Any, index: int, pipe: Any) -> None:
+    pipe.send([np.array(part) for part in iterator[index]])
+    pipe.recv()
+
+
+def test_forked_children_serve_the_index_that_they_are_asked_for(photos: Path) -> None:
+    ours, theirs = both(photos)
+    context = multiprocessing.get_context("fork")
+    pipes, children = [], []
+    for index in (5, 0, 3):
+        mine, its = context.Pipe()
+        child = context.Process(target=_child, args=(ours, index, its))
+        child.start()
+        pipes.append((index, mine))
+        children.append(child)
+    expected = [next(theirs) for _ in range(len(ours))]
+    for index, pipe in pipes:
+        for one, other in zip(pipe.recv(), expected[index], strict=True):
+            np.testing.assert_array_equal(one, other)
+    check = next(ours)  # the parent's own stream is as it was
+    np.testing.assert_array_equal(check[0], expected[0][0])
+    for _, pipe in pipes:
+        pipe.send(None)
+    for child in children:
+        child.join(30)
+        assert child.exitcode == 0
+
+
+def test_a_closed_iterator_gives_its_memory_back(photos: Path) -> None:
+    before = len(os.listdir("/proc/self/fd"))
+    for _ in range(3):
+        ours, _ = both(photos)
+        next(ours)
+        ours.close()
+    del ours
+    eventually(lambda: len(os.listdir("/proc/self/fd")) == before)

@@ -1,0 +1,206 @@
+"""A preprocessing_function runs in workers, and only the trainer that sent it can suffer."""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from loaderd.errors import InvalidArgument, RenderError, RequestRefused, WorkerCrashed
+from loaderd_client import ImageDataGenerator, Session
+from tests.conftest import eventually
+from tests.process import user_functions
+from tests.process.test_streams import Serve
+
+SIZE = (20, 30)
+
+
+def batches(photos: Path, function: Any, count: int = 3, **options: Any) -> list[Any]:
+    generator = ImageDataGenerator(preprocessing_function=function, **options)
+    train = generator.flow_from_directory(photos, target_size=SIZE, batch_size=8, seed=1)
+    try:
+        return [np.array(next(train)[0]) for _ in range(count)]
+    finally:
+        train.close()
+
+
+def a_closure() -> Callable[[Any], Any]:
+    factor = 0.5
+    return lambda image: image * factor
+
+
+@pytest.mark.parametrize(
+    ("function", "expected"),
+    [
+        (user_functions.halve, lambda image: image / 2),
+        (lambda image: image / 2, lambda image: image / 2),
+        (a_closure(), lambda image: image / 2),
+        (functools.partial(np.multiply, 0.5), lambda image: image / 2),
+        (user_functions.Brighter(3), lambda image: image + 3),
+        (user_functions.Brighter(3).method, lambda image: image - 3),
+        (np.sqrt, np.sqrt),
+    ],
+    ids=["by name", "lambda", "closure", "partial", "callable", "method", "ufunc"],
+)
+def test_any_callable_runs_in_the_workers(
+    function: Any, expected: Any, photos: Path, serve: Serve
+) -> None:
+    with serve(), Session("auto"):
+        for ours, plain in zip(batches(photos, function), batches(photos, None), strict=True):
+            np.testing.assert_array_equal(ours, expected(plain))
+
+
+def test_it_runs_in_workers_and_nowhere_else(photos: Path, serve: Serve) -> None:
+    with serve() as daemon, Session("auto"):
+        ran = set(np.unique(batches(photos, user_functions.name_of_the_process, dtype="float64")))
+        assert ran <= set(daemon.workers())
+
+
+def test_the_rescale_comes_after_it(photos: Path, serve: Serve) -> None:
+    with serve(), Session("auto"):
+        (ours,) = batches(photos, user_functions.Brighter(3), 1, rescale=0.5)
+        (plain,) = batches(photos, None, 1)
+    np.testing.assert_array_equal(ours, (plain + 3) * 0.5)
+
+
+def test_what_it_draws_depends_on_the_seed_alone(photos: Path, serve: Serve) -> None:
+    runs = []
+    for workers in (1, 3):
+        with serve(workers), Session("auto"):
+            runs.append(batches(photos, user_functions.add_noise, 12))
+    for one, other in zip(*runs, strict=True):
+        np.testing.assert_array_equal(one, other)
+    assert not np.array_equal(runs[0][0], runs[0][1])
+
+
+# -- what goes wrong -------------------------------------------------------------------
+
+
+def test_its_own_traceback_and_the_file_reach_the_trainer(photos: Path, serve: Serve) -> None:
+    with serve(), Session("auto"):
+        with pytest.raises(RenderError) as caught:
+            batches(photos, user_functions.refuse)
+        text = str(caught.value)
+        assert str(photos) in text
+        assert "in refuse\n    raise LookupError" in text
+        assert "LookupError: no idea what to do with (20, 30, 3)" in text
+        assert "loaderd/render" not in text
+        assert isinstance(caught.value, ValueError)
+
+
+def test_a_wrong_shape_is_told_in_keras_words(photos: Path, serve: Serve) -> None:
+    words = r"could not broadcast input array from shape \(5,7,3\) into shape \(20,30,3\)"
+    with serve(), Session("auto"), pytest.raises(ValueError, match=words):
+        batches(photos, user_functions.crop)
+
+
+def test_leaving_the_program_is_an_error_like_others(photos: Path, serve: Serve) -> None:
+    with serve() as daemon, Session("auto"):
+        eventually(lambda: len(daemon.workers()) == 2)
+        before = daemon.workers()
+        with pytest.raises(RenderError, match="SystemExit: 3"):
+            batches(photos, user_functions.leave)
+        assert daemon.workers() == before
+
+
+def test_a_function_that_kills_its_worker_ends_its_own_batches_only(
+    photos: Path, serve: Serve
+) -> None:
+    with serve(), Session("auto"):
+        with pytest.raises(WorkerCrashed, match="crashed"):
+            batches(photos, user_functions.crash)
+        assert len(batches(photos, None)) == 3
+
+
+def test_other_streams_go_on(photos: Path, serve: Serve) -> None:
+    with serve() as daemon, Session("auto"):
+        good = ImageDataGenerator().flow_from_directory(photos, target_size=SIZE, seed=1)
+        first = np.array(good[0][0])
+        eventually(lambda: len(daemon.workers()) == 2)
+        workers = daemon.workers()
+        for function in (user_functions.refuse, user_functions.crop):
+            with pytest.raises(RenderError):
+                batches(photos, function)
+        np.testing.assert_array_equal(good[0][0], first)
+        assert len(good[1][0]) == 32
+        assert daemon.workers() == workers
+
+
+def test_what_cannot_be_pickled_is_refused_in_the_trainer(photos: Path, serve: Serve) -> None:
+    lock = __import__("threading").Lock()
+    with serve(), Session("auto"), pytest.raises(InvalidArgument, match="cannot be sent"):
+        batches(photos, lambda image: image if lock else image)
+
+
+def test_what_cannot_be_called_is_refused_in_the_trainer(photos: Path, serve: Serve) -> None:
+    with serve(), Session("auto"), pytest.raises(TypeError, match="should be callable"):
+        batches(photos, "halve")
+
+
+def test_a_daemon_without_user_code_refuses_it(photos: Path, serve: Serve) -> None:
+    with serve(2, "--no-user-code"), Session("auto"):
+        for function in (user_functions.halve, lambda image: image):
+            with pytest.raises(RequestRefused, match="runs no user code"):
+                batches(photos, function)
+        assert len(batches(photos, None)) == 3
+
+
+# -- modules of the trainer's ----------------------------------------------------------
+
+
+def a_module(folder: Path, factor: int, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """``helpers.scale`` of a project of its own, as a trainer there imports it."""
+    folder.mkdir(exist_ok=True)
+    (folder / "factors.py").write_text(f"FACTOR = {factor}\n")
+    (folder / "helpers.py").write_text(
+        "from factors import FACTOR\ndef scale(image):\n    return image * FACTOR\n"
+    )
+    monkeypatch.syspath_prepend(str(folder))
+    for name in ("helpers", "factors"):
+        sys.modules.pop(name, None)
+    importlib.invalidate_caches()
+    return importlib.import_module("helpers").scale
+
+
+@pytest.fixture
+def forget() -> Any:
+    yield
+    for name in ("helpers", "factors"):
+        sys.modules.pop(name, None)
+
+
+def test_modules_of_one_name_do_not_meet(
+    photos: Path, serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, forget: None
+) -> None:
+    with serve(), Session("auto"):
+        (plain,) = batches(photos, None, 1)
+        for factor in (2, 3):
+            scale = a_module(tmp_path / str(factor), factor, monkeypatch)
+            np.testing.assert_array_equal(batches(photos, scale, 1)[0], plain * factor)
+
+
+def test_a_module_that_was_edited_is_read_again(
+    photos: Path, serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, forget: None
+) -> None:
+    with serve(), Session("auto"):
+        (plain,) = batches(photos, None, 1)
+        for factor in (2, 30, 4):
+            scale = a_module(tmp_path, factor, monkeypatch)
+            os.utime(tmp_path / "factors.py", (factor, factor))  # Python compares times
+            np.testing.assert_array_equal(batches(photos, scale, 1)[0], plain * factor)
+
+
+def test_a_module_that_workers_cannot_find_is_named(
+    photos: Path, serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, forget: None
+) -> None:
+    scale = a_module(tmp_path, 2, monkeypatch)
+    (tmp_path / "helpers.py").unlink()
+    with serve(), Session("auto"), pytest.raises(RenderError, match="No module named 'helpers'"):
+        batches(photos, scale)

@@ -1,0 +1,54 @@
+"""Functions of a module, as users give them to ``preprocessing_function``."""
+
+from __future__ import annotations
+
+import os
+import random
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[Any]
+
+
+def halve(image: Array) -> Array:
+    return image / 2
+
+
+def refuse(image: Array) -> Array:
+    raise LookupError(f"no idea what to do with {image.shape}")
+
+
+def crop(image: Array) -> Array:
+    return image[:5, :7]
+
+
+def leave(image: Array) -> Array:
+    raise SystemExit(3)
+
+
+def crash(image: Array) -> Array:
+    os.abort()
+
+
+def add_noise(image: Array) -> Array:
+    return image + np.random.normal(0, 9, image.shape) + random.random()
+
+
+def name_of_the_process(image: Array) -> Array:
+    """Every pixel tells in which process it was made."""
+    return np.full_like(image, os.getpid())
+
+
+class Brighter:
+    """A callable with something to remember."""
+
+    def __init__(self, by: float) -> None:
+        self.by = by
+
+    def __call__(self, image: Array) -> Array:
+        return image + self.by
+
+    def method(self, image: Array) -> Array:
+        return image - self.by
