@@ -128,6 +128,7 @@ class DataFrameIterator(FilesIterator):
         self._names = names
         _check_any(self._listed, x_col)
         self._paths = [os.path.join(root, name) for name in self._listed]
+        self._dataset, self._manifest = self._packed()
         self._load(batch_size, shuffle, seed, max_queue_size)
         self.directory = root
         self.class_indices = {name: index for index, name in enumerate(names)}
@@ -146,9 +147,8 @@ class DataFrameIterator(FilesIterator):
     def _spec(self) -> tuple[Spec, Parts]:
         pipeline, parts = pipeline_of(self.image_data_generator, self._pictures())
         batch = specs.Batch(batch_size=self._asked[0], label_mode=self._label_mode())
-        dataset = specs.Files(os.path.commonpath([os.path.abspath(path) for path in self._paths]))
-        spec = Spec(dataset=dataset, pipeline=pipeline, batch=batch, order=self._order())
-        return spec, {**parts, "manifest": self._table()}
+        spec = Spec(dataset=self._dataset, pipeline=pipeline, batch=batch, order=self._order())
+        return spec, {**parts, "manifest": self._manifest}
 
     def _label_mode(self) -> LabelMode:
         """Who makes the labels: the workers if they are one number a sample, else we."""
@@ -162,12 +162,15 @@ class DataFrameIterator(FilesIterator):
     def _has_lists(self) -> bool:
         return any(isinstance(label, list) for label in self._classes)
 
-    def _table(self) -> NDArray[np.uint8]:
+    def _packed(self) -> tuple[specs.Files, NDArray[np.uint8]]:
+        """The samples as workers look them up."""
         labels = np.zeros(len(self._paths), np.int32)
         if self.class_mode not in _UNLABELLED and not self._has_lists:
             labels[:] = self._classes
-        paths = [os.fsencode(os.path.abspath(path)) for path in self._paths]
-        return np.frombuffer(manifest.pack("", self._names, paths, labels), np.uint8)
+        paths = [os.path.abspath(path) for path in self._paths]
+        shown = os.path.commonpath([min(paths), max(paths)])
+        table = manifest.pack("", self._names, [os.fsencode(path) for path in paths], labels)
+        return specs.Files(shown), np.frombuffer(table, np.uint8)
 
     @property
     def classes(self) -> Any:

@@ -10,6 +10,8 @@ import warnings
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, get_args
 
+import numpy as np
+
 from loaderd.errors import InvalidArgument
 from loaderd.wire import spec as specs
 from loaderd.wire.bundle import Parts
@@ -164,6 +166,7 @@ class DirectoryIterator(FilesIterator):
         )
         self._load(batch_size, shuffle, seed, max_queue_size)
         self.directory = directory
+        self._warn_missing(classes or ())
         if any(name.lower().endswith(".tiff") for name in self.filenames):
             warnings.warn(
                 'Using ".tiff" files with multiple bands will cause distortion. '
@@ -171,6 +174,16 @@ class DirectoryIterator(FilesIterator):
                 stacklevel=3,
             )
         print(f"Found {self.samples} images belonging to {self.num_classes} classes.")
+
+    def _warn_missing(self, classes: Sequence[str]) -> None:
+        """Keras trains without them and says nothing; most often a name is misspelt."""
+        counts = np.bincount(self.classes, minlength=self.num_classes)
+        missing = [name for name in classes if not counts[self.class_indices[name]]]
+        if missing:
+            warnings.warn(
+                f"{os.fspath(self.directory)} has no images of {', '.join(map(repr, missing))}",
+                stacklevel=4,
+            )
 
     def _spec(self) -> tuple[Spec, Parts]:
         pipeline, parts = pipeline_of(self.image_data_generator, self._pictures())

@@ -93,6 +93,7 @@ def pipeline_of(
     if generator is None:
         return pipeline, {}
     _check_methods(generator)
+    _warn_cut_off(generator.rescale, pipeline.dtype)
     still = pictures.validation and generator.compat == "fixed"
     fields = _normalizing(generator) | ({} if still else _augmenting(generator))
     packed = functions.pack(generator.preprocessing_function, pipeline.floatx)
@@ -153,6 +154,15 @@ def _statistics(generator: ImageDataGenerator) -> Iterator[tuple[str, NDArray[An
             warn_unfit(flag)
         else:
             yield part, np.asarray(value)
+
+
+def _warn_cut_off(rescale: float | None, dtype: str) -> None:
+    if rescale and rescale % 1 and not dtype.startswith("float"):
+        warnings.warn(
+            f"rescale={rescale} makes fractions, which dtype={dtype!r} cuts off: leave rescale "
+            'out, or use dtype="float32"',
+            stacklevel=2,
+        )
 
 
 def warn_unfit(flag: str) -> None:

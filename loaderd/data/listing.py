@@ -51,15 +51,12 @@ class Listing:
 def list_samples(dataset: Dataset) -> Listing:
     """Lists the samples of a dataset as Keras would; an empty listing is no error here.
 
-    Two things differ from Keras on purpose. A folder that is named in ``classes`` but
-    does not exist is an error, where ``ImageDataGenerator`` silently trains without that
-    class: most often the name is misspelt, and who wants a class without images can make
-    the empty folder. A folder that must not be read is an error too, where Keras passes
-    over it. With ``follow_links``, a folder that is reached more than once within a class
+    Two things differ from Keras on purpose. A folder that must not be read is an error,
+    where Keras passes over it. With ``follow_links``, a folder that is reached more than once within a class
     counts once, so that a loop of links ends; Keras lists it again and again.
 
     Raises:
-        DatasetNotFound: the directory or a given class is missing or must not be read.
+        DatasetNotFound: the directory is missing, or a folder must not be read.
         InvalidArgument: ``classes`` or ``labels`` do not fit the directory.
     """
     folders = _class_folders(dataset)
@@ -87,7 +84,6 @@ def _class_folders(dataset: Dataset) -> list[str]:
     if not dataset.hidden:
         folders = [name for name in folders if not name.startswith(".")]
         _check_subset(dataset.classes or (), folders)
-    _check_present(dataset.directory, dataset.classes or ())
     return list(dataset.classes or folders)
 
 
@@ -100,21 +96,14 @@ def _check_subset(classes: tuple[str, ...], folders: list[str]) -> None:
         )
 
 
-def _check_present(directory: str, classes: tuple[str, ...]) -> None:
-    for path in (os.path.join(directory, name) for name in classes):
-        if not os.path.isdir(path):
-            raise DatasetNotFound(
-                f"there is no class folder {path!r}: correct `classes`, or make the folder "
-                "(it may be empty)"
-            )
-
-
 # ---- which files a class has ---------------------------------------------------------
 
 
 def _class_files(dataset: Dataset, folder: str) -> list[str]:
     """Paths relative to the directory: folders sorted by path, then names sorted."""
     top = os.path.join(dataset.directory, folder)
+    if not os.path.isdir(top):
+        return []  # one of the given classes, of which there are no images
     walk = _walk_once(top) if dataset.follow_links else _walk(top)
     files: list[str] = []
     for path, names in sorted(walk):

@@ -195,11 +195,6 @@ class Pipeline(_Frozen, frozen=True):
         """Raises InvalidArgument where the values cannot be rendered."""
         if min(*self.target_size, self.channels or 1) < 1:
             raise InvalidArgument(f"target_size must be positive, got {self.target_size}")
-        if self.rescale and self.rescale % 1 and not self.dtype.startswith("float"):
-            raise InvalidArgument(
-                f"rescale={self.rescale} makes fractions, which dtype={self.dtype!r} cannot "
-                "hold: leave rescale out, or use dtype='float32'"
-            )
         if not 0 <= self.interpolation_order <= 5:
             raise InvalidArgument(
                 f"interpolation_order must be from 0 to 5, got {self.interpolation_order}"

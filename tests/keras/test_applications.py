@@ -91,8 +91,11 @@ def test_what_only_looks_like_one_travels_as_it_is() -> None:
 
 @pytest.mark.parametrize("name", ["vgg16", "mobilenet_v2", "densenet", "efficientnet"])
 def test_batches_are_those_of_keras(name: str, photos: Path, serve: Serve) -> None:
-    options = {"preprocessing_function": preprocess_input(name), "horizontal_flip": True}
-    flow = {"target_size": (20, 30), "batch_size": 8, "seed": 4}
+    options: dict[str, Any] = {
+        "preprocessing_function": preprocess_input(name),
+        "horizontal_flip": True,
+    }
+    flow: dict[str, Any] = {"target_size": (20, 30), "batch_size": 8, "seed": 4}
     with serve(), Session("auto"):
         ours = ImageDataGenerator(**options).flow_from_directory(photos, **flow)
         theirs = Original(**options).flow_from_directory(photos, **flow)

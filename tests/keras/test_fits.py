@@ -316,9 +316,11 @@ def test_a_validation_subset_of_nothing_says_what_is_missing(photos: Path) -> No
         ImageDataGenerator().flow_from_directory(photos, subset="validation")
 
 
-def test_uint8_with_rescale_is_refused(photos: Path) -> None:
-    with pytest.raises(ValueError, match="makes fractions"):
-        ImageDataGenerator(rescale=1 / 255, dtype="uint8").flow_from_directory(photos)
+def test_a_rescale_that_a_dtype_cuts_off_is_told(photos: Path) -> None:
+    generator = ImageDataGenerator(rescale=1 / 255, dtype="uint8")
+    with pytest.warns(UserWarning, match="makes fractions, which dtype='uint8' cuts off"):
+        train = generator.flow_from_directory(photos)
+    assert train[0][0].max() <= 1
 
 
 def test_next_is_endless_and_reset_begins_again(photos: Path) -> None:

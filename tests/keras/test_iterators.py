@@ -113,7 +113,7 @@ def test_an_iterator_is_endless(photos: Path) -> None:
 
 
 def test_what_is_fit_or_set_later_counts_from_the_next_batch_on(photos: Path) -> None:
-    options = {"featurewise_center": True, "horizontal_flip": True}
+    options: dict[str, Any] = {"featurewise_center": True, "horizontal_flip": True}
     generators = ImageDataGenerator(**options), Original(**options)
     ours, theirs = (g.flow_from_directory(photos, seed=3, **FLOW) for g in generators)
     with pytest.warns(UserWarning, match="hasn't been fit"):

@@ -9,8 +9,8 @@ import json
 import os
 import subprocess
 import sys
+from itertools import chain, pairwise
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -121,10 +121,10 @@ def test_every_sample_comes_once_per_epoch(program: str, photos: Path, serve: Se
     shm = set(os.listdir("/dev/shm"))
     with serve() as daemon:
         seen = run(program, photos)
-        epochs = [sorted(sum(seen[first : first + 3], [])) for first in (0, 3)]
+        epochs = [sorted(chain(*seen[first : first + 3])) for first in (0, 3)]
         for epoch in epochs:
             assert len(epoch) == 96
-            assert all(b - a > 1e-9 for a, b in zip(epoch, epoch[1:], strict=False))
+            assert all(b - a > 1e-9 for a, b in pairwise(epoch))
         assert same(*epochs)
         eventually(lambda: not daemon.snapshot().streams)
     eventually(lambda: set(os.listdir("/dev/shm")) <= shm)

@@ -79,10 +79,8 @@ print('epochs', len(history.history['val_loss']), labels[0], int(class_weights[0
 @pytest.mark.parametrize("legacy", ["0", "1"], ids=["keras 3", "keras 2"])
 def test_only_the_import_line_changes(legacy: str, photos: Path, serve: Serve) -> None:
     ours = IMPORT.replace("tensorflow.keras.preprocessing.image", "loaderd_client.image")
-    said = []
     with serve():
-        for line in (IMPORT, ours):
-            said.append(run(SCRIPT.format(import_line=line), legacy, photos))
+        said = [run(SCRIPT.format(import_line=line), legacy, photos) for line in (IMPORT, ours)]
     assert said[0] == said[1]
     assert said[1][-1] == "epochs 3 cat 31"
 

@@ -6,6 +6,7 @@ import functools
 import importlib
 import os
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -134,9 +135,9 @@ def test_other_streams_go_on(photos: Path, serve: Serve) -> None:
 
 
 def test_what_cannot_be_pickled_is_refused_in_the_trainer(photos: Path, serve: Serve) -> None:
-    lock = __import__("threading").Lock()
+    lock = threading.Lock()
     with serve(), Session("auto"), pytest.raises(InvalidArgument, match="cannot be sent"):
-        batches(photos, lambda image: image if lock else image)
+        batches(photos, lambda image: image * lock.locked())
 
 
 def test_what_cannot_be_called_is_refused_in_the_trainer(photos: Path, serve: Serve) -> None:
