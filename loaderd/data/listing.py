@@ -52,8 +52,9 @@ def list_samples(dataset: Dataset) -> Listing:
     """Lists the samples of a dataset as Keras would; an empty listing is no error here.
 
     Two things differ from Keras on purpose. A folder that must not be read is an error,
-    where Keras passes over it. With ``follow_links``, a folder that is reached more than once within a class
-    counts once, so that a loop of links ends; Keras lists it again and again.
+    where Keras passes over it. With ``follow_links``, a folder that is reached more than
+    once within a class counts once, so that a loop of links ends; Keras lists it again and
+    again.
 
     Raises:
         DatasetNotFound: the directory is missing, or a folder must not be read.

@@ -20,18 +20,31 @@ import shlex
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import keras
+import numpy as np
+import pandas
 import pytest
+from keras._tf_keras.keras.preprocessing import image as keras_image
+from keras.src.legacy.preprocessing import image as keras_source
 
 import loaderd_client
 from loaderd import config, errors
 from loaderd.cli import command, rows, stat, target, verdict
+from loaderd.render.pipeline import Renderer
 from loaderd.wire import dial
-from loaderd_client import ImageDataGenerator, Session, image_dataset_from_directory
+from loaderd.wire.spec import Pipeline
+from loaderd.wire.transform import Transform
+from loaderd_client import (
+    ImageDataGenerator,
+    LoaderSequence,
+    Session,
+    image,
+    image_dataset_from_directory,
+)
 from loaderd_client import session as sessions
 from tests.conftest import eventually
 from tests.process.test_streams import Serve, a_spec
@@ -42,6 +55,7 @@ README = ROOT / "README.md"
 PAGES = [README, ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
 CLIENT = ROOT / "docs/reference/client.md"
 LOADERD = ROOT / "docs/reference/loaderd.md"
+MIGRATION = ROOT / "docs/how-to/migrate-from-imagedatagenerator.md"
 STAT = ROOT / "docs/reference/loaderd-stat.md"
 ERRORS = ROOT / "docs/reference/errors.md"
 
@@ -447,13 +461,27 @@ def section_of(page: Path, heading: str) -> str:
     return re.split(r"^#+ ", text[start.end() :], maxsplit=1, flags=re.MULTILINE)[0]
 
 
-def table_of(text: str) -> list[list[str]]:
-    """The rows of the tables in a text, without their headers."""
-    lines = [line.strip("| ") for line in text.splitlines() if line.startswith("|")]
-    cells = [re.split(r" *\| *", line) for line in lines]
-    headers = {index for index, row in enumerate(cells) if set(row[0]) == {"-"}}
-    skip = headers | {index - 1 for index in headers}
-    return [row for index, row in enumerate(cells) if index not in skip]
+Table = list[list[str]]
+
+
+def tables_of(text: str) -> list[Table]:
+    """The tables in a text, each without its header."""
+    found = re.findall(r"(?:^\|.*\n?)+", text, re.MULTILINE)
+    return [[cells_of(line) for line in one.splitlines()[2:]] for one in found]
+
+
+def cells_of(line: str) -> list[str]:
+    return [cell.strip() for cell in line.strip().removeprefix("|").removesuffix("|").split("|")]
+
+
+def table_of(text: str) -> Table:
+    """The rows of all tables in a text."""
+    return [row for table in tables_of(text) for row in table]
+
+
+def names_in(cells: Iterable[str]) -> set[str]:
+    """What is named there, methods without their brackets."""
+    return set(re.findall(r"`(\w+)(?:\([^`]*\))?`", " ".join(cells)))
 
 
 def flags_of(show: Callable[[], object], capsys: pytest.CaptureFixture[str]) -> set[str]:
@@ -483,7 +511,7 @@ def test_flags_of_loaderd_stat(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_variables_and_keys() -> None:
-    named = {name for page in PAGES for name in re.findall(r"\bLOADERD_[A-Z]+", page.read_text())}
+    named = {name for page in PAGES for name in re.findall(r"\bLOADERD_[A-Z_]+", page.read_text())}
     assert named == set(config.VARIABLES.values())
     assert named <= spans_of(LOADERD.read_text())
     assert set(config.FILE_KEYS) <= spans_of(LOADERD.read_text())
@@ -505,52 +533,216 @@ def test_every_exception_is_in_the_tree_and_in_the_table() -> None:
 
 
 def test_every_name_of_the_client_is_there() -> None:
-    names = set(re.findall(r"`(\w+)`", " ".join(row[0] for row in table_of(first_table(CLIENT)))))
+    names = names_in(row[0] for row in table_of(first_table(CLIENT)))
     assert names == set(loaderd_client.__all__)
+    section = section_of(CLIENT, "`loaderd_client.image`")
+    assert names_in(row[0] for row in table_of(section)) == set(image.__all__)
 
 
 def first_table(page: Path) -> str:
     return page.read_text().partition("\n## ")[0]
 
 
+ALWAYS: Any = inspect.Parameter.empty
+
+
 @pytest.mark.parametrize(
-    ("heading", "function"),
+    ("heading", "function", "iterator"),
     [
-        ("`ImageDataGenerator`", ImageDataGenerator.__init__),
-        ("`flow_from_directory`", ImageDataGenerator.flow_from_directory),
-        ("`image_dataset_from_directory`", image_dataset_from_directory),
+        ("`ImageDataGenerator`", ImageDataGenerator.__init__, None),
+        ("`flow`", ImageDataGenerator.flow, image.NumpyArrayIterator),
+        ("`flow_from_directory`", ImageDataGenerator.flow_from_directory, image.DirectoryIterator),
+        ("`flow_from_dataframe`", ImageDataGenerator.flow_from_dataframe, image.DataFrameIterator),
+        ("`image_dataset_from_directory`", image_dataset_from_directory, None),
+        ("`LoaderSequence`", LoaderSequence.__init__, None),
     ],
 )
-def test_arguments_and_defaults(heading: str, function: Callable[..., Any]) -> None:
+def test_arguments_and_defaults(heading: str, function: Callable[..., Any], iterator: Any) -> None:
     documented: dict[str, Any] = {}
-    for names, default, *_ in table_of(section_of(CLIENT, heading)):
+    for names, default, *_ in tables_of(section_of(CLIENT, heading))[0]:
         found = re.findall(r"`(\w+)`", names)
-        values = default.split(", ") if len(found) > 1 and ", " in default else [default] * 9
-        for name, value in zip(found, values, strict=False):
-            value = value.strip("`")
-            documented[name] = ast.literal_eval(value) if value else inspect.Parameter.empty
-    real = inspect.signature(function).parameters
-    assert documented == {name: it.default for name, it in real.items() if name != "self"}
+        value = ast.literal_eval(default.replace("`", "")) if default else ALWAYS
+        each = value if len(found) > 1 and isinstance(value, tuple) else [value] * len(found)
+        documented |= dict(zip(found, each, strict=True))
+    assert documented == arguments_of(function, iterator)
 
 
-def test_arguments_of_keras_that_are_said_to_be_missing_are_missing() -> None:
-    text = section_of(CLIENT, "`ImageDataGenerator`")
-    missing = set(re.findall(r"`(\w+)`", text.partition("Not there yet")[2].partition("Giving")[0]))
-    assert len(missing) > 10
-    there = {*inspect.signature(ImageDataGenerator).parameters, *dir(ImageDataGenerator)}
-    assert not missing & there
+def arguments_of(function: Callable[..., Any], iterator: Any) -> dict[str, Any]:
+    """Arguments with their defaults; ``**options`` are those that the iterator has besides."""
+    real = {name: it.default for name, it in inspect.signature(function).parameters.items()}
+    real.pop("self", None)
+    if iterator is not None:
+        del real["options"]
+        options = inspect.signature(iterator).parameters
+        from_generator = {"image_data_generator", "data_format", "dtype"}
+        more = options.keys() - real.keys() - from_generator
+        real |= {name: options[name].default for name in more}
+    return real
+
+
+class Kinds(NamedTuple):
+    """One iterator of each kind, over the same photos."""
+
+    directory: Any
+    dataframe: Any
+    arrays: Any
+
+    @classmethod
+    def of(cls, module: Any, photos: Path) -> Kinds:
+        generator = module.ImageDataGenerator()
+        directory = generator.flow_from_directory(str(photos), target_size=(20, 20))
+        frame = pandas.DataFrame({"filename": directory.filenames, "class": "a"})
+        return cls(
+            directory,
+            generator.flow_from_dataframe(frame, str(photos), target_size=(20, 20)),
+            generator.flow(np.zeros((4, 5, 5, 3)), np.zeros(4)),
+        )
+
+    def some(self, which: str) -> list[Any]:
+        return {"all": [*self], "files": [*self[:2]]}.get(which) or [getattr(self, which)]
+
+
+def public(names: Iterable[str]) -> set[str]:
+    return {name for name in names if not name.startswith("_")}
+
+
+OF_KERAS = public(dir(keras.utils.PyDataset))
 
 
 def test_attributes_of_a_sequence(serve: Serve, photos: Path) -> None:
-    described = " ".join(row[0] for row in table_of(section_of(CLIENT, "`LoaderSequence`")))
-    named = set(re.findall(r"`(\w+)(?:\(\w*\))?`", described)) - {"len", "next"}
+    described = tables_of(section_of(CLIENT, "`LoaderSequence`"))[1:]
+    named = names_in(row[0] for table in described for row in table) - {"len", "next"}
     with serve() as daemon, Session(daemon.path):
-        train = ImageDataGenerator().flow_from_directory(photos, target_size=(20, 20))
+        train = image_dataset_from_directory(photos, image_size=(20, 20), seed=1)
         for name in named:
             getattr(train, name)
-        real = {*vars(train), *vars(type(train))}
-    public = {name for name in real if not name.startswith("_")}
-    assert public - {"workers", "use_multiprocessing"} <= named  # these have a text of their own
+        real = public({*vars(train), *vars(LoaderSequence)})
+    assert real - {"workers", "use_multiprocessing"} <= named  # these have a text of their own
+
+
+def test_attributes_of_iterators(serve: Serve, photos: Path) -> None:
+    attributes, methods = tables_of(section_of(CLIENT, "Iterators"))
+    named = names_in(row[0] for row in [*attributes, *methods])
+    inherited = names_in(row[0] for row in table_of(section_of(CLIENT, "`LoaderSequence`")))
+    with serve() as daemon, Session(daemon.path):
+        ours = Kinds.of(image, photos)
+        for names, which, _ in attributes:
+            for one in ours.some(which):
+                for name in names_in([names]):
+                    getattr(one, name)
+        for one in ours:
+            assert public(dir(one)) <= named | inherited | OF_KERAS
+
+
+# ---- the migration guide leaves nothing out ----------------------------------------------
+
+FLOWS = {
+    "flow": keras_image.ImageDataGenerator.flow,
+    "directory": keras_image.ImageDataGenerator.flow_from_directory,
+    "dataframe": keras_image.ImageDataGenerator.flow_from_dataframe,
+}
+WHICH = {"all": {*FLOWS}, "files": {"directory", "dataframe"}}
+OURS = {"workers", "use_multiprocessing", "max_queue_size"}
+"""Given to the flows of old Keras, and to ours."""
+
+
+def test_the_one_line_works() -> None:
+    for was, now in tables_of(section_of(MIGRATION, "The one line"))[0]:
+        assert now == re.sub(r"(tensorflow\.)?keras\.preprocessing", "loaderd_client", was)
+        exec(now.strip("`"), {})
+
+
+def test_every_row_has_a_verdict() -> None:
+    text = MIGRATION.read_text()
+    tables = tables_of(text[text.index("## What is the same") : text.index("## What is different")])
+    verdicts = {"same", "note", "better"}
+    for row in [row for table in tables for row in table]:
+        assert row[-2] in verdicts
+        assert row[-1] or row[-2] == "same", f"{row} says nothing"
+
+
+def test_every_argument_of_keras_is_in_the_guide() -> None:
+    documented = names_in(row[0] for row in table_of(section_of(MIGRATION, "Constructor")))
+    real = inspect.signature(keras_image.ImageDataGenerator).parameters
+    assert documented == {*real, "compat"}
+    of_flows: dict[str, set[str]] = {flow: set() for flow in FLOWS}
+    for names, of, *_ in table_of(section_of(MIGRATION, "Flows")):
+        for flow in WHICH.get(of, {of}):
+            of_flows[flow] |= names_in([names])
+    old = {"dataframe": {"has_ext", "sort", "drop_duplicates", "keep_aspect_ratio"}}
+    for flow, function in FLOWS.items():
+        real = inspect.signature(function).parameters
+        wanted = {*real, *OURS, *old.get(flow, ())} - {"self", "kwargs"}
+        assert of_flows[flow] == wanted
+
+
+def test_every_method_of_keras_is_in_the_guide(photos: Path) -> None:
+    generator, iterator = tables_of(section_of(MIGRATION, "Methods"))
+    assert names_in(row[0] for row in generator) == public(vars(keras_image.ImageDataGenerator))
+    named = names_in(row[0] for row in iterator)
+    for one in Kinds.of(keras_source, photos):
+        methods = {name for name in public(dir(one)) - OF_KERAS if callable(getattr(one, name))}
+        assert methods - {"get_classes"} <= named  # which only Keras itself calls
+    assert named <= {*dir(image.DirectoryIterator)}
+
+
+def test_every_attribute_of_keras_is_in_the_guide(photos: Path, serve: Serve) -> None:
+    iterator, generator = tables_of(section_of(MIGRATION, "Attributes"))
+    named = names_in(row[0] for row in iterator)
+    theirs = Kinds.of(keras_source, photos)
+    real = {name for one in theirs for name in public(vars(one)) | public(vars(type(one)))}
+    real |= {"num_batches", *OURS, "white_list_formats"}
+    assert {name for name in real if not is_method(theirs, name)} <= named
+    with serve() as daemon, Session(daemon.path):
+        ours = Kinds.of(image, photos)
+        for name in named - {"index_generator"}:
+            for one, other in zip(ours, theirs, strict=True):
+                assert hasattr(one, name) or not hasattr(other, name), name
+    arguments = {*inspect.signature(keras_image.ImageDataGenerator).parameters}
+    attributes = public(vars(keras_image.ImageDataGenerator()))
+    assert names_in(row[0] for row in generator) == attributes - arguments
+
+
+def is_method(kinds: Kinds, name: str) -> bool:
+    return any(callable(getattr(one, name, None)) for one in kinds)
+
+
+def test_every_function_of_keras_is_in_the_guide() -> None:
+    section = section_of(MIGRATION, "Functions")
+    functions = names_in(row[0] for row in table_of(section))
+    classes = names_in(section.rpartition("|")[2].splitlines())
+    assert functions | classes == set(image.__all__)
+    assert public(dir(keras_image)) <= functions | classes
+    assert all(isinstance(getattr(image, name), type) for name in classes)
+
+
+@pytest.mark.filterwarnings("ignore:Please import `affine_transform`")  # Keras's
+def test_warps_are_as_close_as_the_guide_says() -> None:
+    rows = tables_of(section_of(MIGRATION, "Warps are computed by OpenCV"))[0]
+    assert len(rows) == 4
+    for size, limit in rows:
+        side = int(size.split()[0])
+        for fill_mode in ("nearest", "reflect"):
+            assert worst_warp(side, fill_mode, count=2_000 // side) < float(limit)
+
+
+def worst_warp(side: int, fill_mode: Any, count: int) -> float:
+    """How far white noise comes to lie from Keras's, in grey levels."""
+    rng = np.random.default_rng(side)
+    pipeline = Pipeline(target_size=(side, side), fill_mode=fill_mode)
+    renderer, generator = Renderer(pipeline), keras_image.ImageDataGenerator(fill_mode=fill_mode)
+    row, worst = np.empty(pipeline.image_shape, np.float32), 0.0
+    for _ in range(count):
+        noise = rng.integers(0, 256, pipeline.image_shape, dtype=np.uint8)
+        turn, shear = rng.uniform(-180, 180), rng.uniform(-30, 30)
+        transform = Transform(turn, *rng.uniform(-30, 30, 2), shear, *rng.uniform(0.5, 1.5, 2))
+        renderer.finish(noise, transform, row)
+        keras_row = generator.apply_transform(noise.astype(np.float32), transform._asdict())
+        worst = max(worst, float(abs(row - keras_row).max()))
+    return worst
+
+
+# ---- what else can be counted ------------------------------------------------------------
 
 
 def test_fields_of_the_json(serve: Serve, photos: Path) -> None:
