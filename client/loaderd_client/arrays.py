@@ -217,6 +217,10 @@ class NumpyArrayIterator(LoadedIterator):
         spec = Spec(dataset=specs.Arrays(), pipeline=pipeline, batch=batch, order=self._order())
         return spec, {**parts, "images": self.x}
 
+    def _change(self, spec: Spec, parts: Parts) -> None:
+        super()._change(spec, parts)
+        self.x = self._parts["images"]  # the old ones may go
+
     def _assembled(self, batch: Batch) -> Any:
         images: Any = batch.images
         if self.x_misc:

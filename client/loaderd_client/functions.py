@@ -25,6 +25,7 @@ from loaderd.wire.spec import DataFormat, Function, Preprocessing
 _APPLICATIONS = re.compile(
     r"(keras|tf_keras|tensorflow\.python\.keras)(\.src|\.api)*\.applications\b"
 )
+_INSTALLED = re.compile(r"-packages/|/lib\w*/python[\d.]*/")
 _MAIN = ("__main__", "__mp_main__")
 
 
@@ -64,8 +65,8 @@ def pack(function: Callable[..., Any] | None, floatx: str) -> Packed:
         return known
     name = getattr(function, "__qualname__", type(function).__qualname__)
     if _is_importable(function):
-        return Packed(function=Function(function.__module__, name, _path()))
-    asked = Function("", name, _path(), sys.version_info[:2])
+        return Packed(function=Function(function.__module__, name, _file(function), _path()))
+    asked = Function("", name, path=_path(), python=sys.version_info[:2])
     return Packed(function=asked, pickled=_pickled(function, name))
 
 
@@ -102,6 +103,12 @@ def _is_importable(function: Callable[..., Any]) -> bool:
     for name in getattr(function, "__qualname__", "<lambda>").split("."):
         found = getattr(found, name, None)
     return found is function
+
+
+def _file(function: Callable[..., Any]) -> str:
+    """Of the function's module; packages may lie elsewhere for the daemon."""
+    file = getattr(sys.modules[function.__module__], "__file__", None) or ""
+    return "" if _INSTALLED.search(file) else os.path.abspath(file) if file else ""
 
 
 def _path() -> tuple[str, ...]:

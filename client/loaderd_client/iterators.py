@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from loaderd.data.order import SEEDS, EpochOrder
+from loaderd.errors import InvalidArgument
 from loaderd.wire.bundle import Parts
 from loaderd.wire.spec import Order, Spec
 from loaderd_client import arguments, bases
@@ -137,7 +138,18 @@ class LoadedIterator(LoaderSequence, Iterator):  # type: ignore[misc]  # it pick
     image_data_generator: ImageDataGenerator | None
 
     def _load(self, batch_size: int, shuffle: bool, seed: int | None, max_queue_size: int) -> None:
-        """Opens the stream."""
+        """Opens the stream.
+
+        Raises:
+            InvalidArgument: a subclass makes batches itself, which nobody would ask it for.
+        """
+        made = type(self)._get_batches_of_transformed_samples
+        if made is not Iterator._get_batches_of_transformed_samples:
+            raise InvalidArgument(
+                f"{type(self).__name__} overrides _get_batches_of_transformed_samples, but its "
+                "batches are made by workers: derive it from Iterator, or give the code as "
+                "preprocessing_function"
+            )
         self._asked = (arguments.whole("batch_size", batch_size), bool(shuffle), seed)
         self._seen = self._look()
         spec, parts = self._spec()

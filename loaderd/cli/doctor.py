@@ -13,7 +13,7 @@ import psutil
 from loaderd import __version__, config
 from loaderd.cli import options, target, text
 from loaderd.cli.errors import DONE, FAILED
-from loaderd.cli.extra import DECODERS
+from loaderd.cli.extra import DECODERS, SOMETIMES
 from loaderd.wire import address, segment
 
 _EXAMPLES = """\
@@ -37,6 +37,9 @@ def run(args: argparse.Namespace) -> int:
     _row("loaderd", f"{__version__}, Python {platform.python_version()}, {platform.machine()}")
     for module, (_, finding) in zip(DECODERS, findings, strict=True):
         _row(module, finding)
+    for module, use in SOMETIMES.items():
+        works, finding = _decoder(module)
+        _row(module, finding if works else f"{finding}; needed for {use}")
     _row("CPUs", f"{config.cpus()} of {psutil.cpu_count()} may be used: "
                  f"{text.count(settings.workers, 'worker')}")  # fmt: skip
     _row(
@@ -69,7 +72,7 @@ def _judge(works: list[bool]) -> int:
 
 
 def _decoder(module: str) -> tuple[bool, str]:
-    """Whether a decoder works. Imports it: a library that it needs may be missing."""
+    """Whether a module works. Imports it: a library that it needs may be missing."""
     try:
         found = importlib.import_module(module)
         note = _NOTES.get(module, lambda: "")()

@@ -9,6 +9,9 @@ from loaderd.errors import MissingDependency
 DECODERS = {"PIL": "pillow-simd", "simplejpeg": "simplejpeg", "cv2": "opencv-python-headless"}
 """Modules and the packages that the extra takes them from."""
 
+SOMETIMES = {"scipy": "warps with interpolation_order other than 1", "cloudpickle": "lambdas"}
+"""Modules that workers load when they are needed first, and what for."""
+
 
 def require() -> None:
     """Looks for the decoders without importing them, which only workers do.

@@ -11,10 +11,12 @@ import importlib
 import os
 import pickle
 import random
+import re
 import sys
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -26,11 +28,12 @@ from loaderd.wire.spec import Function
 Array = NDArray[Any]
 
 _OURS = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-_INSTALLED = ("site-packages", "dist-packages")
+_SYSTEM = re.compile(r"-packages(/|$)|/lib\w*/python[\d.]*(/|$)|\.zip$")
+"""Folders of Python's own modules and of installed packages, which stay loaded."""
 
 
-def load(function: Function, pickled: Array | None) -> Callable[[Array], Array]:
-    """The user's function.
+class UserFunction:
+    """The user's function, with modules of its own.
 
     Args:
         function: what it is.
@@ -40,25 +43,65 @@ def load(function: Function, pickled: Array | None) -> Callable[[Array], Array]:
         RenderError: it cannot be loaded here; the text says why.
         MissingDependency: cloudpickle is not installed.
     """
-    try:
-        with _modules_of_its_own(function.path):
-            found = _by_name(function) if function.module else _by_value(function, pickled)
-    except MissingDependency:
-        raise
-    except Exception as error:
-        raise RenderError(
-            f"preprocessing_function {function.name} cannot be loaded by a worker: {explain(error)}"
-        ) from error
-    if not callable(found):
-        raise RenderError(f"preprocessing_function {function.name} is no function")
-    return found  # type: ignore[no-any-return]  # callable, and nothing else is known
+
+    def __init__(self, function: Function, pickled: Array | None) -> None:
+        self._path = [folder for folder in function.path if folder not in sys.path]
+        self._own = tuple(os.path.join(one, "") for one in function.path if not _SYSTEM.search(one))
+        self._modules: dict[str, ModuleType] = {}
+        try:
+            with self._at_home():
+                found = _by_name(function) if function.module else _by_value(function, pickled)
+        except MissingDependency:
+            raise
+        except Exception as error:
+            raise RenderError(
+                f"preprocessing_function {function.name} cannot be loaded by a worker: "
+                f"{explain(error)}"
+            ) from error
+        if not callable(found):
+            raise RenderError(f"preprocessing_function {function.name} is no function")
+        self._call: Callable[[Array], Array] = found
+
+    def __call__(self, image: Array) -> Array:
+        """What the function makes of an image; it may import what the trainer can."""
+        with self._at_home():
+            return self._call(image)
+
+    @contextmanager
+    def _at_home(self) -> Iterator[None]:
+        """Lets imports look where the trainer looks, and takes what they find out again."""
+        path = sys.path[:]
+        sys.path += self._path
+        sys.modules.update(self._modules)
+        before = set(sys.modules)
+        try:
+            yield
+        finally:
+            sys.path[:] = path
+            for name in sys.modules.keys() - before:
+                if self._owns(sys.modules[name]):
+                    self._modules[name] = sys.modules[name]
+            for name in self._modules:
+                sys.modules.pop(name, None)
+
+    def _owns(self, module: ModuleType) -> bool:
+        file = getattr(module, "__file__", None) or ""
+        ours = module.__name__.partition(".")[0] in ("loaderd", "loaderd_client")
+        return file.startswith(self._own) and not _SYSTEM.search(file) and not ours
 
 
 def _by_name(function: Function) -> Any:
+    importlib.invalidate_caches()
     found: Any = importlib.import_module(function.module)
+    if function.file and not _same_file(getattr(found, "__file__", None), function.file):
+        raise ImportError(f"the workers' {function.module} is not {function.file}")
     for name in function.name.split("."):
         found = getattr(found, name)
     return found
+
+
+def _same_file(one: str | None, other: str) -> bool:
+    return one is not None and os.path.realpath(one) == os.path.realpath(other)
 
 
 def _by_value(function: Function, pickled: Array | None) -> Any:
@@ -74,29 +117,6 @@ def _by_value(function: Function, pickled: Array | None) -> Any:
         raise MissingDependency("cloudpickle is missing: pip install cloudpickle") from error
     assert pickled is not None
     return pickle.loads(pickled.tobytes())
-
-
-@contextmanager
-def _modules_of_its_own(path: tuple[str, ...]) -> Iterator[None]:
-    """Lets imports look where the trainer looks; forgets what is not an installed package."""
-    before = set(sys.modules)
-    extra = [folder for folder in path if folder not in sys.path]
-    sys.path += extra
-    importlib.invalidate_caches()
-    try:
-        yield
-    finally:
-        for folder in extra:
-            sys.path.remove(folder)
-        for name in set(sys.modules) - before:
-            if _is_the_users(sys.modules[name], extra):
-                del sys.modules[name]
-
-
-def _is_the_users(module: Any, folders: list[str]) -> bool:
-    file = getattr(module, "__file__", None) or ""
-    installed = any(f"/{folder}/" in file for folder in _INSTALLED)
-    return not installed and any(file.startswith(os.path.join(folder, "")) for folder in folders)
 
 
 def seed(number: int, row: int) -> None:

@@ -102,12 +102,14 @@ class Function(_Frozen, frozen=True):
         module: where the function is found by its name; empty if the bundle's
             ``function`` holds it as cloudpickle wrote it.
         name: the function's qualified name.
+        file: of the module, if it belongs to no installed package.
         path: folders in which the trainer looks for modules.
         python: version of the Python that pickled it, ``(3, 11)``.
     """
 
     module: str
     name: str
+    file: str = ""
     path: tuple[str, ...] = ()
     python: tuple[int, int] = (0, 0)
 

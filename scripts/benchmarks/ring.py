@@ -80,7 +80,7 @@ def _spec(data: str, pipeline: Pipeline) -> Spec:
         dataset=Dataset(directory=data, extensions=(".jpg",)),
         pipeline=pipeline,
         batch=Batch(batch_size=32),
-        order=Order(shuffle=True, seed=0),
+        order=Order(shuffle=True, seed=0, draws="batch"),
     )
 
 

@@ -734,8 +734,8 @@ def worst_warp(side: int, fill_mode: Any, count: int) -> float:
     row, worst = np.empty(pipeline.image_shape, np.float32), 0.0
     for _ in range(count):
         noise = rng.integers(0, 256, pipeline.image_shape, dtype=np.uint8)
-        turn, shear = rng.uniform(-180, 180), rng.uniform(-30, 30)
-        transform = Transform(turn, *rng.uniform(-30, 30, 2), shear, *rng.uniform(0.5, 1.5, 2))
+        turn, (x, y, shear) = rng.uniform(-180, 180), rng.uniform(-30, 30, 3)
+        transform = Transform(turn, x, y, shear, rng.uniform(0.5, 1.5), rng.uniform(0.5, 1.5))
         renderer.finish(noise, transform, row)
         keras_row = generator.apply_transform(noise.astype(np.float32), transform._asdict())
         worst = max(worst, float(abs(row - keras_row).max()))

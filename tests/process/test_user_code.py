@@ -205,3 +205,30 @@ def test_a_module_that_workers_cannot_find_is_named(
     (tmp_path / "helpers.py").unlink()
     with serve(), Session("auto"), pytest.raises(RenderError, match="No module named 'helpers'"):
         batches(photos, scale)
+
+
+def test_what_it_imports_when_it_runs_is_found_too(
+    photos: Path, serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, forget: None
+) -> None:
+    a_module(tmp_path, 7, monkeypatch)
+
+    def late(image: Any) -> Any:
+        import helpers
+
+        return helpers.scale(image)
+
+    with serve(), Session("auto"):
+        (plain,) = batches(photos, None, 1)
+        np.testing.assert_array_equal(batches(photos, late, 1)[0], plain * 7)
+
+
+def test_another_module_of_the_name_is_not_taken_for_it(
+    photos: Path, serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, forget: None
+) -> None:
+    theirs = tmp_path / "daemon"
+    a_module(theirs, 2, monkeypatch)
+    monkeypatch.setenv("PYTHONPATH", str(theirs))
+    with serve(), Session("auto"):
+        scale = a_module(tmp_path / "trainer", 3, monkeypatch)
+        with pytest.raises(RenderError, match="the workers' helpers is not .*trainer"):
+            batches(photos, scale)
