@@ -213,9 +213,9 @@ def test_what_it_imports_when_it_runs_is_found_too(
     a_module(tmp_path, 7, monkeypatch)
 
     def late(image: Any) -> Any:
-        import helpers
+        from importlib import import_module
 
-        return helpers.scale(image)
+        return import_module("helpers").scale(image)
 
     with serve(), Session("auto"):
         (plain,) = batches(photos, None, 1)
@@ -230,5 +230,5 @@ def test_another_module_of_the_name_is_not_taken_for_it(
     monkeypatch.setenv("PYTHONPATH", str(theirs))
     with serve(), Session("auto"):
         scale = a_module(tmp_path / "trainer", 3, monkeypatch)
-        with pytest.raises(RenderError, match="the workers' helpers is not .*trainer"):
+        with pytest.raises(RenderError, match=r"the workers' helpers is not .*trainer"):
             batches(photos, scale)
