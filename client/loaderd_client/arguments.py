@@ -50,7 +50,7 @@ def size(target_size: Sequence[int]) -> tuple[int, int]:
     Raises:
         InvalidArgument: it is no pair of whole numbers.
     """
-    if not isinstance(target_size, (list, tuple)) or len(target_size) != 2:
+    if np.shape(target_size) != (2,):
         raise InvalidArgument(
             f"`target_size` should be (height, width) in pixels. Received: {target_size!r}"
         )

@@ -196,9 +196,9 @@ class NumpyArrayIterator(LoadedIterator):
         self.save_prefix = save_prefix
         self.save_format = save_format
         self.subset = subset
-        self.x = images
+        self._x = images
         self._load(batch_size, shuffle, seed, max_queue_size)
-        self.x = self._parts["images"]  # the caller's own may go
+        self._x = self._parts["images"]  # the caller's own may go
 
     def _spec(self) -> tuple[Spec, Parts]:
         _, height, width, channels = self.x.shape
@@ -213,13 +213,18 @@ class NumpyArrayIterator(LoadedIterator):
             save=save_of(self.save_to_dir, self.save_prefix, self.save_format, SAVED_ARRAYS),
         )
         pipeline, parts = pipeline_of(self.image_data_generator, pictures)
-        batch = specs.Batch(batch_size=self._asked[0], label_mode="none")
+        batch = self._batch("none")
         spec = Spec(dataset=specs.Arrays(), pipeline=pipeline, batch=batch, order=self._order())
         return spec, {**parts, "images": self.x}
 
     def _change(self, spec: Spec, parts: Parts) -> None:
         super()._change(spec, parts)
-        self.x = self._parts["images"]  # the old ones may go
+        self._x = self._parts["images"]  # the old ones may go
+
+    @property
+    def x(self) -> Array:
+        """The images as they lie in shared memory, read-only."""
+        return self._x
 
     def _assembled(self, batch: Batch) -> Any:
         images: Any = batch.images

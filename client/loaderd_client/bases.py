@@ -42,8 +42,3 @@ def floatx() -> str:
 def image_data_format() -> Any:
     """Where Keras expects the channels: ``channels_last`` or ``channels_first``."""
     return in_use()[0].backend.image_data_format()
-
-
-def utils() -> Any:
-    """Keras's ``utils``, which load and save pictures in the trainer."""
-    return in_use()[0].utils

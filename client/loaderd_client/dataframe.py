@@ -124,12 +124,13 @@ class DataFrameIterator(FilesIterator):
             frame = frame.iloc[start:stop, :]
         self._read_labels(frame, y_col, names)
         self._weights = frame[weight_col].to_numpy() if weight_col else None
-        self._listed = frame[x_col].tolist()
+        self._listed: list[str] = frame[x_col].tolist()
         self._names = names
         _check_any(self._listed, x_col)
         self._paths = [os.path.join(root, name) for name in self._listed]
         self._dataset, self._manifest = self._packed()
         self._load(batch_size, shuffle, seed, max_queue_size)
+        self._manifest = self._parts["manifest"]
         self.directory = root
         self.class_indices = {name: index for index, name in enumerate(names)}
         _tell(self.samples, validate_filenames, names, class_mode)
@@ -146,7 +147,7 @@ class DataFrameIterator(FilesIterator):
 
     def _spec(self) -> tuple[Spec, Parts]:
         pipeline, parts = pipeline_of(self.image_data_generator, self._pictures())
-        batch = specs.Batch(batch_size=self._asked[0], label_mode=self._label_mode())
+        batch = self._batch(self._label_mode())
         spec = Spec(dataset=self._dataset, pipeline=pipeline, batch=batch, order=self._order())
         return spec, {**parts, "manifest": self._manifest}
 
@@ -190,7 +191,7 @@ class DataFrameIterator(FilesIterator):
     @property
     def filenames(self) -> list[str]:
         """Every sample's file as the DataFrame names it."""
-        return list(self._listed)
+        return self._listed
 
     @property
     def filepaths(self) -> list[str]:

@@ -61,10 +61,6 @@ class FilesIterator(LoadedIterator):
         self.target_size = arguments.size(target_size)
         self.color_mode = color_mode
         self.data_format = data_format
-        height, width = self.target_size
-        channels = specs.CHANNELS[color_mode]
-        first = data_format == "channels_first"
-        self.image_shape = (channels, height, width) if first else (height, width, channels)
         self.save_to_dir = save_to_dir
         self.save_prefix = save_prefix
         self.save_format = save_format
@@ -72,8 +68,15 @@ class FilesIterator(LoadedIterator):
         self.keep_aspect_ratio = keep_aspect_ratio
         self.split = self._split_of(subset)
         self.subset = subset
-        if hasattr(self, "_seen"):
-            self._seen = []  # a stream is open: the next batch is made anew
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """The shape of one image, in its data format."""
+        height, width = self.target_size
+        channels = specs.CHANNELS[self.color_mode]
+        if self.data_format == "channels_first":
+            return (channels, height, width)
+        return (height, width, channels)
 
     def _split_of(self, subset: str | None) -> tuple[float, float] | None:
         if subset is None:
@@ -187,7 +190,7 @@ class DirectoryIterator(FilesIterator):
 
     def _spec(self) -> tuple[Spec, Parts]:
         pipeline, parts = pipeline_of(self.image_data_generator, self._pictures())
-        batch = specs.Batch(batch_size=self._asked[0], label_mode=_LABEL_MODES[self.class_mode])
+        batch = self._batch(_LABEL_MODES[self.class_mode])
         spec = Spec(dataset=self._dataset, pipeline=pipeline, batch=batch, order=self._order())
         return spec, parts
 

@@ -9,9 +9,12 @@
 
 from __future__ import annotations
 
+import io
 import os
+import pickletools
 import re
 import sys
+import warnings
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple, get_args
 
@@ -19,13 +22,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from loaderd.errors import InvalidArgument, InvalidType, MissingDependency
-from loaderd.render.normalize import imagenet
+from loaderd.render.normalize import Imagenet, imagenet
 from loaderd.wire.spec import DataFormat, Function, Preprocessing
 
 _APPLICATIONS = re.compile(
     r"(keras|tf_keras|tensorflow\.python\.keras)(\.src|\.api)*\.applications\b"
 )
 _INSTALLED = re.compile(r"-packages/|/lib\w*/python[\d.]*/")
+_HEAVY = {"tensorflow", "keras", "tf_keras", "jax", "torch"}
 _MAIN = ("__main__", "__mp_main__")
 
 
@@ -67,7 +71,7 @@ def pack(function: Callable[..., Any] | None, floatx: str) -> Packed:
     if _is_importable(function):
         return Packed(function=Function(function.__module__, name, _file(function), _path()))
     asked = Function("", name, path=_path(), python=sys.version_info[:2])
-    return Packed(function=asked, pickled=_pickled(function, name))
+    return Packed(function=asked, pickled=_pickled(function, name, floatx))
 
 
 def _recognise(function: Callable[..., Any], floatx: str) -> Packed | None:
@@ -115,7 +119,7 @@ def _path() -> tuple[str, ...]:
     return tuple(dict.fromkeys(os.path.abspath(folder) for folder in sys.path))
 
 
-def _pickled(function: Callable[..., Any], name: str) -> NDArray[np.uint8]:
+def _pickled(function: Callable[..., Any], name: str, floatx: str) -> NDArray[np.uint8]:
     try:
         import cloudpickle
     except ImportError as error:
@@ -123,9 +127,34 @@ def _pickled(function: Callable[..., Any], name: str) -> NDArray[np.uint8]:
             f"preprocessing_function {name} is no function of a module, and sending it takes "
             "cloudpickle: pip install cloudpickle, or put it into a module"
         ) from error
+
+    class Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle has no types
+        """Sends the arithmetic of ``keras.applications`` in place of Keras's functions."""
+
+        def reducer_override(self, thing: Any) -> Any:
+            known = _recognise(thing, floatx) if callable(thing) else None
+            if known is None:
+                return super().reducer_override(thing)
+            return Imagenet, (known.preprocessing, known.data_format, floatx)
+
+    file = io.BytesIO()
     try:
-        return np.frombuffer(cloudpickle.dumps(function), np.uint8)
+        Pickler(file).dump(function)
     except Exception as error:  # what it refers to may refuse in any way
         raise InvalidArgument(
             f"preprocessing_function {name} cannot be sent to workers: {error}"
         ) from error
+    _warn_of_keras(file.getvalue(), name)
+    return np.frombuffer(file.getvalue(), np.uint8)
+
+
+def _warn_of_keras(pickled: bytes, name: str) -> None:
+    names = {str(value) for _, value, _ in pickletools.genops(pickled) if isinstance(value, str)}
+    heavy = {one.partition(".")[0] for one in names} & _HEAVY
+    if heavy:
+        warnings.warn(
+            f"preprocessing_function {name} makes every worker load {', '.join(sorted(heavy))}, "
+            "which takes seconds and half a gigabyte each: use NumPy in it, or import "
+            "preprocess_input by its own name",
+            stacklevel=2,
+        )

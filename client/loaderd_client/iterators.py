@@ -17,8 +17,9 @@ from numpy.typing import NDArray
 
 from loaderd.data.order import SEEDS, EpochOrder
 from loaderd.errors import InvalidArgument
+from loaderd.wire import spec as specs
 from loaderd.wire.bundle import Parts
-from loaderd.wire.spec import Order, Spec
+from loaderd.wire.spec import LabelMode, Order, Spec
 from loaderd_client import arguments, bases
 from loaderd_client.places import Touch
 from loaderd_client.sequence import LoaderSequence
@@ -129,7 +130,25 @@ def _beyond(index: int, length: int) -> str:
     return f"Asked to retrieve element {index}, but the Sequence has length {length}"
 
 
-class LoadedIterator(LoaderSequence, Iterator):  # type: ignore[misc]  # it picks its seed
+_SETTABLE = (
+    "batch_size",
+    "class_mode",
+    "color_mode",
+    "data_format",
+    "dtype",
+    "interpolation",
+    "keep_aspect_ratio",
+    "save_format",
+    "save_prefix",
+    "save_to_dir",
+    "seed",
+    "shuffle",
+    "target_size",
+)
+"""Attributes of iterators that scripts may set, which count from the next batch on."""
+
+
+class LoadedIterator(LoaderSequence, Iterator):
     """An iterator whose batches come from a daemon.
 
     A subclass has ``_spec`` and calls ``_load`` when its attributes are set.
@@ -150,25 +169,35 @@ class LoadedIterator(LoaderSequence, Iterator):  # type: ignore[misc]  # it pick
                 "batches are made by workers: derive it from Iterator, or give the code as "
                 "preprocessing_function"
             )
-        self._asked = (arguments.whole("batch_size", batch_size), bool(shuffle), seed)
-        self._seen = self._look()
+        self.batch_size, self.shuffle, self.seed = batch_size, shuffle, seed
         spec, parts = self._spec()
         LoaderSequence.__init__(self, spec, max_queue_size=max_queue_size, parts=parts)
-        self.batch_size = self._asked[0]
+        self.batch_size = batch_size
         self.lock = threading.Lock()
         self.total_batches_seen = 0
-        self._epochs = EpochOrder(self._numbered_order(), self.n, self.batch_size)
+        self._seed = self.seed
+        self._number_epochs()
+        self._seen = self._look()
 
     def _spec(self) -> tuple[Spec, Parts]:
         raise NotImplementedError
 
     def _order(self) -> Order:
-        _, shuffle, seed = self._asked
-        seed = None if seed is None else arguments.whole("seed", seed)
-        return Order(shuffle=shuffle, seed=seed, draws="batch")
+        seed = None if self.seed is None else arguments.whole("seed", self.seed)
+        return Order(shuffle=bool(self.shuffle), seed=seed, draws="batch")
 
-    def _numbered_order(self) -> Order:
-        return msgspec.structs.replace(self._order(), seed=(self.seed + self._left) % SEEDS)
+    def _batch(self, label_mode: LabelMode) -> specs.Batch:
+        return specs.Batch(
+            batch_size=arguments.whole("batch_size", self.batch_size), label_mode=label_mode
+        )
+
+    def _number_epochs(self) -> None:
+        order = msgspec.structs.replace(self._order(), seed=(self.seed + self._left) % SEEDS)
+        self._epochs = EpochOrder(order, self.n, self.batch_size)
+        self._indices: tuple[int, NDArray[np.int64]] | None = None
+
+    def __len__(self) -> int:
+        return -(-self.n // self.batch_size)
 
     @property
     def batch_index(self) -> int:
@@ -185,8 +214,10 @@ class LoadedIterator(LoaderSequence, Iterator):  # type: ignore[misc]  # it pick
         if not self.total_batches_seen:
             return None
         epochs, epoch = self._epochs, self._places.epoch
-        ids = [epochs.ids(epoch, position) for position in range(len(self))]
-        return np.concatenate(ids).astype(np.int64)
+        if self._indices is None or self._indices[0] != epoch:
+            ids = [epochs.ids(epoch, position) for position in range(epochs.batches)]
+            self._indices = (epoch, np.concatenate(ids).astype(np.int64))
+        return self._indices[1]
 
     def __iter__(self) -> Any:
         """Endless: epoch after epoch."""
@@ -199,23 +230,52 @@ class LoadedIterator(LoaderSequence, Iterator):  # type: ignore[misc]  # it pick
         drawn from the number of its first batch. Where nothing is random it is the same one.
         """
         if self._cursor and (self.shuffle or self.spec.pipeline.is_random):
-            self._begin_again()
-            self._epochs = EpochOrder(self._numbered_order(), self.n, self.batch_size)
+            with self._lock:
+                self._begin_again()
+                self._number_epochs()
         self._cursor = 0
 
     def _touch(self, index: int) -> Touch:
-        if self._look_again():
-            spec, parts = self._spec()
-            self._change(spec, parts)
+        touch = super()._touch(index)
         self.total_batches_seen += 1
-        return super()._touch(index)
+        return touch
+
+    def _refresh(self) -> None:
+        """Scripts set attributes, of iterators and generators, and fit generators, at any time."""
+        seen, self._seen = self._seen, self._look()
+        if len(seen) == len(self._seen) and all(map(is_, seen, self._seen)):
+            return
+        spec, parts = self._spec()
+        if not _same(spec, self.spec, self._seed) or not _equal(parts, self._parts):
+            self._follow(spec, parts)
+
+    def _follow(self, spec: Spec, parts: Parts) -> None:
+        """The next batch is made as the spec says; with another order, it begins an epoch."""
+        old = msgspec.structs.replace(self.spec.order, seed=self._seed)
+        begins = (old, self.spec.batch.batch_size) != (spec.order, spec.batch.batch_size)
+        self._change(spec, parts)
+        if begins:
+            self._seed = self.seed
+            self._begin_again()
+            self._number_epochs()
+            self._cursor = 0
 
     def _look(self) -> list[Any]:
-        """What the generator says now; it may be changed, or fit, at any time."""
-        return (
-            [] if self.image_data_generator is None else [*vars(self.image_data_generator).values()]
-        )
+        """What decides about batches, and may have been set."""
+        generator = self.image_data_generator
+        own = [getattr(self, name, None) for name in _SETTABLE]
+        return own if generator is None else [*own, *vars(generator).values()]
 
-    def _look_again(self) -> bool:
-        seen, self._seen = self._seen, self._look()
-        return len(seen) != len(self._seen) or not all(map(is_, seen, self._seen))
+
+def _same(spec: Spec, other: Spec, seed: int) -> bool:
+    order = msgspec.structs.replace(other.order, seed=seed)
+    return spec == msgspec.structs.replace(other, order=order)
+
+
+def _equal(parts: Parts, others: Parts) -> bool:
+    """Whether these are the parts of a bundle that we have; its manifest may be beside them."""
+    if parts.keys() | {"manifest"} != others.keys() | {"manifest"}:
+        return False
+    return all(
+        part is others[name] or np.array_equal(part, others[name]) for name, part in parts.items()
+    )

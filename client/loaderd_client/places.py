@@ -81,7 +81,10 @@ class Places:
         begins_again = alone or not self._ends_told
         if begins_again and index in self._touched and self._complete:
             self.advance()
-        position = self._bound.setdefault(index, len(self._bound)) if self._shuffle else index
+        if self._shuffle:
+            position = self._bound.setdefault(index, len(self._bound))
+        else:
+            position = self._bound.get(index, index)
         restart = not self._touched and position == 0
         self._touched.add(index)
         return Touch((self.epoch, position), restart)
@@ -91,6 +94,19 @@ class Places:
         self.epoch += 1
         self._bound.clear()
         self._touched.clear()
+
+    def settled(self) -> Places:
+        """The same epoch for a forked child: what is not bound yet is bound in sorted order.
+
+        So all children mean the same, without a word between them. From the next epoch on
+        index i is batch i.
+        """
+        child = Places(self._batches, shuffle=False, epoch=self.epoch)
+        if self._shuffle:
+            rest = [index for index in range(self._batches) if index not in self._bound]
+            order = [*sorted(self._bound, key=self._bound.__getitem__), *rest]
+            child._bound = {index: position for position, index in enumerate(order)}
+        return child
 
     @property
     def drawn(self) -> int:

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from loaderd.data.order import SEEDS
+from loaderd.errors import StreamClosed
 from loaderd.wire.bundle import Bundle, Parts
 from loaderd.wire.messages import Place
 from loaderd.wire.spec import Dataset, Files, Spec
@@ -74,7 +75,6 @@ class LoaderSequence(*bases.sequences()):  # type: ignore[misc]  # whichever Ker
         self._slots = max_queue_size + RING_EXTRA
         self._bundle = Bundle(parts) if parts else None
         self._stream = self._session.open(spec, self._slots, bundle=self._bundle)
-        self._places = self._first_places()
         self._lock = threading.Lock()
         self._pid = os.getpid()
         self._toucher: int | None = None
@@ -86,7 +86,7 @@ class LoaderSequence(*bases.sequences()):  # type: ignore[misc]  # whichever Ker
         manifest = self._stream.manifest
         self.n = self.samples = len(manifest)
         self.batch_size = spec.batch.batch_size
-        self.seed = self._stream.seed
+        self.seed: Any = self._stream.seed
         self.shuffle = spec.order.shuffle
         self.directory: Any = manifest.root
         self.class_names = list(manifest.class_names)
@@ -94,9 +94,9 @@ class LoaderSequence(*bases.sequences()):  # type: ignore[misc]  # whichever Ker
         self.num_classes = len(self.class_names)
         self.target_size = spec.pipeline.target_size
         self.color_mode = spec.pipeline.color_mode
-        self.image_shape = spec.pipeline.image_shape
         self.dtype: Any = spec.pipeline.dtype
         self.interpolation = spec.pipeline.interpolation
+        self._places = self._first_places()
 
     def _first_places(self) -> Places:
         return Places(len(self), self.spec.order.shuffle, ends_told=bases.has_keras2())
@@ -134,6 +134,11 @@ class LoaderSequence(*bases.sequences()):  # type: ignore[misc]  # whichever Ker
         del value
 
     @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """The shape of one image, in its data format."""
+        return self.spec.pipeline.image_shape
+
+    @property
     def classes(self) -> NDArray[np.int32]:
         """The class of every sample, int32 (n,)."""
         return self._stream.manifest.labels
@@ -166,6 +171,7 @@ class LoaderSequence(*bases.sequences()):  # type: ignore[misc]  # whichever Ker
         so reading it begins a pass (see :mod:`loaderd_client.places`). Ask ``len``.
         """
         with self._lock:
+            self._refresh()
             self._places.begin_pass()
         return len(self)
 
@@ -194,6 +200,7 @@ class LoaderSequence(*bases.sequences()):  # type: ignore[misc]  # whichever Ker
     def __next__(self) -> Any:
         """The next batch, endlessly: after the last of an epoch comes the next epoch's first."""
         with self._lock:
+            self._refresh()
             index = self._cursor
             self._cursor = (index + 1) % len(self)
         return self[index]
@@ -241,12 +248,23 @@ class LoaderSequence(*bases.sequences()):  # type: ignore[misc]  # whichever Ker
             )
         if os.getpid() != self._pid:
             self._move_to_child()
-        with self._lock:
-            touch = self._touch(index % length)
-        return self._stream.take(touch.place, restart=touch.restart)
+        while True:
+            with self._lock:
+                touch = self._touch(index % length)
+                stream = self._stream
+            try:
+                return stream.take(touch.place, restart=touch.restart)
+            except StreamClosed:
+                if self._closed:
+                    raise
+                # Another thread has reset or changed the sequence meanwhile.
+
+    def _refresh(self) -> None:
+        """Follows what was set since the last batch; there is nothing to set here."""
 
     def _touch(self, index: int) -> Touch:
         """What the index means; makes sure that there is a stream to take it from."""
+        self._refresh()
         here = threading.get_ident()
         if self._toucher not in (None, here):
             self._handed_over_in = self._places.epoch
@@ -284,21 +302,20 @@ class LoaderSequence(*bases.sequences()):  # type: ignore[misc]  # whichever Ker
 
     def _begin_again(self) -> None:
         """Ends the run of batches; the next begins an epoch, with the next batch's number."""
-        with self._lock:
-            self._left += self._places.drawn
-            self._places = self._first_places()
-            self._stream.close()
+        self._left += self._places.drawn
+        self._places = self._first_places()
+        self._stream.close()
 
     def _move_to_child(self) -> None:
         """In a forked child: a stream of its own, in which index i is batch i.
 
-        The parent's connection and lock are not ours. Other children ask for other indices,
+        (Or the one that our parent had bound it to.) The parent's connection and lock are not
+        ours. Other children ask for other indices,
         so nothing is made that was not asked for.
         """
-        epoch = self._places.epoch
         self._lock = threading.Lock()
         self._stream = self._open_again(0, None)
-        self._places = Places(len(self), shuffle=False, epoch=epoch)
+        self._places = self._places.settled()
         self._pid = os.getpid()
 
     def close(self) -> None:

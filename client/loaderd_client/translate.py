@@ -78,7 +78,11 @@ def pipeline_of(
     Raises:
         InvalidArgument: a value is not allowed, or the generator's methods are overridden.
     """
-    arguments.one_of("interpolation", pictures.interpolation, get_args(Interpolation))
+    if pictures.interpolation not in get_args(Interpolation):
+        raise InvalidArgument(
+            f"Invalid interpolation method {pictures.interpolation} specified. Supported methods "
+            f"are {', '.join(get_args(Interpolation))}"
+        )
     pipeline = Pipeline(
         target_size=arguments.size(pictures.target_size),
         color_mode=pictures.color_mode,

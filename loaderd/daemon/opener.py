@@ -50,6 +50,8 @@ def _list(line: Channel, spec_json: bytes) -> None:
             samples = _count_images(_part(given, "images"), asked.pipeline)
             table = manifest.pack("", (), [b""] * samples, np.zeros(samples, np.int32))
     found = Manifest.view(table)
+    if asked.batch.label_mode == "categorical":
+        _check_labels(found)
     fd = segment.publish(table)
     line.send(Listed(len(found), len(found.class_names), len(table)), [fd])
     os.close(fd)
@@ -68,6 +70,12 @@ def _part(given: dict[str, NDArray[Any]], name: str) -> NDArray[Any]:
     if name not in given:
         raise ProtocolError(f"the bundle lacks {name!r}")
     return given[name]
+
+
+def _check_labels(found: Manifest) -> None:
+    labels = found.labels
+    if len(labels) and not 0 <= labels.min() <= labels.max() < max(1, len(found.class_names)):
+        raise ProtocolError("the manifest has labels without a class")
 
 
 def _count_images(images: NDArray[Any], pipeline: Pipeline) -> int:

@@ -7,6 +7,9 @@ from dataclasses import dataclass
 from loaderd.errors import ProtocolError
 from loaderd.wire.messages import Place
 
+EPOCHS = 2**32
+"""No stream comes so far."""
+
 
 @dataclass(frozen=True, slots=True)
 class Shape:
@@ -33,5 +36,5 @@ class Shape:
     def check(self, place: Place) -> None:
         """Raises ProtocolError if there is no such batch."""
         epoch, position = place
-        if epoch < 0 or not 0 <= position < self.batches:
+        if not 0 <= epoch < EPOCHS or not 0 <= position < self.batches:
             raise ProtocolError(f"there is no batch {position} in epoch {epoch}")

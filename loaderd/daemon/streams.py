@@ -178,8 +178,13 @@ class Opening:
         self._fds: list[int] = []
         self.spec = _with_seed(spec.decode(_read_spec(request, spec_fd)))
         _check_pipeline(self.spec, user_code)
-        self.opener: Child = spawn(child.open_dataset, spec.encode(self.spec))
         self._bundles = [] if bundle_fd is None else [os.dup(bundle_fd)]
+        try:
+            self.opener: Child = spawn(child.open_dataset, spec.encode(self.spec))
+        except OSError:
+            for fd in self._bundles:
+                os.close(fd)
+            raise
         self._bundle_bytes = request.bundle_bytes
         with contextlib.suppress(Closed):  # its death is noticed when its socket is read
             self.opener.line.send(Given(request.bundle_bytes), self._bundles)

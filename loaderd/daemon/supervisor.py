@@ -32,7 +32,6 @@ from loaderd.errors import DaemonError, ProtocolError, RequestRefused
 from loaderd.wire import segment
 from loaderd.wire.channel import Closed
 from loaderd.wire.messages import (
-    LONGEST_TEXT,
     Detach,
     Done,
     Message,
@@ -42,6 +41,7 @@ from loaderd.wire.messages import (
     Spoilt,
     Took,
     Up,
+    fitting,
 )
 
 log = logging.getLogger("loaderd")
@@ -246,7 +246,7 @@ class Supervisor:
         text = error.text
         if error.kind == "WorkerCrashed":
             text += f": one of {stream.names(action.place, error.first, error.last)}"
-        stream.client.send(Spoilt(error.kind, text[:LONGEST_TEXT], action.slot, *action.place))
+        stream.client.send(Spoilt(error.kind, fitting(text), action.slot, *action.place))
 
     # -- clients ---------------------------------------------------------------------
 
@@ -307,13 +307,19 @@ class Supervisor:
         self._end_opening(client)
         if stream is None:
             return
+        try:
+            client.send(stream.opened(), (stream.ring, stream.manifest))
+        except OSError:
+            stream.close()
+            raise
         self._streams[stream.id] = stream
         client.stream = stream.id
-        client.send(stream.opened(), (stream.ring, stream.manifest))
         self._perform(self._scheduler.open(stream.id, stream.shape, opening.start))
 
     def _end_opening(self, client: Conversation) -> None:
-        opening = self._openings.pop(client)
+        opening = self._openings.pop(client, None)
+        if opening is None:
+            return
         self._loop.forget(opening.opener.line.fileno())
         opening.end()
 

@@ -8,15 +8,17 @@ supervisor's end of the socket closes.
 
 from __future__ import annotations
 
+import gc
 import os
 import socket
 
 import cv2
 
 from loaderd.daemon.writer import StreamWriter
-from loaderd.errors import LoaderdError
+from loaderd.errors import LoaderdError, RenderError
+from loaderd.render.function import explain
 from loaderd.wire.channel import Channel, Closed
-from loaderd.wire.messages import LONGEST_TEXT, Attach, Chunk, Detach, Message, Spoilt, Up
+from loaderd.wire.messages import Attach, Chunk, Detach, Message, Spoilt, Up, fitting
 
 _Streams = dict[int, StreamWriter | LoaderdError]
 """Streams by number; the error is that of a stream which this worker cannot write."""
@@ -29,7 +31,9 @@ def _answer(streams: _Streams, chunk: Chunk) -> Message:
             raise stream
         return stream.write(chunk)
     except LoaderdError as error:
-        return Spoilt(type(error).__name__, str(error)[:LONGEST_TEXT], ticket=chunk.ticket)
+        return Spoilt(type(error).__name__, fitting(str(error)), ticket=chunk.ticket)
+    except BaseException as error:  # only a death is a death: all else is told
+        return Spoilt(RenderError.__name__, fitting(explain(error)), ticket=chunk.ticket)
 
 
 def _writer(attach: Attach, fds: list[int]) -> StreamWriter | LoaderdError:
@@ -37,6 +41,8 @@ def _writer(attach: Attach, fds: list[int]) -> StreamWriter | LoaderdError:
         return StreamWriter(attach, *fds)
     except LoaderdError as error:
         return error
+    except BaseException as error:
+        return RenderError(explain(error))
 
 
 def _obey(line: Channel, streams: _Streams) -> None:
@@ -48,6 +54,7 @@ def _obey(line: Channel, streams: _Streams) -> None:
             streams[message.stream] = _writer(message, fds)
         case Detach():
             streams.pop(message.stream, None)
+            gc.collect()  # the user's code may have left cycles that hold a mapping
 
 
 def main(sock: socket.socket) -> None:

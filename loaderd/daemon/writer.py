@@ -1,9 +1,12 @@
-"""One stream as a worker knows it: what a chunk of it asks for becomes rows of a slot."""
+"""One stream as a worker knows it: what a chunk of it asks for becomes rows of a slot.
+
+A writer holds no reference to itself, not even a bound method: its mappings must go with it,
+and not when the garbage collector next looks.
+"""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from time import perf_counter_ns
 from typing import Any
 
@@ -51,12 +54,9 @@ class StreamWriter:
         self._epochs = EpochOrder(attach.order, len(self._manifest), attach.batch.batch_size)
         self._batch_draws = BatchDraws(pipeline, self._epochs)
         self._sample_draws = SampleDraws(pipeline, attach.order.seed or 0)
-        self._draws = self._of_batch if attach.order.draws == "batch" else self._of_samples
+        self._by_batch = attach.order.draws == "batch"
         self._renderer = Renderer(pipeline, arrays)
         self._images = _last(arrays["images"], attach) if "images" in arrays else None
-        self._load: Callable[[int], Array] = self._load_file
-        if self._images is not None:
-            self._load = self._images.__getitem__
         self._label_mode = attach.batch.label_mode
 
     def write(self, chunk: Chunk) -> Done:
@@ -69,7 +69,8 @@ class StreamWriter:
         start = perf_counter_ns()
         slot = self._slots[chunk.slot]
         ids = self._epochs.ids(chunk.epoch, chunk.position)[chunk.first : chunk.last]
-        self._write_images(slot, chunk, ids)
+        with self._renderer.at_home():
+            self._write_images(slot, chunk, ids)
         self._write_labels(slot, chunk, ids)
         slot.ids[chunk.first : chunk.last] = ids
         if self._pipeline.save is not None:
@@ -78,7 +79,8 @@ class StreamWriter:
         return Done(chunk.ticket, len(ids), perf_counter_ns() - start, *times)
 
     def _write_images(self, slot: SlotArrays, chunk: Chunk, ids: Ids) -> None:
-        images, load, finish = slot.images, self._load, self._renderer.finish
+        images, finish = slot.images, self._renderer.finish
+        load = self._load_file if self._images is None else self._images.__getitem__
         samples = ids.tolist()
         transforms = self._draws(chunk, samples)
         runs_code = self._pipeline.function is not None
@@ -98,10 +100,9 @@ class StreamWriter:
         """What people read about a sample."""
         return os.fsdecode(self._manifest.path(sample)) or f"image {sample} of the arrays"
 
-    def _of_batch(self, chunk: Chunk, samples: list[int]) -> list[Transform]:
-        return self._batch_draws.rows(chunk.epoch, chunk.position, chunk.first, chunk.last)
-
-    def _of_samples(self, chunk: Chunk, samples: list[int]) -> list[Transform]:
+    def _draws(self, chunk: Chunk, samples: list[int]) -> list[Transform]:
+        if self._by_batch:
+            return self._batch_draws.rows(chunk.epoch, chunk.position, chunk.first, chunk.last)
         return [self._sample_draws(chunk.epoch, sample) for sample in samples]
 
     def _write_labels(self, slot: SlotArrays, chunk: Chunk, ids: Ids) -> None:

@@ -54,15 +54,23 @@ def _symmetric(rng: Any, reach: float) -> float:
 
 
 def _draw_shift(rng: Any, reach: Range, size: int) -> float:
-    """Keras asks ``choice`` first: it takes whole numbers above 0, and lists."""
+    """Keras asks ``choice`` first: it takes whole numbers above 0, and lists.
+
+    ``choice`` draws one ``randint``, which is called here without its detours.
+    """
     if not reach:
         return 0.0
-    try:
-        shift = rng.choice(reach)
-        shift = shift * rng.choice([-1, 1])
-    except ValueError:
-        shift = rng.uniform(-reach, reach)  # type: ignore[operator]  # a number
-    return float(shift * size if np.max(reach) < 1 else shift)
+    if isinstance(reach, (int, np.integer)) and reach > 0:
+        return float(rng.randint(0, reach) * _sign(rng))
+    if isinstance(reach, (tuple, list, np.ndarray)):
+        shift = reach[rng.randint(0, len(reach))] * _sign(rng)
+        return float(shift * size if max(reach) < 1 else shift)
+    shift = rng.uniform(-reach, reach)  # type: ignore[operator]  # a number
+    return float(shift * size if reach < 1 else shift)  # type: ignore[operator]
+
+
+def _sign(rng: Any) -> int:
+    return 1 if rng.randint(0, 2) else -1
 
 
 class BatchDraws:

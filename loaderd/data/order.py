@@ -50,7 +50,7 @@ class EpochOrder:
         self.samples = samples
         self.batch_size = batch_size
         self.batches = -(-samples // batch_size)
-        self._make = self._by_batch if order.draws == "batch" else self._by_epoch
+        self._draws = order.draws
         self._epochs: dict[int, Ids] = {}
 
     def rows(self, position: int) -> int:
@@ -89,18 +89,17 @@ class EpochOrder:
         if epoch not in self._epochs:
             if len(self._epochs) == _KEPT:
                 del self._epochs[next(iter(self._epochs))]  # the one that was made first
-            ids = self._make(epoch) if self.shuffle else np.arange(self.samples)
+            ids = self._shuffled(epoch) if self.shuffle else np.arange(self.samples)
             self._epochs[epoch] = _fitting(ids)
         return self._epochs[epoch]
 
-    def _by_epoch(self, epoch: int) -> Ids:
+    def _shuffled(self, epoch: int) -> Ids:
+        if self._draws == "batch":
+            first = self.seed + epoch * self.batches
+            return np.random.RandomState(first % SEEDS).permutation(self.samples)
         ids = _fitting(np.arange(self.samples)).copy()
         np.random.RandomState(_bits(self.seed, epoch)).shuffle(ids)
         return ids
-
-    def _by_batch(self, epoch: int) -> Ids:
-        first = self.seed + epoch * self.batches
-        return np.random.RandomState(first % SEEDS).permutation(self.samples)
 
 
 def _bits(seed: int, epoch: int) -> np.random.Philox:

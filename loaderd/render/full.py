@@ -10,6 +10,7 @@ This is the road for pipelines that the fast one (:mod:`loaderd.render.fast`) do
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import cv2
@@ -17,7 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from loaderd.errors import LoaderdError, RenderError
-from loaderd.render import augment, function
+from loaderd.render import augment
+from loaderd.render.function import UserFunction, explain
 from loaderd.render.geometry import Warp
 from loaderd.render.normalize import IMAGENET_MEAN_BGR, Normalization, imagenet
 from loaderd.wire.spec import Pipeline
@@ -65,7 +67,7 @@ class FullFinish:
         self._compute = np.dtype(compute)
         self._first = pipeline.data_format == "channels_first"
         self._warped = np.empty(pipeline.array_shape, np.float32)
-        self._warp = self._scipy_warp if _needs_scipy(pipeline, compute) else self._fast_warp
+        self._by_scipy = _needs_scipy(pipeline, compute)
         self._fast = Warp(pipeline.target_size, pipeline.fill_mode, pipeline.cval, pipeline.compat)
         self._normalize = Normalization(
             _function(pipeline, bundle),
@@ -77,8 +79,13 @@ class FullFinish:
             bundle.get("zca"),
         )
 
+    def at_home(self) -> AbstractContextManager[None]:
+        """Within it the user's code, if any, finds the modules that the trainer finds."""
+        function = self._normalize.function
+        return function.at_home() if isinstance(function, UserFunction) else nullcontext()
+
     def __call__(self, image: Array, transform: Transform, row: Array) -> None:
-        """Writes a finished image.
+        """Writes a finished image; within ``at_home``.
 
         Args:
             image: (height, width, channels), of any numbers; left as it is.
@@ -94,12 +101,12 @@ class FullFinish:
             row[...] = x
         except LoaderdError:
             raise
-        except (Exception, SystemExit) as error:  # the user's function may raise anything
-            raise RenderError(function.explain(error)) from error
+        except BaseException as error:  # the user's function may raise anything
+            raise RenderError(explain(error)) from error
 
     def _augment(self, x: Array, transform: Transform) -> Array:
         if transform.warps:
-            x = self._warp(x, transform)
+            x = (self._scipy_warp if self._by_scipy else self._fast_warp)(x, transform)
         if transform.channel_shift_intensity is not None:
             x = augment.shift_channels(x, transform.channel_shift_intensity, 2)
         if transform.flip_horizontal:
@@ -140,7 +147,7 @@ def _needs_scipy(pipeline: Pipeline, compute: str) -> bool:
 
 def _function(pipeline: Pipeline, bundle: Mapping[str, Array]) -> Callable[[Array], Array] | None:
     if pipeline.function is not None:
-        return function.UserFunction(pipeline.function, bundle.get("function"))
+        return UserFunction(pipeline.function, bundle.get("function"))
     if pipeline.preprocessing is None:
         return None
     mode, data_format = pipeline.preprocessing, pipeline.preprocessing_format

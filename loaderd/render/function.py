@@ -27,9 +27,16 @@ from loaderd.wire.spec import Function
 
 Array = NDArray[Any]
 
-_OURS = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+_OURS = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "")
 _SYSTEM = re.compile(r"-packages(/|$)|/lib\w*/python[\d.]*(/|$)|\.zip$")
-"""Folders of Python's own modules and of installed packages, which stay loaded."""
+"""Folders of Python's own modules and of installed packages."""
+
+_Modules = dict[str, ModuleType]
+_libraries: dict[tuple[str, ...], _Modules] = {}
+"""Packages that trainers have and the daemon has not, by the folders that they come from.
+
+They are loaded once, as some can be loaded only once; other folders have others.
+"""
 
 
 class UserFunction:
@@ -47,13 +54,16 @@ class UserFunction:
     def __init__(self, function: Function, pickled: Array | None) -> None:
         self._path = [folder for folder in function.path if folder not in sys.path]
         self._own = tuple(os.path.join(one, "") for one in function.path if not _SYSTEM.search(one))
-        self._modules: dict[str, ModuleType] = {}
+        installed = tuple(os.path.join(one, "") for one in self._path if _SYSTEM.search(one))
+        self._installed = installed
+        self._shared = _libraries.setdefault(installed, {})
+        self._modules: _Modules = {}
         try:
-            with self._at_home():
+            with self.at_home():
                 found = _by_name(function) if function.module else _by_value(function, pickled)
         except MissingDependency:
             raise
-        except Exception as error:
+        except BaseException as error:  # importing is running, and may raise anything
             raise RenderError(
                 f"preprocessing_function {function.name} cannot be loaded by a worker: "
                 f"{explain(error)}"
@@ -63,15 +73,15 @@ class UserFunction:
         self._call: Callable[[Array], Array] = found
 
     def __call__(self, image: Array) -> Array:
-        """What the function makes of an image; it may import what the trainer can."""
-        with self._at_home():
-            return self._call(image)
+        """What the function makes of an image; within ``at_home``."""
+        return self._call(image)
 
     @contextmanager
-    def _at_home(self) -> Iterator[None]:
+    def at_home(self) -> Iterator[None]:
         """Lets imports look where the trainer looks, and takes what they find out again."""
         path = sys.path[:]
         sys.path += self._path
+        sys.modules.update(self._shared)
         sys.modules.update(self._modules)
         before = set(sys.modules)
         try:
@@ -79,15 +89,25 @@ class UserFunction:
         finally:
             sys.path[:] = path
             for name in sys.modules.keys() - before:
-                if self._owns(sys.modules[name]):
-                    self._modules[name] = sys.modules[name]
-            for name in self._modules:
+                self._keep(name, sys.modules[name])
+            for name in (*self._modules, *self._shared):
                 sys.modules.pop(name, None)
 
-    def _owns(self, module: ModuleType) -> bool:
-        file = getattr(module, "__file__", None) or ""
-        ours = module.__name__.partition(".")[0] in ("loaderd", "loaderd_client")
-        return file.startswith(self._own) and not _SYSTEM.search(file) and not ours
+    def _keep(self, name: str, module: ModuleType) -> None:
+        """Notes a module that was not there before, if it is not one of the daemon's own."""
+        places = _places(module)
+        if name.partition(".")[0] in ("loaderd", "loaderd_client"):
+            return
+        if any(place.startswith(self._installed) for place in places):
+            self._shared[name] = module
+        elif any(place.startswith(self._own) and not _SYSTEM.search(place) for place in places):
+            self._modules[name] = module
+
+
+def _places(module: ModuleType) -> list[str]:
+    """Where a module comes from; a folder without ``__init__.py`` is a package too."""
+    file = getattr(module, "__file__", None)
+    return [file] if file else [str(folder) for folder in getattr(module, "__path__", ())]
 
 
 def _by_name(function: Function) -> Any:
@@ -134,6 +154,5 @@ def explain(error: BaseException) -> str:
     """The error's traceback without our own frames; its last line alone if none are left."""
     report = traceback.TracebackException.from_exception(error)
     report.stack[:] = [frame for frame in report.stack if not frame.filename.startswith(_OURS)]
-    report.__cause__ = report.__context__ = None
     lines = list(report.format() if report.stack else report.format_exception_only())
     return "".join(lines).strip()

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -64,6 +64,26 @@ class Normalization:
             flat = x.reshape(-1, math.prod(x.shape[-3:]))
             x = np.reshape(flat @ self.zca, x.shape)
         return x
+
+
+class Imagenet(NamedTuple):
+    """A function of ``keras.applications`` without Keras: what its arithmetic is.
+
+    Attributes:
+        mode: ``caffe``, ``tf``, ``torch``, or None, which changes nothing.
+        data_format: where the channels are, unless a call says it.
+        floatx: what whole numbers become.
+    """
+
+    mode: Preprocessing | None
+    data_format: DataFormat
+    floatx: str
+
+    def __call__(self, x: Array, data_format: DataFormat | None = None) -> Array:
+        """Preprocesses one image; see :func:`imagenet`."""
+        if self.mode is None:
+            return x
+        return imagenet(x, self.mode, data_format or self.data_format, self.floatx)
 
 
 def _each_channel(operation: np.ufunc, x: Array, value: Array) -> None:

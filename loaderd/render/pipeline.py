@@ -11,6 +11,7 @@ Everything is exactly Keras's, but for the warp, which is OpenCV's instead of sc
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from time import perf_counter_ns
 from typing import Any
 
@@ -102,6 +103,10 @@ class Renderer:
         start = perf_counter_ns()
         self._finish(image, transform, row)
         self.nanoseconds[3] += perf_counter_ns() - start
+
+    def at_home(self) -> AbstractContextManager[None]:
+        """Within it ``finish`` may run the user's code."""
+        return self._finish.at_home() if isinstance(self._finish, FullFinish) else nullcontext()
 
     def take_times(self) -> tuple[int, int, int, int]:
         """Nanoseconds spent in (read, decode, resize, augment) since the last call."""

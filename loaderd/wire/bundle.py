@@ -110,7 +110,7 @@ def view(buffer: mmap.mmap) -> dict[str, NDArray[Any]]:
         return {
             name: _view(buffer, dtype, tuple(shape), offset) for name, dtype, shape, offset in index
         }
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, OverflowError, RecursionError) as error:
         raise ProtocolError(f"the bundle is damaged: {error}") from error
 
 

@@ -281,4 +281,13 @@ def decode(data: bytes | bytearray | memoryview) -> Message:
 def refusal(error: BaseException) -> Refused:
     """The message that carries an error to the other side, as a class that both know."""
     known = (kind for kind in type(error).__mro__ if kind.__module__ == errors.__name__)
-    return Refused(next(known, RequestRefused).__name__, str(error)[:LONGEST_TEXT])
+    return Refused(next(known, RequestRefused).__name__, fitting(str(error)))
+
+
+def fitting(text: str) -> str:
+    """A text as a message can carry it: as UTF-8, and without its middle if it is long."""
+    text = text.encode("utf-8", "backslashreplace").decode()
+    if len(text) <= LONGEST_TEXT:
+        return text
+    half = LONGEST_TEXT // 2 - 5
+    return f"{text[:half]}\n[...]\n{text[-half:]}"

@@ -6,6 +6,7 @@ import functools
 import pkgutil
 import subprocess
 import sys
+import warnings
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -113,6 +114,31 @@ def test_workers_load_no_keras_for_it(photos: Path, serve: Serve) -> None:
             maps = Path(f"/proc/{pid}/maps").read_text()
             assert "tensorflow" not in maps
             assert "h5py" not in maps
+
+
+def test_a_lambda_that_calls_one_brings_no_keras_either(photos: Path, serve: Serve) -> None:
+    from keras.applications.efficientnet import preprocess_input as nothing
+    from keras.applications.vgg16 import preprocess_input as caffe
+
+    def preprocess(image: Any) -> Any:
+        return nothing(caffe(image[::-1]))
+
+    flow: dict[str, Any] = {"target_size": (20, 30), "batch_size": 8, "seed": 4}
+    with serve() as daemon, Session("auto"), warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        ours = ImageDataGenerator(preprocessing_function=preprocess)
+        theirs = Original(preprocessing_function=preprocess)
+        np.testing.assert_array_equal(
+            next(ours.flow_from_directory(photos, **flow))[0],
+            next(theirs.flow_from_directory(photos, **flow))[0],
+        )
+        for pid in daemon.workers():
+            assert "tensorflow" not in Path(f"/proc/{pid}/maps").read_text()
+
+
+def test_a_function_that_brings_keras_is_told() -> None:
+    with pytest.warns(UserWarning, match="makes every worker load keras"):
+        pack(lambda image: keras.ops.flip(image), "float32")
 
 
 def test_keras_2_is_recognised_too() -> None:

@@ -283,7 +283,7 @@ def test_an_index_beyond_the_length_is_refused_in_keras_words(photos: Path) -> N
     [
         ({"color_mode": "cmyk"}, 'expected "rgb", "rgba", or "grayscale"'),
         ({"class_mode": "raw"}, "Invalid class_mode: raw; expected one of"),
-        ({"interpolation": "cubic"}, '"bicubic", "hamming"'),
+        ({"interpolation": "cubic"}, "bicubic, hamming"),
         ({"subset": "test"}, "Invalid subset name: test"),
         ({"batch_size": 0}, "batch_size must be at least 1"),
         ({"target_size": (0, 5)}, "target_size must be positive"),

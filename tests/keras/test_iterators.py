@@ -6,6 +6,7 @@ import multiprocessing
 import os
 import signal
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -236,3 +237,102 @@ def test_a_closed_iterator_gives_its_memory_back(photos: Path) -> None:
         ours.close()
     del ours
     eventually(lambda: len(os.listdir("/proc/self/fd")) == before)
+
+
+# -- attributes that scripts set -------------------------------------------------------
+
+
+def test_labels_and_order_may_be_set_before_predict(photos: Path) -> None:
+    ours, theirs = both(photos)
+    check_next(ours, theirs, 2)
+    for one in (ours, theirs):
+        one.shuffle = False
+        one.class_mode = None
+        one.reset()
+    for _ in range(len(ours)):
+        np.testing.assert_array_equal(next(ours), next(theirs))
+    plain = ImageDataGenerator().flow_from_directory(photos, shuffle=False, **FLOW)
+    np.testing.assert_array_equal(ours[5].shape, plain[5][0].shape)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("batch_size", 5), ("batch_size", 96), ("seed", 77), ("dtype", "float64"),
+     ("color_mode", "grayscale"), ("interpolation", "bilinear"), ("shuffle", False)],
+)  # fmt: skip
+def test_what_is_set_counts_from_the_next_epoch_on_as_in_keras(
+    photos: Path, name: str, value: Any
+) -> None:
+    ours, theirs = both(photos)
+    check_next(ours, theirs, 6)
+    for one in (ours, theirs):
+        setattr(one, name, value)
+        if name == "color_mode":
+            one_shape = (20, 30, 1)
+            theirs.image_shape = one_shape
+    assert len(ours) == len(theirs)
+    check_next(ours, theirs, 2 * len(theirs) + 1)
+
+
+def test_a_note_on_the_generator_changes_nothing() -> None:
+    x = np.zeros((10, 4, 4, 3), np.uint8)
+    generator = ImageDataGenerator(featurewise_center=True)
+    generator.mean = np.ones((1, 1, 3))
+    train = generator.flow(x, batch_size=5)
+    next(train)
+    stream, memory = train._stream, train.x
+    generator.note = 1  # type: ignore[attr-defined]
+    generator.mean = np.ones((1, 1, 3))
+    np.testing.assert_array_equal(next(train), -1)
+    assert train._stream is stream
+    assert train.x is memory
+
+
+def test_threads_go_on_when_one_of_them_changes_the_generator(photos: Path) -> None:
+    generator = ImageDataGenerator()
+    train = generator.flow_from_directory(photos, **FLOW)
+
+    def read(_: int) -> list[int]:
+        return [len(next(train)[0]) for _ in range(30)]
+
+    with ThreadPoolExecutor(4) as threads:
+        counts = threads.map(read, range(4))
+        for factor in range(1, 12):
+            generator.rescale = factor / 255
+            train.reset()
+        assert all(count == 16 for thread in counts for count in thread)
+
+
+def test_a_forked_child_means_what_its_parent_means(photos: Path) -> None:
+    ours, _ = both(photos)
+    expected = {index: np.array(ours[index][0]) for index in (3, 1)}
+    context = multiprocessing.get_context("fork")
+    for index, batch in expected.items():
+        mine, its = context.Pipe()
+        child = context.Process(target=_child, args=(ours, index, its))
+        child.start()
+        np.testing.assert_array_equal(mine.recv()[0], batch)
+        mine.send(None)
+        child.join(30)
+
+
+def test_workers_give_up_the_memory_of_closed_streams(photos: Path) -> None:
+    ours, _ = both(photos)
+    eventually(lambda: len(workers_of(ours)) == 2)
+    workers = workers_of(ours)
+    next(ours)
+    before = [mapped(pid) for pid in workers]
+    x = np.zeros((20, 6, 7, 3), np.uint8)
+    for _ in range(6):
+        generator = ImageDataGenerator(preprocessing_function=np.sqrt, rotation_range=20)
+        other = generator.flow(x, batch_size=2)
+        for _ in range(12):
+            next(other)
+        other.close()
+    eventually(lambda: all(map(int.__le__, [mapped(pid) for pid in workers], before)))
+
+
+def mapped(pid: int) -> int:
+    """Segments that a process maps."""
+    maps = Path(f"/proc/{pid}/maps").read_text().splitlines()
+    return sum("/dev/shm" in line or "memfd" in line for line in maps)

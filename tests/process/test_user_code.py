@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import importlib
 import os
@@ -16,7 +17,7 @@ import pytest
 
 from loaderd.errors import InvalidArgument, RenderError, RequestRefused, WorkerCrashed
 from loaderd_client import ImageDataGenerator, Session
-from tests.conftest import eventually
+from tests.conftest import eventually, write_photo
 from tests.process import user_functions
 from tests.process.test_streams import Serve
 
@@ -100,6 +101,46 @@ def test_a_wrong_shape_is_told_in_keras_words(photos: Path, serve: Serve) -> Non
     words = r"could not broadcast input array from shape \(5,7,3\) into shape \(20,30,3\)"
     with serve(), Session("auto"), pytest.raises(ValueError, match=words):
         batches(photos, user_functions.crop)
+
+
+@pytest.mark.parametrize(
+    ("function", "words"),
+    [
+        (user_functions.interrupt, "KeyboardInterrupt"),
+        (user_functions.complain_in_bytes, r"ValueError: \\udcff"),
+        (user_functions.complain_at_length, r"ValueError: beginningx+\n\[...\]\nx+end"),
+        (user_functions.complain_twice, "(?s)IndexError.*direct cause.*ValueError: no such row"),
+    ],
+)
+def test_whatever_it_raises_is_told_and_kills_nobody(
+    function: Any, words: str, photos: Path, serve: Serve
+) -> None:
+    with serve() as daemon, Session("auto"):
+        eventually(lambda: len(daemon.workers()) == 2)
+        before = daemon.workers()
+        with pytest.raises(RenderError, match=words):
+            batches(photos, function)
+        assert daemon.workers() == before
+
+
+@pytest.mark.parametrize(
+    "options", [{"rotation_range": 1.5e308}, {"width_shift_range": 2**40}, {"fill_mode": "mirror"}]
+)
+def test_values_that_cannot_be_drawn_are_told(options: Any, photos: Path, serve: Serve) -> None:
+    with serve() as daemon, Session("auto"):
+        eventually(lambda: len(daemon.workers()) == 2)
+        before = daemon.workers()
+        with contextlib.suppress(ValueError):
+            batches(photos, None, **options)
+        assert daemon.workers() == before
+
+
+def test_a_file_name_that_is_no_text_is_told(tmp_path: Path, serve: Serve) -> None:
+    (tmp_path / "cat").mkdir()
+    write_photo(tmp_path / "cat" / "a.jpg", 1)
+    os.rename(tmp_path / "cat" / "a.jpg", os.fsencode(tmp_path / "cat") + b"/\xff.jpg")
+    with serve(), Session("auto"), pytest.raises(RenderError, match=r"\\udcff.jpg"):
+        batches(tmp_path, user_functions.refuse)
 
 
 def test_leaving_the_program_is_an_error_like_others(photos: Path, serve: Serve) -> None:
@@ -205,6 +246,43 @@ def test_a_module_that_workers_cannot_find_is_named(
     (tmp_path / "helpers.py").unlink()
     with serve(), Session("auto"), pytest.raises(RenderError, match="No module named 'helpers'"):
         batches(photos, scale)
+
+
+def test_folders_without_init_are_packages_of_one_trainer(
+    photos: Path, serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, forget: None
+) -> None:
+    with serve(), Session("auto"):
+        (plain,) = batches(photos, None, 1)
+        for factor in (2, 3):
+            folder = tmp_path / str(factor)
+            (folder / "parts").mkdir(parents=True)
+            (folder / "parts" / "numbers_of_mine.py").write_text(f"FACTOR = {factor}\n")
+            (folder / "helpers.py").write_text(
+                "def scale(image):\n    from parts.numbers_of_mine import FACTOR\n"
+                "    return image * FACTOR\n"
+            )
+            monkeypatch.syspath_prepend(str(folder))
+            sys.modules.pop("helpers", None)
+            scale = importlib.import_module("helpers").scale
+            np.testing.assert_array_equal(batches(photos, scale, 1)[0], plain * factor)
+
+
+def test_packages_of_other_environments_do_not_meet(
+    photos: Path, serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with serve(), Session("auto"):
+        (plain,) = batches(photos, None, 1)
+        for factor in (2, 3, 2):
+            folder = tmp_path / str(factor) / "lib" / "python3" / "site-packages"
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / "albumo.py").write_text(f"FACTOR = {factor}\n")
+            monkeypatch.setattr(sys, "path", [*sys.path, str(folder)])
+
+            def scale(image: Any) -> Any:
+                return image * importlib.import_module("albumo").FACTOR
+
+            np.testing.assert_array_equal(batches(photos, scale, 1)[0], plain * factor)
+            monkeypatch.undo()
 
 
 def test_what_it_imports_when_it_runs_is_found_too(

@@ -52,3 +52,23 @@ class Brighter:
 
     def method(self, image: Array) -> Array:
         return image - self.by
+
+
+def interrupt(image: Array) -> Array:
+    raise KeyboardInterrupt
+
+
+def complain_in_bytes(image: Array) -> Array:
+    raise ValueError("\udcff")
+
+
+def complain_at_length(image: Array) -> Array:
+    raise ValueError("beginning" + "x" * 100_000 + "end")
+
+
+def complain_twice(image: Array) -> Array:
+    try:
+        image[1000]
+    except IndexError as error:
+        raise ValueError("no such row") from error
+    return image
