@@ -47,6 +47,13 @@ MAY = {
         "loaderd.wire",
     },
 }
+OF_THE_CLIENT = {
+    "loaderd.data.keras_draws",
+    "loaderd.data.order",
+    "loaderd.render.augment",
+    "loaderd.render.normalize",
+}
+"""What the client takes from beyond the wire: Keras's order, draws and values, on the spot."""
 DECODERS = {"PIL", "cv2", "simplejpeg"}
 TRAINERS = {"keras", "tensorflow", "jax", "torch"}
 SUPERVISOR = {
@@ -95,6 +102,15 @@ def test_imports_point_in_the_allowed_direction(path: Path) -> None:
     for name in imports_of(path):
         if name.split(".")[0] in ("loaderd", "loaderd_client"):
             assert unit_of(name) in MAY[unit] | {unit}, f"{path} imports {name}"
+
+
+@pytest.mark.parametrize("path", sources(), ids=module_of)
+def test_the_client_takes_from_data_and_render_what_it_computes_on_the_spot(path: Path) -> None:
+    if module_of(path).startswith("loaderd_client"):
+        found = {
+            name for name in imports_of(path) if unit_of(name) in ("loaderd.data", "loaderd.render")
+        }
+        assert found <= OF_THE_CLIENT
 
 
 @pytest.mark.parametrize("path", sources(), ids=module_of)
