@@ -161,7 +161,7 @@ class DirectoryIterator(FilesIterator):
         self.class_mode = class_mode
         self.dtype = dtype or bases.floatx()
         self._dataset = Dataset(
-            directory=os.path.abspath(os.fspath(directory)),
+            directory=os.path.abspath(os.fsdecode(directory)),
             extensions=EXTENSIONS,
             classes=arguments.names(classes),
             follow_links=follow_links,

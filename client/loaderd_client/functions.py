@@ -142,7 +142,8 @@ def _pickled(function: Callable[..., Any], name: str, floatx: str) -> NDArray[np
         Pickler(file).dump(function)
     except Exception as error:  # what it refers to may refuse in any way
         raise InvalidArgument(
-            f"preprocessing_function {name} cannot be sent to workers: {error}"
+            f"preprocessing_function {name} cannot be sent to workers: {error}; make such "
+            "things within the function, or put both into a module, which workers import"
         ) from error
     _warn_of_keras(file.getvalue(), name)
     return np.frombuffer(file.getvalue(), np.uint8)

@@ -163,7 +163,7 @@ class LoadedIterator(LoaderSequence, Iterator):
             InvalidArgument: a subclass makes batches itself, which nobody would ask it for.
         """
         made = type(self)._get_batches_of_transformed_samples
-        if made is not Iterator._get_batches_of_transformed_samples:
+        if made is not LoadedIterator._get_batches_of_transformed_samples:
             raise InvalidArgument(
                 f"{type(self).__name__} overrides _get_batches_of_transformed_samples, but its "
                 "batches are made by workers: derive it from Iterator, or give the code as "
@@ -239,6 +239,11 @@ class LoadedIterator(LoaderSequence, Iterator):
         touch = super()._touch(index)
         self.total_batches_seen += 1
         return touch
+
+    def _get_batches_of_transformed_samples(self, index_array: Any) -> Any:
+        raise NotImplementedError(
+            "batches are made by workers: take them by next(iterator) or iterator[i]"
+        )
 
     def _refresh(self) -> None:
         """Scripts set attributes, of iterators and generators, and fit generators, at any time."""

@@ -143,7 +143,10 @@ class LoaderSequence(*bases.sequences()):  # type: ignore[misc]  # whichever Ker
         """The class of every sample, int32 (n,)."""
         return self._stream.manifest.labels
 
-    labels = classes
+    @property
+    def labels(self) -> Any:
+        """The same as ``classes``."""
+        return self.classes
 
     @cached_property
     def filenames(self) -> list[str]:

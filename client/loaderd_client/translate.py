@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -93,13 +94,13 @@ def pipeline_of(
         floatx=arguments.dtype(bases.floatx()),
         dtype=arguments.dtype(pictures.dtype),
         save=pictures.save,
+        truncated=_takes_truncated(),
     )
     if generator is None:
         return pipeline, {}
     _check_methods(generator)
-    _warn_cut_off(generator.rescale, pipeline.dtype)
     still = pictures.validation and generator.compat == "fixed"
-    fields = _normalizing(generator) | ({} if still else _augmenting(generator))
+    fields = _normalizing(generator, pipeline.dtype) | ({} if still else _augmenting(generator))
     packed = functions.pack(generator.preprocessing_function, pipeline.floatx)
     fields |= {
         "preprocessing": packed.preprocessing,
@@ -111,6 +112,11 @@ def pipeline_of(
     if packed.pickled is not None:
         arrays["function"] = packed.pickled
     return _replaced(pipeline, fields), arrays
+
+
+def _takes_truncated() -> bool:
+    """What the trainer has told PIL, if it uses PIL at all."""
+    return bool(getattr(sys.modules.get("PIL.ImageFile"), "LOAD_TRUNCATED_IMAGES", False))
 
 
 def _replaced(pipeline: Pipeline, fields: dict[str, Any]) -> Pipeline:
@@ -140,10 +146,11 @@ def _augmenting(generator: ImageDataGenerator) -> dict[str, Any]:
     }
 
 
-def _normalizing(generator: ImageDataGenerator) -> dict[str, Any]:
-    rescale = generator.rescale
+def _normalizing(generator: ImageDataGenerator, dtype: str) -> dict[str, Any]:
+    rescale = arguments.number("rescale", generator.rescale) if generator.rescale else None
+    _warn_cut_off(rescale, dtype)
     return {
-        "rescale": arguments.number("rescale", rescale) if rescale else None,
+        "rescale": rescale,
         "samplewise_center": bool(generator.samplewise_center),
         "samplewise_std_normalization": bool(generator.samplewise_std_normalization),
     }

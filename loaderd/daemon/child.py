@@ -38,8 +38,9 @@ def settle() -> None:
 
 
 def work(sock: socket.socket) -> None:
-    """A worker process."""
+    """A worker process. The accelerator is the trainer's, whatever the user's code loads."""
     settle()
+    os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
     from loaderd.daemon import worker
 
     worker.main(sock)

@@ -52,7 +52,7 @@ from loaderd.wire.messages import (
     Reserved,
     Took,
 )
-from loaderd.wire.spec import Spec
+from loaderd.wire.spec import Dataset, Spec
 
 log = logging.getLogger("loaderd")
 
@@ -218,10 +218,7 @@ class Opening:
 
     def _size(self, listed: Listed) -> None:
         if not listed.samples:
-            raise EmptyDataset(
-                f"no images found in {self.spec.dataset.directory}: they belong into one "
-                "subfolder for each class"
-            )
+            raise _empty(self.spec)
         self._listed = listed
         self.spec = _no_larger(self.spec, listed.samples)
         layout = slot_layout(self.spec.pipeline, self.spec.batch, listed.classes)
@@ -261,6 +258,16 @@ class Opening:
         self.opener.reap()
         for fd in (*self._fds, *self._bundles):
             os.close(fd)
+
+
+def _empty(asked: Spec) -> EmptyDataset:
+    dataset = asked.dataset
+    if isinstance(dataset, Dataset) and dataset.classes:
+        names = ", ".join(map(repr, dataset.classes))
+        return EmptyDataset(f"no images found in the folders {names} of {dataset.directory}")
+    return EmptyDataset(
+        f"no images found in {dataset.directory}: they belong into one subfolder for each class"
+    )
 
 
 class Room(NamedTuple):

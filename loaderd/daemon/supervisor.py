@@ -245,6 +245,8 @@ class Supervisor:
         stream, error = self._streams[action.stream], action.error
         text = error.text
         if error.kind == "WorkerCrashed":
+            if stream.spec.pipeline.function is not None:
+                text += ", or on its preprocessing_function"
             text += f": one of {stream.names(action.place, error.first, error.last)}"
         stream.client.send(Spoilt(error.kind, fitting(text), action.slot, *action.place))
 

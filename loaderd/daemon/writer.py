@@ -16,7 +16,6 @@ from loaderd.data.draws import SampleDraws
 from loaderd.data.keras_draws import BatchDraws
 from loaderd.data.order import EpochOrder, Ids
 from loaderd.errors import RenderError
-from loaderd.render import function
 from loaderd.render.pipeline import Renderer
 from loaderd.render.save import save_picture
 from loaderd.wire import bundle as bundles
@@ -88,7 +87,7 @@ class StreamWriter:
         for row, sample in enumerate(samples, chunk.first):
             try:
                 if runs_code:
-                    function.seed(number, row)
+                    self._renderer.seed(number, row)
                 finish(load(sample), transforms[row - chunk.first], images[row])
             except RenderError as error:
                 raise RenderError(f"{self._name(sample)}: {error}") from error

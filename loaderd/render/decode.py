@@ -20,6 +20,7 @@ from PIL import (
     BmpImagePlugin,  # noqa: F401  importing these six keeps PIL from importing all others
     GifImagePlugin,  # noqa: F401
     Image,
+    ImageFile,
     JpegImagePlugin,  # noqa: F401
     PngImagePlugin,  # noqa: F401
     PpmImagePlugin,  # noqa: F401
@@ -69,13 +70,19 @@ class Decoder:
         arrays: whether ``rgb`` JPEGs shall come as arrays instead.
         compat: ``keras`` leaves grey pictures of 16 bits to PIL, which cuts off all above
             255 when it makes them ``rgb``; ``fixed`` keeps their upper 8 bits.
+        truncated: whether pictures whose end is missing are taken.
     """
 
     def __init__(
-        self, color_mode: ColorMode, arrays: bool = False, compat: Compat = "keras"
+        self,
+        color_mode: ColorMode,
+        arrays: bool = False,
+        compat: Compat = "keras",
+        truncated: bool = False,
     ) -> None:
         self._color_mode: ColorMode = color_mode
         self._fixed = compat == "fixed"
+        self._truncated = truncated
         self._arrays = arrays and color_mode == "rgb"
         self._file = Scratch()
         self._pixels = Scratch()
@@ -147,6 +154,7 @@ class Decoder:
     def _decode_any(self, data: memoryview) -> Image.Image:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about odd files; what is wrong raises
+            ImageFile.LOAD_TRUNCATED_IMAGES = self._truncated  # of all PIL, so each time
             image: Image.Image = Image.open(io.BytesIO(data), formats=_FORMATS)
             image.load()
             if self._fixed and _is_deep(image):

@@ -79,6 +79,12 @@ class FullFinish:
             bundle.get("zca"),
         )
 
+    def seed(self, number: int, row: int) -> None:
+        """Before each image, for what the user's code draws; see ``UserFunction.seed``."""
+        function = self._normalize.function
+        if isinstance(function, UserFunction):
+            function.seed(number, row)
+
     def at_home(self) -> AbstractContextManager[None]:
         """Within it the user's code, if any, finds the modules that the trainer finds."""
         function = self._normalize.function

@@ -7,6 +7,7 @@ file that was edited must not be found as it was.
 
 from __future__ import annotations
 
+import gc
 import importlib
 import os
 import pickle
@@ -14,9 +15,10 @@ import random
 import re
 import sys
 import traceback
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from types import ModuleType
+from types import CodeType, ModuleType
 from typing import Any
 
 import numpy as np
@@ -30,6 +32,10 @@ Array = NDArray[Any]
 _OURS = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "")
 _SYSTEM = re.compile(r"-packages(/|$)|/lib\w*/python[\d.]*(/|$)|\.zip$")
 """Folders of Python's own modules and of installed packages."""
+
+_Generator = np.random.Generator | np.random.RandomState | random.Random
+_NOT_ENTERED = (ModuleType, type, CodeType, str, bytes, int, float, np.ndarray)
+_MOST_THINGS = 100_000
 
 _Modules = dict[str, ModuleType]
 _libraries: dict[tuple[str, ...], _Modules] = {}
@@ -71,6 +77,22 @@ class UserFunction:
         if not callable(found):
             raise RenderError(f"preprocessing_function {function.name} is no function")
         self._call: Callable[[Array], Array] = found
+        self._generators = list(_generators_of(found))
+
+    def seed(self, number: int, row: int) -> None:
+        """Makes what the function draws depend on the stream's seed, batch and row alone.
+
+        That holds for NumPy's and Python's global generators, and for those that it holds
+        itself: every worker has a copy of these, and all would draw the same.
+
+        Args:
+            number: seed + batch number.
+            row: of the batch.
+        """
+        np.random.seed([number % 2**32, row])
+        random.seed(number * 2**20 + row)
+        for index, generator in enumerate(self._generators):
+            _seed(generator, (number, row, index))
 
     def __call__(self, image: Array) -> Array:
         """What the function makes of an image; within ``at_home``."""
@@ -139,15 +161,28 @@ def _by_value(function: Function, pickled: Array | None) -> Any:
     return pickle.loads(pickled.tobytes())
 
 
-def seed(number: int, row: int) -> None:
-    """Makes what the user's code draws a function of the stream's seed, batch and row.
+def _generators_of(function: Any) -> Iterator[_Generator]:
+    """The random generators that can be reached from a function; modules are not entered."""
+    waiting, seen = deque([function]), {id(function)}
+    while waiting and len(seen) < _MOST_THINGS:
+        thing = waiting.popleft()
+        if isinstance(thing, (np.random.Generator, np.random.RandomState, random.Random)):
+            yield thing
+            continue
+        for other in gc.get_referents(thing):
+            if id(other) not in seen and not isinstance(other, _NOT_ENTERED):
+                seen.add(id(other))
+                waiting.append(other)
 
-    Args:
-        number: seed + batch number.
-        row: of the batch.
-    """
-    np.random.seed([number % 2**32, row])
-    random.seed(number * 2**20 + row)
+
+def _seed(generator: _Generator, numbers: tuple[int, int, int]) -> None:
+    if isinstance(generator, np.random.Generator):
+        bits = generator.bit_generator
+        bits.state = type(bits)(np.random.SeedSequence(numbers)).state
+    elif isinstance(generator, np.random.RandomState):
+        generator.seed([number % 2**32 for number in numbers])
+    else:
+        generator.seed(repr(numbers))
 
 
 def explain(error: BaseException) -> str:

@@ -41,7 +41,7 @@ class Renderer:
 
     def __init__(self, pipeline: Pipeline, bundle: Mapping[str, NDArray[Any]] = _NO_BUNDLE) -> None:
         arrays = takes_arrays(pipeline.interpolation, pipeline.aspect)
-        self._decoder = Decoder(pipeline.color_mode, arrays, pipeline.compat)
+        self._decoder = Decoder(pipeline.color_mode, arrays, pipeline.compat, pipeline.truncated)
         self._resize = Resizer(pipeline.target_size, pipeline.interpolation, pipeline.aspect)
         # Keras loads files as floatx, and converts arrays to the dtype of the batch.
         compute = pipeline.dtype if "images" in bundle else pipeline.floatx
@@ -103,6 +103,11 @@ class Renderer:
         start = perf_counter_ns()
         self._finish(image, transform, row)
         self.nanoseconds[3] += perf_counter_ns() - start
+
+    def seed(self, number: int, row: int) -> None:
+        """Before each ``finish`` that may run the user's code: what it may draw from."""
+        if isinstance(self._finish, FullFinish):
+            self._finish.seed(number, row)
 
     def at_home(self) -> AbstractContextManager[None]:
         """Within it ``finish`` may run the user's code."""

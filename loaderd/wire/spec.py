@@ -141,6 +141,8 @@ class Pipeline(_Frozen, frozen=True):
         channels: of images that come as arrays; None is what ``color_mode`` says.
         aspect: what happens to images of another aspect ratio: ``stretch`` them,
             ``crop`` the centre (Keras's ``keep_aspect_ratio``), or ``pad`` with black.
+        truncated: whether pictures whose end is missing are taken, as with PIL's
+            ``LOAD_TRUNCATED_IMAGES``.
         rotation_range: degrees.
         width_shift_range: a fraction of the width if below 1, else pixels; an int or
             a list is a choice of whole pixels, as in Keras.
@@ -170,6 +172,7 @@ class Pipeline(_Frozen, frozen=True):
     data_format: DataFormat = "channels_last"
     interpolation: Interpolation = "nearest"
     aspect: Aspect = "stretch"
+    truncated: bool = False
     rotation_range: float = 0.0
     width_shift_range: int | float | tuple[float, ...] = 0.0
     height_shift_range: int | float | tuple[float, ...] = 0.0

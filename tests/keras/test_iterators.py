@@ -13,9 +13,11 @@ from typing import Any
 import numpy as np
 import pytest
 from keras.src.legacy.preprocessing.image import ImageDataGenerator as Original
+from PIL import ImageFile
 
+from loaderd.errors import BadImage, EmptyDataset
 from loaderd_client import ImageDataGenerator, Session
-from tests.conftest import eventually
+from tests.conftest import eventually, write_photo
 from tests.process.test_streams import Serve
 
 AUGMENTED: dict[str, Any] = {
@@ -336,3 +338,35 @@ def mapped(pid: int) -> int:
     """Segments that a process maps."""
     maps = Path(f"/proc/{pid}/maps").read_text().splitlines()
     return sum("/dev/shm" in line or "memfd" in line for line in maps)
+
+
+# -- what else the trainer may have said -----------------------------------------------
+
+
+def test_truncated_pictures_are_taken_where_pil_was_told_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "cat").mkdir()
+    write_photo(tmp_path / "cat" / "a.jpg", 1)
+    whole = (tmp_path / "cat" / "a.jpg").read_bytes()
+    (tmp_path / "cat" / "a.jpg").write_bytes(whole[: len(whole) * 2 // 3])
+    with pytest.raises(BadImage, match="truncated"):
+        next(ImageDataGenerator().flow_from_directory(tmp_path, **FLOW))
+    monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", True)
+    ours = next(ImageDataGenerator().flow_from_directory(tmp_path, **FLOW))[0]
+    theirs = next(Original().flow_from_directory(tmp_path, **FLOW))[0]
+    np.testing.assert_array_equal(ours, theirs)
+
+
+def test_a_directory_may_be_bytes(photos: Path) -> None:
+    assert ImageDataGenerator().flow_from_directory(os.fsencode(photos), **FLOW).n == 96  # type: ignore[arg-type]
+
+
+def test_classes_that_are_all_misspelt_are_named(photos: Path) -> None:
+    with pytest.raises(EmptyDataset, match="no images found in the folders 'cta', 'dgo'"):
+        ImageDataGenerator().flow_from_directory(photos, classes=["cta", "dgo"])
+
+
+def test_a_rescale_that_is_no_number_is_told(photos: Path) -> None:
+    with pytest.raises(ValueError, match="`rescale` should be a number"):
+        ImageDataGenerator(rescale="1/255").flow_from_directory(photos)  # type: ignore[arg-type]

@@ -82,6 +82,28 @@ def test_what_it_draws_depends_on_the_seed_alone(photos: Path, serve: Serve) -> 
     assert not np.array_equal(runs[0][0], runs[0][1])
 
 
+def a_closure_with_a_generator() -> Callable[[Any], Any]:
+    rng = np.random.default_rng(7)
+    return lambda image: np.full_like(image, rng.random())
+
+
+@pytest.mark.parametrize(
+    "function",
+    [user_functions.jitter, user_functions.Augmenter(), a_closure_with_a_generator()],
+    ids=["module", "object", "closure"],
+)
+def test_generators_that_it_holds_draw_anew_for_every_image(
+    function: Any, photos: Path, serve: Serve
+) -> None:
+    runs = []
+    for workers in (1, 3):
+        with serve(workers), Session("auto"):
+            runs.append(np.concatenate(batches(photos, function, 12)))
+    np.testing.assert_array_equal(runs[0], runs[1])
+    rows = runs[0][:, :3, 0, 0]
+    assert len(np.unique(rows, axis=0)) == len(rows) == 96
+
+
 # -- what goes wrong -------------------------------------------------------------------
 
 

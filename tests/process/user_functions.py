@@ -72,3 +72,23 @@ def complain_twice(image: Array) -> Array:
     except IndexError as error:
         raise ValueError("no such row") from error
     return image
+
+
+RNG = np.random.default_rng(42)
+
+
+def jitter(image: Array) -> Array:
+    return np.full_like(image, RNG.random())
+
+
+class Augmenter:
+    """As augmentation libraries are made: parts that hold generators of their own."""
+
+    def __init__(self) -> None:
+        self.parts: list[dict[str, Any]] = [{"old": np.random.RandomState(1)}, {"python": random.Random(2)}]
+        self.own = np.random.default_rng()
+
+    def __call__(self, image: Array) -> Array:
+        image[0], image[1] = self.parts[0]["old"].rand(), self.parts[1]["python"].random()
+        image[2] = self.own.random()
+        return image
