@@ -220,6 +220,7 @@ def test_forked_children_serve_the_index_that_they_are_asked_for(photos: Path) -
         children.append(child)
     expected = [next(theirs) for _ in range(len(ours))]
     for index, pipe in pipes:
+        assert pipe.poll(30)
         for one, other in zip(pipe.recv(), expected[index], strict=True):
             np.testing.assert_array_equal(one, other)
     check = next(ours)  # the parent's own stream is as it was
@@ -313,6 +314,7 @@ def test_a_forked_child_means_what_its_parent_means(photos: Path) -> None:
         mine, its = context.Pipe()
         child = context.Process(target=_child, args=(ours, index, its))
         child.start()
+        assert mine.poll(30)
         np.testing.assert_array_equal(mine.recv()[0], batch)
         mine.send(None)
         child.join(30)

@@ -85,7 +85,10 @@ class Augmenter:
     """As augmentation libraries are made: parts that hold generators of their own."""
 
     def __init__(self) -> None:
-        self.parts: list[dict[str, Any]] = [{"old": np.random.RandomState(1)}, {"python": random.Random(2)}]
+        self.parts: list[dict[str, Any]] = [
+            {"old": np.random.RandomState(1)},
+            {"python": random.Random(2)},
+        ]
         self.own = np.random.default_rng()
 
     def __call__(self, image: Array) -> Array:
