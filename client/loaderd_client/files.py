@@ -170,7 +170,7 @@ class DirectoryIterator(FilesIterator):
         self._load(batch_size, shuffle, seed, max_queue_size)
         self.directory = directory
         self._warn_missing(classes or ())
-        if any(name.lower().endswith(".tiff") for name in self.filenames):
+        if self._stream.manifest.has_ending(b".tiff"):
             warnings.warn(
                 'Using ".tiff" files with multiple bands will cause distortion. '
                 "Please verify your output.",

@@ -310,10 +310,9 @@ class LoaderSequence(*bases.sequences()):  # type: ignore[misc]  # whichever Ker
         self._stream.close()
 
     def _move_to_child(self) -> None:
-        """In a forked child: a stream of its own, in which index i is batch i.
+        """In a forked child: a stream of its own, in which an index means what it means to all.
 
-        (Or the one that our parent had bound it to.) The parent's connection and lock are not
-        ours. Other children ask for other indices,
+        The parent's connection and lock are not ours. Other children ask for other indices,
         so nothing is made that was not asked for.
         """
         self._lock = threading.Lock()

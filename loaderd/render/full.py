@@ -38,9 +38,7 @@ def is_needed(pipeline: Pipeline, compute: str, bundle: Mapping[str, Array]) -> 
         bundle: the stream's.
     """
     return (
-        compute != "float32"
-        or pipeline.array_shape[2] > _MOST_CHANNELS
-        or pipeline.interpolation_order != 1
+        _needs_scipy(pipeline, compute)
         or bool(pipeline.channel_shift_range or pipeline.brightness_range)
         or pipeline.preprocessing is not None
         or pipeline.function is not None

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import struct
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -187,6 +188,10 @@ class Manifest:
             raise IndexError(f"sample {sample} of {self._samples}")
         ends = self._ends  # not by way of filename(): workers ask once per sample
         return self._prefix + self._names[ends[sample] : ends[sample + 1] - 1]
+
+    def has_ending(self, ending: bytes) -> bool:
+        """Whether any name ends so, in any case; nothing is copied for it."""
+        return re.search(re.escape(ending) + rb"\0", self._names, re.IGNORECASE) is not None
 
     def filenames(self) -> list[str]:
         """All paths relative to the root, as Keras has them in ``filenames``."""
