@@ -372,3 +372,11 @@ def test_classes_that_are_all_misspelt_are_named(photos: Path) -> None:
 def test_a_rescale_that_is_no_number_is_told(photos: Path) -> None:
     with pytest.raises(ValueError, match="`rescale` should be a number"):
         ImageDataGenerator(rescale="1/255").flow_from_directory(photos)  # type: ignore[arg-type]
+
+
+def test_tiffs_are_warned_of_as_in_keras(tmp_path: Path) -> None:
+    (tmp_path / "cat").mkdir()
+    write_photo(tmp_path / "cat" / "a.TIFF", 1)
+    for generator in (ImageDataGenerator(), Original()):
+        with pytest.warns(UserWarning, match="multiple bands"):
+            generator.flow_from_directory(tmp_path, **FLOW)
