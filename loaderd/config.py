@@ -24,7 +24,7 @@ import psutil
 from loaderd.errors import InvalidArgument, LoaderdError
 from loaderd.wire import address, segment
 
-FILE_KEYS = ("name", "socket", "workers", "memory", "user_code")
+FILE_KEYS = ("name", "socket", "workers", "memory", "cache_dir", "cache_size", "user_code")
 """What a TOML file may hold."""
 VARIABLES = {key: f"LOADERD_{key.upper()}" for key in (*FILE_KEYS, "config")}
 MOST_WORKERS = 1024
@@ -44,6 +44,9 @@ class Settings:
         socket: the absolute path that it listens at.
         workers: worker processes, at least 1.
         memory: bytes that all rings together may take.
+        cache_dir: the absolute path of the folder of the caches on disk.
+        cache_size: bytes that the caches on disk may take together, and those in memory;
+            None is half of what is free on disk, and a quarter of the RAM.
         user_code: whether workers run functions that trainers send.
         owner: the trainer whose end is the daemon's end; None for a shared daemon.
         ready_fd: where to say that it serves; None if nobody waits for that.
@@ -53,9 +56,16 @@ class Settings:
     socket: str
     workers: int
     memory: int
+    cache_dir: str
+    cache_size: int | None = None
     user_code: bool = True
     owner: int | None = None
     ready_fd: int | None = None
+
+    @property
+    def memory_cache(self) -> int:
+        """Bytes that caches in memory may take together."""
+        return self.cache_size or _quarter()
 
 
 @dataclass(frozen=True)
@@ -102,6 +112,8 @@ def load(flags: Mapping[str, str | None], environ: Mapping[str, str]) -> Setting
         socket=where.socket,
         workers=_pick(layers, "workers", _workers) or cpus(),
         memory=_pick(layers, "memory", _memory) or _memory_unasked(),
+        cache_dir=locate_cache(flags, environ),
+        cache_size=_pick(layers, "cache_size", _memory),
         user_code=_pick(layers, "user_code", _yes) is not False,
         owner=_pick(layers, "owner", _pid),
         ready_fd=_pick(layers, "ready_fd", _descriptor),
@@ -115,6 +127,19 @@ def locate(flags: Mapping[str, str | None], environ: Mapping[str, str]) -> Addre
         InvalidArgument: a name or a path is not allowed.
     """
     return _address(_layers(flags, environ))
+
+
+def locate_cache(flags: Mapping[str, str | None], environ: Mapping[str, str]) -> str:
+    """The folder of the caches on disk: ``$XDG_CACHE_HOME/loaderd`` unless another is chosen.
+
+    Raises:
+        InvalidArgument: the path is not allowed.
+    """
+    chosen = _pick(_layers(flags, environ), "cache_dir", _text)
+    base = environ.get("XDG_CACHE_HOME", "")
+    if not os.path.isabs(base):  # the XDG specification has relative paths ignored
+        base = os.path.join(os.path.expanduser("~"), ".cache")
+    return os.path.abspath(os.path.expanduser(chosen or os.path.join(base, "loaderd")))
 
 
 def _layers(flags: Mapping[str, str | None], environ: Mapping[str, str]) -> Sequence[Layer]:
@@ -240,9 +265,13 @@ def _bytes(number: str, unit: str) -> int:
 def _memory_unasked() -> int:
     """A quarter of the RAM, and never so much that the last page of /dev/shm goes."""
     try:
-        return max(1, min(ram() // 4, segment.free() * 9 // 10))
+        return _quarter()
     except OSError as error:
         raise LoaderdError(f"there is no shared memory at {segment.SHM}: {error}") from error
+
+
+def _quarter() -> int:
+    return max(1, min(ram() // 4, segment.free() * 9 // 10))
 
 
 def cpus(root: str = "") -> int:

@@ -18,6 +18,7 @@
     │   ├── RequestRefused                 the daemon would not do what it was asked
     │   └── WorkerCrashed                  a sample kills every worker that tries it
     ├── NoRoom (MemoryError)               the ring does not fit in shared memory
+    ├── CacheError (OSError)               the folder of the caches cannot be used
     ├── MissingDependency (ImportError)    an extra is not installed
     ├── ProtocolError                      the other side sent what it must not
     └── StreamClosed                       the stream was used after it was closed
@@ -95,6 +96,10 @@ class WorkerCrashed(DaemonError):
 
 class NoRoom(LoaderdError, MemoryError):
     """The ring does not fit in shared memory; the text says which argument to lower."""
+
+
+class CacheError(LoaderdError, OSError):
+    """The folder of the caches, or a cache in it, cannot be used; the text says which and why."""
 
 
 class MissingDependency(LoaderdError, ImportError):

@@ -23,8 +23,10 @@ MAY = {
     "loaderd.wire": {"loaderd", "loaderd.errors"},
     "loaderd.data": {"loaderd.errors", "loaderd.wire"},
     "loaderd.render": {"loaderd.errors", "loaderd.wire"},
+    "loaderd.cache": {"loaderd.errors", "loaderd.wire"},
     "loaderd.daemon": {
         "loaderd",
+        "loaderd.cache",
         "loaderd.config",
         "loaderd.data",
         "loaderd.errors",
@@ -33,6 +35,7 @@ MAY = {
     },
     "loaderd.cli": {
         "loaderd",
+        "loaderd.cache",
         "loaderd.config",
         "loaderd.daemon",
         "loaderd.errors",

@@ -18,7 +18,15 @@ from loaderd.errors import EmptyDataset, InvalidArgument, InvalidType
 from loaderd.wire import manifest
 from loaderd.wire import spec as specs
 from loaderd.wire.bundle import Parts
-from loaderd.wire.spec import ColorMode, DataFormat, Interpolation, LabelMode, Spec
+from loaderd.wire.spec import (
+    Cache,
+    ColorMode,
+    DataFormat,
+    Decode,
+    Interpolation,
+    LabelMode,
+    Spec,
+)
 from loaderd_client import bases
 from loaderd_client.files import FilesIterator
 from loaderd_client.stream import Batch
@@ -92,11 +100,14 @@ class DataFrameIterator(FilesIterator):
         dtype: Any = "float32",
         validate_filenames: bool = True,
         *,
+        cache: Cache = "none",
+        decode: Decode = "exact",
         max_queue_size: int = 10,
         workers: int = 1,
         use_multiprocessing: bool = False,
     ) -> None:
         del workers, use_multiprocessing
+        self.set_loading(cache, decode)
         self.set_processing_attrs(
             image_data_generator,
             target_size,
@@ -148,7 +159,13 @@ class DataFrameIterator(FilesIterator):
     def _spec(self) -> tuple[Spec, Parts]:
         pipeline, parts = pipeline_of(self.image_data_generator, self._pictures())
         batch = self._batch(self._label_mode())
-        spec = Spec(dataset=self._dataset, pipeline=pipeline, batch=batch, order=self._order())
+        spec = Spec(
+            dataset=self._dataset,
+            pipeline=pipeline,
+            batch=batch,
+            order=self._order(),
+            cache=self.cache,
+        )
         return spec, {**parts, "manifest": self._manifest}
 
     def _label_mode(self) -> LabelMode:

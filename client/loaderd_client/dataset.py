@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import random
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import msgspec
 
@@ -19,14 +19,17 @@ from loaderd.errors import InvalidArgument
 from loaderd.wire.spec import (
     Aspect,
     Batch,
+    Cache,
     ColorMode,
     Dataset,
+    Decode,
     Interpolation,
     LabelMode,
     Order,
     Pipeline,
     Spec,
 )
+from loaderd_client import arguments
 
 if TYPE_CHECKING:
     from loaderd_client.sequence import LoaderSequence
@@ -68,6 +71,8 @@ def image_dataset_from_directory(
     format: str = "loaderd",
     verbose: bool = True,
     *,
+    cache: Cache = "none",
+    decode: Decode = "exact",
     max_queue_size: int = 10,
 ) -> LoaderSequence | list[LoaderSequence]:
     """A sequence of the images below ``directory``, float32 from 0 to 255.
@@ -94,6 +99,10 @@ def image_dataset_from_directory(
         data_format: None or ``channels_last``.
         format: ``"loaderd"``; Keras's own function makes ``tf`` and ``grain``.
         verbose: whether to print how many files were found.
+        cache: where decoded images are kept, so that they are decoded once: ``none``,
+            ``memory`` as long as the daemon lives, ``disk`` for ever; no value changes by it.
+        decode: ``exact``, or ``scaled``, which decodes large JPEGs at a half, a quarter or an
+            eighth of their size.
         max_queue_size: batches kept ready.
 
     Returns:
@@ -114,6 +123,7 @@ def image_dataset_from_directory(
         color_mode=_color_mode(color_mode),
         interpolation=_interpolation(interpolation),
         aspect=_aspect(crop_to_aspect_ratio, pad_to_aspect_ratio),
+        decode=_word("decode", decode, get_args(Decode)),
     )
     order = Order(
         shuffle=bool(shuffle), seed=random.randrange(_PICKED_SEEDS) if seed is None else int(seed)
@@ -129,7 +139,13 @@ def image_dataset_from_directory(
         labels=None if labels is None or isinstance(labels, str) else tuple(map(int, labels)),
     )
     batch = Batch(batch_size=_batch_size(batch_size), label_mode=mode)
-    spec = Spec(dataset=whole, pipeline=pipeline, batch=batch, order=order)
+    spec = Spec(
+        dataset=whole,
+        pipeline=pipeline,
+        batch=batch,
+        order=order,
+        cache=_word("cache", cache, get_args(Cache)),
+    )
     parts = _parts(spec, validation_split, subset)
     sequences = [_open(part, max_queue_size) for part in parts]
     if mode == "binary":
@@ -238,6 +254,11 @@ def _color_mode(color_mode: ColorMode) -> ColorMode:
             f"Received: color_mode={color_mode}"
         )
     return color_mode
+
+
+def _word(name: str, value: Any, allowed: tuple[str, ...]) -> Any:
+    arguments.one_of(name, value, allowed)
+    return value
 
 
 def _size(image_size: int | tuple[int, int]) -> tuple[int, int]:

@@ -15,7 +15,16 @@ import numpy as np
 from loaderd.errors import InvalidArgument
 from loaderd.wire import spec as specs
 from loaderd.wire.bundle import Parts
-from loaderd.wire.spec import ColorMode, DataFormat, Dataset, Interpolation, LabelMode, Spec
+from loaderd.wire.spec import (
+    Cache,
+    ColorMode,
+    DataFormat,
+    Dataset,
+    Decode,
+    Interpolation,
+    LabelMode,
+    Spec,
+)
 from loaderd_client import arguments, bases
 from loaderd_client.iterators import EXTENSIONS, LoadedIterator
 from loaderd_client.translate import SAVED_FILES, Pictures, pipeline_of, save_of
@@ -34,6 +43,17 @@ _LABEL_MODES: dict[str | None, LabelMode] = {
 
 class FilesIterator(LoadedIterator):
     """What the iterators over files have in common."""
+
+    def set_loading(self, cache: Cache, decode: Decode) -> None:
+        """Sets how much work the daemon may save; see ``ImageDataGenerator.flow_from_directory``.
+
+        Raises:
+            InvalidArgument: a value that is not allowed (also a ``ValueError``).
+        """
+        arguments.one_of("cache", cache, get_args(Cache))
+        arguments.one_of("decode", decode, get_args(Decode))
+        self.cache: Cache = cache
+        self.decode: Decode = decode
 
     def set_processing_attrs(
         self,
@@ -103,6 +123,7 @@ class FilesIterator(LoadedIterator):
             color_mode=self.color_mode,
             interpolation=self.interpolation,
             keep_aspect_ratio=self.keep_aspect_ratio,
+            decode=self.decode,
             validation=self.subset == "validation",
             save=save_of(self.save_to_dir, self.save_prefix, self.save_format, SAVED_FILES),
         )
@@ -137,11 +158,14 @@ class DirectoryIterator(FilesIterator):
         keep_aspect_ratio: bool = False,
         dtype: Any = None,
         *,
+        cache: Cache = "none",
+        decode: Decode = "exact",
         max_queue_size: int = 10,
         workers: int = 1,
         use_multiprocessing: bool = False,
     ) -> None:
         del workers, use_multiprocessing
+        self.set_loading(cache, decode)
         self.set_processing_attrs(
             image_data_generator,
             target_size,
@@ -191,7 +215,13 @@ class DirectoryIterator(FilesIterator):
     def _spec(self) -> tuple[Spec, Parts]:
         pipeline, parts = pipeline_of(self.image_data_generator, self._pictures())
         batch = self._batch(_LABEL_MODES[self.class_mode])
-        spec = Spec(dataset=self._dataset, pipeline=pipeline, batch=batch, order=self._order())
+        spec = Spec(
+            dataset=self._dataset,
+            pipeline=pipeline,
+            batch=batch,
+            order=self._order(),
+            cache=self.cache,
+        )
         return spec, parts
 
     @property

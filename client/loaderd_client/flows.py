@@ -124,7 +124,12 @@ class Flows:
             interpolation: ``nearest``, ``bilinear``, ``bicubic``, ``hamming``, ``box`` or
                 ``lanczos``.
             keep_aspect_ratio: crops the centre instead of stretching.
-            **options: ``max_queue_size`` (10): batches that the daemon keeps ready.
+            **options: ``cache``: where decoded images are kept, so that they are decoded once:
+                ``"none"`` (the default), ``"memory"`` as long as the daemon lives, ``"disk"``
+                for ever; no value changes by it. ``decode``: ``"exact"`` (the default) or
+                ``"scaled"``, which decodes large JPEGs at a half, a quarter or an eighth of
+                their size, and is faster, but not Keras's to the bit.
+                ``max_queue_size`` (10): batches that the daemon keeps ready.
                 ``workers`` and ``use_multiprocessing`` are accepted and not needed: the
                 daemon has workers of its own (``loaderd serve --workers``), which run in
                 parallel whatever these are.

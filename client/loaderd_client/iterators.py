@@ -132,9 +132,11 @@ def _beyond(index: int, length: int) -> str:
 
 _SETTABLE = (
     "batch_size",
+    "cache",
     "class_mode",
     "color_mode",
     "data_format",
+    "decode",
     "dtype",
     "interpolation",
     "keep_aspect_ratio",

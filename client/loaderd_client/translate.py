@@ -14,7 +14,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from loaderd.errors import InvalidArgument
-from loaderd.wire.spec import ColorMode, DataFormat, FillMode, Interpolation, Pipeline, Save
+from loaderd.wire.spec import (
+    ColorMode,
+    DataFormat,
+    Decode,
+    FillMode,
+    Interpolation,
+    Pipeline,
+    Save,
+)
 from loaderd_client import arguments, bases, functions
 
 if TYPE_CHECKING:
@@ -45,6 +53,7 @@ class Pictures:
         channels: of arrays.
         interpolation: of files.
         keep_aspect_ratio: of files.
+        decode: of files.
         validation: whether they are the validation subset.
         save: where finished images are kept.
     """
@@ -56,6 +65,7 @@ class Pictures:
     channels: int | None = None
     interpolation: Interpolation = "nearest"
     keep_aspect_ratio: bool = False
+    decode: Decode = "exact"
     validation: bool = False
     save: Save | None = None
 
@@ -91,6 +101,7 @@ def pipeline_of(
         data_format=pictures.data_format,
         interpolation=pictures.interpolation,
         aspect="crop" if pictures.keep_aspect_ratio else "stretch",
+        decode=pictures.decode,
         floatx=arguments.dtype(bases.floatx()),
         dtype=arguments.dtype(pictures.dtype),
         save=pictures.save,

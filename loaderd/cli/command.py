@@ -6,10 +6,10 @@ import argparse
 from collections.abc import Sequence
 
 from loaderd import __version__
-from loaderd.cli import doctor, serve, start, status, stop, text
+from loaderd.cli import cache, doctor, serve, start, status, stop, text
 from loaderd.cli.errors import guarded
 
-_VERBS = (serve, start, stop, status, doctor)
+_VERBS = (serve, start, stop, status, cache, doctor)
 _DESCRIPTION = "Loads images for Keras in worker processes, over shared memory."
 _EPILOG = """\
 examples:

@@ -27,6 +27,7 @@ def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser = options.parser_of(verbs, "doctor", does, _EXAMPLES)
     options.add_address(parser)
     options.add_limits(parser)
+    options.add_cache(parser)
     parser.set_defaults(run=run)
 
 
@@ -46,6 +47,7 @@ def run(args: argparse.Namespace) -> int:
         "memory",
         f"{text.size(config.ram())} may be used, the rings may take {text.size(settings.memory)}",
     )
+    _row("cache", f"{settings.cache_dir} (`loaderd cache ls`)")
     _row("/dev/shm", f"{text.size(segment.free())} of {text.size(segment.total())} free")
     _row("socket", f"{settings.socket} ({_state(settings.socket)})")
     _row("sockets", f"{address.runtime_dir()}: {_alive()}")

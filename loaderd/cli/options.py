@@ -9,7 +9,18 @@ from collections.abc import Mapping
 from loaderd import config
 from loaderd.config import Address
 
-SETTINGS = ("name", "socket", "config", "workers", "memory", "user_code", "owner", "ready_fd")
+SETTINGS = (
+    "name",
+    "socket",
+    "config",
+    "workers",
+    "memory",
+    "cache_dir",
+    "cache_size",
+    "user_code",
+    "owner",
+    "ready_fd",
+)
 MOST_SECONDS = 86400.0
 
 
@@ -49,6 +60,27 @@ def add_limits(parser: argparse.ArgumentParser) -> None:
         metavar="SIZE",
         help="the most that all rings together may take: 512M, 2GiB, 50%% of the RAM; "
         "auto, the default, is a quarter of the RAM (LOADERD_MEMORY)",
+    )
+
+
+def add_cache_dir(parser: argparse.ArgumentParser) -> None:
+    """Where caches on disk lie."""
+    parser.add_argument(
+        "--cache-dir",
+        metavar="DIR",
+        help="the folder of the caches on disk; $XDG_CACHE_HOME/loaderd (LOADERD_CACHE_DIR)",
+    )
+
+
+def add_cache(parser: argparse.ArgumentParser) -> None:
+    """Where decoded images are kept, and how many."""
+    add_cache_dir(parser)
+    parser.add_argument(
+        "--cache-size",
+        metavar="SIZE",
+        help="the most that the caches on disk may take together, and those in memory: 20G; "
+        "auto, the default, is half of the free disk, and a quarter of the RAM "
+        "(LOADERD_CACHE_SIZE)",
     )
 
 

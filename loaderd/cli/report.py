@@ -42,7 +42,11 @@ class StreamRates(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Work(msgspec.Struct, frozen=True, kw_only=True):
-    """Where the workers' time goes, in percent; together 100, or 0 without workers."""
+    """Where the workers' time goes, in percent; together 100, or 0 without workers.
+
+    Attributes:
+        cached: share of the rows whose images came from a cache.
+    """
 
     read: float
     decode: float
@@ -50,6 +54,7 @@ class Work(msgspec.Struct, frozen=True, kw_only=True):
     augment: float
     other: float
     idle: float
+    cached: float
 
 
 class Report(msgspec.Struct, frozen=True, kw_only=True):
@@ -145,14 +150,16 @@ def _waited_by_program(spans: Iterable[_Span]) -> dict[int, float]:
 def _work(now: Iterable[WorkerPicture], before: Iterable[WorkerPicture]) -> Work:
     earlier = {worker.pid: worker for worker in before}
     stages = dict.fromkeys(_STAGES, 0.0)
-    busy = up = 0.0
+    busy = up = rows = cached = 0.0
     for worker in now:
         then = earlier.get(worker.pid)
         for stage in _STAGES:
             stages[stage] += _grown(worker, then, f"{stage}_s")
         busy += _grown(worker, then, "busy_s")
         up += _grown(worker, then, "up_s")
-    return _shares(stages, busy, up)
+        rows += _grown(worker, then, "rows")
+        cached += _grown(worker, then, "cached")
+    return _shares(stages, busy, up, _percent(cached, rows))
 
 
 def _grown(now: WorkerPicture, before: WorkerPicture | None, counter: str) -> float:
@@ -160,7 +167,7 @@ def _grown(now: WorkerPicture, before: WorkerPicture | None, counter: str) -> fl
     return max(0.0, grown) if math.isfinite(grown) else 0.0
 
 
-def _shares(stages: dict[str, float], busy: float, up: float) -> Work:
+def _shares(stages: dict[str, float], busy: float, up: float, cached: float) -> Work:
     """A chunk counts when it is done, so a short interval may hold more work than time."""
     staged = sum(stages.values())
     busy = max(busy, staged)
@@ -169,6 +176,7 @@ def _shares(stages: dict[str, float], busy: float, up: float) -> Work:
         **{stage: _percent(spent, whole) for stage, spent in stages.items()},
         other=_percent(busy - staged, whole),
         idle=_percent(whole - busy, whole),
+        cached=cached,
     )
 
 

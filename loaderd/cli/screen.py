@@ -52,6 +52,19 @@ def _host(report: Report) -> Text:
         f"host     {text.count(host.cpus, 'CPU')}, {host.cpu_percent:.0f}% used\n"
         f"memory   rings {text.size(host.ring_bytes)} of {text.size(host.ring_limit)}; "
         f"shared memory {text.size(host.shm_free)} of {text.size(host.shm_total)} free"
+        f"{_caches(report)}"
+    )
+
+
+def _caches(report: Report) -> str:
+    """A line of its own, if any stream has a cache."""
+    host = report.now.host
+    if not host.cache_bytes and all(stream.cache == "none" for stream in report.now.streams):
+        return ""
+    share = f"{report.work.cached:.0f}% of the images came from a cache"
+    return (
+        f"\ncache    {share}; in memory {text.size(host.cache_bytes)} "
+        f"of {text.size(host.cache_limit)}"
     )
 
 

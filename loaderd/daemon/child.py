@@ -11,6 +11,8 @@ import os
 import signal
 import socket
 
+from loaderd.config import Settings
+
 PRELOAD = ("loaderd.daemon.lifeline", "loaderd.daemon.worker", "loaderd.daemon.opener")
 """What the forkserver imports before its first child, in this order."""
 
@@ -46,9 +48,9 @@ def work(sock: socket.socket) -> None:
     worker.main(sock)
 
 
-def open_dataset(sock: socket.socket, spec_json: bytes) -> None:
+def open_dataset(sock: socket.socket, spec_json: bytes, settings: Settings) -> None:
     """An opener process."""
     settle()
     from loaderd.daemon import opener
 
-    opener.main(sock, spec_json)
+    opener.main(sock, spec_json, settings)

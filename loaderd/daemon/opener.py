@@ -1,42 +1,54 @@
 """The process that does the slow half of opening a stream, so that the loop never waits.
 
 It lists the directory into a manifest, or checks what the client has brought along, and,
-once the supervisor has decided how large the ring is, reserves the ring's pages. Then it
-ends. A listing of a million files or a ring of gigabytes delays no other stream.
+once the supervisor has decided how large the ring is, reserves the ring's pages and opens
+the cache. Then it ends. A listing of a million files or a ring of gigabytes delays no
+other stream.
 """
 
 from __future__ import annotations
 
 import os
 import socket
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from loaderd.cache import folder, images, store
+from loaderd.cache.store import Head, States
+from loaderd.config import Settings
 from loaderd.data.listing import list_samples
 from loaderd.errors import LoaderdError, ProtocolError
+from loaderd.render.versions import decoders
 from loaderd.wire import bundle, manifest, segment, spec
 from loaderd.wire.channel import Channel, Closed
 from loaderd.wire.manifest import Manifest
 from loaderd.wire.messages import Given, Listed, Reserve, Reserved, refusal
-from loaderd.wire.spec import Arrays, Dataset, Files, Pipeline
+from loaderd.wire.spec import Arrays, Dataset, Files, Pipeline, Spec
 
 
-def main(sock: socket.socket, spec_json: bytes) -> None:
+class _Cache(NamedTuple):
+    """What the cache of the stream's images holds when it is full."""
+
+    key: str
+    head: Head
+    states: States
+
+
+def main(sock: socket.socket, spec_json: bytes, settings: Settings) -> None:
     """Lists, then reserves, on the opener's end of the supervisor's socket."""
     line = Channel(sock)
     try:
-        _list(line, spec_json)
-        _reserve(line)
+        cache = _list(line, spec.decode(spec_json))
+        _reserve(line, cache, settings)
     except Closed:
         return
     except LoaderdError as error:
         line.send(refusal(error))
 
 
-def _list(line: Channel, spec_json: bytes) -> None:
-    asked = spec.decode(spec_json)
+def _list(line: Channel, asked: Spec) -> _Cache | None:
     given = _given(line)
     match asked.dataset:
         case Dataset():
@@ -52,9 +64,12 @@ def _list(line: Channel, spec_json: bytes) -> None:
     found = Manifest.view(table)
     if asked.batch.label_mode == "categorical":
         _check_labels(found)
+    cache = _cache(found, asked)
+    wanted = (cache.key, cache.head.nbytes) if cache else ("", 0)
     fd = segment.publish(table)
-    line.send(Listed(len(found), len(found.class_names), len(table)), [fd])
+    line.send(Listed(len(found), len(found.class_names), len(table), *wanted), [fd])
     os.close(fd)
+    return cache
 
 
 def _given(line: Channel) -> dict[str, NDArray[Any]]:
@@ -84,8 +99,37 @@ def _count_images(images: NDArray[Any], pipeline: Pipeline) -> int:
     return len(images)
 
 
-def _reserve(line: Channel) -> None:
+def _cache(found: Manifest, asked: Spec) -> _Cache | None:
+    """Images that are in memory already need none."""
+    if asked.cache == "none" or isinstance(asked.dataset, Arrays) or not len(found):
+        return None
+    head = images.head(found, asked.pipeline, asked.dataset.directory, decoders())
+    return _Cache(images.key(found, head), head, images.states(found))
+
+
+def _reserve(line: Channel, cache: _Cache | None, settings: Settings) -> None:
     message, fds = line.receive_with_fds()
-    if isinstance(message, Reserve):
-        segment.reserve(fds[0], message.ring_bytes)
+    if not isinstance(message, Reserve):
+        return
+    segment.reserve(fds[0], message.ring_bytes)
+    if cache is None:
         line.send(Reserved())
+        return
+    fd, rows = _open_cache(cache, message, fds[1:], settings)
+    line.send(Reserved(True, rows), [fd, segment.publish(cache.states.tobytes())])
+
+
+def _open_cache(
+    cache: _Cache, message: Reserve, memory: list[int], settings: Settings
+) -> tuple[int, int]:
+    """The cache's file, locked as in use, and how many rows it may hold."""
+    if not memory:
+        fd, head = folder.open_cache(
+            settings.cache_dir, cache.key, cache.head, cache.states, settings.cache_size
+        )
+        return fd, head.granted
+    head = cache.head.within(message.cache_room)
+    # A descriptor of its own: the lock on the supervisor's would be the supervisor's.
+    fd = os.open(f"/proc/self/fd/{memory[0]}", os.O_RDWR | os.O_CLOEXEC)
+    store.adopt(fd, head, cache.states)
+    return fd, head.granted

@@ -15,6 +15,7 @@ import multiprocessing.forkserver
 import os
 import select
 import signal
+import socket
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -29,6 +30,8 @@ from loaderd.wire.channel import Channel
 from loaderd.wire.messages import Done
 
 log = logging.getLogger("loaderd")
+
+Work = Callable[[socket.socket], None]
 
 _context = multiprocessing.get_context("forkserver")
 
@@ -108,6 +111,7 @@ class Worker:
     attached: set[int] = field(default_factory=set)
     chunks: int = 0
     rows: int = 0
+    cached: int = 0
     stage_ns: list[int] = field(default_factory=lambda: [0, 0, 0, 0])
     busy_ns: int = 0
 
@@ -120,9 +124,13 @@ class Worker:
         """Keeps what a chunk took."""
         self.chunks += 1
         self.rows += done.rows
+        self.cached += done.cached
         self.busy_ns += done.total
-        for stage, ns in enumerate((done.read, done.decode, done.resize, done.augment)):
-            self.stage_ns[stage] += ns
+        stages = self.stage_ns
+        stages[0] += done.read
+        stages[1] += done.decode
+        stages[2] += done.resize
+        stages[3] += done.augment
 
 
 class Pool:
@@ -130,10 +138,12 @@ class Pool:
 
     Args:
         wanted: number of workers.
+        work: what a worker process runs on its end of the socket.
     """
 
-    def __init__(self, wanted: int) -> None:
+    def __init__(self, wanted: int, work: Work = child.work) -> None:
         self.wanted = wanted
+        self._work = work
         self.workers: dict[int, Worker] = {}
         self.restarts = 0
         self._ids = 0
@@ -154,7 +164,7 @@ class Pool:
         """Starts one worker; None if that does not work now."""
         self._ids += 1
         try:
-            new = Worker(self._ids, spawn(child.work))
+            new = Worker(self._ids, spawn(self._work))
         except OSError as error:
             log.error("%s", error)
             self._pause()

@@ -10,6 +10,7 @@ import psutil
 
 from loaderd import __version__, config
 from loaderd.config import Settings
+from loaderd.daemon.caches import MemoryCaches
 from loaderd.daemon.pool import Pool, Worker
 from loaderd.daemon.scheduler import Scheduler
 from loaderd.daemon.slots import State
@@ -32,12 +33,18 @@ class Photographer:
     """Takes snapshots of the parts that it is given; changes none of them."""
 
     def __init__(
-        self, settings: Settings, scheduler: Scheduler, pool: Pool, streams: dict[int, Stream]
+        self,
+        settings: Settings,
+        scheduler: Scheduler,
+        pool: Pool,
+        streams: dict[int, Stream],
+        caches: MemoryCaches,
     ) -> None:
         self._settings = settings
         self._scheduler = scheduler
         self._pool = pool
         self._streams = streams
+        self._caches = caches
         self._started = time.monotonic()
         self.chunks = 0
         self.draining = False
@@ -78,6 +85,8 @@ class Photographer:
             shm_free=segment.free(),
             ring_bytes=sum(stream.ring_bytes for stream in self._streams.values()),
             ring_limit=self._settings.memory,
+            cache_bytes=self._caches.nbytes,
+            cache_limit=self._caches.limit,
         )
 
     def _stream(self, stream: Stream, now: float) -> StreamPicture:
@@ -103,6 +112,8 @@ class Photographer:
             waited_s=stream.waited_ns / 1e9,
             errors=scheduled.errors,
             ring_bytes=stream.ring_bytes,
+            cache=stream.spec.cache if stream.cache else "none",
+            cache_samples=stream.cached_rows,
         )
 
 
@@ -116,6 +127,7 @@ def _workers(workers: Iterable[Worker], now: float) -> Iterable[WorkerPicture]:
             up_s=now - worker.up_at,
             chunks=worker.chunks,
             rows=worker.rows,
+            cached=worker.cached,
             read_s=read,
             decode_s=decode,
             resize_s=resize,

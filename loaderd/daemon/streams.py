@@ -23,7 +23,9 @@ from typing import NamedTuple
 
 import msgspec
 
+from loaderd.config import Settings
 from loaderd.daemon import child
+from loaderd.daemon.caches import MemoryCaches
 from loaderd.daemon.pool import Child, spawn
 from loaderd.daemon.server import Conversation
 from loaderd.daemon.shape import Shape
@@ -81,6 +83,10 @@ class Stream:
     bundles: list[int]
     """The descriptor of the bundle, if there is one."""
     bundle_bytes: int
+    cache: list[int]
+    """The descriptors of the cache and of the states of its files, if there is one."""
+    cached_rows: int
+    """Samples that fit in the cache."""
     opened_at: float
     batches: int = 0
     samples: int = 0
@@ -99,12 +105,13 @@ class Stream:
             self.ring_bytes,
             self.manifest_bytes,
             self.bundle_bytes,
+            bool(self.cache),
         )
 
     @property
     def segments(self) -> list[int]:
         """Descriptors of what workers read and write."""
-        return [self.ring, self.manifest, *self.bundles]
+        return [self.ring, self.manifest, *self.bundles, *self.cache]
 
     def opened(self) -> Opened:
         """What the client must know; ring and manifest travel along."""
@@ -148,7 +155,8 @@ class Opening:
         request: what it asked for.
         spec_fd: descriptor of the spec, which stays the caller's.
         bundle_fd: descriptor of the bundle, which stays the caller's; None for none.
-        user_code: whether workers may run functions of the client's.
+        settings: the daemon's.
+        caches: those in memory.
         room: the bytes that rings may still take, asked for when the size is known.
         finish: called once, with the stream or None.
 
@@ -164,7 +172,8 @@ class Opening:
         request: Open,
         spec_fd: int,
         bundle_fd: int | None,
-        user_code: bool,
+        settings: Settings,
+        caches: MemoryCaches,
         room: Callable[[], Room],
         finish: Callable[[Opening, Stream | None], None],
     ) -> None:
@@ -173,14 +182,15 @@ class Opening:
         self.start = request.start
         self.ring_bytes = 0
         self._wish = max(FEWEST_SLOTS, min(request.slots, MOST_SLOTS))
+        self._caches = caches
         self._room = room
         self._finish = finish
         self._fds: list[int] = []
         self.spec = _with_seed(spec.decode(_read_spec(request, spec_fd)))
-        _check_pipeline(self.spec, user_code)
+        _check_pipeline(self.spec, settings.user_code)
         self._bundles = [] if bundle_fd is None else [os.dup(bundle_fd)]
         try:
-            self.opener: Child = spawn(child.open_dataset, spec.encode(self.spec))
+            self.opener: Child = spawn(child.open_dataset, spec.encode(self.spec), settings)
         except OSError:
             for fd in self._bundles:
                 os.close(fd)
@@ -210,7 +220,7 @@ class Opening:
             case Listed():
                 self._size(message)
             case Reserved():
-                self._finish(self, self._stream())
+                self._finish(self, self._stream(message))
             case Refused():
                 self._fail(message)
             case _:
@@ -222,15 +232,26 @@ class Opening:
         self._listed = listed
         self.spec = _no_larger(self.spec, listed.samples)
         layout = slot_layout(self.spec.pipeline, self.spec.batch, listed.classes)
+        self._caches.give_way(FEWEST_SLOTS * layout.nbytes)
         slots = fitting_slots(layout.nbytes, self._wish, self._room())
         self._shape = Shape(listed.samples, self.spec.batch.batch_size, slots)
         self._shape.check(self.start or (0, 0))
         self.ring_bytes = layout.nbytes * slots
         self._fds.append(segment.create(self.ring_bytes))
-        self.opener.line.send(Reserve(self.ring_bytes), [self._fds[-1]])
+        memory, room = self._memory_cache(listed)
+        self.opener.line.send(Reserve(self.ring_bytes, room), [self._fds[-1], *memory])
 
-    def _stream(self) -> Stream:
-        manifest, ring = self._fds
+    def _memory_cache(self, listed: Listed) -> tuple[list[int], int]:
+        """The descriptor of a cache in memory, if one is wanted, and the bytes that it may take."""
+        if self.spec.cache != "memory" or not listed.cache_key:
+            return [], 0
+        fd, room = self._caches.take(listed.cache_key, listed.cache_bytes)
+        return [fd], room
+
+    def _stream(self, reserved: Reserved) -> Stream:
+        manifest, ring, *cache = self._fds
+        if len(cache) != 2 * reserved.cached:
+            raise ProtocolError(f"the opener sent {len(cache)} descriptors with Reserved")
         bundles, self._fds, self._bundles = self._bundles, [], []
         return Stream(
             self.id,
@@ -244,6 +265,8 @@ class Opening:
             self._listed.manifest_bytes,
             bundles,
             self._bundle_bytes,
+            cache,
+            reserved.rows,
             time.monotonic(),
         )
 

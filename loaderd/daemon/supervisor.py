@@ -20,10 +20,12 @@ import time
 from collections.abc import Callable, Iterable
 
 from loaderd.config import Settings
+from loaderd.daemon import child
 from loaderd.daemon import pool as pools
 from loaderd.daemon.actions import Action, Assign, Deliver, Spoil
+from loaderd.daemon.caches import MemoryCaches
 from loaderd.daemon.loop import Loop
-from loaderd.daemon.pool import Pool, Worker
+from loaderd.daemon.pool import Pool, Work, Worker
 from loaderd.daemon.scheduler import Scheduler
 from loaderd.daemon.server import Conversation, Requests, accept, listening
 from loaderd.daemon.snapshot import Photographer
@@ -50,12 +52,13 @@ DRAIN_SECONDS = 5.0
 """A drain ends after so long, whatever is still being filled."""
 
 
-def serve(settings: Settings, on_ready: Callable[[], None]) -> None:
+def serve(settings: Settings, on_ready: Callable[[], None], work: Work = child.work) -> None:
     """Runs the daemon until it is told to stop, or its owner ends.
 
     Args:
         settings: how to run.
         on_ready: called once, when the daemon can serve.
+        work: what a worker process runs on its end of the socket.
 
     Raises:
         DaemonRunning: another daemon serves the address.
@@ -63,7 +66,7 @@ def serve(settings: Settings, on_ready: Callable[[], None]) -> None:
     """
     pools.warm()
     with Loop() as loop, listening(settings.socket) as listener:
-        supervisor = Supervisor(settings, loop, on_ready)
+        supervisor = Supervisor(settings, loop, on_ready, work)
         loop.on_signals(supervisor.drain)
         supervisor.follow_owner()
         supervisor.listen(listener)
@@ -81,20 +84,31 @@ class Supervisor:
         settings: how to run.
         loop: waits for sockets, deaths and signals.
         on_ready: called once, when the first worker is up.
+        work: what a worker process runs on its end of the socket.
     """
 
-    def __init__(self, settings: Settings, loop: Loop, on_ready: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        loop: Loop,
+        on_ready: Callable[[], None],
+        work: Work = child.work,
+    ) -> None:
         self._settings = settings
         self._loop = loop
         self._on_ready: Callable[[], None] | None = on_ready
         self._scheduler = Scheduler()
-        self._pool = Pool(settings.workers)
+        self._pool = Pool(settings.workers, work)
         self._clients: set[Conversation] = set()
         self._streams: dict[int, Stream] = {}
         self._openings: dict[Conversation, Opening] = {}
+        self._caches = MemoryCaches(settings.memory_cache)
+        self._troubles: set[str] = set()
         self._last_id = 0
         self._end_at: float | None = None
-        self._photographer = Photographer(settings, self._scheduler, self._pool, self._streams)
+        self._photographer = Photographer(
+            settings, self._scheduler, self._pool, self._streams, self._caches
+        )
         self._requests = Requests(
             observe=self._photographer.take,
             stop=self.drain,
@@ -190,6 +204,8 @@ class Supervisor:
         match message:
             case Done():
                 worker.count(message)
+                if message.trouble:
+                    self._warn_once(message.trouble)
                 self._photographer.chunks += 1
                 self._perform(self._scheduler.done(worker.id, message.ticket, message.total))
             case Spoilt():
@@ -200,6 +216,12 @@ class Supervisor:
                 self._worker_up(worker)
             case _:
                 raise ProtocolError(f"it sent {type(message).__name__}")
+
+    def _warn_once(self, trouble: str) -> None:
+        """Every worker meets a full disk; people need to hear of it once."""
+        if trouble not in self._troubles:
+            self._troubles.add(trouble)
+            log.warning("%s", trouble)
 
     def _worker_up(self, worker: Worker) -> None:
         self._pool.up(worker)
@@ -292,7 +314,8 @@ class Supervisor:
             request,
             spec_fd,
             bundle_fd,
-            self._settings.user_code,
+            self._settings,
+            self._caches,
             self._room,
             self._opened,
         )

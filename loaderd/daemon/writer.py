@@ -12,6 +12,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
+from loaderd.daemon.sources import ArraySource, CachedSource, FileSource, attach_store
 from loaderd.data.draws import SampleDraws
 from loaderd.data.keras_draws import BatchDraws
 from loaderd.data.order import EpochOrder, Ids
@@ -36,26 +37,35 @@ class StreamWriter:
         attach: the stream's spec and sizes.
         ring: descriptor of the ring, which is now ours.
         manifest: descriptor of the manifest, which is now ours.
-        bundle: descriptor of the bundle, which is now ours, if there is one.
+        more: those of bundle, cache and states, if there are such; also ours now.
 
     Raises:
         RenderError: the user's function cannot be loaded.
         MissingDependency: nor what it, or the warp, needs.
+        CacheError: the cache does not fit.
         ProtocolError: the manifest or the bundle is damaged.
     """
 
-    def __init__(self, attach: Attach, ring: int, manifest: int, *bundle: int) -> None:
+    def __init__(self, attach: Attach, ring: int, manifest: int, *more: int) -> None:
         self._slots = _map_ring(attach, ring)
         table = segment.attach(manifest, attach.manifest_bytes, writable=False)
         self._manifest = Manifest.view(table)
-        arrays = bundles.attach(bundle[0], attach.bundle_bytes) if bundle else {}
+        arrays = bundles.attach(more[0], attach.bundle_bytes) if attach.bundle_bytes else {}
         pipeline = self._pipeline = attach.pipeline
         self._epochs = EpochOrder(attach.order, len(self._manifest), attach.batch.batch_size)
         self._batch_draws = BatchDraws(pipeline, self._epochs)
         self._sample_draws = SampleDraws(pipeline, attach.order.seed or 0)
         self._by_batch = attach.order.draws == "batch"
         self._renderer = Renderer(pipeline, arrays)
-        self._images = _last(arrays["images"], attach) if "images" in arrays else None
+        self._copies = self._renderer.copies
+        self._source: FileSource | ArraySource | CachedSource
+        if "images" in arrays:
+            self._source = ArraySource(_last(arrays["images"], attach))
+        elif attach.cached:
+            store = attach_store(more[-2], more[-1], pipeline, len(self._manifest))
+            self._source = CachedSource(self._renderer, self._manifest, store)
+        else:
+            self._source = FileSource(self._renderer, self._manifest)
         self._label_mode = attach.batch.label_mode
 
     def write(self, chunk: Chunk) -> Done:
@@ -68,18 +78,20 @@ class StreamWriter:
         start = perf_counter_ns()
         slot = self._slots[chunk.slot]
         ids = self._epochs.ids(chunk.epoch, chunk.position)[chunk.first : chunk.last]
-        with self._renderer.at_home():
-            self._write_images(slot, chunk, ids)
+        cached = self._source.begin(ids)
+        if not (self._copies and self._source.gather(ids, slot.images[chunk.first : chunk.last])):
+            with self._renderer.at_home():
+                self._write_images(slot, chunk, ids)
         self._write_labels(slot, chunk, ids)
         slot.ids[chunk.first : chunk.last] = ids
         if self._pipeline.save is not None:
             self._save(slot, chunk, ids)
         times = self._renderer.take_times()
-        return Done(chunk.ticket, len(ids), perf_counter_ns() - start, *times)
+        took = perf_counter_ns() - start
+        return Done(chunk.ticket, len(ids), took, *times, cached, self._source.take_trouble())
 
     def _write_images(self, slot: SlotArrays, chunk: Chunk, ids: Ids) -> None:
-        images, finish = slot.images, self._renderer.finish
-        load = self._load_file if self._images is None else self._images.__getitem__
+        images, finish, load = slot.images, self._renderer.finish, self._source.load
         samples = ids.tolist()
         transforms = self._draws(chunk, samples)
         runs_code = self._pipeline.function is not None
@@ -91,9 +103,6 @@ class StreamWriter:
                 finish(load(sample), transforms[row - chunk.first], images[row])
             except RenderError as error:
                 raise RenderError(f"{self._name(sample)}: {error}") from error
-
-    def _load_file(self, sample: int) -> Array:
-        return self._renderer.load(self._manifest.path(sample))
 
     def _name(self, sample: int) -> str:
         """What people read about a sample."""

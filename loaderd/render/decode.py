@@ -11,6 +11,7 @@ import io
 import os
 import stat
 import warnings
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -29,12 +30,13 @@ from PIL import (
 )
 
 from loaderd.errors import BadImage
+from loaderd.render.resize import Reduced, Size
 from loaderd.wire.spec import ColorMode, Compat
 
 Path = bytes | str
 Pixels = NDArray[Any]
-Picture = Image.Image | Pixels
-"""A PIL image, or an array (height, width, 3) of uint8."""
+Picture = Image.Image | Pixels | Reduced
+"""A PIL image, an array (height, width, 3) of uint8, or an image of a fraction of its size."""
 
 _FORMATS = ("JPEG", "PNG", "BMP", "PPM", "TIFF", "GIF")
 _JPEG_START = b"\xff\xd8\xff"
@@ -49,15 +51,20 @@ class Scratch:
     """Memory that is used again for each sample, and grows to the largest one."""
 
     def __init__(self) -> None:
-        self._memory = memoryview(bytearray(1 << 16))
+        self._memory = _memory(1 << 16)
 
     def take(self, size: int) -> memoryview:
         """The first ``size`` bytes; the next call gives the same ones away again."""
         if size > len(self._memory):
             if size > _LARGEST_SCRATCH:
-                return memoryview(bytearray(size))
-            self._memory = memoryview(bytearray(min(size + size // 2, _LARGEST_SCRATCH)))
+                return _memory(size)
+            self._memory = _memory(min(size + size // 2, _LARGEST_SCRATCH))
         return self._memory[:size]
+
+
+def _memory(size: int) -> memoryview:
+    """Bytes that take no room before they are written."""
+    return memoryview(np.empty(size, np.uint8))
 
 
 class Decoder:
@@ -71,6 +78,10 @@ class Decoder:
         compat: ``keras`` leaves grey pictures of 16 bits to PIL, which cuts off all above
             255 when it makes them ``rgb``; ``fixed`` keeps their upper 8 bits.
         truncated: whether pictures whose end is missing are taken.
+        reduction: by how much a JPEG of some size is to be reduced: 8, 4, 2, or 1 for not.
+
+    Attributes:
+        source: size and modification time (ns) of the file that was read last.
     """
 
     def __init__(
@@ -79,11 +90,14 @@ class Decoder:
         arrays: bool = False,
         compat: Compat = "keras",
         truncated: bool = False,
+        reduction: Callable[[Size], int] | None = None,
     ) -> None:
         self._color_mode: ColorMode = color_mode
         self._fixed = compat == "fixed"
         self._truncated = truncated
         self._arrays = arrays and color_mode == "rgb"
+        self._reduction = reduction
+        self.source = (-1, -1)
         self._file = Scratch()
         self._pixels = Scratch()
 
@@ -107,9 +121,10 @@ class Decoder:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
             raise ValueError("not a regular file")
+        self.source = (status.st_size, status.st_mtime_ns)
         data = self._file.take(status.st_size)
         done = 0
-        while count := os.readv(descriptor, [data[done:]]):
+        while done < len(data) and (count := os.readv(descriptor, [data[done:]])):
             done += count
         return data[:done]
 
@@ -129,22 +144,27 @@ class Decoder:
         """The picture, or None if PIL should see the file."""
         try:
             height, width, colors, _ = simplejpeg.decode_jpeg_header(data)
-            if colors not in _JPEG_COLORS or 4 * height * width > _LARGEST_SCRATCH:
+            if colors not in _JPEG_COLORS or _is_bomb(width, height):
                 return None
-            layout, mode = self._layout(colors)
-            memory = self._pixels.take(height * width * len(mode))
-            pixels: Pixels = simplejpeg.decode_jpeg(data, layout, buffer=memory)
+            reduction = self._reduction((width, height)) if self._reduction else 1
+            columns, rows = -(-width // reduction), -(-height // reduction)
+            arrays = self._arrays and reduction == 1
+            layout, mode = ("RGB", "RGB") if arrays else self._layout(colors)
+            # libjpeg's smallest picture that has as many pixels is the one that is wanted.
+            least = {} if reduction == 1 else {"min_height": rows, "min_width": columns}
+            memory = self._pixels.take(rows * columns * len(mode))
+            pixels: Pixels = simplejpeg.decode_jpeg(data, layout, buffer=memory, **least)
         except ValueError:
             return None
-        if self._arrays:
+        if arrays:
             return pixels
-        image = Image.frombuffer(mode, (width, height), pixels, "raw", mode, 0, 1)
-        return image.convert("L") if self._color_mode == "grayscale" and mode != "L" else image
+        image = Image.frombuffer(mode, (columns, rows), pixels, "raw", mode, 0, 1)
+        if self._color_mode == "grayscale" and mode != "L":
+            image = image.convert("L")
+        return image if reduction == 1 else Reduced(image, reduction, (width, height))
 
     def _layout(self, colors: str) -> tuple[str, str]:
         """The names that simplejpeg and PIL have for the pixels to decode to."""
-        if self._arrays:
-            return "RGB", "RGB"
         if self._color_mode == "rgba":
             return "RGBA", "RGBA"
         if self._color_mode == "grayscale" and colors == "GRAY":
@@ -163,6 +183,11 @@ class Decoder:
                 return image
             mode = _MODES[self._color_mode]
             return image if image.mode == mode else image.convert(mode)
+
+
+def _is_bomb(width: int, height: int) -> bool:
+    """Whether PIL refuses pictures of this size; its limit may be changed, or None."""
+    return Image.MAX_IMAGE_PIXELS is not None and width * height > 2 * Image.MAX_IMAGE_PIXELS
 
 
 def _is_deep(image: Image.Image) -> bool:

@@ -35,14 +35,23 @@ class Renderer:
         pipeline: what to do.
         bundle: arrays that the pipeline needs, and maybe the images themselves.
 
+    Attributes:
+        copies: whether to finish an image of bytes is to copy it.
+
     Raises:
         RenderError: the user's function cannot be loaded.
     """
 
     def __init__(self, pipeline: Pipeline, bundle: Mapping[str, NDArray[Any]] = _NO_BUNDLE) -> None:
         arrays = takes_arrays(pipeline.interpolation, pipeline.aspect)
-        self._decoder = Decoder(pipeline.color_mode, arrays, pipeline.compat, pipeline.truncated)
         self._resize = Resizer(pipeline.target_size, pipeline.interpolation, pipeline.aspect)
+        self._decoder = Decoder(
+            pipeline.color_mode,
+            arrays,
+            pipeline.compat,
+            pipeline.truncated,
+            self._resize.reduction if pipeline.decode == "scaled" else None,
+        )
         # Keras loads files as floatx, and converts arrays to the dtype of the batch.
         compute = pipeline.dtype if "images" in bundle else pipeline.floatx
         self._finish: FastFinish | FullFinish = (
@@ -50,7 +59,13 @@ class Renderer:
             if full.is_needed(pipeline, compute, bundle)
             else FastFinish(pipeline)
         )
+        self.copies = isinstance(self._finish, FastFinish) and _only_copies(pipeline)
         self.nanoseconds = [0, 0, 0, 0]  # read, decode, resize, augment
+
+    @property
+    def source(self) -> tuple[int, int]:
+        """Size and modification time (ns) of the file that was loaded last."""
+        return self._decoder.source
 
     def render(self, path: Path, transform: Transform, row: NDArray[Any]) -> None:
         """Reads a file and writes its finished pixels.
@@ -124,3 +139,12 @@ class Renderer:
         times[0] += read
         times[1] += decode
         times[2] += resize
+
+
+def _only_copies(pipeline: Pipeline) -> bool:
+    return (
+        pipeline.dtype == "uint8"
+        and pipeline.data_format == "channels_last"
+        and not pipeline.rescale
+        and not pipeline.is_random
+    )

@@ -20,7 +20,7 @@ from loaderd.wire import messages
 from loaderd.wire.messages import Message
 
 LONGEST_PACKET = 128 * 1024
-_MAX_FDS = 3
+_MAX_FDS = 5
 _FD_SPACE = socket.CMSG_SPACE(_MAX_FDS * array.array("i").itemsize)
 _UCRED = struct.Struct("3i")
 

@@ -118,16 +118,17 @@ class Manifest:
         root: the dataset's directory.
         class_names: names of the classes in label order.
         labels: int32 of shape (n,), read-only.
+        names: all names as they lie there, read-only.
         table: the bytes that were packed, read-only.
     """
 
     __slots__ = (
         "_ends",
-        "_names",
         "_prefix",
         "_samples",
         "class_names",
         "labels",
+        "names",
         "root",
         "table",
     )
@@ -141,7 +142,7 @@ class Manifest:
         )
         # Indexing a memoryview gives an int in half the time of a NumPy array.
         self._ends = table[header.ends_at : header.ends_at + 8 * (header.samples + 1)].cast("q")
-        self._names = table[header.names_at : header.about_at]
+        self.names = table[header.names_at : header.about_at]
         self._samples = header.samples
         self._prefix = os.fsencode(os.path.join(root, ""))
 
@@ -160,7 +161,7 @@ class Manifest:
         header = _read_header(table)
         root, class_names = _read_about(table[header.about_at : header.total])
         manifest = cls(root, class_names, header, table)
-        if manifest._ends[0] != 0 or manifest._ends[-1] != len(manifest._names):
+        if manifest._ends[0] != 0 or manifest._ends[-1] != len(manifest.names):
             raise ProtocolError("the manifest's names do not fill their place: it is damaged")
         return manifest
 
@@ -176,7 +177,7 @@ class Manifest:
         if not 0 <= sample < self._samples:
             raise IndexError(f"sample {sample} of {self._samples}")
         ends = self._ends
-        return bytes(self._names[ends[sample] : ends[sample + 1] - 1])
+        return bytes(self.names[ends[sample] : ends[sample + 1] - 1])
 
     def path(self, sample: int) -> bytes:
         """The path of a sample, beginning with the root; about a microsecond.
@@ -187,15 +188,15 @@ class Manifest:
         if not 0 <= sample < self._samples:
             raise IndexError(f"sample {sample} of {self._samples}")
         ends = self._ends  # not by way of filename(): workers ask once per sample
-        return self._prefix + self._names[ends[sample] : ends[sample + 1] - 1]
+        return self._prefix + self.names[ends[sample] : ends[sample + 1] - 1]
 
     def has_ending(self, ending: bytes) -> bool:
         """Whether any name ends so, in any case; nothing is copied for it."""
-        return re.search(re.escape(ending) + rb"\0", self._names, re.IGNORECASE) is not None
+        return re.search(re.escape(ending) + rb"\0", self.names, re.IGNORECASE) is not None
 
     def filenames(self) -> list[str]:
         """All paths relative to the root, as Keras has them in ``filenames``."""
-        return os.fsdecode(bytes(self._names)).split("\0")[:-1]
+        return os.fsdecode(bytes(self.names)).split("\0")[:-1]
 
 
 def _read_header(table: memoryview) -> _Header:

@@ -21,7 +21,7 @@ from loaderd.errors import ProtocolError, RequestRefused
 from loaderd.wire.snapshot import Snapshot
 from loaderd.wire.spec import Batch, Order, Pipeline
 
-PROTOCOL = 2
+PROTOCOL = 3
 """Raised whenever a message or a layout changes its meaning."""
 
 LONGEST_TEXT = 8000
@@ -159,7 +159,11 @@ class Refused(_Message, frozen=True):
 
 
 class Attach(_Message, frozen=True):
-    """Tells a worker of a stream; ring, manifest and bundle (if any) travel along."""
+    """Tells a worker of a stream.
+
+    Ring and manifest travel along, then the bundle, if there is one, then the cache and the
+    states of its files, if it is ``cached``.
+    """
 
     stream: int
     pipeline: Pipeline
@@ -170,6 +174,7 @@ class Attach(_Message, frozen=True):
     ring_bytes: int
     manifest_bytes: int
     bundle_bytes: int
+    cached: bool
 
 
 class Detach(_Message, frozen=True):
@@ -197,7 +202,11 @@ class Up(_Message, frozen=True):
 
 
 class Done(_Message, frozen=True):
-    """A chunk is written. Times in nanoseconds: the whole, and by stage."""
+    """A chunk is written. Times in nanoseconds: the whole, and by stage.
+
+    ``cached`` rows came from the cache; ``trouble`` says why nothing is written there any
+    more, once.
+    """
 
     ticket: int
     rows: int
@@ -206,6 +215,8 @@ class Done(_Message, frozen=True):
     decode: int
     resize: int
     augment: int
+    cached: int = 0
+    trouble: str = ""
 
 
 class Given(_Message, frozen=True):
@@ -215,21 +226,37 @@ class Given(_Message, frozen=True):
 
 
 class Listed(_Message, frozen=True):
-    """What the opener found; the manifest's descriptor travels along."""
+    """What the opener found; the manifest's descriptor travels along.
+
+    ``cache_key`` names the cache of these images, of ``cache_bytes`` when it is full; empty
+    if none is wanted.
+    """
 
     samples: int
     classes: int
     manifest_bytes: int
+    cache_key: str = ""
+    cache_bytes: int = 0
 
 
 class Reserve(_Message, frozen=True):
-    """Asks the opener to reserve the pages of the ring whose descriptor travels along."""
+    """Asks the opener to reserve the pages of the ring whose descriptor travels along.
+
+    A cache in memory travels along too; it may fill ``cache_room`` bytes.
+    """
 
     ring_bytes: int
+    cache_room: int = 0
 
 
 class Reserved(_Message, frozen=True):
-    """The pages are there."""
+    """The pages are there; cache and states travel along, if there is one.
+
+    ``rows`` of the dataset's samples fit in the cache.
+    """
+
+    cached: bool = False
+    rows: int = 0
 
 
 Message = (

@@ -45,6 +45,9 @@ class HostPicture(_Picture, frozen=True):
     ring_bytes: int
     ring_limit: int
     """Bytes taken by all rings, and the most that they may take."""
+    cache_bytes: int
+    cache_limit: int
+    """Bytes taken by all caches in memory, and the most that they may take."""
 
 
 class StreamPicture(_Picture, frozen=True):
@@ -72,6 +75,10 @@ class StreamPicture(_Picture, frozen=True):
     """Time that the trainer waited for a batch."""
     errors: int
     ring_bytes: int
+    cache: str
+    """Where decoded images are kept: none, memory or disk."""
+    cache_samples: int
+    """Samples that fit there."""
 
 
 class WorkerPicture(_Picture, frozen=True):
@@ -81,6 +88,8 @@ class WorkerPicture(_Picture, frozen=True):
     up_s: float
     chunks: int
     rows: int
+    cached: int
+    """Rows whose images came from a cache."""
     read_s: float
     decode_s: float
     resize_s: float

@@ -33,6 +33,8 @@ DType = Literal[
 DataFormat = Literal["channels_last", "channels_first"]
 Preprocessing = Literal["caffe", "tf", "torch"]
 Draws = Literal["sample", "batch"]
+Cache = Literal["none", "memory", "disk"]
+Decode = Literal["exact", "scaled"]
 Compat = Literal["keras", "fixed"]
 Aspect = Literal["stretch", "crop", "pad"]
 LabelMode = Literal["categorical", "sparse", "int", "binary", "input", "none"]
@@ -143,6 +145,9 @@ class Pipeline(_Frozen, frozen=True):
             ``crop`` the centre (Keras's ``keep_aspect_ratio``), or ``pad`` with black.
         truncated: whether pictures whose end is missing are taken, as with PIL's
             ``LOAD_TRUNCATED_IMAGES``.
+        decode: ``exact``, or ``scaled``: JPEGs are decoded at 1/2, 1/4 or 1/8 of their
+            size where that stays at least twice the target for antialiased filters, at
+            least the target for ``nearest``.
         rotation_range: degrees.
         width_shift_range: a fraction of the width if below 1, else pixels; an int or
             a list is a choice of whole pixels, as in Keras.
@@ -173,6 +178,7 @@ class Pipeline(_Frozen, frozen=True):
     interpolation: Interpolation = "nearest"
     aspect: Aspect = "stretch"
     truncated: bool = False
+    decode: Decode = "exact"
     rotation_range: float = 0.0
     width_shift_range: int | float | tuple[float, ...] = 0.0
     height_shift_range: int | float | tuple[float, ...] = 0.0
@@ -276,12 +282,21 @@ class Order(_Frozen, frozen=True):
 
 
 class Spec(_Frozen, frozen=True):
-    """All of it."""
+    """All of it.
+
+    Attributes:
+        dataset: which samples there are.
+        pipeline: how they are rendered.
+        batch: how they are put together.
+        order: in which order, and with which draws.
+        cache: where decoded images are kept, before they are augmented; it changes no byte.
+    """
 
     dataset: Dataset | Files | Arrays
     pipeline: Pipeline
     batch: Batch
     order: Order
+    cache: Cache = "none"
 
 
 def encode(spec: Spec) -> bytes:

@@ -1,0 +1,1 @@
+"""Decoded images that are kept: never decode the same image twice."""

@@ -1,0 +1,183 @@
+"""The folder of the caches on disk: which there are, and how they share ``--cache-size``.
+
+Every cache is one file, ``<key>.images``. Who uses one holds a shared ``flock`` on it; who
+wants to change what others rely on must get it alone. A lock beside them makes openers
+take turns. The least recently opened cache gives way first, and never one that is in use.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from loaderd.cache import store
+from loaderd.cache.store import Head, States
+from loaderd.errors import CacheError
+
+ENDING = ".images"
+_LOCK = ".lock"
+_STEP = 1 << 16
+
+
+class Found(NamedTuple):
+    """One cache of a folder.
+
+    Attributes:
+        key: its name.
+        path: its file.
+        head: what it holds; None if it is damaged, or of another version.
+        nbytes: bytes on disk, holes left out.
+        used_at: when it was last opened, in seconds since 1970.
+    """
+
+    key: str
+    path: str
+    head: Head | None
+    nbytes: int
+    used_at: float
+
+
+def caches(folder: str) -> list[Found]:
+    """The caches of a folder, the least recently opened first.
+
+    Raises:
+        CacheError: the folder cannot be read.
+    """
+    try:
+        names = sorted(os.listdir(folder))
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise CacheError(f"cannot read the cache folder {folder}: {error.strerror}") from error
+    found = [_look(folder, name) for name in names if name.endswith(ENDING)]
+    return sorted((one for one in found if one is not None), key=lambda one: one.used_at)
+
+
+def _look(folder: str, name: str) -> Found | None:
+    path = os.path.join(folder, name)
+    with contextlib.suppress(OSError):  # gone meanwhile, or not ours
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+        try:
+            status = os.fstat(fd)
+            nbytes = status.st_blocks * 512
+            head = store.read_head(fd)
+            return Found(name.removesuffix(ENDING), path, head, nbytes, status.st_mtime)
+        finally:
+            os.close(fd)
+    return None
+
+
+def open_cache(
+    folder: str, key: str, head: Head, states: States, size: int | None
+) -> tuple[int, Head]:
+    """Opens or makes a cache, makes room for it, and marks it as in use.
+
+    Args:
+        folder: made if it is missing.
+        key: the cache's name.
+        head: what it shall hold.
+        states: of the source files now.
+        size: bytes that all caches together may take; None is half of what is free, and
+            of what they take already.
+
+    Returns:
+        The file's descriptor, whose lock lasts as long as any copy of it, and its header,
+        with the rows that are granted.
+
+    Raises:
+        CacheError: the folder cannot be used.
+    """
+    try:
+        os.makedirs(folder, 0o700, exist_ok=True)
+        with _turn(folder):
+            granted = head.within(_room(folder, key, head.nbytes, size))
+            fd = _open(os.path.join(folder, key + ENDING))
+            return _adopted(fd, granted, states), granted
+    except OSError as error:
+        raise CacheError(f"cannot use the cache folder {folder}: {error.strerror}") from error
+
+
+def _open(path: str) -> int:
+    ask = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+    fd = os.open(path, ask, 0o600)
+    if os.fstat(fd).st_size and store.read_head(fd) is None:  # damaged, or another version's
+        os.close(fd)
+        os.unlink(path)
+        fd = os.open(path, ask, 0o600)
+    os.utime(fd)
+    return fd
+
+
+def _adopted(fd: int, head: Head, states: States) -> int:
+    try:
+        store.adopt(fd, head, states)
+    except BaseException:
+        os.close(fd)
+        raise
+    return fd
+
+
+def remove(found: Found) -> None:
+    """Removes a cache. Streams that use it keep it until they are closed.
+
+    Raises:
+        CacheError: it cannot be removed.
+    """
+    try:
+        os.unlink(found.path)
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise CacheError(f"cannot remove {found.path}: {error.strerror}") from error
+
+
+@contextlib.contextmanager
+def _turn(folder: str) -> Iterator[None]:
+    fd = os.open(os.path.join(folder, _LOCK), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(fd)
+
+
+def _room(folder: str, key: str, nbytes: int, size: int | None) -> int:
+    """Bytes that are left for a cache, once others have given way."""
+    others = [found for found in caches(folder) if found.key != key]
+    limit = _half(folder) if size is None else size
+    taken = sum(_claim(other) for other in others)
+    for other in others:
+        if taken + nbytes <= limit:
+            break
+        if _idle(other):
+            remove(other)
+            taken -= _claim(other)
+    return limit - taken
+
+
+def _half(folder: str) -> int:
+    state = os.statvfs(folder)
+    ours = sum(found.nbytes for found in caches(folder))
+    return (state.f_bavail * state.f_frsize + ours) // 2
+
+
+def _claim(found: Found) -> int:
+    """Bytes that a cache takes, or may come to take while it is in use."""
+    if found.head is None or _idle(found):
+        return found.nbytes
+    return max(found.nbytes, found.head.claim)
+
+
+def _idle(found: Found) -> bool:
+    """Whether nobody has it open."""
+    try:
+        fd = os.open(found.path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        return store.lock_alone(fd)
+    finally:
+        os.close(fd)

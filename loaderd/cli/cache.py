@@ -1,0 +1,191 @@
+"""``loaderd cache``: what is kept on disk of decoded images, and how to be rid of it."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import time
+from collections.abc import Iterable, Sequence
+
+from rich.console import Console
+from rich.progress import track
+
+from loaderd import config
+from loaderd.cache import folder, store
+from loaderd.cache.folder import Found
+from loaderd.cli import options, text
+from loaderd.cli.errors import DONE, FAILED
+from loaderd.errors import CacheError, InvalidArgument
+
+_KEY = 12
+"""Characters of a key that are shown; as many as make it unique are enough to name it."""
+
+_EXAMPLES = """\
+  loaderd cache ls                 all caches on disk, the least recently used first
+  loaderd cache ls --json
+  loaderd cache rm 3f0c9a          one of them, by the beginning of its key
+  loaderd cache rm --all
+  loaderd cache verify             reads all rows again; 1 if any was damaged
+"""
+
+
+def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Adds the verb."""
+    parser = options.parser_of(verbs, "cache", "list, remove and verify caches on disk", _EXAMPLES)
+    actions = parser.add_subparsers(title="actions", metavar="ACTION", required=True)
+    ls = actions.add_parser("ls", help="list the caches", description="Lists the caches.")
+    ls.add_argument("--json", action="store_true", help="one JSON object for each")
+    _add_common(ls, _ls)
+    rm = actions.add_parser("rm", help="remove caches", description="Removes caches. Trainers "
+                            "that use one keep it until they end.")  # fmt: skip
+    rm.add_argument("keys", nargs="*", metavar="KEY", help="the beginning of a key")
+    rm.add_argument("--all", action="store_true", help="all caches")
+    _add_common(rm, _rm)
+    verify = actions.add_parser(
+        "verify",
+        help="hold all rows against their checksums",
+        description="Holds all rows against their checksums, and forgets those that are damaged: "
+        "they are decoded again.",
+    )
+    verify.add_argument("keys", nargs="*", metavar="KEY", help="the beginning of a key; all")
+    _add_common(verify, _verify)
+
+
+def _add_common(parser: argparse.ArgumentParser, run: object) -> None:
+    options.add_cache_dir(parser)
+    parser.add_argument(
+        "--config", metavar="FILE", help="a TOML file with the daemon's settings (LOADERD_CONFIG)"
+    )
+    parser.set_defaults(run=run)
+
+
+def _folder(args: argparse.Namespace) -> str:
+    return config.locate_cache(options.flags(args), os.environ)
+
+
+def _ls(args: argparse.Namespace) -> int:
+    where = _folder(args)
+    found = folder.caches(where)
+    if args.json:
+        for one in found:
+            text.say(text.as_json(_row(one)))
+        return DONE
+    for one in found:
+        text.say(_line(one))
+    total = sum(one.nbytes for one in found)
+    text.say(f"{text.count(len(found), 'cache')}, {text.size(total)}, in {where}")
+    return DONE
+
+
+def _row(found: Found) -> dict[str, object]:
+    row: dict[str, object] = {
+        "key": found.key,
+        "path": found.path,
+        "bytes": found.nbytes,
+        "used": found.used_at,
+    }
+    if found.head is None:
+        return row | {"damaged": True}
+    counts = {"samples": found.head.samples, "cached": _cached(found)}
+    return row | {"damaged": False, **counts, **found.head.about}
+
+
+def _line(found: Found) -> str:
+    start = f"{found.key[:_KEY]}  {text.size(found.nbytes):>10}  {_ago(found.used_at):>10} ago"
+    if found.head is None:
+        return f"{start}  damaged, or of another version"
+    about = found.head.about
+    height, width = about["target_size"]
+    kind = f"{height}x{width} {about['color_mode']} {about['interpolation']}"
+    exact = "" if about["decode"] == "exact" else f" {about['decode']}"
+    share = f"{_cached(found):,} of {found.head.samples:,}"
+    return f"{start}  {share} images  {kind}{exact}  {about['directory']}"
+
+
+def _ago(then: float) -> str:
+    return text.duration(max(0.0, time.time() - then))
+
+
+def _cached(found: Found) -> int:
+    with _Opened(found) as cache:
+        return int((cache.marks[:, 2] != 0).sum())
+
+
+class _Opened:
+    """A cache's file, open, with a copy of its marks. A context manager."""
+
+    def __init__(self, found: Found, writable: bool = False) -> None:
+        assert found.head is not None
+        self.head = found.head
+        try:
+            self.fd = os.open(found.path, (os.O_RDWR if writable else os.O_RDONLY) | os.O_CLOEXEC)
+        except OSError as error:
+            raise CacheError(f"cannot open {found.path}: {error.strerror}") from error
+        self.marks = store.read_marks(self.fd, self.head)
+
+    def __enter__(self) -> _Opened:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        os.close(self.fd)
+
+
+def _chosen(found: Sequence[Found], keys: Sequence[str]) -> list[Found]:
+    """The caches whose keys begin so.
+
+    Raises:
+        InvalidArgument: a key is nobody's, or several caches'.
+    """
+    chosen = []
+    for key in keys:
+        named = [one for one in found if one.key.startswith(key)]
+        if len(named) != 1:
+            there = "no cache's key begins" if not named else f"{len(named)} caches' keys begin"
+            raise InvalidArgument(f"{there} with {key!r}: `loaderd cache ls` lists them")
+        chosen += named
+    return chosen
+
+
+def _rm(args: argparse.Namespace) -> int:
+    if bool(args.keys) == args.all:
+        raise InvalidArgument("name the caches to remove, or --all: `loaderd cache ls` lists them")
+    found = folder.caches(_folder(args))
+    chosen = found if args.all else _chosen(found, args.keys)
+    for one in chosen:
+        folder.remove(one)
+    size = text.size(sum(one.nbytes for one in chosen))
+    text.say(f"removed {text.count(len(chosen), 'cache')}, {size}")
+    return DONE
+
+
+def _verify(args: argparse.Namespace) -> int:
+    found = folder.caches(_folder(args))
+    chosen = _chosen(found, args.keys) if args.keys else found
+    damaged = sum(_verify_one(one) for one in chosen)
+    text.say(f"{text.count(len(chosen), 'cache')} verified, {text.count(damaged, 'row')} damaged")
+    return FAILED if damaged else DONE
+
+
+def _verify_one(found: Found) -> int:
+    """Holds the rows of a cache against their checksums; returns how many do not fit."""
+    if found.head is None:
+        folder.remove(found)
+        text.say(f"{found.key[:_KEY]}  removed: damaged, or of another version")
+        return 0
+    with _Opened(found, writable=True) as cache:
+        rows = (cache.marks[:, 2] != 0).nonzero()[0].tolist()
+        bad = [row for row in _tracked(rows, found.key[:_KEY]) if not _is_whole(cache, row)]
+        for row in bad:
+            store.forget(cache.fd, row)
+    text.say(f"{found.key[:_KEY]}  {len(rows):,} rows, {len(bad):,} damaged")
+    return len(bad)
+
+
+def _tracked(rows: Sequence[int], what: str) -> Iterable[int]:
+    out = Console(stderr=True)
+    return track(rows, what, console=out, transient=True, disable=not out.is_terminal)
+
+
+def _is_whole(cache: _Opened, row: int) -> bool:
+    pixels = store.read_row(cache.fd, cache.head, row)
+    return store.checksum(pixels) == int(cache.marks[row, 2])

@@ -1,0 +1,139 @@
+"""Where the images of a chunk come from, as they are before they are finished.
+
+A source is told of a chunk by ``begin``; then it either gives the whole chunk at once
+(``gather``) or image by image (``load``).
+"""
+
+from __future__ import annotations
+
+from time import perf_counter_ns
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from loaderd.cache.store import Store
+from loaderd.data.order import Ids
+from loaderd.render.pipeline import Renderer
+from loaderd.wire import segment
+from loaderd.wire.manifest import Manifest
+from loaderd.wire.spec import Pipeline
+
+Array = NDArray[Any]
+
+_STATE = 2 * np.dtype(np.int64).itemsize
+
+
+class FileSource:
+    """Images from their files."""
+
+    def __init__(self, renderer: Renderer, manifest: Manifest) -> None:
+        self._renderer = renderer
+        self._manifest = manifest
+
+    def begin(self, ids: Ids) -> int:
+        """Prepares the samples of a chunk; returns how many need not be decoded."""
+        return 0
+
+    def gather(self, ids: Ids, out: Array) -> bool:
+        """Copies the whole chunk to ``out``, if that goes; returns whether it went."""
+        return False
+
+    def load(self, sample: int) -> Array:
+        """One image, valid until the next is asked for.
+
+        Raises:
+            BadImage: its file cannot be read or decoded.
+        """
+        return self._renderer.load(self._manifest.path(sample))
+
+    def take_trouble(self) -> str:
+        """What people should hear of, once; empty if there is nothing."""
+        return ""
+
+
+class ArraySource:
+    """Images that came with the stream.
+
+    Args:
+        images: (n, height, width, channels).
+    """
+
+    def __init__(self, images: Array) -> None:
+        self._images = images
+        self._whole = images.dtype == np.uint8 and images.flags.c_contiguous
+
+    def begin(self, ids: Ids) -> int:
+        """Nothing has to be decoded."""
+        return 0
+
+    def gather(self, ids: Ids, out: Array) -> bool:
+        """Copies the whole chunk, if these are bytes as they lie in the batch."""
+        if self._whole:
+            np.take(self._images, ids, axis=0, out=out, mode="clip")
+        return self._whole
+
+    def load(self, sample: int) -> Array:
+        """One image."""
+        image: Array = self._images[sample]
+        return image
+
+    def take_trouble(self) -> str:
+        """There is none."""
+        return ""
+
+
+class CachedSource(FileSource):
+    """Images from the cache, and into it what it lacks."""
+
+    def __init__(self, renderer: Renderer, manifest: Manifest, store: Store) -> None:
+        super().__init__(renderer, manifest)
+        self._store = store
+        self._there: frozenset[int] = frozenset()
+        self._told = False
+
+    def begin(self, ids: Ids) -> int:
+        """Looks which samples are there."""
+        self._there = frozenset(ids[self._store.find(ids)].tolist())
+        return len(self._there)
+
+    def gather(self, ids: Ids, out: Array) -> bool:
+        """Copies the whole chunk, if all of it is there."""
+        if len(self._there) < len(ids):
+            return False
+        start = perf_counter_ns()
+        self._store.gather(ids, out)
+        self._renderer.nanoseconds[0] += perf_counter_ns() - start
+        return True
+
+    def load(self, sample: int) -> Array:
+        """One image: in place in the cache, or decoded and kept there.
+
+        Raises:
+            BadImage: its file cannot be read or decoded.
+        """
+        if sample in self._there:
+            return self._store.row(sample)
+        image = super().load(sample)
+        self._store.keep(sample, image, self._renderer.source)
+        return image
+
+    def take_trouble(self) -> str:
+        """Why the cache is written no more."""
+        if self._told or not self._store.trouble:
+            return ""
+        self._told = True
+        return (
+            f"the cache of {self._manifest.root} is written no more, and what it "
+            f"lacks is decoded each time: {self._store.trouble}"
+        )
+
+
+def attach_store(cache: int, states: int, pipeline: Pipeline, samples: int) -> Store:
+    """Maps a cache and the states of its files; the descriptors are ours.
+
+    Raises:
+        CacheError: the cache does not fit.
+    """
+    memory = segment.attach(states, samples * _STATE, writable=False)
+    return Store(cache, pipeline.array_shape, np.frombuffer(memory, np.int64).reshape(-1, 2))

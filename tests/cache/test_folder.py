@@ -1,0 +1,133 @@
+"""Caches share the room: the least recently opened gives way, never one that is in use."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from loaderd.cache import folder, store
+from loaderd.cache.store import Head
+from loaderd.errors import CacheError
+
+ROW = 4096
+SAMPLES = 8
+STATES = np.ones((SAMPLES, 2), np.int64)
+
+
+def head() -> Head:
+    return Head(SAMPLES, ROW, 0, {"directory": "/photos"})
+
+
+def opened(where: Path, key: str, size: int | None = None) -> tuple[int, int]:
+    fd, granted = folder.open_cache(str(where), key, head(), STATES, size)
+    return fd, granted.granted
+
+
+def filled(where: Path, key: str, size: int | None = None) -> None:
+    """A cache that is full, and closed again."""
+    fd, granted = opened(where, key, size)
+    cache = store.Store(fd, (1, 1, ROW), STATES)
+    for sample in range(granted):
+        cache.keep(sample, np.full((1, 1, ROW), sample + 1, np.uint8), (1, 1))
+
+
+def keys(where: Path) -> list[str]:
+    return [found.key for found in folder.caches(str(where))]
+
+
+def age(where: Path, *oldest_first: str) -> None:
+    for hours, key in enumerate(reversed(oldest_first), 1):
+        at = 1_700_000_000 - 3600 * hours
+        os.utime(where / f"{key}{folder.ENDING}", (at, at))
+
+
+def test_caches_are_found_with_what_they_hold(tmp_path: Path) -> None:
+    filled(tmp_path, "aa")
+    (found,) = folder.caches(str(tmp_path))
+    assert found.key == "aa"
+    assert found.head is not None
+    assert found.head.about == {"directory": "/photos"}
+    assert SAMPLES * ROW <= found.nbytes <= SAMPLES * ROW + 4 * 4096
+
+
+def test_a_folder_that_is_not_there_has_none(tmp_path: Path) -> None:
+    assert folder.caches(str(tmp_path / "missing")) == []
+
+
+def test_what_does_not_fit_is_not_granted(tmp_path: Path) -> None:
+    half = head()._replace(granted=4).claim
+    fd, granted = opened(tmp_path, "aa", size=half)
+    os.close(fd)
+    assert granted == 4
+
+
+def test_more_is_granted_when_there_is_more_room(tmp_path: Path) -> None:
+    filled(tmp_path, "aa", size=head()._replace(granted=4).claim)
+    fd, granted = opened(tmp_path, "aa", size=10**6)
+    cache = store.Store(fd, (1, 1, ROW), STATES)
+    assert granted == SAMPLES
+    assert cache.find(np.arange(SAMPLES)).sum() == 4
+
+
+def test_the_least_recently_opened_gives_way(tmp_path: Path) -> None:
+    for key in ("aa", "bb", "cc"):
+        filled(tmp_path, key)
+    age(tmp_path, "bb", "aa", "cc")
+    assert keys(tmp_path) == ["bb", "aa", "cc"]
+    size = 3 * head().nbytes + 2 * 4096
+    fd, granted = opened(tmp_path, "dd", size)
+    os.close(fd)
+    assert granted == SAMPLES
+    assert keys(tmp_path) == ["aa", "cc", "dd"]
+
+
+def test_one_that_is_in_use_never_gives_way(tmp_path: Path) -> None:
+    used, _ = opened(tmp_path, "aa")
+    fd, granted = opened(tmp_path, "bb", head().nbytes)
+    assert granted == 0
+    assert keys(tmp_path) == ["aa", "bb"]
+    os.close(fd)
+    os.close(used)
+
+
+def test_one_in_use_counts_with_all_that_it_may_become(tmp_path: Path) -> None:
+    used, _ = opened(tmp_path, "aa")
+    fd, granted = opened(tmp_path, "bb", head().nbytes + head()._replace(granted=3).claim + 4096)
+    assert 2 <= granted <= 4
+    os.close(fd)
+    os.close(used)
+
+
+def test_a_damaged_one_is_made_anew_and_whoever_maps_it_keeps_it(tmp_path: Path) -> None:
+    path = tmp_path / f"aa{folder.ENDING}"
+    path.write_bytes(b"x" * 10_000)
+    with path.open("rb") as old:
+        filled(tmp_path, "aa")
+        assert os.fstat(old.fileno()).st_size == 10_000
+    (found,) = folder.caches(str(tmp_path))
+    assert found.head is not None
+
+
+def test_without_a_size_half_of_the_disk_is_the_limit(tmp_path: Path) -> None:
+    state = os.statvfs(tmp_path)
+    row = state.f_bavail * state.f_frsize // 10
+    vast = Head(10, row, 0, {})
+    fd, granted = folder.open_cache(str(tmp_path), "aa", vast, np.ones((10, 2), np.int64), None)
+    os.close(fd)
+    assert 4 <= granted.granted <= 5
+
+
+@pytest.mark.skipif(os.getuid() == 0, reason="root may write everywhere")
+def test_a_folder_that_must_not_be_written_is_named(tmp_path: Path) -> None:
+    tmp_path.chmod(0o500)
+    with pytest.raises(CacheError, match=str(tmp_path)):
+        opened(tmp_path / "sub", "aa")
+
+
+def test_a_file_in_the_place_of_the_folder_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(CacheError, match=r"cannot use the cache folder .*/file"):
+        opened(tmp_path / "file", "aa")
