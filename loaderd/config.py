@@ -24,7 +24,7 @@ import psutil
 from loaderd.errors import InvalidArgument, LoaderdError
 from loaderd.wire import address, segment
 
-FILE_KEYS = ("name", "socket", "workers", "memory", "cache_dir", "cache_size", "user_code")
+FILE_KEYS = ("name", "socket", "workers", "memory", "cache_dir", "cache_size", "nice", "user_code")
 """What a TOML file may hold."""
 VARIABLES = {key: f"LOADERD_{key.upper()}" for key in (*FILE_KEYS, "config")}
 MOST_WORKERS = 1024
@@ -47,6 +47,7 @@ class Settings:
         cache_dir: the absolute path of the folder of the caches on disk.
         cache_size: bytes that the caches on disk may take together, and those in memory;
             None is half of what is free on disk, and a quarter of the RAM.
+        nice: how much workers give way to other processes, 0 to 19.
         user_code: whether workers run functions that trainers send.
         owner: the trainer whose end is the daemon's end; None for a shared daemon.
         ready_fd: where to say that it serves; None if nobody waits for that.
@@ -58,6 +59,7 @@ class Settings:
     memory: int
     cache_dir: str
     cache_size: int | None = None
+    nice: int = 0
     user_code: bool = True
     owner: int | None = None
     ready_fd: int | None = None
@@ -114,6 +116,7 @@ def load(flags: Mapping[str, str | None], environ: Mapping[str, str]) -> Setting
         memory=_pick(layers, "memory", _memory) or _memory_unasked(),
         cache_dir=locate_cache(flags, environ),
         cache_size=_pick(layers, "cache_size", _memory),
+        nice=_pick(layers, "nice", _nice) or 0,
         user_code=_pick(layers, "user_code", _yes) is not False,
         owner=_pick(layers, "owner", _pid),
         ready_fd=_pick(layers, "ready_fd", _descriptor),
@@ -208,6 +211,16 @@ def _workers(said: Said) -> int | None:
     if said.value == "auto":
         return None
     return _whole(said, MOST_WORKERS, f'whole numbers from 1 to {MOST_WORKERS}, or "auto"')
+
+
+def _nice(said: Said) -> int | None:
+    """From 0, which anybody may choose, to 19."""
+    if said.value == "auto":
+        return None
+    text = said.value if isinstance(said.value, str) else _digits(said.value)
+    if not re.fullmatch("1?[0-9]", text):
+        raise _refuse(said, 'whole numbers from 0 to 19, or "auto"')
+    return int(text)
 
 
 def _yes(said: Said) -> bool:

@@ -17,6 +17,7 @@ SETTINGS = (
     "memory",
     "cache_dir",
     "cache_size",
+    "nice",
     "user_code",
     "owner",
     "ready_fd",
@@ -60,6 +61,15 @@ def add_limits(parser: argparse.ArgumentParser) -> None:
         metavar="SIZE",
         help="the most that all rings together may take: 512M, 2GiB, 50%% of the RAM; "
         "auto, the default, is a quarter of the RAM (LOADERD_MEMORY)",
+    )
+
+
+def add_nice(parser: argparse.ArgumentParser) -> None:
+    """How much the daemon gives way."""
+    parser.add_argument(
+        "--nice",
+        metavar="N",
+        help="how much workers give way to other processes: 0 to 19, or auto (LOADERD_NICE)",
     )
 
 

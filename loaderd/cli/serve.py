@@ -29,6 +29,7 @@ def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser = options.parser_of(verbs, "serve", "run the daemon in the foreground", _EXAMPLES)
     options.add_address(parser)
     options.add_limits(parser)
+    options.add_nice(parser)
     options.add_cache(parser)
     options.add_trust(parser)
     # Only for whoever starts a daemon: the trainer whose end is its end, and a pipe to tell.

@@ -39,6 +39,7 @@ def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser = options.parser_of(verbs, "start", "start the daemon in the background", _EXAMPLES)
     options.add_address(parser)
     options.add_limits(parser)
+    options.add_nice(parser)
     options.add_cache(parser)
     options.add_trust(parser)
     parser.set_defaults(run=run)
@@ -107,6 +108,7 @@ def _command(settings: Settings, tell: int) -> list[str]:
         "--socket": settings.socket,
         "--workers": settings.workers,
         "--memory": settings.memory,
+        "--nice": settings.nice,
         "--cache-dir": settings.cache_dir,
         "--cache-size": settings.cache_size or "auto",
         "--ready-fd": tell,

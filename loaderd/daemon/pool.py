@@ -138,11 +138,13 @@ class Pool:
 
     Args:
         wanted: number of workers.
+        nice: how much they give way to other processes, 0 to 19.
         work: what a worker process runs on its end of the socket.
     """
 
-    def __init__(self, wanted: int, work: Work = child.work) -> None:
+    def __init__(self, wanted: int, nice: int = 0, work: Work = child.work) -> None:
         self.wanted = wanted
+        self._nice = nice
         self._work = work
         self.workers: dict[int, Worker] = {}
         self.restarts = 0
@@ -170,6 +172,8 @@ class Pool:
             self._pause()
             return None
         self.workers[new.id] = new
+        with contextlib.suppress(ProcessLookupError):  # dead already, which is noticed later
+            os.setpriority(os.PRIO_PROCESS, new.pid, self._nice)
         return new
 
     def up(self, worker: Worker) -> None:

@@ -98,7 +98,7 @@ class Supervisor:
         self._loop = loop
         self._on_ready: Callable[[], None] | None = on_ready
         self._scheduler = Scheduler()
-        self._pool = Pool(settings.workers, work)
+        self._pool = Pool(settings.workers, settings.nice, work)
         self._clients: set[Conversation] = set()
         self._streams: dict[int, Stream] = {}
         self._openings: dict[Conversation, Opening] = {}

@@ -81,7 +81,7 @@ class EpochOrder:
         """Keras's generator as it is when the first sample of a batch is drawn."""
         rng = np.random.RandomState((self.seed + epoch * self.batches + position) % SEEDS)
         if position == 0 and self.shuffle:
-            rng.permutation(self.samples)
+            rng.shuffle(_ids(self.samples))  # as the order was drawn
         return rng
 
     def _epoch(self, epoch: int) -> Ids:
@@ -89,17 +89,17 @@ class EpochOrder:
         if epoch not in self._epochs:
             if len(self._epochs) == _KEPT:
                 del self._epochs[next(iter(self._epochs))]  # the one that was made first
-            ids = self._shuffled(epoch) if self.shuffle else np.arange(self.samples)
-            self._epochs[epoch] = _fitting(ids)
+            ids = _ids(self.samples)
+            if self.shuffle:
+                self._source(epoch).shuffle(ids)
+            ids.flags.writeable = False
+            self._epochs[epoch] = ids
         return self._epochs[epoch]
 
-    def _shuffled(self, epoch: int) -> Ids:
+    def _source(self, epoch: int) -> np.random.RandomState:
         if self._draws == "batch":
-            first = self.seed + epoch * self.batches
-            return np.random.RandomState(first % SEEDS).permutation(self.samples)
-        ids = _fitting(np.arange(self.samples)).copy()
-        np.random.RandomState(_bits(self.seed, epoch)).shuffle(ids)
-        return ids
+            return np.random.RandomState((self.seed + epoch * self.batches) % SEEDS)
+        return np.random.RandomState(_bits(self.seed, epoch))
 
 
 def _bits(seed: int, epoch: int) -> np.random.Philox:
@@ -109,9 +109,11 @@ def _bits(seed: int, epoch: int) -> np.random.Philox:
     )
 
 
-def _fitting(ids: Ids) -> Ids:
-    """Read-only, and of 32 bits if that suffices."""
-    if len(ids) < 2**31:
-        ids = ids.astype(np.int32, copy=False)
-    ids.flags.writeable = False
-    return ids
+def _ids(samples: int) -> Ids:
+    """All samples in their own order; of 32 bits if that suffices, in which they are shuffled.
+
+    That is what ``RandomState.permutation`` does, in 64 bits: the numbers are the same.
+    """
+    if samples < 2**31:
+        return np.arange(samples, dtype=np.int32)
+    return np.arange(samples, dtype=np.int64)

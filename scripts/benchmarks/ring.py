@@ -58,19 +58,19 @@ def add(benchmarks: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
 
 def run(args: argparse.Namespace) -> None:
     """Measures and prints."""
-    data = os.path.abspath(args.data or _photos())
+    data = os.path.abspath(args.data or photos())
     table = Table("workload", "ours img/s", "floor img/s", "ours / floor", "spread")
     costs = []
     for name, pipeline in (("plain", PLAIN), ("augment", AUGMENT)):
         spec = _spec(data, pipeline)
-        with _daemon(args.workers) as path:
+        with daemon(args.workers) as path:
             before = dial.observe(path).daemon
             pairs = [_pair(path, spec, args) for _ in range(args.runs)]
             costs.append(_cost(before, dial.observe(path).daemon))
         table.add_row(name, *_row(pairs))
     console.print(table)
     console.print(f"supervisor CPU per chunk: {', '.join(f'{cost:.0f} µs' for cost in costs)}")
-    console.print(f"first batch, warm daemon: {_first_batch(data, args.workers):.2f} s")
+    console.print(f"first batch, warm daemon: {first_batch(data, args.workers):.2f} s")
     console.print(f"first batch, private daemon: {_first_batch_private(data):.2f} s")
     console.print(f"import loaderd_client, without Keras: {_import_ms():.0f} ms")
 
@@ -84,7 +84,8 @@ def _spec(data: str, pipeline: Pipeline) -> Spec:
     )
 
 
-def _photos() -> str:
+def photos() -> str:
+    """The folder of the demo's photos, made if need be."""
     folder = ".demo/photos"
     if not os.path.isdir(folder):
         subprocess.run(["scripts/make-photos", folder, "--images", "250"], check=True)
@@ -92,12 +93,12 @@ def _photos() -> str:
 
 
 @contextlib.contextmanager
-def _daemon(workers: int) -> Iterator[str]:
+def daemon(workers: int, *more: str) -> Iterator[str]:
     """A daemon of our own, in a folder of its own."""
     with tempfile.TemporaryDirectory() as folder:
         path = os.path.join(folder, "bench.sock")
         words = [sys.executable, "-m", "loaderd"]
-        flags = [f"--socket={path}", f"--workers={workers}"]
+        flags = [f"--socket={path}", f"--workers={workers}", *more]
         subprocess.run([*words, "start", *flags], check=True, stdout=subprocess.DEVNULL)
         try:
             yield path
@@ -143,9 +144,9 @@ def _cost(before: DaemonPicture, after: DaemonPicture) -> float:
     return (after.cpu_s - before.cpu_s) / (after.chunks - before.chunks) * 1e6
 
 
-def _first_batch(data: str, workers: int) -> float:
+def first_batch(data: str, workers: int) -> float:
     """Seconds from the call of ``flow_from_directory`` to the first batch."""
-    with _daemon(workers) as path:
+    with daemon(workers) as path:
         return statistics.median(_timed_flow(data, f"with Session({path!r}):") for _ in range(3))
 
 
