@@ -1,6 +1,6 @@
 """The folder of the caches on disk: which there are, and how they share ``--cache-size``.
 
-Every cache is one file, ``<key>.images``. Who uses one holds a shared ``flock`` on it; who
+Every cache is one file, ``<key>.images``, and no other file is ever touched. Who uses one holds a shared ``flock`` on it; who
 wants to change what others rely on must get it alone. A lock beside them makes openers
 take turns. The least recently opened cache gives way first, and never one that is in use.
 """
@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import re
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -18,8 +19,8 @@ from loaderd.cache.store import Head, States
 from loaderd.errors import CacheError
 
 ENDING = ".images"
+_OURS = re.compile(f"[0-9a-f]{{32}}{re.escape(ENDING)}")
 _LOCK = ".lock"
-_STEP = 1 << 16
 
 
 class Found(NamedTuple):
@@ -52,7 +53,7 @@ def caches(folder: str) -> list[Found]:
         return []
     except OSError as error:
         raise CacheError(f"cannot read the cache folder {folder}: {error.strerror}") from error
-    found = [_look(folder, name) for name in names if name.endswith(ENDING)]
+    found = [_look(folder, name) for name in names if _OURS.fullmatch(name)]
     return sorted((one for one in found if one is not None), key=lambda one: one.used_at)
 
 

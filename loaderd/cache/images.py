@@ -11,10 +11,14 @@ import math
 import os
 
 import numpy as np
+from numpy.typing import NDArray
 
 from loaderd.cache.store import Head, States
 from loaderd.wire.manifest import Manifest
 from loaderd.wire.spec import Pipeline
+
+_LONGEST = 300
+"""Characters of a path of which people see the end: the header has one page."""
 
 _DECIDING = ("target_size", "color_mode", "interpolation", "aspect", "truncated", "compat",
              "decode")  # fmt: skip
@@ -30,25 +34,37 @@ def head(samples: Manifest, pipeline: Pipeline, directory: str, decoders: str) -
         decoders: versions of the libraries that decode.
     """
     choices = {name: getattr(pipeline, name) for name in _DECIDING}
-    about = {"directory": directory, **choices, "decoders": decoders}
+    about = {"directory": directory[-_LONGEST:], **choices, "decoders": decoders}
     return Head(len(samples), math.prod(pipeline.array_shape), 0, about)
 
 
-def key(samples: Manifest, images: Head) -> str:
+def order(samples: Manifest) -> NDArray[np.int64]:
+    """The samples by their paths: row i of the cache is the i-th of them.
+
+    However a seed has shuffled the list, the same files have the same rows.
+    """
+    names = bytes(samples.names).split(b"\0")[:-1]
+    return np.array(sorted(range(len(names)), key=names.__getitem__), np.int64)
+
+
+def key(samples: Manifest, by_path: NDArray[np.int64], images: Head) -> str:
     """The name of the cache: a digest of the files' paths and of what is done to them."""
-    digest = hashlib.blake2b(samples.names, digest_size=16)
+    digest = hashlib.blake2b(digest_size=16)
+    for sample in by_path.tolist():
+        digest.update(samples.filename(sample) + b"\0")
     root = os.path.realpath(samples.root) if samples.root else ""
     digest.update(json.dumps({**images.about, "directory": root}).encode())
     return digest.hexdigest()
 
 
-def states(samples: Manifest) -> States:
-    """Size and modification time of all files, in the order of the samples; about 3 µs each."""
-    found = np.full((len(samples), 2), -1, np.int64)
+def states(samples: Manifest, by_path: NDArray[np.int64]) -> States:
+    """Size, modification time and row of all samples; about 3 µs each."""
+    found = np.full((len(samples), 3), -1, np.int64)
+    found[by_path, 2] = np.arange(len(samples))
     for sample in range(len(samples)):
         try:
             status = os.stat(samples.path(sample))
         except OSError:
             continue  # whoever reads it gets the error
-        found[sample] = status.st_size, status.st_mtime_ns
+        found[sample, :2] = status.st_size, status.st_mtime_ns
     return found

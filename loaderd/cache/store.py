@@ -3,7 +3,7 @@
 ::
 
     header | marks: int64 (n, 3)            | rows: uint8 (n, height, width, channels)
-    4 KiB  | file size, mtime in ns, CRC-32 | row i is sample i, as it was decoded
+    4 KiB  | file size, mtime in ns, CRC-32 | one image each, as it was decoded
 
 Theory of operation. A mark says of which state of the source file its row is. A worker
 that has decoded a sample writes the row and then the mark, with ``pwrite``, so that a full
@@ -49,7 +49,8 @@ _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 Bools = NDArray[np.bool_]
 Pixels = NDArray[Any]
 States = NDArray[np.int64]
-"""(n, 2): size and modification time (ns) of each file; (-1, -1) where it cannot be read."""
+"""(n, 3), by sample: size and modification time (ns) of its file, -1 where that cannot be read,
+and the row that it has. Rows do not follow the samples, whose numbers may be a matter of a seed."""
 
 
 class Head(NamedTuple):
@@ -58,7 +59,7 @@ class Head(NamedTuple):
     Attributes:
         samples: rows that the file has room for.
         row_bytes: bytes of a row.
-        granted: rows that may be filled: the first so many samples.
+        granted: rows that may be filled: the first so many.
         about: what the images are, for people.
     """
 
@@ -137,7 +138,9 @@ def lock_alone(fd: int) -> bool:
 
 def _forget_changed(fd: int, head: Head, states: States) -> None:
     marks = read_marks(fd, head)
-    stale = (marks[:, 2] != 0) & (marks[:, :2] != states).any(axis=1)
+    by_row = np.empty_like(marks[:, :2])
+    by_row[states[:, 2]] = states[:, :2]
+    stale = (marks[:, 2] != 0) & (marks[:, :2] != by_row).any(axis=1)
     if stale.any():
         marks[stale] = 0
         os.pwrite(fd, marks.tobytes(), HEADER)
@@ -156,14 +159,14 @@ def rows_of(memory: mmap.mmap, head: Head) -> NDArray[np.uint8]:
     return np.frombuffer(memory, np.uint8, size, head.rows_at).reshape(head.samples, -1)
 
 
-def read_row(fd: int, head: Head, sample: int) -> bytes:
+def read_row(fd: int, head: Head, row: int) -> bytes:
     """A copy of one row."""
-    return os.pread(fd, head.row_bytes, head.rows_at + sample * head.row_bytes)
+    return os.pread(fd, head.row_bytes, head.rows_at + row * head.row_bytes)
 
 
-def forget(fd: int, sample: int) -> None:
+def forget(fd: int, row: int) -> None:
     """Removes the mark of a row that is damaged."""
-    os.pwrite(fd, bytes(_MARK.size), HEADER + sample * _MARK.size)
+    os.pwrite(fd, bytes(_MARK.size), HEADER + row * _MARK.size)
 
 
 def checksum(row: Any) -> int:
@@ -177,7 +180,7 @@ class Store:
     Args:
         fd: descriptor of the file, which is now ours.
         shape: (height, width, channels) of every row.
-        states: of the files when the stream was opened.
+        states: of the files when the stream was opened, and their rows.
 
     Attributes:
         trouble: why nothing is written any more; empty while all is well.
@@ -197,7 +200,7 @@ class Store:
         self._marks = np.frombuffer(memory, np.int64, 3 * head.samples, HEADER).reshape(-1, 3)
         self._bytes = rows_of(memory, head)
         self._rows = self._bytes.reshape(-1, *shape)
-        self._states = states
+        self._states, self._row = states[:, :2], states[:, 2]
         self._proved = np.zeros(head.samples, np.bool_)
         self.trouble = ""
         weakref.finalize(self, os.close, fd)  # with the last copy goes the lock
@@ -212,13 +215,14 @@ class Store:
 
     def row(self, sample: int) -> Pixels:
         """A sample that ``find`` has found; read-only, in place."""
-        pixels: Pixels = self._rows[sample]
+        pixels: Pixels = self._rows[self._row[sample]]
         return pixels
 
     def gather(self, ids: NDArray[Any], out: Pixels) -> None:
         """Copies samples that ``find`` has found to the rows of ``out``, all uint8."""
         # mode="raise" would go through a copy of the whole.
-        np.take(self._bytes, ids, axis=0, out=out.reshape(len(ids), -1), mode="clip")
+        rows = self._row[ids]
+        np.take(self._bytes, rows, axis=0, out=out.reshape(len(ids), -1), mode="clip")
 
     def keep(self, sample: int, image: Pixels, state: tuple[int, int]) -> None:
         """Writes a decoded sample, if it fits and its file is what it was.
@@ -228,22 +232,23 @@ class Store:
             image: its pixels; other dtypes than uint8 are not kept.
             state: size and mtime (ns) of the file that was read.
         """
-        if sample >= self._head.granted or self.trouble or image.dtype != np.uint8:
+        row = int(self._row[sample])
+        if row >= self._head.granted or self.trouble or image.dtype != np.uint8:
             return
-        if state != tuple(self._states[sample].tolist()) or not self._vacant(sample, state):
+        if state != tuple(self._states[sample].tolist()) or not self._vacant(row, state):
             return
         image = np.ascontiguousarray(image)
         try:
-            self._write(image, self._head.rows_at + sample * self._head.row_bytes)
-            self._write(_MARK.pack(*state, checksum(image)), HEADER + sample * _MARK.size)
+            self._write(image, self._head.rows_at + row * self._head.row_bytes)
+            self._write(_MARK.pack(*state, checksum(image)), HEADER + row * _MARK.size)
         except OSError as error:
             if error.errno not in _FULL:
                 raise
             self.trouble = os.strerror(error.errno or 0)
 
-    def _vacant(self, sample: int, state: tuple[int, int]) -> bool:
+    def _vacant(self, row: int, state: tuple[int, int]) -> bool:
         """Whether nobody can rely on the row: others may know the file as it was before."""
-        size, mtime, check = self._marks[sample].tolist()
+        size, mtime, check = self._marks[row].tolist()
         return not check or (size, mtime) == state
 
     def _write(self, data: Any, at: int) -> None:
@@ -253,11 +258,12 @@ class Store:
             done += os.pwrite(self._fd, view[done:], at + done)
 
     def _marked(self, ids: NDArray[Any]) -> Bools:
-        marks = self._marks[ids]
+        marks = self._marks[self._row[ids]]
         same: Bools = (marks[:, :2] == self._states[ids]).all(axis=1) & (marks[:, 2] != 0)
         return same
 
     def _prove(self, sample: int) -> bool:
-        proof = checksum(self._bytes[sample]) == self._marks[sample, 2]
+        row = self._row[sample]
+        proof = checksum(self._bytes[row]) == self._marks[row, 2]
         self._proved[sample] = proof
         return bool(proof)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import fcntl
 import os
 import time
 from collections.abc import Iterable, Sequence
@@ -20,12 +22,14 @@ from loaderd.errors import CacheError, InvalidArgument
 _KEY = 12
 """Characters of a key that are shown; as many as make it unique are enough to name it."""
 
+_USUAL = ("stretch", "exact")
+
 _EXAMPLES = """\
   loaderd cache ls                 all caches on disk, the least recently used first
   loaderd cache ls --json
   loaderd cache rm 3f0c9a          one of them, by the beginning of its key
   loaderd cache rm --all
-  loaderd cache verify             reads all rows again; 1 if any was damaged
+  loaderd cache verify             reads all rows; 1 if anything was damaged
 """
 
 
@@ -91,15 +95,15 @@ def _row(found: Found) -> dict[str, object]:
 
 
 def _line(found: Found) -> str:
-    start = f"{found.key[:_KEY]}  {text.size(found.nbytes):>10}  {_ago(found.used_at):>10} ago"
+    start = f"{found.key[:_KEY]}  {text.size(found.nbytes):>10}  {_ago(found.used_at):>11} ago"
     if found.head is None:
         return f"{start}  damaged, or of another version"
     about = found.head.about
     height, width = about["target_size"]
-    kind = f"{height}x{width} {about['color_mode']} {about['interpolation']}"
-    exact = "" if about["decode"] == "exact" else f" {about['decode']}"
+    kind = [f"{height}x{width}", about["color_mode"], about["interpolation"]]
+    kind += [word for word in (about["aspect"], about["decode"]) if word not in _USUAL]
     share = f"{_cached(found):,} of {found.head.samples:,}"
-    return f"{start}  {share} images  {kind}{exact}  {about['directory']}"
+    return f"{start}  {share} images  {' '.join(kind)}  {about['directory']}"
 
 
 def _ago(then: float) -> str:
@@ -107,20 +111,32 @@ def _ago(then: float) -> str:
 
 
 def _cached(found: Found) -> int:
-    with _Opened(found) as cache:
+    with contextlib.suppress(FileNotFoundError), _Opened(found) as cache:
         return int((cache.marks[:, 2] != 0).sum())
+    return 0  # it has given way meanwhile
 
 
 class _Opened:
-    """A cache's file, open, with a copy of its marks. A context manager."""
+    """A cache's file, open, with a copy of its marks. A context manager.
+
+    One that is to be written is in use meanwhile, so that no row changes that counts.
+
+    Raises:
+        FileNotFoundError: it was removed meanwhile.
+        CacheError: it cannot be opened.
+    """
 
     def __init__(self, found: Found, writable: bool = False) -> None:
         assert found.head is not None
         self.head = found.head
         try:
             self.fd = os.open(found.path, (os.O_RDWR if writable else os.O_RDONLY) | os.O_CLOEXEC)
+        except FileNotFoundError:
+            raise
         except OSError as error:
             raise CacheError(f"cannot open {found.path}: {error.strerror}") from error
+        if writable:
+            fcntl.flock(self.fd, fcntl.LOCK_SH)
         self.marks = store.read_marks(self.fd, self.head)
 
     def __enter__(self) -> _Opened:
@@ -131,19 +147,19 @@ class _Opened:
 
 
 def _chosen(found: Sequence[Found], keys: Sequence[str]) -> list[Found]:
-    """The caches whose keys begin so.
+    """The caches whose keys begin so, each once.
 
     Raises:
         InvalidArgument: a key is nobody's, or several caches'.
     """
-    chosen = []
+    chosen = {}
     for key in keys:
-        named = [one for one in found if one.key.startswith(key)]
+        named = [one for one in found if key and one.key.startswith(key)]
         if len(named) != 1:
             there = "no cache's key begins" if not named else f"{len(named)} caches' keys begin"
             raise InvalidArgument(f"{there} with {key!r}: `loaderd cache ls` lists them")
-        chosen += named
-    return chosen
+        chosen[named[0].key] = named[0]
+    return list(chosen.values())
 
 
 def _rm(args: argparse.Namespace) -> int:
@@ -161,17 +177,22 @@ def _rm(args: argparse.Namespace) -> int:
 def _verify(args: argparse.Namespace) -> int:
     found = folder.caches(_folder(args))
     chosen = _chosen(found, args.keys) if args.keys else found
-    damaged = sum(_verify_one(one) for one in chosen)
-    text.say(f"{text.count(len(chosen), 'cache')} verified, {text.count(damaged, 'row')} damaged")
-    return FAILED if damaged else DONE
+    damaged = 0
+    for one in chosen:
+        if one.head is not None:
+            with contextlib.suppress(FileNotFoundError):  # it has given way meanwhile
+                damaged += _verify_one(one)
+    removed = [one for one in chosen if one.head is None]
+    for one in removed:
+        folder.remove(one)
+        text.say(f"{one.key[:_KEY]}  removed: damaged, or of another version")
+    verified = text.count(len(chosen) - len(removed), "cache")
+    text.say(f"{verified} verified, {text.count(damaged, 'row')} damaged")
+    return FAILED if damaged or removed else DONE
 
 
 def _verify_one(found: Found) -> int:
     """Holds the rows of a cache against their checksums; returns how many do not fit."""
-    if found.head is None:
-        folder.remove(found)
-        text.say(f"{found.key[:_KEY]}  removed: damaged, or of another version")
-        return 0
     with _Opened(found, writable=True) as cache:
         rows = (cache.marks[:, 2] != 0).nonzero()[0].tolist()
         bad = [row for row in _tracked(rows, found.key[:_KEY]) if not _is_whole(cache, row)]

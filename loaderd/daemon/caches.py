@@ -17,8 +17,10 @@ from loaderd.wire import segment
 @dataclass(slots=True)
 class _Cache:
     fd: int
-    claim: int
+    claim: int = 0
     """Bytes that it may come to take."""
+    openings: int = 0
+    """Streams that are about to use it."""
 
     @property
     def nbytes(self) -> int:
@@ -26,7 +28,9 @@ class _Cache:
         return os.fstat(self.fd).st_blocks * 512
 
     def idle(self) -> bool:
-        """Whether no stream uses it."""
+        """Whether no stream uses it, or is about to."""
+        if self.openings:
+            return False
         alone = store.lock_alone(self.fd)
         if alone:
             fcntl.flock(self.fd, fcntl.LOCK_UN)
@@ -50,7 +54,7 @@ class MemoryCaches:
         return sum(cache.nbytes for cache in self._caches.values())
 
     def take(self, key: str, nbytes: int) -> tuple[int, int]:
-        """A cache, made if need be; its descriptor stays ours.
+        """A cache, made if need be; its descriptor stays ours. ``opened`` must follow.
 
         Args:
             key: its name.
@@ -59,11 +63,16 @@ class MemoryCaches:
         Returns:
             The descriptor, and the bytes that it may take.
         """
-        cache = self._caches.pop(key, None) or _Cache(segment.create(nbytes), 0)
+        cache = self._caches.pop(key, None) or _Cache(segment.create(nbytes))
+        cache.openings += 1
         self._make_room(nbytes)
         cache.claim = min(nbytes, max(0, self.limit - self._claimed()))
         self._caches[key] = cache  # the last, as the most recently opened
         return cache.fd, cache.claim
+
+    def opened(self, key: str) -> None:
+        """The stream that ``take`` was called for is open, with a lock of its own, or is not."""
+        self._caches[key].openings -= 1
 
     def give_way(self, nbytes: int) -> None:
         """Drops idle caches until so much shared memory is free, or none is left."""

@@ -104,7 +104,8 @@ def _cache(found: Manifest, asked: Spec) -> _Cache | None:
     if asked.cache == "none" or isinstance(asked.dataset, Arrays) or not len(found):
         return None
     head = images.head(found, asked.pipeline, asked.dataset.directory, decoders())
-    return _Cache(images.key(found, head), head, images.states(found))
+    by_path = images.order(found)
+    return _Cache(images.key(found, by_path, head), head, images.states(found, by_path))
 
 
 def _reserve(line: Channel, cache: _Cache | None, settings: Settings) -> None:

@@ -21,7 +21,7 @@ from loaderd.wire.spec import Pipeline
 
 Array = NDArray[Any]
 
-_STATE = 2 * np.dtype(np.int64).itemsize
+_STATE = 3 * np.dtype(np.int64).itemsize
 
 
 class FileSource:
@@ -136,4 +136,4 @@ def attach_store(cache: int, states: int, pipeline: Pipeline, samples: int) -> S
         CacheError: the cache does not fit.
     """
     memory = segment.attach(states, samples * _STATE, writable=False)
-    return Store(cache, pipeline.array_shape, np.frombuffer(memory, np.int64).reshape(-1, 2))
+    return Store(cache, pipeline.array_shape, np.frombuffer(memory, np.int64).reshape(-1, 3))

@@ -183,6 +183,7 @@ class Opening:
         self.ring_bytes = 0
         self._wish = max(FEWEST_SLOTS, min(request.slots, MOST_SLOTS))
         self._caches = caches
+        self._taken = ""
         self._room = room
         self._finish = finish
         self._fds: list[int] = []
@@ -246,6 +247,7 @@ class Opening:
         if self.spec.cache != "memory" or not listed.cache_key:
             return [], 0
         fd, room = self._caches.take(listed.cache_key, listed.cache_bytes)
+        self._taken = listed.cache_key
         return [fd], room
 
     def _stream(self, reserved: Reserved) -> Stream:
@@ -279,6 +281,8 @@ class Opening:
         self.opener.kill()
         self.opener.wait_dead(1.0)
         self.opener.reap()
+        if self._taken:
+            self._caches.opened(self._taken)
         for fd in (*self._fds, *self._bundles):
             os.close(fd)
 

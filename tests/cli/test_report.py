@@ -46,6 +46,8 @@ def stream(**fields: Any) -> StreamPicture:
         "waited_s": 34.2,
         "errors": 0,
         "ring_bytes": 69_120_000,
+        "cache": "none",
+        "cache_samples": 0,
     }
     return StreamPicture(**(usual | fields))
 
@@ -56,6 +58,7 @@ def worker(**fields: Any) -> WorkerPicture:
         "up_s": 100.0,
         "chunks": 3000,
         "rows": 24000,
+        "cached": 18000,
         "read_s": 5.0,
         "decode_s": 52.0,
         "resize_s": 9.0,
@@ -90,6 +93,8 @@ def snapshot(
             shm_free=14 * GIB,
             ring_bytes=GIB + GIB // 5,
             ring_limit=8 * GIB,
+            cache_bytes=2 * GIB,
+            cache_limit=4 * GIB,
         ),
         streams=streams,
         workers=workers,
@@ -205,6 +210,7 @@ loaderd "default"  pid 4242  up 1 h 2 min  version 0.1.0
 socket   /run/user/1000/loaderd/default.sock
 host     16 CPUs, 87% used
 memory   rings 1.2 GiB of 8.0 GiB; shared memory 14.0 GiB of 16.0 GiB free
+cache    75% of the images came from a cache; in memory 2.0 GiB of 4.0 GiB
 
 id  client  folder                           queue       batch/s  image/s  waited  epoch:pos  errors
  1    4711  /data/photos/train               ████░░ 6/8     15.2    486.4   34.2%       3:57       0

@@ -23,12 +23,13 @@ from loaderd.errors import (
 )
 from loaderd.wire import address
 
-VERBS = ("serve", "start", "stop", "status", "doctor")
+VERBS = ("serve", "start", "stop", "status", "cache", "doctor")
 
 
 @pytest.fixture(autouse=True)
 def runtime(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     for name in ("NAME", "SOCKET", "CONFIG", "WORKERS", "MEMORY"):
         monkeypatch.delenv(f"LOADERD_{name}", raising=False)
     return tmp_path / "loaderd"
@@ -256,5 +257,6 @@ def test_what_was_decided_is_not_decided_again_by_the_child(
     )
     assert main(["start"]) == 1
     assert capfd.readouterr().err.startswith(
-        f"serve --name=gpu0 --socket={runtime}/gpu0.sock --workers=3 --memory=1048576 --ready-fd="
+        f"serve --name=gpu0 --socket={runtime}/gpu0.sock --workers=3 --memory=1048576 --nice=0 "
+        f"--cache-dir={runtime.parent}/cache/loaderd --cache-size=auto --ready-fd="
     )

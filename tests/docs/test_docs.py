@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import keras
+import msgspec
 import numpy as np
 import pandas
 import pytest
@@ -36,7 +37,7 @@ from loaderd import config, errors
 from loaderd.cli import command, rows, stat, target, verdict
 from loaderd.render.pipeline import Renderer
 from loaderd.wire import dial
-from loaderd.wire.spec import Pipeline
+from loaderd.wire.spec import Cache, Pipeline
 from loaderd.wire.transform import Transform
 from loaderd_client import (
     ImageDataGenerator,
@@ -110,6 +111,10 @@ def are_rows(text: str) -> bool:
     return text.lstrip().startswith("time ")
 
 
+def is_listing(text: str) -> bool:
+    return bool(re.match("[0-9a-f]{12} ", text))
+
+
 def is_picture(text: str) -> bool:
     return bool(set("─│└◄►") & set(text))
 
@@ -130,9 +135,8 @@ class Reader:
     def follow(self, block: Block) -> None:
         ways = {"python": self.python, "console": self.console, "toml": self.toml}
         if block.language == "text":
-            assert is_screen(block.text) or are_rows(block.text) or is_picture(block.text), (
-                f"{block.where}: what is this?"
-            )
+            kinds = (is_screen, are_rows, is_listing, is_picture)
+            assert any(kind(block.text) for kind in kinds), f"{block.where}: what is this?"
             return
         assert block.language in ways, f"{block.where}: nobody checks {block.language!r}"
         ways[block.language](block)
@@ -340,6 +344,7 @@ def test_a_page_works_as_it_is_written(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PATH", str(BIN), prepend=os.pathsep)
     monkeypatch.setenv("TF_CPP_MIN_LOG_LEVEL", "3")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     reader = Reader(tmp_path, page)
     try:
         for block in blocks_of(page):
@@ -373,11 +378,20 @@ def words_of(text: str) -> str:
     return re.sub(r"\d[\d.]*", "0", " ".join(text.split()))
 
 
-def test_screens_look_like_the_real_one(serve: Serve, photos: Path) -> None:
+def has_cache(screen: str) -> bool:
+    return "\ncache " in screen
+
+
+@pytest.mark.parametrize(("cache", "least"), [("none", 3), ("memory", 1)])
+def test_screens_look_like_the_real_one(
+    serve: Serve, photos: Path, cache: Cache, least: int
+) -> None:
     screens = [block for block in all_blocks() if is_screen(block.text)]
-    assert len(screens) >= 3
+    screens = [block for block in screens if has_cache(block.text) == (cache != "none")]
+    assert len(screens) >= least
+    spec = msgspec.structs.replace(a_spec(photos), cache=cache)
     with serve() as daemon, Session(daemon.path) as session:
-        stream = session.open(a_spec(photos), slots=4)
+        stream = session.open(spec, slots=4)
         for position in range(stream.batches):
             stream.take((0, position))
         eventually(lambda: daemon.snapshot().streams[0].batches == stream.batches)
@@ -392,6 +406,25 @@ def test_screens_look_like_the_real_one(serve: Serve, photos: Path) -> None:
     for block in screens:
         assert shape_of(block.text) == shape_of(real), block.where
         assert words_of(block.text[block.text.index("Your program") :]) in possible, block.where
+
+
+def test_listings_look_like_the_real_one(serve: Serve, photos: Path, tmp_path: Path) -> None:
+    listings = [block for block in all_blocks() if is_listing(block.text)]
+    assert listings
+    where = f"--cache-dir={tmp_path}"
+    spec = msgspec.structs.replace(a_spec(photos), cache="disk")
+    with serve(2, where) as daemon, Session(daemon.path) as session:
+        session.open(spec, slots=4).take((0, 0))
+    real = subprocess.run(
+        [BIN / "loaderd", "cache", "ls", where], capture_output=True, text=True, check=True
+    ).stdout
+    for block in listings:
+        assert shape_of_listing(block.text) == shape_of_listing(real), block.where
+
+
+def shape_of_listing(text: str) -> list[str]:
+    lines = [re.sub("^[0-9a-f]{12} ", "KEY ", line) for line in text.splitlines()]
+    return [shape_of_line(line) for line in lines]
 
 
 def test_rows_look_like_the_real_ones() -> None:
@@ -497,12 +530,17 @@ def documented_flags(page: Path) -> set[str]:
 
 
 def test_flags_of_loaderd(capsys: pytest.CaptureFixture[str]) -> None:
-    verbs = [row[0].strip("`") for row in table_of(section_of(LOADERD, "Verbs"))][:5]
+    verbs = [row[0].strip("`") for row in table_of(section_of(LOADERD, "Verbs"))]
+    verbs = verbs[: len(command._VERBS)]
     assert verbs == [verb.__name__.rpartition(".")[2] for verb in command._VERBS]
     flags = flags_of(lambda: command.run(["--help"]), capsys)
     for verb in verbs:
         flags |= flags_of(lambda verb=verb: command.run([verb, "--help"]), capsys)  # type: ignore[misc]
         assert section_of(LOADERD, f"`{verb}`")
+    actions = [row[0].strip("`") for row in tables_of(section_of(LOADERD, "`cache`"))[0]]
+    assert actions == ["ls", "rm", "verify"]
+    for action in actions:
+        flags |= flags_of(lambda action=action: command.run(["cache", action, "--help"]), capsys)  # type: ignore[misc]
     assert documented_flags(LOADERD) == flags | {"-m"}  # python -m
 
 

@@ -1,0 +1,311 @@
+"""``loaderd cache``: what it lists, what it removes, and what it says of damage."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import pytest
+
+from loaderd.cache import folder, images, store
+from loaderd.cli.main import main
+from loaderd.wire import manifest
+from loaderd.wire.manifest import Manifest
+from loaderd.wire.spec import Pipeline
+from loaderd_client import Session
+from tests.process.test_streams import Serve, a_spec, digest
+
+SAMPLES = 8
+PLAIN = Pipeline(target_size=(40, 50))
+KEY, OTHER = "3f0c9a81d2e44b6f" * 2, "3f77a0c2b19d8e55" * 2
+LIST = [b"%d.jpg" % sample for sample in range(SAMPLES)]
+
+Run = Callable[..., tuple[int, list[str], str]]
+
+
+@pytest.fixture(autouse=True)
+def where(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder of the caches, where nobody chooses another."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    return tmp_path / "loaderd"
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str]) -> Run:
+    """``loaderd cache …``: exit code, lines on stdout, stderr."""
+
+    def call(*words: str) -> tuple[int, list[str], str]:
+        code = main(["cache", *words])
+        shown = capsys.readouterr()
+        return code, shown.out.splitlines(), shown.err
+
+    return call
+
+
+def make(
+    where: Path,
+    key: str,
+    pipeline: Pipeline = PLAIN,
+    kept: Sequence[int] = range(SAMPLES),
+    directory: str = "/photos",
+) -> Path:
+    """A cache that nobody has open, with some of its rows."""
+    table = manifest.pack("/photos", ("a",), LIST, np.zeros(SAMPLES, np.int32))
+    head = images.head(Manifest.view(table), pipeline, directory, "Decoder 1.0")
+    ones = np.ones(SAMPLES, np.int64)
+    states = np.stack([ones, ones, np.arange(SAMPLES)], axis=1)
+    fd, _ = folder.open_cache(str(where), key, head, states, 10**9)
+    cache = store.Store(fd, pipeline.array_shape, states)
+    for sample in kept:
+        cache.keep(sample, np.full(pipeline.array_shape, sample + 1, np.uint8), (1, 1))
+    return where / f"{key}{folder.ENDING}"
+
+
+def damage(path: Path, sample: int) -> None:
+    """Another byte in a row."""
+    with path.open("r+b") as file:
+        head = store.read_head(file.fileno())
+        assert head is not None
+        os.pwrite(file.fileno(), b"\xff", head.rows_at + sample * head.row_bytes + 5)
+
+
+def names(where: Path) -> set[str]:
+    return {found.key for found in folder.caches(str(where))}
+
+
+class TestLs:
+    def test_a_line_says_what_is_in_a_cache(self, where: Path, run: Run) -> None:
+        path = make(where, KEY, kept=range(5))
+        now = time.time()
+        os.utime(path, (now - 125, now - 125))
+        code, lines, _ = run("ls")
+        assert code == 0
+        assert lines[0].startswith("3f0c9a81d2e4  ")
+        assert " ago  5 of 8 images  40x50 rgb nearest  /photos" in lines[0]
+        assert "    2 min 5 s ago" in lines[0]
+        assert lines[1].startswith("1 cache, ")
+        assert lines[1].endswith(f"KiB, in {where}")
+
+    def test_what_is_unusual_is_said(self, where: Path, run: Run) -> None:
+        odd = msgspec.structs.replace(
+            PLAIN, color_mode="rgba", interpolation="box", aspect="crop", decode="scaled"
+        )
+        make(where, KEY, odd)
+        assert " 40x50 rgba box crop scaled  /photos" in run("ls")[1][0]
+
+    def test_the_least_recently_used_comes_first_and_columns_line_up(
+        self, where: Path, run: Run
+    ) -> None:
+        for key, ago in ((KEY, 5), (OTHER, 86399)):
+            used = time.time() - ago
+            os.utime(make(where, key), (used, used))
+        first, second, total = run("ls")[1]
+        assert (first[:4], second[:4]) == ("3f77", "3f0c")
+        assert first.index(" ago ") == second.index(" ago ")
+        assert total.startswith("2 caches, ")
+
+    def test_json(self, where: Path, run: Run) -> None:
+        path = make(where, KEY, kept=[3])
+        code, (line,), _ = run("ls", "--json")
+        row: dict[str, Any] = json.loads(line)
+        assert code == 0
+        assert row.pop("bytes") == path.stat().st_blocks * 512
+        assert row.pop("used") == pytest.approx(time.time(), abs=60)
+        assert row == {
+            "key": KEY,
+            "path": str(path),
+            "damaged": False,
+            "samples": SAMPLES,
+            "cached": 1,
+            "directory": "/photos",
+            "target_size": [40, 50],
+            "color_mode": "rgb",
+            "interpolation": "nearest",
+            "aspect": "stretch",
+            "truncated": False,
+            "compat": "keras",
+            "decode": "exact",
+            "decoders": "Decoder 1.0",
+        }
+
+    def test_without_caches(self, where: Path, run: Run) -> None:
+        assert run("ls") == (0, [f"0 caches, 0 B, in {where}"], "")
+        assert run("ls", "--json") == (0, [], "")
+
+    def test_a_file_that_is_no_cache(self, where: Path, run: Run) -> None:
+        where.mkdir()
+        (where / f"{KEY}{folder.ENDING}").write_bytes(b"x" * 9000)
+        (where / "notes.txt").write_text("not ours")
+        code, lines, _ = run("ls")
+        assert code == 0
+        assert lines[0].endswith("ago  damaged, or of another version")
+        row = json.loads(run("ls", "--json")[1][0])
+        assert row["damaged"] is True
+        assert set(row) == {"key", "path", "bytes", "used", "damaged"}
+
+    def test_names_reach_the_terminal_without_controls(self, where: Path, run: Run) -> None:
+        make(where, KEY, directory="/\x1b[2J")
+        assert run("ls")[1][0].endswith("  /\\x1b[2J")
+
+    def test_files_that_are_not_ours_are_not_listed(self, where: Path, run: Run) -> None:
+        where.mkdir()
+        (where / f"holiday{folder.ENDING}").touch()
+        assert run("ls") == (0, [f"0 caches, 0 B, in {where}"], "")
+
+    @pytest.mark.parametrize("how", ["flag", "variable", "file"])
+    def test_the_folder_is_the_one_that_was_chosen(
+        self, how: str, tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        chosen, words = tmp_path / "chosen", []
+        make(chosen, KEY)
+        if how == "flag":
+            words = [f"--cache-dir={chosen}"]
+        elif how == "variable":
+            monkeypatch.setenv("LOADERD_CACHE_DIR", str(chosen))
+        else:
+            (tmp_path / "loaderd.toml").write_text(f'cache_dir = "{chosen}"\n')
+            words = [f"--config={tmp_path}/loaderd.toml"]
+        assert run("ls", *words)[1][-1].endswith(f"in {chosen}")
+        assert run("rm", "--all", *words)[0] == 0
+        assert names(chosen) == set()
+
+    def test_a_folder_that_is_none_is_an_error(self, where: Path, run: Run) -> None:
+        where.write_text("")
+        code, _, said = run("ls")
+        assert code == 1
+        assert said == f"loaderd: cannot read the cache folder {where}: Not a directory\n"
+
+
+class TestRm:
+    def test_one_by_the_beginning_of_its_key(self, where: Path, run: Run) -> None:
+        make(where, KEY)
+        make(where, OTHER)
+        code, lines, _ = run("rm", "3f0")
+        assert code == 0
+        assert lines[0].startswith("removed 1 cache, ")
+        assert names(where) == {OTHER}
+
+    def test_one_that_is_named_twice_counts_once(self, where: Path, run: Run) -> None:
+        make(where, KEY)
+        assert run("rm", "3f0", KEY)[1][0].startswith("removed 1 cache, ")
+
+    def test_all(self, where: Path, run: Run) -> None:
+        make(where, KEY)
+        make(where, OTHER)
+        assert run("rm", "--all")[1][0].startswith("removed 2 caches, ")
+        assert names(where) == set()
+        assert run("rm", "--all") == (0, ["removed 0 caches, 0 B"], "")
+
+    @pytest.mark.parametrize(
+        ("words", "why"),
+        [
+            (["3f"], "2 caches' keys begin with '3f'"),
+            (["3f0c", "9"], "no cache's key begins with '9'"),
+            ([""], "no cache's key begins with ''"),
+            ([], "name the caches to remove, or --all"),
+            (["3f0c", "--all"], "name the caches to remove, or --all"),
+        ],
+    )
+    def test_what_is_not_clear_is_2_and_removes_nothing(
+        self, words: list[str], why: str, where: Path, run: Run
+    ) -> None:
+        make(where, KEY)
+        make(where, OTHER)
+        code, lines, said = run("rm", *words)
+        assert (code, lines) == (2, [])
+        assert said.startswith(f"loaderd: {why}")
+        assert "`loaderd cache ls`" in said
+        assert names(where) == {KEY, OTHER}
+
+    def test_an_empty_key_is_not_the_only_cache(self, where: Path, run: Run) -> None:
+        make(where, KEY)
+        assert run("rm", "")[0] == 2
+        assert names(where) == {KEY}
+
+
+class TestVerify:
+    def test_whole_rows(self, where: Path, run: Run) -> None:
+        make(where, KEY)
+        make(where, OTHER, kept=[1, 2])
+        code, lines, _ = run("verify")
+        assert code == 0
+        assert sorted(lines[:2]) == [
+            "3f0c9a81d2e4  8 rows, 0 damaged",
+            "3f77a0c2b19d  2 rows, 0 damaged",
+        ]
+        assert lines[2] == "2 caches verified, 0 rows damaged"
+
+    def test_damaged_rows_are_forgotten(self, where: Path, run: Run) -> None:
+        path = make(where, KEY)
+        damage(path, 2)
+        damage(path, 7)
+        assert run("verify") == (
+            1,
+            ["3f0c9a81d2e4  8 rows, 2 damaged", "1 cache verified, 2 rows damaged"],
+            "",
+        )
+        assert run("verify") == (
+            0,
+            ["3f0c9a81d2e4  6 rows, 0 damaged", "1 cache verified, 0 rows damaged"],
+            "",
+        )
+
+    def test_only_the_ones_that_are_named(self, where: Path, run: Run) -> None:
+        damage(make(where, KEY), 0)
+        make(where, OTHER)
+        assert run("verify", "3f7")[0] == 0
+        assert run("verify", "3f0")[0] == 1
+        assert run("verify", "abc")[0] == 2
+
+    def test_a_file_that_is_no_cache_is_removed_and_said(self, where: Path, run: Run) -> None:
+        path = make(where, KEY)
+        os.truncate(path, 5000)
+        make(where, OTHER)
+        code, lines, _ = run("verify")
+        assert code == 1
+        assert "3f0c9a81d2e4  removed: damaged, or of another version" in lines
+        assert lines[-1] == "1 cache verified, 0 rows damaged"
+        assert names(where) == {OTHER}
+        assert run("verify")[0] == 0
+
+    def test_one_that_gives_way_meanwhile_is_passed_over(
+        self, where: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        make(where, KEY)
+        found = folder.caches(str(where))
+        folder.remove(found[0])
+        monkeypatch.setattr(folder, "caches", lambda where: found)
+        assert run("verify")[0] == 0
+        assert " 0 of 8 images " in run("ls")[1][0]
+
+
+class TestWithADaemon:
+    def test_a_cache_in_use_is_listed_verified_and_removed(
+        self, serve: Serve, photos: Path, where: Path, run: Run
+    ) -> None:
+        spec = msgspec.structs.replace(a_spec(photos), cache="disk")
+        with serve() as daemon, Session(daemon.path) as session:
+            stream = session.open(spec, slots=4)
+            first = [digest(stream.take((0, position))) for position in range(stream.batches)]
+            row = json.loads(run("ls", "--json")[1][0])
+            assert (row["cached"], row["samples"]) == (96, 96)
+            assert row["directory"] == str(photos)
+            assert run("verify")[1][-1] == "1 cache verified, 0 rows damaged"
+            assert run("rm", row["key"][:6])[0] == 0
+            assert names(where) == set()
+            again = [digest(stream.take((0, 0), restart=True))]
+            again += [digest(stream.take((0, position))) for position in range(1, stream.batches)]
+            assert again == first
+
+
+@pytest.mark.parametrize("words", [[], ["dance"], ["ls", "--all"], ["rm", "--json"]])
+def test_a_wrong_word_is_2(words: list[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(["cache", *words])
+    assert caught.value.code == 2
