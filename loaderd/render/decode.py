@@ -64,7 +64,7 @@ class Scratch:
 
 def _memory(size: int) -> memoryview:
     """Bytes that take no room before they are written."""
-    return memoryview(np.empty(size, np.uint8))
+    return np.empty(size, np.uint8).data
 
 
 class Decoder:

@@ -17,6 +17,9 @@ from loaderd.wire.transform import Transform
 
 Array = NDArray[Any]
 
+_BYTE = np.dtype(np.uint8)
+_FLOAT = np.dtype(np.float32)
+
 
 class FastFinish:
     """Finishes loaded images. Owns buffers: one for each thread.
@@ -44,9 +47,14 @@ class FastFinish:
         """
         if self._first:
             row = row.transpose(1, 2, 0)
-        if not transform.warps:
-            write(flip(image, transform), self._rescale, row)
-            return
+        if transform.warps:
+            self._write_warped(image, transform, row)
+        elif transform.flip_horizontal or transform.flip_vertical:
+            self._write_flipped(image, transform, row)
+        else:
+            write(image, self._rescale, row)
+
+    def _write_warped(self, image: Array, transform: Transform, row: Array) -> None:
         # The warp is linear, so the rescale may come first, in the pass that converts.
         write(image, self._rescale, self._source)
         if self._in_place:
@@ -55,18 +63,32 @@ class FastFinish:
             self._warp(self._source, transform, self._warped)
             write(self._warped, None, row)
 
+    def _write_flipped(self, image: Array, transform: Transform, row: Array) -> None:
+        fits = image.dtype == row.dtype and not self._rescale and not self._first
+        flipped = flip(image, transform, row if fits else None)
+        if flipped is not row:  # OpenCV has not filled it
+            write(flipped, self._rescale, row)
 
-def flip(image: Array, transform: Transform) -> Array:
-    """The image (height, width, channels), mirrored as the transform says."""
+
+def flip(image: Array, transform: Transform, out: Array | None = None) -> Array:
+    """The image (height, width, channels), mirrored as the transform says.
+
+    Args:
+        image: left as it is.
+        transform: the random parameters of the sample.
+        out: an array like the image, where the result may be written.
+    """
     if not (transform.flip_horizontal or transform.flip_vertical):
         return image
-    if image.dtype not in (np.uint8, np.float32):
+    if image.dtype != _BYTE and image.dtype != _FLOAT:
         return image[:: _step(transform.flip_vertical), :: _step(transform.flip_horizontal)]
     if transform.flip_horizontal and transform.flip_vertical:
         code = -1
     else:
         code = 1 if transform.flip_horizontal else 0
-    mirrored: Array = cv2.flip(np.ascontiguousarray(image), code)
+    mirrored: Array = cv2.flip(np.ascontiguousarray(image), code, dst=out)
+    if mirrored is out:
+        return mirrored
     return mirrored.reshape(image.shape)  # OpenCV drops the axis of a single channel
 
 
@@ -85,8 +107,14 @@ def write(image: Array, rescale: float | None, row: Array) -> None:
         rescale: a factor; None or 0 leaves the values.
         row: where the result goes.
     """
-    if image.dtype != np.uint8 and image.dtype != np.float32:
-        image = image.astype(np.float32)
+    if row.dtype == _FLOAT and image.dtype != _FLOAT:
+        # Two passes, each in one dtype: NumPy's one pass goes through buffers.
+        np.copyto(row, image, casting="unsafe")
+        if rescale:
+            np.multiply(row, np.float32(rescale), out=row)
+        return
+    if image.dtype != _BYTE and image.dtype != _FLOAT:
+        image = image.astype(_FLOAT)
     if rescale:
         np.multiply(image, np.float32(rescale), out=row, casting="unsafe")
     else:

@@ -68,6 +68,31 @@ def test_the_rescale_is_that_of_keras_for_every_factor(rescale: float, dtype: st
     np.testing.assert_array_equal(row, expected)
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64", "uint8", "int16"])
+@pytest.mark.parametrize("kind", ["uint8", "float32", "uint16"])
+@pytest.mark.parametrize("rescale", [None, 0, 0.3])
+def test_every_row_gets_what_float32_makes_of_the_image(
+    dtype: str, kind: str, rescale: float | None
+) -> None:
+    image = np.arange(5 * 6 * 3).reshape(5, 6, 3).astype(kind)
+    expected = image.astype(np.float32)
+    if rescale:
+        expected *= rescale
+    for row in (np.zeros((5, 6, 3), dtype), np.zeros((3, 5, 6), dtype).transpose(1, 2, 0)):
+        write(image, rescale, row)
+        np.testing.assert_array_equal(row, expected.astype(dtype))
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.float32, np.uint16])
+@pytest.mark.parametrize("channels", [1, 3, 4, 6])
+def test_a_flip_into_a_row_is_the_flip(channels: int, dtype: type[np.generic]) -> None:
+    """Whether the row is filled or not, what comes back is the result."""
+    image = np.arange(5 * 7 * channels).reshape(5, 7, channels).astype(dtype)
+    for transform in FLIPS:
+        row = np.zeros_like(image)
+        np.testing.assert_array_equal(flip(image, transform, row), flip(image, transform))
+
+
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.int32])
 @pytest.mark.parametrize("channels", [1, 3, 4])
 def test_every_kind_of_picture_can_be_flipped(channels: int, dtype: type[np.generic]) -> None:

@@ -61,6 +61,38 @@ def test_a_kept_copy_of_a_loaded_picture_finishes_as_the_file_renders(
     np.testing.assert_array_equal(slot[0], slot[1])
 
 
+PIPELINES = {
+    "plain": Pipeline(target_size=(20, 25), rescale=1 / 255),
+    "bytes": Pipeline(target_size=(20, 25), dtype="uint8"),
+    "channels first": Pipeline(target_size=(20, 25), data_format="channels_first"),
+    "grey": Pipeline(target_size=(20, 25), color_mode="grayscale", rescale=1 / 255),
+    "rgba": Pipeline(target_size=(20, 25), color_mode="rgba", dtype="uint8"),
+    "full road": Pipeline(target_size=(20, 25), samplewise_center=True),
+}
+TRANSFORMS = [
+    Transform(flip_horizontal=h, flip_vertical=v, theta=theta)
+    for h in (False, True)
+    for v in (False, True)
+    for theta in (0.0, 10.0)
+]
+
+
+@pytest.mark.parametrize("name", PIPELINES)
+def test_a_picture_in_a_mapped_file_finishes_as_the_file_renders(
+    file: str, tmp_path: Path, name: str
+) -> None:
+    pipeline = PIPELINES[name]
+    renderer, slot = Renderer(pipeline), slot_for(pipeline)
+    kept = renderer.load(file)
+    (tmp_path / "kept").write_bytes(kept.tobytes())
+    mapped = np.memmap(tmp_path / "kept", np.uint8, "r", shape=(1, *kept.shape))
+    for transform in TRANSFORMS:
+        renderer.render(file, transform, slot[0])
+        renderer.finish(mapped[0], transform, slot[1])
+        np.testing.assert_array_equal(slot[1], slot[0])
+    assert (slot[2] == slot_for(pipeline)[2]).all()
+
+
 def test_a_sample_does_not_depend_on_those_before_it(
     file: str, tmp_path: Path, noisy: Noisy
 ) -> None:

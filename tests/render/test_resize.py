@@ -172,3 +172,18 @@ def test_every_colour_mode_can_be_padded(
     assert pixels[10:20].any(axis=2).mean() > 0.9
     assert not pixels[:10].any()
     assert not pixels[20:].any()
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBX", "RGBA", "L", "I;16", "I"])
+def test_pictures_of_all_modes_one_after_the_other_come_as_numpy_sees_them(mode: str) -> None:
+    resizer = Resizer((6, 9), "nearest", "stretch")
+    channels = len(mode) if mode in ("RGBX", "RGBA") else 3 if mode == "RGB" else 1
+    for seed in range(3):
+        pixels = np.random.default_rng(seed).integers(0, 256, (6, 9, channels), np.uint8)
+        image = Image.fromarray(pixels if channels == 3 else pixels[..., 0])
+        if channels == 4:
+            image = Image.frombuffer(mode, (9, 6), pixels.copy(), "raw", mode, 0, 1)
+        elif channels == 1:
+            image = image.convert("I").convert(mode) if mode != "L" else image
+        expected = np.asarray(image)[..., :3] if mode == "RGBX" else np.asarray(image)
+        np.testing.assert_array_equal(resizer(image), expected.reshape(6, 9, -1))
