@@ -1,8 +1,9 @@
 """The folder of the caches on disk: which there are, and how they share ``--cache-size``.
 
-Every cache is one file, ``<key>.images``, and no other file is ever touched. Who uses one holds a shared ``flock`` on it; who
-wants to change what others rely on must get it alone. A lock beside them makes openers
-take turns. The least recently opened cache gives way first, and never one that is in use.
+Every cache is one file, ``<key>.images``, and no other file is ever touched. Who uses one
+holds a shared ``flock`` on it; who wants to change what others rely on must get it alone. A
+lock beside them makes openers take turns. The least recently opened cache gives way first,
+and never one that is in use.
 """
 
 from __future__ import annotations

@@ -11,9 +11,9 @@ disk is an error and no SIGBUS. Nobody waits for anybody and there is no lock be
 workers, so a reader trusts nothing but what it has proved:
 
 - a row counts if its mark is that of the file as it was when the stream was opened;
-- the first time that a worker uses a row it holds it against the mark's CRC-32. So a row
-  that is half written (two workers at once, memory that comes out of order, a crash, a
-  loss of power) is decoded again and never served;
+- the first time that a worker uses a row of another's it holds it against the mark's
+  CRC-32. So a row that is half written (two workers at once, memory that comes out of
+  order, a crash, a loss of power) is decoded again and never served;
 - a row that counts is never written again while anybody has the file open: all who do
   hold a shared ``flock`` on it, and only an opener that gets it alone removes marks of
   files that have changed.
@@ -241,6 +241,7 @@ class Store:
         try:
             self._write(image, self._head.rows_at + row * self._head.row_bytes)
             self._write(_MARK.pack(*state, checksum(image)), HEADER + row * _MARK.size)
+            self._proved[sample] = True  # whoever writes it too writes the same
         except OSError as error:
             if error.errno not in _FULL:
                 raise
