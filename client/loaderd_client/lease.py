@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from loaderd.wire.layout import Field, SlotLayout
+from loaderd.wire.layout import SlotLayout
 
 
 class _Lease:
@@ -56,6 +56,9 @@ class Ring:
         self._layout = layout
         self._released = released
         self._address = int(np.frombuffer(memory, np.uint8).__array_interface__["data"][0])
+        arrays = (layout.images, layout.labels)
+        self._arrays = [(field, np.dtype(field.dtype).str) for field in arrays if field]
+        self._ids = _all_ids(memory, layout)
 
     def lease(self, slot: int, rows: int) -> list[NDArray[Any]]:
         """The slot's images and, if it has them, labels; as writable views without a copy.
@@ -66,31 +69,35 @@ class Ring:
         """
         lease = _Lease(self._memory)
         weakref.finalize(lease, self._released, slot).atexit = False
-        return [
-            np.asarray(_Memory(self._interface(slot, field, rows), lease))
-            for field in (self._layout.images, self._layout.labels)
-            if field is not None
-        ]
+        return [np.asarray(memory) for memory in self._memories(slot, rows, lease)]
 
     def copy(self, slot: int, rows: int) -> list[NDArray[Any]]:
         """The same as private copies; the slot stays as it is."""
-        unheld = _Lease(self._memory)
-        return [
-            np.array(_Memory(self._interface(slot, field, rows), unheld))
-            for field in (self._layout.images, self._layout.labels)
-            if field is not None
-        ]
+        memories = self._memories(slot, rows, _Lease(self._memory))
+        return [np.array(memory) for memory in memories]
 
     def ids(self, slot: int, rows: int) -> NDArray[np.int32]:
         """A copy of the sample numbers of the slot's rows."""
-        field = self._layout.ids
-        return np.array(_Memory(self._interface(slot, field, rows), _Lease(self._memory)))
+        return self._ids[slot, :rows].copy()
 
-    def _interface(self, slot: int, field: Field, rows: int) -> dict[str, Any]:
-        address = self._address + slot * self._layout.nbytes + field.offset
-        return {
-            "version": 3,
-            "shape": (rows, *field.shape[1:]),
-            "typestr": np.dtype(field.dtype).str,
-            "data": (address, False),
-        }
+    def _memories(self, slot: int, rows: int, lease: _Lease) -> list[_Memory]:
+        address = self._address + slot * self._layout.nbytes
+        return [
+            _Memory(
+                {
+                    "version": 3,
+                    "shape": (rows, *field.shape[1:]),
+                    "typestr": typestr,
+                    "data": (address + field.offset, False),
+                },
+                lease,
+            )
+            for field, typestr in self._arrays
+        ]
+
+
+def _all_ids(memory: mmap.mmap, layout: SlotLayout) -> NDArray[np.int32]:
+    """The sample numbers of all slots, (slots, rows): made once, since a view costs."""
+    slots, field = len(memory) // layout.nbytes, layout.ids
+    shape, strides = (slots, *field.shape), (layout.nbytes, 4)
+    return np.ndarray(shape, np.int32, memory, field.offset, strides)

@@ -206,7 +206,7 @@ class LoaderSequence(*bases.sequences()):  # type: ignore[misc]  # whichever Ker
             self._refresh()
             index = self._cursor
             self._cursor = (index + 1) % len(self)
-        return self[index]
+        return self._assembled(self._take(index, refreshed=True))
 
     def reset(self) -> None:
         """``next`` goes on with the first index."""
@@ -249,11 +249,17 @@ class LoaderSequence(*bases.sequences()):  # type: ignore[misc]  # whichever Ker
             raise ValueError(
                 f"Asked to retrieve element {index}, but the Sequence has length {length}"
             )
+        return self._take(index % length)
+
+    def _take(self, index: int, refreshed: bool = False) -> Batch:
         if os.getpid() != self._pid:
             self._move_to_child()
         while True:
             with self._lock:
-                touch = self._touch(index % length)
+                if not refreshed:
+                    self._refresh()
+                refreshed = False
+                touch = self._touch(index)
                 stream = self._stream
             try:
                 return stream.take(touch.place, restart=touch.restart)
@@ -267,7 +273,6 @@ class LoaderSequence(*bases.sequences()):  # type: ignore[misc]  # whichever Ker
 
     def _touch(self, index: int) -> Touch:
         """What the index means; makes sure that there is a stream to take it from."""
-        self._refresh()
         here = threading.get_ident()
         if self._toucher not in (None, here):
             self._handed_over_in = self._places.epoch

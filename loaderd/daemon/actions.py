@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import msgspec
 
 from loaderd.wire.messages import Chunk, Place
 
 
-@dataclass(frozen=True, slots=True)
-class Assign:
+class Assign(msgspec.Struct, frozen=True):
     """Give this chunk to this worker."""
 
     worker: int
     chunk: Chunk
 
 
-@dataclass(frozen=True, slots=True)
-class Deliver:
+class Deliver(msgspec.Struct, frozen=True):
     """Tell the client that the slot holds its batch."""
 
     stream: int
@@ -25,8 +23,7 @@ class Deliver:
     attempt: int
 
 
-@dataclass(frozen=True, slots=True)
-class Failure:
+class Failure(msgspec.Struct, frozen=True):
     """Why a batch could not be made: an error's class name and text, and the rows tried."""
 
     kind: str
@@ -35,8 +32,7 @@ class Failure:
     last: int
 
 
-@dataclass(frozen=True, slots=True)
-class Spoil:
+class Spoil(msgspec.Struct, frozen=True):
     """Tell the client that the batch could not be made."""
 
     stream: int

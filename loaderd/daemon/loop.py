@@ -1,27 +1,35 @@
-"""The one place where the daemon waits: one ``select`` over all descriptors."""
+"""The one place where the daemon waits: one ``epoll`` over all descriptors."""
 
 from __future__ import annotations
 
 import contextlib
-import selectors
+import select
 import signal
 import socket
 from collections.abc import Callable
 from types import FrameType
-from typing import Self
+from typing import NamedTuple, Self
 
 from loaderd.wire.channel import Channel, Closed
 
-_READ, _WRITE = selectors.EVENT_READ, selectors.EVENT_WRITE
+_READ, _WRITE = select.EPOLLIN, select.EPOLLOUT
 
 Callback = Callable[[], object]
 
 
+class _Watched(NamedTuple):
+    """Whom to call, and the channel if it is one."""
+
+    on_read: Callback
+    line: Channel | None
+
+
 class Loop:
-    """Calls back what becomes readable. A context manager: it owns the selector."""
+    """Calls back what becomes readable. A context manager: it owns the epoll."""
 
     def __init__(self) -> None:
-        self._selector = selectors.DefaultSelector()
+        self._epoll = select.epoll()
+        self._watched: dict[int, _Watched] = {}
         self._cleanup = contextlib.ExitStack()
 
     def __enter__(self) -> Self:
@@ -29,45 +37,47 @@ class Loop:
 
     def __exit__(self, *_: object) -> None:
         self._cleanup.close()
-        self._selector.close()
+        self._epoll.close()
 
     def watch(self, fd: int, on_read: Callback) -> None:
         """Calls ``on_read`` whenever the descriptor is readable."""
-        self._selector.register(fd, _READ, (on_read, None))
+        self._register(fd, _Watched(on_read, None))
 
     def watch_channel(self, line: Channel, on_read: Callback) -> None:
         """The same for a channel, and sends what it could not send when it can."""
-        fd, data = line.fileno(), (on_read, line)
-        self._selector.register(fd, _READ, data)
+        fd = line.fileno()
+        self._register(fd, _Watched(on_read, line))
         line.on_unsent = lambda: self._modify(fd, _READ | _WRITE)
 
+    def _register(self, fd: int, watched: _Watched) -> None:
+        self._epoll.register(fd, _READ)
+        self._watched[fd] = watched
+
     def _modify(self, fd: int, events: int) -> None:
-        if fd in self._selector.get_map():
-            self._selector.modify(fd, events, self._selector.get_map()[fd].data)
+        if fd in self._watched:
+            self._epoll.modify(fd, events)
 
     def forget(self, fd: int) -> None:
         """Watches a descriptor no more; it is well if it was not watched."""
-        if fd in self._selector.get_map():
-            self._selector.unregister(fd)
+        if self._watched.pop(fd, None) is not None:
+            with contextlib.suppress(OSError):  # closed already: the kernel has forgotten it
+                self._epoll.unregister(fd)
 
     def watches(self, fd: int) -> bool:
         """Whether the descriptor is watched."""
-        return fd in self._selector.get_map()
+        return fd in self._watched
 
     def turn(self, timeout: float | None) -> None:
         """Waits at most ``timeout`` seconds (None: for ever) and calls back."""
-        for key, events in self._selector.select(timeout):
-            on_read, line = key.data
-            if not self._still(key.fd, on_read):
+        # Whose event it was, before a callback closes a descriptor and another gets its number.
+        ready = [(fd, events, self._watched[fd]) for fd, events in self._epoll.poll(timeout)]
+        for fd, events, watched in ready:
+            if self._watched.get(fd) is not watched:
                 continue  # an earlier callback of this turn has closed it
-            if events & _WRITE:
-                self._flush(line)
-            if events & _READ:
-                on_read()
-
-    def _still(self, fd: int, on_read: Callback) -> bool:
-        key = self._selector.get_map().get(fd)
-        return key is not None and key.data[0] is on_read
+            if events & _WRITE and watched.line is not None:
+                self._flush(watched.line)
+            if events & ~_WRITE:
+                watched.on_read()
 
     def _flush(self, line: Channel) -> None:
         with contextlib.suppress(Closed):  # noticed again when it is read

@@ -10,7 +10,8 @@ Theory of operation. A stream is an endless run of batches, (epoch, position) af
 - The next batch is the first that the client wants out of turn, else the next of its
   run that is neither being filled nor in its hands.
 - The oldest unfinished batch gets all workers before the next is begun.
-- The stream whose ring holds the smallest share of ready batches goes first.
+- The stream whose ring has the smallest share of batches that are ready or begun goes
+  first; of several, the one that was served longest ago.
 - Every worker has one chunk in hand and one queued, so that it never waits for us.
 - A chunk of a dead worker is given away again, before all others. Tickets number the
   tries; a ticket that is not held by the worker who reports it counts for nothing.
@@ -21,6 +22,7 @@ No socket, no clock, no process here: the tests feed it histories.
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from loaderd.daemon.actions import Action, Assign, Deliver, Failure, Spoil
@@ -38,7 +40,7 @@ CRASHES = 3
 KILLS = 20
 """And when so many workers were killed over one chunk of it, as by a lack of memory."""
 
-CHUNK_NS = 10_000_000
+SHORTEST_NS, LONGEST_NS = 2_000_000, 10_000_000
 """What a chunk should take: long against a message, short against a batch."""
 
 MAX_WANTED = 1024
@@ -74,23 +76,43 @@ class Stream:
     want: deque[Place] = field(default_factory=deque)
     places: dict[int, Place] = field(default_factory=dict)
     """What lies in the slots that are FILLING or READY."""
+    held: set[Place] = field(default_factory=set)
+    """The same without the slots."""
     filling: dict[int, _Filling] = field(default_factory=dict)
+    cutting: _Filling | None = None
+    """The one batch of which rows are left to be cut into chunks."""
     redo: deque[tuple[_Filling, int, int]] = field(default_factory=deque)
     row_ns: float = 0.0
     errors: int = 0
+    served: int = 0
+    """The last ticket."""
 
-    def fullness(self) -> float:
-        """Share of the ring that the trainer could read now."""
-        return self.slots.count(State.READY) / len(self.slots)
+    def turn(self) -> tuple[float, int]:
+        """Whose turn it is: the least comes first."""
+        coming = self.slots.count(State.READY) + self.slots.count(State.FILLING)
+        return coming / len(self.slots), self.served
+
+    def begin(self, place: Place) -> _Filling:
+        """Takes a free slot for a batch."""
+        filling = _Filling(self.slots.fill(), place, self.shape.rows(place[1]))
+        self.filling[filling.slot] = filling
+        self.places[filling.slot] = place
+        self.held.add(place)
+        return filling
+
+    def let_go(self, slot: int) -> None:
+        """What lay in a slot may be made again."""
+        place = self.places.pop(slot, None)
+        if place is not None:
+            self.held.remove(place)
 
     def next_place(self) -> Place | None:
         """The batch to begin next: wanted out of turn, else the next of the run, if any."""
-        held = set(self.places.values())
         while self.want:
             place = self.want.popleft()
-            if place not in held:
+            if place not in self.held:
                 return place
-        while self.then in held:
+        while self.then in self.held:
             self.then = self.shape.after(self.then)
         next_one = self.then
         if next_one is not None:
@@ -156,8 +178,7 @@ class Scheduler:
             raise ProtocolError(f"more than {MAX_WANTED} batches wanted out of turn")
         for place in (*want, *([then] if then else [])):
             state.shape.check(place)
-        held = set(state.places.values())
-        state.want.extend(place for place in want if place not in held)
+        state.want.extend(place for place in want if place not in state.held)
         state.then = then or state.then
         return self._assign_all()
 
@@ -170,10 +191,10 @@ class Scheduler:
         state = self.streams[stream]
         for slot in taken:
             state.slots.apply(slot, Event.TAKE)
-            del state.places[slot]
+            state.let_go(slot)
         for slot in released:
             state.slots.apply(slot, Event.RELEASE)
-            state.places.pop(slot, None)
+            state.let_go(slot)
         return self._assign_all()
 
     def worker_up(self, worker: int) -> list[Action]:
@@ -271,21 +292,27 @@ class Scheduler:
     def _assign_all(self) -> list[Action]:
         """Gives chunks to all who have room, those with nothing first."""
         for length in range(1, QUEUED + 1):
-            for worker in self._workers:
-                self._assign(worker, length)
+            for worker, held in self._workers.items():
+                if len(held) < length and not self._assign(worker, length):
+                    return self._flush()
         return self._flush()
 
-    def _assign(self, worker: int, upto: int) -> None:
+    def _assign(self, worker: int, upto: int) -> bool:
+        """Gives one worker chunks; returns whether there were enough."""
         held = self._workers[worker]
         while len(held) < upto:
             entry = self._next()
             if entry is None:
-                return
+                return False
             held.append(entry)
             self._actions.append(Assign(worker, entry.chunk))
+        return True
 
     def _next(self) -> _Held | None:
-        for stream in sorted(self.streams.values(), key=Stream.fullness):
+        streams: Iterable[Stream] = self.streams.values()
+        if len(self.streams) > 1:
+            streams = sorted(streams, key=Stream.turn)
+        for stream in streams:
             entry = self._next_of(stream)
             if entry is not None:
                 return entry
@@ -294,44 +321,49 @@ class Scheduler:
     def _next_of(self, stream: Stream) -> _Held | None:
         if stream.redo:
             return self._hold(stream, *stream.redo.popleft())
-        for filling in stream.filling.values():
-            if filling.given < filling.rows and filling.error is None:
-                return self._cut(stream, filling)
-        if self._draining or not stream.slots.count(State.FREE):
-            return None
-        place = stream.next_place()
-        return None if place is None else self._cut(stream, _begin(stream, place))
+        if stream.cutting is None:
+            if self._draining or not stream.slots.count(State.FREE):
+                return None
+            place = stream.next_place()
+            if place is None:
+                return None
+            stream.cutting = stream.begin(place)
+        return self._cut(stream, stream.cutting)
 
     def _cut(self, stream: Stream, filling: _Filling) -> _Held:
         first = filling.given
         filling.given += self._chunk_rows(stream, filling.rows - first)
         filling.open += 1
+        if filling.given == filling.rows:
+            stream.cutting = None
         return self._hold(stream, filling, first, filling.given)
 
     def _chunk_rows(self, stream: Stream, rows: int) -> int:
-        """So many of the rows that are left that all chunks are of one size."""
-        most = -(-stream.shape.batch_size // max(1, len(self._workers)))
+        """So many of the rows that are left that all chunks are of one size.
+
+        A batch is shared out among all workers, as far as its chunks are worth a message.
+        """
+        share = -(-stream.shape.batch_size // max(1, len(self._workers)))
+        chunks = -(-rows // share)
         if stream.row_ns:
-            most = max(1, min(most, int(CHUNK_NS / stream.row_ns)))
-        return -(-rows // -(-rows // most))
+            chunks = min(chunks, max(1, int(rows * stream.row_ns / SHORTEST_NS)))
+            chunks = max(chunks, -(-rows // max(1, int(LONGEST_NS / stream.row_ns))))
+        return -(-rows // chunks)
 
     def _hold(self, stream: Stream, filling: _Filling, first: int, last: int) -> _Held:
         self._ticket += 1
-        chunk = Chunk(self._ticket, stream.id, filling.slot, *filling.place, first, last)
+        stream.served = self._ticket
+        epoch, position = filling.place
+        chunk = Chunk(self._ticket, stream.id, filling.slot, epoch, position, first, last)
         return _Held(chunk, filling)
-
-
-def _begin(stream: Stream, place: Place) -> _Filling:
-    filling = _Filling(stream.slots.fill(), place, stream.shape.rows(place[1]))
-    stream.filling[filling.slot] = filling
-    stream.places[filling.slot] = place
-    return filling
 
 
 def _give_up(stream: Stream, entry: _Held, kind: str, text: str) -> None:
     """The batch is spoilt: none of its chunks is given (again)."""
     chunk, filling = entry.chunk, entry.filling
     filling.error = filling.error or Failure(kind, text, chunk.first, chunk.last)
+    if stream.cutting is filling:
+        stream.cutting = None
     waiting = [redo for redo in stream.redo if redo[0] is filling]
     for redo in waiting:
         stream.redo.remove(redo)

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import argparse
 
-from scripts.benchmarks import ring
+from scripts.benchmarks import compare, coordination, listing, ring, sharing
 
 
 def main() -> None:
     """Runs the benchmark that was asked for."""
     parser = argparse.ArgumentParser(prog="scripts/bench", description=__doc__)
     benchmarks = parser.add_subparsers(required=True, metavar="BENCHMARK")
+    compare.add(benchmarks)
+    coordination.add(benchmarks)
+    listing.add(benchmarks)
     ring.add(benchmarks)
+    sharing.add(benchmarks)
     args = parser.parse_args()
     args.run(args)
 

@@ -47,8 +47,9 @@ def run(args: argparse.Namespace) -> None:
         names = sum(len(files) for _, _, files in os.walk(folder))
         console.print(f"{names:,} files in {CLASSES} folders; os.walk alone takes "
                       f"{time.perf_counter() - start:.1f} s")  # fmt: skip
-        table = Table("workers", "cache", "opened", "manifest", "client", "supervisor",
-                      "a worker", "all workers", caption="MiB; processes: of their own")  # fmt: skip
+        columns = ("workers", "cache", "opened", "manifest", "client", "supervisor", "a worker",
+                   "all workers")  # fmt: skip
+        table = Table(*columns, caption="MiB; processes: of their own")
         for workers in args.workers:
             table.add_row(*_measured(folder, workers, "none"))
         table.add_row(*_measured(folder, args.workers[-1], "disk"))

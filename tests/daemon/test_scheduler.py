@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     RuleBasedStateMachine,
@@ -15,7 +15,7 @@ from hypothesis.stateful import (
 )
 
 from loaderd.daemon.actions import Action, Assign, Deliver, Spoil
-from loaderd.daemon.scheduler import KILLS, Scheduler
+from loaderd.daemon.scheduler import KILLS, LONGEST_NS, QUEUED, SHORTEST_NS, Scheduler
 from loaderd.daemon.shape import Shape
 from loaderd.daemon.slots import State
 from loaderd.errors import ProtocolError
@@ -166,7 +166,7 @@ class Machine(RuleBasedStateMachine):
 
     @invariant()
     def nobody_rests_while_there_is_work(self) -> None:
-        if any(not held for held in getattr(self, "held", {}).values()):
+        if any(len(held) < QUEUED for held in getattr(self, "held", {}).values()):
             for stream in self.scheduler.streams.values():
                 assert stream.slots.count(State.FREE) == 0 or self.scheduler._draining
                 assert not stream.redo
@@ -292,3 +292,134 @@ def test_a_plan_for_a_batch_that_does_not_exist_is_refused(place: Place) -> None
     scheduler.open(7, Shape(samples=10, batch_size=2, slots=4), (0, 0))
     with pytest.raises(ProtocolError, match="no batch"):
         scheduler.plan(7, (place,), None)
+
+
+class Workers:
+    """Obedient workers, and trainers that take every batch at once unless told otherwise."""
+
+    def __init__(self, workers: int) -> None:
+        self.scheduler = Scheduler()
+        self.queues: dict[int, list[Chunk]] = {number: [] for number in range(workers)}
+        self.chunks: list[Chunk] = []
+        self.delivered: list[tuple[int, Place]] = []
+        self.taking = True
+        for number in self.queues:
+            self.perform(self.scheduler.worker_up(number))
+
+    def perform(self, actions: list[Action]) -> None:
+        for action in actions:
+            match action:
+                case Assign(worker, chunk):
+                    self.queues[worker].append(chunk)
+                    self.chunks.append(chunk)
+                case Deliver(stream, slot, place, _):
+                    self.delivered.append((stream, place))
+                    if self.taking:
+                        self.perform(self.scheduler.took(stream, (slot,), (slot,)))
+
+    def open(self, stream: int, shape: Shape) -> None:
+        self.perform(self.scheduler.open(stream, shape, (0, 0)))
+
+    def work(self, rounds: int, row_ns: int) -> list[Chunk]:
+        """Every worker does one chunk in each round; returns what was given out meanwhile."""
+        before = len(self.chunks)
+        for _ in range(rounds):
+            for worker, queue in self.queues.items():
+                if queue:
+                    chunk = queue.pop(0)
+                    spent = (chunk.last - chunk.first) * row_ns
+                    self.perform(self.scheduler.done(worker, chunk.ticket, spent))
+        return self.chunks[before:]
+
+
+def sizes(chunks: list[Chunk]) -> set[int]:
+    return {chunk.last - chunk.first for chunk in chunks}
+
+
+BIG = Shape(samples=320_000, batch_size=32, slots=12)
+
+
+@pytest.mark.parametrize(
+    ("workers", "row_us", "rows"),
+    [
+        (1, 800, {11, 10}),  # 10 ms hold 12 rows: three chunks, as equal as can be
+        (4, 800, {8}),  # a quarter each
+        (8, 800, {4}),  # an eighth each: 3.2 ms
+        (64, 800, {3, 2}),  # a chunk of one row would not be worth a message
+        (4, 30, {32}),  # all of the batch takes less than 2 ms
+        (2, 200, {16}),
+        (8, 20_000, {1}),
+    ],
+)
+def test_chunks_are_shares_of_the_workers_and_take_2_to_10_ms(
+    workers: int, row_us: int, rows: set[int]
+) -> None:
+    crew = Workers(workers)
+    crew.open(1, BIG)
+    crew.work(5, row_us * 1000)
+    assert sizes(crew.work(20, row_us * 1000)) <= rows
+
+
+@given(workers=st.integers(1, 70), batch=st.integers(1, 300), row_us=st.integers(1, 30_000))
+def test_no_chunk_is_longer_than_10_ms_or_shorter_than_2_ms_without_need(
+    workers: int, batch: int, row_us: int
+) -> None:
+    crew = Workers(workers)
+    crew.open(1, Shape(samples=batch * 1000, batch_size=batch, slots=150))
+    crew.work(4, row_us * 1000)
+    for size in sizes(crew.work(4, row_us * 1000)):
+        assert size == 1 or size * row_us * 1000 <= LONGEST_NS
+        assert size == batch or (size + 1) * row_us * 1000 > SHORTEST_NS
+
+
+def test_chunks_follow_when_images_come_from_a_cache_and_when_they_no_longer_do() -> None:
+    crew = Workers(4)
+    crew.open(1, BIG)
+    crew.work(20, 800_000)
+    crew.work(20, 30_000)  # 20 batches of 10,000 that the epoch has
+    assert sizes(crew.work(5, 30_000)) == {32}
+    crew.work(10, 800_000)
+    assert sizes(crew.work(5, 800_000)) == {8}
+
+
+def test_chunks_follow_a_mixture_of_cached_and_decoded_images() -> None:
+    crew = Workers(4)
+    crew.open(1, BIG)
+    for _ in range(20):
+        crew.work(1, 800_000)
+        crew.work(1, 30_000)
+    given_out = crew.work(1, 800_000) + crew.work(1, 30_000)
+    assert all(SHORTEST_NS <= size * 415_000 <= LONGEST_NS for size in sizes(given_out))
+
+
+def test_two_trainers_that_both_wait_get_the_same() -> None:
+    crew = Workers(4)
+    crew.open(1, BIG)
+    crew.open(2, BIG)
+    crew.work(200, 800_000)
+    counts = [sum(stream == number for stream, _ in crew.delivered) for number in (1, 2)]
+    assert min(counts) > 0.9 * max(counts)
+
+
+def test_a_stream_that_begins_is_served_next_though_another_is_starving() -> None:
+    crew = Workers(4)
+    crew.open(1, BIG)
+    crew.work(20, 800_000)
+    crew.open(2, BIG)
+    assert crew.work(1, 800_000)[0].stream == 2
+
+
+def test_no_worker_pauses_at_the_end_of_an_epoch() -> None:
+    crew = Workers(4)
+    crew.open(1, Shape(samples=100, batch_size=32, slots=6))
+    for _ in range(50):  # an epoch is 4 batches, the last of 4 rows
+        crew.work(1, 800_000)
+        assert all(len(queue) == QUEUED for queue in crew.queues.values())
+
+
+def test_all_workers_are_at_the_batch_that_is_needed_next() -> None:
+    crew = Workers(4)
+    crew.open(1, BIG)
+    first = [chunk for chunk in crew.chunks if chunk.position == 0]
+    assert [(chunk.first, chunk.last) for chunk in first] == [(0, 8), (8, 16), (16, 24), (24, 32)]
+    assert all(queue[0].position == 0 for queue in crew.queues.values())

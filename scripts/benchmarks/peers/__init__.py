@@ -1,0 +1,1 @@
+"""The contestants of ``scripts/bench compare``: one program for each, in its own environment."""

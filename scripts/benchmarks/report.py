@@ -1,0 +1,140 @@
+"""What people read: ``README.md`` and ``bars.svg`` beside ``results.json``."""
+
+from __future__ import annotations
+
+import statistics
+from pathlib import Path
+
+from scripts.benchmarks import bars
+from scripts.benchmarks.results import Entry, Ratio, Results, ratio, verdicts
+from scripts.benchmarks.workloads import (
+    FIRST_BATCH_FILES,
+    FIRST_BATCH_S,
+    PEERS,
+    WORKLOADS,
+    Workload,
+)
+
+_TOLD = ("numpy", "pillow", "pillow-simd", "simplejpeg", "opencv-python-headless", "jax", "numba")
+_HEAD = """# Benchmarks
+
+Written by `scripts/bench compare`; not by hand. loaderd and its peers side by side: every figure
+is the median of alternating rounds in one run, every ratio is taken within a round, and in
+brackets is the least and the greatest of them. Above 1, loaderd is faster.
+
+![images per second](bars.svg)
+"""
+_HOW = """## How it is measured
+
+Every peer is a program in an environment of its own, started once for a workload and warmed up
+(where images are cached, by a whole epoch), then asked in turn, A B C A B C. In its turn it first
+takes the batches that were made ahead while others were measured, for half a second at least,
+and then counts images. While one is measured the others rest; one that does not come to rest by
+itself is stopped until its turn. All deliver arrays of the same shape and type, images in the
+last axis but two, and a program that does nothing takes them. `scripts/benchmarks/peers` has
+each, and says which documentation it follows.
+"""
+
+
+def write(folder: Path, results: Results) -> None:
+    """Writes both."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "bars.svg").write_text(bars.picture(results))
+    (folder / "README.md").write_text(markdown(results))
+
+
+def markdown(results: Results) -> str:
+    """The whole page."""
+    parts = [_HEAD, _musts(results)]
+    for name, workload in WORKLOADS.items():
+        if name in results.entries:
+            parts.append(_workload(name, workload, results))
+    parts += [_HOW, _setting(results), _packages(results)]
+    return "\n".join(parts)
+
+
+def shown(found: Ratio | None) -> str:
+    """A ratio and its spread."""
+    if found is None:
+        return "not measured"
+    digits = 2 if found.median < 10 else 1
+    low, high = (f"{value:.{digits}f}" for value in (found.low, found.high))
+    return f"{found.median:.{digits}f} ({low} to {high})"
+
+
+def _musts(results: Results) -> str:
+    lines = ["## What must show", "", "| workload | loaderd against | at least | measured | met |"]
+    lines.append("|---|---|---|---|---|")
+    for verdict in verdicts(results):
+        must = verdict.must
+        title = PEERS[verdict.peer].title if verdict.peer in PEERS else verdict.peer
+        met = "yes" if verdict.is_met else "**no**" if verdict.ratio else "-"
+        lines.append(
+            f"| {must.workload} | {title} | {must.least:g} | {shown(verdict.ratio)} | {met} |"
+        )
+    seconds = results.first_batch_s
+    if seconds is not None:
+        met = "yes" if seconds <= FIRST_BATCH_S else "**no**"
+        lines.append(
+            f"| first batch | {FIRST_BATCH_FILES} files, warm daemon | {FIRST_BATCH_S} s at most "
+            f"| {seconds:.2f} s | {met} |"
+        )
+    return "\n".join([*lines, ""])
+
+
+def _workload(name: str, workload: Workload, results: Results) -> str:
+    lines = [f"## {name}", "", f"{workload.title}.", ""]
+    lines += ["| | images/s | loaderd / it | date | remarks |", "|---|---|---|---|---|"]
+    entries = results.entries[name]
+    for peer in (workload.ours, *workload.others, *workload.left_out):
+        if peer in entries:
+            lines.append(_row(peer, entries[peer], is_ours=peer == workload.ours))
+    return "\n".join([*lines, ""])
+
+
+def _row(peer: str, entry: Entry, is_ours: bool) -> str:
+    title = f"**{PEERS[peer].title}**" if is_ours else PEERS[peer].title
+    if not entry.rates:
+        return f"| {title} | - | - | {entry.date} | not measured: {entry.failed} |"
+    rate = f"{statistics.median(entry.rates):,.0f}"
+    against = "" if is_ours else shown(ratio(entry))
+    return f"| {title} | {rate} | {against} | {entry.date} | {PEERS[peer].note} |"
+
+
+def _setting(results: Results) -> str:
+    machine = results.machine
+    lines = [
+        "## Where",
+        "",
+        f"- {machine['cpu']}, {machine['cpus']} CPUs, {machine['memory']} of memory, "
+        f"Linux {machine['kernel']}, Python {machine['python']}",
+    ]
+    lines += [
+        f"- {name} photos: {data['files']} JPEG files of {data['size']} pixels and "
+        f"{data['average_kb']} KB on average in {data['classes']} classes"
+        + (f", {data['distinct']} of them distinct" if data["distinct"] != data["files"] else "")
+        + ", in the page cache"
+        for name, data in sorted(results.datasets.items())
+    ]
+    commands = {entry.command for found in results.entries.values() for entry in found.values()}
+    lines += [f"- `{command}`" for command in sorted(commands)]
+    return "\n".join([*lines, ""])
+
+
+def _packages(results: Results) -> str:
+    lines = ["## Versions", "", "`results.json` has those of all packages.", ""]
+    lines += ["| | packages |", "|---|---|"]
+    for environment, versions in sorted(results.packages.items()):
+        asked = {
+            word.split(">")[0].split("=")[0]
+            for peer in PEERS.values()
+            if peer.environment == environment
+            for word in peer.requires
+        } or {"loaderd", "keras", "tensorflow_cpu", "tensorflow-cpu"}
+        told = [
+            f"{name} {version}"
+            for name, version in versions.items()
+            if name.lower() in asked | set(_TOLD) and name != "setuptools"
+        ]
+        lines.append(f"| {environment or 'loaderd'} | {', '.join(told)} |")
+    return "\n".join([*lines, ""])

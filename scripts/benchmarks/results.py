@@ -1,0 +1,134 @@
+"""Results: what is kept in ``results.json``, and the ratios that follow from it."""
+
+from __future__ import annotations
+
+import os
+import platform
+import statistics
+from pathlib import Path
+from typing import NamedTuple
+
+import msgspec
+import psutil
+
+from loaderd import config
+from scripts.benchmarks.workloads import MUSTS, PEERS, WORKLOADS, Must
+
+
+class Entry(msgspec.Struct):
+    """One peer in one workload.
+
+    Attributes:
+        date: of the measurement.
+        rates: images a second in each round.
+        ours: what loaderd reached in the same rounds.
+        looks: what the batches look like.
+        failed: why there are no rates.
+        command: what was run.
+    """
+
+    date: str
+    command: str
+    rates: list[float] = []
+    ours: list[float] = []
+    looks: dict[str, object] = {}
+    failed: str = ""
+
+
+class Results(msgspec.Struct):
+    """All that is known of one machine.
+
+    Attributes:
+        machine: what it is.
+        datasets: what the workloads read.
+        entries: by workload and peer.
+        packages: by environment; the repository's own is ``""``.
+        first_batch_s: from the call of ``flow_from_directory``, with a warm daemon.
+        first_batch_date: when that was measured.
+    """
+
+    machine: dict[str, str]
+    datasets: dict[str, dict[str, int | str]] = {}
+    entries: dict[str, dict[str, Entry]] = {}
+    packages: dict[str, dict[str, str]] = {}
+    first_batch_s: float | None = None
+    first_batch_date: str = ""
+
+
+class Ratio(NamedTuple):
+    """Ours over another's, round by round."""
+
+    median: float
+    low: float
+    high: float
+
+
+class Verdict(NamedTuple):
+    """What became of a must."""
+
+    must: Must
+    peer: str
+    ratio: Ratio | None
+
+    @property
+    def is_met(self) -> bool:
+        """Whether the median reaches it."""
+        return self.ratio is not None and self.ratio.median >= self.must.least
+
+
+def load(path: Path) -> Results:
+    """Former results of this machine, or none: another machine's are no comparison."""
+    here = machine()
+    if path.exists():
+        found = msgspec.json.decode(path.read_bytes(), type=Results)
+        if all(found.machine.get(key) == here[key] for key in ("cpu", "cpus")):
+            found.machine = here
+            return found
+    return Results(machine=here)
+
+
+def save(path: Path, results: Results) -> None:
+    """Writes all of it, whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_suffix(".unfinished")
+    unfinished.write_bytes(msgspec.json.format(msgspec.json.encode(results), indent=1) + b"\n")
+    unfinished.replace(path)
+
+
+def machine() -> dict[str, str]:
+    """What this machine is."""
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    model = next((line.split(":")[1].strip() for line in lines if "model name" in line), "unknown")
+    return {
+        "cpu": model,
+        "cpus": str(config.cpus()),
+        "memory": f"{psutil.virtual_memory().total / 2**30:.0f} GiB",
+        "kernel": os.uname().release,
+        "python": platform.python_version(),
+    }
+
+
+def ratio(entry: Entry) -> Ratio | None:
+    """Ours over the peer's, in the rounds that both have."""
+    ratios = [ours / theirs for ours, theirs in zip(entry.ours, entry.rates, strict=True)]
+    if not ratios:
+        return None
+    return Ratio(statistics.median(ratios), min(ratios), max(ratios))
+
+
+def verdicts(results: Results) -> list[Verdict]:
+    """Every must, with what was measured."""
+    return [_verdict(results, must) for must in MUSTS if must.workload in WORKLOADS]
+
+
+def _verdict(results: Results, must: Must) -> Verdict:
+    entries = results.entries.get(must.workload, {})
+    names = [
+        name
+        for name in entries
+        if must.against in (name, PEERS[name].group) and entries[name].rates
+    ]
+    if not names:
+        return Verdict(must, must.against, None)
+    best = max(names, key=lambda name: statistics.median(entries[name].rates))
+    return Verdict(must, best, ratio(entries[best]))

@@ -1,0 +1,247 @@
+"""What ``scripts/bench compare`` measures, who takes part, and what must be shown."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Peer:
+    """One way to load images.
+
+    Attributes:
+        title: as people read it.
+        module: below ``scripts/benchmarks/peers``.
+        group: peers that are two ways of using one library; the better one counts.
+        variant: what its module is told.
+        requires: packages of its environment; empty takes the repository's own.
+        needs: what the system must have to build those.
+        note: what to know about its figures.
+    """
+
+    title: str
+    module: str
+    group: str = ""
+    variant: str = ""
+    requires: tuple[str, ...] = ()
+    needs: str = ""
+    note: str = ""
+
+    @property
+    def environment(self) -> str:
+        """The name of its environment; empty is the repository's own."""
+        return self.module if self.requires else ""
+
+
+@dataclass(frozen=True)
+class Workload:
+    """One comparison.
+
+    Attributes:
+        title: as people read it.
+        ours: the peer that the others are compared with.
+        others: in the order of the turns.
+        task: fields of ``peers.protocol.Task``.
+        photos: ``small`` or ``large``: which pictures.
+        left_out: peers that could not be compared, and why.
+    """
+
+    title: str
+    others: tuple[str, ...]
+    task: dict[str, Any] = field(default_factory=dict)
+    ours: str = "loaderd"
+    photos: str = "small"
+    left_out: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Must:
+    """A ratio that loaderd has to reach against a peer or a group of them."""
+
+    workload: str
+    against: str
+    least: float
+
+
+_TENSORFLOW = ("tensorflow-cpu", "keras>=3.15", "pillow", "scipy")
+_TORCH = "torch==2.13.*"  # a release whose build for CPUs installs by this name where it is offered
+
+PEERS = {
+    "loaderd": Peer("loaderd", "ours"),
+    "floor": Peer(
+        "bare render functions",
+        "bare",
+        note="loaderd's own functions in as many processes as CPUs, "
+        "without daemon, ring and trainer",
+    ),
+    "keras-threads": Peer(
+        "Keras ImageDataGenerator, threads",
+        "keras_idg",
+        group="Keras ImageDataGenerator",
+        variant="threads",
+        requires=_TENSORFLOW,
+        note="keeps no decoded images",
+    ),
+    "keras-processes": Peer(
+        "Keras ImageDataGenerator, processes",
+        "keras_idg",
+        group="Keras ImageDataGenerator",
+        variant="processes",
+        requires=_TENSORFLOW,
+        note="keeps no decoded images; forks its pool anew each epoch",
+    ),
+    "tfdata": Peer(
+        "tf.data",
+        "tfdata",
+        requires=_TENSORFLOW,
+        note="image_dataset_from_directory, which does not antialias, and Keras's layers; "
+        "cached: .cache() before the layers",
+    ),
+    "tfdata-antialias": Peer(
+        "tf.data, antialiased",
+        "tfdata",
+        variant="antialias",
+        requires=_TENSORFLOW,
+        note="tf.image.resize(antialias=True)",
+    ),
+    "grain-threads": Peer(
+        "Grain, threads",
+        "grain_keras",
+        group="Grain",
+        variant="threads",
+        requires=("keras>=3.15", "jax", "grain", "pillow"),
+        note="image_dataset_from_directory(format='grain') and Keras's layers on JAX",
+    ),
+    "grain-processes": Peer(
+        "Grain, processes",
+        "grain_keras",
+        group="Grain",
+        variant="processes",
+        requires=("keras>=3.15", "jax", "grain", "pillow"),
+        note="the same with mp_prefetch, which starts its processes anew each epoch",
+    ),
+    "torch": Peer(
+        "PyTorch DataLoader, OpenCV",
+        "torch_opencv",
+        requires=(_TORCH, "opencv-python-headless", "numpy"),
+        note="shrinks with INTER_AREA; photos: IMREAD_REDUCED_COLOR_8; "
+        "cached: decoded images in memory",
+    ),
+    "dali": Peer(
+        "NVIDIA DALI, CPU",
+        "dali",
+        requires=("nvidia-dali-cuda120", "numpy"),
+        note="full decoding; keeps no decoded images on a CPU",
+    ),
+    "ffcv": Peer(
+        "FFCV, raw file",
+        "ffcv_raw",
+        requires=("ffcv", _TORCH, "numpy", "opencv-python-headless", "pillow", "setuptools"),
+        needs="a C++ compiler, pkg-config, and the headers of OpenCV 4 and libturbojpeg",
+        note="a converted file of decoded images; flip and translation only",
+    ),
+    "fit-loaderd": Peer("model.fit, loaderd", "fit", variant="loaderd"),
+    "fit-arrays": Peer(
+        "model.fit, PyDataset of arrays",
+        "fit",
+        group="model.fit, arrays in memory",
+        variant="arrays",
+        note="batches are views of one array as NumPy makes it, which TensorFlow copies",
+    ),
+    "fit-aligned": Peer(
+        "model.fit, PyDataset of aligned arrays",
+        "fit",
+        group="model.fit, arrays in memory",
+        variant="aligned",
+        note="the same array at a multiple of 64 bytes, which TensorFlow takes as it is",
+    ),
+    "share-two": Peer("two trainers, one daemon", "share", variant="two"),
+    "share-one": Peer("one trainer alone", "share", variant="one"),
+}
+
+_LOADERS = (
+    "floor",
+    "keras-threads",
+    "keras-processes",
+    "tfdata",
+    "grain-threads",
+    "grain-processes",
+    "torch",
+    "dali",
+)
+_ANTIALIASED = (*_LOADERS[:4], "tfdata-antialias", *_LOADERS[4:])
+_NO_CACHE = "keeps no decoded images"
+_TOO_SLOW = "resizes so large images on JAX at about one a second, too slow for these turns"
+_224 = {"size": (224, 224), "interpolation": "bilinear"}
+
+WORKLOADS = {
+    "plain": Workload("150x150, nearest, float32, batches of 32, rescale", _LOADERS),
+    "augment": Workload(
+        "plain, and rotation 20, shifts 0.2, shear 0.2, zoom 0.2, horizontal flip",
+        _LOADERS,
+        {"augment": True},
+    ),
+    "bilinear": Workload(
+        "224x224, antialiased bilinear, float32, batches of 64, rescale",
+        _ANTIALIASED,
+        {**_224, "batch_size": 64},
+    ),
+    "photos": Workload(
+        'photos of 12 megapixels to 224x224, bilinear, float32, batches of 8; decode="scaled"',
+        (*_LOADERS[:4], "tfdata-antialias", "torch", "dali"),
+        {**_224, "batch_size": 8, "scaled": True},
+        photos="large",
+        left_out={"grain-threads": _TOO_SLOW, "grain-processes": _TOO_SLOW},
+    ),
+    "cached": Workload(
+        'augment, epochs after the first; cache="memory"',
+        ("floor", "keras-threads", "keras-processes", "tfdata", "torch", "ffcv"),
+        {"augment": True, "cached": True},
+        left_out={"grain-threads": _NO_CACHE, "grain-processes": _NO_CACHE, "dali": _NO_CACHE},
+    ),
+    "cached-uint8": Workload(
+        "150x150, uint8, no augmentation, batches of 32, epochs after the first",
+        ("floor", "tfdata", "torch", "ffcv"),
+        {"dtype": "uint8", "cached": True},
+        left_out={
+            "keras-threads": _NO_CACHE,
+            "grain-threads": _NO_CACHE,
+            "grain-processes": _NO_CACHE,
+            "dali": _NO_CACHE,
+        },
+    ),
+    "fit": Workload(
+        "model.fit with a model that costs nothing, cached float32 images, batches of 32",
+        ("fit-arrays", "fit-aligned"),
+        {"cached": True},
+        ours="fit-loaderd",
+    ),
+    "share": Workload(
+        "first epoch of augment with a cache: two trainers, images/s of both together",
+        ("share-one",),
+        {"augment": True, "cached": True},
+        ours="share-two",
+    ),
+}
+
+MUSTS = (
+    Must("plain", "floor", 0.95),
+    Must("augment", "floor", 0.95),
+    Must("bilinear", "floor", 0.95),
+    Must("augment", "Keras ImageDataGenerator", 5.0),
+    Must("augment", "tfdata", 2.5),
+    Must("augment", "torch", 1.4),
+    Must("augment", "dali", 2.3),
+    Must("photos", "tfdata", 1.6),
+    Must("photos", "Keras ImageDataGenerator", 6.0),
+    Must("cached", "Keras ImageDataGenerator", 20.0),
+    Must("cached", "tfdata", 8.0),
+    Must("cached", "floor", 0.9),
+    Must("cached", "ffcv", 1.0),
+    Must("cached-uint8", "ffcv", 0.6),
+    Must("fit", "model.fit, arrays in memory", 0.9),
+    Must("share", "share-one", 1.8),
+)
+FIRST_BATCH_S = 0.3
+FIRST_BATCH_FILES = 3000
