@@ -43,6 +43,9 @@ KILLS = 20
 SHORTEST_NS, LONGEST_NS = 2_000_000, 10_000_000
 """What a chunk should take: long against a message, short against a batch."""
 
+LEASED = 2
+"""Slots that the trainer holds as a rule: they cannot be filled."""
+
 MAX_WANTED = 1024
 """Batches that a client may want out of turn."""
 
@@ -341,14 +344,22 @@ class Scheduler:
     def _chunk_rows(self, stream: Stream, rows: int) -> int:
         """So many of the rows that are left that all chunks are of one size.
 
-        A batch is shared out among all workers, as far as its chunks are worth a message.
+        Few chunks mean few messages, so they are as long as may be, and no longer than
+        leaves every worker its two of the batches for which there are slots.
         """
-        share = -(-stream.shape.batch_size // max(1, len(self._workers)))
-        chunks = -(-rows // share)
+        chunks = -(-rows // -(-stream.shape.batch_size // self._shares(stream)))
         if stream.row_ns:
             chunks = min(chunks, max(1, int(rows * stream.row_ns / SHORTEST_NS)))
             chunks = max(chunks, -(-rows // max(1, int(LONGEST_NS / stream.row_ns))))
         return -(-rows // chunks)
+
+    def _shares(self, stream: Stream) -> int:
+        """Chunks that a batch must have at least; the first ones are shared out among all."""
+        workers = max(1, len(self._workers))
+        if not stream.row_ns:
+            return workers
+        fillable = max(1, len(stream.slots) - LEASED)
+        return -(-QUEUED * workers // fillable)
 
     def _hold(self, stream: Stream, filling: _Filling, first: int, last: int) -> _Held:
         self._ticket += 1
