@@ -66,8 +66,9 @@ class Settings:
 
     @property
     def memory_cache(self) -> int:
-        """Bytes that caches in memory may take together."""
-        return self.cache_size or _quarter()
+        """Bytes that caches in memory may take together: what the rings leave, at most."""
+        left = segment.free() * 9 // 10 - self.memory
+        return max(0, min(self.cache_size or ram() // 4, left))
 
 
 @dataclass(frozen=True)
@@ -115,7 +116,7 @@ def load(flags: Mapping[str, str | None], environ: Mapping[str, str]) -> Setting
         workers=_pick(layers, "workers", _workers) or cpus(),
         memory=_pick(layers, "memory", _memory) or _memory_unasked(),
         cache_dir=locate_cache(flags, environ),
-        cache_size=_pick(layers, "cache_size", _memory),
+        cache_size=_pick(layers, "cache_size", _cache_size),
         nice=_pick(layers, "nice", _nice) or 0,
         user_code=_pick(layers, "user_code", _yes) is not False,
         owner=_pick(layers, "owner", _pid),
@@ -268,6 +269,13 @@ def _memory(said: Said) -> int | None:
     return size
 
 
+def _cache_size(said: Said) -> int | None:
+    """As ``memory``, but a share of the RAM would say nothing of a disk."""
+    if isinstance(said.value, str) and said.value.endswith("%"):
+        raise _refuse(said, 'bytes, 512M, 1.5G, 2GiB (units of 1024), or "auto"')
+    return _memory(said)
+
+
 def _bytes(number: str, unit: str) -> int:
     if unit == "%":
         share = Fraction(number) / 100
@@ -278,13 +286,9 @@ def _bytes(number: str, unit: str) -> int:
 def _memory_unasked() -> int:
     """A quarter of the RAM, and never so much that the last page of /dev/shm goes."""
     try:
-        return _quarter()
+        return max(1, min(ram() // 4, segment.free() * 9 // 10))
     except OSError as error:
         raise LoaderdError(f"there is no shared memory at {segment.SHM}: {error}") from error
-
-
-def _quarter() -> int:
-    return max(1, min(ram() // 4, segment.free() * 9 // 10))
 
 
 def cpus(root: str = "") -> int:

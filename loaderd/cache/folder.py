@@ -91,6 +91,7 @@ def open_cache(
 
     Raises:
         CacheError: the folder cannot be used.
+        OSError: the disk is full; see ``store.is_full``.
     """
     try:
         os.makedirs(folder, 0o700, exist_ok=True)
@@ -99,6 +100,8 @@ def open_cache(
             fd = _open(os.path.join(folder, key + ENDING))
             return _adopted(fd, granted, states), granted
     except OSError as error:
+        if isinstance(error, CacheError) or store.is_full(error):
+            raise
         raise CacheError(f"cannot use the cache folder {folder}: {error.strerror}") from error
 
 

@@ -11,9 +11,9 @@ disk is an error and no SIGBUS. Nobody waits for anybody and there is no lock be
 workers, so a reader trusts nothing but what it has proved:
 
 - a row counts if its mark is that of the file as it was when the stream was opened;
-- the first time that a worker uses a row of another's it holds it against the mark's
-  CRC-32. So a row that is half written (two workers at once, memory that comes out of
-  order, a crash, a loss of power) is decoded again and never served;
+- the first time that a worker uses a row it holds it against the mark's CRC-32. So a row
+  that is half written (two workers at once, memory that comes out of order, a crash, a
+  loss of power) is decoded again and never served;
 - a row that counts is never written again while anybody has the file open: all who do
   hold a shared ``flock`` on it, and only an opener that gets it alone removes marks of
   files that have changed.
@@ -44,7 +44,6 @@ HEADER = 4096
 
 _HEAD = struct.Struct("<8sIIQQQ")
 _MARK = struct.Struct("<qqq")
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 
 Bools = NDArray[np.bool_]
 Pixels = NDArray[Any]
@@ -116,15 +115,27 @@ def read_head(fd: int) -> Head | None:
 def adopt(fd: int, head: Head, states: States) -> None:
     """Marks an open file as in use; if nobody else uses it, forgets files that have changed.
 
+    The marks' pages are taken now: in memory, even to read a hole takes a page, and where
+    there is none left that is a SIGBUS.
+
     Args:
         fd: its descriptor; the shared lock lasts as long as any copy of it.
         head: what it shall hold; written, as ``granted`` may be new.
         states: of the source files now.
+
+    Raises:
+        OSError: the file cannot be written; see ``is_full``.
     """
     write_head(fd, head)
+    os.posix_fallocate(fd, 0, head.rows_at)
     if lock_alone(fd):
         _forget_changed(fd, head, states)
     fcntl.flock(fd, fcntl.LOCK_SH)
+
+
+def is_full(error: OSError) -> bool:
+    """Whether there is no room: no reason to fail, as images can be decoded each time."""
+    return error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.ENOMEM)
 
 
 def lock_alone(fd: int) -> bool:
@@ -190,6 +201,7 @@ class Store:
     """
 
     def __init__(self, fd: int, shape: tuple[int, int, int], states: States) -> None:
+        weakref.finalize(self, os.close, fd)  # with the last copy goes the lock
         self._fd = fd
         head = read_head(fd)
         if head is None or (head.samples, head.row_bytes) != (len(states), int(np.prod(shape))):
@@ -203,7 +215,6 @@ class Store:
         self._states, self._row = states[:, :2], states[:, 2]
         self._proved = np.zeros(head.samples, np.bool_)
         self.trouble = ""
-        weakref.finalize(self, os.close, fd)  # with the last copy goes the lock
 
     def find(self, ids: NDArray[Any]) -> Bools:
         """Which of the samples are there; costs a few microseconds once all are proved."""
@@ -238,13 +249,10 @@ class Store:
         if state != tuple(self._states[sample].tolist()) or not self._vacant(row, state):
             return
         image = np.ascontiguousarray(image)
-        try:
+        try:  # the mark after the row, so that what it stands for is there
             self._write(image, self._head.rows_at + row * self._head.row_bytes)
             self._write(_MARK.pack(*state, checksum(image)), HEADER + row * _MARK.size)
-            self._proved[sample] = True  # whoever writes it too writes the same
         except OSError as error:
-            if error.errno not in _FULL:
-                raise
             self.trouble = os.strerror(error.errno or 0)
 
     def _vacant(self, row: int, state: tuple[int, int]) -> bool:

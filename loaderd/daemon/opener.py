@@ -19,7 +19,7 @@ from loaderd.cache import folder, images, store
 from loaderd.cache.store import Head, States
 from loaderd.config import Settings
 from loaderd.data.listing import list_samples
-from loaderd.errors import LoaderdError, ProtocolError
+from loaderd.errors import CacheError, LoaderdError, NoRoom, ProtocolError
 from loaderd.render.versions import decoders
 from loaderd.wire import bundle, manifest, segment, spec
 from loaderd.wire.channel import Channel, Closed
@@ -116,8 +116,23 @@ def _reserve(line: Channel, cache: _Cache | None, settings: Settings) -> None:
     if cache is None:
         line.send(Reserved())
         return
-    fd, rows = _open_cache(cache, message, fds[1:], settings)
-    line.send(Reserved(True, rows), [fd, segment.publish(cache.states.tobytes())])
+    try:
+        fd, rows = _open_cache(cache, message, fds[1:], settings)
+        states = segment.publish(cache.states.tobytes())
+    except (OSError, NoRoom) as error:
+        line.send(Reserved(trouble=_no_room(cache, error)))
+    else:
+        line.send(Reserved(True, rows), [fd, states])
+
+
+def _no_room(cache: _Cache, error: OSError | NoRoom) -> str:
+    """What people are told of a cache for which there is no room; other errors are raised."""
+    if isinstance(error, CacheError):
+        raise error
+    if isinstance(error, OSError) and not store.is_full(error):
+        raise CacheError(f"no cache can be made: {error.strerror}") from error
+    directory = cache.head.about["directory"]
+    return f"there is no room for a cache of {directory}, whose images are decoded each time"
 
 
 def _open_cache(

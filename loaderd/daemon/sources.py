@@ -129,6 +129,9 @@ class CachedSource(FileSource):
         )
 
 
+Source = FileSource | ArraySource
+
+
 def attach_store(cache: int, states: int, pipeline: Pipeline, samples: int) -> Store:
     """Maps a cache and the states of its files; the descriptors are ours.
 

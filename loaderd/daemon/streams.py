@@ -233,7 +233,7 @@ class Opening:
         self._listed = listed
         self.spec = _no_larger(self.spec, listed.samples)
         layout = slot_layout(self.spec.pipeline, self.spec.batch, listed.classes)
-        self._caches.give_way(FEWEST_SLOTS * layout.nbytes)
+        self._caches.give_way(2 * self._wish * layout.nbytes)  # a ring gets half of what is free
         slots = fitting_slots(layout.nbytes, self._wish, self._room())
         self._shape = Shape(listed.samples, self.spec.batch.batch_size, slots)
         self._shape.check(self.start or (0, 0))
@@ -251,6 +251,8 @@ class Opening:
         return [fd], room
 
     def _stream(self, reserved: Reserved) -> Stream:
+        if reserved.trouble:
+            log.warning("%s", reserved.trouble)
         manifest, ring, *cache = self._fds
         if len(cache) != 2 * reserved.cached:
             raise ProtocolError(f"the opener sent {len(cache)} descriptors with Reserved")

@@ -12,7 +12,8 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from loaderd.daemon.sources import ArraySource, CachedSource, FileSource, attach_store
+from loaderd.cache.store import Store
+from loaderd.daemon.sources import ArraySource, CachedSource, FileSource, Source, attach_store
 from loaderd.data.draws import SampleDraws
 from loaderd.data.keras_draws import BatchDraws
 from loaderd.data.order import EpochOrder, Ids
@@ -21,6 +22,7 @@ from loaderd.render.pipeline import Renderer
 from loaderd.render.save import save_picture
 from loaderd.wire import bundle as bundles
 from loaderd.wire import segment
+from loaderd.wire.bundle import Parts
 from loaderd.wire.layout import SlotArrays, slot_layout, view_slot
 from loaderd.wire.manifest import Manifest
 from loaderd.wire.messages import Attach, Chunk, Done
@@ -56,17 +58,22 @@ class StreamWriter:
         self._batch_draws = BatchDraws(pipeline, self._epochs)
         self._sample_draws = SampleDraws(pipeline, attach.order.seed or 0)
         self._by_batch = attach.order.draws == "batch"
+        # Before the renderer, which may raise: descriptors must not stay open, nor their lock.
+        store = self._attach_store(*more[-2:]) if attach.cached else None
         self._renderer = Renderer(pipeline, arrays)
         self._copies = self._renderer.copies
-        self._source: FileSource | ArraySource | CachedSource
-        if "images" in arrays:
-            self._source = ArraySource(_last(arrays["images"], attach))
-        elif attach.cached:
-            store = attach_store(more[-2], more[-1], pipeline, len(self._manifest))
-            self._source = CachedSource(self._renderer, self._manifest, store)
-        else:
-            self._source = FileSource(self._renderer, self._manifest)
+        self._source = self._source_of(arrays, store, attach)
         self._label_mode = attach.batch.label_mode
+
+    def _attach_store(self, cache: int, states: int) -> Store:
+        return attach_store(cache, states, self._pipeline, len(self._manifest))
+
+    def _source_of(self, arrays: Parts, store: Store | None, attach: Attach) -> Source:
+        if "images" in arrays:
+            return ArraySource(_last(arrays["images"], attach))
+        if store is not None:
+            return CachedSource(self._renderer, self._manifest, store)
+        return FileSource(self._renderer, self._manifest)
 
     def write(self, chunk: Chunk) -> Done:
         """Renders the rows of one chunk.

@@ -252,11 +252,13 @@ class Reserve(_Message, frozen=True):
 class Reserved(_Message, frozen=True):
     """The pages are there; cache and states travel along, if there is one.
 
-    ``rows`` of the dataset's samples fit in the cache.
+    ``rows`` of the dataset's samples fit in the cache; ``trouble`` says why there is none
+    though one was wanted.
     """
 
     cached: bool = False
     rows: int = 0
+    trouble: str = ""
 
 
 Message = (

@@ -117,15 +117,21 @@ class Datasets:
         self._folders: dict[str, Path] = {}
 
     def folder(self, kind: str) -> Path:
-        """Of ``small`` or ``large`` photos."""
+        """Of ``small`` or ``large`` photos, or of ``many`` names for the small ones."""
         if kind not in self._folders:
-            given = self._given[kind]
-            made = photos.SMALL if kind == "small" else photos.LARGE
-            folder = photos.of_user(given) if given else photos.made(made).absolute()
-            if kind == "large":
-                folder = photos.linked(folder, self.scratch / "large", photos.LARGE_FILES)
-            self._folders[kind] = folder
+            self._folders[kind] = self._made(kind)
         return self._folders[kind]
+
+    def _made(self, kind: str) -> Path:
+        if kind == "many":
+            many = max(photos.MANY_FILES, len(photos.files_of(self.folder("small"))))
+            return photos.linked(self.folder("small"), self.scratch / "many", many)
+        given = self._given[kind]
+        made = photos.SMALL if kind == "small" else photos.LARGE
+        folder = photos.of_user(given) if given else photos.made(made).absolute()
+        if kind == "large":
+            folder = photos.linked(folder, self.scratch / "large", photos.LARGE_FILES)
+        return folder
 
     def described(self) -> dict[str, dict[str, int | str]]:
         """What the folders that were asked for hold."""

@@ -13,8 +13,9 @@ _MADE = {
     LARGE: ["--classes", "4", "--images", "15", "--size", "4000x3000"],
 }
 LARGE_FILES = 1200
-"""Names for the large pictures, many for each: a few pictures would make epochs of a few
-batches, and what a peer does between epochs would weigh more than in any training."""
+MANY_FILES = 12_000
+"""Names for the pictures, several for each: short epochs would make what a peer does between
+epochs weigh more than in any training."""
 
 
 def made(folder: Path) -> Path:

@@ -110,7 +110,8 @@ def machine() -> dict[str, str]:
 
 def ratio(entry: Entry) -> Ratio | None:
     """Ours over the peer's, in the rounds that both have."""
-    ratios = [ours / theirs for ours, theirs in zip(entry.ours, entry.rates, strict=True)]
+    # Ours may have failed in a later round: then there are fewer of them.
+    ratios = [ours / theirs for ours, theirs in zip(entry.ours, entry.rates, strict=False)]
     if not ratios:
         return None
     return Ratio(statistics.median(ratios), min(ratios), max(ratios))

@@ -43,7 +43,7 @@ class Workload:
         ours: the peer that the others are compared with.
         others: in the order of the turns.
         task: fields of ``peers.protocol.Task``.
-        photos: ``small`` or ``large``: which pictures.
+        photos: ``small``, ``large`` or ``many``: which pictures.
         left_out: peers that could not be compared, and why.
     """
 
@@ -73,7 +73,7 @@ PEERS = {
         "bare render functions",
         "bare",
         note="loaderd's own functions in as many processes as CPUs, "
-        "without daemon, ring and trainer",
+        "without daemon, ring and trainer; cached: sample by sample",
     ),
     "keras-threads": Peer(
         "Keras ImageDataGenerator, threads",
@@ -198,12 +198,14 @@ WORKLOADS = {
         'augment, epochs after the first; cache="memory"',
         ("floor", "keras-threads", "keras-processes", "tfdata", "torch", "ffcv"),
         {"augment": True, "cached": True},
+        photos="many",
         left_out={"grain-threads": _NO_CACHE, "grain-processes": _NO_CACHE, "dali": _NO_CACHE},
     ),
     "cached-uint8": Workload(
         "150x150, uint8, no augmentation, batches of 32, epochs after the first",
         ("floor", "tfdata", "torch", "ffcv"),
         {"dtype": "uint8", "cached": True},
+        photos="many",
         left_out={
             "keras-threads": _NO_CACHE,
             "grain-threads": _NO_CACHE,

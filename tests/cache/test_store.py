@@ -173,6 +173,14 @@ def test_holes_take_no_room(path: Path) -> None:
         assert os.fstat(file.fileno()).st_blocks * 512 < 10**5
 
 
+def test_the_pages_of_the_marks_are_taken_at_once(path: Path) -> None:
+    many = Head(10**5, 3, 0, {})
+    nobody = np.stack([np.full(10**5, -1), np.full(10**5, -1), np.arange(10**5)], axis=1)
+    with path.open("w+b") as file:
+        store.adopt(file.fileno(), many, nobody)
+        assert os.fstat(file.fileno()).st_blocks * 512 >= many.rows_at
+
+
 @pytest.mark.parametrize("damage", [b"", b"x" * 5000])
 def test_a_file_that_is_no_cache_is_known_by_its_head(path: Path, damage: bytes) -> None:
     path.write_bytes(damage)

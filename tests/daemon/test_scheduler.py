@@ -393,11 +393,13 @@ def test_chunks_follow_a_mixture_of_cached_and_decoded_images() -> None:
     assert all(SHORTEST_NS <= spent <= 1.5 * LONGEST_NS for spent in middle)
 
 
-def test_two_trainers_that_both_wait_get_the_same() -> None:
-    crew = Workers(4)
-    crew.open(1, BIG)
-    crew.open(2, BIG)
-    crew.work(200, 800_000)
+@pytest.mark.parametrize("workers", [1, 2, 4])
+@pytest.mark.parametrize("slots", [(12, 12), (4, 13), (13, 103)])
+def test_two_trainers_that_both_wait_get_the_same(workers: int, slots: tuple[int, int]) -> None:
+    crew = Workers(workers)
+    for number, size in enumerate(slots, 1):
+        crew.open(number, Shape(samples=320_000, batch_size=32, slots=size))
+    crew.work(400, 800_000)
     counts = [sum(stream == number for stream, _ in crew.delivered) for number in (1, 2)]
     assert min(counts) > 0.9 * max(counts)
 

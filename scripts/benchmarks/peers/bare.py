@@ -6,18 +6,21 @@ trainer. The loader's job is to lose nothing of that.
 
 from __future__ import annotations
 
+import itertools
 import multiprocessing
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from multiprocessing.connection import Connection
 from typing import Any
 
 import cv2
 import numpy as np
 
-from loaderd.data.draws import SampleDraws
+from loaderd.data.keras_draws import BatchDraws
+from loaderd.data.order import EpochOrder
 from loaderd.render.pipeline import Renderer
-from loaderd.wire.spec import Pipeline
+from loaderd.wire.spec import Order, Pipeline
+from loaderd.wire.transform import Transform
 from scripts.benchmarks.peers.protocol import Measure, Task, class_files, describe, serve_measure
 from scripts.benchmarks.ring import AUGMENT, PLAIN
 
@@ -71,25 +74,33 @@ def _pipeline(task: Task) -> Pipeline:
 
 def _step(task: Task, pipeline: Pipeline, part: int, rows: Any) -> Callable[[int], None]:
     """What renders the sample of a number: from its file, or from its decoded picture."""
-    renderer, draws = Renderer(pipeline), SampleDraws(pipeline, seed=0)
+    renderer = Renderer(pipeline)
     paths = class_files(task.directory)[0]
     order = np.random.default_rng(0).permutation(len(paths))[part :: task.workers].tolist()
+    transforms = _transforms(pipeline, len(paths), len(rows))
     if not task.cached:
 
         def render(number: int) -> None:
-            sample = order[number % len(order)]
-            renderer.render(paths[sample], draws(0, sample), rows[number % len(rows)])
+            path = paths[order[number % len(order)]]
+            renderer.render(path, next(transforms), rows[number % len(rows)])
 
         return render
     pictures = [renderer.load(paths[sample]).copy() for sample in order]
 
     def finish(number: int) -> None:
-        place = number % len(order)
-        # The epoch counts up, as in training: no draw is made twice.
-        transform = draws(number // len(order), order[place])
-        renderer.finish(pictures[place], transform, rows[number % len(rows)])
+        picture = pictures[number % len(order)]
+        renderer.finish(picture, next(transforms), rows[number % len(rows)])
 
     return finish
+
+
+def _transforms(pipeline: Pipeline, samples: int, batch_size: int) -> Iterator[Transform]:
+    """Drawn batch by batch, as workers do; no draw is made twice."""
+    epochs = EpochOrder(Order(seed=0, draws="batch"), samples, batch_size)
+    draws = BatchDraws(pipeline, epochs)
+    for number in itertools.count():
+        epoch, position = divmod(number, epochs.batches)
+        yield from draws.rows(epoch, position, 0, epochs.rows(position))
 
 
 def _rate(step: Callable[[int], None], seconds: float) -> float:

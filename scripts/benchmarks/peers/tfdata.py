@@ -1,7 +1,8 @@
 """tf.data through ``keras.utils.image_dataset_from_directory`` and Keras's augmentation layers.
 
 As the TensorFlow tutorials "Load and preprocess images" and "Data augmentation" recommend:
-``cache`` behind the decoder, layers mapped with ``AUTOTUNE``, ``prefetch(AUTOTUNE)`` last.
+``cache`` behind the decoder (of bytes, where bytes are wanted), layers mapped with
+``AUTOTUNE``, ``prefetch(AUTOTUNE)`` last.
 The function resizes bilinearly without antialiasing, which is faster and is left so; the
 variant ``antialias`` maps ``tf.image.resize(antialias=True)`` over the files instead.
 """
@@ -22,10 +23,12 @@ def make(task: Task) -> Source:
     """The whole pipeline; the first epoch is over when it is to be cached."""
     dataset = _antialiased(task) if task.variant == "antialias" else _as_documented(task)
     batches = len(dataset)
-    if task.cached:
-        dataset = dataset.cache()
-    dataset = dataset.map(_finish(task), num_parallel_calls=tf.data.AUTOTUNE)
-    dataset = dataset.prefetch(tf.data.AUTOTUNE).repeat()
+    if not task.is_float:
+        dataset = dataset.map(_as(task.dtype), num_parallel_calls=tf.data.AUTOTUNE)
+    dataset = dataset.cache().repeat() if task.cached else dataset.repeat()
+    if task.is_float:
+        dataset = dataset.map(_finish(task), num_parallel_calls=tf.data.AUTOTUNE)
+    dataset = dataset.prefetch(tf.data.AUTOTUNE)
     return Source(_images(dataset), ahead=16, warm=batches if task.cached else 8)
 
 
@@ -51,9 +54,11 @@ def _antialiased(task: Task) -> Any:
     return dataset.map(load, num_parallel_calls=tf.data.AUTOTUNE).batch(task.batch_size)
 
 
+def _as(dtype: str) -> Any:
+    return lambda images, labels: (tf.cast(images, dtype), labels)
+
+
 def _finish(task: Task) -> Any:
-    if not task.is_float:
-        return lambda images, labels: (tf.cast(images, task.dtype), labels)
     layers = keras.Sequential([*(_augmentation() if task.augment else []), _rescaling()])
     return lambda images, labels: (layers(images, training=True), labels)
 
