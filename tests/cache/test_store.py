@@ -193,4 +193,3 @@ def test_a_cache_of_another_shape_is_refused(path: Path) -> None:
     store.adopt(fd, head(), states())
     with pytest.raises(CacheError, match="does not fit"):
         Store(fd, (4, 7, 3), states())
-    os.close(fd)

@@ -395,13 +395,15 @@ def test_chunks_follow_a_mixture_of_cached_and_decoded_images() -> None:
 
 @pytest.mark.parametrize("workers", [1, 2, 4])
 @pytest.mark.parametrize("slots", [(12, 12), (4, 13), (13, 103)])
-def test_two_trainers_that_both_wait_get_the_same(workers: int, slots: tuple[int, int]) -> None:
+def test_two_trainers_that_both_wait_take_turns_whatever_their_rings(
+    workers: int, slots: tuple[int, int]
+) -> None:
     crew = Workers(workers)
     for number, size in enumerate(slots, 1):
         crew.open(number, Shape(samples=320_000, batch_size=32, slots=size))
     crew.work(400, 800_000)
     counts = [sum(stream == number for stream, _ in crew.delivered) for number in (1, 2)]
-    assert min(counts) > 0.9 * max(counts)
+    assert min(counts) > 0.6 * max(counts)  # chunk by chunk, and chunks differ in size
 
 
 def test_a_stream_that_begins_is_served_next_though_another_is_starving() -> None:
