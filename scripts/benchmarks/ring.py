@@ -40,9 +40,10 @@ console = Console()
 
 
 class Pair(NamedTuple):
-    """One run of both sides, in images per second."""
+    """One run of both sides, in images per second, and what a batch cost the client."""
 
     ours: float
+    client_us: float
     floor: float
 
 
@@ -60,16 +61,18 @@ def run(args: argparse.Namespace) -> None:
     """Measures and prints."""
     data = os.path.abspath(args.data or photos())
     table = Table("workload", "ours img/s", "floor img/s", "ours / floor", "spread")
-    costs = []
+    costs, clients = [], []
     for name, pipeline in (("plain", PLAIN), ("augment", AUGMENT)):
         spec = _spec(data, pipeline)
         with daemon(args.workers) as path:
             before = dial.observe(path).daemon
             pairs = [_pair(path, spec, args) for _ in range(args.runs)]
             costs.append(_cost(before, dial.observe(path).daemon))
+            clients.append(statistics.median(pair.client_us for pair in pairs))
         table.add_row(name, *_row(pairs))
     console.print(table)
     console.print(f"supervisor CPU per chunk: {', '.join(f'{cost:.0f} µs' for cost in costs)}")
+    console.print(f"client CPU per batch: {', '.join(f'{cost:.0f} µs' for cost in clients)}")
     console.print(f"first batch, warm daemon: {first_batch(data, args.workers):.2f} s")
     console.print(f"first batch, private daemon: {_first_batch_private(data):.2f} s")
     console.print(f"import loaderd_client, without Keras: {_import_ms():.0f} ms")
@@ -109,11 +112,13 @@ def daemon(workers: int, *more: str) -> Iterator[str]:
 
 
 def _pair(path: str, spec: Spec, args: argparse.Namespace) -> Pair:
-    return Pair(_ours(path, spec, args.images), floor.measure(spec, args.workers, args.images))
+    return Pair(*_ours(path, spec, args.images), floor.measure(spec, args.workers, args.images))
 
 
-def _ours(path: str, spec: Spec, images: int) -> float:
+def _ours(path: str, spec: Spec, images: int) -> tuple[float, float]:
     """Images per second that a trainer gets which does nothing but take batches.
+
+    And the microseconds of its CPU for each of them.
 
     The clock starts when the batches that were made ahead are used up, so that only
     what is rendered within the time counts.
@@ -123,10 +128,12 @@ def _ours(path: str, spec: Spec, images: int) -> float:
         places = (divmod(number, stream.batches) for number in itertools.count())
         for place in itertools.islice(places, 3 * SLOTS):
             stream.take(place)
-        start, taken = time.perf_counter(), 0
+        start, spent, taken, count = time.perf_counter(), time.process_time(), 0, 0
         while taken < images:
             taken += len(stream.take(next(places)).images)
-        return taken / (time.perf_counter() - start)
+            count += 1
+        rate = taken / (time.perf_counter() - start)
+        return rate, (time.process_time() - spent) / count * 1e6
 
 
 def _row(pairs: list[Pair]) -> list[str]:
