@@ -24,11 +24,29 @@ import psutil
 from loaderd.errors import InvalidArgument, LoaderdError
 from loaderd.wire import address, segment
 
-FILE_KEYS = ("name", "socket", "workers", "memory", "cache_dir", "cache_size", "nice", "user_code")
+FILE_KEYS = (
+    "name",
+    "socket",
+    "workers",
+    "memory",
+    "cache_dir",
+    "cache_size",
+    "nice",
+    "user_code",
+    "sample_timeout",
+    "grace",
+    "max_bad",
+    "max_pixels",
+    "worker_memory",
+)
 """What a TOML file may hold."""
 VARIABLES = {key: f"LOADERD_{key.upper()}" for key in (*FILE_KEYS, "config")}
 MOST_WORKERS = 1024
 """A snapshot of more would not fit into one packet."""
+
+MAX_PIXELS = 178_956_970
+"""PIL's own limit: beyond it a picture of a few bytes that claims to be huge is no accident."""
+LEAST_WORKER_MEMORY = 2**27
 
 _SIZE = re.compile(r"([0-9]{1,20}(?:\.[0-9]{1,9})?) ?(%|B?|[KMGT](?:i?B)?)", re.IGNORECASE)
 _UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
@@ -49,6 +67,11 @@ class Settings:
             None is half of what is free on disk, and a quarter of the RAM.
         nice: how much workers give way to other processes, 0 to 19.
         user_code: whether workers run functions that trainers send.
+        sample_timeout: seconds that one sample may take before its worker is killed.
+        grace: seconds for which a drain goes on at most.
+        max_bad: the share of a dataset's images, 0 to 1, that a stream passes over at most.
+        max_pixels: pixels of a picture, at most; larger ones are bad images.
+        worker_memory: bytes of its own that one worker may take.
         owner: the trainer whose end is the daemon's end; None for a shared daemon.
         ready_fd: where to say that it serves; None if nobody waits for that.
     """
@@ -61,6 +84,11 @@ class Settings:
     cache_size: int | None = None
     nice: int = 0
     user_code: bool = True
+    sample_timeout: float = 30.0
+    grace: float = 5.0
+    max_bad: float = 0.01
+    max_pixels: int = MAX_PIXELS
+    worker_memory: int = 2**40
     owner: int | None = None
     ready_fd: int | None = None
 
@@ -119,6 +147,11 @@ def load(flags: Mapping[str, str | None], environ: Mapping[str, str]) -> Setting
         cache_size=_pick(layers, "cache_size", _cache_size),
         nice=_pick(layers, "nice", _nice) or 0,
         user_code=_pick(layers, "user_code", _yes) is not False,
+        sample_timeout=_pick(layers, "sample_timeout", _seconds) or 30.0,
+        grace=_pick(layers, "grace", _seconds) or 5.0,
+        max_bad=_default(_pick(layers, "max_bad", _share), 0.01),
+        max_pixels=_pick(layers, "max_pixels", _pixels) or MAX_PIXELS,
+        worker_memory=_pick(layers, "worker_memory", _worker_memory) or max(ram() // 2, 2**31),
         owner=_pick(layers, "owner", _pid),
         ready_fd=_pick(layers, "ready_fd", _descriptor),
     )
@@ -274,6 +307,46 @@ def _cache_size(said: Said) -> int | None:
     if isinstance(said.value, str) and said.value.endswith("%"):
         raise _refuse(said, 'bytes, 512M, 1.5G, 2GiB (units of 1024), or "auto"')
     return _memory(said)
+
+
+def _worker_memory(said: Said) -> int | None:
+    size = _memory(said)
+    if size is not None and size < LEAST_WORKER_MEMORY:
+        raise _refuse(said, "sizes from 128M on, as the decoders alone take so much")
+    return size
+
+
+def _seconds(said: Said) -> float:
+    """A time, as a number or as its text."""
+    try:
+        seconds = 0.0 if isinstance(said.value, bool) else float(str(said.value))
+    except ValueError:
+        seconds = 0.0
+    if not 0.1 <= seconds <= 86400:  # also refuses nan
+        raise _refuse(said, "seconds, from 0.1 to 86400")
+    return seconds
+
+
+def _share(said: Said) -> float:
+    found = re.fullmatch(r"([0-9]{1,3}(?:\.[0-9]{1,9})?) ?%", str(said.value))
+    share = float(found[1]) / 100 if found else 2.0
+    if share > 1:
+        raise _refuse(said, 'shares of the images, "0%" to "100%"')
+    return share
+
+
+def _pixels(said: Said) -> int:
+    """A number of pixels; M is a million, as of megapixels."""
+    text = said.value if isinstance(said.value, str) else _digits(said.value)
+    found = re.fullmatch("([0-9]{1,12})(M?)", text)
+    pixels = int(found[1]) * (10**6 if found[2] else 1) if found else 0
+    if not 1 <= pixels <= 2**40:
+        raise _refuse(said, 'whole numbers of pixels, or millions of them ("100M")')
+    return pixels
+
+
+def _default(value: float | None, otherwise: float) -> float:
+    return otherwise if value is None else value
 
 
 def _bytes(number: str, unit: str) -> int:

@@ -10,13 +10,16 @@
     │   ├── DatasetNotFound (FileNotFoundError)   the directory is missing or unreadable
     │   ├── EmptyDataset (ValueError)      no image was found
     │   └── BadImage (OSError)             a file could not be read or decoded
+    │       └── TooManyBadImages           more of them than --max-bad allows
     ├── DaemonError
     │   ├── NoDaemon (ConnectionError)     nobody answers at the address
     │   ├── DaemonRunning                  somebody else already serves the address
     │   ├── DaemonGone (ConnectionError)   the daemon went away while a stream was open
     │   ├── VersionMismatch                client and daemon speak different protocols
     │   ├── RequestRefused                 the daemon would not do what it was asked
-    │   └── WorkerCrashed                  a sample kills every worker that tries it
+    │   ├── Draining                       the daemon is about to end
+    │   ├── NoWorkers                      no worker can start any more
+    │   └── WorkerCrashed                  workers die over a batch, and no sample is to blame
     ├── NoRoom (MemoryError)               the ring does not fit in shared memory
     ├── CacheError (OSError)               the folder of the caches cannot be used
     ├── MissingDependency (ImportError)    an extra is not installed
@@ -66,6 +69,10 @@ class BadImage(DatasetError, OSError):
     """A file could not be read or decoded; the text names it and says why."""
 
 
+class TooManyBadImages(BadImage):
+    """More images of a dataset could not be read than ``--max-bad`` allows."""
+
+
 class DaemonError(LoaderdError):
     """Something is wrong between client and daemon."""
 
@@ -90,8 +97,16 @@ class RequestRefused(DaemonError):
     """The daemon would not do what it was asked."""
 
 
+class Draining(DaemonError):
+    """The daemon finishes what it is doing, and ends."""
+
+
+class NoWorkers(DaemonError):
+    """No worker can start any more; the daemon's log says why, and it goes on trying."""
+
+
 class WorkerCrashed(DaemonError):
-    """A sample kills every worker that tries it."""
+    """Workers die over a batch again and again, and no sample of it can be blamed."""
 
 
 class NoRoom(LoaderdError, MemoryError):

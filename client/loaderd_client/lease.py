@@ -56,7 +56,7 @@ class Ring:
         self._layout = layout
         self._released = released
         self._address = int(np.frombuffer(memory, np.uint8).__array_interface__["data"][0])
-        arrays = (layout.images, layout.labels)
+        arrays = (layout.images, layout.labels, layout.weights)
         self._arrays = [(field, np.dtype(field.dtype).str) for field in arrays if field]
         self._ids = _all_ids(memory, layout)
 

@@ -19,6 +19,11 @@ SETTINGS = (
     "cache_size",
     "nice",
     "user_code",
+    "sample_timeout",
+    "grace",
+    "max_bad",
+    "max_pixels",
+    "worker_memory",
     "owner",
     "ready_fd",
 )
@@ -103,6 +108,39 @@ def add_trust(parser: argparse.ArgumentParser) -> None:
         const="no",
         help="refuse every preprocessing_function that is not one of keras.applications "
         "(LOADERD_USER_CODE=no)",
+    )
+
+
+def add_faults(parser: argparse.ArgumentParser) -> None:
+    """What the daemon bears, and for how long."""
+    parser.add_argument(
+        "--sample-timeout",
+        metavar="SEC",
+        help="seconds that one sample may take before its worker is killed and it is tried "
+        "again (30; LOADERD_SAMPLE_TIMEOUT)",
+    )
+    parser.add_argument(
+        "--grace",
+        metavar="SEC",
+        help="seconds within which a drain ends, whatever is still being filled (5; LOADERD_GRACE)",
+    )
+    parser.add_argument(
+        "--max-bad",
+        metavar="SHARE",
+        help="the share of a dataset's images that a stream passes over before it ends, where "
+        "its on_error is substitute or skip (1%%; LOADERD_MAX_BAD)",
+    )
+    parser.add_argument(
+        "--max-pixels",
+        metavar="N",
+        help="refuse larger pictures before they are decoded: 100M is 100 million pixels "
+        "(178956970; LOADERD_MAX_PIXELS)",
+    )
+    parser.add_argument(
+        "--worker-memory",
+        metavar="SIZE",
+        help="the most that one worker may take beside the rings; auto, the default, is half "
+        "of the RAM (LOADERD_WORKER_MEMORY)",
     )
 
 

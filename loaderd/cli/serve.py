@@ -32,6 +32,7 @@ def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     options.add_nice(parser)
     options.add_cache(parser)
     options.add_trust(parser)
+    options.add_faults(parser)
     # Only for whoever starts a daemon: the trainer whose end is its end, and a pipe to tell.
     parser.add_argument("--owner", help=argparse.SUPPRESS)
     parser.add_argument("--ready-fd", help=argparse.SUPPRESS)

@@ -42,6 +42,7 @@ def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     options.add_nice(parser)
     options.add_cache(parser)
     options.add_trust(parser)
+    options.add_faults(parser)
     parser.set_defaults(run=run)
 
 
@@ -111,6 +112,11 @@ def _command(settings: Settings, tell: int) -> list[str]:
         "--nice": settings.nice,
         "--cache-dir": settings.cache_dir,
         "--cache-size": settings.cache_size or "auto",
+        "--sample-timeout": settings.sample_timeout,
+        "--grace": settings.grace,
+        "--max-bad": f"{settings.max_bad:.9%}",
+        "--max-pixels": settings.max_pixels,
+        "--worker-memory": settings.worker_memory,
         "--ready-fd": tell,
     }
     given = [f"{flag}={value}" for flag, value in flags.items()]

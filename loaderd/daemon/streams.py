@@ -106,6 +106,7 @@ class Stream:
             self.manifest_bytes,
             self.bundle_bytes,
             bool(self.cache),
+            asked.on_error,
         )
 
     @property

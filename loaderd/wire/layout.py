@@ -4,7 +4,9 @@ A slot is a block of whole pages. In it lie, each aligned to 64 bytes::
 
     images  (batch, height, width, channels)  the pipeline's dtype
     labels  by label_mode, may be absent
-    ids     (batch,) int32: the sample number of each row, as the manifest counts
+    weights (batch,) float32: where substitutes have a weight of their own, else absent
+    ids     (batch,) int32: the sample number of each row, as the manifest counts; -1 for a
+            row that is left out
 """
 
 from __future__ import annotations
@@ -41,6 +43,7 @@ class SlotLayout(NamedTuple):
 
     images: Field
     labels: Field | None
+    weights: Field | None
     ids: Field
     nbytes: int
 
@@ -58,8 +61,11 @@ def slot_layout(pipeline: Pipeline, batch: Batch, classes: int) -> SlotLayout:
     """
     images = Field(0, (batch.batch_size, *pipeline.image_shape), pipeline.dtype)
     labels = _labels(pipeline, batch, classes, after=images)
-    ids = _after(labels or images, (batch.batch_size,), "int32")
-    return SlotLayout(images, labels, ids, _round(ids.offset + ids.nbytes, PAGE))
+    weights = None
+    if batch.substitute_weight is not None:
+        weights = _after(labels or images, (batch.batch_size,), "float32")
+    ids = _after(weights or labels or images, (batch.batch_size,), "int32")
+    return SlotLayout(images, labels, weights, ids, _round(ids.offset + ids.nbytes, PAGE))
 
 
 def _labels(pipeline: Pipeline, batch: Batch, classes: int, after: Field) -> Field | None:
@@ -92,6 +98,7 @@ class SlotArrays(NamedTuple):
 
     images: NDArray[Any]
     labels: NDArray[Any] | None
+    weights: NDArray[np.float32] | None
     ids: NDArray[np.int32]
 
 
@@ -99,7 +106,9 @@ def view_slot(buffer: memoryview, layout: SlotLayout, slot: int) -> SlotArrays:
     """The arrays of one slot, as views of a mapped ring."""
     base = slot * layout.nbytes
     labels = None if layout.labels is None else _view(buffer, base, layout.labels)
-    return SlotArrays(_view(buffer, base, layout.images), labels, _view(buffer, base, layout.ids))
+    weights = None if layout.weights is None else _view(buffer, base, layout.weights)
+    images, ids = _view(buffer, base, layout.images), _view(buffer, base, layout.ids)
+    return SlotArrays(images, labels, weights, ids)
 
 
 def _view(buffer: memoryview, base: int, field: Field) -> NDArray[Any]:

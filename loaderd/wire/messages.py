@@ -2,10 +2,10 @@
 
 Every message is a small struct, encoded as MessagePack with its tag in front::
 
-    client → daemon      Hello  Open  Plan  Took  Observe  Stop
-    daemon → client      Welcome  Opened  Ready  Spoilt  Refused  Observed  Stopping
-    supervisor → worker  Attach  Chunk  Detach
-    worker → supervisor  Up  Done  Spoilt
+    client → daemon      Hello  Open  Plan  Took  Observe  ListBad  Stop
+    daemon → client      Welcome  Opened  Ready  Spoilt  Refused  Observed  BadList  Stopping
+    supervisor → worker  Attach  Chunk  Quarantine  Detach
+    worker → supervisor  Up  Attached  Progress  Bad  Done  Spoilt
     supervisor → opener  Given  Reserve
     opener → supervisor  Listed  Reserved  Refused
 
@@ -19,9 +19,9 @@ import msgspec
 from loaderd import errors
 from loaderd.errors import ProtocolError, RequestRefused
 from loaderd.wire.snapshot import Snapshot
-from loaderd.wire.spec import Batch, Order, Pipeline
+from loaderd.wire.spec import Batch, OnError, Order, Pipeline
 
-PROTOCOL = 3
+PROTOCOL = 4
 """Raised whenever a message or a layout changes its meaning."""
 
 LONGEST_TEXT = 8000
@@ -120,6 +120,37 @@ class Observed(_Message, frozen=True):
     snapshot: Snapshot
 
 
+class ListBad(_Message, frozen=True):
+    """Asks for the images that could not be read, from the ``first`` on."""
+
+    first: int = 0
+
+
+class BadSample(msgspec.Struct, frozen=True, array_like=True):
+    """An image that could not be read.
+
+    Attributes:
+        path: as people read it, escaped.
+        reason: why.
+        directory: of its dataset.
+        times: how often it was met since the daemon's start.
+        quarantined: whether it is no longer tried, since it killed its workers.
+    """
+
+    path: str
+    reason: str
+    directory: str
+    times: int
+    quarantined: bool
+
+
+class BadList(_Message, frozen=True):
+    """Some of the ``total`` bad images, as many as fit into a packet."""
+
+    total: int
+    samples: tuple[BadSample, ...]
+
+
 class Stop(_Message, frozen=True):
     """Asks the daemon to drain and end."""
 
@@ -129,12 +160,13 @@ class Stopping(_Message, frozen=True):
 
 
 class Ready(_Message, frozen=True):
-    """A slot holds a finished batch."""
+    """A slot holds a finished batch, of which ``skipped`` rows are left out."""
 
     slot: int
     epoch: int
     position: int
     attempt: int
+    skipped: int = 0
 
 
 class Spoilt(_Message, frozen=True):
@@ -175,6 +207,7 @@ class Attach(_Message, frozen=True):
     manifest_bytes: int
     bundle_bytes: int
     cached: bool
+    on_error: OnError
 
 
 class Detach(_Message, frozen=True):
@@ -195,17 +228,51 @@ class Chunk(_Message, frozen=True):
     last: int
 
 
+class Quarantine(_Message, frozen=True):
+    """Tells a worker of a sample that is no longer tried.
+
+    Attributes:
+        key: its path, or what stands for it where it has none.
+        function: the user's code that ran on it; empty for none.
+        reason: why; what people read.
+    """
+
+    key: bytes
+    function: str
+    reason: str
+
+
 class Up(_Message, frozen=True):
     """A worker is ready for chunks."""
 
     pid: int
 
 
+class Attached(_Message, frozen=True):
+    """A worker can write a stream, or knows why it cannot."""
+
+    stream: int
+
+
+class Progress(_Message, frozen=True):
+    """A sign of life from within a chunk that takes long: a sample of it was finished."""
+
+    ticket: int
+
+
+class Bad(_Message, frozen=True):
+    """A sample of the chunk in hand could not be read; the chunk goes on without it."""
+
+    ticket: int
+    path: str
+    reason: str
+
+
 class Done(_Message, frozen=True):
     """A chunk is written. Times in nanoseconds: the whole, and by stage.
 
     ``cached`` rows came from the cache; ``trouble`` says why nothing is written there any
-    more, once.
+    more, once. ``skipped`` rows are left out.
     """
 
     ticket: int
@@ -217,6 +284,7 @@ class Done(_Message, frozen=True):
     augment: int
     cached: int = 0
     trouble: str = ""
+    skipped: int = 0
 
 
 class Given(_Message, frozen=True):
@@ -269,6 +337,8 @@ Message = (
     | Plan
     | Took
     | Observe
+    | ListBad
+    | BadList
     | Stop
     | Stopping
     | Ready
@@ -277,7 +347,11 @@ Message = (
     | Attach
     | Detach
     | Chunk
+    | Quarantine
     | Up
+    | Attached
+    | Progress
+    | Bad
     | Done
     | Given
     | Listed

@@ -36,6 +36,7 @@ Draws = Literal["sample", "batch"]
 Cache = Literal["none", "memory", "disk"]
 Decode = Literal["exact", "scaled"]
 Compat = Literal["keras", "fixed"]
+OnError = Literal["raise", "substitute", "skip"]
 Aspect = Literal["stretch", "crop", "pad"]
 LabelMode = Literal["categorical", "sparse", "int", "binary", "input", "none"]
 
@@ -148,6 +149,7 @@ class Pipeline(_Frozen, frozen=True):
         decode: ``exact``, or ``scaled``: JPEGs are decoded at 1/2, 1/4 or 1/8 of their
             size where that stays at least twice the target for antialiased filters, at
             least the target for ``nearest``.
+        exif: whether pictures are turned as their EXIF orientation says; Keras does not.
         rotation_range: degrees.
         width_shift_range: a fraction of the width if below 1, else pixels; an int or
             a list is a choice of whole pixels, as in Keras.
@@ -179,6 +181,7 @@ class Pipeline(_Frozen, frozen=True):
     aspect: Aspect = "stretch"
     truncated: bool = False
     decode: Decode = "exact"
+    exif: bool = False
     rotation_range: float = 0.0
     width_shift_range: int | float | tuple[float, ...] = 0.0
     height_shift_range: int | float | tuple[float, ...] = 0.0
@@ -248,10 +251,13 @@ class Batch(_Frozen, frozen=True):
         label_mode: ``categorical`` one-hot rows, ``sparse`` one number each, both of
             the pipeline's dtype; ``int`` one int32 each; ``binary`` float32 of shape
             (batch, 1); ``input`` the images again; ``none`` no labels.
+        substitute_weight: the sample weight of a substitute for a bad image, where all
+            others have 1; None for batches without weights.
     """
 
     batch_size: int
     label_mode: LabelMode = "categorical"
+    substitute_weight: float | None = None
 
     def __post_init__(self) -> None:
         """Raises InvalidArgument for an empty batch."""
@@ -290,6 +296,9 @@ class Spec(_Frozen, frozen=True):
         batch: how they are put together.
         order: in which order, and with which draws.
         cache: where decoded images are kept, before they are augmented; it changes no byte.
+        on_error: what becomes of an image that cannot be read: ``raise`` tells the trainer,
+            ``substitute`` takes another of its class, drawn from (seed, epoch, sample),
+            ``skip`` leaves its row out of the batch.
     """
 
     dataset: Dataset | Files | Arrays
@@ -297,6 +306,7 @@ class Spec(_Frozen, frozen=True):
     batch: Batch
     order: Order
     cache: Cache = "none"
+    on_error: OnError = "raise"
 
 
 def encode(spec: Spec) -> bytes:
