@@ -75,9 +75,15 @@ def runtime(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
 class Daemon:
     """A real daemon in a process of its own."""
 
-    def __init__(self, process: subprocess.Popen[bytes], path: str) -> None:
+    def __init__(self, process: subprocess.Popen[bytes], path: str, log: str) -> None:
         self.process = process
         self.path = path
+        self._log = log
+
+    @property
+    def log(self) -> str:
+        """What all daemons of this test have logged so far."""
+        return _read(self._log)
 
     def snapshot(self) -> Snapshot:
         return dial.observe(self.path)
@@ -86,28 +92,49 @@ class Daemon:
         return [worker.pid for worker in self.snapshot().workers]
 
 
+@contextlib.contextmanager
+def running(words: Callable[[int], list[str]], runtime: str) -> Iterator[Daemon]:
+    """A daemon, from when it is ready until it and its children are gone.
+
+    Args:
+        words: module and arguments, given the descriptor on which it tells that it is ready.
+        runtime: where its socket lies.
+    """
+    ready, tell = os.pipe()
+    log = os.path.join(runtime, "daemon.log")
+    with open(log, "ab") as file:
+        process = subprocess.Popen(
+            [sys.executable, "-m", *words(tell)], pass_fds=[tell], stderr=file
+        )
+    os.close(tell)
+    try:
+        assert select.select([ready], [], [], DEADLINE)[0]
+        assert os.read(ready, 1), f"the daemon ended before it was ready: {_read(log)}"
+        members = family(process.pid)
+        yield Daemon(process, os.path.join(runtime, "loaderd", "default.sock"), log)
+    finally:
+        os.close(ready)
+        process.terminate()
+        process.wait(DEADLINE)
+        sys.stderr.write(_read(log))  # which pytest shows if the test fails
+    eventually(lambda: all(gone(member) for member in members))
+
+
+def _read(log: str) -> str:
+    with open(log, errors="backslashreplace") as file:
+        return file.read()
+
+
 @pytest.fixture
 def serve(runtime: str) -> Iterator[Callable[..., contextlib.AbstractContextManager[Daemon]]]:
     """Starts daemons: ``with serve(workers=3) as daemon``. Afterwards nothing may be left."""
     before = set(os.listdir("/dev/shm"))
 
-    @contextlib.contextmanager
-    def start(workers: int = 2, *flags: str) -> Iterator[Daemon]:
-        path = os.path.join(runtime, "loaderd", "default.sock")
-        ready, tell = os.pipe()
-        words = ["serve", f"--workers={workers}", f"--ready-fd={tell}", *flags]
-        process = subprocess.Popen([sys.executable, "-m", "loaderd", *words], pass_fds=[tell])
-        os.close(tell)
-        try:
-            assert select.select([ready], [], [], DEADLINE)[0]
-            assert os.read(ready, 1), "the daemon ended before it was ready"
-            members = family(process.pid)
-            yield Daemon(process, path)
-        finally:
-            os.close(ready)
-            process.terminate()
-            process.wait(DEADLINE)
-        eventually(lambda: all(gone(member) for member in members))
+    def start(workers: int = 2, *flags: str) -> contextlib.AbstractContextManager[Daemon]:
+        def words(tell: int) -> list[str]:
+            return ["loaderd", "serve", f"--workers={workers}", f"--ready-fd={tell}", *flags]
+
+        return running(words, runtime)
 
     yield start
     eventually(lambda: set(os.listdir("/dev/shm")) <= before)

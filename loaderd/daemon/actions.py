@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import enum
+
 import msgspec
 
 from loaderd.wire.messages import Chunk, Place
@@ -21,6 +23,7 @@ class Deliver(msgspec.Struct, frozen=True):
     slot: int
     place: Place
     attempt: int
+    skipped: int
 
 
 class Failure(msgspec.Struct, frozen=True):
@@ -41,4 +44,32 @@ class Spoil(msgspec.Struct, frozen=True):
     error: Failure
 
 
-Action = Assign | Deliver | Spoil
+class Isolate(msgspec.Struct, frozen=True):
+    """Tell all workers that a sample is no longer tried: the one in this row of a batch."""
+
+    stream: int
+    place: Place
+    row: int
+    cause: str
+
+
+class Dismiss(msgspec.Struct, frozen=True):
+    """A worker that was retired holds nothing any more: it may go."""
+
+    worker: int
+
+
+Action = Assign | Deliver | Spoil | Isolate | Dismiss
+
+
+class Death(enum.Enum):
+    """How a worker died, as far as it matters for what it held.
+
+    CRASHED: of itself, or it gave no sign of life: the sample in hand may be the reason.
+    KILLED: by the kernel for its memory, or by a person: no sample is to blame.
+    ATTACHING: over a stream that it was told of, before any sample.
+    """
+
+    CRASHED = 0
+    KILLED = 1
+    ATTACHING = 2

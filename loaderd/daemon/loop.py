@@ -6,7 +6,7 @@ import contextlib
 import select
 import signal
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from types import FrameType
 from typing import NamedTuple, Self
 
@@ -85,23 +85,24 @@ class Loop:
         if not line.unsent:
             self._modify(line.fileno(), _READ)
 
-    def on_signals(self, callback: Callback) -> None:
-        """Calls back once for every SIGTERM and SIGINT; the handlers only wake the loop."""
+    def on_signals(self, callbacks: Mapping[int, Callback]) -> None:
+        """Calls back once for every signal that comes; the handlers only wake the loop."""
         woken, wake = socket.socketpair()
         self._cleanup.enter_context(woken)
         self._cleanup.enter_context(wake)
         woken.setblocking(False)
         wake.setblocking(False)
-        for sig in (signal.SIGTERM, signal.SIGINT):
+        for sig in callbacks:
             self._cleanup.callback(signal.signal, sig, signal.signal(sig, _wake_only))
         old = signal.set_wakeup_fd(wake.fileno(), warn_on_full_buffer=False)
         self._cleanup.callback(signal.set_wakeup_fd, old)
-        self.watch(woken.fileno(), lambda: _once_each(woken.recv(64), callback))
+        self.watch(woken.fileno(), lambda: _once_each(woken.recv(64), callbacks))
 
 
-def _once_each(signals: bytes, callback: Callback) -> None:
-    for _ in signals:
-        callback()
+def _once_each(signals: bytes, callbacks: Mapping[int, Callback]) -> None:
+    for number in signals:
+        if number in callbacks:
+            callbacks[number]()
 
 
 def _wake_only(signum: int, frame: FrameType | None) -> None:

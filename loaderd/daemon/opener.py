@@ -19,7 +19,7 @@ from loaderd.cache import folder, images, store
 from loaderd.cache.store import Head, States
 from loaderd.config import Settings
 from loaderd.data.listing import list_samples
-from loaderd.errors import CacheError, LoaderdError, NoRoom, ProtocolError
+from loaderd.errors import CacheError, LoaderdError, NoRoom, ProtocolError, RequestRefused
 from loaderd.render.versions import decoders
 from loaderd.wire import bundle, manifest, segment, spec
 from loaderd.wire.channel import Channel, Closed
@@ -46,6 +46,8 @@ def main(sock: socket.socket, spec_json: bytes, settings: Settings) -> None:
         return
     except LoaderdError as error:
         line.send(refusal(error))
+    except Exception as error:  # what is odd in a bundle must be told, whatever it leads to
+        line.send(refusal(RequestRefused(f"the dataset cannot be listed: {error!r}")))
 
 
 def _list(line: Channel, asked: Spec) -> _Cache | None:

@@ -17,26 +17,40 @@ import select
 import signal
 import socket
 import time
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from multiprocessing.context import ForkServerProcess
 from typing import Any
 
 import psutil
 
+from loaderd.config import Settings
 from loaderd.daemon import child
+from loaderd.daemon.actions import Death
 from loaderd.wire import channel
-from loaderd.wire.channel import Channel
-from loaderd.wire.messages import Done
+from loaderd.wire.channel import Channel, Closed
+from loaderd.wire.messages import Done, Message
 
 log = logging.getLogger("loaderd")
 
-Work = Callable[[socket.socket], None]
+Work = Callable[[socket.socket, Settings], None]
 
 _context = multiprocessing.get_context("forkserver")
 
 _PAUSES = (0.0, 0.1, 0.3, 1.0, 3.0)
 """Seconds before a worker is started again, by how many died in a row before they were up."""
+
+SLOW_SECONDS = 1.0
+"""A chunk is long overdue then: what is queued behind it goes to others."""
+
+STOPPED = "it was stopped"
+
+UP_SECONDS = 60.0
+"""A worker that is not up by then is killed."""
+
+LAST_WORDS_SECONDS = 0.5
+"""What a worker has to write its stack to the log, before it is killed."""
 
 
 def warm() -> None:
@@ -52,43 +66,71 @@ class Child:
     process: ForkServerProcess
     line: Channel
     pidfd: int
+    inbox: Channel | None = None
+    """The child's own end, from which we can take back what it has not read yet."""
 
     def kill(self) -> None:
         """Kills the process, if it still lives."""
+        self.send(signal.SIGKILL)
+
+    def send(self, number: signal.Signals) -> None:
+        """Sends a signal to the process, if it still lives."""
         with contextlib.suppress(OSError):  # it is dead already
-            signal.pidfd_send_signal(self.pidfd, signal.SIGKILL)
+            signal.pidfd_send_signal(self.pidfd, number)
 
     def wait_dead(self, seconds: float) -> bool:
         """Waits until the kernel says that the process is dead."""
-        return bool(select.select([self.pidfd], [], [], seconds)[0])
+        poll = select.poll()  # select() takes no descriptors from 1024 on
+        poll.register(self.pidfd, select.POLLIN)
+        return bool(poll.poll(seconds * 1000))
 
     def reap(self) -> int | None:
         """Frees what belongs to a dead process; returns its exit code, -N for signal N."""
         self.process.join(1.0)
         code = self.process.exitcode
         self.line.close()
+        if self.inbox is not None:
+            self.inbox.close()
         os.close(self.pidfd)
         return code
 
+    def take_back(self) -> Iterator[tuple[Message, list[int]]]:
+        """What the child was sent and has not read: the kernel gives each message out once."""
+        while self.inbox is not None:
+            try:
+                # Not settimeout(0), which would be the child's as well.
+                yield self.inbox.receive_with_fds(socket.MSG_DONTWAIT)
+            except (BlockingIOError, Closed):
+                return
 
-def spawn(target: Callable[..., None], *args: Any) -> Child:
+
+def spawn(target: Callable[..., None], *args: Any, revocable: bool = False) -> Child:
     """Starts ``target(socket, *args)`` in a new process.
+
+    Args:
+        target: a function of a module.
+        args: for it.
+        revocable: whether messages may be taken back. Then the end of the child's end of the
+            socket is not seen, only the child's.
 
     Raises:
         OSError: there is no descriptor or process left, or the forkserver died over it.
     """
     ours, theirs = channel.pair()
     with theirs:
+        inbox = Channel(theirs.dup()) if revocable else None
         process = _context.Process(target=target, args=(theirs, *args), daemon=True)
         try:
             process.start()
         except (OSError, EOFError) as error:
             ours.close()
+            if inbox is not None:
+                inbox.close()
             raise OSError(f"no process could be started: {error!r}") from error
     line = Channel(ours)
     line.settimeout(0)
     assert process.pid is not None
-    return Child(process, line, _pidfd(process.pid))
+    return Child(process, line, _pidfd(process.pid), inbox)
 
 
 def _pidfd(pid: int) -> int:
@@ -107,8 +149,19 @@ class Worker:
 
     id: int
     child: Child
+    since: float
+    """When it was last heard of, or got something to do: its sample in hand is not older."""
     up_at: float | None = None
     attached: set[int] = field(default_factory=set)
+    attaching: set[int] = field(default_factory=set)
+    """Streams that it was told of, and has not said yet that it can write."""
+    in_hand: deque[int] = field(default_factory=deque)
+    """The streams of its chunks; the first is the one in hand."""
+    condemned_at: float | None = None
+    """When it was told to die since it gave no sign of life."""
+    fate: str = ""
+    """Why it is ended by us; empty if it is not."""
+    dismissed: bool = False
     chunks: int = 0
     rows: int = 0
     cached: int = 0
@@ -119,6 +172,31 @@ class Worker:
     def pid(self) -> int:
         """The process id."""
         return self.child.process.pid or 0
+
+    def overdue(self, now: float, sample_timeout: float) -> bool:
+        """Whether it should have been heard of by now."""
+        if self.up_at is None:
+            return now - self.since > UP_SECONDS
+        return bool(self.in_hand) and now - self.since > sample_timeout
+
+    def condemn(self, now: float, fate: str) -> None:
+        """Tells it to write its stack to the log and to die; ``finish`` makes sure of that."""
+        self.fate, self.condemned_at = fate, now
+        self.child.send(signal.SIGABRT)
+
+    def finish(self, now: float) -> None:
+        """Kills it if it was told to die and does not: a stopped process cannot."""
+        if self.condemned_at is not None and now - self.condemned_at > LAST_WORDS_SECONDS:
+            self.child.kill()
+
+    @property
+    def stopped(self) -> bool:
+        """Whether somebody has stopped the process (SIGSTOP), or a debugger has."""
+        try:
+            status: str = psutil.Process(self.pid).status()
+        except psutil.Error:
+            return False
+        return status in (psutil.STATUS_STOPPED, psutil.STATUS_TRACING_STOP)
 
     def count(self, done: Done) -> None:
         """Keeps what a chunk took."""
@@ -137,20 +215,30 @@ class Pool:
     """As many workers as wanted, however many die.
 
     Args:
-        wanted: number of workers.
-        nice: how much they give way to other processes, 0 to 19.
+        settings: how many workers there are, and what they may do; may be set anew, and
+            count for workers that start from then on.
         work: what a worker process runs on its end of the socket.
     """
 
-    def __init__(self, wanted: int, nice: int = 0, work: Work = child.work) -> None:
-        self.wanted = wanted
-        self._nice = nice
+    def __init__(self, settings: Settings, work: Work = child.work) -> None:
+        self.settings = settings
         self._work = work
         self.workers: dict[int, Worker] = {}
         self.restarts = 0
+        self.trouble = ""
         self._ids = 0
         self._stillborn = 0
         self._resume_at = 0.0
+
+    @property
+    def wanted(self) -> int:
+        """Number of workers."""
+        return self.settings.workers
+
+    @property
+    def complete(self) -> bool:
+        """Whether all workers that are wanted are up."""
+        return sum(worker.up_at is not None for worker in self.workers.values()) >= self.wanted
 
     def missing(self, now: float) -> int:
         """How many workers to start now."""
@@ -166,30 +254,39 @@ class Pool:
         """Starts one worker; None if that does not work now."""
         self._ids += 1
         try:
-            new = Worker(self._ids, spawn(self._work))
+            new = Worker(
+                self._ids, spawn(self._work, self.settings, revocable=True), time.monotonic()
+            )
         except OSError as error:
             log.error("%s", error)
+            self.trouble = str(error)
             self._pause()
             return None
         self.workers[new.id] = new
         with contextlib.suppress(ProcessLookupError):  # dead already, which is noticed later
-            os.setpriority(os.PRIO_PROCESS, new.pid, self._nice)
+            os.setpriority(os.PRIO_PROCESS, new.pid, self.settings.nice)
         return new
 
     def up(self, worker: Worker) -> None:
         """The worker has said that it is ready."""
-        worker.up_at = time.monotonic()
+        worker.up_at = worker.since = time.monotonic()
         self._stillborn = 0
+        self.trouble = ""
 
-    def bury(self, worker: Worker) -> bool:
-        """Forgets a dead worker; returns whether it died of itself, killed by nobody."""
+    def bury(self, worker: Worker) -> tuple[Death, str]:
+        """Forgets a dead worker; returns how it died, and the same for people."""
         del self.workers[worker.id]
         self.restarts += 1
         code = worker.child.reap()
+        cause = worker.fate or _cause(code)
+        if worker.dismissed:
+            log.info("worker %d is dismissed", worker.pid)
+        else:
+            log.warning("worker %d is dead (%s); replacing it", worker.pid, cause)
         if worker.up_at is None:
+            self.trouble = f"a worker died before it was up ({cause})"
             self._pause()
-        log.warning("worker %d is dead (%s); replacing it", worker.pid, _cause(code))
-        return code not in (-signal.SIGKILL, -signal.SIGTERM)
+        return _death(worker, code), cause
 
     def _pause(self) -> None:
         self._stillborn += 1
@@ -197,7 +294,7 @@ class Pool:
 
     @property
     def hopeless(self) -> bool:
-        """Whether no worker has ever come up, and several tries have failed."""
+        """Whether no worker is up, and several tries to start one have failed."""
         return self._stillborn >= len(_PAUSES) and not any(
             worker.up_at for worker in self.workers.values()
         )
@@ -215,6 +312,15 @@ class Pool:
         for server in servers:
             server.kill()
         psutil.wait_procs(servers, 1.0)
+
+
+def _death(worker: Worker, code: int | None) -> Death:
+    """A worker that somebody has stopped is no more to blame than one that was killed."""
+    if worker.in_hand and worker.in_hand[0] in worker.attaching:
+        return Death.ATTACHING
+    if worker.fate:
+        return Death.KILLED if worker.fate == STOPPED else Death.CRASHED
+    return Death.KILLED if code in (-signal.SIGKILL, -signal.SIGTERM) else Death.CRASHED
 
 
 def _cause(code: int | None) -> str:

@@ -5,7 +5,8 @@ Theory of operation. A stream is an endless run of batches, (epoch, position) af
 
     open, plan, took ─┐                     ┌─► Assign(worker, chunk)
     worker_up, down  ─┼──► Scheduler ───────┼─► Deliver(stream, slot, place)
-    done, spoilt     ─┘                     └─► Spoil(stream, slot, place, why)
+    done, spoilt     ─┤                     ├─► Spoil(stream, slot, place, why)
+    retire           ─┘                     └─► Isolate(sample), Dismiss(worker)
 
 - The next batch is the first that the client wants out of turn, else the next of its
   run that is neither being filled nor in its hands.
@@ -15,6 +16,10 @@ Theory of operation. A stream is an endless run of batches, (epoch, position) af
 - Every worker has one chunk in hand and one queued, so that it never waits for us.
 - A chunk of a dead worker is given away again, before all others. Tickets number the
   tries; a ticket that is not held by the worker who reports it counts for nothing.
+- A chunk over which workers crashed twice in a row is tried sample by sample, and a sample
+  that crashes its worker even then is isolated: it is no longer tried. A worker that was
+  killed says nothing about its samples; its chunk comes back in halves, so that however
+  often workers are killed, some of it gets done.
 
 No socket, no clock, no process here: the tests feed it histories.
 """
@@ -24,8 +29,18 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from itertools import pairwise
 
-from loaderd.daemon.actions import Action, Assign, Deliver, Failure, Spoil
+from loaderd.daemon.actions import (
+    Action,
+    Assign,
+    Death,
+    Deliver,
+    Dismiss,
+    Failure,
+    Isolate,
+    Spoil,
+)
 from loaderd.daemon.shape import Shape
 from loaderd.daemon.slots import Event, SlotTable, State
 from loaderd.errors import ProtocolError
@@ -34,11 +49,14 @@ from loaderd.wire.messages import Chunk, Place
 QUEUED = 2
 """Chunks that a worker holds: one in hand, one queued behind it."""
 
-CRASHES = 3
-"""A batch is given up when it has crashed so many workers."""
+CRASHES = 2
+"""After so many workers that crashed in a row over a chunk, its samples are tried alone."""
 
 KILLS = 20
-"""And when so many workers were killed over one chunk of it, as by a lack of memory."""
+"""A batch is given up when so many were killed in a row over a chunk, as by lack of memory."""
+
+ATTACHES = 3
+"""And when so many in a row died before they could write anything of its stream."""
 
 SHORTEST_NS, LONGEST_NS = 2_000_000, 10_000_000
 """What a chunk should take: long against a message, short against a batch."""
@@ -62,9 +80,35 @@ class _Filling:
     open: int = 0
     """Chunks that are with workers or wait to be given again."""
     attempt: int = 0
+    skipped: int = 0
+    error: Failure | None = None
+
+
+@dataclass(slots=True)
+class _Part:
+    """Rows of a batch that are tried (again): how many workers died over them in a row."""
+
+    filling: _Filling
+    first: int
+    last: int
     crashes: int = 0
     kills: int = 0
-    error: Failure | None = None
+    isolated: bool = False
+
+    def pieces(self) -> list[_Part]:
+        """What is given away next: each row alone after crashes, halves after a kill."""
+        if self.last - self.first == 1:
+            return [self]
+        if self.crashes >= CRASHES:
+            cuts = list(range(self.first, self.last + 1))
+        elif self.kills:
+            cuts = [self.first, (self.first + self.last) // 2, self.last]
+        else:
+            return [self]
+        return [
+            _Part(self.filling, first, last, self.crashes, self.kills)
+            for first, last in pairwise(cuts)
+        ]
 
 
 @dataclass(slots=True)
@@ -84,7 +128,9 @@ class Stream:
     filling: dict[int, _Filling] = field(default_factory=dict)
     cutting: _Filling | None = None
     """The one batch of which rows are left to be cut into chunks."""
-    redo: deque[tuple[_Filling, int, int]] = field(default_factory=deque)
+    redo: deque[_Part] = field(default_factory=deque)
+    attaches: int = 0
+    """Workers that died in a row before they wrote anything."""
     row_ns: float = 0.0
     errors: int = 0
     served: int = 0
@@ -127,7 +173,12 @@ class _Held:
     """A chunk that a worker holds."""
 
     chunk: Chunk
-    filling: _Filling
+    part: _Part
+
+    @property
+    def filling(self) -> _Filling:
+        """The batch."""
+        return self.part.filling
 
 
 class Scheduler:
@@ -140,6 +191,8 @@ class Scheduler:
     def __init__(self) -> None:
         self.streams: dict[int, Stream] = {}
         self._workers: dict[int, deque[_Held]] = {}
+        self._retired: set[int] = set()
+        self._slow: set[int] = set()
         self._actions: list[Action] = []
         self._ticket = 0
         self._draining = False
@@ -204,24 +257,47 @@ class Scheduler:
         self._workers[worker] = deque()
         return self._assign_all()
 
-    def worker_down(self, worker: int, *, crashed: bool) -> list[Action]:
+    def retire(self, worker: int) -> list[Action]:
+        """A worker gets nothing more, and may go when it holds nothing."""
+        self._retired.add(worker)
+        self._dismiss(worker)
+        return self._flush()
+
+    def recall(self, worker: int, tickets: set[int]) -> list[Action]:
+        """A worker takes long, and chunks that it has not seen yet were taken back from it.
+
+        Others do them, and it gets nothing until it has reported.
+        """
+        self._slow.add(worker)
+        held = self._workers[worker]
+        for entry in [entry for entry in held if entry.chunk.ticket in tickets]:
+            held.remove(entry)
+            stream = self.streams.get(entry.chunk.stream)
+            if stream is not None:
+                self._return(stream, entry, None, "")
+        return self._assign_all()
+
+    def worker_down(self, worker: int, death: Death, cause: str = "") -> list[Action]:
         """The kernel has confirmed that a worker is dead; its chunks are done again.
 
         Args:
             worker: the worker.
-            crashed: it died of itself (a fault in a decoder), nobody killed it.
+            death: how it died.
+            cause: the same for people.
         """
         held = self._workers.pop(worker, deque())
-        if held:
-            self._blame(held[0], crashed)
-        for entry in reversed(held):
+        self._retired.discard(worker)
+        self._slow.discard(worker)
+        while held:
+            entry = held.pop()
             stream = self.streams.get(entry.chunk.stream)
             if stream is not None:
-                self._return(stream, entry)
+                # Only the chunk in hand can have to do with it, not the one behind it.
+                self._return(stream, entry, None if held else death, cause)
         return self._assign_all()
 
-    def done(self, worker: int, ticket: int, total_ns: int) -> list[Action]:
-        """A worker has written a chunk.
+    def done(self, worker: int, ticket: int, total_ns: int, skipped: int = 0) -> list[Action]:
+        """A worker has written a chunk, and left out the rows of so many bad images.
 
         Raises:
             ProtocolError: the worker does not hold that ticket.
@@ -230,8 +306,10 @@ class Scheduler:
         stream = self.streams.get(entry.chunk.stream)
         if stream is not None:
             _learn(stream, entry.chunk, total_ns)
+            stream.attaches = 0
+            entry.filling.skipped += skipped
             self._close_chunk(stream, entry.filling)
-        self._assign(worker, QUEUED)
+        self._go_on(worker)
         return self._flush()
 
     def spoilt(self, worker: int, ticket: int, kind: str, text: str) -> list[Action]:
@@ -243,36 +321,51 @@ class Scheduler:
         entry = self._take_back(worker, ticket)
         stream = self.streams.get(entry.chunk.stream)
         if stream is not None:
-            _give_up(stream, entry, kind, text)
+            _give_up(stream, entry.part, kind, text)
             self._close_chunk(stream, entry.filling)
-        self._assign(worker, QUEUED)
+        self._go_on(worker)
         return self._flush()
 
     def _take_back(self, worker: int, ticket: int) -> _Held:
         held = self._workers[worker]
         if not held or held[0].chunk.ticket != ticket:
             raise ProtocolError(f"worker {worker} reports chunk {ticket}, which it does not hold")
+        self._slow.discard(worker)
         return held.popleft()
 
-    def _blame(self, entry: _Held, crashed: bool) -> None:
-        """Only the chunk in hand can have to do with the death, not the one behind it."""
-        stream, filling = self.streams.get(entry.chunk.stream), entry.filling
-        filling.crashes += crashed
-        filling.kills += not crashed
-        if stream is None:
-            return
-        if filling.crashes >= CRASHES:
-            _give_up(stream, entry, "WorkerCrashed", f"{CRASHES} workers crashed on it")
-        elif filling.kills >= KILLS:
-            _give_up(stream, entry, "WorkerCrashed", f"{KILLS} workers were killed over it")
-
-    def _return(self, stream: Stream, entry: _Held) -> None:
-        chunk, filling = entry.chunk, entry.filling
+    def _return(self, stream: Stream, entry: _Held, death: Death | None, cause: str) -> None:
+        part, filling = entry.part, entry.filling
         if filling.error is None:
-            filling.attempt += 1
-            stream.redo.appendleft((filling, chunk.first, chunk.last))
-        else:
+            self._blame(stream, part, death, cause)
+        if filling.error is not None:
             self._close_chunk(stream, filling)
+            return
+        filling.attempt += 1
+        pieces = part.pieces() if death else [part]
+        filling.open += len(pieces) - 1
+        stream.redo.extendleft(reversed(pieces))
+
+    def _blame(self, stream: Stream, part: _Part, death: Death | None, cause: str) -> None:
+        part.crashes += death is Death.CRASHED
+        part.kills += death is Death.KILLED
+        stream.attaches += death is Death.ATTACHING
+        if part.crashes > CRASHES:
+            self._isolate(stream, part, cause)
+        elif part.kills >= KILLS:
+            text = f"{KILLS} workers were killed over it ({cause}); is memory short?"
+            _give_up(stream, part, "WorkerCrashed", text)
+        elif stream.attaches >= ATTACHES:
+            text = f"{ATTACHES} workers died before they could begin ({cause})"
+            _give_up(stream, part, "WorkerCrashed", text)
+            stream.attaches = 0
+
+    def _isolate(self, stream: Stream, part: _Part, cause: str) -> None:
+        if part.isolated:
+            text = f"{CRASHES + 1} workers crashed over it ({cause}) though it was not tried"
+            _give_up(stream, part, "WorkerCrashed", text)
+        else:
+            self._actions.append(Isolate(stream.id, part.filling.place, part.first, cause))
+            part.crashes, part.isolated = 0, True
 
     def _close_chunk(self, stream: Stream, filling: _Filling) -> None:
         filling.open -= 1
@@ -281,7 +374,9 @@ class Scheduler:
         del stream.filling[filling.slot]
         stream.slots.apply(filling.slot, Event.FINISH)
         if filling.error is None:
-            out: Action = Deliver(stream.id, filling.slot, filling.place, filling.attempt)
+            out: Action = Deliver(
+                stream.id, filling.slot, filling.place, filling.attempt, filling.skipped
+            )
         else:
             stream.errors += 1
             out = Spoil(stream.id, filling.slot, filling.place, filling.error)
@@ -295,9 +390,22 @@ class Scheduler:
         """Gives chunks to all who have room, those with nothing first."""
         for length in range(1, QUEUED + 1):
             for worker, held in self._workers.items():
-                if len(held) < length and not self._assign(worker, length):
+                if len(held) >= length or worker in self._retired or worker in self._slow:
+                    continue
+                if not self._assign(worker, length):
                     return self._flush()
         return self._flush()
+
+    def _go_on(self, worker: int) -> None:
+        """A worker has room for a chunk."""
+        if worker in self._retired:
+            self._dismiss(worker)
+        else:
+            self._assign(worker, QUEUED)
+
+    def _dismiss(self, worker: int) -> None:
+        if not self._workers[worker]:
+            self._actions.append(Dismiss(worker))
 
     def _assign(self, worker: int, upto: int) -> bool:
         """Gives one worker chunks; returns whether there were enough."""
@@ -322,7 +430,7 @@ class Scheduler:
 
     def _next_of(self, stream: Stream) -> _Held | None:
         if stream.redo:
-            return self._hold(stream, *stream.redo.popleft())
+            return self._hold(stream, stream.redo.popleft())
         if stream.cutting is None:
             if self._draining or not stream.slots.count(State.FREE):
                 return None
@@ -338,7 +446,7 @@ class Scheduler:
         filling.open += 1
         if filling.given == filling.rows:
             stream.cutting = None
-        return self._hold(stream, filling, first, filling.given)
+        return self._hold(stream, _Part(filling, first, filling.given))
 
     def _chunk_rows(self, stream: Stream, rows: int) -> int:
         """So many of the rows that are left that all chunks are of one size.
@@ -360,21 +468,21 @@ class Scheduler:
         fillable = max(1, len(stream.slots) - LEASED)
         return -(-QUEUED * workers // fillable)
 
-    def _hold(self, stream: Stream, filling: _Filling, first: int, last: int) -> _Held:
+    def _hold(self, stream: Stream, part: _Part) -> _Held:
         self._ticket += 1
         stream.served = self._ticket
-        epoch, position = filling.place
-        chunk = Chunk(self._ticket, stream.id, filling.slot, epoch, position, first, last)
-        return _Held(chunk, filling)
+        slot, (epoch, position) = part.filling.slot, part.filling.place
+        chunk = Chunk(self._ticket, stream.id, slot, epoch, position, part.first, part.last)
+        return _Held(chunk, part)
 
 
-def _give_up(stream: Stream, entry: _Held, kind: str, text: str) -> None:
+def _give_up(stream: Stream, part: _Part, kind: str, text: str) -> None:
     """The batch is spoilt: none of its chunks is given (again)."""
-    chunk, filling = entry.chunk, entry.filling
-    filling.error = filling.error or Failure(kind, text, chunk.first, chunk.last)
+    filling = part.filling
+    filling.error = filling.error or Failure(kind, text, part.first, part.last)
     if stream.cutting is filling:
         stream.cutting = None
-    waiting = [redo for redo in stream.redo if redo[0] is filling]
+    waiting = [redo for redo in stream.redo if redo.filling is filling]
     for redo in waiting:
         stream.redo.remove(redo)
         filling.open -= 1

@@ -10,6 +10,7 @@ import psutil
 
 from loaderd import __version__, config
 from loaderd.config import Settings
+from loaderd.daemon.bad import BadImages
 from loaderd.daemon.caches import MemoryCaches
 from loaderd.daemon.pool import Pool, Worker
 from loaderd.daemon.scheduler import Scheduler
@@ -39,8 +40,10 @@ class Photographer:
         pool: Pool,
         streams: dict[int, Stream],
         caches: MemoryCaches,
+        bad: BadImages,
     ) -> None:
-        self._settings = settings
+        self.settings = settings
+        self._bad = bad
         self._scheduler = scheduler
         self._pool = pool
         self._streams = streams
@@ -67,14 +70,16 @@ class Photographer:
     def _daemon(self, now: float) -> DaemonPicture:
         return DaemonPicture(
             pid=os.getpid(),
-            name=self._settings.name,
-            socket=self._settings.socket,
+            name=self.settings.name,
+            socket=self.settings.socket,
             version=__version__,
             uptime_s=now - self._started,
-            private=self._settings.owner is not None,
+            private=self.settings.owner is not None,
             draining=self.draining,
             cpu_s=time.process_time(),
             chunks=self.chunks,
+            bad=self._bad.total,
+            trouble=self._pool.trouble if self._pool.hopeless else "",
         )
 
     def _host(self) -> HostPicture:
@@ -84,7 +89,7 @@ class Photographer:
             shm_total=segment.total(),
             shm_free=segment.free(),
             ring_bytes=sum(stream.ring_bytes for stream in self._streams.values()),
-            ring_limit=self._settings.memory,
+            ring_limit=self.settings.memory,
             cache_bytes=self._caches.nbytes,
             cache_limit=self._caches.limit,
         )
@@ -111,6 +116,8 @@ class Photographer:
             images=stream.samples,
             waited_s=stream.waited_ns / 1e9,
             errors=scheduled.errors,
+            on_error=stream.spec.on_error,
+            bad=len(stream.bad),
             ring_bytes=stream.ring_bytes,
             cache=stream.spec.cache if stream.cache else "none",
             cache_samples=stream.cached_rows,

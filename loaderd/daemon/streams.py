@@ -13,23 +13,25 @@ Opening is a dialogue, so that the loop never waits for a disk::
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import logging
+import math
 import os
 import random
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import msgspec
 
 from loaderd.config import Settings
-from loaderd.daemon import child
+from loaderd.daemon import child, limits
 from loaderd.daemon.caches import MemoryCaches
 from loaderd.daemon.pool import Child, spawn
 from loaderd.daemon.server import Conversation
 from loaderd.daemon.shape import Shape
-from loaderd.data.order import EpochOrder
+from loaderd.data.order import EpochOrder, Ids
 from loaderd.errors import (
     EmptyDataset,
     InvalidArgument,
@@ -37,11 +39,12 @@ from loaderd.errors import (
     NoRoom,
     ProtocolError,
     RequestRefused,
+    TooManyBadImages,
 )
 from loaderd.wire import segment, spec
 from loaderd.wire.channel import Closed
 from loaderd.wire.layout import slot_layout
-from loaderd.wire.manifest import Manifest
+from loaderd.wire.manifest import Manifest, sample_key
 from loaderd.wire.messages import (
     Attach,
     Given,
@@ -49,6 +52,7 @@ from loaderd.wire.messages import (
     Open,
     Opened,
     Place,
+    Quarantine,
     Refused,
     Reserve,
     Reserved,
@@ -62,7 +66,9 @@ FEWEST_SLOTS = 4
 """Two that the trainer holds, one that is ready, one that is being filled."""
 
 MOST_SLOTS = 256
-LONGEST_SPEC = 256 * 2**20
+LONGEST_SPEC = 64 * 2**20
+"""Labels of some 20 million files."""
+
 LONGEST_PIPELINE = 2**16
 _PICKED_SEEDS = 2**31
 
@@ -91,6 +97,10 @@ class Stream:
     batches: int = 0
     samples: int = 0
     waited_ns: int = 0
+    bad_limit: int = 0
+    """So many of its images may be bad where they are passed over."""
+    bad: dict[str, str] = field(default_factory=dict)
+    """Those that could not be read, and why."""
 
     def attach(self) -> Attach:
         """What a worker must know; ``segments`` travel along."""
@@ -129,12 +139,36 @@ class Stream:
 
     def names(self, place: Place, first: int, last: int) -> str:
         """The files of some rows of a batch, for an error's text."""
-        ids = EpochOrder(self.spec.order, self.shape.samples, self.shape.batch_size)
-        table = Manifest.view(
-            segment.attach(os.dup(self.manifest), self.manifest_bytes, writable=False)
-        )
-        rows = ids.ids(*place)[first:last].tolist()
+        table = self._table()
+        rows = self._rows(place)[first:last].tolist()
         return ", ".join(repr(os.fsdecode(table.path(row)) or f"image {row}") for row in rows)
+
+    def quarantine(self, place: Place, row: int, cause: str) -> Quarantine:
+        """What workers are told of the sample in a row that killed those who tried it."""
+        sample = int(self._rows(place)[row])
+        function = self.spec.pipeline.function
+        return Quarantine(
+            sample_key(self._table(), self.id, sample),
+            function.name if function else "",
+            f"quarantined: the workers that tried it died ({cause})",
+        )
+
+    def _rows(self, place: Place) -> Ids:
+        order = EpochOrder(self.spec.order, self.shape.samples, self.shape.batch_size)
+        return order.ids(*place)
+
+    def _table(self) -> Manifest:
+        memory = segment.attach(os.dup(self.manifest), self.manifest_bytes, writable=False)
+        return Manifest.view(memory)
+
+    def too_many_bad(self) -> TooManyBadImages:
+        """Why the stream ends, with some of the images."""
+        some = "; ".join(f"{path}: {reason}" for path, reason in list(self.bad.items())[:5])
+        return TooManyBadImages(
+            f"{len(self.bad)} of {self.shape.samples} images of {self.spec.dataset.directory} "
+            f"cannot be read, and the daemon's --max-bad allows {self.bad_limit}: {some}; "
+            "`loaderd errors` lists them all, and `loaderd scan` finds them before training"
+        )
 
     def count(self, took: Took) -> None:
         """Keeps the counters that the client sends along."""
@@ -190,6 +224,8 @@ class Opening:
         self._fds: list[int] = []
         self.spec = _with_seed(spec.decode(_read_spec(request, spec_fd)))
         _check_pipeline(self.spec, settings.user_code)
+        limits.check_spec(self.spec, settings.max_pixels)
+        self._max_bad = settings.max_bad
         self._bundles = [] if bundle_fd is None else [os.dup(bundle_fd)]
         try:
             self.opener: Child = spawn(child.open_dataset, spec.encode(self.spec), settings)
@@ -234,6 +270,8 @@ class Opening:
         self._listed = listed
         self.spec = _no_larger(self.spec, listed.samples)
         layout = slot_layout(self.spec.pipeline, self.spec.batch, listed.classes)
+        # What cannot fit must not cost others their caches.
+        fitting_slots(layout.nbytes, self._wish, self._room()._replace(shm=segment.total()))
         self._caches.give_way(2 * self._wish * layout.nbytes)  # a ring gets half of what is free
         slots = fitting_slots(layout.nbytes, self._wish, self._room())
         self._shape = Shape(listed.samples, self.spec.batch.batch_size, slots)
@@ -273,6 +311,7 @@ class Opening:
             cache,
             reserved.rows,
             time.monotonic(),
+            bad_limit=math.ceil(self._max_bad * self._shape.samples),
         )
 
     def _fail(self, error: LoaderdError | Refused) -> None:
@@ -359,6 +398,17 @@ def _with_seed(asked: Spec) -> Spec:
 
 
 def _read_spec(request: Open, fd: int) -> bytes:
-    if not 0 < request.spec_bytes <= LONGEST_SPEC:
-        raise ProtocolError(f"a spec of {request.spec_bytes} bytes")
-    return os.pread(fd, request.spec_bytes, 0)
+    size = request.spec_bytes
+    if not 0 < size <= LONGEST_SPEC:
+        raise ProtocolError(f"a spec of {size} bytes; at most {LONGEST_SPEC} are allowed")
+    if not _in_memory(fd) or os.fstat(fd).st_size != size:
+        raise RequestRefused(f"the spec is no memory of {size} bytes")
+    return os.pread(fd, size, 0)
+
+
+def _in_memory(fd: int) -> bool:
+    """Whether it can be read without waiting; a file may lie on a disk that does not answer."""
+    try:
+        return fcntl.fcntl(fd, fcntl.F_GET_SEALS) >= 0
+    except OSError:
+        return False

@@ -13,52 +13,81 @@ here blocks for long: listing and reserving are an opener's, signals only wake t
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import os
+import signal
 import socket
 import time
+from collections import deque
 from collections.abc import Callable, Iterable
 
 from loaderd.config import Settings
-from loaderd.daemon import child
+from loaderd.daemon import child, limits
 from loaderd.daemon import pool as pools
-from loaderd.daemon.actions import Action, Assign, Deliver, Spoil
+from loaderd.daemon.actions import Action, Assign, Deliver, Dismiss, Isolate, Spoil
+from loaderd.daemon.bad import BadImages
 from loaderd.daemon.caches import MemoryCaches
 from loaderd.daemon.loop import Loop
-from loaderd.daemon.pool import Pool, Work, Worker
+from loaderd.daemon.pool import SLOW_SECONDS, STOPPED, Pool, Work, Worker
 from loaderd.daemon.scheduler import Scheduler
 from loaderd.daemon.server import Conversation, Requests, accept, listening
 from loaderd.daemon.snapshot import Photographer
 from loaderd.daemon.streams import Opening, Room, Stream
-from loaderd.errors import DaemonError, ProtocolError, RequestRefused
+from loaderd.errors import (
+    BadImage,
+    DaemonError,
+    Draining,
+    LoaderdError,
+    NoWorkers,
+    ProtocolError,
+)
 from loaderd.wire import segment
 from loaderd.wire.channel import Closed
 from loaderd.wire.messages import (
+    Attach,
+    Attached,
+    Bad,
+    Chunk,
     Detach,
     Done,
     Message,
     Open,
     Plan,
+    Progress,
+    Quarantine,
     Ready,
     Spoilt,
     Took,
     Up,
     fitting,
 )
+from loaderd.wire.text import printable
 
 log = logging.getLogger("loaderd")
 
-DRAIN_SECONDS = 5.0
-"""A drain ends after so long, whatever is still being filled."""
+FIXED = ("name", "socket", "cache_dir", "user_code", "owner", "ready_fd")
+"""Settings that stay until the daemon is started again."""
 
 
-def serve(settings: Settings, on_ready: Callable[[], None], work: Work = child.work) -> None:
+def check_seconds(settings: Settings) -> float:
+    """How often the supervisor looks who is alive, and how often workers must say so."""
+    return min(1.0, settings.sample_timeout / 4)
+
+
+def serve(
+    settings: Settings,
+    on_ready: Callable[[], None],
+    work: Work = child.work,
+    reload: Callable[[], Settings] | None = None,
+) -> None:
     """Runs the daemon until it is told to stop, or its owner ends.
 
     Args:
         settings: how to run.
         on_ready: called once, when the daemon can serve.
         work: what a worker process runs on its end of the socket.
+        reload: gives the settings anew, for SIGHUP; None keeps them and renews the workers.
 
     Raises:
         DaemonRunning: another daemon serves the address.
@@ -67,7 +96,13 @@ def serve(settings: Settings, on_ready: Callable[[], None], work: Work = child.w
     pools.warm()
     with Loop() as loop, listening(settings.socket) as listener:
         supervisor = Supervisor(settings, loop, on_ready, work)
-        loop.on_signals(supervisor.drain)
+        loop.on_signals(
+            {
+                signal.SIGTERM: supervisor.drain,
+                signal.SIGINT: supervisor.drain,
+                signal.SIGHUP: lambda: supervisor.renew(reload),
+            }
+        )
         supervisor.follow_owner()
         supervisor.listen(listener)
         log.info("serving %s with %d workers", settings.socket, settings.workers)
@@ -98,20 +133,26 @@ class Supervisor:
         self._loop = loop
         self._on_ready: Callable[[], None] | None = on_ready
         self._scheduler = Scheduler()
-        self._pool = Pool(settings.workers, settings.nice, work)
+        self._pool = Pool(settings, work)
         self._clients: set[Conversation] = set()
         self._streams: dict[int, Stream] = {}
         self._openings: dict[Conversation, Opening] = {}
         self._caches = MemoryCaches(settings.memory_cache)
         self._troubles: set[str] = set()
+        self._bad = BadImages()
+        self._quarantine: list[Quarantine] = []
+        self._to_renew: deque[int] = deque()
+        self._retiring: int | None = None
         self._last_id = 0
         self._end_at: float | None = None
+        self._next_check = 0.0
         self._photographer = Photographer(
-            settings, self._scheduler, self._pool, self._streams, self._caches
+            settings, self._scheduler, self._pool, self._streams, self._caches, self._bad
         )
         self._requests = Requests(
             observe=self._photographer.take,
             stop=self.drain,
+            list_bad=self._bad.page,
             open=self._open,
             plan=self._plan,
             took=self._took,
@@ -128,6 +169,7 @@ class Supervisor:
             for _ in range(self._pool.missing(time.monotonic())):
                 self._start_worker()
             self._loop.turn(self._patience())
+            self._check()
 
     # -- the end ---------------------------------------------------------------------
 
@@ -135,7 +177,7 @@ class Supervisor:
         """Finishes what is being filled and then ends; asked twice, ends at once."""
         now = time.monotonic()
         log.info("draining" if self._end_at is None else "ending at once")
-        self._end_at = now + DRAIN_SECONDS if self._end_at is None else now
+        self._end_at = now + self._settings.grace if self._end_at is None else now
         self._scheduler.drain()
         self._photographer.draining = True
 
@@ -160,13 +202,59 @@ class Supervisor:
             return False
         return self._scheduler.idle or time.monotonic() >= self._end_at
 
-    def _patience(self) -> float | None:
+    def _patience(self) -> float:
         """Seconds until something must be done though nothing happens."""
         now = time.monotonic()
+        moments = [self._next_check]
+        if self._end_at is not None:
+            moments.append(self._end_at)
         pause = self._pool.pause(now)
-        if self._end_at is None:
-            return pause
-        return max(0.0, min(self._end_at - now, pause or DRAIN_SECONDS))
+        if pause is not None:
+            moments.append(now + pause)
+        return max(0.0, min(moments) - now)
+
+    def _check(self) -> None:
+        """About once a second: who gives no sign of life?"""
+        now = time.monotonic()
+        if now < self._next_check:
+            return
+        self._next_check = now + check_seconds(self._settings)
+        for worker in list(self._pool.workers.values()):
+            self._check_worker(worker, now)
+        for client in list(self._clients):
+            client.check(now)
+        self._let_in()
+
+    def _check_worker(self, worker: Worker, now: float) -> None:
+        limit = self._settings.sample_timeout
+        if worker.condemned_at is not None:
+            worker.finish(now)
+        elif worker.overdue(now, limit):
+            fate = STOPPED if worker.stopped else f"no sign of life for {limit:g} s"
+            log.error("worker %d is killed: %s; its stack follows", worker.pid, fate)
+            worker.condemn(now, fate)
+        if len(worker.in_hand) > 1 and now - worker.since > SLOW_SECONDS:
+            self._recall(worker)
+
+    def _recall(self, worker: Worker) -> None:
+        """What is queued behind a chunk that takes long is given to others."""
+        tickets: set[int] = set()
+        again: list[Message] = []
+        for message, fds in worker.child.take_back():
+            for fd in fds:
+                os.close(fd)
+            match message:
+                case Chunk():
+                    tickets.add(message.ticket)
+                    worker.in_hand.pop()
+                case Attach():
+                    worker.attached.discard(message.stream)
+                    worker.attaching.discard(message.stream)
+                case _:
+                    again.append(message)
+        for message in again:
+            self._tell(worker, message)
+        self._perform(self._scheduler.recall(worker.id, tickets))
 
     def shut_down(self) -> None:
         """Ends all processes and gives all segments up."""
@@ -177,13 +265,63 @@ class Supervisor:
     # -- workers ---------------------------------------------------------------------
 
     def _start_worker(self) -> None:
-        if self._on_ready is not None and self._pool.hopeless:
-            raise DaemonError("no worker can start; the reason stands above, in the log")
+        if self._pool.hopeless:
+            self._despair()
         worker = self._pool.start()
         if worker is None:
             return
         self._loop.watch_channel(worker.child.line, lambda: self._read_worker(worker))
         self._loop.watch(worker.child.pidfd, lambda: self._worker_died(worker))
+
+    def _despair(self) -> None:
+        """No worker can start: nobody shall wait for what does not come."""
+        if self._on_ready is not None:
+            raise DaemonError("no worker can start; the reason stands above, in the log")
+        for client in [client for client in self._clients if client.stream is not None]:
+            self._end_stream(client, _no_workers(self._pool))
+
+    def _end_stream(self, client: Conversation, error: LoaderdError) -> None:
+        """Ends a stream with an error, which reaches the trainer after what is ready."""
+        client.refuse(error)
+        client.end()
+
+    # -- renewal ---------------------------------------------------------------------
+
+    def renew(self, reload: Callable[[], Settings] | None) -> None:
+        """Takes in new settings, if they are well, and replaces the workers one by one."""
+        if reload is not None:
+            try:
+                self._adopt(reload())
+            except LoaderdError as error:
+                log.error("the settings stay as they are: %s", error)
+                return
+        log.info("replacing %d workers one by one", len(self._pool.workers))
+        self._to_renew = deque(self._pool.workers)
+        self._renew_next()
+
+    def _adopt(self, new: Settings) -> None:
+        """What clients know of the daemon, and what it promised them, needs a new one."""
+        fixed = {name: getattr(self._settings, name) for name in FIXED}
+        for name, value in fixed.items():
+            if name not in ("owner", "ready_fd") and getattr(new, name) != value:
+                log.warning("%s stays %s until the daemon is started again", name, value)
+        self._settings = dataclasses.replace(new, **fixed)
+        self._pool.settings = self._photographer.settings = self._settings
+        self._caches.limit = self._settings.memory_cache
+
+    def _renew_next(self) -> None:
+        """One worker goes when all the others are there."""
+        while self._to_renew and self._retiring is None and self._pool.complete:
+            worker = self._pool.workers.get(self._to_renew.popleft())
+            if worker is not None and worker.up_at is not None:
+                self._retiring = worker.id
+                self._perform(self._scheduler.retire(worker.id))
+
+    def _dismiss(self, worker: Worker) -> None:
+        worker.dismissed = True
+        worker.child.kill()  # it holds nothing
+
+    # -- what workers say ------------------------------------------------------------
 
     def _read_worker(self, worker: Worker) -> bool:
         """Takes in one message; returns whether there may be another."""
@@ -201,21 +339,50 @@ class Supervisor:
         return True
 
     def _heard(self, worker: Worker, message: Message) -> None:
+        worker.since = time.monotonic()
         match message:
             case Done():
-                worker.count(message)
-                if message.trouble:
-                    self._warn_once(message.trouble)
-                self._photographer.chunks += 1
-                self._perform(self._scheduler.done(worker.id, message.ticket, message.total))
+                self._done(worker, message)
             case Spoilt():
-                kind, text = message.kind, message.text
-                log.warning("%s: %s", kind, text)
-                self._perform(self._scheduler.spoilt(worker.id, message.ticket, kind, text))
+                self._spoilt(worker, message)
+            case Progress():
+                pass  # it lives, and that is all
+            case Bad():
+                self._note_bad(message)
+            case Attached():
+                worker.attaching.discard(message.stream)
             case Up():
                 self._worker_up(worker)
             case _:
                 raise ProtocolError(f"it sent {type(message).__name__}")
+
+    def _done(self, worker: Worker, done: Done) -> None:
+        worker.count(done)
+        if done.trouble:
+            self._warn_once(done.trouble)
+        self._photographer.chunks += 1
+        actions = self._scheduler.done(worker.id, done.ticket, done.total, done.skipped)
+        worker.in_hand.popleft()
+        self._perform(actions)
+
+    def _spoilt(self, worker: Worker, spoilt: Spoilt) -> None:
+        kind, text = spoilt.kind, spoilt.text
+        if kind != BadImage.__name__:  # those are logged once each
+            log.warning("%s: %s", kind, text)
+        actions = self._scheduler.spoilt(worker.id, spoilt.ticket, kind, text)
+        worker.in_hand.popleft()
+        self._perform(actions)
+
+    def _note_bad(self, bad: Bad) -> None:
+        stream = self._streams.get(bad.stream)
+        if stream is None:
+            return
+        if self._bad.add(bad.path, bad.reason, stream.spec.dataset.directory):
+            log.warning("bad image %s: %s", bad.path, bad.reason)
+        stream.bad.setdefault(bad.path, bad.reason)
+        if stream.spec.on_error != "raise" and len(stream.bad) > stream.bad_limit:
+            log.error("stream %d ends: too many bad images", stream.id)
+            self._end_stream(stream.client, stream.too_many_bad())
 
     def _warn_once(self, trouble: str) -> None:
         """Every worker meets a full disk; people need to hear of it once."""
@@ -225,7 +392,10 @@ class Supervisor:
 
     def _worker_up(self, worker: Worker) -> None:
         self._pool.up(worker)
+        for isolated in self._quarantine:
+            self._tell(worker, isolated)
         self._perform(self._scheduler.worker_up(worker.id))
+        self._renew_next()
         if self._on_ready is not None:
             self._on_ready()
             self._on_ready = None
@@ -235,10 +405,12 @@ class Supervisor:
             pass  # what it said before it died still counts
         self._loop.forget(worker.child.line.fileno())
         self._loop.forget(worker.child.pidfd)
-        was_up = worker.up_at is not None
-        crashed = self._pool.bury(worker)
-        if was_up:
-            self._perform(self._scheduler.worker_down(worker.id, crashed=crashed))
+        death, cause = self._pool.bury(worker)
+        if worker.up_at is not None:
+            self._perform(self._scheduler.worker_down(worker.id, death, cause))
+        if worker.id == self._retiring:
+            self._retiring = None
+            self._renew_next()
 
     # -- actions ---------------------------------------------------------------------
 
@@ -247,30 +419,59 @@ class Supervisor:
             match action:
                 case Assign():
                     self._assign(action)
-                case Deliver(stream, slot, place, attempt):
-                    self._streams[stream].client.send(Ready(slot, *place, attempt))
+                case Deliver(stream, slot, place, attempt, skipped):
+                    self._streams[stream].client.send(Ready(slot, *place, attempt, skipped))
                 case Spoil():
                     self._spoil(action)
+                case Isolate():
+                    self._isolate(action)
+                case Dismiss():
+                    self._dismiss(self._pool.workers[action.worker])
 
     def _assign(self, action: Assign) -> None:
         worker = self._pool.workers[action.worker]
         stream = self._streams[action.chunk.stream]
         try:
+            if not worker.in_hand:
+                worker.since = time.monotonic()
+            worker.in_hand.append(stream.id)
             if stream.id not in worker.attached:
-                worker.child.line.send(stream.attach(), stream.segments)
                 worker.attached.add(stream.id)
+                worker.attaching.add(stream.id)
+                worker.child.line.send(stream.attach(), stream.segments)
             worker.child.line.send(action.chunk)
         except Closed:
             log.debug("worker %d died before it got its chunk", worker.pid)
+        except OSError as error:  # no descriptors are left, or too many are on their way
+            log.error("worker %d is killed: it cannot be told of a stream: %s", worker.pid, error)
+            worker.child.kill()
+
+    def _isolate(self, action: Isolate) -> None:
+        """The sample is given away again, and every worker knows by then that it is bad."""
+        stream = self._streams[action.stream]
+        isolated = stream.quarantine(action.place, action.row, action.cause)
+        path = printable(os.fsdecode(isolated.key))
+        self._bad.add(path, isolated.reason, stream.spec.dataset.directory, quarantined=True)
+        log.error("quarantined %s: %s", path, isolated.reason)
+        self._quarantine.append(isolated)
+        for worker in self._pool.workers.values():
+            if worker.up_at is not None:
+                self._tell(worker, isolated)
+
+    def _tell(self, worker: Worker, message: Message) -> None:
+        try:
+            worker.child.line.send(message)
+        except Closed:
+            log.debug("worker %d is dying", worker.pid)
 
     def _spoil(self, action: Spoil) -> None:
         stream, error = self._streams[action.stream], action.error
-        text = error.text
+        words = error.text
         if error.kind == "WorkerCrashed":
             if stream.spec.pipeline.function is not None:
-                text += ", or on its preprocessing_function"
-            text += f": one of {stream.names(action.place, error.first, error.last)}"
-        stream.client.send(Spoilt(error.kind, fitting(text), action.slot, *action.place))
+                words += "; it may be its preprocessing_function"
+            words += f": one of {stream.names(action.place, error.first, error.last)}"
+        stream.client.send(Spoilt(error.kind, fitting(words), action.slot, *action.place))
 
     # -- clients ---------------------------------------------------------------------
 
@@ -281,16 +482,21 @@ class Supervisor:
 
     def _accept(self) -> None:
         try:
-            client = accept(self._listener, self._requests)
+            client = accept(self._listener, self._requests, self._clients)
             if client is None:
                 return
             self._follow(client)
         except OSError as error:
-            log.error("nobody is let in until somebody goes: %s", error)
+            log.error("nobody is let in for a while: %s", error)
             self._loop.forget(self._listener.fileno())
             return
         self._clients.add(client)
         self._loop.watch_channel(client.line, client.read)
+
+    def _let_in(self) -> None:
+        """Listens again, after a lack of descriptors."""
+        if self._end_at is None and not self._loop.watches(self._listener.fileno()):
+            self._loop.watch(self._listener.fileno(), self._accept)
 
     def _follow(self, client: Conversation) -> None:
         """A client's forked child may hold its socket open: its end is what counts."""
@@ -302,9 +508,12 @@ class Supervisor:
 
     def _open(self, client: Conversation, request: Open, fds: list[int]) -> None:
         if self._end_at is not None:
-            raise RequestRefused("the daemon is draining; start another, or wait")
+            raise Draining("the daemon is draining; start another, or wait")
+        if self._pool.hopeless:
+            raise _no_workers(self._pool)
         if client in self._openings:
             raise ProtocolError("a second stream on one connection")
+        limits.check_number(client.pid, self._holders())
         self._last_id += 1
         spec_fd, bundle_fd = (*fds, None)[:2]
         assert spec_fd is not None
@@ -321,6 +530,10 @@ class Supervisor:
         )
         self._openings[client] = opening
         self._loop.watch_channel(opening.opener.line, opening.read)
+
+    def _holders(self) -> list[int]:
+        clients = (*self._openings, *(stream.client for stream in self._streams.values()))
+        return [client.pid for client in clients]
 
     def _room(self) -> Room:
         rings = [stream.ring_bytes for stream in self._streams.values()]
@@ -364,8 +577,7 @@ class Supervisor:
             self._loop.forget(client.pidfd)
             os.close(client.pidfd)
             client.pidfd = None
-        if self._end_at is None and not self._loop.watches(self._listener.fileno()):
-            self._loop.watch(self._listener.fileno(), self._accept)
+        self._let_in()
         if client in self._openings:
             self._end_opening(client)
         if client.stream is not None:
@@ -376,11 +588,11 @@ class Supervisor:
         for worker in self._pool.workers.values():
             if stream.id in worker.attached:
                 worker.attached.remove(stream.id)
-                self._detach(worker, stream.id)
+                self._tell(worker, Detach(stream.id))
         self._perform(self._scheduler.close(stream.id))
 
-    def _detach(self, worker: Worker, stream: int) -> None:
-        try:
-            worker.child.line.send(Detach(stream))
-        except Closed:
-            log.debug("worker %d died with its streams", worker.pid)
+
+def _no_workers(pool: Pool) -> NoWorkers:
+    return NoWorkers(
+        f"no worker can start: {pool.trouble}; the daemon's log says more, and it goes on trying"
+    )

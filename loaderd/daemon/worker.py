@@ -8,20 +8,40 @@ supervisor's end of the socket closes.
 
 from __future__ import annotations
 
+import errno
+import faulthandler
 import gc
 import os
 import socket
+from collections import defaultdict
 
 import cv2
 
+from loaderd.config import Settings
+from loaderd.daemon.reports import Reports
 from loaderd.daemon.writer import StreamWriter
-from loaderd.errors import LoaderdError, RenderError
+from loaderd.errors import LoaderdError, NoRoom, RenderError
 from loaderd.render.function import explain
 from loaderd.wire.channel import Channel, Closed
-from loaderd.wire.messages import Attach, Chunk, Detach, Message, Spoilt, Up, fitting
+from loaderd.wire.messages import (
+    Attach,
+    Attached,
+    Chunk,
+    Detach,
+    Message,
+    Quarantine,
+    Spoilt,
+    Up,
+    fitting,
+)
 
 _Streams = dict[int, StreamWriter | LoaderdError]
 """Streams by number; the error is that of a stream which this worker cannot write."""
+
+_NO_MEMORY = (
+    "a worker has no memory, or no room in its address space, for the stream: raise the "
+    "daemon's --worker-memory, or its `ulimit -v`"
+)
 
 
 def _answer(streams: _Streams, chunk: Chunk) -> Message:
@@ -36,35 +56,58 @@ def _answer(streams: _Streams, chunk: Chunk) -> Message:
         return Spoilt(RenderError.__name__, fitting(explain(error)), ticket=chunk.ticket)
 
 
-def _writer(attach: Attach, fds: list[int]) -> StreamWriter | LoaderdError:
-    try:
-        return StreamWriter(attach, *fds)
-    except LoaderdError as error:
-        return error
-    except BaseException as error:
-        return RenderError(explain(error))
+class _Worker:
+    """One worker and its streams."""
+
+    def __init__(self, line: Channel, settings: Settings) -> None:
+        self._line = line
+        self._streams: _Streams = {}
+        self._quarantine: dict[str, dict[bytes, str]] = defaultdict(dict)
+        self._reports = Reports(line, min(1.0, settings.sample_timeout / 4))
+        self._max_pixels = settings.max_pixels
+
+    def obey(self) -> None:
+        """Does what the supervisor says next."""
+        message, fds = self._line.receive_with_fds()
+        match message:
+            case Chunk():
+                self._line.send(_answer(self._streams, message))
+            case Attach():
+                self._streams[message.stream] = self._writer(message, fds)
+                self._line.send(Attached(message.stream))
+            case Quarantine(key, function, reason):
+                self._quarantine[function][key] = reason
+            case Detach():
+                self._streams.pop(message.stream, None)
+                gc.collect()  # the user's code may have left cycles that hold a mapping
+
+    def _writer(self, attach: Attach, fds: list[int]) -> StreamWriter | LoaderdError:
+        function = attach.pipeline.function
+        quarantine = self._quarantine[function.name if function else ""]
+        try:
+            return StreamWriter(attach, self._reports, quarantine, self._max_pixels, *fds)
+        except LoaderdError as error:
+            return error
+        except MemoryError:
+            return NoRoom(_NO_MEMORY)
+        except OSError as error:
+            return NoRoom(_NO_MEMORY) if error.errno == errno.ENOMEM else RenderError(str(error))
+        except BaseException as error:
+            return RenderError(explain(error))
 
 
-def _obey(line: Channel, streams: _Streams) -> None:
-    message, fds = line.receive_with_fds()
-    match message:
-        case Chunk():
-            line.send(_answer(streams, message))
-        case Attach():
-            streams[message.stream] = _writer(message, fds)
-        case Detach():
-            streams.pop(message.stream, None)
-            gc.collect()  # the user's code may have left cycles that hold a mapping
+def main(sock: socket.socket, settings: Settings) -> None:
+    """Runs a worker on its end of the supervisor's socket, until that closes.
 
-
-def main(sock: socket.socket) -> None:
-    """Runs a worker on its end of the supervisor's socket, until that closes."""
+    A worker that dies by a fault of a decoder writes its stack to the daemon's log first.
+    """
+    faulthandler.enable(all_threads=False)
     cv2.setNumThreads(1)
     line = Channel(sock)
-    streams: _Streams = {}
+    worker = _Worker(line, settings)
     try:
         line.send(Up(os.getpid()))
         while True:
-            _obey(line, streams)
+            worker.obey()
     except Closed:
         return

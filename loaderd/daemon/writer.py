@@ -7,26 +7,30 @@ and not when the garbage collector next looks.
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from time import perf_counter_ns
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from loaderd.cache.store import Store
+from loaderd.daemon.reports import Reports
 from loaderd.daemon.sources import ArraySource, CachedSource, FileSource, Source, attach_store
-from loaderd.data.draws import SampleDraws
+from loaderd.data.draws import SampleDraws, substitutes
 from loaderd.data.keras_draws import BatchDraws
 from loaderd.data.order import EpochOrder, Ids
-from loaderd.errors import RenderError
+from loaderd.errors import BadImage, RenderError
 from loaderd.render.pipeline import Renderer
 from loaderd.render.save import save_picture
 from loaderd.wire import bundle as bundles
 from loaderd.wire import segment
 from loaderd.wire.bundle import Parts
 from loaderd.wire.layout import SlotArrays, slot_layout, view_slot
-from loaderd.wire.manifest import Manifest
-from loaderd.wire.messages import Attach, Chunk, Done
-from loaderd.wire.spec import LabelMode
+from loaderd.wire.manifest import Manifest, sample_key
+from loaderd.wire.messages import Attach, Chunk, Done, fitting
+from loaderd.wire.spec import LabelMode, OnError
+from loaderd.wire.text import printable
 from loaderd.wire.transform import Transform
 
 Array = NDArray[Any]
@@ -37,6 +41,9 @@ class StreamWriter:
 
     Args:
         attach: the stream's spec and sizes.
+        reports: hears of bad images, and that we live.
+        quarantine: samples that are no longer tried, and why; others add to it.
+        max_pixels: of a picture.
         ring: descriptor of the ring, which is now ours.
         manifest: descriptor of the manifest, which is now ours.
         more: those of bundle, cache and states, if there are such; also ours now.
@@ -48,7 +55,21 @@ class StreamWriter:
         ProtocolError: the manifest or the bundle is damaged.
     """
 
-    def __init__(self, attach: Attach, ring: int, manifest: int, *more: int) -> None:
+    def __init__(
+        self,
+        attach: Attach,
+        reports: Reports,
+        quarantine: Mapping[bytes, str],
+        max_pixels: int,
+        ring: int,
+        manifest: int,
+        *more: int,
+    ) -> None:
+        self._stream = attach.stream
+        self._reports = reports
+        self._quarantine = quarantine
+        self._on_error: OnError = attach.on_error
+        self._substitute_weight = attach.batch.substitute_weight
         self._slots = _map_ring(attach, ring)
         table = segment.attach(manifest, attach.manifest_bytes, writable=False)
         self._manifest = Manifest.view(table)
@@ -60,10 +81,11 @@ class StreamWriter:
         self._by_batch = attach.order.draws == "batch"
         # Before the renderer, which may raise: descriptors must not stay open, nor their lock.
         store = self._attach_store(*more[-2:]) if attach.cached else None
-        self._renderer = Renderer(pipeline, arrays)
+        self._renderer = Renderer(pipeline, arrays, max_pixels)
         self._copies = self._renderer.copies
         self._source = self._source_of(arrays, store, attach)
         self._label_mode = attach.batch.label_mode
+        self._skipped = 0
 
     def _attach_store(self, cache: int, states: int) -> Store:
         return attach_store(cache, states, self._pipeline, len(self._manifest))
@@ -79,37 +101,109 @@ class StreamWriter:
         """Renders the rows of one chunk.
 
         Raises:
-            BadImage: a file could not be read or decoded; rows may be half written.
+            BadImage: a file could not be read or decoded, nor one in its stead; rows may be
+                half written.
+            NoRoom: a picture needs more memory than a worker may take.
             RenderError: a sample could not be augmented, preprocessed or saved.
         """
         start = perf_counter_ns()
+        self._reports.begin()
         slot = self._slots[chunk.slot]
         ids = self._epochs.ids(chunk.epoch, chunk.position)[chunk.first : chunk.last]
         cached = self._source.begin(ids)
-        if not (self._copies and self._source.gather(ids, slot.images[chunk.first : chunk.last])):
+        if slot.weights is not None:
+            slot.weights[chunk.first : chunk.last] = 1
+        if not self._gathered(slot, chunk, ids):
             with self._renderer.at_home():
-                self._write_images(slot, chunk, ids)
+                ids = self._write_images(slot, chunk, ids)
         self._write_labels(slot, chunk, ids)
         slot.ids[chunk.first : chunk.last] = ids
         if self._pipeline.save is not None:
             self._save(slot, chunk, ids)
         times = self._renderer.take_times()
         took = perf_counter_ns() - start
-        return Done(chunk.ticket, len(ids), took, *times, cached, self._source.take_trouble())
+        trouble, skipped = self._source.take_trouble(), self._skipped
+        self._skipped = 0
+        return Done(chunk.ticket, len(ids), took, *times, cached, trouble, skipped)
 
-    def _write_images(self, slot: SlotArrays, chunk: Chunk, ids: Ids) -> None:
-        images, finish, load = slot.images, self._renderer.finish, self._source.load
+    def _gathered(self, slot: SlotArrays, chunk: Chunk, ids: Ids) -> bool:
+        """Copies the whole chunk at once, if that goes; returns whether it went."""
+        if not self._copies or self._quarantine:
+            return False
+        return self._source.gather(ids, slot.images[chunk.first : chunk.last])
+
+    def _write_images(self, slot: SlotArrays, chunk: Chunk, ids: Ids) -> Ids:
+        """Renders the rows; returns whose pictures they hold, -1 for a row that is left out."""
+        images, finish, alive = slot.images, self._renderer.finish, self._reports.alive
+        load = self._load_unless_quarantined if self._quarantine else self._source.load
         samples = ids.tolist()
         transforms = self._draws(chunk, samples)
         runs_code = self._pipeline.function is not None
         number = self._epochs.seed + chunk.epoch * self._epochs.batches + chunk.position
         for row, sample in enumerate(samples, chunk.first):
             try:
+                image: Array | None = load(sample)
+            except BadImage as error:
+                ids, image = self._replace(slot, chunk, ids, row, error)
+            if image is None:
+                continue
+            try:
                 if runs_code:
                     self._renderer.seed(number, row)
-                finish(load(sample), transforms[row - chunk.first], images[row])
+                finish(image, transforms[row - chunk.first], images[row])
             except RenderError as error:
                 raise RenderError(f"{self._name(sample)}: {error}") from error
+            alive(chunk.ticket)
+        return ids
+
+    def _load_unless_quarantined(self, sample: int) -> Array:
+        reason = self._quarantine.get(sample_key(self._manifest, self._stream, sample))
+        if reason is not None:
+            raise BadImage(f"{printable(self._name(sample))}: {reason}")
+        return self._source.load(sample)
+
+    def _replace(
+        self, slot: SlotArrays, chunk: Chunk, ids: Ids, row: int, error: BadImage
+    ) -> tuple[Ids, Array | None]:
+        """Does with a bad image what was asked for; the ids are changed in a copy.
+
+        Raises:
+            BadImage: it shall be told, or there is none to take its place.
+        """
+        at = row - chunk.first
+        sample = int(ids[at])
+        self._report(sample, error)
+        if self._on_error == "raise":
+            raise error
+        substitute, image = -1, None
+        if self._on_error == "substitute":
+            substitute, image = self._substitute(chunk.epoch, sample, error)
+            if slot.weights is not None:
+                slot.weights[row] = self._substitute_weight
+        else:
+            slot.images[row] = 0
+            self._skipped += 1
+        ids = ids.copy()
+        ids[at] = substitute
+        return ids, image
+
+    def _report(self, sample: int, error: BadImage) -> None:
+        path = printable(self._name(sample))
+        self._reports.bad(self._stream, path, fitting(str(error).removeprefix(f"{path}: ")))
+
+    def _substitute(self, epoch: int, sample: int, error: BadImage) -> tuple[int, Array]:
+        """Another sample of the same class: the first that can be read of those drawn."""
+        labels = self._manifest.labels
+        others = np.flatnonzero(labels == labels[sample])
+        for other in substitutes(self._epochs.seed, epoch, sample, len(others)):
+            candidate = int(others[other])
+            if candidate == sample:
+                continue
+            try:
+                return candidate, self._load_unless_quarantined(candidate)
+            except BadImage as another:
+                self._report(candidate, another)
+        raise BadImage(f"{error}; nor could another image of its class be read")
 
     def _name(self, sample: int) -> str:
         """What people read about a sample."""
@@ -136,7 +230,8 @@ class StreamWriter:
     def _save(self, slot: SlotArrays, chunk: Chunk, ids: Ids) -> None:
         numbers = self._batch_draws.numbers(chunk.epoch, chunk.position)
         for row, sample in enumerate(ids.tolist(), chunk.first):
-            save_picture(slot.images[row], self._pipeline, sample, numbers[row])
+            if sample >= 0:
+                save_picture(slot.images[row], self._pipeline, sample, numbers[row])
 
 
 def _map_ring(attach: Attach, ring: int) -> list[SlotArrays]:

@@ -11,7 +11,7 @@ blocks of one sample's draws.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -23,6 +23,25 @@ _DRAWS = 12
 _NOTHING = Transform()
 
 _Shift = Callable[[float, float], float]
+
+
+SUBSTITUTES = 32
+"""So many others are tried in place of a sample that cannot be read."""
+
+_SUBSTITUTE = 2**64 - 2
+"""The last word of Philox's counter for these draws, which no other use of a key has."""
+
+
+def substitutes(seed: int, epoch: int, sample: int, candidates: int) -> Iterator[int]:
+    """Which of the candidates stand in for a sample that cannot be read, the first choice first.
+
+    They come from (seed, epoch, sample) by ``RandomState``, whose draws NumPy has frozen
+    (NEP 19); one may come more than once.
+    """
+    key = np.array([seed, epoch], np.uint64)
+    counter = np.array([0, 0, sample, _SUBSTITUTE], np.uint64)
+    draws = np.random.RandomState(np.random.Philox(key=key, counter=counter))
+    yield from draws.randint(0, candidates, SUBSTITUTES, np.int64).tolist()
 
 
 class SampleDraws:

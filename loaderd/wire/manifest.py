@@ -199,6 +199,11 @@ class Manifest:
         return os.fsdecode(bytes(self.names)).split("\0")[:-1]
 
 
+def sample_key(samples: Manifest, stream: int, sample: int) -> bytes:
+    """What a sample is known by to all streams: its path, or its number where it has none."""
+    return samples.path(sample) or b"stream %d, image %d" % (stream, sample)
+
+
 def _read_header(table: memoryview) -> _Header:
     if len(table) < _HEADER.size:
         raise ProtocolError(f"a manifest of {len(table)} bytes has no room for its header")

@@ -261,9 +261,15 @@ class Progress(_Message, frozen=True):
 
 
 class Bad(_Message, frozen=True):
-    """A sample of the chunk in hand could not be read; the chunk goes on without it."""
+    """An image of a stream could not be read; comes before the Done or Spoilt of its chunk.
 
-    ticket: int
+    Attributes:
+        stream: the stream.
+        path: as people read it, escaped.
+        reason: why.
+    """
+
+    stream: int
     path: str
     reason: str
 
@@ -377,7 +383,7 @@ def decode(data: bytes | bytearray | memoryview) -> Message:
     """
     try:
         return _decoder.decode(data)
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise ProtocolError(f"not a message of protocol {PROTOCOL}: {error}") from error
 
 

@@ -30,6 +30,10 @@ class DaemonPicture(_Picture, frozen=True):
     """CPU seconds used by the supervisor."""
     chunks: int
     """Chunks done since the start."""
+    bad: int
+    """Images that could not be read since the start: `loaderd errors` lists them."""
+    trouble: str
+    """What keeps the daemon from working; empty if all is well."""
 
 
 class HostPicture(_Picture, frozen=True):
@@ -74,6 +78,11 @@ class StreamPicture(_Picture, frozen=True):
     waited_s: float
     """Time that the trainer waited for a batch."""
     errors: int
+    """Batches that could not be made."""
+    on_error: str
+    """What becomes of images that cannot be read: raise, substitute or skip."""
+    bad: int
+    """Images that could not be read."""
     ring_bytes: int
     cache: str
     """Where decoded images are kept: none, memory or disk."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -14,8 +16,15 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from loaderd.daemon.actions import Action, Assign, Deliver, Spoil
-from loaderd.daemon.scheduler import KILLS, LONGEST_NS, QUEUED, SHORTEST_NS, Scheduler
+from loaderd.daemon.actions import Action, Assign, Death, Deliver, Dismiss, Isolate, Spoil
+from loaderd.daemon.scheduler import (
+    CRASHES,
+    KILLS,
+    LONGEST_NS,
+    QUEUED,
+    SHORTEST_NS,
+    Scheduler,
+)
 from loaderd.daemon.shape import Shape
 from loaderd.daemon.slots import State
 from loaderd.errors import ProtocolError
@@ -33,6 +42,9 @@ class Machine(RuleBasedStateMachine):
         self.hands: dict[int, dict[int, Place]] = {}
         self.leased: dict[int, dict[int, Place]] = {}
         self.spoilt: set[tuple[int, int]] = set()
+        self.blamed: dict[tuple[int, int, Place, int], int] = {}
+        self.retired: set[int] = set()
+        self.slow: set[int] = set()
         self.next_id = 0
         self.open(data)
         self.worker_up()
@@ -41,15 +53,30 @@ class Machine(RuleBasedStateMachine):
         for action in actions:
             match action:
                 case Assign(worker, chunk):
+                    assert worker not in self.retired | self.slow
                     self.check_chunk(chunk)
                     self.held[worker].append(chunk)
                 case Deliver(stream, slot, place, _):
                     self.check_whole(stream, slot, place)
                     self.hands[stream][slot] = place
+                case Isolate(stream, place, row, _):
+                    assert self.crashes_over(stream, place, row) >= CRASHES + 1
+                case Dismiss(worker):
+                    assert worker in self.retired
+                    assert not self.held.pop(worker)
+                    self.retired.remove(worker)
+                    self.perform(self.scheduler.worker_down(worker, Death.KILLED))
                 case Spoil(stream, slot, place, _):
                     assert (stream, slot) in self.spoilt
                     self.hands[stream][slot] = place
                     self.written.pop((stream, slot), None)
+
+    def crashes_over(self, stream: int, place: Place, row: int) -> int:
+        return sum(
+            count
+            for (_, of, where, at), count in self.blamed.items()
+            if (of, where, at) == (stream, place, row)
+        )
 
     def check_chunk(self, chunk: Chunk) -> None:
         """Nobody else writes these rows, and nobody reads the slot."""
@@ -93,20 +120,46 @@ class Machine(RuleBasedStateMachine):
         self.held[self.next_id] = []
         self.perform(self.scheduler.worker_up(self.next_id))
 
-    @rule(data=st.data(), crashed=st.booleans())
+    @rule(data=st.data(), death=st.sampled_from(Death))
     @precondition(lambda self: self.held)
-    def worker_down(self, data: st.DataObject, crashed: bool) -> None:
+    def worker_down(self, data: st.DataObject, death: Death) -> None:
         worker = data.draw(st.sampled_from(sorted(self.held)))
         lost = self.held.pop(worker)
-        if crashed:
-            self.spoilt.update((chunk.stream, chunk.slot) for chunk in lost[:1])
-        self.perform(self.scheduler.worker_down(worker, crashed=crashed))
+        self.retired.discard(worker)
+        for chunk in lost[:1]:
+            self.spoilt.add((chunk.stream, chunk.slot))
+            if death is Death.CRASHED:
+                self.blame(chunk)
+        self.perform(self.scheduler.worker_down(worker, death, "invented"))
+
+    def blame(self, chunk: Chunk) -> None:
+        for row in range(chunk.first, chunk.last):
+            key = (chunk.slot, chunk.stream, (chunk.epoch, chunk.position), row)
+            self.blamed[key] = self.blamed.get(key, 0) + 1
+
+    @rule(data=st.data())
+    @precondition(lambda self: self.held)
+    def recall(self, data: st.DataObject) -> None:
+        worker = data.draw(st.sampled_from(sorted(self.held)))
+        tickets = {chunk.ticket for chunk in self.held[worker][1:]}
+        self.held[worker] = self.held[worker][:1]
+        self.slow.add(worker)
+        self.perform(self.scheduler.recall(worker, tickets))
+
+    @rule(data=st.data())
+    @precondition(lambda self: len(self.held) > 1)
+    def retire(self, data: st.DataObject) -> None:
+        worker = data.draw(st.sampled_from(sorted(self.held)))
+        if worker not in self.retired:
+            self.retired.add(worker)
+            self.perform(self.scheduler.retire(worker))
 
     @rule(data=st.data())
     @precondition(lambda self: any(self.held.values()))
     def done(self, data: st.DataObject) -> None:
         worker = data.draw(st.sampled_from(sorted(w for w, held in self.held.items() if held)))
         chunk = self.held[worker].pop(0)
+        self.slow.discard(worker)
         if chunk.stream in self.hands:
             rows = self.written.setdefault((chunk.stream, chunk.slot), set())
             rows.update(range(chunk.first, chunk.last))
@@ -117,6 +170,7 @@ class Machine(RuleBasedStateMachine):
     def spoil(self, data: st.DataObject) -> None:
         worker = data.draw(st.sampled_from(sorted(w for w, held in self.held.items() if held)))
         chunk = self.held[worker].pop(0)
+        self.slow.discard(worker)
         self.spoilt.add((chunk.stream, chunk.slot))
         self.perform(self.scheduler.spoilt(worker, chunk.ticket, "BadImage", "x.jpg"))
 
@@ -166,7 +220,8 @@ class Machine(RuleBasedStateMachine):
 
     @invariant()
     def nobody_rests_while_there_is_work(self) -> None:
-        if any(len(held) < QUEUED for held in getattr(self, "held", {}).values()):
+        held = getattr(self, "held", {})
+        if any(len(held[worker]) < QUEUED for worker in held.keys() - self.retired - self.slow):
             for stream in self.scheduler.streams.values():
                 assert stream.slots.count(State.FREE) == 0 or self.scheduler._draining
                 assert not stream.redo
@@ -213,35 +268,121 @@ def test_a_wanted_batch_comes_before_the_run_and_only_once() -> None:
     assert run_to_end(scheduler, 1, actions)[:3] == [(0, 40), (0, 41), (0, 42)]
 
 
-def test_a_batch_that_crashes_every_worker_is_given_up() -> None:
+@dataclass
+class Killer:
+    """Workers one after the other, which die over one sample; the client takes all."""
+
+    row: int
+    death: Death = Death.CRASHED
+    isolates: bool = True
+    deaths: int = 0
+    isolated: list[Isolate] = field(default_factory=list)
+    spoilt: list[Spoil] = field(default_factory=list)
+    delivered: list[Deliver] = field(default_factory=list)
+    tried: list[tuple[int, int]] = field(default_factory=list)
+
+    def run(self, shape: Shape, batches: int = 1) -> None:
+        scheduler = Scheduler()
+        todo = scheduler.open(7, shape, (0, 0)) + scheduler.worker_up(1)
+        worker = 1
+        while len(self.delivered) + len(self.spoilt) < batches:
+            action = todo.pop(0)
+            match action:
+                case Assign(to, chunk) if to == worker:
+                    self.tried.append((chunk.first, chunk.last))
+                    if self.kills(chunk):
+                        self.deaths += 1
+                        todo = scheduler.worker_down(worker, self.death, "SIGSEGV")
+                        worker += 1
+                        todo += scheduler.worker_up(worker)
+                    else:
+                        todo += scheduler.done(worker, chunk.ticket, 1)
+                case Deliver():
+                    self.delivered.append(action)
+                case Spoil():
+                    self.spoilt.append(action)
+                case Isolate():
+                    self.isolated.append(action)
+
+    def kills(self, chunk: Chunk) -> bool:
+        known = self.isolated and self.isolates
+        return (
+            (chunk.epoch, chunk.position) == (0, 0)
+            and not known
+            and (chunk.first <= self.row < chunk.last)
+        )
+
+
+def test_a_sample_that_crashes_its_workers_is_tried_alone_and_then_isolated() -> None:
+    killer = Killer(row=2)
+    killer.run(Shape(samples=8, batch_size=4, slots=4), batches=2)
+    assert killer.deaths == CRASHES + 1
+    (isolate,) = killer.isolated
+    assert (isolate.place, isolate.row, isolate.cause) == ((0, 0), 2, "SIGSEGV")
+    assert [one.place for one in killer.delivered] == [(0, 0), (0, 1)]
+    assert killer.tried[:2] == [(0, 4), (0, 4)]
+    assert {(0, 1), (1, 2), (2, 3), (3, 4)} <= set(killer.tried)
+
+
+def test_a_sample_that_crashes_workers_though_it_is_isolated_is_an_error() -> None:
+    killer = Killer(row=2, isolates=False)
+    killer.run(Shape(samples=8, batch_size=4, slots=4))
+    (spoil,) = killer.spoilt
+    assert spoil.error.kind == "WorkerCrashed"
+    assert (spoil.error.first, spoil.error.last) == (2, 3)
+
+
+def test_the_chunk_of_a_killed_worker_comes_back_in_halves() -> None:
+    killer = Killer(row=3, death=Death.KILLED)
+    killer.run(Shape(samples=8, batch_size=8, slots=4))
+    assert killer.deaths == KILLS
+    assert not killer.isolated
+    (spoil,) = killer.spoilt
+    assert "memory" in spoil.error.text
+    assert killer.tried[:2] == [(0, 8), (0, 4)]
+    assert (3, 4) in killer.tried
+
+
+def test_workers_that_die_before_they_can_begin_isolate_nothing() -> None:
+    killer = Killer(row=0, death=Death.ATTACHING)
+    killer.run(Shape(samples=8, batch_size=8, slots=4))
+    assert not killer.isolated
+    assert killer.spoilt[0].error.kind == "WorkerCrashed"
+
+
+def test_a_retired_worker_finishes_what_it_holds_and_goes() -> None:
+    scheduler = Scheduler()
+    scheduler.open(7, Shape(samples=100, batch_size=10, slots=4), (0, 0))
+    first, second = (one.chunk.ticket for one in scheduler.worker_up(1) if isinstance(one, Assign))
+    assert not scheduler.retire(1)
+    assert not [one for one in scheduler.done(1, first, 1) if isinstance(one, Assign | Dismiss)]
+    assert Dismiss(1) in scheduler.done(1, second, 1)
+
+
+def test_rows_that_are_left_out_are_counted_with_their_batch() -> None:
     scheduler = Scheduler()
     scheduler.open(7, Shape(samples=4, batch_size=4, slots=4), (0, 0))
-    spoils: list[Action] = []
-    for worker in range(1, 5):
-        scheduler.worker_up(worker)
-        actions = scheduler.worker_down(worker, crashed=True)
-        spoils += [action for action in actions if isinstance(action, Spoil)]
-    (spoil,) = spoils
-    assert isinstance(spoil, Spoil)
-    assert spoil.error.kind == "WorkerCrashed"
-    assert (spoil.place, spoil.error.first, spoil.error.last) == ((0, 0), 0, 4)
+    first = next(one for one in scheduler.worker_up(1) if isinstance(one, Assign))
+    out = scheduler.done(1, first.chunk.ticket, 1, skipped=3)
+    assert [one.skipped for one in out if isinstance(one, Deliver)] == [3]
 
 
 def test_the_chunk_in_hand_is_blamed_and_not_the_one_behind_it() -> None:
     scheduler = Scheduler()
     scheduler.open(7, Shape(samples=6, batch_size=6, slots=4), (0, 0))
     scheduler.worker_up(99)  # a second worker, so that the batch is cut in two
-    spoils: list[Spoil] = []
+    isolated: list[Isolate] = []
     for worker in range(1, 9):
         assigned = [a for a in scheduler.worker_up(worker) if isinstance(a, Assign)]
         in_hand = assigned[0].chunk if assigned else None
-        for action in scheduler.worker_down(worker, crashed=True):
-            if isinstance(action, Spoil):
-                spoils.append(action)
+        for action in scheduler.worker_down(worker, Death.CRASHED):
+            if isinstance(action, Isolate):
+                isolated.append(action)
                 assert in_hand is not None
-                assert (action.error.first, action.error.last) == (in_hand.first, in_hand.last)
-        if spoils:
+                assert (action.row, action.row + 1) == (in_hand.first, in_hand.last)
+        if isolated:
             break
+    assert isolated
 
 
 def test_every_worker_has_a_chunk_queued_behind_the_one_in_hand() -> None:
@@ -256,7 +397,7 @@ def test_a_chunk_over_which_workers_are_killed_again_and_again_is_given_up() -> 
     spoils: list[Action] = []
     for worker in range(1, KILLS + 1):
         scheduler.worker_up(worker)
-        actions = scheduler.worker_down(worker, crashed=False)
+        actions = scheduler.worker_down(worker, Death.KILLED)
         spoils += [action for action in actions if isinstance(action, Spoil)]
     assert len(spoils) == 1
 
@@ -266,7 +407,7 @@ def test_killed_workers_are_nobodys_fault() -> None:
     scheduler.open(7, Shape(samples=4, batch_size=4, slots=4), (0, 0))
     for worker in range(1, KILLS):
         scheduler.worker_up(worker)
-        assert not scheduler.worker_down(worker, crashed=False)
+        assert not scheduler.worker_down(worker, Death.KILLED)
 
 
 def test_the_emptier_ring_is_filled_first() -> None:
@@ -428,3 +569,14 @@ def test_all_workers_are_at_the_batch_that_is_needed_next() -> None:
     first = [chunk for chunk in crew.chunks if chunk.position == 0]
     assert [(chunk.first, chunk.last) for chunk in first] == [(0, 8), (8, 16), (16, 24), (24, 32)]
     assert all(queue[0].position == 0 for queue in crew.queues.values())
+
+
+def test_what_is_queued_behind_a_slow_chunk_goes_to_others_and_blames_nobody() -> None:
+    scheduler = Scheduler()
+    scheduler.open(7, Shape(samples=100, batch_size=10, slots=4), (0, 0))
+    first, second = (one.chunk for one in scheduler.worker_up(1) if isinstance(one, Assign))
+    assert not scheduler.recall(1, {second.ticket})
+    (again, *_) = (one.chunk for one in scheduler.worker_up(2) if isinstance(one, Assign))
+    assert (again.slot, again.first, again.last) == (second.slot, second.first, second.last)
+    out = scheduler.done(1, first.ticket, 1)
+    assert [one.worker for one in out if isinstance(one, Assign)] == [1, 1]

@@ -1,0 +1,12 @@
+"""Texts that hold names of files, which may hold anything."""
+
+from __future__ import annotations
+
+
+def printable(text: str) -> str:
+    """One line that any terminal and any log can show: control characters are escaped."""
+    if text.isprintable():
+        return text
+    return "".join(
+        char if char.isprintable() else char.encode("unicode_escape").decode() for char in text
+    )

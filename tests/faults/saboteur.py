@@ -1,0 +1,156 @@
+"""A daemon whose workers do themselves harm: all else of it is the real one.
+
+Run as ``python -m tests.faults.saboteur PLAN READY_FD [FLAG=VALUE ...]``, where PLAN is a JSON
+object with the fields of :class:`Plan`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from loaderd import config
+from loaderd.config import Settings
+from loaderd.daemon import child
+
+NAPS = {"hang": 3600.0, "nap": 0.3}
+"""Seconds."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What happens where.
+
+    Attributes:
+        stage: ``reading``, ``decoding``, ``writing`` (a row is half written) or ``after`` (the
+            last row of a chunk is written, and nobody was told).
+        harm: the name of a signal that the worker sends to itself, or one of ``NAPS``.
+        folder: where it is noted how often.
+        times: it is done so often in all.
+        name: only to files that hold this in their name.
+    """
+
+    stage: str
+    harm: str
+    folder: str
+    times: int = 1
+    name: str = ""
+
+    def strike(self, path: Any = b"") -> None:
+        """Does the harm, if it is time."""
+        if self.name.encode() in os.fsencode(path) and self._claim():
+            harm(self.harm)
+
+    def _claim(self) -> bool:
+        for turn in range(self.times):
+            try:
+                os.close(os.open(f"{self.folder}/{turn}", os.O_CREAT | os.O_EXCL))
+            except FileExistsError:
+                continue
+            return True
+        return False
+
+
+def harm(what: str) -> None:
+    """Does it to this process."""
+    if what in NAPS:
+        time.sleep(NAPS[what])
+    else:
+        os.kill(os.getpid(), signal.Signals[what])
+
+
+def work(plan: Plan, sock: socket.socket, settings: Settings) -> None:
+    """A worker process that is sabotaged."""
+    child.settle()
+    from loaderd.daemon import worker, writer
+    from loaderd.render import decode, pipeline
+
+    match plan.stage:
+        case "reading":
+            _before(decode.Decoder, "read", plan.strike)
+        case "decoding":
+            _with_path(pipeline.Renderer, decode.Decoder, plan)
+        case "writing":
+            _half_written(pipeline.Renderer, plan)
+        case "after":
+            _after(writer.StreamWriter, "write", plan.strike)
+    worker.main(sock, settings)
+
+
+def _before(owner: Any, name: str, strike: Callable[[Any], None]) -> None:
+    original = getattr(owner, name)
+
+    def sabotaged(self: Any, path: Any) -> Any:
+        strike(path)
+        return original(self, path)
+
+    setattr(owner, name, sabotaged)
+
+
+def _with_path(renderer: Any, decoder: Any, plan: Plan) -> None:
+    """The decoder knows no paths; the renderer does."""
+    load, decode, paths = renderer.load, decoder.decode, [b""]
+
+    def sabotaged_load(self: Any, path: Any) -> Any:
+        paths[0] = path
+        return load(self, path)
+
+    def sabotaged_decode(self: Any, data: Any) -> Any:
+        plan.strike(paths[0])
+        return decode(self, data)
+
+    renderer.load, decoder.decode = sabotaged_load, sabotaged_decode
+
+
+def _half_written(renderer: Any, plan: Plan) -> None:
+    finish = renderer.finish
+
+    def sabotaged(self: Any, image: Any, transform: Any, row: Any) -> None:
+        row[: len(row) // 2] = 77
+        plan.strike()
+        finish(self, image, transform, row)
+
+    renderer.finish = sabotaged
+
+
+def _after(owner: Any, name: str, strike: Callable[[], None]) -> None:
+    original = getattr(owner, name)
+
+    def sabotaged(self: Any, chunk: Any) -> Any:
+        done = original(self, chunk)
+        strike()
+        return done
+
+    setattr(owner, name, sabotaged)
+
+
+def main() -> None:
+    """Serves until it is told to stop."""
+    from loaderd.daemon import supervisor  # late: the workers import this module too
+
+    plan = Plan(**json.loads(sys.argv[1]))
+    ready = int(sys.argv[2])
+    os.set_inheritable(ready, False)
+    flags = dict(word.split("=", 1) for word in sys.argv[3:])
+    settings = config.load(flags, {"XDG_RUNTIME_DIR": os.environ["XDG_RUNTIME_DIR"]})
+    supervisor.serve(settings, lambda: _tell(ready), partial(work, plan))
+
+
+def _tell(ready: int) -> None:
+    os.write(ready, b"1")
+    os.close(ready)
+
+
+if __name__ == "__main__":
+    # Workers unpickle their entry by its module's name, which must not be __main__.
+    from tests.faults import saboteur
+
+    saboteur.main()

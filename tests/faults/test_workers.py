@@ -1,0 +1,201 @@
+"""Whatever becomes of workers, every sample arrives once and with the same bytes."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import msgspec
+import psutil
+import pytest
+
+from loaderd.daemon.scheduler import CRASHES
+from loaderd.errors import BadImage, NoWorkers, WorkerCrashed
+from loaderd.wire import dial
+from loaderd.wire.spec import Spec
+from loaderd_client import Session
+from tests.conftest import Daemon, eventually
+from tests.faults.conftest import Sabotage
+from tests.process.test_streams import Serve, a_spec, check_epochs, digest, run_of
+
+DEADLY = ("SIGKILL", "SIGSEGV", "SIGABRT")
+
+
+def with_errors(spec: Spec, on_error: str) -> Spec:
+    return msgspec.structs.replace(spec, on_error=on_error)
+
+
+def read_all(path: str, spec: Spec) -> list[str]:
+    """Two epochs, of which every sample came once."""
+    with Session(path) as session:
+        stream = session.open(spec, slots=6)
+        batches = [(batch.ids, digest(batch)) for batch in run_of(stream)]
+        check_epochs([ids for ids, _ in batches], 96, stream.batches)
+        stream.close()
+    return [one for _, one in batches]
+
+
+@pytest.fixture
+def undisturbed(serve: Serve, photos: Path) -> list[str]:
+    with serve() as daemon:
+        return read_all(daemon.path, a_spec(photos))
+
+
+@pytest.mark.parametrize("harm", DEADLY)
+@pytest.mark.parametrize("stage", ["reading", "decoding", "writing", "after"])
+def test_a_worker_that_dies_in_its_work_costs_no_byte(
+    sabotage: Sabotage,
+    struck: Callable[[], int],
+    photos: Path,
+    undisturbed: list[str],
+    stage: str,
+    harm: str,
+) -> None:
+    with sabotage(stage, harm, times=3) as daemon:
+        assert read_all(daemon.path, a_spec(photos)) == undisturbed
+        assert struck() == 3
+        eventually(lambda: daemon.snapshot().restarts == 3)
+        assert daemon.snapshot().daemon.bad == 0
+    if harm == "SIGSEGV":
+        assert "Fatal Python error: Segmentation fault" in daemon.log  # with its stack
+
+
+@pytest.mark.parametrize("harm", DEADLY)
+def test_a_worker_that_dies_while_it_is_idle_costs_no_byte(
+    serve: Serve, photos: Path, undisturbed: list[str], harm: str
+) -> None:
+    with serve() as daemon:
+        for pid in daemon.workers():
+            os.kill(pid, signal.Signals[harm])
+        eventually(lambda: daemon.snapshot().restarts == 2)
+        assert read_all(daemon.path, a_spec(photos)) == undisturbed
+
+
+def test_a_worker_that_hangs_in_a_decode_is_replaced_and_its_stack_is_logged(
+    sabotage: Sabotage, photos: Path, undisturbed: list[str]
+) -> None:
+    with sabotage("decoding", "hang", "sample_timeout=1", workers=2) as daemon:
+        assert read_all(daemon.path, a_spec(photos)) == undisturbed
+        assert daemon.snapshot().restarts == 1
+    assert "no sign of life for 1 s" in daemon.log
+    assert "in sabotaged_decode" in daemon.log
+
+
+def test_a_stopped_worker_is_replaced_and_nothing_is_blamed_for_it(
+    sabotage: Sabotage, photos: Path, undisturbed: list[str]
+) -> None:
+    with sabotage("decoding", "SIGSTOP", "sample_timeout=1", times=2) as daemon:
+        assert read_all(daemon.path, a_spec(photos)) == undisturbed
+        assert daemon.snapshot().restarts == 2
+        assert daemon.snapshot().daemon.bad == 0
+    assert "it was stopped" in daemon.log
+
+
+def test_other_streams_keep_their_pace_while_a_sample_hangs(
+    sabotage: Sabotage, photos: Path
+) -> None:
+    with (
+        sabotage("decoding", "hang", "sample_timeout=20", name="000.jpg", times=1) as daemon,
+        Session(daemon.path) as session,
+    ):
+        stuck = session.open(a_spec(photos), slots=4)
+        reader = threading.Thread(target=lambda: list(run_of(stuck, epochs=1)))
+        reader.start()
+        eventually(lambda: daemon.snapshot().streams[0].batches > 0)
+        free = session.open(a_spec(photos), slots=4)
+        assert len(list(run_of(free))) == 24
+        assert daemon.snapshot().restarts == 0
+        for pid in daemon.workers():
+            os.kill(pid, signal.SIGKILL)
+        reader.join(30)
+        assert not reader.is_alive()
+
+
+def test_samples_that_take_long_but_end_are_not_killed(
+    sabotage: Sabotage, photos: Path, undisturbed: list[str]
+) -> None:
+    """Each batch takes longer than one sample may."""
+    naps = sabotage("decoding", "nap", "sample_timeout=1", times=1000, workers=1)
+    with naps as daemon, Session(daemon.path) as session:
+        stream = session.open(a_spec(photos), slots=4)
+        assert digest(stream.take((0, 0))) == undisturbed[0]
+        assert daemon.snapshot().restarts == 0
+
+
+@pytest.mark.parametrize("harm", ["SIGSEGV", "SIGBUS", "SIGABRT", "hang"])
+def test_a_sample_that_kills_its_workers_is_quarantined_and_is_a_bad_image(
+    sabotage: Sabotage, struck: Callable[[], int], photos: Path, harm: str
+) -> None:
+    flags = ["sample_timeout=0.3"] if harm == "hang" else []
+    with sabotage("decoding", harm, *flags, name="dog/007.jpg", times=1000) as daemon:
+        with Session(daemon.path) as session:
+            stream = session.open(a_spec(photos), slots=4)
+            good, errors = [], []
+            for position in range(stream.batches):
+                try:
+                    good += stream.take((0, position)).ids.tolist()
+                except BadImage as error:
+                    errors.append(str(error))
+            assert len(good) == 96 - 8
+            (text,) = errors
+            assert "dog/007.jpg: quarantined" in text
+            assert struck() == CRASHES + 1
+            again = session.open(with_errors(a_spec(photos), "substitute"), slots=4)
+            assert len(list(run_of(again))) == 24
+        assert struck() == CRASHES + 1
+        (bad,) = dial.list_bad(daemon.path)
+        assert bad.quarantined
+        assert bad.path.endswith("dog/007.jpg")
+    assert daemon.log.count("quarantined ") == 1
+
+
+def test_a_kill_storm_quarantines_nothing(
+    sabotage: Sabotage, photos: Path, undisturbed: list[str]
+) -> None:
+    with sabotage("decoding", "SIGKILL", times=30) as daemon:
+        assert read_all(daemon.path, a_spec(photos)) == undisturbed
+        assert daemon.snapshot().daemon.bad == 0
+
+
+def test_a_sample_over_which_workers_are_killed_for_ever_is_an_error_that_names_it(
+    sabotage: Sabotage, photos: Path
+) -> None:
+    storm = sabotage("decoding", "SIGKILL", name="dog/007.jpg", times=1000)
+    with storm as daemon, Session(daemon.path) as session:
+        stream = session.open(a_spec(photos, shuffle=False), slots=4)
+        with pytest.raises(WorkerCrashed, match=r"memory.*dog/007\.jpg"):
+            list(run_of(stream))
+
+
+@contextlib.contextmanager
+def without(module: Path) -> Iterator[None]:
+    """A module that cannot be imported for a while."""
+    text = module.read_text()
+    module.write_text("raise ImportError('sabotaged')\n")
+    try:
+        yield
+    finally:
+        module.write_text(text)
+
+
+def test_workers_that_cannot_start_are_an_error_and_the_daemon_lives(
+    copied: Callable[[], contextlib.AbstractContextManager[tuple[Daemon, Path]]], photos: Path
+) -> None:
+    with copied() as (daemon, package), Session(daemon.path) as session:
+        stream = session.open(a_spec(photos), slots=4)
+        stream.take((0, 0))
+        with without(package / "daemon" / "worker.py"):
+            forkserver = psutil.Process(daemon.workers()[0]).parent()
+            assert forkserver is not None
+            forkserver.kill()
+            with pytest.raises(NoWorkers, match="no worker can start"):
+                list(run_of(stream, epochs=1000))
+            assert "before it was up" in daemon.snapshot().daemon.trouble
+            with pytest.raises(NoWorkers):
+                session.open(a_spec(photos), slots=4)
+        eventually(lambda: not daemon.snapshot().daemon.trouble)
+        assert len(list(run_of(session.open(a_spec(photos), slots=4)))) == 24
