@@ -46,7 +46,7 @@ MOST_WORKERS = 1024
 
 MAX_PIXELS = 178_956_970
 """PIL's own limit: beyond it a picture of a few bytes that claims to be huge is no accident."""
-LEAST_WORKER_MEMORY = 2**27
+LEAST_WORKER_MEMORY = 2**26
 
 _SIZE = re.compile(r"([0-9]{1,20}(?:\.[0-9]{1,9})?) ?(%|B?|[KMGT](?:i?B)?)", re.IGNORECASE)
 _UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
@@ -71,7 +71,7 @@ class Settings:
         grace: seconds for which a drain goes on at most.
         max_bad: the share of a dataset's images, 0 to 1, that a stream passes over at most.
         max_pixels: pixels of a picture, at most; larger ones are bad images.
-        worker_memory: bytes of its own that one worker may take.
+        worker_memory: bytes that one worker may take for pictures and for the user's code.
         owner: the trainer whose end is the daemon's end; None for a shared daemon.
         ready_fd: where to say that it serves; None if nobody waits for that.
     """
@@ -312,7 +312,7 @@ def _cache_size(said: Said) -> int | None:
 def _worker_memory(said: Said) -> int | None:
     size = _memory(said)
     if size is not None and size < LEAST_WORKER_MEMORY:
-        raise _refuse(said, "sizes from 128M on, as the decoders alone take so much")
+        raise _refuse(said, "sizes from 64M on: a photo takes so much while it is decoded")
     return size
 
 

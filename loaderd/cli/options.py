@@ -139,7 +139,7 @@ def add_faults(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--worker-memory",
         metavar="SIZE",
-        help="the most that one worker may take beside the rings; auto, the default, is half "
+        help="the most that one worker may take for pictures and user code; auto, the default, is half "
         "of the RAM (LOADERD_WORKER_MEMORY)",
     )
 

@@ -56,6 +56,13 @@ def settle() -> None:
     _be_first_to_die()
 
 
+def _data_bytes() -> int:
+    """What this process has taken of RLIMIT_DATA so far: the libraries reserve a lot."""
+    with open("/proc/self/status", encoding="ascii", errors="replace") as file:
+        lines = dict(line.split(":", 1) for line in file)
+    return int(lines["VmData"].split()[0]) * 1024
+
+
 def limit(what: int, most: int) -> None:
     """Lowers a limit of this process; one that is lower already stays."""
     soft, hard = resource.getrlimit(what)
@@ -72,10 +79,10 @@ def _be_first_to_die() -> None:
 def work(sock: socket.socket, settings: Settings) -> None:
     """A worker process. The accelerator is the trainer's, whatever the user's code loads."""
     settle()
-    limit(resource.RLIMIT_DATA, settings.worker_memory)
     os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
     from loaderd.daemon import worker
 
+    limit(resource.RLIMIT_DATA, _data_bytes() + settings.worker_memory)
     worker.main(sock, settings)
 
 

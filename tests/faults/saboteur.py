@@ -135,7 +135,9 @@ def _after(owner: Any, name: str, strike: Callable[[], None]) -> None:
 def main() -> None:
     """Serves until it is told to stop."""
     from loaderd.daemon import supervisor  # late: the workers import this module too
+    from tests.faults import defects
 
+    defects.plant()
     plan = Plan(**json.loads(sys.argv[1]))
     ready = int(sys.argv[2])
     os.set_inheritable(ready, False)

@@ -95,6 +95,37 @@ def test_a_stopped_worker_is_replaced_and_nothing_is_blamed_for_it(
     assert "it was stopped" in daemon.log
 
 
+def test_a_worker_that_is_stopped_in_a_row_never_writes_when_it_goes_on(
+    sabotage: Sabotage, struck: Callable[[], int], photos: Path, undisturbed: list[str]
+) -> None:
+    """It holds a row of a slot that by then belongs to somebody else."""
+    with (
+        sabotage("writing", "SIGSTOP", "sample_timeout=0.5") as daemon,
+        Session(daemon.path) as session,
+    ):
+        pids = daemon.workers()
+        stream = session.open(a_spec(photos), slots=4)
+        got = [digest(batch) for batch in run_of(stream, epochs=1)]
+        assert struck() == 1
+        held = [stream.take((1, 0)), stream.take((1, 1))]
+        eventually(lambda: daemon.snapshot().streams[0].ready == 2)  # no slot is left to fill
+        for pid in pids:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGCONT)
+        eventually(lambda: not any(is_stopped(pid) for pid in pids))
+        got += [digest(batch) for batch in held]
+        held.clear()
+        got += [digest(stream.take((1, position))) for position in range(2, stream.batches)]
+        assert got == undisturbed
+
+
+def is_stopped(pid: int) -> bool:
+    try:
+        return psutil.Process(pid).status() == psutil.STATUS_STOPPED
+    except psutil.NoSuchProcess:
+        return False
+
+
 def test_other_streams_keep_their_pace_while_a_sample_hangs(
     sabotage: Sabotage, photos: Path
 ) -> None:

@@ -1,0 +1,74 @@
+"""Faults that are planted on purpose: with any of them, the suite must fail.
+
+A pytest plugin (``-p tests.faults.defects``), and read by the sabotaged daemon too. The
+variable PLANTED_DEFECT says which of them it is; without it nothing happens.
+"""
+
+from __future__ import annotations
+
+import os
+import weakref
+from typing import Any
+
+VARIABLE = "PLANTED_DEFECT"
+
+
+def slot_is_reused_before_its_workers_death_is_confirmed() -> None:
+    """A worker that gives no sign of life counts as dead, and is left as it is."""
+    from loaderd.daemon.actions import Death
+    from loaderd.daemon.supervisor import Supervisor
+
+    def check(self: Any, worker: Any, now: float) -> None:
+        if worker.condemned_at is None and worker.overdue(now, self._settings.sample_timeout):
+            worker.condemned_at = now
+            self._perform(self._scheduler.worker_down(worker.id, Death.KILLED))
+
+    Supervisor._check_worker = check  # type: ignore[method-assign]
+
+
+def attempt_is_not_checked() -> None:
+    """Whatever a worker reports counts for the chunk in its hand."""
+    from loaderd.daemon.scheduler import Scheduler
+
+    def take_back(self: Any, worker: int, ticket: int) -> Any:
+        self._slow.discard(worker)
+        return self._workers[worker].popleft()
+
+    Scheduler._take_back = take_back  # type: ignore[method-assign]
+
+
+def lease_hangs_on_the_array() -> None:
+    """A slot is released when the array dies that was handed out, whatever views it has."""
+    import numpy as np
+    from loaderd_client.lease import Ring
+
+    def lease(self: Any, slot: int, rows: int) -> Any:
+        whole = np.frombuffer(self._memory, np.uint8)
+        arrays = []
+        for field, dtype in self._arrays:
+            first = slot * self._layout.nbytes + field.offset
+            flat = whole[first : first + field.nbytes].view(dtype)
+            arrays.append(flat.reshape(field.shape)[:rows])
+        weakref.finalize(arrays[0], self._released, slot).atexit = False
+        return arrays
+
+    Ring.lease = lease  # type: ignore[method-assign]
+
+
+DEFECTS = {
+    "early": slot_is_reused_before_its_workers_death_is_confirmed,
+    "attempt": attempt_is_not_checked,
+    "lease": lease_hangs_on_the_array,
+}
+
+
+def plant() -> None:
+    """Plants what was asked for."""
+    name = os.environ.get(VARIABLE)
+    if name:
+        DEFECTS[name]()
+
+
+def pytest_configure() -> None:
+    """In the process of the tests."""
+    plant()

@@ -1,0 +1,145 @@
+"""The daemon's own end, renewal and address: SIGTERM, SIGHUP, stale files, a second daemon."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+from loaderd.errors import DaemonGone
+from loaderd_client import Session
+from tests.conftest import eventually
+from tests.faults.test_workers import read_all
+from tests.process.test_streams import Serve, a_spec, digest, run_of, slow
+
+
+def serve_words(*flags: str) -> list[str]:
+    return [sys.executable, "-m", "loaderd", "serve", "--workers=1", *flags]
+
+
+def test_a_drain_that_cannot_end_ends_after_grace(serve: Serve, photos: Path) -> None:
+    with serve(1, "--grace=0.5") as daemon, Session(daemon.path) as session:
+        stream = session.open(slow(a_spec(photos)), slots=4)
+        stream.take((0, 0))
+        (worker,) = daemon.workers()
+        os.kill(worker, signal.SIGSTOP)
+        daemon.process.terminate()
+        assert daemon.process.wait(10) == 0
+        with pytest.raises(DaemonGone):
+            list(run_of(stream))
+
+
+def test_a_drain_delivers_what_was_being_filled(serve: Serve, photos: Path) -> None:
+    with serve(2, "--grace=20") as daemon, Session(daemon.path) as session:
+        undisturbed = [digest(batch) for batch in run_of(session.open(a_spec(photos), slots=4))]
+        stream = session.open(a_spec(photos), slots=8)
+        eventually(lambda: daemon.snapshot().streams[-1].ready > 0)
+        daemon.process.terminate()
+        assert daemon.process.wait(20) == 0
+        got: list[str] = []
+        with pytest.raises(DaemonGone):
+            got.extend(digest(batch) for batch in run_of(stream))
+        assert got
+        assert got == undisturbed[: len(got)]
+
+
+def test_sighup_renews_all_workers_one_by_one_and_costs_no_byte(serve: Serve, photos: Path) -> None:
+    spec = slow(a_spec(photos))
+    with serve(workers=2) as daemon:
+        before = set(daemon.workers())
+        undisturbed = read_all(daemon.path, spec)
+        reader = threading.Thread(target=lambda: got.extend(read_all(daemon.path, spec)))
+        got: list[str] = []
+        reader.start()
+        eventually(lambda: bool(daemon.snapshot().streams))
+        daemon.process.send_signal(signal.SIGHUP)
+        fewest = 2
+
+        def renewed() -> bool:
+            nonlocal fewest
+            workers = set(daemon.workers())
+            fewest = min(fewest, len(workers))
+            return len(workers) == 2 and not workers & before
+
+        eventually(renewed)
+        assert fewest >= 1
+        reader.join(30)
+        assert got == undisturbed
+    assert "replacing 2 workers one by one" in daemon.log
+    assert "is dead" not in daemon.log
+
+
+def test_sighup_reads_the_file_again_and_a_wrong_one_changes_nothing(
+    serve: Serve, photos: Path, tmp_path: Path
+) -> None:
+    file = tmp_path / "loaderd.toml"
+    file.write_text('workers = 1\ngrace = 3\nname = "one"\n')
+    flags = f"--config={file}", "--socket=" + os.path.join(os.environ["XDG_RUNTIME_DIR"], "x.sock")
+    process = subprocess.Popen(
+        [sys.executable, "-m", "loaderd", "serve", *flags], stderr=subprocess.PIPE, text=True
+    )
+    try:
+        assert process.stderr is not None
+        log: list[str] = []
+        reader = threading.Thread(target=lambda: log.extend(process.stderr or ()))
+        reader.start()
+        from loaderd.wire import dial
+
+        path = flags[1].removeprefix("--socket=")
+        eventually(lambda: os.path.exists(path) and bool(dial.observe(path).workers))
+        file.write_text("workers = 'many'\n")
+        process.send_signal(signal.SIGHUP)
+        eventually(lambda: any("settings stay as they are" in line for line in log))
+        assert dial.observe(path).workers_wanted == 1
+        file.write_text("workers = 3\n")
+        process.send_signal(signal.SIGHUP)
+        eventually(lambda: len(dial.observe(path).workers) == 3)
+        file.write_text("workers = 1\n")
+        process.send_signal(signal.SIGHUP)
+        eventually(lambda: len(dial.observe(path).workers) == 1)
+    finally:
+        process.terminate()
+        assert process.wait(20) == 0
+        reader.join(10)
+        process.stderr.close()  # type: ignore[union-attr]
+
+
+def test_a_second_daemon_at_one_address_is_refused_and_the_first_goes_on(
+    serve: Serve, photos: Path
+) -> None:
+    with serve(workers=1) as daemon:
+        second = subprocess.run(serve_words(), capture_output=True, text=True, timeout=30)
+        assert second.returncode == 1
+        assert f"a daemon already serves {daemon.path}" in second.stderr
+        assert second.stderr.count("\n") == 1
+        assert len(read_all(daemon.path, a_spec(photos))) == 24
+
+
+def test_socket_and_lock_of_a_killed_daemon_are_replaced(
+    serve: Serve, photos: Path, runtime: str
+) -> None:
+    with serve(workers=1) as daemon:
+        daemon.process.kill()
+        daemon.process.wait()
+    assert sorted(os.listdir(os.path.dirname(daemon.path))) == ["default.lock", "default.sock"]
+    with serve(workers=1) as daemon:
+        assert len(read_all(daemon.path, a_spec(photos))) == 24
+    assert os.listdir(os.path.dirname(daemon.path)) == []
+
+
+@pytest.mark.parametrize("folder", ["a file", "/proc/loaderd"])
+def test_a_runtime_folder_that_cannot_be_used_is_named(tmp_path: Path, folder: str) -> None:
+    place = tmp_path / folder
+    if folder == "a file":
+        place.write_text("")
+    environ = {**os.environ, "XDG_RUNTIME_DIR": str(place)}
+    words = serve_words()
+    done = subprocess.run(words, capture_output=True, text=True, timeout=30, env=environ)
+    assert done.returncode == 1
+    assert str(place) in done.stderr
+    assert "Traceback" not in done.stderr
