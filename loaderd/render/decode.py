@@ -3,13 +3,17 @@
 JPEG, the common case, is decoded by simplejpeg into memory that is reused; the pixels
 are those of PIL, which decodes everything else: other formats, CMYK, and files that
 are damaged a little, about which PIL's judgement is Keras's.
+
+What a header claims is checked before memory is taken for it: pixels, and a JPEG's scans.
 """
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import stat
+import struct
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -29,8 +33,9 @@ from PIL import (
     UnidentifiedImageError,
 )
 
-from loaderd.errors import BadImage
-from loaderd.render.resize import Reduced, Size
+from loaderd.errors import BadImage, NoRoom
+from loaderd.render.jpeg import has_too_many_scans, may_be_turned, most_scans
+from loaderd.render.resize import MAX_PIXELS, Reduced, Size, TooManyPixels
 from loaderd.wire.spec import ColorMode, Compat
 
 Path = bytes | str
@@ -40,11 +45,29 @@ Picture = Image.Image | Pixels | Reduced
 
 _FORMATS = ("JPEG", "PNG", "BMP", "PPM", "TIFF", "GIF")
 _JPEG_START = b"\xff\xd8\xff"
+_GIF_START = b"GIF8"
 _JPEG_COLORS = frozenset({"YCbCr", "RGB", "GRAY"})
+_PILS_MEMORY_ERROR = "out of memory"
 _LARGEST_SCRATCH = 1 << 26  # bytes; a larger file or picture has memory of its own
 
 _MODES: dict[ColorMode, str] = {"rgb": "RGB", "rgba": "RGBA", "grayscale": "L"}
 _GREY_MODES = ("L", "I;16", "I")
+
+_ORIENTATION = 0x0112  # the EXIF tag
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_UPRIGHT = (None, *list(_TURNS.values())[:3])
+"""Turns that leave width and height what they are."""
+_FROM_THE_RIGHT = (_TURNS[2], _TURNS[3], _TURNS[6], _TURNS[7])
+_FROM_BELOW = (_TURNS[3], _TURNS[4], _TURNS[7], _TURNS[8])
+"""Turns after which what was the last column or row comes first."""
 
 
 class Scratch:
@@ -79,6 +102,8 @@ class Decoder:
             255 when it makes them ``rgb``; ``fixed`` keeps their upper 8 bits.
         truncated: whether pictures whose end is missing are taken.
         reduction: by how much a JPEG of some size is to be reduced: 8, 4, 2, or 1 for not.
+        exif: whether pictures are turned as their EXIF orientation says.
+        max_pixels: pixels of a picture, at most; larger ones are bad images.
 
     Attributes:
         source: size and modification time (ns) of the file that was read last.
@@ -91,12 +116,16 @@ class Decoder:
         compat: Compat = "keras",
         truncated: bool = False,
         reduction: Callable[[Size], int] | None = None,
+        exif: bool = False,
+        max_pixels: int = MAX_PIXELS,
     ) -> None:
         self._color_mode: ColorMode = color_mode
         self._fixed = compat == "fixed"
         self._truncated = truncated
         self._arrays = arrays and color_mode == "rgb"
         self._reduction = reduction
+        self._exif = exif
+        self._max_pixels = max_pixels
         self.source = (-1, -1)
         self._file = Scratch()
         self._pixels = Scratch()
@@ -106,6 +135,7 @@ class Decoder:
 
         Raises:
             BadImage: the file is missing, unreadable or not a regular file.
+            NoRoom: there is no memory for it.
         """
         try:
             # A FIFO opened without O_NONBLOCK would wait for its writer for ever.
@@ -115,7 +145,7 @@ class Decoder:
             finally:
                 os.close(descriptor)
         except (OSError, ValueError, MemoryError) as error:
-            raise bad_image(path, error) from error
+            raise file_error(path, error) from error
 
     def _read(self, descriptor: int) -> memoryview:
         status = os.fstat(descriptor)
@@ -132,6 +162,8 @@ class Decoder:
         """The picture in a file's bytes, valid until the next ``decode``.
 
         Raises:
+            TooManyPixels: its header claims more than ``max_pixels``.
+            MemoryError: there is no memory for it.
             Exception: whatever PIL raises when it cannot decode them.
         """
         if data[:3] == _JPEG_START:
@@ -143,25 +175,36 @@ class Decoder:
     def _decode_jpeg(self, data: memoryview) -> Picture | None:
         """The picture, or None if PIL should see the file."""
         try:
-            height, width, colors, _ = simplejpeg.decode_jpeg_header(data)
-            if colors not in _JPEG_COLORS or _is_bomb(width, height):
-                return None
-            reduction = self._reduction((width, height)) if self._reduction else 1
-            columns, rows = -(-width // reduction), -(-height // reduction)
-            arrays = self._arrays and reduction == 1
-            layout, mode = ("RGB", "RGB") if arrays else self._layout(colors)
-            # libjpeg's smallest picture that has as many pixels is the one that is wanted.
-            least = {} if reduction == 1 else {"min_height": rows, "min_width": columns}
-            memory = self._pixels.take(rows * columns * len(mode))
-            pixels: Pixels = simplejpeg.decode_jpeg(data, layout, buffer=memory, **least)
-        except ValueError:
+            # Faults that PIL overlooks must not keep the size from being checked.
+            height, width, colors, _ = simplejpeg.decode_jpeg_header(data, strict=False)
+        except (ValueError, LookupError):
             return None
-        if arrays:
+        self._check((width, height), data)
+        if colors not in _JPEG_COLORS:
+            return None
+        turn = self._turn_of_jpeg(data) if self._exif and may_be_turned(data) else None
+        return self._decode_plain_jpeg(data, (width, height), colors, turn)
+
+    def _decode_plain_jpeg(
+        self, data: memoryview, size: Size, colors: str, turn: Image.Transpose | None
+    ) -> Picture | None:
+        width, height = size
+        upright = size if turn in _UPRIGHT else (height, width)
+        reduction = self._reduction(upright) if self._reduction else 1
+        columns, rows = -(-width // reduction), -(-height // reduction)
+        arrays = self._arrays and reduction == 1 and turn is None
+        layout, mode = ("RGB", "RGB") if arrays else self._layout(colors)
+        memory = self._pixels.take(rows * columns * len(mode))
+        # libjpeg's smallest picture that has as many pixels is the one that is wanted.
+        least = {} if reduction == 1 else {"min_height": rows, "min_width": columns}
+        pixels = _jpeg_pixels(data, layout, memory, least)
+        if pixels is None or arrays:
             return pixels
         image = Image.frombuffer(mode, (columns, rows), pixels, "raw", mode, 0, 1)
         if self._color_mode == "grayscale" and mode != "L":
             image = image.convert("L")
-        return image if reduction == 1 else Reduced(image, reduction, (width, height))
+        image = image if turn is None else image.transpose(turn)
+        return image if reduction == 1 else _reduced(image, reduction, upright, turn)
 
     def _layout(self, colors: str) -> tuple[str, str]:
         """The names that simplejpeg and PIL have for the pixels to decode to."""
@@ -174,9 +217,9 @@ class Decoder:
     def _decode_any(self, data: memoryview) -> Image.Image:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about odd files; what is wrong raises
-            ImageFile.LOAD_TRUNCATED_IMAGES = self._truncated  # of all PIL, so each time
-            image: Image.Image = Image.open(io.BytesIO(data), formats=_FORMATS)
-            image.load()
+            image = self._load(data)
+            turn = _turn_of(image) if self._exif else None
+            image = image if turn is None else image.transpose(turn)
             if self._fixed and _is_deep(image):
                 image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
             if self._color_mode == "grayscale" and image.mode in _GREY_MODES:
@@ -184,10 +227,90 @@ class Decoder:
             mode = _MODES[self._color_mode]
             return image if image.mode == mode else image.convert(mode)
 
+    def _load(self, data: memoryview) -> Image.Image:
+        """What PIL makes of it. These settings are those of all PIL, so each time anew."""
+        ImageFile.LOAD_TRUNCATED_IMAGES = self._truncated
+        image = self._open(data)
+        self._check(image.size, data)
+        try:
+            Image.MAX_IMAGE_PIXELS = self._limit  # for tiles that are larger than the picture
+            image.load()
+        except Image.DecompressionBombError as error:
+            raise TooManyPixels("those of a tile", self._max_pixels) from error
+        return image
 
-def _is_bomb(width: int, height: int) -> bool:
-    """Whether PIL refuses pictures of this size; its limit may be changed, or None."""
-    return Image.MAX_IMAGE_PIXELS is not None and width * height > 2 * Image.MAX_IMAGE_PIXELS
+    def _open(self, data: memoryview) -> Image.Image:
+        """Reads the header; PIL must not refuse a size before it can be told."""
+        Image.MAX_IMAGE_PIXELS = None
+        if data[:4] == _GIF_START and len(data) >= 10:
+            self._check(struct.unpack_from("<HH", data, 6), data)
+            Image.MAX_IMAGE_PIXELS = self._limit  # some have memory taken at once
+        try:
+            return Image.open(io.BytesIO(data), formats=_FORMATS)
+        except Image.DecompressionBombError as error:
+            raise TooManyPixels("those of a frame", self._max_pixels) from error
+
+    @property
+    def _limit(self) -> Any:
+        """For PIL, which refuses what has more than twice as many pixels as it is told."""
+        return self._max_pixels / 2
+
+    def _check(self, size: Size, data: memoryview) -> None:
+        """Refuses what would take too much memory, or too long."""
+        width, height = size
+        pixels = width * height
+        if pixels > self._max_pixels:
+            raise TooManyPixels(f"{width}x{height} pixels", self._max_pixels)
+        if has_too_many_scans(data, pixels):
+            raise ValueError(
+                f"more than {most_scans(pixels)} scans of {width}x{height} pixels "
+                "would take too long to decode"
+            )
+
+    def _turn_of_jpeg(self, data: memoryview) -> Image.Transpose | None:
+        """As PIL reads it: EXIF blocks in pieces, and the orientation in XMP too."""
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            try:
+                return _turn_of(self._open(data))
+            except MemoryError:
+                raise
+            except Exception:  # the pixels do not need what PIL stumbles over
+                return None
+
+
+def _jpeg_pixels(
+    data: memoryview, layout: str, memory: memoryview, least: dict[str, int]
+) -> Pixels | None:
+    try:
+        pixels: Pixels = simplejpeg.decode_jpeg(data, layout, buffer=memory, **least)
+    except ValueError as error:
+        if "memory" in str(error).lower():  # PIL would only say that the file is broken
+            raise MemoryError(str(error)) from error
+        return None
+    return pixels
+
+
+def _reduced(
+    image: Image.Image, reduction: int, size: Size, turn: Image.Transpose | None
+) -> Reduced:
+    """A reduced picture that was turned: what is there in part may come first now."""
+    columns = image.width * reduction - size[0] if turn in _FROM_THE_RIGHT else 0
+    rows = image.height * reduction - size[1] if turn in _FROM_BELOW else 0
+    return Reduced(image, reduction, size, (columns, rows))
+
+
+def _turn_of(image: Image.Image) -> Image.Transpose | None:
+    """What PIL's ``exif_transpose`` would do; nothing if the block is damaged.
+
+    PIL itself turns TIFFs when it loads them, in Keras too, and then forgets their tag.
+    """
+    try:
+        return _TURNS.get(image.getexif().get(_ORIENTATION, 1))
+    except MemoryError:
+        raise  # or the same file would be turned at one time and not at another
+    except Exception:  # PIL's parser raises nearly everything
+        return None
 
 
 def _is_deep(image: Image.Image) -> bool:
@@ -195,14 +318,24 @@ def _is_deep(image: Image.Image) -> bool:
     return image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PNG")
 
 
-def bad_image(path: Path, error: Exception) -> BadImage:
-    """The error for a file that ``error`` came from: one line that any terminal can show."""
-    return BadImage(f"{_printable(os.fsdecode(path))}: {_printable(_reason(error))}")
+def file_error(path: Path, error: Exception) -> BadImage | NoRoom:
+    """The error for a file that ``error`` came from: one line that any terminal can show.
+
+    Too little memory says nothing about the file, so that is no :class:`BadImage`.
+    """
+    name = _printable(os.fsdecode(path))
+    if isinstance(error, MemoryError) or str(error).startswith(_PILS_MEMORY_ERROR):
+        return NoRoom(
+            f"{name}: the worker has too little memory for it; raise the daemon's --worker-memory"
+        )
+    return BadImage(f"{name}: {_printable(_reason(error))}")
 
 
 def _reason(error: Exception) -> str:
     if isinstance(error, UnidentifiedImageError):
         return f"not an image in one of the formats {', '.join(_FORMATS)}"
+    if isinstance(error, OSError) and error.errno == errno.ENXIO:
+        return "not a regular file"  # a socket, or a device that nothing drives
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     return str(error) or type(error).__name__

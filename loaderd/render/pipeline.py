@@ -18,10 +18,10 @@ from typing import Any
 from numpy.typing import NDArray
 
 from loaderd.render import full
-from loaderd.render.decode import Decoder, Path, bad_image
+from loaderd.render.decode import Decoder, Path, file_error
 from loaderd.render.fast import FastFinish
 from loaderd.render.full import FullFinish
-from loaderd.render.resize import Resizer, takes_arrays
+from loaderd.render.resize import MAX_PIXELS, Resizer, takes_arrays
 from loaderd.wire.spec import Pipeline
 from loaderd.wire.transform import Transform
 
@@ -34,6 +34,7 @@ class Renderer:
     Args:
         pipeline: what to do.
         bundle: arrays that the pipeline needs, and maybe the images themselves.
+        max_pixels: of a picture, at most; larger ones are bad images.
 
     Attributes:
         copies: whether to finish an image of bytes is to copy it.
@@ -42,15 +43,24 @@ class Renderer:
         RenderError: the user's function cannot be loaded.
     """
 
-    def __init__(self, pipeline: Pipeline, bundle: Mapping[str, NDArray[Any]] = _NO_BUNDLE) -> None:
+    def __init__(
+        self,
+        pipeline: Pipeline,
+        bundle: Mapping[str, NDArray[Any]] = _NO_BUNDLE,
+        max_pixels: int = MAX_PIXELS,
+    ) -> None:
         arrays = takes_arrays(pipeline.interpolation, pipeline.aspect)
-        self._resize = Resizer(pipeline.target_size, pipeline.interpolation, pipeline.aspect)
+        self._resize = Resizer(
+            pipeline.target_size, pipeline.interpolation, pipeline.aspect, max_pixels
+        )
         self._decoder = Decoder(
             pipeline.color_mode,
             arrays,
             pipeline.compat,
             pipeline.truncated,
             self._resize.reduction if pipeline.decode == "scaled" else None,
+            pipeline.exif,
+            max_pixels,
         )
         # Keras loads files as floatx, and converts arrays to the dtype of the batch.
         compute = pipeline.dtype if "images" in bundle else pipeline.floatx
@@ -77,6 +87,7 @@ class Renderer:
 
         Raises:
             BadImage: the file cannot be read or decoded.
+            NoRoom: there is no memory for it.
             RenderError: the picture cannot be finished.
         """
         self.finish(self.load(path), transform, row)
@@ -90,6 +101,7 @@ class Renderer:
 
         Raises:
             BadImage: the file cannot be read or decoded.
+            NoRoom: there is no memory for it.
         """
         start = perf_counter_ns()
         data = self._decoder.read(path)
@@ -99,7 +111,7 @@ class Renderer:
             decoded = perf_counter_ns()
             image = self._resize(picture)
         except Exception as error:  # PIL's decoders raise nearly everything on bad files
-            raise bad_image(path, error) from error
+            raise file_error(path, error) from error
         self._count(read - start, decoded - read, perf_counter_ns() - decoded)
         return image
 

@@ -27,8 +27,13 @@ Size = tuple[int, int]
 Box = tuple[int, int, int, int]
 """(left, top, right, bottom) in pixels; a frame may reach beyond the picture."""
 
+MAX_PIXELS = 178_956_970
+"""PIL's own limit: a file of a few bytes that claims to hold more is no accident."""
+
 REDUCTIONS = (8, 4, 2)
 """By which libjpeg decodes quickly; what lies between them is slower than the full size."""
+
+_WEIGHTS = 12  # pixels' worth of memory: lanczos weighs six pixels, in float64
 
 FILTERS: dict[Interpolation, Image.Resampling] = {
     "nearest": Image.Resampling.NEAREST,
@@ -47,11 +52,27 @@ class Reduced(NamedTuple):
         image: the small picture; its last column and row may be there in part.
         reduction: so many pixels of the true picture, each way, are one of the small one's.
         size: of the true picture.
+        skip: pixels of the true size, (columns, rows), that lie before the true picture.
     """
 
     image: Image.Image
     reduction: int
     size: Size
+    skip: Size = (0, 0)
+
+
+class TooManyPixels(ValueError):
+    """A picture has too many pixels, or needs too many on the way.
+
+    Args:
+        what: has too many: "60000x60000 pixels".
+        most: how many are allowed.
+    """
+
+    def __init__(self, what: str, most: int) -> None:
+        super().__init__(
+            f"{what} are more than {most}; if the picture is real, raise the daemon's --max-pixels"
+        )
 
 
 def takes_arrays(interpolation: Interpolation, aspect: Aspect) -> bool:
@@ -66,15 +87,22 @@ class Resizer:
         target_size: (height, width) in pixels.
         interpolation: the filter's name.
         aspect: what happens to pictures of another aspect ratio.
+        max_pixels: of a picture. What padding makes of one, or resizing one way only, may
+            have as many, and at any rate the default.
     """
 
     def __init__(
-        self, target_size: tuple[int, int], interpolation: Interpolation, aspect: Aspect
+        self,
+        target_size: tuple[int, int],
+        interpolation: Interpolation,
+        aspect: Aspect,
+        max_pixels: int = MAX_PIXELS,
     ) -> None:
         self._size = (target_size[1], target_size[0])
         self._filter = FILTERS[interpolation]
         self._frame = _FRAMES[aspect]
         self._pads = aspect == "pad"
+        self._most = max(max_pixels, MAX_PIXELS)
         # Antialiased filters weigh the pixels of two target pixels and more.
         self._fewest = 1 if interpolation == "nearest" else 2
         self._rgb = np.empty((*target_size, 3), np.uint8)
@@ -104,6 +132,7 @@ class Resizer:
             picture.
 
         Raises:
+            TooManyPixels: a very long and narrow picture would take much memory on the way.
             ValueError: PIL cannot resize pictures of this mode, or nothing is left of it.
         """
         if isinstance(picture, np.ndarray):
@@ -114,24 +143,53 @@ class Resizer:
             picture = self._fit(picture, 1, picture.size)
         return self._to_array(picture)
 
-    def _fit(self, image: Image.Image, reduction: int, size: Size) -> Image.Image:
-        left, top, right, bottom = (edge / reduction for edge in self._frame(size, self._size))
-        if left < 0 or top < 0:
-            columns, rows = ceil(-left), ceil(-top)
-            canvas = Image.new(image.mode, (image.width + 2 * columns, image.height + 2 * rows))
-            canvas.paste(image, (columns, rows))
-            image = canvas
+    def _fit(
+        self, image: Image.Image, reduction: int, size: Size, skip: Size = (0, 0)
+    ) -> Image.Image:
+        frame = self._frame(size, self._size)
+        left, right = ((edge + skip[0]) / reduction for edge in frame[::2])
+        top, bottom = ((edge + skip[1]) / reduction for edge in frame[1::2])
+        columns = ceil(max(-left, right - image.width, 0))
+        rows = ceil(max(-top, bottom - image.height, 0))
+        if columns or rows:
+            image = self._padded(image, columns, rows)
             left, top, right, bottom = left + columns, top + rows, right + columns, bottom + rows
+        self._check_way(image.width, ceil(bottom - top))
         return image.resize(self._size, self._filter, box=(left, top, right, bottom))
+
+    def _padded(self, image: Image.Image, columns: int, rows: int) -> Image.Image:
+        size = (image.width + 2 * columns, image.height + 2 * rows)
+        self._check_padded(size)
+        canvas = Image.new(image.mode, size)
+        canvas.paste(image, (columns, rows))
+        return canvas
+
+    def _check_padded(self, size: Size) -> None:
+        if size[0] * size[1] > self._most:
+            raise TooManyPixels(f"{size[0]}x{size[1]} pixels with the padding", self._most)
+
+    def _check_way(self, columns: int, rows: int) -> None:
+        """PIL has the target's width first, with all rows, and weights for each column."""
+        if self._fewest == 1:
+            return  # nearest picks pixels, and takes no memory
+        if max(self._size[0] * rows, _WEIGHTS * columns, _WEIGHTS * rows) > self._most:
+            raise TooManyPixels(f"what resizing {columns}x{rows} pixels takes", self._most)
 
     def _resize_array(self, pixels: Pixels) -> Pixels:
         size = (pixels.shape[1], pixels.shape[0])
         if size == self._size:
             return pixels
         if self._pads:
-            columns, rows = pad_margins(size, self._size)
-            pixels = cv2.copyMakeBorder(pixels, rows, rows, columns, columns, cv2.BORDER_CONSTANT)
+            pixels = self._padded_array(pixels, *pad_margins(size, self._size))
         return cv2.resize(pixels, self._size, dst=self._rgb, interpolation=cv2.INTER_NEAREST_EXACT)
+
+    def _padded_array(self, pixels: Pixels, columns: int, rows: int) -> Pixels:
+        height, width = pixels.shape[0] + 2 * rows, pixels.shape[1] + 2 * columns
+        self._check_padded((width, height))
+        canvas = np.empty((height, width, 3), np.uint8)  # NumPy's error for want of memory
+        return cv2.copyMakeBorder(
+            pixels, rows, rows, columns, columns, cv2.BORDER_CONSTANT, dst=canvas
+        )
 
     def _to_array(self, image: Image.Image) -> Pixels:
         pixels = self._window(image.mode).pixels_of(image)

@@ -158,12 +158,15 @@ class Machine(RuleBasedStateMachine):
     @precondition(lambda self: any(self.held.values()))
     def done(self, data: st.DataObject) -> None:
         worker = data.draw(st.sampled_from(sorted(w for w, held in self.held.items() if held)))
+        self.finish(worker, data.draw(st.integers(1, 10**9)))
+
+    def finish(self, worker: int, total_ns: int) -> None:
         chunk = self.held[worker].pop(0)
         self.slow.discard(worker)
         if chunk.stream in self.hands:
             rows = self.written.setdefault((chunk.stream, chunk.slot), set())
             rows.update(range(chunk.first, chunk.last))
-        self.perform(self.scheduler.done(worker, chunk.ticket, data.draw(st.integers(1, 10**9))))
+        self.perform(self.scheduler.done(worker, chunk.ticket, total_ns))
 
     @rule(data=st.data())
     @precondition(lambda self: any(self.held.values()))
@@ -225,6 +228,51 @@ class Machine(RuleBasedStateMachine):
             for stream in self.scheduler.streams.values():
                 assert stream.slots.count(State.FREE) == 0 or self.scheduler._draining
                 assert not stream.redo
+
+    @rule(data=st.data())
+    @precondition(lambda self: self.hands)
+    def reconnect(self, data: st.DataObject) -> None:
+        """A client that lost its connection opens the same stream again, at some place."""
+        stream = data.draw(st.sampled_from(sorted(self.hands)))
+        shape = self.scheduler.streams[stream].shape
+        place = (data.draw(st.integers(0, 2)), data.draw(st.integers(0, shape.batches - 1)))
+        del self.hands[stream], self.leased[stream]
+        self.perform(self.scheduler.close(stream))
+        self.next_id += 1
+        self.hands[self.next_id], self.leased[self.next_id] = {}, {}
+        self.perform(self.scheduler.open(self.next_id, shape, place))
+
+    def teardown(self) -> None:
+        """Whatever has happened: from here on an epoch arrives, each batch of it once."""
+        if not getattr(self, "hands", None):
+            return
+        self.worker_up()
+        missing = {stream: self.ask_for_an_epoch(stream) for stream in self.hands}
+        for _ in range(10_000):
+            for stream, hand in self.hands.items():
+                for slot, place in list(hand.items()):
+                    missing[stream].discard(place)
+                    self.hand_back(stream, slot)
+            if not any(missing.values()):
+                return
+            self.finish_a_chunk()
+        raise AssertionError(f"batches that never come: {missing}")
+
+    def ask_for_an_epoch(self, stream: int) -> set[Place]:
+        for slot in list(self.leased[stream]):
+            del self.leased[stream][slot]
+            self.perform(self.scheduler.took(stream, (), (slot,)))
+        self.perform(self.scheduler.plan(stream, (), (9, 0)))
+        return {(9, position) for position in range(self.scheduler.streams[stream].shape.batches)}
+
+    def hand_back(self, stream: int, slot: int) -> None:
+        del self.hands[stream][slot]
+        self.perform(self.scheduler.took(stream, (), (slot,)))
+
+    def finish_a_chunk(self) -> None:
+        """The one that was given first."""
+        ticket_of = {held[0].ticket: worker for worker, held in self.held.items() if held}
+        self.finish(ticket_of[min(ticket_of)], 1000)
 
 
 TestHistories = Machine.TestCase

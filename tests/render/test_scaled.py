@@ -14,7 +14,6 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image
 
-from loaderd.errors import BadImage
 from loaderd.render.decode import Decoder
 from loaderd.render.resize import FILTERS, Reduced, Resizer
 from loaderd.wire.spec import Aspect, ColorMode, Decode, Interpolation, Pipeline
@@ -193,25 +192,6 @@ def test_cmyk_is_left_to_pil(tmp_path: Path, ours: Pipe) -> None:
     np.testing.assert_array_equal(
         ours(tmp_path / "a.jpg", scaled_as(pipeline)), ours(tmp_path / "a.jpg", pipeline)
     )
-
-
-@pytest.mark.parametrize("decode", DECODES)
-def test_a_jpeg_beyond_pils_limit_is_a_bad_image_however_it_is_decoded(
-    tmp_path: Path, ours: Pipe, decode: Decode, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    smooth(200, 100).save(tmp_path / "bomb.jpg")
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100 * 100 - 1)
-    with pytest.raises(BadImage, match="decompression bomb"):
-        ours(tmp_path / "bomb.jpg", Pipeline(target_size=(10, 10), decode=decode))
-
-
-def test_a_jpeg_within_pils_limit_or_without_one_is_decoded(
-    tmp_path: Path, ours: Pipe, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    smooth(200, 100).save(tmp_path / "a.jpg")
-    for limit in (100 * 100, None):
-        monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", limit)
-        ours(tmp_path / "a.jpg", Pipeline(target_size=(10, 10)))
 
 
 def test_a_jpeg_larger_than_the_memory_that_is_kept_has_the_pixels_of_pil() -> None:

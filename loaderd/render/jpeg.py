@@ -1,0 +1,68 @@
+"""What a JPEG tells without being decoded: how many scans it has, whether it may be turned.
+
+A JPEG may hold its pixels in one scan, or in many that refine each other. A decoder goes
+over the whole picture for each of them, so a small file of thousands of scans keeps it
+busy for hours; how many there are stands nowhere, they must be counted.
+"""
+
+from __future__ import annotations
+
+import re
+import struct
+
+_FEWEST_SCANS = 32  # are allowed for the largest pictures too; encoders write about ten
+_MOST_SCANNED = _FEWEST_SCANS * 178_956_970  # pixels of all scans: 8 s of decoding
+_SCAN_SIZE = 10  # bytes of the smallest scan
+
+_START = b"\xff\xd8"
+_APP1, _SOS = 0xE1, 0xDA
+_SEGMENT = struct.Struct(">BBH")  # 0xFF, marker, length from here on
+_MARKERS = frozenset({*range(0xC0, 0xD0), _SOS, 0xDB, 0xDD, *range(0xE0, 0xF0), 0xFE})
+"""Those that a length follows; what others there are in a head makes a file an odd one."""
+_SCAN = re.compile(rb"\xff\xda\0[\x08\x0a\x0c\x0e]")
+
+
+def most_scans(pixels: int) -> int:
+    """How many scans a picture may have, so that it is decoded within seconds."""
+    return max(_FEWEST_SCANS, _MOST_SCANNED // max(pixels, 1))
+
+
+def has_too_many_scans(data: memoryview, pixels: int) -> bool:
+    """Whether a decoder would go over a picture more often than ``most_scans`` says.
+
+    Args:
+        data: the file's bytes.
+        pixels: of the picture.
+    """
+    if pixels * len(data) <= _MOST_SCANNED * _SCAN_SIZE:
+        return False  # as nearly all files are: not even scans of nothing else would hurt
+    if data[:2] != _START or _is_single(data, _places(data)):
+        return False
+    return sum(1 for _ in _SCAN.finditer(data)) > most_scans(pixels)
+
+
+def may_be_turned(data: memoryview) -> bool:
+    """Whether the file may say how it is to be turned."""
+    places = _places(data)
+    return not places or _APP1 in places
+
+
+def _is_single(data: memoryview, places: dict[int, int]) -> bool:
+    """Whether the first scan holds all there is: libjpeg looks at no other then."""
+    frame = places.get(0xC0) or places.get(0xC1)  # the others are progressive, or odd
+    return frame is not None and data[frame + 9] == data[places[_SOS] + 4]
+
+
+def _places(data: memoryview) -> dict[int, int]:
+    """Where the last segment of each kind before the pixels begins; none in odd files."""
+    places: dict[int, int] = {}
+    place, last = 2, len(data) - _SCAN_SIZE
+    while place < last:
+        start, marker, length = _SEGMENT.unpack_from(data, place)
+        if start != 0xFF or marker not in _MARKERS:
+            break
+        places[marker] = place
+        if marker == _SOS:
+            return places
+        place += 2 + length
+    return {}
