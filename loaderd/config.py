@@ -41,7 +41,7 @@ FILE_KEYS = (
 )
 """What a TOML file may hold."""
 VARIABLES = {key: f"LOADERD_{key.upper()}" for key in (*FILE_KEYS, "config")}
-MOST_WORKERS = 1024
+MOST_WORKERS = 512
 """A snapshot of more would not fit into one packet."""
 
 MAX_PIXELS = 178_956_970
@@ -91,6 +91,11 @@ class Settings:
     worker_memory: int = 2**40
     owner: int | None = None
     ready_fd: int | None = None
+
+    @property
+    def silence(self) -> float:
+        """Seconds after which a worker in a chunk says that it lives, and the supervisor looks."""
+        return min(1.0, self.sample_timeout / 4)
 
     @property
     def memory_cache(self) -> int:

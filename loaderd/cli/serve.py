@@ -6,11 +6,12 @@ import argparse
 import contextlib
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from loaderd import config
-from loaderd.cli import extra, options
-from loaderd.cli.errors import DONE
+from loaderd.cli import extra, options, text
+from loaderd.cli.exits import DONE
 from loaderd.config import Settings
 
 READY = b"1"
@@ -43,13 +44,48 @@ def run(args: argparse.Namespace) -> int:
     """Serves until it is told to stop."""
     extra.require()
     settings = config.load(options.flags(args), os.environ)
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    flags = _lasting(options.flags(args), settings)
+    logging.basicConfig(level=logging.INFO, handlers=[log_handler()])
     os.chdir("/")  # holds no folder, and takes no modules from the one that we are in
     # Late, so that every other verb and every wrong flag is answered at once.
     from loaderd.daemon import supervisor
 
-    supervisor.serve(settings, _teller(settings))
+    supervisor.serve(settings, _teller(settings), reload=lambda: config.load(flags, os.environ))
     return DONE
+
+
+class _Formatter(logging.Formatter):
+    """Lines of the log, of which only a traceback has several.
+
+    What is logged holds names of files, and they may hold anything: escaped, they neither
+    reach the terminal's controls nor look like a line of their own.
+    """
+
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        return text.plain(super().formatMessage(record))
+
+    def formatException(self, ei: Any) -> str:
+        return "\n".join(map(text.plain, super().formatException(ei).split("\n")))
+
+
+def log_handler() -> logging.Handler:
+    """What writes the log to stderr."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(_Formatter("%(asctime)s %(levelname)s %(message)s"))
+    return handler
+
+
+def _lasting(flags: Mapping[str, str | None], settings: Settings) -> Mapping[str, str | None]:
+    """The same options for later, when we are in another folder, and have told that we serve."""
+    config_file = flags["config"] or os.environ.get("LOADERD_CONFIG")
+    return {
+        **flags,
+        "config": os.path.abspath(config_file) if config_file else None,
+        "name": settings.name,
+        "socket": settings.socket,
+        "cache_dir": settings.cache_dir,
+        "ready_fd": None,
+    }
 
 
 def _teller(settings: Settings) -> Callable[[], None]:

@@ -11,9 +11,11 @@ import contextlib
 import fcntl
 import logging
 import os
+import resource
 import socket
 import stat
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 
 from loaderd import __version__
@@ -25,10 +27,12 @@ from loaderd.errors import (
     RequestRefused,
 )
 from loaderd.wire import address
-from loaderd.wire.channel import Channel, Closed
+from loaderd.wire.channel import Channel, Closed, Unread
 from loaderd.wire.messages import (
     PROTOCOL,
+    BadList,
     Hello,
+    ListBad,
     Message,
     Observe,
     Observed,
@@ -44,6 +48,16 @@ from loaderd.wire.messages import (
 from loaderd.wire.snapshot import Snapshot
 
 log = logging.getLogger("loaderd")
+
+HELLO_SECONDS = 5.0
+"""A client that has not said Hello by then is dropped."""
+
+MOST_CLIENTS = 1024
+MOST_OF_ONE_PROCESS = 256
+"""Connections; a process that loses count of its own leaves some to others."""
+
+SPARE_DESCRIPTORS = 128
+"""Kept for workers, openers and the streams of those who are in."""
 
 _BACKLOG = 128
 
@@ -126,6 +140,7 @@ class Requests:
     """What a client may ask of the supervisor; every call may raise a LoaderdError."""
 
     observe: Callable[[], Snapshot]
+    list_bad: Callable[[int], BadList]
     stop: Callable[[], None]
     open: Callable[[Conversation, Open, list[int]], None]
     plan: Callable[[Conversation, Plan], None]
@@ -147,10 +162,15 @@ class Conversation:
         self.stream: int | None = None
         self.pidfd: int | None = None
         self._requests = requests
+        self._since = time.monotonic()
         self._greeted = False
+        self._lost = False
 
     def read(self) -> None:
         """Answers what the client has sent; ends the conversation if it must."""
+        if self._lost:
+            self.end()
+            return
         try:
             self._read_one()
         except BlockingIOError:
@@ -158,9 +178,7 @@ class Conversation:
         except Closed:
             self.end()
         except ProtocolError as error:
-            log.warning("client %d is dropped: %s", self.pid, error)
-            self.refuse(error)
-            self.end()
+            self._drop(error)
         except LoaderdError as error:
             self.refuse(error)
         except OSError as error:  # no descriptor or process left, or a descriptor of theirs is odd
@@ -197,6 +215,8 @@ class Conversation:
                 self.send(Welcome(PROTOCOL, __version__, os.getpid()))
             case Observe():
                 self.send(Observed(self._requests.observe()))
+            case ListBad(first):
+                self.send(self._requests.list_bad(first))
             case Stop():
                 self.send(Stopping())
                 self._requests.stop()
@@ -204,22 +224,58 @@ class Conversation:
                 raise ProtocolError(f"{type(message).__name__} does not belong here")
 
     def send(self, message: Message, fds: tuple[int, ...] = ()) -> None:
-        """Sends; a client that is gone is noticed when its socket is read."""
-        with contextlib.suppress(Closed):
+        """Sends; a client that is gone is noticed when its socket is read.
+
+        Raises:
+            OSError: descriptors cannot be sent.
+        """
+        try:
             self.line.send(message, fds)
+        except Unread:
+            self._lose("it does not read what it is sent")
+        except Closed:
+            return
+        except OSError as error:
+            if fds:
+                raise
+            self._lose(str(error))
+
+    def _lose(self, reason: str) -> None:
+        """Drops the client when its socket is read next: whoever sends is in the midst of it."""
+        if not self._lost:
+            log.warning("client %d is dropped: %s", self.pid, reason)
+        self._lost = True
+        self.line.shut_down()
 
     def refuse(self, error: LoaderdError | Refused) -> None:
         """Tells the client that it does not get what it asked for."""
         self.send(error if isinstance(error, Refused) else refusal(error))
 
+    def check(self, now: float) -> None:
+        """Drops a client that says nothing; called about once a second."""
+        if not self._greeted and now - self._since > HELLO_SECONDS:
+            self._drop(ProtocolError(f"no Hello within {HELLO_SECONDS:g} seconds"))
+
+    def _drop(self, error: ProtocolError) -> None:
+        log.warning("client %d is dropped: %s", self.pid, error)
+        self.refuse(error)
+        self.end()
+
     def end(self) -> None:
         """Closes the connection and the stream that hangs on it."""
         self._requests.gone(self)
-        self.line.close()
+        self.line.hang_up()
 
 
-def accept(listener: socket.socket, requests: Requests) -> Conversation | None:
-    """The next client, if it is this user.
+def accept(
+    listener: socket.socket, requests: Requests, clients: Collection[Conversation] = ()
+) -> Conversation | None:
+    """The next client, if it is this user, and there is room for it.
+
+    Args:
+        listener: where it knocks.
+        requests: what it may ask for.
+        clients: those who are in.
 
     Raises:
         OSError: there is no descriptor left, or the client gave up again.
@@ -231,4 +287,28 @@ def accept(listener: socket.socket, requests: Requests) -> Conversation | None:
         log.warning("refused user %d (process %d)", line.peer.uid, line.peer.pid)
         line.close()
         return None
+    reason = _too_many(line, clients)
+    if reason:
+        _turn_away(line, reason)
+        return None
     return Conversation(line, requests)
+
+
+def _too_many(line: Channel, clients: Collection[Conversation]) -> str:
+    """Why there is no room for one more; empty if there is."""
+    if len(clients) >= MOST_CLIENTS:
+        return f"the daemon has {MOST_CLIENTS} connections, and takes no more"
+    pid = line.peer.pid
+    if sum(client.pid == pid for client in clients) >= MOST_OF_ONE_PROCESS:
+        return f"process {pid} has {MOST_OF_ONE_PROCESS} connections, and gets no more"
+    limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    if line.fileno() >= limit - SPARE_DESCRIPTORS:  # the kernel gives the lowest that is free
+        return f"the daemon has no descriptors left (ulimit -n is {limit})"
+    return ""
+
+
+def _turn_away(line: Channel, reason: str) -> None:
+    log.warning("client %d is turned away: %s", line.peer.pid, reason)
+    with contextlib.suppress(Closed):
+        line.send(Refused(RequestRefused.__name__, f"{reason}: close some streams"))
+    line.hang_up()

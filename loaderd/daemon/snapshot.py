@@ -12,7 +12,8 @@ from loaderd import __version__, config
 from loaderd.config import Settings
 from loaderd.daemon.bad import BadImages
 from loaderd.daemon.caches import MemoryCaches
-from loaderd.daemon.pool import Pool, Worker
+from loaderd.daemon.crew import Crew
+from loaderd.daemon.pool import Worker
 from loaderd.daemon.scheduler import Scheduler
 from loaderd.daemon.slots import State
 from loaderd.daemon.streams import Stream
@@ -27,7 +28,7 @@ from loaderd.wire.snapshot import (
 )
 
 LONGEST_PATH = 500
-"""Of a longer path the end is shown, so that many streams fit into one packet."""
+"""Bytes. Of a longer path the end is shown, so that many streams fit into one packet."""
 
 
 class Photographer:
@@ -37,7 +38,7 @@ class Photographer:
         self,
         settings: Settings,
         scheduler: Scheduler,
-        pool: Pool,
+        crew: Crew,
         streams: dict[int, Stream],
         caches: MemoryCaches,
         bad: BadImages,
@@ -45,11 +46,10 @@ class Photographer:
         self.settings = settings
         self._bad = bad
         self._scheduler = scheduler
-        self._pool = pool
+        self._crew = crew
         self._streams = streams
         self._caches = caches
         self._started = time.monotonic()
-        self.chunks = 0
         self.draining = False
         psutil.cpu_percent()  # the first call begins the interval
 
@@ -62,9 +62,9 @@ class Photographer:
             daemon=self._daemon(now),
             host=self._host(),
             streams=tuple(self._stream(stream, now) for stream in self._streams.values()),
-            workers=tuple(_workers(self._pool.workers.values(), now)),
-            workers_wanted=self._pool.wanted,
-            restarts=self._pool.restarts,
+            workers=tuple(_workers(self._crew.pool.workers.values(), now)),
+            workers_wanted=self._crew.pool.wanted,
+            restarts=self._crew.pool.restarts,
         )
 
     def _daemon(self, now: float) -> DaemonPicture:
@@ -77,9 +77,9 @@ class Photographer:
             private=self.settings.owner is not None,
             draining=self.draining,
             cpu_s=time.process_time(),
-            chunks=self.chunks,
+            chunks=self._crew.chunks,
             bad=self._bad.total,
-            trouble=self._pool.trouble if self._pool.hopeless else "",
+            trouble=self._crew.pool.trouble if self._crew.pool.hopeless else "",
         )
 
     def _host(self) -> HostPicture:
@@ -101,7 +101,7 @@ class Photographer:
         return StreamPicture(
             id=stream.id,
             client_pid=stream.client.pid,
-            directory=stream.spec.dataset.directory[-LONGEST_PATH:],
+            directory=_tail(stream.spec.dataset.directory),
             samples=stream.shape.samples,
             batch_size=stream.shape.batch_size,
             batches_per_epoch=stream.shape.batches,
@@ -122,6 +122,10 @@ class Photographer:
             cache=stream.spec.cache if stream.cache else "none",
             cache_samples=stream.cached_rows,
         )
+
+
+def _tail(path: str) -> str:
+    return path.encode(errors="backslashreplace")[-LONGEST_PATH:].decode(errors="ignore")
 
 
 def _workers(workers: Iterable[Worker], now: float) -> Iterable[WorkerPicture]:

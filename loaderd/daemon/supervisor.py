@@ -3,8 +3,8 @@
 ::
 
     clients ── server ──┐                        ┌── Ready, Spoilt ──► clients
-    workers ── pool ────┼──► scheduler: actions ─┤
-    signals ────────────┘                        └── Attach, Chunk ──► workers
+    workers ── crew ────┼──► scheduler: actions ─┤
+    signals ────────────┘                        └── crew: Attach, Chunk ──► workers
 
 Who decides: the scheduler alone. Who writes: workers, to slots that it gave them. This
 module carries events to it and performs its actions, and never touches a pixel. Nothing
@@ -19,7 +19,6 @@ import os
 import signal
 import socket
 import time
-from collections import deque
 from collections.abc import Callable, Iterable
 
 from loaderd.config import Settings
@@ -28,14 +27,15 @@ from loaderd.daemon import pool as pools
 from loaderd.daemon.actions import Action, Assign, Deliver, Dismiss, Isolate, Spoil
 from loaderd.daemon.bad import BadImages
 from loaderd.daemon.caches import MemoryCaches
+from loaderd.daemon.crew import Crew
 from loaderd.daemon.loop import Loop
-from loaderd.daemon.pool import SLOW_SECONDS, STOPPED, Pool, Work, Worker
+from loaderd.daemon.notify import Notifier
+from loaderd.daemon.pool import Work
 from loaderd.daemon.scheduler import Scheduler
 from loaderd.daemon.server import Conversation, Requests, accept, listening
 from loaderd.daemon.snapshot import Photographer
 from loaderd.daemon.streams import Opening, Room, Stream
 from loaderd.errors import (
-    BadImage,
     DaemonError,
     Draining,
     LoaderdError,
@@ -43,23 +43,13 @@ from loaderd.errors import (
     ProtocolError,
 )
 from loaderd.wire import segment
-from loaderd.wire.channel import Closed
 from loaderd.wire.messages import (
-    Attach,
-    Attached,
     Bad,
-    Chunk,
-    Detach,
-    Done,
-    Message,
     Open,
     Plan,
-    Progress,
-    Quarantine,
     Ready,
     Spoilt,
     Took,
-    Up,
     fitting,
 )
 from loaderd.wire.text import printable
@@ -68,11 +58,6 @@ log = logging.getLogger("loaderd")
 
 FIXED = ("name", "socket", "cache_dir", "user_code", "owner", "ready_fd")
 """Settings that stay until the daemon is started again."""
-
-
-def check_seconds(settings: Settings) -> float:
-    """How often the supervisor looks who is alive, and how often workers must say so."""
-    return min(1.0, settings.sample_timeout / 4)
 
 
 def serve(
@@ -88,14 +73,16 @@ def serve(
         on_ready: called once, when the daemon can serve.
         work: what a worker process runs on its end of the socket.
         reload: gives the settings anew, for SIGHUP; None keeps them and renews the workers.
+            It may raise a LoaderdError.
 
     Raises:
         DaemonRunning: another daemon serves the address.
         DaemonError: the address cannot be used, or no worker can start.
     """
+    notifier = Notifier(os.environ)  # before the first child, which shall not speak for us
     pools.warm()
     with Loop() as loop, listening(settings.socket) as listener:
-        supervisor = Supervisor(settings, loop, on_ready, work)
+        supervisor = Supervisor(settings, loop, on_ready, work, notifier)
         loop.on_signals(
             {
                 signal.SIGTERM: supervisor.drain,
@@ -120,6 +107,7 @@ class Supervisor:
         loop: waits for sockets, deaths and signals.
         on_ready: called once, when the first worker is up.
         work: what a worker process runs on its end of the socket.
+        notifier: tells the service manager how we are.
     """
 
     def __init__(
@@ -128,26 +116,33 @@ class Supervisor:
         loop: Loop,
         on_ready: Callable[[], None],
         work: Work = child.work,
+        notifier: Notifier | None = None,
     ) -> None:
+        self._notifier = notifier or Notifier({})
         self._settings = settings
         self._loop = loop
         self._on_ready: Callable[[], None] | None = on_ready
         self._scheduler = Scheduler()
-        self._pool = Pool(settings, work)
         self._clients: set[Conversation] = set()
         self._streams: dict[int, Stream] = {}
         self._openings: dict[Conversation, Opening] = {}
         self._caches = MemoryCaches(settings.memory_cache)
-        self._troubles: set[str] = set()
         self._bad = BadImages()
-        self._quarantine: list[Quarantine] = []
-        self._to_renew: deque[int] = deque()
-        self._retiring: int | None = None
         self._last_id = 0
         self._end_at: float | None = None
         self._next_check = 0.0
+        self._crew = Crew(
+            settings,
+            loop,
+            self._scheduler,
+            self._streams,
+            work,
+            self._perform,
+            self._worker_up,
+            self._note_bad,
+        )
         self._photographer = Photographer(
-            settings, self._scheduler, self._pool, self._streams, self._caches, self._bad
+            settings, self._scheduler, self._crew, self._streams, self._caches, self._bad
         )
         self._requests = Requests(
             observe=self._photographer.take,
@@ -166,8 +161,10 @@ class Supervisor:
             DaemonError: no worker can start.
         """
         while not self._ended():
-            for _ in range(self._pool.missing(time.monotonic())):
-                self._start_worker()
+            for _ in range(self._crew.pool.missing(time.monotonic())):
+                if self._crew.pool.hopeless:
+                    self._despair()
+                self._crew.start()
             self._loop.turn(self._patience())
             self._check()
 
@@ -177,6 +174,7 @@ class Supervisor:
         """Finishes what is being filled and then ends; asked twice, ends at once."""
         now = time.monotonic()
         log.info("draining" if self._end_at is None else "ending at once")
+        self._notifier.stopping()
         self._end_at = now + self._settings.grace if self._end_at is None else now
         self._scheduler.drain()
         self._photographer.draining = True
@@ -208,7 +206,7 @@ class Supervisor:
         moments = [self._next_check]
         if self._end_at is not None:
             moments.append(self._end_at)
-        pause = self._pool.pause(now)
+        pause = self._crew.pool.pause(now)
         if pause is not None:
             moments.append(now + pause)
         return max(0.0, min(moments) - now)
@@ -218,86 +216,55 @@ class Supervisor:
         now = time.monotonic()
         if now < self._next_check:
             return
-        self._next_check = now + check_seconds(self._settings)
-        for worker in list(self._pool.workers.values()):
-            self._check_worker(worker, now)
+        self._next_check = now + self._settings.silence
+        self._crew.check(now)
+        self._notifier.feed(now)
         for client in list(self._clients):
             client.check(now)
         self._let_in()
-
-    def _check_worker(self, worker: Worker, now: float) -> None:
-        limit = self._settings.sample_timeout
-        if worker.condemned_at is not None:
-            worker.finish(now)
-        elif worker.overdue(now, limit):
-            fate = STOPPED if worker.stopped else f"no sign of life for {limit:g} s"
-            log.error("worker %d is killed: %s; its stack follows", worker.pid, fate)
-            worker.condemn(now, fate)
-        if len(worker.in_hand) > 1 and now - worker.since > SLOW_SECONDS:
-            self._recall(worker)
-
-    def _recall(self, worker: Worker) -> None:
-        """What is queued behind a chunk that takes long is given to others."""
-        tickets: set[int] = set()
-        again: list[Message] = []
-        for message, fds in worker.child.take_back():
-            for fd in fds:
-                os.close(fd)
-            match message:
-                case Chunk():
-                    tickets.add(message.ticket)
-                    worker.in_hand.pop()
-                case Attach():
-                    worker.attached.discard(message.stream)
-                    worker.attaching.discard(message.stream)
-                case _:
-                    again.append(message)
-        for message in again:
-            self._tell(worker, message)
-        self._perform(self._scheduler.recall(worker.id, tickets))
 
     def shut_down(self) -> None:
         """Ends all processes and gives all segments up."""
         for client in list(self._clients):
             client.end()
-        self._pool.stop()
+        self._crew.pool.stop()
 
     # -- workers ---------------------------------------------------------------------
-
-    def _start_worker(self) -> None:
-        if self._pool.hopeless:
-            self._despair()
-        worker = self._pool.start()
-        if worker is None:
-            return
-        self._loop.watch_channel(worker.child.line, lambda: self._read_worker(worker))
-        self._loop.watch(worker.child.pidfd, lambda: self._worker_died(worker))
 
     def _despair(self) -> None:
         """No worker can start: nobody shall wait for what does not come."""
         if self._on_ready is not None:
             raise DaemonError("no worker can start; the reason stands above, in the log")
         for client in [client for client in self._clients if client.stream is not None]:
-            self._end_stream(client, _no_workers(self._pool))
+            self._end_stream(client, self._no_workers())
 
     def _end_stream(self, client: Conversation, error: LoaderdError) -> None:
         """Ends a stream with an error, which reaches the trainer after what is ready."""
         client.refuse(error)
         client.end()
 
-    # -- renewal ---------------------------------------------------------------------
+    def _no_workers(self) -> NoWorkers:
+        return NoWorkers(
+            f"no worker can start: {self._crew.pool.trouble}; the daemon's log says more, and "
+            "it goes on trying"
+        )
+
+    def _worker_up(self) -> None:
+        if self._on_ready is not None:
+            self._on_ready()
+            self._on_ready = None
+            self._notifier.ready()
 
     def renew(self, reload: Callable[[], Settings] | None) -> None:
         """Takes in new settings, if they are well, and replaces the workers one by one."""
-        if reload is not None:
-            try:
+        self._notifier.reloading()
+        try:
+            if reload is not None:
                 self._adopt(reload())
-            except LoaderdError as error:
-                log.error("the settings stay as they are: %s", error)
-                return
-        log.info("replacing %d workers one by one", len(self._pool.workers))
-        self._to_renew = deque(self._pool.workers)
-        self._renew_next()
+            self._crew.renew(self._settings)
+        except LoaderdError as error:
+            log.error("the settings stay as they are: %s", error)
+        self._notifier.ready()
 
     def _adopt(self, new: Settings) -> None:
         """What clients know of the daemon, and what it promised them, needs a new one."""
@@ -305,73 +272,8 @@ class Supervisor:
         for name, value in fixed.items():
             if name not in ("owner", "ready_fd") and getattr(new, name) != value:
                 log.warning("%s stays %s until the daemon is started again", name, value)
-        self._settings = dataclasses.replace(new, **fixed)
-        self._pool.settings = self._photographer.settings = self._settings
+        self._settings = self._photographer.settings = dataclasses.replace(new, **fixed)
         self._caches.limit = self._settings.memory_cache
-
-    def _renew_next(self) -> None:
-        """One worker goes when all the others are there."""
-        while self._to_renew and self._retiring is None and self._pool.complete:
-            worker = self._pool.workers.get(self._to_renew.popleft())
-            if worker is not None and worker.up_at is not None:
-                self._retiring = worker.id
-                self._perform(self._scheduler.retire(worker.id))
-
-    def _dismiss(self, worker: Worker) -> None:
-        worker.dismissed = True
-        worker.child.kill()  # it holds nothing
-
-    # -- what workers say ------------------------------------------------------------
-
-    def _read_worker(self, worker: Worker) -> bool:
-        """Takes in one message; returns whether there may be another."""
-        try:
-            self._heard(worker, worker.child.line.receive())
-        except BlockingIOError:
-            return False
-        except Closed:
-            self._loop.forget(worker.child.line.fileno())
-            worker.child.kill()  # it may live on without its socket; its death is waited for
-            return False
-        except ProtocolError as error:
-            log.error("worker %d is killed: %s", worker.pid, error)
-            worker.child.kill()
-        return True
-
-    def _heard(self, worker: Worker, message: Message) -> None:
-        worker.since = time.monotonic()
-        match message:
-            case Done():
-                self._done(worker, message)
-            case Spoilt():
-                self._spoilt(worker, message)
-            case Progress():
-                pass  # it lives, and that is all
-            case Bad():
-                self._note_bad(message)
-            case Attached():
-                worker.attaching.discard(message.stream)
-            case Up():
-                self._worker_up(worker)
-            case _:
-                raise ProtocolError(f"it sent {type(message).__name__}")
-
-    def _done(self, worker: Worker, done: Done) -> None:
-        worker.count(done)
-        if done.trouble:
-            self._warn_once(done.trouble)
-        self._photographer.chunks += 1
-        actions = self._scheduler.done(worker.id, done.ticket, done.total, done.skipped)
-        worker.in_hand.popleft()
-        self._perform(actions)
-
-    def _spoilt(self, worker: Worker, spoilt: Spoilt) -> None:
-        kind, text = spoilt.kind, spoilt.text
-        if kind != BadImage.__name__:  # those are logged once each
-            log.warning("%s: %s", kind, text)
-        actions = self._scheduler.spoilt(worker.id, spoilt.ticket, kind, text)
-        worker.in_hand.popleft()
-        self._perform(actions)
 
     def _note_bad(self, bad: Bad) -> None:
         stream = self._streams.get(bad.stream)
@@ -384,41 +286,13 @@ class Supervisor:
             log.error("stream %d ends: too many bad images", stream.id)
             self._end_stream(stream.client, stream.too_many_bad())
 
-    def _warn_once(self, trouble: str) -> None:
-        """Every worker meets a full disk; people need to hear of it once."""
-        if trouble not in self._troubles:
-            self._troubles.add(trouble)
-            log.warning("%s", trouble)
-
-    def _worker_up(self, worker: Worker) -> None:
-        self._pool.up(worker)
-        for isolated in self._quarantine:
-            self._tell(worker, isolated)
-        self._perform(self._scheduler.worker_up(worker.id))
-        self._renew_next()
-        if self._on_ready is not None:
-            self._on_ready()
-            self._on_ready = None
-
-    def _worker_died(self, worker: Worker) -> None:
-        while self._read_worker(worker):
-            pass  # what it said before it died still counts
-        self._loop.forget(worker.child.line.fileno())
-        self._loop.forget(worker.child.pidfd)
-        death, cause = self._pool.bury(worker)
-        if worker.up_at is not None:
-            self._perform(self._scheduler.worker_down(worker.id, death, cause))
-        if worker.id == self._retiring:
-            self._retiring = None
-            self._renew_next()
-
     # -- actions ---------------------------------------------------------------------
 
     def _perform(self, actions: Iterable[Action]) -> None:
         for action in actions:
             match action:
                 case Assign():
-                    self._assign(action)
+                    self._crew.assign(action)
                 case Deliver(stream, slot, place, attempt, skipped):
                     self._streams[stream].client.send(Ready(slot, *place, attempt, skipped))
                 case Spoil():
@@ -426,25 +300,7 @@ class Supervisor:
                 case Isolate():
                     self._isolate(action)
                 case Dismiss():
-                    self._dismiss(self._pool.workers[action.worker])
-
-    def _assign(self, action: Assign) -> None:
-        worker = self._pool.workers[action.worker]
-        stream = self._streams[action.chunk.stream]
-        try:
-            if not worker.in_hand:
-                worker.since = time.monotonic()
-            worker.in_hand.append(stream.id)
-            if stream.id not in worker.attached:
-                worker.attached.add(stream.id)
-                worker.attaching.add(stream.id)
-                worker.child.line.send(stream.attach(), stream.segments)
-            worker.child.line.send(action.chunk)
-        except Closed:
-            log.debug("worker %d died before it got its chunk", worker.pid)
-        except OSError as error:  # no descriptors are left, or too many are on their way
-            log.error("worker %d is killed: it cannot be told of a stream: %s", worker.pid, error)
-            worker.child.kill()
+                    self._crew.dismiss(action)
 
     def _isolate(self, action: Isolate) -> None:
         """The sample is given away again, and every worker knows by then that it is bad."""
@@ -453,16 +309,7 @@ class Supervisor:
         path = printable(os.fsdecode(isolated.key))
         self._bad.add(path, isolated.reason, stream.spec.dataset.directory, quarantined=True)
         log.error("quarantined %s: %s", path, isolated.reason)
-        self._quarantine.append(isolated)
-        for worker in self._pool.workers.values():
-            if worker.up_at is not None:
-                self._tell(worker, isolated)
-
-    def _tell(self, worker: Worker, message: Message) -> None:
-        try:
-            worker.child.line.send(message)
-        except Closed:
-            log.debug("worker %d is dying", worker.pid)
+        self._crew.quarantine(isolated)
 
     def _spoil(self, action: Spoil) -> None:
         stream, error = self._streams[action.stream], action.error
@@ -509,8 +356,8 @@ class Supervisor:
     def _open(self, client: Conversation, request: Open, fds: list[int]) -> None:
         if self._end_at is not None:
             raise Draining("the daemon is draining; start another, or wait")
-        if self._pool.hopeless:
-            raise _no_workers(self._pool)
+        if self._crew.pool.hopeless:
+            raise self._no_workers()
         if client in self._openings:
             raise ProtocolError("a second stream on one connection")
         limits.check_number(client.pid, self._holders())
@@ -585,14 +432,5 @@ class Supervisor:
 
     def _close(self, stream: Stream) -> None:
         stream.close()
-        for worker in self._pool.workers.values():
-            if stream.id in worker.attached:
-                worker.attached.remove(stream.id)
-                self._tell(worker, Detach(stream.id))
+        self._crew.detach(stream.id)
         self._perform(self._scheduler.close(stream.id))
-
-
-def _no_workers(pool: Pool) -> NoWorkers:
-    return NoWorkers(
-        f"no worker can start: {pool.trouble}; the daemon's log says more, and it goes on trying"
-    )

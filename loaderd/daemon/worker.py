@@ -63,7 +63,7 @@ class _Worker:
         self._line = line
         self._streams: _Streams = {}
         self._quarantine: dict[str, dict[bytes, str]] = defaultdict(dict)
-        self._reports = Reports(line, min(1.0, settings.sample_timeout / 4))
+        self._reports = Reports(line, settings.silence)
         self._max_pixels = settings.max_pixels
 
     def obey(self) -> None:

@@ -73,7 +73,7 @@ def check(fd: int, nbytes: int) -> None:
     """Makes sure that a bundle which somebody sent can be read without harm.
 
     Raises:
-        ProtocolError: it is no sealed memory, or of another length.
+        ProtocolError: it is no sealed memory, of another length, or not filled.
     """
     try:
         sealed = fcntl.fcntl(fd, fcntl.F_GET_SEALS)
@@ -81,17 +81,26 @@ def check(fd: int, nbytes: int) -> None:
         sealed = 0
     if sealed & SEALS != SEALS:
         raise ProtocolError("the bundle is not sealed memory")
-    if os.fstat(fd).st_size != nbytes:
-        raise ProtocolError(f"the bundle has {os.fstat(fd).st_size} bytes, not {nbytes}")
+    state = os.fstat(fd)
+    if state.st_size != nbytes:
+        raise ProtocolError(f"the bundle has {state.st_size} bytes, not {nbytes}")
+    if state.st_blocks * 512 < nbytes - _LONGEST_INDEX:
+        # Whoever reads a hole takes memory for it, which nobody has counted.
+        raise ProtocolError("the bundle has holes")
 
 
 def attach(fd: int, nbytes: int) -> dict[str, NDArray[Any]]:
     """Maps a bundle and closes the descriptor; the arrays hold the mapping.
 
     Raises:
+        NoRoom: it cannot be mapped.
         ProtocolError: it is damaged.
     """
-    return view(segment.attach(fd, nbytes, writable=False))
+    try:
+        memory = segment.attach(fd, nbytes, writable=False)
+    except OSError as error:
+        raise NoRoom(f"a bundle of {nbytes:,} bytes cannot be mapped: {error.strerror}") from error
+    return view(memory)
 
 
 def view(buffer: mmap.mmap) -> dict[str, NDArray[Any]]:
@@ -110,7 +119,7 @@ def view(buffer: mmap.mmap) -> dict[str, NDArray[Any]]:
         return {
             name: _view(buffer, dtype, tuple(shape), offset) for name, dtype, shape, offset in index
         }
-    except (ValueError, TypeError, OverflowError, RecursionError) as error:
+    except (ValueError, TypeError, OverflowError, RecursionError, SyntaxError) as error:
         raise ProtocolError(f"the bundle is damaged: {error}") from error
 
 

@@ -20,6 +20,11 @@ from loaderd.wire import messages
 from loaderd.wire.messages import Message
 
 LONGEST_PACKET = 128 * 1024
+
+MOST_UNSENT = 1000
+LONGEST_UNSENT = 8 * 2**20
+"""So many messages, and so many bytes of them, wait for a peer that does not read."""
+
 _MAX_FDS = 5
 _FD_SPACE = socket.CMSG_SPACE(_MAX_FDS * array.array("i").itemsize)
 _UCRED = struct.Struct("3i")
@@ -35,6 +40,10 @@ class Peer(NamedTuple):
 
 class Closed(Exception):
     """The other end is gone."""
+
+
+class Unread(Closed):
+    """The other end does not read: so much waits for it that it counts as gone."""
 
 
 class Channel:
@@ -55,6 +64,7 @@ class Channel:
         self._buffer = bytearray(LONGEST_PACKET)
         self._view = memoryview(self._buffer)
         self._unsent: deque[tuple[bytes, tuple[int, ...]]] = deque()
+        self._unsent_bytes = 0
 
     def fileno(self) -> int:
         """The descriptor, for selectors."""
@@ -76,17 +86,39 @@ class Channel:
 
         Raises:
             Closed: the other end is gone.
+            Unread: it does not read.
+            OSError: no descriptors are left, or too many are on their way.
         """
         data = messages.encode(message)
         if self._unsent or not self._write(data, fds):
-            # The descriptors are the caller's and may be closed before the packet goes.
-            self._unsent.append((data, tuple(os.dup(fd) for fd in fds)))
-            self.on_unsent()
+            self._keep(data, fds)
+
+    def _keep(self, data: bytes, fds: Sequence[int]) -> None:
+        size = self._unsent_bytes + len(data)
+        if len(self._unsent) >= MOST_UNSENT or size > LONGEST_UNSENT:
+            raise Unread
+        # The descriptors are the caller's and may be closed before the packet goes.
+        self._unsent.append((data, _copies(fds)))
+        self._unsent_bytes = size
+        self.on_unsent()
 
     def flush(self) -> None:
-        """Sends what could not be sent before, as far as it goes now."""
-        while self._unsent and self._write(*self._unsent[0]):
-            _close_all(self._unsent.popleft()[1])
+        """Sends what could not be sent before, as far as it goes now.
+
+        Raises:
+            Closed: the other end is gone, or the kernel does not take a message.
+        """
+        try:
+            while self._unsent and self._write(*self._unsent[0]):
+                self._drop_first()
+        except OSError as error:  # it would not go later either: both ends learn of it
+            self.shut_down()
+            raise Closed from error
+
+    def _drop_first(self) -> None:
+        data, fds = self._unsent.popleft()
+        self._unsent_bytes -= len(data)
+        _close_all(fds)
 
     def _write(self, data: bytes, fds: Sequence[int]) -> bool:
         try:
@@ -113,14 +145,17 @@ class Channel:
             raise Closed from error
         return self._decode(length)
 
-    def receive_with_fds(self) -> tuple[Message, list[int]]:
+    def receive_with_fds(self, flags: int = 0) -> tuple[Message, list[int]]:
         """The next message and the descriptors that came with it, which are now ours.
+
+        Args:
+            flags: for the kernel; MSG_DONTWAIT raises BlockingIOError though the channel blocks.
 
         Raises:
             Closed: the other end is gone.
             ProtocolError: the packet is too long or no message, or holds too many descriptors.
         """
-        ask = socket.MSG_CMSG_CLOEXEC | socket.MSG_TRUNC
+        ask = socket.MSG_CMSG_CLOEXEC | socket.MSG_TRUNC | flags
         try:
             length, ancillary, flags, _ = self._socket.recvmsg_into([self._buffer], _FD_SPACE, ask)
         except ConnectionError as error:
@@ -150,10 +185,23 @@ class Channel:
         with contextlib.suppress(OSError):
             self._socket.shutdown(socket.SHUT_RDWR)
 
+    def hang_up(self) -> None:
+        """Closes, and leaves the other end what was sent to it; never blocks.
+
+        What is unread when a socket closes is an error at the other end, and hides the
+        last words; so nothing more is taken, and what is there is thrown away.
+        """
+        with contextlib.suppress(OSError):
+            self._socket.setblocking(False)
+            self._socket.shutdown(socket.SHUT_RD)
+            while self._socket.recv_into(self._buffer):
+                pass
+        self.close()
+
     def close(self) -> None:
         """Closes the connection and what was not sent."""
         while self._unsent:
-            _close_all(self._unsent.popleft()[1])
+            self._drop_first()
         self._socket.close()
 
 
@@ -167,6 +215,16 @@ def _descriptors(level: int, kind: int, data: bytes) -> list[int]:
     fds = array.array("i")
     fds.frombytes(data[: len(data) - len(data) % fds.itemsize])
     return list(fds)
+
+
+def _copies(fds: Sequence[int]) -> tuple[int, ...]:
+    copies: list[int] = []
+    try:
+        copies += map(os.dup, fds)
+    except OSError:
+        _close_all(copies)
+        raise
+    return tuple(copies)
 
 
 def _close_all(fds: Sequence[int]) -> None:

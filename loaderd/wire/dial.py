@@ -1,7 +1,8 @@
-"""Calling a daemon: connect, say hello, and the two questions that need no stream."""
+"""Calling a daemon: connect, say hello, and the questions that need no stream."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 
 from loaderd import __version__
@@ -10,7 +11,10 @@ from loaderd.wire import channel
 from loaderd.wire.channel import Channel, Closed
 from loaderd.wire.messages import (
     PROTOCOL,
+    BadList,
+    BadSample,
     Hello,
+    ListBad,
     Message,
     Observe,
     Observed,
@@ -67,7 +71,8 @@ def ask(line: Channel, message: Message, path: str) -> Message:
         NoDaemon: the daemon went away or does not answer.
     """
     try:
-        line.send(message)
+        with contextlib.suppress(Closed):  # it may have said why
+            line.send(message)
         answer = line.receive()
     except (TimeoutError, Closed) as error:
         raise NoDaemon(f"the daemon at {path} does not answer") from error
@@ -76,14 +81,18 @@ def ask(line: Channel, message: Message, path: str) -> Message:
     return answer
 
 
-def observe(path: str) -> Snapshot:
+def observe(path: str, timeout: float | None = None) -> Snapshot:
     """A snapshot of the daemon at ``path``.
+
+    Args:
+        path: the daemon's socket.
+        timeout: seconds within which it must answer; None for the usual.
 
     Raises:
         NoDaemon: nobody answers there.
         VersionMismatch: somebody answers in another protocol.
     """
-    line = dial(path)
+    line = dial(path, timeout)
     try:
         answer = ask(line, Observe(), path)
     finally:
@@ -91,6 +100,30 @@ def observe(path: str) -> Snapshot:
     if not isinstance(answer, Observed):
         raise ProtocolError(f"the daemon at {path} answered Observe with {type(answer).__name__}")
     return answer.snapshot
+
+
+def list_bad(path: str) -> list[BadSample]:
+    """The images that the daemon at ``path`` could not read, as far as it knows them by name.
+
+    Raises:
+        NoDaemon: nobody answers there.
+        VersionMismatch: somebody answers in another protocol.
+    """
+    found: list[BadSample] = []
+    line = dial(path)
+    try:
+        while page := _page(ask(line, ListBad(len(found)), path), path):
+            found += page
+    finally:
+        line.close()
+    return found
+
+
+def _page(answer: Message, path: str) -> tuple[BadSample, ...]:
+    """Some of them; none if there are no more."""
+    if not isinstance(answer, BadList):
+        raise ProtocolError(f"the daemon at {path} answered ListBad with {type(answer).__name__}")
+    return answer.samples
 
 
 def stop(path: str, timeout: float | None = None) -> int:

@@ -331,5 +331,5 @@ def decode(data: bytes) -> Spec:
     """
     try:
         return msgspec.json.decode(data, type=Spec)
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise InvalidArgument(f"the spec is not valid: {error}") from error

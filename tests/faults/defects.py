@@ -16,14 +16,14 @@ VARIABLE = "PLANTED_DEFECT"
 def slot_is_reused_before_its_workers_death_is_confirmed() -> None:
     """A worker that gives no sign of life counts as dead, and is left as it is."""
     from loaderd.daemon.actions import Death
-    from loaderd.daemon.supervisor import Supervisor
+    from loaderd.daemon.crew import Crew
 
     def check(self: Any, worker: Any, now: float) -> None:
-        if worker.condemned_at is None and worker.overdue(now, self._settings.sample_timeout):
+        if worker.condemned_at is None and worker.overdue(now, self.pool.settings.sample_timeout):
             worker.condemned_at = now
             self._perform(self._scheduler.worker_down(worker.id, Death.KILLED))
 
-    Supervisor._check_worker = check  # type: ignore[method-assign]
+    Crew._check_worker = check  # type: ignore[method-assign]
 
 
 def attempt_is_not_checked() -> None:
@@ -40,6 +40,7 @@ def attempt_is_not_checked() -> None:
 def lease_hangs_on_the_array() -> None:
     """A slot is released when the array dies that was handed out, whatever views it has."""
     import numpy as np
+
     from loaderd_client.lease import Ring
 
     def lease(self: Any, slot: int, rows: int) -> Any:

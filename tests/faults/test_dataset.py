@@ -24,12 +24,18 @@ def larger(path: Path) -> None:
     Image.fromarray(noise).save(path, "jpeg", quality=95)
 
 
+def replace(path: Path, make: Callable[[Path], object]) -> None:
+    """Something else in its place."""
+    path.unlink()
+    make(path)
+
+
 CHANGES: dict[str, Callable[[Path], object]] = {
     "deleted": os.unlink,
     "truncated": lambda path: os.truncate(path, 300),
     "emptied": lambda path: os.truncate(path, 0),
-    "replaced by a folder": lambda path: (path.unlink(), path.mkdir()),
-    "replaced by a FIFO": lambda path: (path.unlink(), os.mkfifo(path)),
+    "replaced by a folder": lambda path: replace(path, os.mkdir),
+    "replaced by a FIFO": lambda path: replace(path, os.mkfifo),
 }
 
 

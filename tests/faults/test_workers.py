@@ -69,6 +69,7 @@ def test_a_worker_that_dies_while_it_is_idle_costs_no_byte(
     serve: Serve, photos: Path, undisturbed: list[str], harm: str
 ) -> None:
     with serve() as daemon:
+        eventually(lambda: len(daemon.workers()) == 2)
         for pid in daemon.workers():
             os.kill(pid, signal.Signals[harm])
         eventually(lambda: daemon.snapshot().restarts == 2)
@@ -103,6 +104,7 @@ def test_a_worker_that_is_stopped_in_a_row_never_writes_when_it_goes_on(
         sabotage("writing", "SIGSTOP", "sample_timeout=0.5") as daemon,
         Session(daemon.path) as session,
     ):
+        eventually(lambda: len(daemon.workers()) == 2)
         pids = daemon.workers()
         stream = session.open(a_spec(photos), slots=4)
         got = [digest(batch) for batch in run_of(stream, epochs=1)]

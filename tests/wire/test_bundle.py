@@ -102,6 +102,22 @@ def test_a_wrong_length_is_refused() -> None:
         bundle.check(packed.fd, packed.nbytes + 1)
 
 
+def test_a_bundle_with_holes_is_refused() -> None:
+    nbytes = 2**20
+    fd = os.memfd_create("holes", os.MFD_ALLOW_SEALING)
+    os.truncate(fd, nbytes)
+    fcntl.fcntl(fd, fcntl.F_ADD_SEALS, bundle.SEALS)
+    with pytest.raises(ProtocolError, match="holes"):
+        bundle.check(fd, nbytes)
+    os.close(fd)
+
+
+def test_what_cannot_be_mapped_is_a_clear_error() -> None:
+    fd = os.open("/", os.O_RDONLY)
+    with pytest.raises(NoRoom, match="cannot be mapped"):
+        bundle.attach(fd, 4096)
+
+
 @pytest.mark.parametrize("data", [b"short", b"x" * 100, bundle.MAGIC + b"\xff" * 92])
 def test_bytes_that_are_no_bundle_are_refused(data: bytes) -> None:
     fd = os.memfd_create("odd")
@@ -118,6 +134,8 @@ def test_bytes_that_are_no_bundle_are_refused(data: bytes) -> None:
         b'[["a", "<f8", [1], 10000000]]',
         b'[["a", "<f8", [-1], 0]]',
         b'[["a", "<f8"]]',
+        b'[["a", ",", [1], 0]]',
+        b'[["a", "\\ud800", [1], 0]]',
         b"{}}",
         b"[1]",
     ],

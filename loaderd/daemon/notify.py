@@ -1,0 +1,73 @@
+"""What the service manager is told, if there is one: systemd's ``sd_notify`` protocol.
+
+A word is one datagram to the socket that ``NOTIFY_SOCKET`` names. The manager may be gone,
+restarting or none at all: that is no concern of the daemon's, so nothing here raises.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import time
+from collections.abc import MutableMapping
+
+VARIABLES = ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID")
+
+PATIENCE_SECONDS = 1.0
+"""A manager that takes no datagram for so long is not waited for."""
+
+
+class Notifier:
+    """Tells the service manager how we are; nobody, where there is none.
+
+    Args:
+        environ: the process's variables. Those of the protocol are taken out of it: children
+            that inherit them, or the user's code in them, could speak in our name. So it is
+            made before the first child is.
+    """
+
+    def __init__(self, environ: MutableMapping[str, str]) -> None:
+        said, microseconds, pid = (environ.pop(name, "") for name in VARIABLES)
+        # "@" is how a null byte, with which names that are no files begin, is written.
+        self._address = "\0" + said[1:] if said.startswith("@") else said
+        self._pause: float | None = None
+        if microseconds.isdecimal() and int(microseconds) and pid in ("", str(os.getpid())):
+            self._pause = int(microseconds) / 2e6
+        self._next_feed = 0.0
+
+    def ready(self) -> None:
+        """We serve; also ends what ``reloading`` began."""
+        self._say("READY=1")
+
+    def reloading(self) -> None:
+        """The settings are read anew; ``ready`` follows, whatever comes of it."""
+        now = time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000
+        self._say("RELOADING=1", f"MONOTONIC_USEC={now}")
+
+    def stopping(self) -> None:
+        """We are about to end."""
+        self._say("STOPPING=1")
+
+    def status(self, text: str) -> None:
+        """One line for people: ``systemctl status`` shows it."""
+        self._say("STATUS=" + " ".join(text.split()))
+
+    def feed(self, now: float) -> None:
+        """We are alive: to be called often, and said twice as often as the watchdog asks for."""
+        if self._pause is not None and now >= self._next_feed and self._say("WATCHDOG=1"):
+            self._next_feed = now + self._pause
+
+    def _say(self, *lines: str) -> bool:
+        """Returns whether somebody heard it."""
+        if self._address[:1] not in ("/", "\0"):
+            return False
+        with (
+            contextlib.suppress(OSError, ValueError),
+            socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock,
+        ):
+            sock.settimeout(PATIENCE_SECONDS)
+            sock.connect(self._address)
+            sock.send("\n".join(lines).encode(errors="replace"))
+            return True
+        return False
