@@ -20,7 +20,7 @@
     │   ├── Draining                       the daemon is about to end
     │   ├── NoWorkers                      no worker can start any more
     │   └── WorkerCrashed                  workers die over a batch, and no sample is to blame
-    ├── NoRoom (MemoryError)               the ring does not fit in shared memory
+    ├── NoRoom (MemoryError)               a ring or a picture does not fit in memory
     ├── CacheError (OSError)               the folder of the caches cannot be used
     ├── MissingDependency (ImportError)    an extra is not installed
     ├── ProtocolError                      the other side sent what it must not
@@ -110,7 +110,7 @@ class WorkerCrashed(DaemonError):
 
 
 class NoRoom(LoaderdError, MemoryError):
-    """The ring does not fit in shared memory; the text says which argument to lower."""
+    """A ring or a picture does not fit in memory; the text says which argument to change."""
 
 
 class CacheError(LoaderdError, OSError):

@@ -149,7 +149,8 @@ class Pipeline(_Frozen, frozen=True):
         decode: ``exact``, or ``scaled``: JPEGs are decoded at 1/2, 1/4 or 1/8 of their
             size where that stays at least twice the target for antialiased filters, at
             least the target for ``nearest``.
-        exif: whether pictures are turned as their EXIF orientation says; Keras does not.
+        exif: whether pictures are turned as their EXIF orientation says. Keras turns none
+            but TIFFs, which PIL turns as it loads them.
         rotation_range: degrees.
         width_shift_range: a fraction of the width if below 1, else pixels; an int or
             a list is a choice of whole pixels, as in Keras.

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import signal
+import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -18,7 +20,7 @@ from loaderd.errors import BadImage, NoWorkers, WorkerCrashed
 from loaderd.wire import dial
 from loaderd.wire.spec import Spec
 from loaderd_client import Session
-from tests.conftest import Daemon, eventually
+from tests.conftest import Daemon, eventually, running
 from tests.faults.conftest import Sabotage
 from tests.process.test_streams import Serve, a_spec, check_epochs, digest, run_of
 
@@ -39,14 +41,28 @@ def read_all(path: str, spec: Spec) -> list[str]:
     return [one for _, one in batches]
 
 
-@pytest.fixture
-def undisturbed(serve: Serve, photos: Path) -> list[str]:
-    with serve() as daemon:
-        return read_all(daemon.path, a_spec(photos))
+@pytest.fixture(scope="module")
+def undisturbed(photos: Path) -> list[str]:
+    """What the two epochs hold where nothing happens."""
+    with tempfile.TemporaryDirectory(prefix="ld-") as folder, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_RUNTIME_DIR", folder)
+        words = ["loaderd", "serve", "--workers=1"]
+        with running(lambda tell: [*words, f"--ready-fd={tell}"], folder) as daemon:
+            return read_all(daemon.path, a_spec(photos))
 
 
-@pytest.mark.parametrize("harm", DEADLY)
-@pytest.mark.parametrize("stage", ["reading", "decoding", "writing", "after"])
+STAGES = ("reading", "decoding", "writing", "after")
+SHORT = list(zip(STAGES, (*DEADLY, "SIGKILL"), strict=True))
+"""Every stage and every signal once; the other pairs are for --long."""
+
+
+@pytest.mark.parametrize(
+    ("stage", "harm"),
+    [
+        pytest.param(*pair, marks=() if pair in SHORT else pytest.mark.long)
+        for pair in itertools.product(STAGES, DEADLY)
+    ],
+)
 def test_a_worker_that_dies_in_its_work_costs_no_byte(
     sabotage: Sabotage,
     struck: Callable[[], int],
