@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import glob
 import logging
 import os
 import resource
@@ -76,6 +77,7 @@ def listening(path: str) -> Iterator[socket.socket]:
             _bind(sock, path)
         except OSError as error:
             raise DaemonError(f"{path} cannot be the daemon's socket: {error}") from error
+        _sweep(os.path.dirname(path))
         try:
             yield sock
         finally:
@@ -93,6 +95,17 @@ def _bind(sock: socket.socket, path: str) -> None:
         os.umask(umask)
     sock.listen(_BACKLOG)
     sock.setblocking(False)
+
+
+def _sweep(folder: str) -> None:
+    """Removes what private daemons left here that were killed, and their trainers with them."""
+    for lock in glob.glob(os.path.join(glob.escape(folder), "private-*.lock")):
+        path = lock.removesuffix(".lock") + ".sock"
+        with contextlib.suppress(DaemonError, OSError):  # it lives, or others sweep too
+            fd = _lock(lock, path)
+            _unlink(path)
+            _unlink(lock)
+            os.close(fd)
 
 
 def _unlink(path: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import signal
 import subprocess
@@ -130,6 +131,22 @@ def test_socket_and_lock_of_a_killed_daemon_are_replaced(
     with serve(workers=1) as daemon:
         assert len(read_all(daemon.path, a_spec(photos))) == 24
     assert os.listdir(os.path.dirname(daemon.path)) == []
+
+
+def test_what_killed_private_daemons_left_is_removed_and_living_ones_are_left_alone(
+    serve: Serve, photos: Path, runtime: str
+) -> None:
+    folder = os.path.join(runtime, "loaderd")
+    os.mkdir(folder, 0o700)
+    dead, alive = (os.path.join(folder, f"private-{pid}") for pid in (11, 12))
+    for name in (dead, alive):
+        Path(f"{name}.lock").touch()
+        Path(f"{name}.sock").touch()
+    with open(f"{alive}.lock") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        with serve(workers=1):
+            left = sorted(name for name in os.listdir(folder) if name.startswith("private"))
+            assert left == ["private-12.lock", "private-12.sock"]
 
 
 @pytest.mark.parametrize("folder", ["a file", "/proc/loaderd"])
