@@ -80,6 +80,8 @@ def serve(
         DaemonError: the address cannot be used, or no worker can start.
     """
     notifier = Notifier(os.environ)  # before the first child, which shall not speak for us
+    if settings.owner is not None:
+        notifier = Notifier({})  # what we inherited was meant for the trainer
     pools.warm()
     with Loop() as loop, listening(settings.socket) as listener:
         supervisor = Supervisor(settings, loop, on_ready, work, notifier)
@@ -347,10 +349,12 @@ class Supervisor:
 
     def _follow(self, client: Conversation) -> None:
         """A client's forked child may hold its socket open: its end is what counts."""
+        if client.pid <= 0:
+            return  # it lives where we cannot see it, as in another container; its socket tells
         try:
             client.pidfd = os.pidfd_open(client.pid)
-        except (ProcessLookupError, ValueError):
-            return  # it is gone already, or lives where we cannot see it; its socket tells
+        except ProcessLookupError:
+            return  # it is gone already; its socket tells
         self._loop.watch(client.pidfd, client.end)
 
     def _open(self, client: Conversation, request: Open, fds: list[int]) -> None:

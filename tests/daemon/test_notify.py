@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import select
+import signal
 import socket
 import subprocess
 import sys
@@ -14,6 +15,7 @@ import pytest
 
 from loaderd.daemon import notify
 from loaderd.daemon.notify import Notifier
+from tests.process.test_streams import Serve
 
 
 class Manager:
@@ -150,3 +152,26 @@ def test_children_inherit_nothing_of_it(address: str, monkeypatch: pytest.Monkey
     words = [sys.executable, "-c", "import os; print(*os.environ)"]
     names = subprocess.run(words, capture_output=True, text=True, check=True).stdout.split()
     assert not {"NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID"} & set(names)
+
+
+def test_a_daemon_tells_when_it_serves_reloads_and_ends(
+    manager: Manager, address: str, monkeypatch: pytest.MonkeyPatch, serve: Serve
+) -> None:
+    monkeypatch.setenv("NOTIFY_SOCKET", address)
+    with serve(1) as daemon:
+        assert manager.hear() == "READY=1"
+        daemon.process.send_signal(signal.SIGHUP)
+        assert manager.hear().startswith("RELOADING=1\n")
+        assert manager.hear() == "READY=1"
+    assert manager.hear() == "STOPPING=1"
+
+
+def test_the_loop_of_a_daemon_feeds_the_watchdog(
+    manager: Manager, address: str, monkeypatch: pytest.MonkeyPatch, serve: Serve
+) -> None:
+    monkeypatch.setenv("NOTIFY_SOCKET", address)
+    monkeypatch.setenv("WATCHDOG_USEC", "1000000")
+    with serve(1):
+        heard = [manager.hear() for _ in range(4)]
+        assert heard.count("WATCHDOG=1") == 3
+        assert heard.count("READY=1") == 1

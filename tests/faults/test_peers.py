@@ -554,3 +554,27 @@ def test_a_traceback_in_the_log_keeps_its_lines(capsys: pytest.CaptureFixture[st
     assert lines[0].endswith(r"ERROR a\nb")
     assert lines[1].startswith("Traceback")
     assert lines[-1] == r"ValueError: \x1b[2J"
+
+
+def may_unshare() -> bool:
+    done = subprocess.run(["unshare", "-pf", "true"], capture_output=True, check=False)
+    return done.returncode == 0
+
+
+@pytest.mark.skipif(not may_unshare(), reason="needs the right to make namespaces")
+def test_a_client_whose_process_cannot_be_seen_is_served_like_any_other(
+    serve: Serve, photos: Path
+) -> None:
+    script = (
+        "import os, sys; from loaderd_client import ImageDataGenerator, connect\n"
+        "assert os.getpid() < 5\n"
+        "with connect(sys.argv[1]):\n"
+        "    flow = ImageDataGenerator().flow_from_directory(sys.argv[2], target_size=(9, 9))\n"
+        "    print(sum(len(flow[i][0]) for i in range(len(flow))))\n"
+    )
+    with serve(workers=1) as daemon:
+        words = ["unshare", "-pf", sys.executable, "-c", script, daemon.path, str(photos)]
+        done = subprocess.run(words, capture_output=True, text=True, timeout=60, check=False)
+        assert done.stdout.splitlines()[-1:] == ["96"], done.stderr
+        eventually(lambda: not daemon.snapshot().streams)
+    assert "nobody is let in" not in daemon.log
