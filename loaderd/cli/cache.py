@@ -16,7 +16,7 @@ from loaderd import config
 from loaderd.cache import folder, store
 from loaderd.cache.folder import Found
 from loaderd.cli import options, text
-from loaderd.cli.errors import DONE, FAILED
+from loaderd.cli.exits import DONE, FAILED
 from loaderd.errors import CacheError, InvalidArgument
 
 _KEY = 12

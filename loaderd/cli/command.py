@@ -6,10 +6,10 @@ import argparse
 from collections.abc import Sequence
 
 from loaderd import __version__
-from loaderd.cli import cache, doctor, serve, start, status, stop, text
-from loaderd.cli.errors import guarded
+from loaderd.cli import cache, doctor, errors, scan, serve, start, status, stop, text
+from loaderd.cli.exits import guarded
 
-_VERBS = (serve, start, stop, status, cache, doctor)
+_VERBS = (serve, start, stop, status, errors, scan, cache, doctor)
 _DESCRIPTION = "Loads images for Keras in worker processes, over shared memory."
 _EPILOG = """\
 examples:
@@ -18,10 +18,12 @@ examples:
   loaderd serve                        the same in the foreground, for systemd and containers
   loaderd-stat --watch                 watch it work
   loaderd stop
+  loaderd scan data/train              finds the images that cannot be read, before training
+  loaderd errors                       those that a running daemon has met
   loaderd doctor                       what is installed and what the machine offers
 
-`loaderd VERB --help` tells more. Exit codes: 0 done, 1 error, 2 wrong argument, and
-3 from `status` where no daemon runs.
+`loaderd VERB --help` tells more. Exit codes: 0 done, 1 error or a bad image found,
+2 wrong argument, and 3 from `status` where no daemon runs.
 """
 
 

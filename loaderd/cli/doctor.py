@@ -12,7 +12,7 @@ import psutil
 
 from loaderd import __version__, config
 from loaderd.cli import options, target, text
-from loaderd.cli.errors import DONE, FAILED
+from loaderd.cli.exits import DONE, FAILED
 from loaderd.cli.extra import DECODERS, SOMETIMES
 from loaderd.wire import address, segment
 

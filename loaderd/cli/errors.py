@@ -1,62 +1,59 @@
-"""Errors become exit codes here, and nowhere else.
-
-===  =======================================================================
-0    done
-1    an error of loaderd's own: one line on stderr, no traceback
-2    an argument that is not allowed
-3    ``loaderd status``: no daemon runs
-130  Ctrl-C
-141  whoever read our output is gone, as a shell reports death by SIGPIPE
-===  =======================================================================
-
-Anything else is a fault in loaderd, and its traceback is wanted.
-"""
+"""``loaderd errors``: the images that a running daemon could not read."""
 
 from __future__ import annotations
 
-import os
-import select
-import sys
-from collections.abc import Callable
+import argparse
 
-from loaderd.cli import text
-from loaderd.errors import InvalidArgument, LoaderdError
+import msgspec
 
-DONE = 0
-FAILED = 1
-MISUSED = 2
-NOT_RUNNING = 3
-INTERRUPTED = 130
-PIPE_CLOSED = 141
+from loaderd.cli import options, target, text
+from loaderd.cli.exits import DONE
+from loaderd.wire import dial
+from loaderd.wire.messages import BadSample
 
+_EXAMPLES = """\
+  loaderd errors                  one line for each: its path, why, and how often it was met
+  loaderd errors --json | jq -r '.bad[].path'
+  loaderd errors --name gpu0      of another daemon than "default"
 
-def guarded(program: str, command: Callable[[], int]) -> int:
-    """Runs a command; its errors become one line on stderr and an exit code."""
-    try:
-        code = command()
-        sys.stdout.flush()  # a broken pipe shows here and not when Python ends
-        return code
-    except LoaderdError as error:
-        text.tell(f"{program}: {error}")
-        return MISUSED if isinstance(error, InvalidArgument) else FAILED
-    except KeyboardInterrupt:
-        return INTERRUPTED
-    except BrokenPipeError:
-        if not _reader_gone():
-            raise
-        _silence_stdout()
-        return PIPE_CLOSED
+A daemon knows what its streams have met since its start: `loaderd scan` looks at all files of
+a folder. Quarantined images killed their workers, and are no longer tried.
+"""
 
 
-def _reader_gone() -> bool:
-    """Whether it was stdout that broke, and not a socket, which would be a fault."""
-    poll = select.poll()
-    poll.register(sys.stdout.fileno(), 0)  # the kernel reports errors unasked
-    return bool(poll.poll(0))
+def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Adds the verb."""
+    does = "list the images that the daemon could not read"
+    parser = options.parser_of(verbs, "errors", does, _EXAMPLES)
+    options.add_address(parser)
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    parser.set_defaults(run=run)
 
 
-def _silence_stdout() -> None:
-    """Python flushes stdout once more at its end, and would complain again."""
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, sys.stdout.fileno())
-    os.close(nowhere)
+def run(args: argparse.Namespace) -> int:
+    """Prints what could not be read; that there is something is no failure of ours."""
+    where = target.find(options.address(args))
+    total = dial.observe(where.socket).daemon.bad
+    bad = dial.list_bad(where.socket)
+    total = max(total, len(bad))  # another may have come in between
+    if args.json:
+        rows = [msgspec.structs.asdict(sample) for sample in bad]
+        text.say(text.as_json({"total": total, "bad": rows}))
+        return DONE
+    for sample in bad:
+        text.say(f"{line(sample)} ({_history(sample)})")
+    if total > len(bad):
+        text.say(f"and {total - len(bad)} more, of which the daemon keeps no names")
+    if not total:
+        text.say("no bad images")
+    return DONE
+
+
+def line(sample: BadSample) -> str:
+    """What people read first: where it lies, and why it cannot be read."""
+    return f"{sample.path}: {sample.reason}"
+
+
+def _history(sample: BadSample) -> str:
+    met = text.count(sample.times, "time")
+    return f"{met}, quarantined" if sample.quarantined else met

@@ -54,13 +54,18 @@ def add_address(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_limits(parser: argparse.ArgumentParser) -> None:
-    """What the daemon may use."""
+def add_workers(parser: argparse.ArgumentParser) -> None:
+    """How many processes decode."""
     parser.add_argument(
         "--workers",
         metavar="N",
         help="worker processes; auto, the default, is the CPUs that may be used (LOADERD_WORKERS)",
     )
+
+
+def add_limits(parser: argparse.ArgumentParser) -> None:
+    """What the daemon may use."""
+    add_workers(parser)
     parser.add_argument(
         "--memory",
         metavar="SIZE",
@@ -111,24 +116,13 @@ def add_trust(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_faults(parser: argparse.ArgumentParser) -> None:
-    """What the daemon bears, and for how long."""
+def add_samples(parser: argparse.ArgumentParser) -> None:
+    """What one image may take."""
     parser.add_argument(
         "--sample-timeout",
         metavar="SEC",
         help="seconds that one sample may take before its worker is killed and it is tried "
         "again (30; LOADERD_SAMPLE_TIMEOUT)",
-    )
-    parser.add_argument(
-        "--grace",
-        metavar="SEC",
-        help="seconds within which a drain ends, whatever is still being filled (5; LOADERD_GRACE)",
-    )
-    parser.add_argument(
-        "--max-bad",
-        metavar="SHARE",
-        help="the share of a dataset's images that a stream passes over before it ends, where "
-        "its on_error is substitute or skip (1%%; LOADERD_MAX_BAD)",
     )
     parser.add_argument(
         "--max-pixels",
@@ -139,8 +133,24 @@ def add_faults(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--worker-memory",
         metavar="SIZE",
-        help="the most that one worker may take for pictures and user code; auto, the default, is half "
-        "of the RAM (LOADERD_WORKER_MEMORY)",
+        help="the most that one worker may take for pictures and user code; auto, the default, "
+        "is half of the RAM (LOADERD_WORKER_MEMORY)",
+    )
+
+
+def add_faults(parser: argparse.ArgumentParser) -> None:
+    """What the daemon bears, and for how long."""
+    add_samples(parser)
+    parser.add_argument(
+        "--max-bad",
+        metavar="SHARE",
+        help="the share of a dataset's images that a stream passes over before it ends, where "
+        "its on_error is substitute or skip (1%%; LOADERD_MAX_BAD)",
+    )
+    parser.add_argument(
+        "--grace",
+        metavar="SEC",
+        help="seconds within which a drain ends, whatever is still being filled (5; LOADERD_GRACE)",
     )
 
 

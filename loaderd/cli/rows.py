@@ -25,6 +25,7 @@ _COLUMNS = (
     ("idle", 4),
     ("workers", 7),
     ("errors", 6),
+    ("bad", 4),
     ("input-bound", 11),
 )
 
@@ -49,6 +50,7 @@ def row(report: Report) -> str:
         f"{work.idle:.0f}%",
         f"{len(now.workers)}/{now.workers_wanted}",
         f"{sum(stream.errors for stream in now.streams)}",
+        f"{now.daemon.bad}",
         "-" if waited is None else report.verdict.bound,
     )
     return _line(cells)

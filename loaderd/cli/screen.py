@@ -16,6 +16,7 @@ _COLUMNS = ("id", "client", "folder", "queue", "batch/s", "image/s", "waited", "
             "errors")  # fmt: skip
 _TEXTS = ("folder", "queue")
 _FOLDER = _COLUMNS.index("folder")
+_TROUBLED = "bold red"
 _STYLES = {"HIGHLY": "bold red", "MODERATELY": "bold yellow", "NOT": "bold green"}
 
 
@@ -26,10 +27,16 @@ def console() -> Console:
 
 def render(report: Report, out: Console) -> RenderableType:
     """The whole screen for ``out``, as wide as that is."""
-    parts: list[RenderableType] = [_daemon(report), _host(report)]
+    parts: list[RenderableType] = [*_trouble(report), _daemon(report), _host(report)]
     if report.now.streams:
         parts += [Text(), _streams(report, out)]
-    return Group(*parts, Text(), _workers(report), Text(), _verdict(report))
+    return Group(*parts, Text(), _workers(report), *_bad(report), Text(), _verdict(report))
+
+
+def _trouble(report: Report) -> list[RenderableType]:
+    """Before all else: what follows may look well, and nothing goes on."""
+    trouble = report.now.daemon.trouble
+    return [Text(f"TROUBLE  {text.plain(trouble)}", style=_TROUBLED)] if trouble else []
 
 
 def _daemon(report: Report) -> Text:
@@ -76,6 +83,17 @@ def _workers(report: Report) -> Text:
         f"augment {work.augment:.0f}%  other {work.other:.0f}%  idle {work.idle:.0f}%"
     )
     return Text(f"workers  {up}{stages}")
+
+
+def _bad(report: Report) -> list[RenderableType]:
+    """A line of its own, if there are any."""
+    bad = report.now.daemon.bad
+    if bad <= 0:
+        return []
+    where = ", ".join(f"{s.bad} in stream {s.id}" for s in report.now.streams if s.bad > 0)
+    where = f" ({where})" if where else ""
+    lists = "lists it" if bad == 1 else "lists them"
+    return [Text(f"bad      {text.count(bad, 'bad image')}{where}: `loaderd errors` {lists}")]
 
 
 def _streams(report: Report, out: Console) -> Table:

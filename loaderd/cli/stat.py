@@ -11,7 +11,7 @@ from rich.live import Live
 
 from loaderd import __version__
 from loaderd.cli import options, report, rows, screen, target, text
-from loaderd.cli.errors import DONE, FAILED, guarded
+from loaderd.cli.exits import DONE, FAILED, guarded
 from loaderd.cli.report import Report, derive
 from loaderd.config import Address
 from loaderd.errors import NoDaemon
@@ -123,10 +123,13 @@ def _json_line(seen: Report) -> None:
 
 
 def _rolling() -> Show:
-    shown = 0
+    shown, trouble = 0, ""
 
     def show(seen: Report) -> None:
-        nonlocal shown
+        nonlocal shown, trouble
+        if seen.now.daemon.trouble != trouble:
+            trouble = seen.now.daemon.trouble
+            text.say(f"TROUBLE  {trouble}" if trouble else "the trouble is over")
         if shown % rows.HEADER_EVERY == 0:
             text.say(rows.header())
         text.say(rows.row(seen))

@@ -7,7 +7,7 @@ import argparse
 import msgspec
 
 from loaderd.cli import options, target, text
-from loaderd.cli.errors import DONE, NOT_RUNNING
+from loaderd.cli.exits import DONE, NOT_RUNNING
 from loaderd.config import Address
 from loaderd.errors import NoDaemon
 from loaderd.wire import dial
@@ -15,7 +15,7 @@ from loaderd.wire.snapshot import Snapshot
 
 _EXAMPLES = """\
   loaderd status                  one line; exit code 0 if a daemon runs, 3 if none does
-  loaderd status --json           running, pid, socket, version, uptime_s, workers, streams
+  loaderd status --json           running, pid, socket, version, uptime_s, workers, ...
   loaderd status --name gpu0 || loaderd start --name gpu0
 
 Without --name, --socket or their variables, and with no daemon called "default", the only
@@ -34,6 +34,7 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     uptime_s: float | None = None
     workers: int | None = None
     streams: int | None = None
+    trouble: str | None = None
 
 
 def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -68,13 +69,15 @@ def _running(where: Address, seen: Snapshot) -> Status:
         uptime_s=seen.daemon.uptime_s,
         workers=len(seen.workers),
         streams=len(seen.streams),
+        trouble=seen.daemon.trouble,
     )
 
 
 def _line(status: Status) -> str:
+    trouble = f"; TROUBLE: {status.trouble}" if status.trouble else ""
     return (
         f'loaderd "{status.name}" is running: pid {status.pid}, '
         f"up {text.duration(status.uptime_s or 0)}, {text.count(status.workers or 0, 'worker')}, "
         f"{text.count(status.streams or 0, 'stream')}, socket {status.socket}, "
-        f"version {status.version}"
+        f"version {status.version}{trouble}"
     )

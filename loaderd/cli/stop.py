@@ -10,10 +10,11 @@ import signal
 from collections.abc import Iterator
 
 from loaderd.cli import options, text
-from loaderd.cli.errors import DONE
+from loaderd.cli.exits import DONE
 from loaderd.config import Address
-from loaderd.errors import DaemonError, NoDaemon, VersionMismatch
+from loaderd.errors import DaemonError, NoDaemon, ProtocolError, VersionMismatch
 from loaderd.wire import channel, dial
+from loaderd.wire.snapshot import Snapshot
 
 PATIENCE = 10.0
 
@@ -83,6 +84,8 @@ def _held(pid: int) -> Iterator[int | None]:
 
 def _end(where: Address, pid: int, process: int, patience: float) -> None:
     try:
+        with contextlib.suppress(ProtocolError):  # a snapshot of another version must not keep us
+            _tell_of_trainers(dial.observe(where.socket, patience))
         dial.stop(where.socket, patience)
     except (NoDaemon, VersionMismatch):  # it hangs, or speaks another protocol
         _signal(process, signal.SIGTERM)
@@ -92,6 +95,20 @@ def _end(where: Address, pid: int, process: int, patience: float) -> None:
     _signal(process, signal.SIGKILL)
     if not _gone(process, PATIENCE):
         raise DaemonError(f"pid {pid} does not end, not even by SIGKILL")
+
+
+def _tell_of_trainers(seen: Snapshot) -> None:
+    """Who will miss it, and what becomes of them."""
+    pids = sorted({stream.client_pid for stream in seen.streams})
+    if seen.daemon.private and pids:
+        text.say(f"its trainer (pid {pids[0]}) starts another when it needs one")
+    elif len(pids) == 1:
+        text.say(f"1 trainer is attached (pid {pids[0]}); it waits for a daemon at the same "
+                 "address, up to its reconnect timeout")  # fmt: skip
+    elif pids:
+        named = ", ".join(map(str, pids))
+        text.say(f"{len(pids)} trainers are attached (pids {named}); they wait for a daemon at "
+                 "the same address, up to their reconnect timeout")  # fmt: skip
 
 
 def _signal(process: int, number: signal.Signals) -> None:

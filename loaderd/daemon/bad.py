@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import islice
 
 from loaderd.wire.messages import BadList, BadSample
 
-MOST = 10_000
-"""So many are kept by name; those beyond are only counted."""
+MOST = 100_000
+"""So many are noted; those beyond are neither logged nor listed."""
 
 PAGE_BYTES = 60_000
 """Texts of one answer, so that it fits into a packet."""
@@ -27,35 +28,32 @@ class _Bad:
 
 
 class BadImages:
-    """All of them since the daemon's start.
-
-    Attributes:
-        total: how many different ones there were.
-    """
+    """All of them since the daemon's start."""
 
     def __init__(self) -> None:
-        self.total = 0
         self._known: dict[str, _Bad] = {}
 
     def add(self, path: str, reason: str, directory: str, quarantined: bool = False) -> bool:
         """Notes that an image could not be read, as people read it; returns whether it is new."""
         path = path[-LONGEST:]
-        bad = self._known.get(path)
-        new = bad is None
-        if bad is None:
-            self.total += 1
-            bad = _Bad(reason[:LONGEST], directory[-LONGEST:])
-            if len(self._known) < MOST:
-                self._known[path] = bad
+        new = path not in self._known
+        if new and len(self._known) >= MOST:
+            return False
+        bad = self._known.setdefault(path, _Bad(reason[:LONGEST], directory[-LONGEST:]))
         bad.times += not quarantined
         bad.quarantined |= quarantined
         return new
+
+    @property
+    def total(self) -> int:
+        """How many different ones there were."""
+        return len(self._known)
 
     def page(self, first: int) -> BadList:
         """Those from the ``first`` on, as many as fit into a packet."""
         samples: list[BadSample] = []
         room = PAGE_BYTES
-        for path, bad in list(self._known.items())[max(0, first) :]:
+        for path, bad in islice(self._known.items(), max(0, first), None):
             room -= 4 * len(path) + 4 * len(bad.reason) + 4 * len(bad.directory) + 64
             if samples and room < 0:
                 break

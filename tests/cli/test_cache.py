@@ -123,6 +123,7 @@ class TestLs:
             "damaged": False,
             "samples": SAMPLES,
             "cached": 1,
+            "exif": False,
             "directory": "/photos",
             "target_size": [40, 50],
             "color_mode": "rgb",

@@ -15,8 +15,10 @@ from pathlib import Path
 import psutil
 import pytest
 
+from loaderd.cli import epoch, scan
 from loaderd.cli.main import main
 from loaderd.wire import dial
+from tests.conftest import eventually
 
 DEADLINE = 30.0
 LOADERD = [sys.executable, "-m", "loaderd"]
@@ -120,6 +122,22 @@ class TestStart:
         assert 'File "' not in done.stderr
         assert last.startswith('loaderd "default" did not start: it ended with 1; the log is ')
 
+    def test_its_file_is_read_again_at_sighup(
+        self, environ: dict[str, str], run: Run, socket: str, tmp_path: Path
+    ) -> None:
+        file = tmp_path / "loaderd.toml"
+        file.write_text("workers = 1\nnice = 1\n")
+        del environ["LOADERD_WORKERS"]
+        environ["LOADERD_CONFIG"] = os.path.relpath(file)
+        assert run("start", "--nice=2").returncode == 0
+        seen = dial.observe(socket)
+        assert seen.workers_wanted == 1
+        file.write_text("workers = 2\nnice = 3\n")
+        os.kill(seen.daemon.pid, signal.SIGHUP)
+        eventually(lambda: len(dial.observe(socket).workers) == 2)
+        (nice,) = {psutil.Process(w.pid).nice() for w in dial.observe(socket).workers}
+        assert nice == 2  # the flag goes on to win
+
 
 class TestStop:
     def test_afterwards_nothing_is_left(
@@ -145,6 +163,48 @@ class TestStop:
         told = capsys.readouterr().err
         assert f"(pid {started.pid}) did not end within 0.2 s: killing it" in told
         assert gone(started)
+
+    def test_trainers_that_are_attached_are_named(
+        self, run: Run, started: psutil.Process, socket: str, photos: Path
+    ) -> None:
+        words = [sys.executable, "-c", READER, socket, str(photos)]
+        with subprocess.Popen(words, stdout=subprocess.PIPE) as other:
+            assert other.stdout is not None
+            assert other.stdout.readline()
+            with epoch.opened(socket, scan._spec(str(photos))):
+                done = run("stop")
+            other.kill()
+        pids = ", ".join(map(str, sorted([os.getpid(), other.pid])))
+        assert done.stdout.splitlines() == [
+            f"2 trainers are attached (pids {pids}); they wait for a daemon at the same address, "
+            "up to their reconnect timeout",
+            'loaderd "default" is stopped',
+        ]
+
+    def test_one_trainer_is_not_called_several(
+        self, run: Run, started: psutil.Process, socket: str, photos: Path
+    ) -> None:
+        with epoch.opened(socket, scan._spec(str(photos))):
+            first, _ = run("stop").stdout.splitlines()
+        assert first.startswith(f"1 trainer is attached (pid {os.getpid()}); it waits for ")
+
+    def test_the_trainer_of_a_private_one_does_not_wait(
+        self, environ: dict[str, str], run: Run, socket: str, photos: Path
+    ) -> None:
+        with serving(environ, f"--owner={os.getpid()}") as process:
+            with epoch.opened(socket, scan._spec(str(photos))):
+                first, _ = run("stop").stdout.splitlines()
+            process.wait(DEADLINE)
+        assert first == f"its trainer (pid {os.getpid()}) starts another when it needs one"
+
+
+READER = """
+import signal, sys
+from loaderd.cli import epoch, scan
+with epoch.opened(sys.argv[1], scan._spec(sys.argv[2])):
+    print("open", flush=True)
+    signal.pause()
+"""
 
 
 class TestStatus:

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.console import Console
+from rich.text import Text
 
 from loaderd.cli import report, rows, screen
 from loaderd.cli.report import Report, derive
@@ -45,6 +46,8 @@ def stream(**fields: Any) -> StreamPicture:
         "images": 48640,
         "waited_s": 34.2,
         "errors": 0,
+        "on_error": "raise",
+        "bad": 0,
         "ring_bytes": 69_120_000,
         "cache": "none",
         "cache_samples": 0,
@@ -81,6 +84,8 @@ def snapshot(
         "draining": False,
         "cpu_s": 3.0,
         "chunks": 3000,
+        "bad": 0,
+        "trouble": "",
     }
     return Snapshot(
         schema=SCHEMA,
@@ -255,16 +260,46 @@ class TestScreen:
             derive(snapshot(private=True, draining=True))
         )
 
+    def test_trouble_comes_before_all_else(self) -> None:
+        shown = painted(derive(snapshot(trouble="no worker can start:\n\x1b")))
+        first, second, *_ = shown.splitlines()
+        assert first == r"TROUBLE  no worker can start:\n\x1b"
+        assert second.startswith('loaderd "default"')
+
+    def test_trouble_is_red_on_a_terminal(self) -> None:
+        (trouble, *_) = screen._trouble(derive(snapshot(trouble="no worker can start")))
+        assert isinstance(trouble, Text)
+        assert "red" in str(trouble.style)
+
+    @pytest.mark.parametrize(
+        ("bad", "line"),
+        [
+            (1, "bad      1 bad image: `loaderd errors` lists it"),
+            (3, "bad      3 bad images: `loaderd errors` lists them"),
+        ],
+    )
+    def test_bad_images_are_counted_with_a_way_to_see_them(self, bad: int, line: str) -> None:
+        lines = painted(derive(snapshot(bad=bad))).splitlines()
+        assert lines[lines.index(line) - 1].startswith("work ")
+
+    def test_streams_that_met_bad_images_are_named(self) -> None:
+        others = stream(id=2, on_error="skip", bad=12), stream(id=3, bad=1)
+        shown = painted(derive(snapshot(stream(), *others, bad=12)))
+        assert "12 bad images (12 in stream 2, 1 in stream 3): `loaderd errors`" in shown
+
+    def test_where_nothing_is_bad_nothing_is_said_of_it(self) -> None:
+        assert "bad" not in painted(derive(snapshot(stream())))
+
 
 ROWS = """\
-    time streams   queue  batch/s  image/s waited  cpu read decode resize augment idle workers errors input-bound
-       ?       1     6/8     15.2    486.4  34.2%  87%   5%    52%     9%     20%  12%     1/2      0      HIGHLY
-       ?       0     0/0      0.0      0.0      -  87%   5%    52%     9%     20%  12%     1/2      0           -"""  # noqa: E501
+    time streams   queue  batch/s  image/s waited  cpu read decode resize augment idle workers errors  bad input-bound
+       ?       1     6/8     15.2    486.4  34.2%  87%   5%    52%     9%     20%  12%     1/2      0    7      HIGHLY
+       ?       0     0/0      0.0      0.0      -  87%   5%    52%     9%     20%  12%     1/2      0    0           -"""  # noqa: E501
 
 
 def test_rows_line_up_under_their_header() -> None:
     never = {"time": 1e300}  # no clock shows it, so that the test knows no time zone
-    full = msgspec.structs.replace(snapshot(stream()), **never)
+    full = msgspec.structs.replace(snapshot(stream(), bad=7), **never)
     empty = msgspec.structs.replace(snapshot(), **never)
     lines = [rows.header(), rows.row(derive(full)), rows.row(derive(empty))]
     assert "\n".join(lines) == ROWS

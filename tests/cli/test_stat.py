@@ -12,7 +12,7 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -37,8 +37,9 @@ def zero(kind: type[Any], **fields: Any) -> Any:
     return kind(**(usual | fields))
 
 
-def snapshot(name: str) -> Snapshot:
-    daemon = zero(DaemonPicture, name=name, pid=4242, version=__version__, uptime_s=61.0)
+def snapshot(name: str, trouble: str = "") -> Snapshot:
+    about = {"name": name, "pid": 4242, "version": __version__, "uptime_s": 61.0}
+    daemon = zero(DaemonPicture, **about, trouble=trouble)
     return Snapshot(
         schema=SCHEMA,
         time=0.0,
@@ -54,8 +55,15 @@ def snapshot(name: str) -> Snapshot:
 class Daemon(threading.Thread):
     """Answers Hello and Observe, one client after the other, so many times."""
 
-    def __init__(self, path: Path, protocol: int = PROTOCOL, observations: int = 1000) -> None:
+    def __init__(
+        self,
+        path: Path,
+        protocol: int = PROTOCOL,
+        observations: int = 1000,
+        troubled: Callable[[int], str] = lambda left: "",
+    ) -> None:
         super().__init__(daemon=True)
+        self._troubled = troubled
         path.parent.mkdir(exist_ok=True)
         self.path = path
         self.left = observations
@@ -80,7 +88,7 @@ class Daemon(threading.Thread):
             return Welcome(self._protocol, "9.9.9", os.getpid())
         assert isinstance(message, Observe)
         self.left -= 1
-        return Observed(snapshot(self.path.stem))
+        return Observed(snapshot(self.path.stem, self._troubled(self.left)))
 
     def end(self) -> None:
         self.left = 0
@@ -98,7 +106,7 @@ def runtime(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @contextlib.contextmanager
-def daemon(runtime: Path, name: str = "default", **how: int) -> Iterator[Daemon]:
+def daemon(runtime: Path, name: str = "default", **how: Any) -> Iterator[Daemon]:
     running = Daemon(runtime / f"{name}.sock", **how)
     running.start()
     try:
@@ -158,6 +166,22 @@ class TestWatch:
         assert [i for i, line in enumerate(lines) if "batch/s" in line] == [0, 21]
         assert len(lines) == 23 + 2
         assert got.err == 'loaderd-stat: loaderd "default" (pid 4242) went away\n'
+
+    def test_trouble_is_said_between_the_rows_when_it_comes_and_when_it_goes(
+        self, runtime: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        def troubled(left: int) -> str:
+            return "no worker can start" if left in (1, 2) else ""
+
+        with daemon(runtime, observations=4, troubled=troubled):
+            assert stat.main(["--watch", "0.001"]) == 1
+        lines = capsys.readouterr().out.splitlines()
+        said = [i for i, line in enumerate(lines) if "start" in line or "over" in line]
+        assert [lines[i] for i in said] == [
+            "TROUBLE  no worker can start",
+            "the trouble is over",
+        ]
+        assert said == [2, 5]
 
     def test_json_lines(self, runtime: Path, capsys: pytest.CaptureFixture[str]) -> None:
         with daemon(runtime, observations=3):
@@ -273,6 +297,13 @@ class TestStatus:
             f"socket {runtime}/default.sock, version {__version__}"
         )
 
+    def test_trouble_is_mentioned(self, runtime: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        with daemon(runtime, troubled=lambda left: "no worker can start"):
+            assert loaderd.main(["status"]) == 0
+            assert capsys.readouterr().out.endswith("; TROUBLE: no worker can start\n")
+            assert loaderd.main(["status", "--json"]) == 0
+        assert json.loads(capsys.readouterr().out)["trouble"] == "no worker can start"
+
     def test_it_runs_as_json(self, runtime: Path, capsys: pytest.CaptureFixture[str]) -> None:
         with daemon(runtime, "private-4711"):
             assert loaderd.main(["status", "--json"]) == 0
@@ -285,6 +316,7 @@ class TestStatus:
             "uptime_s": 61.0,
             "workers": 0,
             "streams": 0,
+            "trouble": "",
         }
 
     def test_it_does_not_run(self, runtime: Path, capsys: pytest.CaptureFixture[str]) -> None:

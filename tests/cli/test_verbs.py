@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from loaderd import __version__
-from loaderd.cli import extra, start
-from loaderd.cli.errors import guarded
+from loaderd.cli import background, extra
+from loaderd.cli.exits import guarded
 from loaderd.cli.main import main
 from loaderd.errors import (
     DaemonError,
@@ -23,7 +23,7 @@ from loaderd.errors import (
 )
 from loaderd.wire import address
 
-VERBS = ("serve", "start", "stop", "status", "cache", "doctor")
+VERBS = ("serve", "start", "stop", "status", "errors", "scan", "cache", "doctor")
 
 
 @pytest.fixture(autouse=True)
@@ -222,7 +222,7 @@ def test_a_start_that_fails_shows_the_end_of_the_log_of_this_start_only(
     runtime.mkdir()
     (runtime / "default.log").write_text("an older failure\n")
     code = "import sys; [print('line', i) for i in range(30)]; print('\\x1b[2J'); sys.exit(5)"
-    monkeypatch.setattr(start, "_command", lambda settings, tell: [sys.executable, "-c", code])
+    monkeypatch.setattr(background, "command", lambda words, tell: [sys.executable, "-c", code])
     assert main(["start"]) == 1
     lines = capfd.readouterr().err.splitlines()
     assert lines[0] == "line 11"
@@ -237,26 +237,30 @@ def test_a_start_that_hangs_is_ended(
     capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     code = "import signal; signal.pause()"
-    monkeypatch.setattr(start, "_command", lambda settings, tell: [sys.executable, "-c", code])
-    monkeypatch.setattr(start, "PATIENCE", 0.2)
+    monkeypatch.setattr(background, "command", lambda words, tell: [sys.executable, "-c", code])
+    monkeypatch.setattr(background, "PATIENCE", 0.2)
     assert main(["start"]) == 1
     assert "did not answer within 0 s and was killed" in capfd.readouterr().err
 
 
-def test_what_was_decided_is_not_decided_again_by_the_child(
+def test_the_child_gets_what_was_decided_and_given_and_reads_the_rest_itself(
     runtime: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    for name, value in {"WORKERS": "3", "MEMORY": "1M", "NAME": "gpu0"}.items():
+    for name, value in {"WORKERS": "3", "CACHE_DIR": "there", "NAME": "gpu0"}.items():
         monkeypatch.setenv(f"LOADERD_{name}", value)
-    code = "import os, sys; print(*sys.argv[1:], *[k for k in os.environ if 'LOADERD_' in k])"
-    real = start._command
+    (runtime.parent / "loaderd.toml").write_text("max_bad = '5%'\n")
+    monkeypatch.chdir(runtime.parent)
+    monkeypatch.setenv("LOADERD_CONFIG", "loaderd.toml")
+    code = "import os, sys; print(*sys.argv[1:], *sorted(k for k in os.environ if 'LOADERD_' in k))"
+    real = background.command
     monkeypatch.setattr(
-        start,
-        "_command",
-        lambda settings, tell: [sys.executable, "-c", code, *real(settings, tell)[3:]],
+        background,
+        "command",
+        lambda words, tell: [sys.executable, "-c", code, *real(words, tell)[3:-1]],
     )
-    assert main(["start"]) == 1
-    assert capfd.readouterr().err.startswith(
-        f"serve --name=gpu0 --socket={runtime}/gpu0.sock --workers=3 --memory=1048576 --nice=0 "
-        f"--cache-dir={runtime.parent}/cache/loaderd --cache-size=auto --ready-fd="
+    assert main(["start", "--grace=2", "--memory=50%", "--no-user-code"]) == 1
+    assert capfd.readouterr().err.splitlines()[0] == (
+        f"serve --name=gpu0 --socket={runtime}/gpu0.sock --cache-dir={runtime.parent}/there "
+        f"--memory=50% --no-user-code --grace=2 --config={runtime.parent}/loaderd.toml "
+        "LOADERD_WORKERS"
     )

@@ -43,8 +43,10 @@ from loaderd_client import (
     ImageDataGenerator,
     LoaderSequence,
     Session,
+    history,
     image,
     image_dataset_from_directory,
+    patience,
 )
 from loaderd_client import session as sessions
 from tests.conftest import eventually
@@ -550,7 +552,7 @@ def test_flags_of_loaderd_stat(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_variables_and_keys() -> None:
     named = {name for page in PAGES for name in re.findall(r"\bLOADERD_[A-Z_]+", page.read_text())}
-    assert named == set(config.VARIABLES.values())
+    assert named == {*config.VARIABLES.values(), patience.VARIABLE, history.VARIABLE}
     assert named <= spans_of(LOADERD.read_text())
     assert set(config.FILE_KEYS) <= spans_of(LOADERD.read_text())
 

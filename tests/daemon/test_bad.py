@@ -1,0 +1,47 @@
+"""Bad images are noted once for each path, and told in pages that fit a packet."""
+
+from __future__ import annotations
+
+import pytest
+
+from loaderd.daemon import bad
+from loaderd.daemon.bad import BadImages
+from loaderd.wire import messages
+from loaderd.wire.channel import LONGEST_PACKET
+
+
+def test_a_path_is_new_once_and_counted_each_time() -> None:
+    images = BadImages()
+    assert [images.add("/d/x.jpg", "empty", "/d") for _ in range(3)] == [True, False, False]
+    (sample,) = images.page(0).samples
+    assert (images.total, sample.times, sample.quarantined) == (1, 3, False)
+
+
+def test_to_quarantine_a_sample_is_not_to_meet_it() -> None:
+    images = BadImages()
+    images.add("/d/x.jpg", "it kills", "/d", quarantined=True)
+    images.add("/d/x.jpg", "it kills", "/d")
+    (sample,) = images.page(0).samples
+    assert (sample.times, sample.quarantined) == (1, True)
+
+
+def test_pages_hold_all_of_them_and_fit_a_packet() -> None:
+    images = BadImages()
+    names = [f"/d/{'ü' * 1900}{number}.jpg" for number in range(100)]
+    for name in names:
+        images.add(name, "ü" * 5000, "/ü" * 5000)
+    listed: list[str] = []
+    while len(listed) < images.total:
+        page = images.page(len(listed))
+        assert len(messages.encode(page)) < LONGEST_PACKET
+        listed += [sample.path for sample in page.samples]
+    assert listed == names
+    assert not images.page(len(listed)).samples
+
+
+def test_beyond_the_limit_nothing_is_noted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bad, "MOST", 2)
+    images = BadImages()
+    added = [images.add(f"/d/{number}.jpg", "", "/d") for number in (1, 2, 3, 3, 2)]
+    assert added == [True, True, False, False, False]
+    assert images.total == 2
