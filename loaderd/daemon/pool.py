@@ -316,11 +316,11 @@ class Pool:
 
 def _death(worker: Worker, code: int | None) -> Death:
     """A worker that somebody has stopped is no more to blame than one that was killed."""
-    if worker.in_hand and worker.in_hand[0] in worker.attaching:
-        return Death.ATTACHING
-    if worker.fate:
-        return Death.KILLED if worker.fate == STOPPED else Death.CRASHED
-    return Death.KILLED if code in (-signal.SIGKILL, -signal.SIGTERM) else Death.CRASHED
+    by_us = worker.fate not in ("", STOPPED)
+    if not by_us and (worker.fate or code in (-signal.SIGKILL, -signal.SIGTERM)):
+        return Death.KILLED
+    attaching = worker.in_hand and worker.in_hand[0] in worker.attaching
+    return Death.ATTACHING if attaching else Death.CRASHED
 
 
 def _cause(code: int | None) -> str:

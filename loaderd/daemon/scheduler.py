@@ -11,8 +11,9 @@ Theory of operation. A stream is an endless run of batches, (epoch, position) af
 - The next batch is the first that the client wants out of turn, else the next of its
   run that is neither being filled nor in its hands.
 - The oldest unfinished batch gets all workers before the next is begun.
-- The stream whose ring holds the smallest share of ready batches goes first; of several,
-  the one that was served longest ago.
+- A stream goes first that has a chunk to do again, since its trainer may wait for just that
+  one; then the one whose ring holds the smallest share of ready batches; of several, the one
+  that was served longest ago.
 - Every worker has one chunk in hand and one queued, so that it never waits for us.
 - A chunk of a dead worker is given away again, before all others. Tickets number the
   tries; a ticket that is not held by the worker who reports it counts for nothing.
@@ -136,9 +137,9 @@ class Stream:
     served: int = 0
     """The last ticket."""
 
-    def turn(self) -> tuple[float, int]:
+    def turn(self) -> tuple[bool, float, int]:
         """Whose turn it is: the least comes first."""
-        return self.slots.count(State.READY) / len(self.slots), self.served
+        return not self.redo, self.slots.count(State.READY) / len(self.slots), self.served
 
     def begin(self, place: Place) -> _Filling:
         """Takes a free slot for a batch."""

@@ -628,3 +628,18 @@ def test_what_is_queued_behind_a_slow_chunk_goes_to_others_and_blames_nobody() -
     assert (again.slot, again.first, again.last) == (second.slot, second.first, second.last)
     out = scheduler.done(1, first.ticket, 1)
     assert [one.worker for one in out if isinstance(one, Assign)] == [1, 1]
+
+
+def test_a_chunk_that_must_be_done_again_comes_before_the_batches_of_an_emptier_ring() -> None:
+    scheduler = Scheduler()
+    shape = Shape(samples=100, batch_size=1, slots=8)
+    scheduler.open(1, shape, (0, 0))
+    lost = next(one for one in scheduler.worker_up(8) if isinstance(one, Assign)).chunk
+    todo = [one.chunk.ticket for one in scheduler.worker_up(9) if isinstance(one, Assign)]
+    for _ in range(5):
+        done = scheduler.done(9, todo.pop(0), 1)
+        todo += [one.chunk.ticket for one in done if isinstance(one, Assign)]
+    scheduler.open(2, shape, (0, 0))
+    scheduler.worker_down(8, Death.CRASHED)
+    again = [one.chunk for one in scheduler.done(9, todo.pop(0), 1) if isinstance(one, Assign)]
+    assert (again[0].stream, again[0].position) == (lost.stream, lost.position)

@@ -1,0 +1,82 @@
+"""Reads again, undisturbed, what trainers were given: all epochs, or as many as time allows.
+
+usage: python -m scripts.faults.reference DATA SECONDS LOG LOG
+
+The logs are the trainers', in the order of ``flows.WHICH``; this one's own is
+``LOADERD_HISTORY``. First come the first and the last epochs of every spec, then others at
+random.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import random
+import sys
+import time
+from collections.abc import Iterator
+
+import msgspec
+
+from loaderd.wire.spec import Spec
+from loaderd_client import connect
+from loaderd_client.history import VARIABLE, History
+from loaderd_client.session import Session
+from scripts.faults import flows
+from scripts.faults.history import Line
+
+
+def epochs_of(log: str) -> int:
+    """How many epochs a trainer has begun."""
+    with open(log, "rb") as file:
+        whole = (text for text in file if text.endswith(b"\n"))
+        return max((msgspec.json.decode(text, type=Line).epoch + 1 for text in whole), default=0)
+
+
+def order(epochs: int) -> list[int]:
+    """The first, the last, and the others at random."""
+    ends = [epoch for epoch in dict.fromkeys((0, epochs - 1)) if epoch >= 0]
+    others = list(range(1, epochs - 1))
+    random.Random(epochs).shuffle(others)
+    return [*ends, *others]
+
+
+def specs(which: str, data: str) -> Iterator[Spec]:
+    """What a trainer reads."""
+    for flow in flows.of(which, data):
+        if flow is not None:
+            yield flow.spec
+            flow.close()
+
+
+def read(session: Session, spec: Spec, epoch: int) -> None:
+    """One epoch, as a stream of its own."""
+    history = History(os.environ[VARIABLE])
+    stream = session.open(spec, 12, (epoch, 0))
+    try:
+        for position in range(stream.batches):
+            batch = stream.take((epoch, position))
+            history.note(batch, spec, {}, stream.batches)
+    finally:
+        stream.close()
+
+
+def main() -> None:
+    """Reads."""
+    data, seconds, *logs = sys.argv[1:]
+    end = time.monotonic() + float(seconds)
+    flows.without_keras()
+    with connect("auto") as session:
+        turns = [
+            [(spec, epoch) for epoch in order(epochs_of(log))]
+            for which, log in zip(flows.WHICH, logs, strict=True)
+            for spec in specs(which, data)
+        ]
+        for turn in itertools.zip_longest(*turns):
+            for spec, epoch in filter(None, turn):
+                if time.monotonic() < end:
+                    read(session, spec, epoch)
+
+
+if __name__ == "__main__":
+    main()

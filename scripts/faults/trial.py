@@ -1,0 +1,237 @@
+"""One run: a daemon under a storm, with trainers, a misbehaver and a reference.
+
+::
+
+    daemon ── fresh ── measured kills ── at rest ── storm, restarts, clients ── at rest ── gone
+               │                          │                                      │         │
+               └── held against ──────────┴──────────────────────────────────────┘         │
+                                                   histories judged, rests looked for ─────┘
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import itertools
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from loaderd_client.session import Session
+from scripts.faults import census, figures, flows, history, pace
+from scripts.faults.census import Census
+from scripts.faults.clients import Client
+from scripts.faults.daemons import Daemon
+from scripts.faults.history import Verdict
+from scripts.faults.pace import Pace
+from scripts.faults.screen import Screen
+from scripts.faults.storm import MIXED, Storm
+
+SAMPLE_TIMEOUT = 2
+REST_SECONDS = 15.0
+"""Within which a daemon whose clients are gone holds no more than a fresh one."""
+
+BEGIN_SECONDS = 180.0
+"""Importing Keras takes long on a busy machine."""
+
+REFERENCE_SHARE = 0.2
+LEAST_REFERENCE = 3.0
+
+
+class Trial:
+    """One run of all parts; :mod:`scripts.faults.figures` says what came of it.
+
+    Args:
+        given: the command line.
+        folder: where sockets and logs lie.
+        data: the photos.
+
+    Attributes:
+        given: the command line.
+        daemon: what is tried.
+        storm: what tries it.
+        trainers: the clients that must lose nothing.
+        others: the misbehaver, and the reference.
+        pace: throughput under kills.
+        verdict: of the histories.
+        acts: misdeeds of the misbehaver.
+        fresh: what the daemon held before anything happened.
+        final: the same when all was over.
+        left: processes that nobody had to end, and that had not ended.
+        left_names: what still lies in shared memory.
+        used: bytes of shared memory on the machine, before and after.
+        findings: what must not be; figures that must not be are not among them.
+    """
+
+    def __init__(self, given: argparse.Namespace, folder: Path, data: str) -> None:
+        self.given, self._folder, self._data = given, folder, data
+        self.seconds = 60.0 * given.minutes
+        flags = f"--workers={given.workers}", f"--sample-timeout={SAMPLE_TIMEOUT}"
+        self.daemon = Daemon(folder, *flags)
+        self.storm = Storm(self.daemon, given.seed, given.every)
+        self.trainers: list[Client] = []
+        self.others: list[Client] = []
+        self.pace = Pace([])
+        self.verdict: Verdict | None = None
+        self.acts = 0
+        self.fresh = self.final = Census(0, 0, 0)
+        self.left: list[int] = []
+        self.left_names: list[str] = []
+        self.findings: list[str] = []
+        self._names = census.names()
+        self.used = [census.used()]
+
+    def run(self) -> None:
+        """Everything; whatever happens, nothing is left running."""
+        try:
+            with Screen(self.seconds) as screen:
+                self._begin()
+                self._measure(screen)
+                self._rage(screen)
+            self._end()
+            self._refer()
+            self.final = self._at_rest("in the end")
+            self.daemon.stop()
+            self._look_for_rests()
+        finally:
+            self._kill()
+        self._judge()
+
+    # -- the parts -------------------------------------------------------------------
+
+    def _begin(self) -> None:
+        """The daemon, which has served once: what it loads late is loaded."""
+        self.daemon.start()
+        with Session(self.daemon.path) as session:
+            session.open(pace.a_spec(self._data), 4).take((0, 0))
+        self._await(self.daemon.is_complete, "the daemon's workers are not up")
+        time.sleep(1.0)  # what was needed to open the stream is gone
+        self.fresh = census.take(self.daemon.pid)
+
+    def _measure(self, screen: Screen) -> None:
+        if not self.given.least:
+            return
+        path, data = self.daemon.path, self._data
+        for one in pace.measure(path, data, self.storm, self.seconds):
+            self.pace.rounds.append(one)
+            rate = f"{one.ratio:.2f} of {one.undisturbed:.0f} images/s"
+            screen.show(f"{self.storm.struck.total()} strikes, {rate}")
+        self._at_rest("after the measured kills")
+
+    def _rage(self, screen: Screen) -> None:
+        self._start_clients(screen)
+        end = time.monotonic() + self.seconds - 2 * len(self.pace.rounds) * pace.half(self.seconds)
+        restarts = _restarts(self.given.restart_every)
+        numbers = itertools.cycle((signal.SIGTERM, signal.SIGKILL))
+        with self.storm.raging(MIXED):
+            while time.monotonic() < end:
+                time.sleep(0.1)
+                self._watch()
+                if next(restarts):
+                    self.daemon.restart(next(numbers))
+                screen.show(figures.status(self))
+
+    def _start_clients(self, screen: Screen) -> None:
+        screen.show("trainers begin")
+        words = "scripts.faults.trainer", self.given.trainers
+        for which in flows.WHICH:
+            self.trainers.append(self._client(which, *words, which, self._data))
+        for trainer in self.trainers:
+            self._await(trainer.await_first, f"{trainer.name} got no batch", BEGIN_SECONDS)
+        words = "scripts.faults.misbehaver", str(self.given.seed)
+        self.others.append(self._client("misbehaver", *words, self._data))
+
+    def _client(self, name: str, *words: str) -> Client:
+        return Client(name, self._folder, self.daemon.path, *words)
+
+    def _watch(self) -> None:
+        for trainer in self.trainers:
+            trainer.look()
+        for other in self.others:
+            other.look(trains=False)
+        if self.daemon.ended:
+            self.daemon.start_again()
+
+    def _end(self) -> None:
+        """Of all clients."""
+        for client in self.clients:
+            client.ask_to_end()
+        for client in self.clients:
+            client.await_end()
+        words = self.others[0].last_words
+        self.acts = int(words) if words.isdecimal() else 0
+
+    def _refer(self) -> None:
+        seconds = max(LEAST_REFERENCE, REFERENCE_SHARE * self.seconds)
+        words = "scripts.faults.reference", self._data, str(seconds)
+        reference = self._client("reference", *words, *(str(t.history) for t in self.trainers))
+        self.others.append(reference)
+        reference.await_end(seconds + BEGIN_SECONDS)
+
+    def _at_rest(self, when: str) -> Census:
+        """Of a daemon without clients; more than a fresh one holds is a finding."""
+        found = self.fresh
+
+        def rests() -> bool:
+            nonlocal found
+            found = census.take(self.daemon.pid)
+            return self.daemon.is_complete() and found.within(self.fresh)
+
+        if not census.eventually(rests, REST_SECONDS):
+            self.findings.append(f"{when} the daemon holds {found}, a fresh one {self.fresh}")
+        return found
+
+    def _kill(self) -> None:
+        """All that is left; nothing, unless something went wrong."""
+        with _deaf():
+            for client in self.clients:
+                client.kill()
+            self.daemon.kill()
+
+    def _judge(self) -> None:
+        files = [str(trainer.history) for trainer in self.trainers]
+        self.verdict = history.judge_files(files, [str(self.others[-1].history)])
+        self.findings += self.verdict.findings
+
+    @property
+    def clients(self) -> list[Client]:
+        """All."""
+        return [*self.trainers, *self.others]
+
+    def _look_for_rests(self) -> None:
+        """What should be gone by now, and what is not."""
+        sessions = {*self.daemon.sessions, *(client.session for client in self.clients)}
+        census.eventually(lambda: census.names() <= self._names, REST_SECONDS)
+        census.eventually(lambda: not census.members(sessions), REST_SECONDS)
+        self.left_names = sorted(census.names() - self._names)
+        self.left = census.members(sessions)
+        self.used.append(census.used())
+
+    def _await(self, what: Any, otherwise: str, seconds: float | None = None) -> None:
+        so = what(seconds) if seconds else census.eventually(what, REST_SECONDS)
+        if not so:
+            self.findings.append(otherwise)
+
+
+def _restarts(every: float) -> Iterator[bool]:
+    """Whether it is time again, at every call."""
+    due = time.monotonic() + every
+    while True:
+        now = bool(every) and time.monotonic() >= due
+        if now:
+            due = time.monotonic() + every
+        yield now
+
+
+@contextlib.contextmanager
+def _deaf() -> Iterator[None]:
+    """No second Ctrl-C leaves anything behind."""
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = [signal.signal(number, signal.SIG_IGN) for number in numbers]
+    try:
+        yield
+    finally:
+        for number, handler in zip(numbers, before, strict=True):
+            signal.signal(number, handler)
