@@ -12,7 +12,7 @@ from typing import Any, get_args
 import numpy as np
 
 from loaderd.errors import InvalidArgument, InvalidType
-from loaderd.wire.spec import DType
+from loaderd.wire.spec import DType, OnError
 
 
 def one_of(name: str, value: object, allowed: tuple[str, ...]) -> None:
@@ -42,6 +42,32 @@ def whole(name: str, value: object) -> int:
     if isinstance(value, (int, np.integer)):
         return int(value)
     raise InvalidArgument(f"`{name}` should be a whole number. Received: {value!r}")
+
+
+def substitute_weight(on_error: object, weight: object, labelled: bool) -> float | None:
+    """The weight of substitutes, checked together with what decides whether there are any.
+
+    Args:
+        on_error: what becomes of an image that cannot be read.
+        weight: of its substitute; None for batches without weights.
+        labelled: whether the batches have labels.
+
+    Raises:
+        InvalidArgument: a value is not allowed, or not with the others.
+    """
+    one_of("on_error", on_error, get_args(OnError))
+    if weight is None:
+        return None
+    checked = number("substitute_weight", weight)
+    if checked < 0:
+        raise InvalidArgument(f"`substitute_weight` should be 0 or more. Received: {weight!r}")
+    if on_error != "substitute":
+        raise InvalidArgument(
+            f'`substitute_weight` needs on_error="substitute". Received: on_error="{on_error}"'
+        )
+    if not labelled:
+        raise InvalidArgument("`substitute_weight` needs labels: there is nothing else to weigh")
+    return checked
 
 
 def size(target_size: Sequence[int]) -> tuple[int, int]:

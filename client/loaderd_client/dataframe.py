@@ -25,6 +25,7 @@ from loaderd.wire.spec import (
     Decode,
     Interpolation,
     LabelMode,
+    OnError,
     Spec,
 )
 from loaderd_client import bases
@@ -102,12 +103,15 @@ class DataFrameIterator(FilesIterator):
         *,
         cache: Cache = "none",
         decode: Decode = "exact",
+        on_error: OnError = "raise",
+        substitute_weight: float | None = None,
+        exif: bool = False,
         max_queue_size: int = 10,
         workers: int = 1,
         use_multiprocessing: bool = False,
     ) -> None:
         del workers, use_multiprocessing
-        self.set_loading(cache, decode)
+        self.set_loading(cache, decode, on_error, substitute_weight, exif)
         self.set_processing_attrs(
             image_data_generator,
             target_size,
@@ -158,15 +162,7 @@ class DataFrameIterator(FilesIterator):
 
     def _spec(self) -> tuple[Spec, Parts]:
         pipeline, parts = pipeline_of(self.image_data_generator, self._pictures())
-        batch = self._batch(self._label_mode())
-        spec = Spec(
-            dataset=self._dataset,
-            pipeline=pipeline,
-            batch=batch,
-            order=self._order(),
-            cache=self.cache,
-        )
-        return spec, {**parts, "manifest": self._manifest}
+        return self._files_spec(pipeline, self._label_mode()), {**parts, "manifest": self._manifest}
 
     def _label_mode(self) -> LabelMode:
         """Who makes the labels: the workers if they are one number a sample, else we."""
@@ -226,9 +222,15 @@ class DataFrameIterator(FilesIterator):
                 return batch.images
             case _ if labels is None:
                 labels = self._many_hot(batch)
+        weights = self._weights_of(batch)
+        return (batch.images, labels) if weights is None else (batch.images, labels, weights)
+
+    def _weights_of(self, batch: Batch) -> NDArray[Any] | None:
+        """The column's, and those of substitutes."""
         if self._weights is None:
-            return batch.images, labels
-        return batch.images, labels, self._weights[batch.ids]
+            return batch.weights
+        own: NDArray[Any] = self._weights[batch.ids]
+        return own if batch.weights is None else own * batch.weights
 
     def _many_hot(self, batch: Batch) -> NDArray[Any]:
         labels = np.zeros((len(batch.ids), len(self._names)), self.dtype)

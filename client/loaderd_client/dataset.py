@@ -25,6 +25,7 @@ from loaderd.wire.spec import (
     Decode,
     Interpolation,
     LabelMode,
+    OnError,
     Order,
     Pipeline,
     Spec,
@@ -73,6 +74,9 @@ def image_dataset_from_directory(
     *,
     cache: Cache = "none",
     decode: Decode = "exact",
+    on_error: OnError = "raise",
+    substitute_weight: float | None = None,
+    exif: bool = False,
     max_queue_size: int = 10,
 ) -> LoaderSequence | list[LoaderSequence]:
     """A sequence of the images below ``directory``, float32 from 0 to 255.
@@ -103,6 +107,11 @@ def image_dataset_from_directory(
             ``memory`` as long as the daemon lives, ``disk`` for ever; no value changes by it.
         decode: ``exact``, or ``scaled``, which decodes large JPEGs at a half, a quarter or an
             eighth of their size.
+        on_error: what becomes of an image that cannot be read: ``raise`` an error,
+            ``substitute`` another image of its class, or ``skip`` it: its batch is smaller.
+        substitute_weight: the sample weight of substitutes, where all others have 1; the
+            batches are (images, labels, weights) then. None for no weights.
+        exif: whether images are turned as their EXIF orientation says; Keras does not.
         max_queue_size: batches kept ready.
 
     Returns:
@@ -124,6 +133,7 @@ def image_dataset_from_directory(
         interpolation=_interpolation(interpolation),
         aspect=_aspect(crop_to_aspect_ratio, pad_to_aspect_ratio),
         decode=_word("decode", decode, get_args(Decode)),
+        exif=bool(exif),
     )
     order = Order(
         shuffle=bool(shuffle), seed=random.randrange(_PICKED_SEEDS) if seed is None else int(seed)
@@ -138,13 +148,18 @@ def image_dataset_from_directory(
         shuffle_seed=order.seed if shuffle else None,
         labels=None if labels is None or isinstance(labels, str) else tuple(map(int, labels)),
     )
-    batch = Batch(batch_size=_batch_size(batch_size), label_mode=mode)
+    batch = Batch(
+        batch_size=_batch_size(batch_size),
+        label_mode=mode,
+        substitute_weight=arguments.substitute_weight(on_error, substitute_weight, mode != "none"),
+    )
     spec = Spec(
         dataset=whole,
         pipeline=pipeline,
         batch=batch,
         order=order,
         cache=_word("cache", cache, get_args(Cache)),
+        on_error=on_error,
     )
     parts = _parts(spec, validation_split, subset)
     sequences = [_open(part, max_queue_size) for part in parts]

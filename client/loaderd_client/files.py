@@ -10,6 +10,7 @@ import warnings
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, get_args
 
+import msgspec
 import numpy as np
 
 from loaderd.errors import InvalidArgument
@@ -23,6 +24,8 @@ from loaderd.wire.spec import (
     Decode,
     Interpolation,
     LabelMode,
+    OnError,
+    Pipeline,
     Spec,
 )
 from loaderd_client import arguments, bases
@@ -44,8 +47,18 @@ _LABEL_MODES: dict[str | None, LabelMode] = {
 class FilesIterator(LoadedIterator):
     """What the iterators over files have in common."""
 
-    def set_loading(self, cache: Cache, decode: Decode) -> None:
-        """Sets how much work the daemon may save; see ``ImageDataGenerator.flow_from_directory``.
+    _dataset: specs.Dataset | specs.Files
+    class_mode: str | None
+
+    def set_loading(
+        self,
+        cache: Cache,
+        decode: Decode,
+        on_error: OnError = "raise",
+        substitute_weight: float | None = None,
+        exif: bool = False,
+    ) -> None:
+        """Sets how the daemon reads files; see ``ImageDataGenerator.flow_from_directory``.
 
         Raises:
             InvalidArgument: a value that is not allowed (also a ``ValueError``).
@@ -54,6 +67,9 @@ class FilesIterator(LoadedIterator):
         arguments.one_of("decode", decode, get_args(Decode))
         self.cache: Cache = cache
         self.decode: Decode = decode
+        self.on_error: OnError = on_error
+        self.substitute_weight = substitute_weight
+        self.exif = exif
 
     def set_processing_attrs(
         self,
@@ -124,8 +140,21 @@ class FilesIterator(LoadedIterator):
             interpolation=self.interpolation,
             keep_aspect_ratio=self.keep_aspect_ratio,
             decode=self.decode,
+            exif=self.exif,
             validation=self.subset == "validation",
             save=save_of(self.save_to_dir, self.save_prefix, self.save_format, SAVED_FILES),
+        )
+
+    def _files_spec(self, pipeline: Pipeline, label_mode: LabelMode) -> Spec:
+        labelled = self.class_mode is not None
+        weight = arguments.substitute_weight(self.on_error, self.substitute_weight, labelled)
+        return Spec(
+            dataset=self._dataset,
+            pipeline=pipeline,
+            batch=msgspec.structs.replace(self._batch(label_mode), substitute_weight=weight),
+            order=self._order(),
+            cache=self.cache,
+            on_error=self.on_error,
         )
 
 
@@ -160,12 +189,15 @@ class DirectoryIterator(FilesIterator):
         *,
         cache: Cache = "none",
         decode: Decode = "exact",
+        on_error: OnError = "raise",
+        substitute_weight: float | None = None,
+        exif: bool = False,
         max_queue_size: int = 10,
         workers: int = 1,
         use_multiprocessing: bool = False,
     ) -> None:
         del workers, use_multiprocessing
-        self.set_loading(cache, decode)
+        self.set_loading(cache, decode, on_error, substitute_weight, exif)
         self.set_processing_attrs(
             image_data_generator,
             target_size,
@@ -214,15 +246,7 @@ class DirectoryIterator(FilesIterator):
 
     def _spec(self) -> tuple[Spec, Parts]:
         pipeline, parts = pipeline_of(self.image_data_generator, self._pictures())
-        batch = self._batch(_LABEL_MODES[self.class_mode])
-        spec = Spec(
-            dataset=self._dataset,
-            pipeline=pipeline,
-            batch=batch,
-            order=self._order(),
-            cache=self.cache,
-        )
-        return spec, parts
+        return self._files_spec(pipeline, _LABEL_MODES[self.class_mode]), parts
 
     @property
     def sample_weight(self) -> None:

@@ -129,6 +129,12 @@ class Flows:
                 for ever; no value changes by it. ``decode``: ``"exact"`` (the default) or
                 ``"scaled"``, which decodes large JPEGs at a half, a quarter or an eighth of
                 their size, and is faster, but not Keras's to the bit.
+                ``on_error``: what becomes of an image that cannot be read: ``"raise"`` (the
+                default) an error, ``"substitute"`` another image of its class, or ``"skip"``
+                it, so that its batch is smaller. ``substitute_weight``: the sample weight of
+                substitutes, where all others have 1; batches are (images, labels, weights)
+                then; None (the default) for no weights. ``exif`` (False): whether images are
+                turned as their EXIF orientation says, which Keras does not.
                 ``max_queue_size`` (10): batches that the daemon keeps ready.
                 ``workers`` and ``use_multiprocessing`` are accepted and not needed: the
                 daemon has workers of its own (``loaderd serve --workers``), which run in
@@ -208,7 +214,9 @@ class Flows:
             subset: ``training`` or ``validation``, by ``validation_split``.
             interpolation: as for ``flow_from_directory``.
             validate_filenames: leaves out files that are not there or are no images.
-            **options: ``keep_aspect_ratio``, and those of ``flow_from_directory``;
+            **options: ``keep_aspect_ratio``, and those of ``flow_from_directory``, where
+                samples of several classes, ``raw`` and ``multi_output`` are of one class, and
+                ``weight_col`` and ``substitute_weight`` are multiplied;
                 ``has_ext``, ``sort`` and ``drop_duplicates`` are accepted with a warning.
 
         Raises:

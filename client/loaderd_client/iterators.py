@@ -138,13 +138,16 @@ _SETTABLE = (
     "data_format",
     "decode",
     "dtype",
+    "exif",
     "interpolation",
     "keep_aspect_ratio",
+    "on_error",
     "save_format",
     "save_prefix",
     "save_to_dir",
     "seed",
     "shuffle",
+    "substitute_weight",
     "target_size",
 )
 """Attributes of iterators that scripts may set, which count from the next batch on."""
@@ -235,7 +238,7 @@ class LoadedIterator(LoaderSequence, Iterator):
             with self._lock:
                 self._begin_again()
                 self._number_epochs()
-        self._cursor = 0
+        super().reset()
 
     def _touch(self, index: int) -> Touch:
         touch = super()._touch(index)
@@ -249,10 +252,11 @@ class LoadedIterator(LoaderSequence, Iterator):
 
     def _refresh(self) -> None:
         """Scripts set attributes, of iterators and generators, and fit generators, at any time."""
-        seen, self._seen = self._seen, self._look()
+        seen = self._look()
         if len(seen) == len(self._seen) and all(map(is_, seen, self._seen)):
             return
         spec, parts = self._spec()
+        self._seen = seen  # not before: what is not allowed is told again, until it is mended
         if not _same(spec, self.spec, self._seed) or not _equal(parts, self._parts):
             self._follow(spec, parts)
 

@@ -61,7 +61,7 @@ class Ring:
         self._ids = _all_ids(memory, layout)
 
     def lease(self, slot: int, rows: int) -> list[NDArray[Any]]:
-        """The slot's images and, if it has them, labels; as writable views without a copy.
+        """The slot's images, and labels and weights if it has them; as writable views, no copy.
 
         Args:
             slot: the slot's number.

@@ -89,6 +89,11 @@ class Places:
         self._touched.add(index)
         return Touch((self.epoch, position), restart)
 
+    def untouch(self, index: int, place: Place) -> None:
+        """The batch of ``index`` was not delivered after all: no epoch ends without it."""
+        if place[0] == self.epoch:
+            self._touched.discard(index)
+
     def advance(self) -> None:
         """The next epoch begins."""
         self.epoch += 1

@@ -12,6 +12,7 @@ import os
 import select
 import subprocess
 import sys
+import weakref
 
 from loaderd.errors import NoDaemon
 from loaderd.wire import address
@@ -30,6 +31,9 @@ def _high(fd: int) -> int:
 class PrivateDaemon:
     """A running private daemon.
 
+    Args:
+        path: where its socket lies; None for a name of its own.
+
     Attributes:
         path: its socket.
 
@@ -37,15 +41,16 @@ class PrivateDaemon:
         NoDaemon: it could not start; the text holds the end of its log.
     """
 
-    def __init__(self) -> None:
-        name = f"private-{os.getpid()}"
-        number = next(_numbers)
-        self.path = address.socket_path(name=f"{name}-{number}" if number else name)
+    def __init__(self, path: str | None = None) -> None:
+        self.path = path or _new_path()
         self._owner = os.getpid()
         self._log = _high(os.memfd_create("loaderd-log"))
+        weakref.finalize(self, os.close, self._log)
         ready, theirs = (_high(end) for end in os.pipe())
         try:
             self._process = self._start(theirs)
+            self._pidfd = _high(os.pidfd_open(self._process.pid))
+            weakref.finalize(self, os.close, self._pidfd)
             os.close(theirs)
             self._await(ready)
         finally:
@@ -68,13 +73,25 @@ class PrivateDaemon:
             return
         self._process.kill()
         self._process.wait()
+        self._clean()
         end = os.pread(self._log, 2**16, 0).decode(errors="replace").strip().splitlines()[-5:]
         raise NoDaemon("the private daemon could not start: " + "\n".join(end))
 
     @property
     def ended(self) -> bool:
-        """Whether it is gone though nobody stopped it."""
-        return os.getpid() == self._owner and self._process.poll() is not None
+        """Whether it is gone though nobody stopped it; forked children see it too."""
+        watch = select.poll()
+        watch.register(self._pidfd, select.POLLIN)
+        return bool(watch.poll(0))
+
+    def again(self) -> PrivateDaemon:
+        """Another in place of this one, which ended; a forked child gets one of its own.
+
+        Raises:
+            NoDaemon: it could not start.
+        """
+        self.stop()
+        return PrivateDaemon(self.path if os.getpid() == self._owner else None)
 
     def stop(self) -> None:
         """Ends the daemon and waits until it is gone; in a forked child, does nothing."""
@@ -85,4 +102,15 @@ class PrivateDaemon:
             self._process.wait(5.0)
         self._process.kill()
         self._process.wait()
-        os.close(self._log)
+        self._clean()
+
+    def _clean(self) -> None:
+        """Removes what it leaves behind if it was killed; nobody else goes by its name."""
+        for path in (self.path, self.path.removesuffix(".sock") + ".lock"):
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(path)
+
+
+def _new_path() -> str:
+    name, number = f"private-{os.getpid()}", next(_numbers)
+    return address.socket_path(name=f"{name}-{number}" if number else name)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
@@ -12,12 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from loaderd.data.order import SEEDS
-from loaderd.errors import StreamClosed
+from loaderd.errors import DaemonError, DaemonGone, Draining, StreamClosed
 from loaderd.wire.bundle import Bundle, Parts
 from loaderd.wire.messages import Place
 from loaderd.wire.spec import Dataset, Files, Spec
-from loaderd_client import bases, forks
+from loaderd_client import bases, forks, history
 from loaderd_client import session as sessions
+from loaderd_client.patience import Patience
 from loaderd_client.places import Places, Touch
 from loaderd_client.session import Session
 from loaderd_client.stream import Batch, Stream
@@ -26,12 +28,31 @@ RING_EXTRA = 2
 """Slots beyond ``max_queue_size``: those that Keras holds while the queue is full."""
 
 
+@dataclass(slots=True)
+class _Request:
+    """One batch on its way to the trainer.
+
+    Attributes:
+        index: what was asked for.
+        places: what gave it a meaning.
+        touch: what it means.
+    """
+
+    index: int
+    places: Places
+    touch: Touch
+
+
 class LoaderSequence(*bases.sequences()):  # type: ignore[misc]  # whichever Keras is in use
     """Batches from a daemon, for ``model.fit``, ``evaluate`` and ``predict``.
 
-    ``sequence[i]`` is (images, labels), or images alone without labels: NumPy arrays
+    ``sequence[i]`` is (images, labels), or images alone without labels, or (images, labels,
+    weights) where substitutes for bad images have a weight of their own: NumPy arrays
     that lie in shared memory and may be changed in place; their slot is used again when
     the last of them has died.
+
+    When the daemon goes away, a sequence waits for it (``Session.reconnect_timeout``) and goes
+    on with exactly the batches that are left.
 
     In a shuffled sequence the batches of an epoch are exchangeable: the first touch of an
     index binds it to the next batch for the rest of the epoch. In an unshuffled one index
@@ -75,7 +96,11 @@ class LoaderSequence(*bases.sequences()):  # type: ignore[misc]  # whichever Ker
         self._slots = max_queue_size + RING_EXTRA
         self._bundle = Bundle(parts) if parts else None
         self._stream = self._session.open(spec, self._slots, bundle=self._bundle)
-        self._lock = threading.Lock()
+        self._renew_locks()
+        forks.in_child(self._renew_locks)
+        self._era = object()
+        self._history = history.of_environment()
+        self._owed: list[_Request] = []
         self._pid = os.getpid()
         self._toucher: int | None = None
         self._handed_over_in: int | None = None
@@ -97,6 +122,11 @@ class LoaderSequence(*bases.sequences()):  # type: ignore[misc]  # whichever Ker
         self.dtype: Any = spec.pipeline.dtype
         self.interpolation = spec.pipeline.interpolation
         self._places = self._first_places()
+
+    def _renew_locks(self) -> None:
+        """Whoever holds both has taken ``_opening`` first, which may be held for long."""
+        self._lock = threading.Lock()
+        self._opening = threading.Lock()
 
     def _first_places(self) -> Places:
         return Places(len(self), self.spec.order.shuffle, ends_told=bases.has_keras2())
@@ -203,13 +233,29 @@ class LoaderSequence(*bases.sequences()):  # type: ignore[misc]  # whichever Ker
     def __next__(self) -> Any:
         """The next batch, endlessly: after the last of an epoch comes the next epoch's first."""
         with self._lock:
-            self._refresh()
-            index = self._cursor
-            self._cursor = (index + 1) % len(self)
-        return self._assembled(self._take(index, refreshed=True))
+            self._follow_all()
+            request = self._next_request()
+        try:
+            return self._assembled(self._deliver(request))
+        except BaseException:
+            with self._lock:
+                if self._stream.ended:  # the batch is not to blame
+                    self._owed.append(request)
+            raise
+
+    def _next_request(self) -> _Request:
+        """What an earlier call could not have, before anything new."""
+        if self._owed:
+            first = min(self._owed, key=lambda request: request.touch.place)
+            self._owed.remove(first)
+            return first
+        index = self._cursor
+        self._cursor = (index + 1) % len(self)
+        return self._request(index)
 
     def reset(self) -> None:
         """``next`` goes on with the first index."""
+        self._owed.clear()
         self._cursor = 0
 
     def __repr__(self) -> str:
@@ -228,13 +274,17 @@ class LoaderSequence(*bases.sequences()):  # type: ignore[misc]  # whichever Ker
         Raises:
             ValueError: there is no such index.
             BadImage: a file of the batch could not be read.
-            DaemonGone: the daemon went away.
+            DaemonGone: the daemon went away, and did not come back in time.
         """
         return self._assembled(self.fetch(index))
 
     def _assembled(self, batch: Batch) -> Any:
         """A batch as Keras wants it."""
-        return batch.images if batch.labels is None else (batch.images, batch.labels)
+        if batch.labels is None:
+            return batch.images
+        if batch.weights is None:
+            return batch.images, batch.labels
+        return batch.images, batch.labels, batch.weights
 
     def fetch(self, index: int) -> Batch:
         """The batch at ``index``, with its sample numbers and its place.
@@ -242,61 +292,116 @@ class LoaderSequence(*bases.sequences()):  # type: ignore[misc]  # whichever Ker
         Raises:
             ValueError: there is no such index.
             BadImage: a file of the batch could not be read.
-            DaemonGone: the daemon went away.
+            DaemonGone: the daemon went away, and did not come back in time.
         """
         length = len(self)
         if not -length <= index < length:
             raise ValueError(
                 f"Asked to retrieve element {index}, but the Sequence has length {length}"
             )
-        return self._take(index % length)
+        with self._lock:
+            self._follow_all()
+            request = self._request(index % length)
+        try:
+            return self._deliver(request)
+        except BaseException:
+            with self._lock:
+                if self._stream.ended:  # the batch is not to blame
+                    request.places.untouch(request.index, request.touch.place)
+            raise
 
-    def _take(self, index: int, refreshed: bool = False) -> Batch:
+    def _follow_all(self) -> None:
+        """Follows what has happened to the sequence since the last batch."""
+        self._refresh()
         if os.getpid() != self._pid:
             self._move_to_child()
+
+    def _request(self, index: int) -> _Request:
+        return _Request(index, self._places, self._touch(index))
+
+    def _deliver(self, request: _Request) -> Batch:
+        """Takes the batch, from another stream if this one ends."""
+        left: Patience | None = None
         while True:
-            with self._lock:
-                if not refreshed:
-                    self._refresh()
-                refreshed = False
-                touch = self._touch(index)
-                stream = self._stream
+            if self._stream.ended:
+                left = left or Patience(self._session.reconnect_timeout)
+                self._open_if_ended(request.touch.place, left)
+            stream = self._stream_for(request)
             try:
-                return stream.take(touch.place, restart=touch.restart)
+                return self._noted(stream.take(request.touch.place, restart=request.touch.restart))
             except StreamClosed:
                 if self._closed:
                     raise
-                # Another thread has reset or changed the sequence meanwhile.
+            except (DaemonGone, Draining) as error:
+                left = self._lose_patience(left, error)
+
+    def _lose_patience(self, left: Patience | None, error: DaemonError) -> Patience:
+        """The first loss costs no wait; a daemon that is lost again and again is waited for."""
+        if left is None:
+            return Patience(self._session.reconnect_timeout)
+        self._session.wait(left, error)
+        return left
+
+    def _stream_for(self, request: _Request) -> Stream:
+        """Another thread may have reset the sequence: then the index means another batch."""
+        with self._lock:
+            if request.places is not self._places:
+                request.places, request.touch = self._places, self._touch(request.index)
+            return self._stream
+
+    def _noted(self, batch: Batch) -> Batch:
+        if self._history is not None:
+            self._history.note(batch, self._seeded(), self._parts, len(self))
+        return batch
 
     def _refresh(self) -> None:
         """Follows what was set since the last batch; there is nothing to set here."""
 
     def _touch(self, index: int) -> Touch:
-        """What the index means; makes sure that there is a stream to take it from."""
         here = threading.get_ident()
         if self._toucher not in (None, here):
             self._handed_over_in = self._places.epoch
         touch = self._places.touch(index, alone=self._handed_over_in != self._places.epoch)
         self._toucher = here
-        if self._stream.ended and not self._closed:
-            self._stream = self._open_again(self._slots, touch.place)
         return touch
 
-    def _open_again(self, slots: int, start: Place | None) -> Stream:
-        """The same samples again, from ``start`` on: a batch is a pure function of its place.
+    def _open_if_ended(self, place: Place, left: Patience) -> None:
+        """Of several threads that miss their stream, one opens another and the rest wait."""
+        with self._opening:
+            while self._stream.ended and not self._closed:
+                with self._lock:
+                    era, spec, bundle = self._era, self._again(), self._bundle
+                start = place if self._slots else None
+                stream = self._session.reopen(spec, self._slots, start, bundle, left)
+                if stream is not None:
+                    self._adopt(stream, era)
+
+    def _adopt(self, stream: Stream, era: object) -> None:
+        with self._lock:
+            if era is self._era and not self._closed:
+                self._stream = stream
+            else:  # another thread has reset, changed or closed the sequence meanwhile
+                stream.close()
+
+    def _again(self) -> Spec:
+        """The same samples again: a batch is a pure function of its place.
 
         They are not listed again: what was found once is what the epochs are made of,
         whatever has become of the folder.
         """
+        spec = self._seeded()
+        if not isinstance(spec.dataset, Dataset):
+            return spec
+        if "manifest" not in self._parts:
+            table = np.frombuffer(self._stream.manifest.table, np.uint8)
+            self._bundle = Bundle({**self._parts, "manifest": table})
+        return msgspec.structs.replace(spec, dataset=Files(spec.dataset.directory))
+
+    def _seeded(self) -> Spec:
+        """The spec with the seed that counts."""
         seed = (self.seed + self._left) % SEEDS if self._left else self.seed
         order = msgspec.structs.replace(self.spec.order, seed=seed)
-        spec = msgspec.structs.replace(self.spec, order=order)
-        if isinstance(spec.dataset, Dataset):
-            spec = msgspec.structs.replace(spec, dataset=Files(spec.dataset.directory))
-            if "manifest" not in self._parts:
-                table = np.frombuffer(self._stream.manifest.table, np.uint8)
-                self._bundle = Bundle({**self._parts, "manifest": table})
-        return self._session.open(spec, slots, start, self._bundle)
+        return msgspec.structs.replace(self.spec, order=order)
 
     @property
     def _parts(self) -> Parts:
@@ -306,23 +411,26 @@ class LoaderSequence(*bases.sequences()):  # type: ignore[misc]  # whichever Ker
         """Goes on with the same samples in the same order, made in another way."""
         self.spec = spec
         self._bundle = Bundle(parts) if parts else None
+        self._era = object()
         self._stream.close()
 
     def _begin_again(self) -> None:
         """Ends the run of batches; the next begins an epoch, with the next batch's number."""
         self._left += self._places.drawn
         self._places = self._first_places()
+        self._owed.clear()
+        self._era = object()
         self._stream.close()
 
     def _move_to_child(self) -> None:
-        """In a forked child: a stream of its own, in which an index means what it means to all.
+        """In a forked child: an index means what it means to all, whoever of them is asked.
 
-        The parent's connection and lock are not ours. Other children ask for other indices,
-        so nothing is made that was not asked for.
+        The parent's stream counts as ended here. Other children ask for other indices, so
+        nothing is made that was not asked for.
         """
-        self._lock = threading.Lock()
-        self._stream = self._open_again(0, None)
+        self._slots = 0
         self._places = self._places.settled()
+        self._owed.clear()  # those are the parent's
         self._pid = os.getpid()
 
     def close(self) -> None:

@@ -15,7 +15,14 @@ import threading
 import weakref
 from typing import Self
 
-from loaderd.errors import DaemonGone, NoDaemon, ProtocolError, from_wire
+from loaderd.errors import (
+    DaemonError,
+    DaemonGone,
+    Draining,
+    NoDaemon,
+    ProtocolError,
+    from_wire,
+)
 from loaderd.wire import address as addresses
 from loaderd.wire import spec as specs
 from loaderd.wire.bundle import Bundle
@@ -23,6 +30,8 @@ from loaderd.wire.channel import Channel, Closed
 from loaderd.wire.dial import dial
 from loaderd.wire.messages import Open, Opened, Place, Refused
 from loaderd.wire.spec import Spec
+from loaderd_client import forks, patience
+from loaderd_client.patience import Patience
 from loaderd_client.private import PrivateDaemon
 from loaderd_client.stream import Stream
 
@@ -38,16 +47,27 @@ class Session:
             ``LOADERD_NAME``, else ``default``), and starts a private one where nobody
             answers; ``"auto"`` takes the same and never starts one; else the path of a
             socket.
+        reconnect_timeout: seconds for which sequences wait for a daemon that went away; 0
+            does not wait. None takes ``LOADERD_RECONNECT_TIMEOUT``, else 60. A private
+            daemon that died is started again at once. Ctrl-C ends the wait, but within
+            TensorFlow's ``fit`` only when it is over: there the main thread is TensorFlow's.
 
     Attributes:
         path: the daemon's socket.
+        reconnect_timeout: seconds for which sequences wait.
 
     Raises:
+        InvalidArgument: a value that is not allowed (also a ``ValueError``).
         NoDaemon: nobody answers there.
         VersionMismatch: the daemon speaks another protocol.
     """
 
-    def __init__(self, address: str | None = None) -> None:
+    def __init__(self, address: str | None = None, reconnect_timeout: float | None = None) -> None:
+        self.reconnect_timeout = patience.reconnect_timeout(reconnect_timeout)
+        self._renew_locks()
+        forks.in_child(self._renew_locks)
+        self._told = False
+        self._closed = False
         self._streams: weakref.WeakSet[Stream] = weakref.WeakSet()
         self._private: PrivateDaemon | None = None
         self.path = addresses.socket_path(socket=None if address == "auto" else address)
@@ -56,9 +76,13 @@ class Session:
         except NoDaemon:
             if address is not None:
                 raise
-            self._private = _start_private(self.path)
+            self._private = PrivateDaemon()
+            _tell_private(self.path)
             self.path = self._private.path
         _sessions.append(self)
+
+    def _renew_locks(self) -> None:
+        self._lock = threading.Lock()
 
     def open(
         self,
@@ -81,8 +105,70 @@ class Session:
             NoRoom: the ring does not fit.
             NoDaemon: the daemon went away.
             RequestRefused: the daemon runs no user code.
+            Draining: the daemon is about to end.
         """
         self._revive()
+        return self._open(spec, slots, start, bundle)
+
+    def reopen(
+        self, spec: Spec, slots: int, start: Place | None, bundle: Bundle | None, left: Patience
+    ) -> Stream | None:
+        """Opens a stream in place of one that ended, or waits a moment for its daemon.
+
+        Args:
+            spec: see ``open``.
+            slots: see ``open``.
+            start: see ``open``.
+            bundle: see ``open``.
+            left: how long the daemon is still waited for.
+
+        Returns:
+            The stream; None if there was no daemon, and it is worth asking again.
+
+        Raises:
+            DaemonGone: it did not come back in time.
+        """
+        self._revive()  # a private one that cannot start is an error at once
+        try:
+            stream = self._open(spec, slots, start, bundle)
+        except (NoDaemon, DaemonGone, Draining) as error:
+            self.wait(left, error)
+            return None
+        self._told = False
+        return stream
+
+    def wait(self, left: Patience, error: DaemonError) -> None:
+        """Waits a moment for the daemon to come back, and says so once.
+
+        Args:
+            left: how long it is still waited for.
+            error: why it is.
+
+        Raises:
+            DaemonGone: it did not come back in time.
+        """
+        if self._closed:
+            raise error
+        if left.over:
+            waited = f" and did not come back within {left.seconds:g} s" if left.seconds else ""
+            raise DaemonGone(
+                f"the daemon at {self.path} went away{waited}: start one with `loaderd start` and "
+                "go on, nothing is lost"
+            ) from error
+        self._tell(left)
+        left.pause()
+
+    def _tell(self, left: Patience) -> None:
+        with self._lock:
+            told, self._told = self._told, True
+        if not told and self._private is None:
+            print(
+                f"loaderd: the daemon at {self.path} went away; waiting up to "
+                f"{left.seconds:g} s for it to come back",
+                file=sys.stderr,
+            )
+
+    def _open(self, spec: Spec, slots: int, start: Place | None, bundle: Bundle | None) -> Stream:
         line = dial(self.path)
         try:
             stream = _open(line, spec, slots, start, bundle)
@@ -93,20 +179,24 @@ class Session:
         return stream
 
     def _revive(self) -> None:
-        """A private daemon that died is started again."""
-        if self._private is not None and self._private.ended:
-            self._private = _start_private(self.path)
-            self.path = self._private.path
+        """A private daemon that died is started again, by one of those who miss it."""
+        with self._lock:
+            if self._private is not None and self._private.ended:
+                self._private = self._private.again()
+                self.path = self._private.path
+                print("loaderd: the private daemon went away; started another", file=sys.stderr)
 
     def close(self) -> None:
         """Closes all streams, and ends the daemon if it is a private one."""
+        self._closed = True
         for stream in list(self._streams):
             stream.close()
         if self in _sessions:
             _sessions.remove(self)
-        if self._private is not None:
-            self._private.stop()
-            self._private = None
+        with self._lock:
+            private, self._private = self._private, None
+        if private is not None:
+            private.stop()
 
     def __enter__(self) -> Self:
         return self
@@ -115,14 +205,12 @@ class Session:
         self.close()
 
 
-def _start_private(path: str) -> PrivateDaemon:
-    daemon = PrivateDaemon()
+def _tell_private(path: str) -> None:
     print(
         f"loaderd: no daemon at {path}; started a private one for this process "
         "(`loaderd start` keeps one running)",
         file=sys.stderr,
     )
-    return daemon
 
 
 def _open(
@@ -154,11 +242,12 @@ def _ask(line: Channel, spec: Spec, slots: int, start: Place | None, bundle: Bun
         os.close(fd)
 
 
-def connect(address: str | None = None) -> Session:
+def connect(address: str | None = None, reconnect_timeout: float | None = None) -> Session:
     """Connects to a daemon; generators made afterwards load through it.
 
     Args:
         address: see :class:`Session`.
+        reconnect_timeout: see :class:`Session`.
 
     Example::
 
@@ -166,13 +255,22 @@ def connect(address: str | None = None) -> Session:
             train = ImageDataGenerator().flow_from_directory("data/train")
             model.fit(train)
     """
-    return Session(address)
+    return Session(address, reconnect_timeout)
 
 
 def current() -> Session:
     """The innermost open session; a new one where there is none."""
     with _making:
         return _sessions[-1] if _sessions else Session()
+
+
+def _forked() -> None:
+    """Another thread may have been making a session: in the child, nobody is."""
+    global _making
+    _making = threading.Lock()
+
+
+os.register_at_fork(after_in_child=_forked)
 
 
 @atexit.register

@@ -30,7 +30,14 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from loaderd.errors import DaemonGone, LoaderdError, ProtocolError, StreamClosed, from_wire
+from loaderd.errors import (
+    BadImage,
+    DaemonGone,
+    LoaderdError,
+    ProtocolError,
+    StreamClosed,
+    from_wire,
+)
 from loaderd.wire import segment
 from loaderd.wire.channel import Channel, Closed
 from loaderd.wire.layout import slot_layout
@@ -53,6 +60,7 @@ class Batch(NamedTuple):
     Attributes:
         images: (rows, height, width, channels) of the stream's dtype.
         labels: one row for each image, or None.
+        weights: float32 (rows,): 1, and ``substitute_weight`` for substitutes; or None.
         ids: int32 (rows,): sample numbers, as ``filenames`` counts them.
         place: (epoch, position).
         attempt: how often chunks of it were given again after a worker's death.
@@ -60,6 +68,7 @@ class Batch(NamedTuple):
 
     images: NDArray[Any]
     labels: NDArray[Any] | None
+    weights: NDArray[np.float32] | None
     ids: NDArray[np.int32]
     place: Place
     attempt: int
@@ -102,6 +111,7 @@ class _Slot(NamedTuple):
 
     number: int
     attempt: int
+    skipped: int
     error: LoaderdError | None
 
 
@@ -143,6 +153,8 @@ class Stream:
         memory = segment.attach(ring, opened.ring_bytes, writable=True)
         batch = msgspec.structs.replace(spec.batch, batch_size=opened.batch_size)
         layout = slot_layout(spec.pipeline, batch, opened.classes)
+        self._directory = spec.dataset.directory
+        self._has_labels = layout.labels is not None
         self._releases = _Releases()
         self._ring: Ring | None = Ring(memory, layout, self._releases.add)
         self._line = line
@@ -172,8 +184,11 @@ class Stream:
         Raises:
             BadImage: a file of the batch could not be read.
             DaemonGone: the daemon went away.
-            StreamClosed: the stream was closed, or a signal's exception went through here.
+            StreamClosed: the stream was closed, or a signal's exception went through here,
+                or the stream is another process's.
         """
+        if os.getpid() != self._owner:  # its lock may be held by a thread that is not here
+            raise self._not_ours()
         try:
             with self._lock:
                 return self._take(place, restart)
@@ -184,10 +199,16 @@ class Stream:
             self.close()
             raise
 
+    def _not_ours(self) -> StreamClosed:
+        return StreamClosed(
+            f"the stream belongs to process {self._owner}, and this is a forked child of it: open "
+            "a stream here, or use a LoaderSequence, which does so by itself"
+        )
+
     @property
     def ended(self) -> bool:
-        """Whether nothing can be taken any more; another stream of its spec can go on."""
-        return self._end is not None
+        """Whether nothing can be taken here any more; another stream of its spec can go on."""
+        return self._end is not None or os.getpid() != self._owner
 
     # -- under the lock --------------------------------------------------------------
 
@@ -263,31 +284,61 @@ class Stream:
             self._send_took((), (self._ready.pop(place).number,), 0)
 
     def _hand_out(self, place: Place, slot: _Slot, waited_ns: int) -> Batch:
-        if slot.error is not None:
+        left = self.rows(place[1]) - slot.skipped
+        error = slot.error or self._nothing_left(place, left)
+        if error is not None:
             self._run.lost(place)
             self._send_took((), (slot.number,), waited_ns)
-            raise slot.error
-        self._note(place)
-        rows = self.rows(place[1])
+            raise error
+        self._note(place, left)
+        arrays, ids = self._arrays(slot, self.rows(place[1]), waited_ns)
+        images, *others = arrays
+        labels = others.pop(0) if self._has_labels else None
+        weights = others.pop() if others else None
+        return Batch(images, labels, weights, ids, place, slot.attempt)
+
+    def _arrays(
+        self, slot: _Slot, rows: int, waited_ns: int
+    ) -> tuple[list[NDArray[Any]], NDArray[np.int32]]:
+        """The batch's arrays and sample numbers, without the rows that are left out."""
         assert self._ring is not None
         ids = self._ring.ids(slot.number, rows)
+        if slot.skipped:
+            kept = ids >= 0
+            copies = self._copied(slot, rows, waited_ns)
+            return [array[kept] for array in copies], ids[kept]
         if self._leased - len(self._releases.slots) + SPARE_SLOTS < self.slots:
-            self._leased += 1
-            arrays = self._ring.lease(slot.number, rows)
-            self._send_took((slot.number,), (), waited_ns)
-        else:
-            arrays = self._ring.copy(slot.number, rows)
-            self._send_took((slot.number,), (slot.number,), waited_ns)
-        labels = arrays[1] if len(arrays) > 1 else None
-        return Batch(arrays[0], labels, ids, place, slot.attempt)
+            return self._lent(slot, rows, waited_ns), ids
+        return self._copied(slot, rows, waited_ns), ids
 
-    def _note(self, place: Place) -> None:
+    def _nothing_left(self, place: Place, rows: int) -> BadImage | None:
+        if rows > 0:
+            return None
+        return BadImage(
+            f"every image of batch {place} of {self._directory} could not be read "
+            "(`loaderd errors` says why)"
+        )
+
+    def _lent(self, slot: _Slot, rows: int, waited_ns: int) -> list[NDArray[Any]]:
+        assert self._ring is not None
+        self._leased += 1
+        arrays = self._ring.lease(slot.number, rows)
+        self._send_took((slot.number,), (), waited_ns)
+        return arrays
+
+    def _copied(self, slot: _Slot, rows: int, waited_ns: int) -> list[NDArray[Any]]:
+        assert self._ring is not None
+        arrays = self._ring.copy(slot.number, rows)
+        self._send_took((slot.number,), (slot.number,), waited_ns)
+        return arrays
+
+    def _note(self, place: Place, samples: int) -> None:
         """Keeps what was taken; what was left unread in older epochs is given up."""
         self._run.took(place)
         for old in [other for other in self._ready if other[0] < place[0]]:
             self._discard(old)
         self._counts[0] += 1
-        self._counts[1] += self.rows(place[1])
+        self._counts[1] += samples
 
     def _send_took(self, taken: tuple[int, ...], given_up: tuple[int, ...], ns: int) -> None:
         released = (*given_up, *self._drain_released())
@@ -353,11 +404,11 @@ class Stream:
 
     def _heard(self, message: object) -> None:
         match message:
-            case Ready(slot, epoch, position, attempt):
-                self._keep((epoch, position), _Slot(slot, attempt, None))
+            case Ready(slot, epoch, position, attempt, skipped):
+                self._keep((epoch, position), _Slot(slot, attempt, skipped, None))
             case Spoilt():
                 error = from_wire(message.kind, message.text)
-                self._keep((message.epoch, message.position), _Slot(message.slot, 0, error))
+                self._keep((message.epoch, message.position), _Slot(message.slot, 0, 0, error))
             case Refused(kind, text):
                 self._finish(from_wire(kind, text))
             case _:

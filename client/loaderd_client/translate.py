@@ -54,6 +54,7 @@ class Pictures:
         interpolation: of files.
         keep_aspect_ratio: of files.
         decode: of files.
+        exif: of files.
         validation: whether they are the validation subset.
         save: where finished images are kept.
     """
@@ -66,6 +67,7 @@ class Pictures:
     interpolation: Interpolation = "nearest"
     keep_aspect_ratio: bool = False
     decode: Decode = "exact"
+    exif: bool = False
     validation: bool = False
     save: Save | None = None
 
@@ -102,6 +104,7 @@ def pipeline_of(
         interpolation=pictures.interpolation,
         aspect="crop" if pictures.keep_aspect_ratio else "stretch",
         decode=pictures.decode,
+        exif=bool(pictures.exif),
         floatx=arguments.dtype(bases.floatx()),
         dtype=arguments.dtype(pictures.dtype),
         save=pictures.save,

@@ -131,3 +131,14 @@ def test_a_loop_by_hand_begins_again_under_every_keras() -> None:
     for ends_told in (False, True):
         places = Places(2, shuffle=True, ends_told=ends_told)
         assert [places.touch(index).place[0] for index in (0, 1, 1, 0, 0, 1)] == [0, 0, 1, 1, 2, 2]
+
+
+def test_the_last_batch_of_an_epoch_that_was_not_delivered_is_asked_for_again() -> None:
+    for shuffle in (False, True):
+        places = Places(3, shuffle)
+        whole = [places.touch(index).place for index in (0, 1, 2)]
+        places.untouch(2, whole[2])
+        assert places.touch(2).place == whole[2] == (0, 2)
+        assert places.touch(0).place == (1, 0)
+        places.untouch(1, whole[1])  # too late: nobody waits for it any more
+        assert places.touch(1).place == (1, 1)

@@ -1,0 +1,133 @@
+"""What a stream makes of the daemon's messages; the test is the daemon."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+from loaderd.errors import BadImage, NoWorkers, TooManyBadImages
+from loaderd.wire import channel, manifest
+from loaderd.wire.channel import Channel
+from loaderd.wire.layout import SlotArrays, slot_layout, view_slot
+from loaderd.wire.messages import Message, Opened, Ready, Refused, Took
+from loaderd.wire.spec import Batch, Dataset, LabelMode, Order, Pipeline, Spec
+from loaderd_client.stream import Stream
+
+SLOTS = 4
+
+
+class FakeDaemon:
+    """One stream of batches of three rows, as a daemon would have opened it."""
+
+    def __init__(self, label_mode: LabelMode = "sparse", weight: float | None = None) -> None:
+        spec = Spec(
+            dataset=Dataset(directory="/photos", extensions=(".jpg",)),
+            pipeline=Pipeline(target_size=(2, 2)),
+            batch=Batch(batch_size=3, label_mode=label_mode, substitute_weight=weight),
+            order=Order(seed=1),
+        )
+        layout = slot_layout(spec.pipeline, spec.batch, classes=1)
+        table = manifest.pack("/photos", ["cat"], [b"x.jpg"] * 9, np.zeros(9, np.int32))
+        ring, listing = memory(layout.nbytes * SLOTS), memory(len(table))
+        os.pwrite(listing, table, 0)
+        sizes = SLOTS, layout.nbytes * SLOTS, len(table)
+        theirs, ours = channel.pair()
+        self.line = Channel(ours)
+        self.slots = [view_slot(mapped(ring), layout, slot) for slot in range(SLOTS)]
+        opened = Opened(1, 1, 9, 3, 1, *sizes)
+        self.stream = Stream(Channel(theirs), spec, (0, 0), opened, ring, listing)
+
+    def fill(self, slot: int, ids: list[int]) -> SlotArrays:
+        arrays = self.slots[slot]
+        arrays.ids[:] = ids
+        arrays.images[:] = np.reshape(ids, (3, 1, 1, 1))
+        if arrays.labels is not None:
+            arrays.labels[:] = np.multiply(ids, 10)
+        if arrays.weights is not None:
+            arrays.weights[:] = np.divide(ids, 2)
+        return arrays
+
+    def heard(self) -> Message:
+        return self.line.receive()
+
+
+def memory(nbytes: int) -> int:
+    fd = os.memfd_create("test")
+    os.ftruncate(fd, nbytes)
+    return fd
+
+
+def mapped(fd: int) -> memoryview:
+    import mmap
+
+    return memoryview(mmap.mmap(fd, 0))
+
+
+def test_rows_that_are_left_out_are_dropped_everywhere() -> None:
+    daemon = FakeDaemon(weight=0.0)
+    slot = daemon.fill(2, [4, -1, 6])
+    daemon.line.send(Ready(2, 0, 0, 0, skipped=1))
+    batch = daemon.stream.take((0, 0))
+    assert batch.ids.tolist() == [4, 6]
+    assert batch.images[:, 0, 0, 0].tolist() == [4, 6]
+    assert batch.labels is not None
+    assert batch.labels.tolist() == [40, 60]
+    assert batch.weights is not None
+    assert batch.weights.tolist() == [2, 3]
+    slot.images[:] = 99
+    assert batch.images.max() == 6, "what is left is the client's own"
+
+
+def test_the_slot_of_a_batch_that_lacks_rows_is_given_back_at_once() -> None:
+    daemon = FakeDaemon()
+    daemon.fill(2, [4, -1, 6])
+    daemon.line.send(Ready(2, 0, 0, 0, skipped=1))
+    batch = daemon.stream.take((0, 0))
+    took = daemon.heard()
+    assert isinstance(took, Took)
+    assert took.taken == took.released == (2,)
+    assert (took.batches, took.samples) == (1, 2)
+    assert len(batch.ids) == 2
+
+
+def test_a_batch_without_a_row_is_an_error_that_names_it() -> None:
+    daemon = FakeDaemon()
+    daemon.fill(1, [-1, -1, -1])
+    daemon.line.send(Ready(1, 0, 0, 0, skipped=3))
+    with pytest.raises(BadImage, match=r"every image of batch \(0, 0\) of /photos"):
+        daemon.stream.take((0, 0))
+    took = daemon.heard()
+    assert isinstance(took, Took)
+    assert took.released == (1,)
+    daemon.fill(0, [1, 2, 3])
+    daemon.line.send(Ready(0, 0, 1, 0))
+    assert daemon.stream.take((0, 1)).ids.tolist() == [1, 2, 3]
+
+
+@pytest.mark.parametrize("label_mode", ["sparse", "none"])
+@pytest.mark.parametrize("weight", [None, 0.0])
+def test_labels_and_weights_are_there_if_they_are_asked_for(
+    label_mode: LabelMode, weight: float | None
+) -> None:
+    daemon = FakeDaemon(label_mode, weight)
+    daemon.fill(0, [2, 4, 6])
+    daemon.line.send(Ready(0, 0, 0, 0))
+    batch = daemon.stream.take((0, 0))
+    assert (batch.labels is None) == (label_mode == "none")
+    assert batch.labels is None or batch.labels.tolist() == [20, 40, 60]
+    assert (batch.weights is None) == (weight is None)
+    assert batch.weights is None or batch.weights.tolist() == [1, 2, 3]
+    assert batch.weights is None or batch.weights.dtype == np.float32
+
+
+@pytest.mark.parametrize("error", [NoWorkers, TooManyBadImages])
+def test_what_ends_a_stream_reaches_the_trainer_as_it_is(error: Callable[..., Any]) -> None:
+    daemon = FakeDaemon()
+    daemon.line.send(Refused(error.__name__, "it says why"))
+    with pytest.raises(error, match="it says why"):  # type: ignore[call-overload]
+        daemon.stream.take((0, 0))
+    assert daemon.stream.ended
