@@ -147,11 +147,11 @@ class Stream:
         """What workers are told of the sample in a row that killed those who tried it."""
         sample = int(self._rows(place)[row])
         function = self.spec.pipeline.function
-        return Quarantine(
-            sample_key(self._table(), self.id, sample),
-            function.name if function else "",
-            f"quarantined: the workers that tried it died ({cause})",
-        )
+        reason = f"quarantined: the workers that tried it died ({cause})"
+        if function is not None:
+            reason += f"; it may be the preprocessing_function {function.name}"
+        name = function.name if function else ""
+        return Quarantine(sample_key(self._table(), self.id, sample), name, reason)
 
     def _rows(self, place: Place) -> Ids:
         order = EpochOrder(self.spec.order, self.shape.samples, self.shape.batch_size)
