@@ -364,7 +364,7 @@ def test_a_private_daemon_that_died_is_started_again(photos: Path, session: Sess
     assert session._private is not None
     session._private._process.kill()
     session._private._process.wait()
-    for index in range(1, len(train)):
+    for index in range(1, len(train) - 1):  # the epoch goes on
         assert len(train.fetch(index).ids)
     assert train.fetch(0).ids.tolist() == expected
     assert len(flow(photos)) == 12
