@@ -53,7 +53,8 @@ class BadImages:
         """Those from the ``first`` on, as many as fit into a packet."""
         samples: list[BadSample] = []
         room = PAGE_BYTES
-        for path, bad in islice(self._known.items(), max(0, first), None):
+        first = min(max(0, first), self.total)
+        for path, bad in islice(self._known.items(), first, None):
             room -= 4 * len(path) + 4 * len(bad.reason) + 4 * len(bad.directory) + 64
             if samples and room < 0:
                 break

@@ -36,7 +36,9 @@ def test_pages_hold_all_of_them_and_fit_a_packet() -> None:
         assert len(messages.encode(page)) < LONGEST_PACKET
         listed += [sample.path for sample in page.samples]
     assert listed == names
-    assert not images.page(len(listed)).samples
+    for beyond in (len(listed), 2**63, 2**64 - 1):
+        assert not images.page(beyond).samples
+    assert images.page(-5).samples == images.page(0).samples
 
 
 def test_beyond_the_limit_nothing_is_noted(monkeypatch: pytest.MonkeyPatch) -> None:
