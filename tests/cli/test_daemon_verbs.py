@@ -134,7 +134,13 @@ class TestStart:
         assert seen.workers_wanted == 1
         file.write_text("workers = 2\nnice = 3\n")
         os.kill(seen.daemon.pid, signal.SIGHUP)
-        eventually(lambda: len(dial.observe(socket).workers) == 2)
+        old = {worker.pid for worker in seen.workers}
+
+        def renewed() -> bool:
+            pids = {worker.pid for worker in dial.observe(socket).workers}
+            return len(pids) == 2 and not pids & old
+
+        eventually(renewed)
         (nice,) = {psutil.Process(w.pid).nice() for w in dial.observe(socket).workers}
         assert nice == 2  # the flag goes on to win
 
