@@ -324,6 +324,7 @@ class LoaderSequence(*bases.sequences()):  # type: ignore[misc]  # whichever Ker
         left: Patience | None = None
         while True:
             if self._stream.ended:
+                self._stream.check()
                 left = left or Patience(self._session.reconnect_timeout)
                 self._open_if_ended(request.touch.place, left)
             stream = self._stream_for(request)

@@ -21,6 +21,7 @@ from loaderd.errors import (
     Draining,
     NoDaemon,
     ProtocolError,
+    StreamClosed,
     from_wire,
 )
 from loaderd.wire import address as addresses
@@ -106,6 +107,7 @@ class Session:
             NoDaemon: the daemon went away.
             RequestRefused: the daemon runs no user code.
             Draining: the daemon is about to end.
+            StreamClosed: the session was closed.
         """
         self._revive()
         return self._open(spec, slots, start, bundle)
@@ -169,6 +171,8 @@ class Session:
             )
 
     def _open(self, spec: Spec, slots: int, start: Place | None, bundle: Bundle | None) -> Stream:
+        if self._closed:
+            raise StreamClosed("the session was closed")
         line = dial(self.path)
         try:
             stream = _open(line, spec, slots, start, bundle)

@@ -36,6 +36,7 @@ from loaderd.errors import (
     LoaderdError,
     ProtocolError,
     StreamClosed,
+    TooManyBadImages,
     from_wire,
 )
 from loaderd.wire import segment
@@ -168,6 +169,7 @@ class Stream:
         self._reading = False
         self._counts = [0, 0]
         self._end: LoaderdError | None = None
+        self._hung_up = False
         self._owner = os.getpid()
 
     def rows(self, position: int) -> int:
@@ -209,6 +211,15 @@ class Stream:
     def ended(self) -> bool:
         """Whether nothing can be taken here any more; another stream of its spec can go on."""
         return self._end is not None or os.getpid() != self._owner
+
+    def check(self) -> None:
+        """Raises what makes it useless to open the stream again.
+
+        Raises:
+            TooManyBadImages: the dataset has too many of them.
+        """
+        if isinstance(self._end, TooManyBadImages):
+            raise TooManyBadImages(*self._end.args)
 
     # -- under the lock --------------------------------------------------------------
 
@@ -355,7 +366,7 @@ class Stream:
         try:
             self._line.send(message)
         except (Closed, OSError):
-            self._finish(_gone())
+            self._hear_last_words()
 
     def _finish(self, error: LoaderdError) -> None:
         self._end = self._end or error
@@ -393,6 +404,20 @@ class Stream:
         """Takes in what the daemon has sent, and sends what it could not take before."""
         try:
             self._line.flush()
+        except (Closed, OSError):
+            self._hear_last_words()
+        else:
+            self._hear_all()
+
+    def _hear_last_words(self) -> None:
+        """The daemon has hung up; the reason may stand behind what it sent before."""
+        if not self._hung_up:
+            self._hung_up = True
+            self._hear_all()
+            self._finish(_gone())
+
+    def _hear_all(self) -> None:
+        try:
             while True:
                 self._heard(self._line.receive())
         except BlockingIOError:

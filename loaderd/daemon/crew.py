@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterable, Mapping
 from loaderd.config import Settings
 from loaderd.daemon.actions import Action, Assign, Dismiss
 from loaderd.daemon.loop import Loop
-from loaderd.daemon.pool import SLOW_SECONDS, STOPPED, Pool, Work, Worker
+from loaderd.daemon.pool import SLOW_SECONDS, STOPPED, Messages, Pool, Work, Worker
 from loaderd.daemon.scheduler import Scheduler
 from loaderd.daemon.streams import Stream
 from loaderd.errors import BadImage, ProtocolError
@@ -214,35 +214,50 @@ class Crew:
             self._check_worker(worker, now)
 
     def _check_worker(self, worker: Worker, now: float) -> None:
-        limit = self.pool.settings.sample_timeout
+        silent = now - worker.since
         if worker.condemned_at is not None:
             worker.finish(now)
-        elif worker.overdue(now, limit):
-            fate = STOPPED if worker.stopped else f"no sign of life for {limit:g} s"
+        elif silent > worker.patience or (silent > worker.stop_patience and worker.stopped):
+            fate = STOPPED if worker.stopped else f"no sign of life for {worker.patience:g} s"
             log.error("worker %d is killed: %s; its stack follows", worker.pid, fate)
             worker.condemn(now, fate)
-        if len(worker.in_hand) > 1 and now - worker.since > SLOW_SECONDS:
+        if len(worker.in_hand) > 1 and silent > SLOW_SECONDS:
             self._recall(worker)
 
     def _recall(self, worker: Worker) -> None:
         """What is queued behind a chunk that takes long is given to others."""
-        tickets: set[int] = set()
-        again: list[Message] = []
-        for message, fds in worker.child.take_back():
+        back = worker.child.take_back()
+        chunks = [message for message, _ in back if isinstance(message, Chunk)]
+        # If it has not even read the first, that one stays its own: it owes us a sign of life.
+        first = chunks[0] if len(chunks) == len(worker.in_hand) else None
+        tickets = self._resend(worker, back, first)
+        streams = {chunk.stream for chunk in chunks}
+        if any(isinstance(one, Attach) and one.stream not in streams for one, _ in back):
+            worker.child.kill()  # it has read the chunk meanwhile, and knows no such stream
+        for _, fds in back:
             for fd in fds:
                 os.close(fd)
+        self._perform(self._scheduler.recall(worker.id, tickets))
+
+    def _resend(self, worker: Worker, back: Messages, first: Chunk | None) -> set[int]:
+        """Gives it back what it must have; returns the chunks that it shall not have."""
+        tickets: set[int] = set()
+        for message, fds in back:
             match message:
-                case Chunk():
+                case Chunk() if message is not first:
                     tickets.add(message.ticket)
                     worker.in_hand.pop()
-                case Attach():
+                case Attach() if first is None or message.stream != first.stream:
                     worker.attached.discard(message.stream)
                     worker.attaching.discard(message.stream)
                 case _:
-                    again.append(message)
-        for message in again:
-            _tell(worker, message)
-        self._perform(self._scheduler.recall(worker.id, tickets))
+                    _tell(worker, message, fds)
+        return tickets
+
+    def forgive(self, seconds: float) -> None:
+        """Nobody could be heard for so long, since we ourselves stood still."""
+        for worker in self.pool.workers.values():
+            worker.since += seconds
 
     def renew(self, settings: Settings) -> None:
         """Replaces all workers, one by one, by such as the settings say."""

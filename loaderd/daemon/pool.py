@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import multiprocessing
 import multiprocessing.forkserver
 import os
@@ -18,7 +19,7 @@ import signal
 import socket
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from multiprocessing.context import ForkServerProcess
 from typing import Any
@@ -28,18 +29,25 @@ import psutil
 from loaderd.config import Settings
 from loaderd.daemon import child
 from loaderd.daemon.actions import Death
+from loaderd.errors import ProtocolError
 from loaderd.wire import channel
 from loaderd.wire.channel import Channel, Closed
 from loaderd.wire.messages import Done, Message
 
 log = logging.getLogger("loaderd")
 
+Messages = list[tuple[Message, list[int]]]
+"""What was said, and the descriptors that came along."""
+
 Work = Callable[[socket.socket, Settings], None]
 
 _context = multiprocessing.get_context("forkserver")
 
-_PAUSES = (0.0, 0.1, 0.3, 1.0, 3.0)
-"""Seconds before a worker is started again, by how many died in a row before they were up."""
+_PAUSES = (0.05, 0.1, 0.3, 1.0, 3.0)
+"""Seconds before workers are started again, by how many rounds of them failed in a row."""
+
+UNKNOWN = 255
+"""What ``multiprocessing`` gives as exit code when the forkserver is dead; its children are too."""
 
 SLOW_SECONDS = 1.0
 """A chunk is long overdue then: what is queued behind it goes to others."""
@@ -94,14 +102,19 @@ class Child:
         os.close(self.pidfd)
         return code
 
-    def take_back(self) -> Iterator[tuple[Message, list[int]]]:
+    def take_back(self) -> Messages:
         """What the child was sent and has not read: the kernel gives each message out once."""
+        back: Messages = []
         while self.inbox is not None:
             try:
                 # Not settimeout(0), which would be the child's as well.
-                yield self.inbox.receive_with_fds(socket.MSG_DONTWAIT)
+                back.append(self.inbox.receive_with_fds(socket.MSG_DONTWAIT))
+            except ProtocolError:  # there was no descriptor left for those that came along
+                self.kill()
+                break
             except (BlockingIOError, Closed):
-                return
+                break
+        return back
 
 
 def spawn(target: Callable[..., None], *args: Any, revocable: bool = False) -> Child:
@@ -151,6 +164,8 @@ class Worker:
     child: Child
     since: float
     """When it was last heard of, or got something to do: its sample in hand is not older."""
+    sample_timeout: float
+    """Seconds, as it knows them itself."""
     up_at: float | None = None
     attached: set[int] = field(default_factory=set)
     attaching: set[int] = field(default_factory=set)
@@ -173,11 +188,20 @@ class Worker:
         """The process id."""
         return self.child.process.pid or 0
 
-    def overdue(self, now: float, sample_timeout: float) -> bool:
-        """Whether it should have been heard of by now."""
+    @property
+    def patience(self) -> float:
+        """Seconds within which it should be heard of: to load the user's code takes longer."""
         if self.up_at is None:
-            return now - self.since > UP_SECONDS
-        return bool(self.in_hand) and now - self.since > sample_timeout
+            return UP_SECONDS
+        if not self.in_hand:
+            return math.inf
+        attaching = self.in_hand[0] in self.attaching
+        return max(self.sample_timeout, UP_SECONDS) if attaching else self.sample_timeout
+
+    @property
+    def stop_patience(self) -> float:
+        """The same if somebody has stopped it: it loads nothing then."""
+        return self.sample_timeout if self.in_hand else math.inf
 
     def condemn(self, now: float, fate: str) -> None:
         """Tells it to write its stack to the log and to die; ``finish`` makes sure of that."""
@@ -254,14 +278,13 @@ class Pool:
         """Starts one worker; None if that does not work now."""
         self._ids += 1
         try:
-            new = Worker(
-                self._ids, spawn(self._work, self.settings, revocable=True), time.monotonic()
-            )
+            started = spawn(self._work, self.settings, revocable=True)
         except OSError as error:
             log.error("%s", error)
             self.trouble = str(error)
             self._pause()
             return None
+        new = Worker(self._ids, started, time.monotonic(), self.settings.sample_timeout)
         self.workers[new.id] = new
         with contextlib.suppress(ProcessLookupError):  # dead already, which is noticed later
             os.setpriority(os.PRIO_PROCESS, new.pid, self.settings.nice)
@@ -289,8 +312,11 @@ class Pool:
         return _death(worker, code), cause
 
     def _pause(self) -> None:
-        self._stillborn += 1
-        self._resume_at = time.monotonic() + _PAUSES[min(self._stillborn, len(_PAUSES)) - 1]
+        """Those that fail together count once."""
+        now = time.monotonic()
+        if now >= self._resume_at:
+            self._stillborn += 1
+            self._resume_at = now + _PAUSES[min(self._stillborn, len(_PAUSES)) - 1]
 
     @property
     def hopeless(self) -> bool:
@@ -317,13 +343,15 @@ class Pool:
 def _death(worker: Worker, code: int | None) -> Death:
     """A worker that somebody has stopped is no more to blame than one that was killed."""
     by_us = worker.fate not in ("", STOPPED)
-    if not by_us and (worker.fate or code in (-signal.SIGKILL, -signal.SIGTERM)):
+    if not by_us and (worker.fate or code in (-signal.SIGKILL, -signal.SIGTERM, UNKNOWN)):
         return Death.KILLED
     attaching = worker.in_hand and worker.in_hand[0] in worker.attaching
     return Death.ATTACHING if attaching else Death.CRASHED
 
 
 def _cause(code: int | None) -> str:
+    if code == UNKNOWN:
+        return "with the forkserver"
     if code is None or code >= 0:
         return f"exit code {code}"
     return f"signal {signal.Signals(-code).name}"

@@ -269,13 +269,16 @@ class Scheduler:
 
         Others do them, and it gets nothing until it has reported.
         """
-        self._slow.add(worker)
         held = self._workers[worker]
         for entry in [entry for entry in held if entry.chunk.ticket in tickets]:
             held.remove(entry)
             stream = self.streams.get(entry.chunk.stream)
             if stream is not None:
                 self._return(stream, entry, None, "")
+        if held:  # else it has nothing to report
+            self._slow.add(worker)
+        elif worker in self._retired:
+            self._dismiss(worker)
         return self._assign_all()
 
     def worker_down(self, worker: int, death: Death, cause: str = "") -> list[Action]:

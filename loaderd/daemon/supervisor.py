@@ -56,6 +56,9 @@ from loaderd.wire.text import printable
 
 log = logging.getLogger("loaderd")
 
+LATE_SECONDS = 1.0
+"""The supervisor itself has stood still when it looks so much later than it should."""
+
 FIXED = ("name", "socket", "cache_dir", "user_code", "owner", "ready_fd")
 """Settings that stay until the daemon is started again."""
 
@@ -218,6 +221,9 @@ class Supervisor:
         now = time.monotonic()
         if now < self._next_check:
             return
+        late = now - self._next_check if self._next_check else 0.0
+        if late > LATE_SECONDS:  # frozen, or put to sleep: the silence was ours
+            self._crew.forgive(late)
         self._next_check = now + self._settings.silence
         self._crew.check(now)
         self._notifier.feed(now)

@@ -12,6 +12,7 @@ import errno
 import faulthandler
 import gc
 import os
+import signal
 import socket
 from collections import defaultdict
 
@@ -70,6 +71,10 @@ class _Worker:
         """Does what the supervisor says next."""
         message, fds = self._line.receive_with_fds()
         match message:
+            case Chunk() if message.stream not in self._streams:
+                # What told us of the stream was taken back from behind our last chunk, and this
+                # we were too fast for. Nobody is to blame: it counts as killed.
+                os.kill(os.getpid(), signal.SIGKILL)
             case Chunk():
                 self._line.send(_answer(self._streams, message))
             case Attach():

@@ -108,6 +108,7 @@ class StreamWriter:
         """
         start = perf_counter_ns()
         self._reports.begin()
+        self._skipped = 0
         slot = self._slots[chunk.slot]
         ids = self._epochs.ids(chunk.epoch, chunk.position)[chunk.first : chunk.last]
         cached = self._source.begin(ids)
@@ -122,9 +123,8 @@ class StreamWriter:
             self._save(slot, chunk, ids)
         times = self._renderer.take_times()
         took = perf_counter_ns() - start
-        trouble, skipped = self._source.take_trouble(), self._skipped
-        self._skipped = 0
-        return Done(chunk.ticket, len(ids), took, *times, cached, trouble, skipped)
+        trouble = self._source.take_trouble()
+        return Done(chunk.ticket, len(ids), took, *times, cached, trouble, self._skipped)
 
     def _gathered(self, slot: SlotArrays, chunk: Chunk, ids: Ids) -> bool:
         """Copies the whole chunk at once, if that goes; returns whether it went."""

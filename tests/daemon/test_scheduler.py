@@ -126,6 +126,7 @@ class Machine(RuleBasedStateMachine):
         worker = data.draw(st.sampled_from(sorted(self.held)))
         lost = self.held.pop(worker)
         self.retired.discard(worker)
+        self.slow.discard(worker)
         for chunk in lost[:1]:
             self.spoilt.add((chunk.stream, chunk.slot))
             if death is Death.CRASHED:
@@ -143,7 +144,8 @@ class Machine(RuleBasedStateMachine):
         worker = data.draw(st.sampled_from(sorted(self.held)))
         tickets = {chunk.ticket for chunk in self.held[worker][1:]}
         self.held[worker] = self.held[worker][:1]
-        self.slow.add(worker)
+        if self.held[worker]:
+            self.slow.add(worker)
         self.perform(self.scheduler.recall(worker, tickets))
 
     @rule(data=st.data())
@@ -212,6 +214,11 @@ class Machine(RuleBasedStateMachine):
         worker = data.draw(st.sampled_from(sorted(self.held)))
         with pytest.raises(ProtocolError):
             self.scheduler.done(worker, 10**9, 1)
+
+    @invariant()
+    def who_gets_nothing_has_something_to_report(self) -> None:
+        for worker in getattr(self, "slow", ()):
+            assert self.held[worker]
 
     @invariant()
     def no_slot_has_two_owners(self) -> None:

@@ -19,7 +19,7 @@ def slot_is_reused_before_its_workers_death_is_confirmed() -> None:
     from loaderd.daemon.crew import Crew
 
     def check(self: Any, worker: Any, now: float) -> None:
-        if worker.condemned_at is None and worker.overdue(now, self.pool.settings.sample_timeout):
+        if worker.condemned_at is None and now - worker.since > worker.patience:
             worker.condemned_at = now
             self._perform(self._scheduler.worker_down(worker.id, Death.KILLED))
 

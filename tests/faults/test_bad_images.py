@@ -10,11 +10,12 @@ import msgspec
 import numpy as np
 import pytest
 
-from loaderd.errors import BadImage, NoRoom, TooManyBadImages
+from loaderd.errors import BadImage, NoRoom, StreamClosed, TooManyBadImages
 from loaderd.wire import dial
 from loaderd.wire.spec import Cache, Dataset, OnError, Spec
-from loaderd_client import ImageDataGenerator, Session
+from loaderd_client import ImageDataGenerator, LoaderSequence, Session
 from loaderd_client.stream import Batch, Stream
+from tests.conftest import eventually
 from tests.process.test_streams import Serve, a_spec, digest, run_of
 
 BAD = ("cat/003.jpg", "dog/007.jpg", "dog/008.jpg")
@@ -124,8 +125,32 @@ def test_more_than_max_bad_ends_the_stream_with_a_summary(
         stream = session.open(asks(spoilt, on_error), slots=6)
         with pytest.raises(TooManyBadImages, match=r"3 of 96 images.*--max-bad allows 2.*\.jpg: "):
             list(run_of(stream))
-        assert good.take((0, 0)) is not None or True
+        assert good.slots == 6
         assert [one.id for one in daemon.snapshot().streams] == [1]
+
+
+def test_a_trainer_that_is_behind_hears_of_too_many_and_for_good(
+    serve: Serve, spoilt: Path
+) -> None:
+    """The daemon has ended the stream while batches that are ready wait to be taken."""
+    with serve(2, "--max-bad=1%") as daemon, Session(daemon.path) as session:
+        sequence = LoaderSequence(asks(spoilt, "skip"), session)
+        eventually(lambda: not daemon.snapshot().streams)
+        for _ in range(2):
+            with pytest.raises(TooManyBadImages):
+                for index in range(len(sequence)):
+                    sequence.fetch(index)
+        assert daemon.log.count("too many bad images") == 1
+
+
+def test_a_sequence_whose_session_was_closed_says_so(serve: Serve, photos: Path) -> None:
+    with serve(1) as daemon:
+        with Session(daemon.path) as session:
+            sequence = LoaderSequence(asks(photos, "raise"), session)
+            sequence.fetch(0)
+        with pytest.raises(StreamClosed):
+            sequence.fetch(1)
+        assert not daemon.snapshot().streams
 
 
 def test_with_a_cache_the_bytes_are_those_without(serve: Serve, spoilt: Path) -> None:

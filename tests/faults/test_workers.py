@@ -6,6 +6,8 @@ import contextlib
 import itertools
 import os
 import signal
+import subprocess
+import sys
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
@@ -200,6 +202,65 @@ def test_a_sample_that_kills_its_workers_is_quarantined_and_is_a_bad_image(
         assert bad.quarantined
         assert bad.path.endswith("dog/007.jpg")
     assert daemon.log.count("quarantined ") == 1
+
+
+def test_workers_that_are_stopped_while_idle_do_not_hold_up_a_stream(
+    serve: Serve, photos: Path, undisturbed: list[str]
+) -> None:
+    """They have read nothing of what they are given."""
+    with serve(2, "--sample-timeout=2") as daemon:
+        eventually(lambda: len(daemon.workers()) == 2)
+        for pid in daemon.workers():
+            os.kill(pid, signal.SIGSTOP)
+        assert read_all(daemon.path, a_spec(photos)) == undisturbed
+
+
+def test_user_code_that_takes_long_to_load_is_waited_for(
+    serve: Serve, photos: Path, tmp_path: Path
+) -> None:
+    module = tmp_path / "late_module.py"
+    module.write_text("import time\ntime.sleep(3)\ndef same(image):\n    return image\n")
+    script = (
+        "import sys, late_module\n"
+        "from loaderd_client import ImageDataGenerator\n"
+        "made = ImageDataGenerator(preprocessing_function=late_module.same)\n"
+        "flow = made.flow_from_directory(sys.argv[1], target_size=(9, 9))\n"
+        "print(sum(len(flow[i][0]) for i in range(len(flow))))\n"
+    )
+    environ = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    with serve(2, "--sample-timeout=2") as daemon:
+        done = subprocess.run(
+            [sys.executable, "-c", script, str(photos)],
+            env=environ,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        assert done.stdout.splitlines()[-1:] == ["96"], done.stderr
+        assert daemon.snapshot().restarts == 0
+
+
+def test_workers_that_die_with_the_forkserver_quarantine_nothing(
+    serve: Serve, photos: Path, undisturbed: list[str]
+) -> None:
+    enough = threading.Event()
+
+    def kill(daemon: Daemon) -> None:
+        while not enough.wait(0.3):
+            for child in psutil.Process(daemon.process.pid).children():
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    child.kill()
+
+    with serve(2) as daemon:
+        storm = threading.Thread(target=kill, args=(daemon,))
+        storm.start()
+        try:
+            assert read_all(daemon.path, a_spec(photos)) == undisturbed
+        finally:
+            enough.set()
+            storm.join()
+        assert daemon.snapshot().daemon.bad == 0
 
 
 def test_a_kill_storm_quarantines_nothing(
