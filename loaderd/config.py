@@ -309,9 +309,13 @@ def _memory(said: Said) -> int | None:
 
 def _cache_size(said: Said) -> int | None:
     """As ``memory``, but a share of the RAM would say nothing of a disk."""
+    allowed = 'bytes, 512M, 1.5G, 2GiB (units of 1024), or "auto"'
     if isinstance(said.value, str) and said.value.endswith("%"):
-        raise _refuse(said, 'bytes, 512M, 1.5G, 2GiB (units of 1024), or "auto"')
-    return _memory(said)
+        raise _refuse(said, allowed)
+    try:
+        return _memory(said)
+    except InvalidArgument as error:
+        raise _refuse(said, allowed) from error
 
 
 def _worker_memory(said: Said) -> int | None:

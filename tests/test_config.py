@@ -108,6 +108,12 @@ class TestRefusals:
         with pytest.raises(InvalidArgument, match=r"^--memory: .* allowed are bytes, 512M"):
             load(memory=value)
 
+    @pytest.mark.parametrize("value", ["0", "-1", "abc", "50%"])
+    def test_the_size_of_caches_is_no_share(self, value: str) -> None:
+        with pytest.raises(InvalidArgument, match="^--cache-size: .* allowed are bytes") as caught:
+            load(cache_size=value)
+        assert "%" not in str(caught.value).partition("allowed are")[2]
+
     @pytest.mark.parametrize("value", ["true", "1.0", "[1]", "-3", '"many"', "1979-05-27"])
     @pytest.mark.parametrize("key", ["workers", "memory"])
     def test_a_value_of_the_wrong_kind_in_the_file(
