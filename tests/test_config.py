@@ -110,7 +110,7 @@ class TestRefusals:
 
     @pytest.mark.parametrize("value", ["0", "-1", "abc", "50%"])
     def test_the_size_of_caches_is_no_share(self, value: str) -> None:
-        with pytest.raises(InvalidArgument, match="^--cache-size: .* allowed are bytes") as caught:
+        with pytest.raises(InvalidArgument, match=r"^--cache-size: .* allowed are bytes") as caught:
             load(cache_size=value)
         assert "%" not in str(caught.value).partition("allowed are")[2]
 
