@@ -11,12 +11,12 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-import psutil
 import pytest
 
 from scripts.benchmarks import contest, photos
 from scripts.benchmarks.contest import Contestant, Failed
 from scripts.benchmarks.peers.protocol import Source, Task, class_files, rate
+from tests.conftest import eventually, gone
 
 
 @pytest.fixture
@@ -43,8 +43,7 @@ def test_a_contestant_gets_ready_measures_and_ends(pictures: Path) -> None:
         assert contestant.turn(0.2) > 0
     finally:
         contestant.close()
-    left = contest._group(contestant._process.pid)
-    assert [process for process in left if process.status() != psutil.STATUS_ZOMBIE] == []
+    eventually(lambda: all(map(gone, contest._group(contestant._process.pid))))
 
 
 def test_one_that_cannot_start_says_why(tmp_path: Path, pictures: Path) -> None:
