@@ -366,9 +366,9 @@ def _bytes(number: str, unit: str) -> int:
 
 
 def _memory_unasked() -> int:
-    """A quarter of the RAM, and never so much that the last page of /dev/shm goes."""
+    """A quarter of the RAM; what is free in /dev/shm limits each ring when it is opened."""
     try:
-        return max(1, min(ram() // 4, segment.free() * 9 // 10))
+        return max(1, min(ram() // 4, segment.total()))
     except OSError as error:
         raise LoaderdError(f"there is no shared memory at {segment.SHM}: {error}") from error
 

@@ -13,6 +13,7 @@
     │       └── TooManyBadImages           more of them than --max-bad allows
     ├── DaemonError
     │   ├── NoDaemon (ConnectionError)     nobody answers at the address
+    │   │   └── NoAnswer                   somebody is there, and is silent
     │   ├── DaemonRunning                  somebody else already serves the address
     │   ├── DaemonGone (ConnectionError)   the daemon went away while a stream was open
     │   ├── VersionMismatch                client and daemon speak different protocols
@@ -79,6 +80,18 @@ class DaemonError(LoaderdError):
 
 class NoDaemon(DaemonError, ConnectionError):
     """Nobody answers at the address."""
+
+
+class NoAnswer(NoDaemon):
+    """A daemon is there, and does not answer: it is stopped, or hangs.
+
+    Attributes:
+        pid: its process id; None where the kernel does not tell.
+    """
+
+    def __init__(self, text: str, pid: int | None = None) -> None:
+        super().__init__(text)
+        self.pid = pid
 
 
 class DaemonRunning(DaemonError):

@@ -6,6 +6,7 @@ The checks follow ``keras/src/legacy/preprocessing/image.py``.
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Sequence
 from typing import Any, get_args
 
@@ -20,6 +21,17 @@ def one_of(name: str, value: object, allowed: tuple[str, ...]) -> None:
     if value not in allowed:
         words = ", ".join(f'"{word}"' for word in allowed)
         raise InvalidArgument(f"Invalid {name}: {value}; expected one of {words}.")
+
+
+def folder(name: str, path: object) -> str:
+    """An absolute path.
+
+    Raises:
+        InvalidType: it is no path.
+    """
+    if isinstance(path, (str, bytes, os.PathLike)):
+        return os.path.abspath(os.fsdecode(path))
+    raise InvalidType(f"`{name}` should be the path of a folder. Received: {path!r}")
 
 
 def number(name: str, value: object) -> float:

@@ -128,7 +128,8 @@ class DataFrameIterator(FilesIterator):
         self.dtype = dtype or bases.floatx()
         root = os.fspath(directory or "")
         frame = dataframe.copy()
-        _check(frame, class_mode, self.allowed_class_modes, x_col, y_col, weight_col, classes)
+        self._check_class_mode()
+        _check(frame, class_mode, x_col, y_col, weight_col, classes)
         if validate_filenames:
             frame = _existing(frame, root, x_col, self.white_list_formats)
         names: Sequence[str] = ()
@@ -137,6 +138,7 @@ class DataFrameIterator(FilesIterator):
         if self.split:
             start, stop = (int(share * len(frame)) for share in self.split)
             frame = frame.iloc[start:stop, :]
+        self._labels_of = class_mode
         self._read_labels(frame, y_col, names)
         self._weights = frame[weight_col].to_numpy() if weight_col else None
         self._listed: list[str] = frame[x_col].tolist()
@@ -163,6 +165,16 @@ class DataFrameIterator(FilesIterator):
     def _spec(self) -> tuple[Spec, Parts]:
         pipeline, parts = pipeline_of(self.image_data_generator, self._pictures())
         return self._files_spec(pipeline, self._label_mode()), {**parts, "manifest": self._manifest}
+
+    def _check_class_mode(self) -> None:
+        """Also that the labels are there, where it was set later."""
+        super()._check_class_mode()
+        wanted, read = self.class_mode, getattr(self, "_labels_of", self.class_mode)
+        if wanted not in ("input", None, read) and {wanted, read} & {*_UNLABELLED}:
+            raise InvalidArgument(
+                f'`class_mode="{wanted}"` needs labels, and those of "{read}" were read: make '
+                "another iterator"
+            )
 
     def _label_mode(self) -> LabelMode:
         """Who makes the labels: the workers if they are one number a sample, else we."""
@@ -302,14 +314,11 @@ def _tell(samples: int, validated: bool, names: Sequence[str], class_mode: str |
 def _check(
     frame: Any,
     mode: str | None,
-    allowed: set[str | None],
     x_col: str,
     y_col: Any,
     weight_col: str | None,
     classes: Sequence[str] | None,
 ) -> None:
-    if mode not in allowed:
-        raise InvalidArgument(f"Invalid class_mode: {mode}; expected one of: {allowed}")
     if mode == "multi_output" and not isinstance(y_col, list):
         raise InvalidType(
             f'If class_mode="{mode}", y_col must be a list. Received {type(y_col).__name__}.'

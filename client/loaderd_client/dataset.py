@@ -139,7 +139,7 @@ def image_dataset_from_directory(
         shuffle=bool(shuffle), seed=random.randrange(_PICKED_SEEDS) if seed is None else int(seed)
     )
     whole = Dataset(
-        directory=os.path.abspath(os.fspath(directory)),
+        directory=arguments.folder("directory", directory),
         extensions=EXTENSIONS,
         classes=tuple(class_names) if class_names is not None else None,
         hidden=False,

@@ -48,6 +48,7 @@ class FilesIterator(LoadedIterator):
     """What the iterators over files have in common."""
 
     _dataset: specs.Dataset | specs.Files
+    allowed_class_modes: ClassVar[set[str | None]]
     class_mode: str | None
 
     def set_loading(
@@ -63,10 +64,9 @@ class FilesIterator(LoadedIterator):
         Raises:
             InvalidArgument: a value that is not allowed (also a ``ValueError``).
         """
-        arguments.one_of("cache", cache, get_args(Cache))
-        arguments.one_of("decode", decode, get_args(Decode))
         self.cache: Cache = cache
         self.decode: Decode = decode
+        self._check_loading()
         self.on_error: OnError = on_error
         self.substitute_weight = substitute_weight
         self.exif = exif
@@ -89,13 +89,10 @@ class FilesIterator(LoadedIterator):
         Raises:
             InvalidArgument: a value that is not allowed (also a ``ValueError``).
         """
-        if color_mode not in get_args(ColorMode):
-            raise InvalidArgument(
-                f'Invalid color mode: {color_mode}; expected "rgb", "rgba", or "grayscale".'
-            )
+        self.color_mode = color_mode
+        self._check_colors()
         self.image_data_generator = image_data_generator
         self.target_size = arguments.size(target_size)
-        self.color_mode = color_mode
         self.data_format = data_format
         self.save_to_dir = save_to_dir
         self.save_prefix = save_prefix
@@ -113,6 +110,23 @@ class FilesIterator(LoadedIterator):
         if self.data_format == "channels_first":
             return (channels, height, width)
         return (height, width, channels)
+
+    def _check_loading(self) -> None:
+        arguments.one_of("cache", self.cache, get_args(Cache))
+        arguments.one_of("decode", self.decode, get_args(Decode))
+
+    def _check_colors(self) -> None:
+        if self.color_mode not in get_args(ColorMode):
+            raise InvalidArgument(
+                f'Invalid color mode: {self.color_mode}; expected "rgb", "rgba", or "grayscale".'
+            )
+
+    def _check_class_mode(self) -> None:
+        if self.class_mode not in [*self.allowed_class_modes]:  # a list need not be hashed
+            raise InvalidArgument(
+                f"Invalid class_mode: {self.class_mode}; "
+                f"expected one of: {self.allowed_class_modes}"
+            )
 
     def _split_of(self, subset: str | None) -> tuple[float, float] | None:
         if subset is None:
@@ -132,6 +146,9 @@ class FilesIterator(LoadedIterator):
         return (0.0, split)
 
     def _pictures(self) -> Pictures:
+        self._check_loading()  # again, as the attributes may have been set since
+        self._check_colors()
+        self._check_class_mode()
         return Pictures(
             target_size=self.target_size,
             data_format=self.data_format,
@@ -210,14 +227,11 @@ class DirectoryIterator(FilesIterator):
             interpolation,
             keep_aspect_ratio,
         )
-        if class_mode not in self.allowed_class_modes:
-            raise InvalidArgument(
-                f"Invalid class_mode: {class_mode}; expected one of: {self.allowed_class_modes}"
-            )
         self.class_mode = class_mode
+        self._check_class_mode()
         self.dtype = dtype or bases.floatx()
         self._dataset = Dataset(
-            directory=os.path.abspath(os.fsdecode(directory)),
+            directory=arguments.folder("directory", directory),
             extensions=EXTENSIONS,
             classes=arguments.names(classes),
             follow_links=follow_links,

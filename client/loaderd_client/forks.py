@@ -4,10 +4,17 @@ from __future__ import annotations
 
 import os
 import weakref
-from collections.abc import Callable
+from typing import Protocol
+
+
+class Locked(Protocol):
+    """Something with locks."""
+
+    def _renew_locks(self) -> None: ...
+
 
 _forks = 0
-_calls: set[weakref.WeakMethod[Callable[[], None]]] = set()
+_locked: weakref.WeakSet[Locked] = weakref.WeakSet()
 
 
 def count() -> int:
@@ -15,13 +22,13 @@ def count() -> int:
     return _forks
 
 
-def in_child(method: Callable[[], None]) -> None:
-    """Has a method called first of all in every forked child, as long as its object lives.
+def renew_in_child(one: Locked) -> None:
+    """Has its locks made anew first of all in every forked child.
 
     Threads are not forked: a lock that one of them held at that moment is never released
     in the child, so whoever has locks makes them anew there.
     """
-    _calls.add(weakref.WeakMethod(method, _calls.discard))
+    _locked.add(one)
 
 
 def _forked() -> None:
@@ -30,9 +37,8 @@ def _forked() -> None:
 
 
 def _born() -> None:
-    for method in [call() for call in list(_calls)]:
-        if method is not None:
-            method()
+    for one in list(_locked):
+        one._renew_locks()
 
 
 os.register_at_fork(after_in_parent=_forked, after_in_child=_born)

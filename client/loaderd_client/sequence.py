@@ -97,7 +97,7 @@ class LoaderSequence(*bases.sequences()):  # type: ignore[misc]  # whichever Ker
         self._bundle = Bundle(parts) if parts else None
         self._stream = self._session.open(spec, self._slots, bundle=self._bundle)
         self._renew_locks()
-        forks.in_child(self._renew_locks)
+        forks.renew_in_child(self)
         self._era = object()
         self._history = history.of_environment()
         self._owed: list[_Request] = []
@@ -373,7 +373,9 @@ class LoaderSequence(*bases.sequences()):  # type: ignore[misc]  # whichever Ker
                 with self._lock:
                     era, spec, bundle = self._era, self._again(), self._bundle
                 start = place if self._slots else None
-                stream = self._session.reopen(spec, self._slots, start, bundle, left)
+                lost = self._stream.lost
+                self._stream.let_go()  # the new ring may need the room of the old one
+                stream = self._session.reopen(spec, self._slots, start, bundle, left, lost=lost)
                 if stream is not None:
                     self._adopt(stream, era)
 

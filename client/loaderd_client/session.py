@@ -20,6 +20,7 @@ from loaderd.errors import (
     DaemonGone,
     Draining,
     NoDaemon,
+    NoRoom,
     ProtocolError,
     StreamClosed,
     from_wire,
@@ -29,12 +30,19 @@ from loaderd.wire import spec as specs
 from loaderd.wire.bundle import Bundle
 from loaderd.wire.channel import Channel, Closed
 from loaderd.wire.dial import dial
-from loaderd.wire.messages import Open, Opened, Place, Refused
+from loaderd.wire.messages import Message, Open, Opened, Place, Refused
 from loaderd.wire.spec import Spec
+from loaderd.wire.text import printable
 from loaderd_client import forks, patience
 from loaderd_client.patience import Patience
 from loaderd_client.private import PrivateDaemon
 from loaderd_client.stream import Stream
+
+LONG_SECONDS = 20.0
+"""An answer that takes so long is waited for with a word to the user."""
+
+ROOM_SECONDS = 1.0
+"""For so long a ring that does not fit is tried again."""
 
 _sessions: list[Session] = []
 _making = threading.Lock()
@@ -66,8 +74,8 @@ class Session:
     def __init__(self, address: str | None = None, reconnect_timeout: float | None = None) -> None:
         self.reconnect_timeout = patience.reconnect_timeout(reconnect_timeout)
         self._renew_locks()
-        forks.in_child(self._renew_locks)
-        self._told = False
+        forks.renew_in_child(self)
+        self._told: set[str] = set()
         self._closed = False
         self._streams: weakref.WeakSet[Stream] = weakref.WeakSet()
         self._private: PrivateDaemon | None = None
@@ -110,10 +118,17 @@ class Session:
             StreamClosed: the session was closed.
         """
         self._revive()
-        return self._open(spec, slots, start, bundle)
+        return self._open_in_time(spec, slots, start, bundle)
 
     def reopen(
-        self, spec: Spec, slots: int, start: Place | None, bundle: Bundle | None, left: Patience
+        self,
+        spec: Spec,
+        slots: int,
+        start: Place | None,
+        bundle: Bundle | None,
+        left: Patience,
+        *,
+        lost: bool,
     ) -> Stream | None:
         """Opens a stream in place of one that ended, or waits a moment for its daemon.
 
@@ -123,20 +138,29 @@ class Session:
             start: see ``open``.
             bundle: see ``open``.
             left: how long the daemon is still waited for.
+            lost: whether the stream went with its daemon, whose rings may still be mapped,
+                by this trainer or by others: then room is waited for as well.
 
         Returns:
-            The stream; None if there was no daemon, and it is worth asking again.
+            The stream; None if there was no daemon or no room, and it is worth asking again.
 
         Raises:
             DaemonGone: it did not come back in time.
+            NoRoom: the ring does not fit.
         """
         self._revive()  # a private one that cannot start is an error at once
         try:
-            stream = self._open(spec, slots, start, bundle)
+            stream = self._open_in_time(spec, slots, start, bundle)
         except (NoDaemon, DaemonGone, Draining) as error:
             self.wait(left, error)
             return None
-        self._told = False
+        except NoRoom as error:
+            if not lost or left.over:
+                raise
+            self._tell(f"no room yet ({error}); waiting up to {left.seconds:g} s for it")
+            left.pause()
+            return None
+        self._told.clear()
         return stream
 
     def wait(self, left: Patience, error: DaemonError) -> None:
@@ -157,18 +181,34 @@ class Session:
                 f"the daemon at {self.path} went away{waited}: start one with `loaderd start` and "
                 "go on, nothing is lost"
             ) from error
-        self._tell(left)
+        if self._private is None:
+            self._tell(
+                f"the daemon at {self.path} went away; waiting up to {left.seconds:g} s for it to "
+                "come back"
+            )
         left.pause()
 
-    def _tell(self, left: Patience) -> None:
+    def _tell(self, words: str) -> None:
+        """Says why nothing goes on: once, however many threads find out."""
+        about = words.partition("(")[0]  # figures change from one attempt to the next
         with self._lock:
-            told, self._told = self._told, True
-        if not told and self._private is None:
-            print(
-                f"loaderd: the daemon at {self.path} went away; waiting up to "
-                f"{left.seconds:g} s for it to come back",
-                file=sys.stderr,
-            )
+            if about in self._told:
+                return
+            self._told.add(about)
+        print(f"loaderd: {words}", file=sys.stderr)
+
+    def _open_in_time(
+        self, spec: Spec, slots: int, start: Place | None, bundle: Bundle | None
+    ) -> Stream:
+        """What was closed just now leaves its room when the workers have let go of it."""
+        left = Patience(ROOM_SECONDS)
+        while True:
+            try:
+                return self._open(spec, slots, start, bundle)
+            except NoRoom:
+                if left.over:
+                    raise
+            left.pause()
 
     def _open(self, spec: Spec, slots: int, start: Place | None, bundle: Bundle | None) -> Stream:
         if self._closed:
@@ -220,10 +260,9 @@ def _tell_private(path: str) -> None:
 def _open(
     line: Channel, spec: Spec, slots: int, start: Place | None, bundle: Bundle | None
 ) -> Stream:
-    line.settimeout(None)  # listing a large directory takes its time
     try:
         _ask(line, spec, slots, start, bundle)
-        answer, fds = line.receive_with_fds()
+        answer, fds = _answer(line, spec)
     except Closed as error:
         raise DaemonGone("the daemon went away while it opened the stream") from error
     match answer, fds:
@@ -232,6 +271,20 @@ def _open(
         case Refused(kind, text), _:
             raise from_wire(kind, text)
     raise ProtocolError(f"the daemon answered Open with {type(answer).__name__}")
+
+
+def _answer(line: Channel, spec: Spec) -> tuple[Message, list[int]]:
+    """Listing a large directory takes its time; after some the user hears of it."""
+    line.settimeout(LONG_SECONDS)
+    try:
+        return line.receive_with_fds()
+    except TimeoutError:
+        print(
+            f"loaderd: still waiting for the daemon to list {printable(spec.dataset.directory)}",
+            file=sys.stderr,
+        )
+    line.settimeout(None)
+    return line.receive_with_fds()
 
 
 def _ask(line: Channel, spec: Spec, slots: int, start: Place | None, bundle: Bundle | None) -> None:

@@ -20,6 +20,7 @@ from __future__ import annotations
 import contextlib
 import os
 import select
+import sys
 import threading
 import weakref
 from collections import Counter, deque
@@ -45,6 +46,7 @@ from loaderd.wire.layout import slot_layout
 from loaderd.wire.manifest import Manifest
 from loaderd.wire.messages import Opened, Place, Plan, Ready, Refused, Spoilt, Took
 from loaderd.wire.spec import Spec
+from loaderd.wire.text import printable
 from loaderd_client.lease import Ring
 from loaderd_client.run import Run
 
@@ -53,6 +55,9 @@ SPARE_SLOTS = 2
 
 TELL_NS = 500_000_000
 """A wait is told to the daemon after so long, and not only when it ends."""
+
+LONG_NS = 60_000_000_000
+"""A wait so long is told to the user."""
 
 
 class Batch(NamedTuple):
@@ -170,6 +175,7 @@ class Stream:
         self._counts = [0, 0]
         self._end: LoaderdError | None = None
         self._hung_up = False
+        self._complained = False
         self._owner = os.getpid()
 
     def rows(self, position: int) -> int:
@@ -212,6 +218,19 @@ class Stream:
         """Whether nothing can be taken here any more; another stream of its spec can go on."""
         return self._end is not None or os.getpid() != self._owner
 
+    @property
+    def lost(self) -> bool:
+        """Whether it ended without our doing."""
+        return self._end is not None and not isinstance(self._end, StreamClosed)
+
+    def let_go(self) -> None:
+        """Gives the ring of an ended stream up. Arrays that were handed out stay valid."""
+        if os.getpid() != self._owner:  # its lock may be held by a thread that is not here
+            self._forget()
+            return
+        with self._lock:
+            self._forget()
+
     def check(self) -> None:
         """Raises what makes it useless to open the stream again.
 
@@ -222,6 +241,10 @@ class Stream:
             raise TooManyBadImages(*self._end.args)
 
     # -- under the lock --------------------------------------------------------------
+
+    def _forget(self) -> None:
+        self._ready.clear()
+        self._ring = None  # arrays that live on hold the mapping themselves
 
     def _take(self, place: Place, restart: bool) -> Batch:
         self._waiting[place] += 1
@@ -235,7 +258,7 @@ class Stream:
 
     def _obtain(self, place: Place, restart: bool) -> tuple[_Slot, int]:
         """The batch's slot, and since when its wait was not told to the daemon."""
-        since = perf_counter_ns()
+        since = begun = perf_counter_ns()
         if place not in self._ready and not self._reading:
             self._read()
         while place not in self._ready:
@@ -246,6 +269,7 @@ class Stream:
             self._make_room()
             self._wait()
             since = self._tell(since)
+            self._tell_user(since - begun)
         return self._ready.pop(place), since
 
     def _tell(self, since: int) -> int:
@@ -255,6 +279,16 @@ class Stream:
             return since
         self._send_took((), (), now - since)
         return now
+
+    def _tell_user(self, waited_ns: int) -> None:
+        """Tells the user of a wait for which there is no good reason, once."""
+        if waited_ns > LONG_NS and not self._complained:
+            self._complained = True
+            print(
+                f"loaderd: no batch for {waited_ns / 1e9:.0f} s; `loaderd-stat` shows what the "
+                "daemon does, and its log may say why",
+                file=sys.stderr,
+            )
 
     def _ask(self, place: Place, restart: bool) -> None:
         """Asks for a batch, unless the run brings it by itself."""
@@ -326,7 +360,7 @@ class Stream:
         if rows > 0:
             return None
         return BadImage(
-            f"every image of batch {place} of {self._directory} could not be read "
+            f"every image of batch {place} of {printable(self._directory)} could not be read "
             "(`loaderd errors` says why)"
         )
 
@@ -440,6 +474,8 @@ class Stream:
                 raise ProtocolError(f"the daemon sent {type(message).__name__} to a stream")
 
     def _keep(self, place: Place, slot: _Slot) -> None:
+        if self._ring is None:
+            return
         self._asked.discard(place)
         unwanted = self._run.stale(place) and not self._waiting[place]
         if unwanted or place in self._ready:
@@ -457,8 +493,7 @@ class Stream:
             if isinstance(self._end, StreamClosed):
                 return
             self._end = StreamClosed("the stream was closed")
-            self._ready.clear()
-            self._ring = None  # arrays that live on hold the mapping themselves
+            self._forget()
             self._line.shut_down()  # wakes whoever waits for it
             self._lock.notify_all()
             if not self._reading:

@@ -96,6 +96,7 @@ def pipeline_of(
             f"Invalid interpolation method {pictures.interpolation} specified. Supported methods "
             f"are {', '.join(get_args(Interpolation))}"
         )
+    arguments.one_of("data_format", pictures.data_format, get_args(DataFormat))
     pipeline = Pipeline(
         target_size=arguments.size(pictures.target_size),
         color_mode=pictures.color_mode,

@@ -97,32 +97,55 @@ def open_cache(
         os.makedirs(folder, 0o700, exist_ok=True)
         with _turn(folder):
             granted = head.within(_room(folder, key, head.nbytes, size))
-            fd = _open(os.path.join(folder, key + ENDING))
-            return _adopted(fd, granted, states), granted
+            return _opened(os.path.join(folder, key + ENDING), granted, states), granted
+    except FileExistsError as error:
+        raise CacheError(f"cannot use the cache folder {folder}: it is a file") from error
     except OSError as error:
         if isinstance(error, CacheError) or store.is_full(error):
             raise
-        raise CacheError(f"cannot use the cache folder {folder}: {error.strerror}") from error
+        raise CacheError(_unusable(folder, error)) from error
 
 
-def _open(path: str) -> int:
-    ask = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
-    fd = os.open(path, ask, 0o600)
-    if os.fstat(fd).st_size and store.read_head(fd) is None:  # damaged, or another version's
-        os.close(fd)
-        os.unlink(path)
-        fd = os.open(path, ask, 0o600)
-    os.utime(fd)
-    return fd
+def _unusable(folder: str, error: OSError) -> str:
+    """What cannot be used: the folder, or a file in it, which may be somebody else's."""
+    if error.filename in (None, folder):
+        return f"cannot use the cache folder {folder}: {error.strerror}"
+    return (
+        f"cannot use {error.filename}: {error.strerror}; remove that file, or choose another "
+        "--cache-dir"
+    )
 
 
-def _adopted(fd: int, head: Head, states: States) -> int:
+def _opened(path: str, head: Head, states: States) -> int:
+    fd = _there(path, head)
+    made = fd is None
+    if fd is None:
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:
+        if made:
+            os.ftruncate(fd, head.nbytes)
+        os.utime(fd)
         store.adopt(fd, head, states)
     except BaseException:
         os.close(fd)
+        if made:
+            os.unlink(path)
         raise
     return fd
+
+
+def _there(path: str, head: Head) -> int | None:
+    """The cache if it is there; one that is damaged, or another version's, is removed."""
+    try:
+        fd = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except FileNotFoundError:
+        return None
+    found = store.read_head(fd)
+    if found is not None and found[:2] == head[:2]:
+        return fd
+    os.close(fd)
+    os.unlink(path)
+    return None
 
 
 def remove(found: Found) -> None:

@@ -1,9 +1,9 @@
-"""Decoded images of one dataset at one size, in a file that all workers read in place.
+"""Decoded images of one dataset at one size, in a file that all workers share.
 
 ::
 
-    header | marks: int64 (n, 3)            | rows: uint8 (n, height, width, channels)
-    4 KiB  | file size, mtime in ns, CRC-32 | one image each, as it was decoded
+    header | marks: int64 (n, 3)            | rows: uint8 (n, height, width, channels) | guard
+    4 KiB  | file size, mtime in ns, CRC-32 | one image each, as it was decoded        | 1 byte
 
 Theory of operation. A mark says of which state of the source file its row is. A worker
 that has decoded a sample writes the row and then the mark, with ``pwrite``, so that a full
@@ -18,14 +18,22 @@ workers, so a reader trusts nothing but what it has proved:
   hold a shared ``flock`` on it, and only an opener that gets it alone removes marks of
   files that have changed.
 
+A file on disk has a name, and whoever knows it may truncate the file. To touch a mapping there
+would be a SIGBUS, so its rows are read with ``preadv``; those of a file without a name are used
+in place. Nobody writes the guard, and only who makes the file gives it its length: one that was
+truncated never has that again, however much is written to it, and one ``fstat`` after the
+reading says whether what was read are rows.
+
 Holes of the file cost nothing, so it has room for all samples even where only some fit.
 """
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import json
+import math
 import mmap
 import os
 import struct
@@ -36,17 +44,19 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from loaderd.errors import CacheError
-
 MAGIC = b"loaderdC"
-VERSION = 1
+VERSION = 2
 HEADER = 4096
 
 _HEAD = struct.Struct("<8sIIQQQ")
 _MARK = struct.Struct("<qqq")
+_GUARD = 1
+
+LOST = "its file was truncated, or is damaged"
 
 Bools = NDArray[np.bool_]
 Pixels = NDArray[Any]
+Row = NDArray[np.uint8]
 States = NDArray[np.int64]
 """(n, 3), by sample: size and modification time (ns) of its file, -1 where that cannot be read,
 and the row that it has. Rows do not follow the samples, whose numbers may be a matter of a seed."""
@@ -70,7 +80,7 @@ class Head(NamedTuple):
     @property
     def nbytes(self) -> int:
         """The length of the file; most of it may be holes."""
-        return self.rows_at + self.samples * self.row_bytes
+        return self.rows_at + self.samples * self.row_bytes + _GUARD
 
     @property
     def claim(self) -> int:
@@ -89,10 +99,9 @@ class Head(NamedTuple):
 
 
 def write_head(fd: int, head: Head) -> None:
-    """Writes the header, and gives the file its length."""
+    """Writes the header; the file has its length already."""
     about = json.dumps(head.about).encode("ascii")
     fields = (MAGIC, VERSION, len(about), head.samples, head.row_bytes, head.granted)
-    os.ftruncate(fd, head.nbytes)
     os.pwrite(fd, _HEAD.pack(*fields) + about[: HEADER - _HEAD.size], 0)
 
 
@@ -109,27 +118,33 @@ def read_head(fd: int) -> Head | None:
     except ValueError:
         return None
     head = Head(samples, row_bytes, granted, about)
-    return head if os.fstat(fd).st_size == head.nbytes else None
+    return head if is_whole(fd, head) else None
+
+
+def is_whole(fd: int, head: Head) -> bool:
+    """Whether the file was never truncated since it was made."""
+    return os.fstat(fd).st_size == head.nbytes
 
 
 def adopt(fd: int, head: Head, states: States) -> None:
-    """Marks an open file as in use; if nobody else uses it, forgets files that have changed.
+    """Marks an open file as in use; if nobody else uses it, forgets what may not be there.
 
-    The marks' pages are taken now: in memory, even to read a hole takes a page, and where
-    there is none left that is a SIGBUS.
+    That is rows of files that have changed, and rows that are not granted any more. The marks'
+    pages are taken now, so that a disk without room for them is known at once.
 
     Args:
-        fd: its descriptor; the shared lock lasts as long as any copy of it.
+        fd: its descriptor, of a file of ``head.nbytes``; the shared lock lasts as long as any
+            copy of it.
         head: what it shall hold; written, as ``granted`` may be new.
         states: of the source files now.
 
     Raises:
         OSError: the file cannot be written; see ``is_full``.
     """
-    write_head(fd, head)
     os.posix_fallocate(fd, 0, head.rows_at)
+    write_head(fd, head)
     if lock_alone(fd):
-        _forget_changed(fd, head, states)
+        _forget_stale(fd, head, states)
     fcntl.flock(fd, fcntl.LOCK_SH)
 
 
@@ -147,14 +162,19 @@ def lock_alone(fd: int) -> bool:
     return True
 
 
-def _forget_changed(fd: int, head: Head, states: States) -> None:
+def _forget_stale(fd: int, head: Head, states: States) -> None:
     marks = read_marks(fd, head)
     by_row = np.empty_like(marks[:, :2])
     by_row[states[:, 2]] = states[:, :2]
-    stale = (marks[:, 2] != 0) & (marks[:, :2] != by_row).any(axis=1)
+    there = marks[:, 2] != 0
+    beyond = there & (np.arange(head.samples) >= head.granted)
+    stale = there & (marks[:, :2] != by_row).any(axis=1) | beyond
     if stale.any():
         marks[stale] = 0
         os.pwrite(fd, marks.tobytes(), HEADER)
+    if beyond.any():  # gives the room back: a hole again
+        os.ftruncate(fd, head.claim)
+        os.ftruncate(fd, head.nbytes)
 
 
 def read_marks(fd: int, head: Head) -> States:
@@ -162,12 +182,6 @@ def read_marks(fd: int, head: Head) -> States:
     data = bytearray(head.samples * _MARK.size)
     os.preadv(fd, [data], HEADER)
     return np.frombuffer(data, np.int64).reshape(-1, 3)
-
-
-def rows_of(memory: mmap.mmap, head: Head) -> NDArray[np.uint8]:
-    """The rows of a mapped file, (n, bytes)."""
-    size = head.samples * head.row_bytes
-    return np.frombuffer(memory, np.uint8, size, head.rows_at).reshape(head.samples, -1)
 
 
 def read_row(fd: int, head: Head, row: int) -> bytes:
@@ -185,6 +199,59 @@ def checksum(row: Any) -> int:
     return zlib.crc32(row) | 1 << 32
 
 
+class _InPlace:
+    """Rows of a file without a name, which nobody can truncate: mapped."""
+
+    def __init__(self, fd: int, head: Head) -> None:
+        memory = mmap.mmap(fd, head.nbytes, mmap.MAP_SHARED, mmap.PROT_READ)
+        size = head.samples * head.row_bytes
+        self._rows = np.frombuffer(memory, np.uint8, size, head.rows_at).reshape(head.samples, -1)
+
+    def row(self, row: int) -> Row | None:
+        """One row."""
+        found: Row = self._rows[row]
+        return found
+
+    def gather(self, rows: NDArray[Any], out: Row) -> bool:
+        """Copies rows to those of ``out``."""
+        # mode="raise" would go through a copy of the whole.
+        np.take(self._rows, rows, axis=0, out=out, mode="clip")
+        return True
+
+
+class _Read:
+    """Rows of a file that may be truncated at any time, and lie on a disk that may fail."""
+
+    def __init__(self, fd: int, head: Head) -> None:
+        self._fd = fd
+        self._head = head
+        self._last = np.empty(head.row_bytes, np.uint8)
+
+    def row(self, row: int) -> Row | None:
+        """One row, valid until the next is asked for; None if it is gone."""
+        there = self._fill(self._last, row) and is_whole(self._fd, self._head)
+        return self._last if there else None
+
+    def gather(self, rows: NDArray[Any], out: Row) -> bool:
+        """Copies rows to those of ``out``; returns whether all were there."""
+        filled = all(map(self._fill, out, rows.tolist()))
+        return filled and is_whole(self._fd, self._head)
+
+    def _fill(self, out: Row, row: int) -> bool:
+        size = self._head.row_bytes
+        try:
+            return os.preadv(self._fd, [out.data], self._head.rows_at + row * size) == size
+        except OSError:  # of the disk
+            return False
+
+
+def _rows(fd: int, head: Head) -> _InPlace | _Read:
+    if os.fstat(fd).st_nlink == 0:
+        with contextlib.suppress(OSError):  # no room in our address space
+            return _InPlace(fd, head)
+    return _Read(fd, head)
+
+
 class Store:
     """A stream's cache as a worker has it. Never fails a sample: what is not there is None.
 
@@ -195,45 +262,52 @@ class Store:
 
     Attributes:
         trouble: why nothing is written any more; empty while all is well.
-
-    Raises:
-        CacheError: the file does not fit.
+        lost: whether nothing is read any more either.
     """
 
     def __init__(self, fd: int, shape: tuple[int, int, int], states: States) -> None:
         weakref.finalize(self, os.close, fd)  # with the last copy goes the lock
         self._fd = fd
-        head = read_head(fd)
-        if head is None or (head.samples, head.row_bytes) != (len(states), int(np.prod(shape))):
-            raise CacheError("the cache's file does not fit the stream: it is damaged")
-        memory = mmap.mmap(fd, head.nbytes, mmap.MAP_SHARED, mmap.PROT_READ)
-        self._head = head
         self._shape = shape
-        self._marks = np.frombuffer(memory, np.int64, 3 * head.samples, HEADER).reshape(-1, 3)
-        self._bytes = rows_of(memory, head)
-        self._rows = self._bytes.reshape(-1, *shape)
         self._states, self._row = states[:, :2], states[:, 2]
-        self._proved = np.zeros(head.samples, np.bool_)
-        self.trouble = ""
+        self._proved = np.zeros(len(states), np.bool_)
+        self.trouble, self.lost = "", False
+        head = read_head(fd)
+        if head is None or (head.samples, head.row_bytes) != (len(states), math.prod(shape)):
+            self._lose()
+            return
+        self._head = head
+        self._rows = _rows(fd, head)
 
     def find(self, ids: NDArray[Any]) -> Bools:
         """Which of the samples are there; costs a few microseconds once all are proved."""
         found: Bools = self._proved[ids]
-        if not found.all():
-            for index in np.flatnonzero(~found & self._marked(ids)).tolist():
+        if not self.lost:
+            for index in np.flatnonzero(~found).tolist():
                 found[index] = self._prove(int(ids[index]))
         return found
 
-    def row(self, sample: int) -> Pixels:
-        """A sample that ``find`` has found; read-only, in place."""
-        pixels: Pixels = self._rows[self._row[sample]]
-        return pixels
+    def row(self, sample: int) -> Pixels | None:
+        """A sample that ``find`` has found, read-only; None if it is gone meanwhile.
 
-    def gather(self, ids: NDArray[Any], out: Pixels) -> None:
-        """Copies samples that ``find`` has found to the rows of ``out``, all uint8."""
-        # mode="raise" would go through a copy of the whole.
-        rows = self._row[ids]
-        np.take(self._bytes, rows, axis=0, out=out.reshape(len(ids), -1), mode="clip")
+        It is valid until the next is asked for.
+        """
+        pixels = self._rows.row(int(self._row[sample]))
+        if pixels is None:
+            self._lose()
+            return None
+        return pixels.reshape(self._shape)
+
+    def gather(self, ids: NDArray[Any], out: Pixels) -> bool:
+        """Copies samples that ``find`` has found to the rows of ``out``, all uint8.
+
+        Returns:
+            Whether they were there; if not, some rows of ``out`` may be written.
+        """
+        there = self._rows.gather(self._row[ids], out.reshape(len(ids), -1))
+        if not there:
+            self._lose()
+        return there
 
     def keep(self, sample: int, image: Pixels, state: tuple[int, int]) -> None:
         """Writes a decoded sample, if it fits and its file is what it was.
@@ -244,7 +318,7 @@ class Store:
             state: size and mtime (ns) of the file that was read.
         """
         row = int(self._row[sample])
-        if row >= self._head.granted or self.trouble or image.dtype != np.uint8:
+        if self.trouble or row >= self._head.granted or image.dtype != np.uint8:
             return
         if state != tuple(self._states[sample].tolist()) or not self._vacant(row, state):
             return
@@ -255,10 +329,26 @@ class Store:
         except OSError as error:
             self.trouble = os.strerror(error.errno or 0)
 
+    def _lose(self) -> None:
+        self.trouble, self.lost = LOST, True
+        self._proved[:] = False
+
     def _vacant(self, row: int, state: tuple[int, int]) -> bool:
         """Whether nobody can rely on the row: others may know the file as it was before."""
-        size, mtime, check = self._marks[row].tolist()
+        if not is_whole(self._fd, self._head):
+            self._lose()
+            return False
+        size, mtime, check = self._mark(row)
         return not check or (size, mtime) == state
+
+    def _mark(self, row: int) -> tuple[int, int, int]:
+        """The mark of a row; that of none where it cannot be read."""
+        try:
+            data = os.pread(self._fd, _MARK.size, HEADER + row * _MARK.size)
+        except OSError:
+            data = b""
+        size, mtime, check = _MARK.unpack(data.ljust(_MARK.size, b"\0"))
+        return size, mtime, check
 
     def _write(self, data: Any, at: int) -> None:
         view = memoryview(data).cast("B")
@@ -266,13 +356,14 @@ class Store:
         while done < len(view):
             done += os.pwrite(self._fd, view[done:], at + done)
 
-    def _marked(self, ids: NDArray[Any]) -> Bools:
-        marks = self._marks[self._row[ids]]
-        same: Bools = (marks[:, :2] == self._states[ids]).all(axis=1) & (marks[:, 2] != 0)
-        return same
-
     def _prove(self, sample: int) -> bool:
-        row = self._row[sample]
-        proof = checksum(self._bytes[row]) == self._marks[row, 2]
-        self._proved[sample] = proof
-        return bool(proof)
+        row = int(self._row[sample])
+        *state, check = self._mark(row)
+        if not check or state != self._states[sample].tolist():
+            return False
+        pixels = self._rows.row(row)
+        if pixels is None:
+            self._lose()
+            return False
+        self._proved[sample] = checksum(pixels) == check
+        return bool(self._proved[sample])

@@ -12,31 +12,25 @@ import os
 import select
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
-from loaderd import config
 from loaderd.cli import options
 from loaderd.cli.serve import READY
 
 PATIENCE = 30.0
 """Seconds within which a daemon must answer."""
 
-_DECIDED = ("name", "socket", "cache_dir", "config")
-"""What the starter resolves: in the child's folder a path might mean another."""
-
 _LINES = 20
 _LONGEST_TAIL = 64 * 1024
 
 
 def given(args: argparse.Namespace) -> list[str]:
-    """The flags of this command line that the child is to have too, and the settings' file.
+    """The flags of this command line, which the child is to have too.
 
-    Nothing else is decided for it: what stands in the file is read there, and again later.
+    Nothing else is decided for it: variables and the file are read there, and the file again
+    later.
     """
-    flags = {key: value for key, value in options.flags(args).items() if key not in _DECIDED}
-    words = [_word(key, value) for key, value in flags.items() if value is not None]
-    file = args.config or os.environ.get(config.VARIABLES["config"])
-    return [*words, f"--config={os.path.abspath(file)}"] if file else words
+    return [_word(key, value) for key, value in options.flags(args).items() if value is not None]
 
 
 def _word(key: str, value: str) -> str:
@@ -45,7 +39,8 @@ def _word(key: str, value: str) -> str:
 
 def command(words: Sequence[str], tell: int) -> list[str]:
     """``loaderd serve``, with the descriptor on which it says that it serves."""
-    return [sys.executable, "-m", "loaderd", "serve", *words, f"--ready-fd={tell}"]
+    # It begins in our folder, for paths to mean the same; -P takes no modules from there.
+    return [sys.executable, "-P", "-m", "loaderd", "serve", *words, f"--ready-fd={tell}"]
 
 
 def spawn(words: Sequence[str], log: int) -> tuple[subprocess.Popen[bytes], int]:
@@ -59,8 +54,6 @@ def spawn(words: Sequence[str], log: int) -> tuple[subprocess.Popen[bytes], int]
             stderr=log,
             pass_fds=(tell,),
             start_new_session=True,  # the terminal's end and its Ctrl-C are not the child's
-            cwd="/",  # and holds no folder, nor takes modules from the one we are in
-            env=_environ(os.environ),
         )
     except BaseException:
         os.close(ready)
@@ -68,11 +61,6 @@ def spawn(words: Sequence[str], log: int) -> tuple[subprocess.Popen[bytes], int]
     finally:
         os.close(tell)
     return child, ready
-
-
-def _environ(environ: Mapping[str, str]) -> dict[str, str]:
-    decided = [config.VARIABLES[key] for key in _DECIDED]
-    return {key: value for key, value in environ.items() if key not in decided}
 
 
 def came_up(child: subprocess.Popen[bytes], ready: int) -> bool:

@@ -6,8 +6,10 @@ import argparse
 import contextlib
 import fcntl
 import os
+import shlex
 import time
-from collections.abc import Iterable, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from rich.console import Console
 from rich.progress import track
@@ -15,9 +17,11 @@ from rich.progress import track
 from loaderd import config
 from loaderd.cache import folder, store
 from loaderd.cache.folder import Found
+from loaderd.cache.store import Head
 from loaderd.cli import options, text
 from loaderd.cli.exits import DONE, FAILED
-from loaderd.errors import CacheError, InvalidArgument
+from loaderd.errors import CacheError, InvalidArgument, LoaderdError
+from loaderd.wire import dial
 
 _KEY = 12
 """Characters of a key that are shown; as many as make it unique are enough to name it."""
@@ -64,7 +68,22 @@ def _add_common(parser: argparse.ArgumentParser, run: object) -> None:
 
 
 def _folder(args: argparse.Namespace) -> str:
-    return config.locate_cache(options.flags(args), os.environ)
+    where = config.locate_cache(options.flags(args), os.environ)
+    tell_of_daemon(args, where)
+    return where
+
+
+def tell_of_daemon(args: argparse.Namespace, where: str) -> None:
+    """Says so if nobody chose this folder, and the daemon that runs uses another."""
+    if args.cache_dir is not None:
+        return
+    with contextlib.suppress(LoaderdError, OSError):
+        daemon = dial.observe(options.address(args).socket, dial.SOON).daemon
+        if not where.endswith(daemon.cache_dir):  # the end of a long path
+            text.tell(
+                f'loaderd: the daemon "{daemon.name}" has its caches in another folder than '
+                f"{where}: add --cache-dir {shlex.quote(daemon.cache_dir)}"
+            )
 
 
 def _ls(args: argparse.Namespace) -> int:
@@ -74,8 +93,8 @@ def _ls(args: argparse.Namespace) -> int:
         for one in found:
             text.say(text.as_json(_row(one)))
         return DONE
-    for one in found:
-        text.say(_line(one))
+    for line in _lines(found):
+        text.say(line)
     total = sum(one.nbytes for one in found)
     text.say(f"{text.count(len(found), 'cache')}, {text.size(total)}, in {where}")
     return DONE
@@ -94,16 +113,34 @@ def _row(found: Found) -> dict[str, object]:
     return row | {"damaged": False, **counts, **found.head.about}
 
 
-def _line(found: Found) -> str:
-    start = f"{found.key[:_KEY]}  {text.size(found.nbytes):>10}  {_ago(found.used_at):>11} ago"
-    if found.head is None:
-        return f"{start}  damaged, or of another version"
-    about = found.head.about
+def _lines(found: Sequence[Found]) -> Iterator[str]:
+    """One for each; those that look alike say what differs."""
+    alike = defaultdict(list)
+    for one in found:
+        if one.head is not None:
+            alike[_images(one.head)].append(one.head.about)
+    for one in found:
+        start = f"{one.key[:_KEY]}  {text.size(one.nbytes):>10}  {_ago(one.used_at):>11} ago"
+        if one.head is None:
+            yield f"{start}  damaged, or of another version"
+        else:
+            images = _images(one.head)
+            differing = _differing(one.head.about, alike[images])
+            yield f"{start}  {_cached(one):,} of {one.head.samples:,} images  {images}{differing}"
+
+
+def _differing(about: Mapping[str, object], alike: Sequence[Mapping[str, object]]) -> str:
+    names = [name for name in about if any(other.get(name) != about[name] for other in alike)]
+    return "".join(f"  {name}={about[name]}" for name in names)
+
+
+def _images(head: Head) -> str:
+    """What the images are."""
+    about = head.about
     height, width = about["target_size"]
     kind = [f"{height}x{width}", about["color_mode"], about["interpolation"]]
     kind += [word for word in (about["aspect"], about["decode"]) if word not in _USUAL]
-    share = f"{_cached(found):,} of {found.head.samples:,}"
-    return f"{start}  {share} images  {' '.join(kind)}  {about['directory']}"
+    return f"{' '.join(kind)}  {about['directory']}"
 
 
 def _ago(then: float) -> str:
@@ -165,17 +202,19 @@ def _chosen(found: Sequence[Found], keys: Sequence[str]) -> list[Found]:
 def _rm(args: argparse.Namespace) -> int:
     if bool(args.keys) == args.all:
         raise InvalidArgument("name the caches to remove, or --all: `loaderd cache ls` lists them")
-    found = folder.caches(_folder(args))
+    where = _folder(args)
+    found = folder.caches(where)
     chosen = found if args.all else _chosen(found, args.keys)
     for one in chosen:
         folder.remove(one)
     size = text.size(sum(one.nbytes for one in chosen))
-    text.say(f"removed {text.count(len(chosen), 'cache')}, {size}")
+    text.say(f"removed {text.count(len(chosen), 'cache')}, {size}, in {where}")
     return DONE
 
 
 def _verify(args: argparse.Namespace) -> int:
-    found = folder.caches(_folder(args))
+    where = _folder(args)
+    found = folder.caches(where)
     chosen = _chosen(found, args.keys) if args.keys else found
     damaged = 0
     for one in chosen:
@@ -187,7 +226,7 @@ def _verify(args: argparse.Namespace) -> int:
         folder.remove(one)
         text.say(f"{one.key[:_KEY]}  removed: damaged, or of another version")
     verified = text.count(len(chosen) - len(removed), "cache")
-    text.say(f"{verified} verified, {text.count(damaged, 'row')} damaged")
+    text.say(f"{verified} verified, {text.count(damaged, 'row')} damaged, in {where}")
     return FAILED if damaged or removed else DONE
 
 

@@ -30,8 +30,12 @@ examples:
 def run(argv: Sequence[str] | None) -> int:
     """Runs one verb and returns its exit code."""
     text.survive_any_name()
+    return guarded("loaderd", lambda: _run(argv))
+
+
+def _run(argv: Sequence[str] | None) -> int:
     args = _parser().parse_args(argv)
-    return guarded("loaderd", lambda: int(args.run(args)))
+    return int(args.run(args))
 
 
 def _parser() -> argparse.ArgumentParser:

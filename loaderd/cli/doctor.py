@@ -11,7 +11,7 @@ from collections.abc import Callable
 import psutil
 
 from loaderd import __version__, config
-from loaderd.cli import options, target, text
+from loaderd.cli import cache, options, target, text
 from loaderd.cli.exits import DONE, FAILED
 from loaderd.cli.extra import DECODERS, SOMETIMES
 from loaderd.wire import address, segment
@@ -47,15 +47,26 @@ def run(args: argparse.Namespace) -> int:
         "memory",
         f"{text.size(config.ram())} may be used, the rings may take {text.size(settings.memory)}",
     )
-    _row("cache", f"{settings.cache_dir} (`loaderd cache ls`)")
+    _row("cache", _cache(settings.cache_dir))
     _row("/dev/shm", f"{text.size(segment.free())} of {text.size(segment.total())} free")
     _row("socket", f"{settings.socket} ({_state(settings.socket)})")
     _row("sockets", f"{address.runtime_dir()}: {_alive()}")
+    cache.tell_of_daemon(args, settings.cache_dir)
     return _judge([works for works, _ in findings])
 
 
 def _row(what: str, finding: str) -> None:
     text.say(f"{what:<11} {finding}")
+
+
+def _cache(folder: str) -> str:
+    """The folder, and whether caches can be made there; it need not exist yet."""
+    there = folder
+    while not os.path.lexists(there):
+        there = os.path.dirname(there)
+    if os.path.isdir(there) and os.access(there, os.W_OK | os.X_OK):
+        return f"{folder} (`loaderd cache ls`)"
+    return f'{folder} cannot be written: for cache="disk" choose another --cache-dir'
 
 
 def _state(socket: str) -> str:

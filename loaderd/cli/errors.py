@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 
 import msgspec
 
@@ -10,6 +11,7 @@ from loaderd.cli import options, target, text
 from loaderd.cli.exits import DONE
 from loaderd.wire import dial
 from loaderd.wire.messages import BadSample
+from loaderd.wire.text import readable
 
 _EXAMPLES = """\
   loaderd errors                  one line for each: its path, why, and how often it was met
@@ -33,11 +35,11 @@ def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
 def run(args: argparse.Namespace) -> int:
     """Prints what could not be read; that there is something is no failure of ours."""
     where = target.find(options.address(args))
-    total = dial.observe(where.socket).daemon.bad
+    total = dial.observe(where.socket, dial.SOON).daemon.bad
     bad = dial.list_bad(where.socket)
     total = max(total, len(bad))  # another may have come in between
     if args.json:
-        rows = [msgspec.structs.asdict(sample) for sample in bad]
+        rows = [row(sample) for sample in bad]
         text.say(text.as_json({"total": total, "bad": rows}))
         return DONE
     for sample in bad:
@@ -51,7 +53,12 @@ def run(args: argparse.Namespace) -> int:
 
 def line(sample: BadSample) -> str:
     """What people read first: where it lies, and why it cannot be read."""
-    return f"{sample.path}: {sample.reason}"
+    return f"{readable(sample.path)}: {sample.reason}"
+
+
+def row(sample: BadSample) -> dict[str, object]:
+    """The same for programs; ``os.fsencode`` of the path gives the bytes of any name."""
+    return {**msgspec.structs.asdict(sample), "path": os.fsdecode(sample.path)}
 
 
 def _history(sample: BadSample) -> str:

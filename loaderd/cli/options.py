@@ -127,7 +127,7 @@ def add_samples(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--max-pixels",
         metavar="N",
-        help="refuse larger pictures before they are decoded: 100M is 100 million pixels "
+        help="larger pictures count as bad, and are not decoded: 100M is 100 million pixels "
         "(178956970; LOADERD_MAX_PIXELS)",
     )
     parser.add_argument(

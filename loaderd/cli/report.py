@@ -45,7 +45,7 @@ class Work(msgspec.Struct, frozen=True, kw_only=True):
     """Where the workers' time goes, in percent; together 100, or 0 without workers.
 
     Attributes:
-        cached: share of the rows whose images came from a cache.
+        cached: share of the rows whose images came from a cache; None if there were no rows.
     """
 
     read: float
@@ -54,7 +54,7 @@ class Work(msgspec.Struct, frozen=True, kw_only=True):
     augment: float
     other: float
     idle: float
-    cached: float
+    cached: float | None
 
 
 class Report(msgspec.Struct, frozen=True, kw_only=True):
@@ -159,7 +159,7 @@ def _work(now: Iterable[WorkerPicture], before: Iterable[WorkerPicture]) -> Work
         up += _grown(worker, then, "up_s")
         rows += _grown(worker, then, "rows")
         cached += _grown(worker, then, "cached")
-    return _shares(stages, busy, up, _percent(cached, rows))
+    return _shares(stages, busy, up, _percent(cached, rows) if rows else None)
 
 
 def _grown(now: WorkerPicture, before: WorkerPicture | None, counter: str) -> float:
@@ -167,7 +167,7 @@ def _grown(now: WorkerPicture, before: WorkerPicture | None, counter: str) -> fl
     return max(0.0, grown) if math.isfinite(grown) else 0.0
 
 
-def _shares(stages: dict[str, float], busy: float, up: float, cached: float) -> Work:
+def _shares(stages: dict[str, float], busy: float, up: float, cached: float | None) -> Work:
     """A chunk counts when it is done, so a short interval may hold more work than time."""
     staged = sum(stages.values())
     busy = max(busy, staged)

@@ -78,7 +78,7 @@ def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser.add_argument("directory", metavar="DIR", help="the folder, with all its subfolders")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.add_argument(
-        "--config", metavar="FILE", help="a TOML file with the daemon's settings (LOADERD_CONFIG)"
+        "--config", metavar="FILE", help="a TOML file with these settings (LOADERD_CONFIG)"
     )
     options.add_workers(parser)
     options.add_samples(parser)
@@ -90,7 +90,7 @@ def run(args: argparse.Namespace) -> int:
     extra.require()
     config.load(options.flags(args), os.environ)  # before anything is started
     directory = os.path.abspath(args.directory)
-    if not os.path.isdir(directory):
+    if not os.path.isdir(args.directory):  # as it was said: "" is no folder
         raise InvalidArgument(
             f"{args.directory!r} is no folder: name the one that holds the images"
         )
@@ -193,7 +193,8 @@ def _row(found: Found) -> dict[str, object]:
 
 
 def _bad_row(sample: BadSample) -> dict[str, object]:
-    return {"path": sample.path, "reason": sample.reason, "quarantined": sample.quarantined}
+    known = errors.row(sample)
+    return {key: known[key] for key in ("path", "reason", "quarantined")}
 
 
 def _tell(found: Found) -> None:

@@ -9,6 +9,7 @@ from rich.text import Text
 from loaderd.cli import text
 from loaderd.cli.report import Report, StreamRates
 from loaderd.wire.snapshot import StreamPicture
+from loaderd.wire.text import printable
 
 _GAP = 2
 _NARROWEST_FOLDER = 8
@@ -36,18 +37,18 @@ def render(report: Report, out: Console) -> RenderableType:
 def _trouble(report: Report) -> list[RenderableType]:
     """Before all else: what follows may look well, and nothing goes on."""
     trouble = report.now.daemon.trouble
-    return [Text(f"TROUBLE  {text.plain(trouble)}", style=_TROUBLED)] if trouble else []
+    return [Text(f"TROUBLE  {printable(trouble)}", style=_TROUBLED)] if trouble else []
 
 
 def _daemon(report: Report) -> Text:
     daemon = report.now.daemon
     kind = " (private)" if daemon.private else ""
     state = ", ending" if daemon.draining else ""
-    line = Text(f'loaderd "{text.plain(daemon.name)}"', style="bold")
+    line = Text(f'loaderd "{printable(daemon.name)}"', style="bold")
     line.append(
         f"{kind}{state}  pid {daemon.pid}  up {text.duration(daemon.uptime_s)}  "
-        f"version {text.plain(daemon.version)}\n"
-        f"socket   {text.plain(daemon.socket)}",
+        f"version {printable(daemon.version)}\n"
+        f"socket   {printable(daemon.socket)}",
         style="not bold",
     )
     return line
@@ -65,13 +66,18 @@ def _host(report: Report) -> Text:
 
 def _caches(report: Report) -> str:
     """A line of its own, if any stream has a cache."""
-    host = report.now.host
-    if not host.cache_bytes and all(stream.cache == "none" for stream in report.now.streams):
+    host, kinds = report.now.host, {stream.cache for stream in report.now.streams}
+    if not host.cache_bytes and kinds <= {"none"}:
         return ""
-    share = f"{report.work.cached:.0f}% of the images came from a cache"
+    cached = report.work.cached
+    share = "-" if cached is None else f"{cached:.0f}%"
+    since = " so far" if report.interval_s is None else ""  # the first epoch included
+    disk = (
+        f"\n         on disk in {printable(report.now.daemon.cache_dir)}" if "disk" in kinds else ""
+    )
     return (
-        f"\ncache    {share}; in memory {text.size(host.cache_bytes)} "
-        f"of {text.size(host.cache_limit)}"
+        f"\ncache    {share} of the images{since} came from a cache; in memory "
+        f"{text.size(host.cache_bytes)} of {text.size(host.cache_limit)}{disk}"
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import dataclasses
 import logging
 import os
 from collections.abc import Callable, Mapping
@@ -13,9 +14,17 @@ from loaderd import config
 from loaderd.cli import extra, options, text
 from loaderd.cli.exits import DONE
 from loaderd.config import Settings
+from loaderd.wire import segment
+from loaderd.wire.text import printable
 
 READY = b"1"
 """What is written to --ready-fd once the daemon answers."""
+
+LITTLE_SHM = 64 * 2**20
+"""What Docker gives a container that asks for nothing: room for one small ring."""
+
+_PLACES = ("name", "socket", "cache_dir")
+"""Settings of which a daemon keeps those that it was started with."""
 
 _EXAMPLES = """\
   loaderd serve                              logs to stderr; Ctrl-C or SIGTERM drains and ends
@@ -44,14 +53,27 @@ def run(args: argparse.Namespace) -> int:
     """Serves until it is told to stop."""
     extra.require()
     settings = config.load(options.flags(args), os.environ)
-    flags = _lasting(options.flags(args), settings)
+    flags = _lasting(options.flags(args))
     logging.basicConfig(level=logging.INFO, handlers=[log_handler()])
+    if short := shortage():
+        logging.getLogger("loaderd").warning(short)
     os.chdir("/")  # holds no folder, and takes no modules from the one that we are in
     # Late, so that every other verb and every wrong flag is answered at once.
     from loaderd.daemon import supervisor
 
-    supervisor.serve(settings, _teller(settings), reload=lambda: config.load(flags, os.environ))
+    supervisor.serve(settings, _teller(settings), reload=_reloader(flags, settings))
     return DONE
+
+
+def shortage() -> str:
+    """A warning if shared memory is short; else empty."""
+    free = segment.free()
+    if free > LITTLE_SHM:
+        return ""
+    return (
+        f"only {text.size(free)} of shared memory are free in {segment.SHM}: rings will be small "
+        "or refused; make it larger (docker run --shm-size)"
+    )
 
 
 class _Formatter(logging.Formatter):
@@ -62,10 +84,10 @@ class _Formatter(logging.Formatter):
     """
 
     def formatMessage(self, record: logging.LogRecord) -> str:
-        return text.plain(super().formatMessage(record))
+        return printable(super().formatMessage(record))
 
     def formatException(self, ei: Any) -> str:
-        return "\n".join(map(text.plain, super().formatException(ei).split("\n")))
+        return "\n".join(map(printable, super().formatException(ei).split("\n")))
 
 
 def log_handler() -> logging.Handler:
@@ -75,17 +97,25 @@ def log_handler() -> logging.Handler:
     return handler
 
 
-def _lasting(flags: Mapping[str, str | None], settings: Settings) -> Mapping[str, str | None]:
+def _lasting(flags: Mapping[str, str | None]) -> Mapping[str, str | None]:
     """The same options for later, when we are in another folder, and have told that we serve."""
-    config_file = flags["config"] or os.environ.get("LOADERD_CONFIG")
-    return {
-        **flags,
-        "config": os.path.abspath(config_file) if config_file else None,
-        "name": settings.name,
-        "socket": settings.socket,
-        "cache_dir": settings.cache_dir,
-        "ready_fd": None,
-    }
+    file = flags["config"] or os.environ.get("LOADERD_CONFIG")
+    return {**flags, "config": os.path.abspath(file) if file else None, "ready_fd": None}
+
+
+def _reloader(flags: Mapping[str, str | None], settings: Settings) -> Callable[[], Settings]:
+    """What reads the settings anew, in the folder that we are in by now.
+
+    A path in the file may mean another here: only what has changed since is news.
+    """
+    before = config.load(flags, os.environ)
+
+    def reload() -> Settings:
+        new = config.load(flags, os.environ)
+        same = [key for key in _PLACES if getattr(new, key) == getattr(before, key)]
+        return dataclasses.replace(new, **{key: getattr(settings, key) for key in same})
+
+    return reload
 
 
 def _teller(settings: Settings) -> Callable[[], None]:

@@ -9,11 +9,11 @@ import subprocess
 from collections.abc import Iterator
 
 from loaderd import config
-from loaderd.cli import background, extra, options, target, text
+from loaderd.cli import background, extra, options, serve, text
 from loaderd.cli.exits import DONE, FAILED
 from loaderd.config import Settings
 from loaderd.errors import DaemonError, DaemonRunning
-from loaderd.wire import address
+from loaderd.wire import address, dial
 
 _EXAMPLES = """\
   loaderd start
@@ -38,13 +38,14 @@ def run(args: argparse.Namespace) -> int:
     """Starts a daemon and waits until it answers."""
     extra.require()
     settings = config.load(options.flags(args), os.environ)
-    if target.answers(settings.socket):
-        raise DaemonRunning(f"a daemon already answers at {settings.socket}")
+    _refuse_a_second(settings.socket)
     address.make_folder(settings.socket)
     log = log_path(settings.socket)
+    if shortage := serve.shortage():
+        text.tell(f"loaderd: {shortage}")
     with _opened(log) as fd:
         begin = os.fstat(fd).st_size
-        child, ready = background.spawn(_words(settings, args), fd)
+        child, ready = background.spawn(background.given(args), fd)
     if background.came_up(child, ready):
         text.say(f'loaderd "{settings.name}" is up: pid {child.pid}, '
                  f"socket {settings.socket}, log {log}")  # fmt: skip
@@ -71,18 +72,19 @@ def _opened(log: str) -> Iterator[int]:
         os.close(fd)
 
 
-def _words(settings: Settings, args: argparse.Namespace) -> list[str]:
-    """What was decided here; all else the child reads anew, at SIGHUP once more."""
-    flags = {
-        "--name": settings.name,
-        "--socket": settings.socket,
-        "--cache-dir": settings.cache_dir,
-    }
-    return [*(f"{flag}={value}" for flag, value in flags.items()), *background.given(args)]
+def _refuse_a_second(socket: str) -> None:
+    """Whoever listens there may hang: it is asked nothing."""
+    pid = dial.listener(socket)
+    if pid is not None:
+        raise DaemonRunning(
+            f"another daemon (pid {pid}) is running at {socket}: use it, or end it with "
+            "`loaderd stop`"
+        )
 
 
 def _explain(settings: Settings, child: subprocess.Popen[bytes], log: str, begin: int) -> None:
     how = background.end(child)  # first, so that its last words are in the log
+    _refuse_a_second(settings.socket)  # started at the same time as ours, and faster
     with open(log, "rb") as file:
         for line in background.last_lines(file.fileno(), begin):
             text.tell(line)

@@ -7,15 +7,16 @@ import argparse
 import msgspec
 
 from loaderd.cli import options, target, text
-from loaderd.cli.exits import DONE, NOT_RUNNING
+from loaderd.cli.exits import DONE, FAILED, NOT_RUNNING
 from loaderd.config import Address
-from loaderd.errors import NoDaemon
+from loaderd.errors import NoAnswer, NoDaemon
 from loaderd.wire import dial
 from loaderd.wire.snapshot import Snapshot
 
 _EXAMPLES = """\
-  loaderd status                  one line; exit code 0 if a daemon runs, 3 if none does
-  loaderd status --json           running, pid, socket, version, uptime_s, workers, ...
+  loaderd status                  one line; exit code 0 if a daemon runs, 3 if none does,
+                                  1 if it does not answer
+  loaderd status --json           running, answers, pid, socket, version, uptime_s, workers, ...
   loaderd status --name gpu0 || loaderd start --name gpu0
 
 Without --name, --socket or their variables, and with no daemon called "default", the only
@@ -27,6 +28,7 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     """What ``--json`` prints; what nobody can tell is null."""
 
     running: bool
+    answers: bool
     name: str
     socket: str
     pid: int | None = None
@@ -46,22 +48,32 @@ def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Prints the status; 0 if a daemon runs, else 3."""
+    """Prints the status; 0 if a daemon runs, 1 if it does not answer, else 3."""
     where = options.address(args)
     try:
         where = target.find(where)
-        status = _running(where, dial.observe(where.socket))
+        status = _running(where, dial.observe(where.socket, dial.SOON))
         line = _line(status)
     except NoDaemon as error:
-        status = Status(running=False, name=where.name, socket=where.socket)
-        line = f'loaderd "{where.name}" is not running: {error}'
+        status = _silent(where, error)
+        state = "running, but" if status.running else "not running:"
+        line = f'loaderd "{where.name}" is {state} {error}'
     text.say(text.as_json(status) if args.json else line)
-    return DONE if status.running else NOT_RUNNING
+    if status.answers:
+        return DONE
+    return FAILED if status.running else NOT_RUNNING
+
+
+def _silent(where: Address, error: NoDaemon) -> Status:
+    runs = isinstance(error, NoAnswer)
+    pid = error.pid if isinstance(error, NoAnswer) else None
+    return Status(running=runs, answers=False, name=where.name, socket=where.socket, pid=pid)
 
 
 def _running(where: Address, seen: Snapshot) -> Status:
     return Status(
         running=True,
+        answers=True,
         name=seen.daemon.name,
         socket=where.socket,
         pid=seen.daemon.pid,

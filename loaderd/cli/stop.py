@@ -7,16 +7,20 @@ import contextlib
 import os
 import select
 import signal
+import time
 from collections.abc import Iterator
 
 from loaderd.cli import options, text
 from loaderd.cli.exits import DONE
 from loaderd.config import Address
-from loaderd.errors import DaemonError, NoDaemon, ProtocolError, VersionMismatch
-from loaderd.wire import channel, dial
+from loaderd.errors import DaemonError, NoAnswer, NoDaemon, ProtocolError, VersionMismatch
+from loaderd.wire import dial
 from loaderd.wire.snapshot import Snapshot
 
 PATIENCE = 10.0
+
+_ANSWERS = 4
+"""What it is asked: twice hello, whom it serves, and to end."""
 
 _EXAMPLES = """\
   loaderd stop
@@ -35,7 +39,7 @@ def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         metavar="SEC",
         type=options.seconds,
         default=PATIENCE,
-        help=f"kill it if it has not ended after so long (default {PATIENCE:.0f})",
+        help=f"kill it if it has not ended after so many seconds (default {PATIENCE:.0f})",
     )
     parser.set_defaults(run=run)
 
@@ -43,29 +47,19 @@ def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
 def run(args: argparse.Namespace) -> int:
     """Stops the daemon and waits until its process is gone."""
     where = options.address(args)
-    pid = _listener(where.socket)
+    pid = dial.listener(where.socket)
     if pid is None:
         text.say(f'loaderd "{where.name}" is not running')
+        return DONE
+    if not pid:  # it lives in another container, and has no number here
+        _ask(where.socket, args.timeout / _ANSWERS)
+        text.say(f'loaderd "{where.name}" was asked to stop; its process cannot be seen from here')
         return DONE
     with _held(pid) as process:
         if process is not None:
             _end(where, pid, process, args.timeout)
     text.say(f'loaderd "{where.name}" is stopped')
     return DONE
-
-
-def _listener(path: str) -> int | None:
-    """Who listens at ``path``; the kernel knows it even if the daemon hangs."""
-    try:
-        line = channel.connect(path)
-    except (FileNotFoundError, ConnectionRefusedError):
-        return None
-    except OSError as error:
-        raise DaemonError(f"the socket {path} cannot be reached: {error}") from error
-    try:
-        return line.peer.pid
-    finally:
-        line.close()
 
 
 @contextlib.contextmanager
@@ -83,18 +77,26 @@ def _held(pid: int) -> Iterator[int | None]:
 
 
 def _end(where: Address, pid: int, process: int, patience: float) -> None:
+    end = time.monotonic() + patience
     try:
-        with contextlib.suppress(ProtocolError):  # a snapshot of another version must not keep us
-            _tell_of_trainers(dial.observe(where.socket, patience))
-        dial.stop(where.socket, patience)
-    except (NoDaemon, VersionMismatch):  # it hangs, or speaks another protocol
+        _ask(where.socket, patience / _ANSWERS)
+    except NoAnswer:
+        text.tell(f'loaderd "{where.name}" (pid {pid}) does not answer: sending it SIGTERM')
         _signal(process, signal.SIGTERM)
-    if _gone(process, patience):
+    except (NoDaemon, VersionMismatch):  # it ends already, or speaks another protocol
+        _signal(process, signal.SIGTERM)
+    if _gone(process, max(0.0, end - time.monotonic())):
         return
     text.tell(f'loaderd "{where.name}" (pid {pid}) did not end within {patience:g} s: killing it')
     _signal(process, signal.SIGKILL)
     if not _gone(process, PATIENCE):
         raise DaemonError(f"pid {pid} does not end, not even by SIGKILL")
+
+
+def _ask(path: str, patience: float) -> None:
+    with contextlib.suppress(ProtocolError):  # a snapshot of another version must not keep us
+        _tell_of_trainers(dial.observe(path, patience))
+    dial.stop(path, patience)
 
 
 def _tell_of_trainers(seen: Snapshot) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 
 from loaderd.config import Address
-from loaderd.errors import LoaderdError, NoDaemon
+from loaderd.errors import DaemonError, LoaderdError, NoAnswer, NoDaemon
 from loaderd.wire import address, dial
 
 _ENDING = ".sock"
@@ -18,7 +18,7 @@ _ENDING = ".sock"
 def answers(path: str) -> bool:
     """Whether a daemon is at ``path``, of whatever version."""
     try:
-        dial.dial(path).close()
+        dial.dial(path, dial.SOON).close()
     except NoDaemon:
         return False
     except LoaderdError:
@@ -27,23 +27,34 @@ def answers(path: str) -> bool:
 
 
 def find(wanted: Address) -> Address:
-    """``wanted`` if it was chosen or answers, else the only other daemon of this user.
+    """``wanted`` if it was chosen or is there, else the only other daemon of this user.
+
+    Nobody is waited for here: one that is there and does not answer is found all the same.
 
     Raises:
-        NoDaemon: several others answer; the text says their names.
+        NoDaemon: several others are there; the text says their names.
     """
-    if wanted.chosen or answers(wanted.socket):
+    if wanted.chosen or _there(wanted.socket):
         return wanted
     others = alive()
     if len(others) > 1:
         names = ", ".join(found.name for found in others)
-        raise NoDaemon(f"several daemons answer, choose one with --name: {names}")
+        raise NoDaemon(f"several daemons run, choose one with --name: {names}")
     return others[0] if others else wanted
 
 
 def alive() -> list[Address]:
-    """The daemons of this user in the usual folder."""
-    return [found for found in _neighbours() if answers(found.socket)]
+    """The daemons of this user in the usual folder, also those that do not answer."""
+    return [found for found in _neighbours() if _there(found.socket)]
+
+
+def _there(path: str) -> bool:
+    try:
+        return dial.listener(path) is not None
+    except NoAnswer:
+        return True
+    except DaemonError:  # somebody else's
+        return False
 
 
 def _neighbours() -> list[Address]:

@@ -9,25 +9,19 @@ import sys
 import msgspec
 from rich.cells import cell_len
 
+from loaderd.wire.text import printable
+
 _UNITS = ("B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB")
-
-
-def plain(text: str) -> str:
-    """``text`` without what a terminal would obey: control and direction characters escaped.
-
-    Names of files and folders may hold anything.
-    """
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def say(line: str) -> None:
     """One line for the user, at once."""
-    print(plain(line), flush=True)
+    print(printable(line), flush=True)
 
 
 def tell(line: str) -> None:
     """One line on stderr."""
-    print(plain(line), file=sys.stderr, flush=True)
+    print(printable(line), file=sys.stderr, flush=True)
 
 
 def as_json(value: object) -> str:
@@ -84,7 +78,7 @@ def count(number: int, thing: str) -> str:
 
 def tail(path: str, width: int, cut: str = "…") -> str:
     """The end of ``path``, which says more than its beginning, in ``width`` columns."""
-    path = plain(path)
+    path = printable(path)
     if cell_len(path) <= width:
         return path
     while path and cell_len(cut + path) > width:

@@ -13,8 +13,8 @@ MOST = 100_000
 PAGE_BYTES = 60_000
 """Texts of one answer, so that it fits into a packet."""
 
-LONGEST = 4_000
-"""Characters of a path or a reason that are kept."""
+LONGEST = 4_096
+"""Bytes of a path, and characters of a reason, that are kept."""
 
 
 @dataclass(slots=True)
@@ -31,10 +31,10 @@ class BadImages:
     """All of them since the daemon's start."""
 
     def __init__(self) -> None:
-        self._known: dict[str, _Bad] = {}
+        self._known: dict[bytes, _Bad] = {}
 
-    def add(self, path: str, reason: str, directory: str, quarantined: bool = False) -> bool:
-        """Notes that an image could not be read, as people read it; returns whether it is new."""
+    def add(self, path: bytes, reason: str, directory: str, quarantined: bool = False) -> bool:
+        """Notes that an image could not be read; returns whether it is new."""
         path = path[-LONGEST:]
         new = path not in self._known
         if new and len(self._known) >= MOST:

@@ -124,7 +124,18 @@ def _reserve(line: Channel, cache: _Cache | None, settings: Settings) -> None:
     except (OSError, NoRoom) as error:
         line.send(Reserved(trouble=_no_room(cache, error)))
     else:
-        line.send(Reserved(True, rows), [fd, states])
+        line.send(Reserved(True, rows, _partly(cache, rows)), [fd, states])
+
+
+def _partly(cache: _Cache, rows: int) -> str:
+    """What people are told where not all images fit."""
+    samples, directory = cache.head.samples, cache.head.about["directory"]
+    if rows == samples:
+        return ""
+    return (
+        f"{rows:,} of {samples:,} images of {directory} fit into the cache, and the others are "
+        "decoded each time: --cache-size, or what is free, allows no more"
+    )
 
 
 def _no_room(cache: _Cache, error: OSError | NoRoom) -> str:

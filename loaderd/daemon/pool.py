@@ -13,6 +13,7 @@ import logging
 import math
 import multiprocessing
 import multiprocessing.forkserver
+import multiprocessing.resource_tracker
 import os
 import select
 import signal
@@ -64,7 +65,13 @@ LAST_WORDS_SECONDS = 0.5
 def warm() -> None:
     """Starts the forkserver, which loads the decoders while we go on."""
     _context.set_forkserver_preload([*child.PRELOAD])
-    multiprocessing.forkserver.ensure_running()
+    # It ignores Ctrl-C, but not while it loads. The tracker that it needs unblocks what we block.
+    multiprocessing.resource_tracker.ensure_running()
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        multiprocessing.forkserver.ensure_running()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 @dataclass(slots=True)
@@ -134,6 +141,7 @@ def spawn(target: Callable[..., None], *args: Any, revocable: bool = False) -> C
         inbox = Channel(theirs.dup()) if revocable else None
         process = _context.Process(target=target, args=(theirs, *args), daemon=True)
         try:
+            _wake_forkserver()
             process.start()
         except (OSError, EOFError) as error:
             ours.close()
@@ -144,6 +152,14 @@ def spawn(target: Callable[..., None], *args: Any, revocable: bool = False) -> C
     line.settimeout(0)
     assert process.pid is not None
     return Child(process, line, _pidfd(process.pid), inbox)
+
+
+def _wake_forkserver() -> None:
+    """One that somebody has stopped would hold up the supervisor, which asks it for a child."""
+    pid = getattr(multiprocessing.forkserver._forkserver, "_forkserver_pid", None)
+    if pid is not None:
+        with contextlib.suppress(ProcessLookupError):  # it is dead, and another one is started
+            os.kill(pid, signal.SIGCONT)
 
 
 def _pidfd(pid: int) -> int:
@@ -299,7 +315,7 @@ class Pool:
     def bury(self, worker: Worker) -> tuple[Death, str]:
         """Forgets a dead worker; returns how it died, and the same for people."""
         del self.workers[worker.id]
-        self.restarts += 1
+        self.restarts += not worker.dismissed
         code = worker.child.reap()
         cause = worker.fate or _cause(code)
         if worker.dismissed:

@@ -79,6 +79,7 @@ class Photographer:
             cpu_s=time.process_time(),
             chunks=self._crew.chunks,
             bad=self._bad.total,
+            cache_dir=_tail(self.settings.cache_dir),
             trouble=self._crew.pool.trouble if self._crew.pool.hopeless else "",
         )
 

@@ -102,30 +102,37 @@ class CachedSource(FileSource):
         if len(self._there) < len(ids):
             return False
         start = perf_counter_ns()
-        self._store.gather(ids, out)
+        went = self._store.gather(ids, out)
         self._renderer.nanoseconds[0] += perf_counter_ns() - start
-        return True
+        return went
 
     def load(self, sample: int) -> Array:
-        """One image: in place in the cache, or decoded and kept there.
+        """One image: from the cache, or decoded and kept there.
 
         Raises:
             BadImage: its file cannot be read or decoded.
         """
-        if sample in self._there:
-            return self._store.row(sample)
+        if sample in self._there and not self._store.lost:
+            kept = self._store.row(sample)
+            if kept is not None:
+                return kept
         image = super().load(sample)
         self._store.keep(sample, image, self._renderer.source)
         return image
 
     def take_trouble(self) -> str:
-        """Why the cache is written no more."""
+        """Why the cache is written no more, or not used at all."""
         if self._told or not self._store.trouble:
             return ""
         self._told = True
+        root, why = self._manifest.root, self._store.trouble
+        if self._store.lost:
+            return (
+                f"the cache of {root} is used no more, and its images are decoded each time until "
+                f"a stream is opened anew: {why}"
+            )
         return (
-            f"the cache of {self._manifest.root} is written no more, and what it "
-            f"lacks is decoded each time: {self._store.trouble}"
+            f"the cache of {root} is written no more, and what it lacks is decoded each time: {why}"
         )
 
 
@@ -133,10 +140,6 @@ Source = FileSource | ArraySource
 
 
 def attach_store(cache: int, states: int, pipeline: Pipeline, samples: int) -> Store:
-    """Maps a cache and the states of its files; the descriptors are ours.
-
-    Raises:
-        CacheError: the cache does not fit.
-    """
+    """A cache and the states of its files; the descriptors are ours."""
     memory = segment.attach(states, samples * _STATE, writable=False)
     return Store(cache, pipeline.array_shape, np.frombuffer(memory, np.int64).reshape(-1, 3))

@@ -59,6 +59,7 @@ from loaderd.wire.messages import (
     Took,
 )
 from loaderd.wire.spec import Dataset, Spec
+from loaderd.wire.text import printable, readable
 
 log = logging.getLogger("loaderd")
 
@@ -99,7 +100,7 @@ class Stream:
     waited_ns: int = 0
     bad_limit: int = 0
     """So many of its images may be bad where they are passed over."""
-    bad: dict[str, str] = field(default_factory=dict)
+    bad: dict[bytes, str] = field(default_factory=dict)
     """Those that could not be read, and why."""
 
     def attach(self) -> Attach:
@@ -153,6 +154,11 @@ class Stream:
         name = function.name if function else ""
         return Quarantine(sample_key(self._table(), self.id, sample), name, reason)
 
+    def path(self, place: Place, row: int) -> bytes:
+        """The path of the sample in a row, or what people read where it has none."""
+        sample = int(self._rows(place)[row])
+        return self._table().path(sample) or b"image %d of the arrays" % sample
+
     def _rows(self, place: Place) -> Ids:
         order = EpochOrder(self.spec.order, self.shape.samples, self.shape.batch_size)
         return order.ids(*place)
@@ -163,9 +169,11 @@ class Stream:
 
     def too_many_bad(self) -> TooManyBadImages:
         """Why the stream ends, with some of the images."""
-        some = "; ".join(f"{path}: {reason}" for path, reason in list(self.bad.items())[:5])
+        first = list(self.bad.items())[:5]
+        folder = printable(self.spec.dataset.directory)
+        some = "; ".join(f"{readable(path)}: {reason}" for path, reason in first)
         return TooManyBadImages(
-            f"{len(self.bad)} of {self.shape.samples} images of {self.spec.dataset.directory} "
+            f"{len(self.bad)} of {self.shape.samples} images of {folder} "
             f"cannot be read, and the daemon's --max-bad allows {self.bad_limit}: {some}; "
             "`loaderd errors` lists them all, and `loaderd scan` finds them before training"
         )

@@ -52,7 +52,7 @@ from loaderd.wire.messages import (
     Took,
     fitting,
 )
-from loaderd.wire.text import printable
+from loaderd.wire.text import readable
 
 log = logging.getLogger("loaderd")
 
@@ -279,7 +279,8 @@ class Supervisor:
         fixed = {name: getattr(self._settings, name) for name in FIXED}
         for name, value in fixed.items():
             if name not in ("owner", "ready_fd") and getattr(new, name) != value:
-                log.warning("%s stays %s until the daemon is started again", name, value)
+                stays = str(value).lower() if isinstance(value, bool) else value
+                log.warning("%s stays %s until the daemon is started again", name, stays)
         self._settings = self._photographer.settings = dataclasses.replace(new, **fixed)
         self._caches.limit = self._settings.memory_cache
 
@@ -288,7 +289,7 @@ class Supervisor:
         if stream is None:
             return
         if self._bad.add(bad.path, bad.reason, stream.spec.dataset.directory):
-            log.warning("bad image %s: %s", bad.path, bad.reason)
+            log.warning("bad image %s: %s", readable(bad.path), bad.reason)
         stream.bad.setdefault(bad.path, bad.reason)
         if stream.spec.on_error != "raise" and len(stream.bad) > stream.bad_limit:
             log.error("stream %d ends: too many bad images", stream.id)
@@ -314,9 +315,9 @@ class Supervisor:
         """The sample is given away again, and every worker knows by then that it is bad."""
         stream = self._streams[action.stream]
         isolated = stream.quarantine(action.place, action.row, action.cause)
-        path = printable(os.fsdecode(isolated.key))
+        path = stream.path(action.place, action.row)
         self._bad.add(path, isolated.reason, stream.spec.dataset.directory, quarantined=True)
-        log.error("quarantined %s: %s", path, isolated.reason)
+        log.error("quarantined %s: %s", readable(path), isolated.reason)
         self._crew.quarantine(isolated)
 
     def _spoil(self, action: Spoil) -> None:

@@ -51,7 +51,6 @@ class StreamWriter:
     Raises:
         RenderError: the user's function cannot be loaded.
         MissingDependency: nor what it, or the warp, needs.
-        CacheError: the cache does not fit.
         ProtocolError: the manifest or the bundle is damaged.
     """
 
@@ -152,7 +151,8 @@ class StreamWriter:
                     self._renderer.seed(number, row)
                 finish(image, transforms[row - chunk.first], images[row])
             except RenderError as error:
-                raise RenderError(f"{self._name(sample)}: {error}") from error
+                shown = int(ids[row - chunk.first])  # it may be a substitute's picture
+                raise RenderError(f"{self._name(shown)}: {error}") from error
             alive(chunk.ticket)
         return ids
 
@@ -188,8 +188,9 @@ class StreamWriter:
         return ids, image
 
     def _report(self, sample: int, error: BadImage) -> None:
-        path = printable(self._name(sample))
-        self._reports.bad(self._stream, path, fitting(str(error).removeprefix(f"{path}: ")))
+        name = self._name(sample)
+        reason = fitting(str(error).removeprefix(f"{printable(name)}: "))
+        self._reports.bad(self._stream, os.fsencode(name), reason)
 
     def _substitute(self, epoch: int, sample: int, error: BadImage) -> tuple[int, Array]:
         """Another sample of the same class: the first that can be read of those drawn."""

@@ -37,6 +37,7 @@ from loaderd.errors import BadImage, NoRoom
 from loaderd.render.jpeg import has_too_many_scans, may_be_turned, most_scans
 from loaderd.render.resize import MAX_PIXELS, Reduced, Size, TooManyPixels
 from loaderd.wire.spec import ColorMode, Compat
+from loaderd.wire.text import printable, readable
 
 Path = bytes | str
 Pixels = NDArray[Any]
@@ -68,6 +69,13 @@ _UPRIGHT = (None, *list(_TURNS.values())[:3])
 _FROM_THE_RIGHT = (_TURNS[2], _TURNS[3], _TURNS[6], _TURNS[7])
 _FROM_BELOW = (_TURNS[3], _TURNS[4], _TURNS[7], _TURNS[8])
 """Turns after which what was the last column or row comes first."""
+
+
+_MOST_BYTES = 2**31
+"""Of a file, which may hold more than the one picture that is taken. For a larger one, such as a
+sparse file of terabytes, no memory is asked."""
+
+_PIXEL_BYTES = 16
 
 
 class Scratch:
@@ -126,6 +134,7 @@ class Decoder:
         self._reduction = reduction
         self._exif = exif
         self._max_pixels = max_pixels
+        self._most_bytes = max(_MOST_BYTES, _PIXEL_BYTES * max_pixels)
         self.source = (-1, -1)
         self._file = Scratch()
         self._pixels = Scratch()
@@ -151,6 +160,11 @@ class Decoder:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
             raise ValueError("not a regular file")
+        if status.st_size > self._most_bytes:
+            raise ValueError(
+                f"{status.st_size} bytes are more than any picture of {self._max_pixels} pixels "
+                "has (--max-pixels)"
+            )
         self.source = (status.st_size, status.st_mtime_ns)
         data = self._file.take(status.st_size)
         done = 0
@@ -323,12 +337,12 @@ def file_error(path: Path, error: Exception) -> BadImage | NoRoom:
 
     Too little memory says nothing about the file, so that is no :class:`BadImage`.
     """
-    name = _printable(os.fsdecode(path))
+    name = readable(path)
     if isinstance(error, MemoryError) or str(error).startswith(_PILS_MEMORY_ERROR):
         return NoRoom(
             f"{name}: the worker has too little memory for it; raise the daemon's --worker-memory"
         )
-    return BadImage(f"{name}: {_printable(_reason(error))}")
+    return BadImage(f"{name}: {printable(_reason(error))}")
 
 
 def _reason(error: Exception) -> str:
@@ -339,11 +353,3 @@ def _reason(error: Exception) -> str:
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     return str(error) or type(error).__name__
-
-
-def _printable(text: str) -> str:
-    if text.isprintable():
-        return text
-    return "".join(
-        char if char.isprintable() else char.encode("unicode_escape").decode() for char in text
-    )

@@ -70,9 +70,7 @@ class TooManyPixels(ValueError):
     """
 
     def __init__(self, what: str, most: int) -> None:
-        super().__init__(
-            f"{what} are more than {most}; if the picture is real, raise the daemon's --max-pixels"
-        )
+        super().__init__(f"{what} are more than {most}; if the picture is real, raise --max-pixels")
 
 
 def takes_arrays(interpolation: Interpolation, aspect: Aspect) -> bool:

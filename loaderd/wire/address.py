@@ -35,7 +35,10 @@ def socket_path(name: str | None = None, socket: str | None = None) -> str:
     if "\0" in path:
         raise InvalidArgument(f"the socket's path holds a null byte: {path!r}")
     if len(os.fsencode(path)) > _LONGEST:
-        raise InvalidArgument(f"the socket's path is longer than {_LONGEST} bytes: {path}")
+        raise InvalidArgument(
+            f"the socket's path is longer than {_LONGEST} bytes: {path}; choose a shorter one "
+            "with --socket or LOADERD_SOCKET, or set XDG_RUNTIME_DIR to a shorter folder"
+        )
     return path
 
 

@@ -6,7 +6,14 @@ import contextlib
 import os
 
 from loaderd import __version__
-from loaderd.errors import NoDaemon, ProtocolError, VersionMismatch, from_wire
+from loaderd.errors import (
+    DaemonError,
+    NoAnswer,
+    NoDaemon,
+    ProtocolError,
+    VersionMismatch,
+    from_wire,
+)
 from loaderd.wire import channel
 from loaderd.wire.channel import Channel, Closed
 from loaderd.wire.messages import (
@@ -28,6 +35,9 @@ from loaderd.wire.snapshot import Snapshot
 TIMEOUT = 10.0
 """Seconds within which a daemon that lives answers."""
 
+SOON = 5.0
+"""The same where a person or a health check waits for the answer."""
+
 
 def dial(path: str, timeout: float | None = None) -> Channel:
     """A connection to the daemon at ``path`` that has said hello; it blocks.
@@ -37,12 +47,15 @@ def dial(path: str, timeout: float | None = None) -> Channel:
         timeout: seconds within which it must answer, here and later; None for the usual.
 
     Raises:
-        NoDaemon: nobody answers there.
+        NoDaemon: nobody is there.
+        NoAnswer: somebody is there, and does not answer.
         VersionMismatch: somebody answers in another protocol.
     """
     try:
         line = channel.connect(path, TIMEOUT if timeout is None else timeout)
-    except (OSError, TimeoutError) as error:
+    except BlockingIOError as error:
+        raise _crowded(path) from error
+    except OSError as error:
         reason = "there is no such socket" if isinstance(error, FileNotFoundError) else error
         raise NoDaemon(f"no daemon at {path} ({reason}): start one with `loaderd start`") from error
     try:
@@ -64,18 +77,59 @@ def _check(answer: Message, path: str) -> None:
         )
 
 
+def _silent(path: str, pid: int) -> NoAnswer:
+    return NoAnswer(
+        f"the daemon at {path} (pid {pid}) does not answer: it is stopped or hangs; "
+        f"`kill -CONT {pid}` continues one that was stopped, `loaderd stop` ends it",
+        pid,
+    )
+
+
+def _crowded(path: str) -> NoAnswer:
+    """The kernel takes no more connections for a daemon that has long let nobody in."""
+    lock = path.removesuffix(".sock") + ".lock"
+    return NoAnswer(
+        f"the daemon at {path} does not answer, nor can more wait for it: it is stopped or hangs; "
+        f"`fuser -k {lock}` kills it"
+    )
+
+
+def listener(path: str) -> int | None:
+    """The process id of the daemon at ``path``, which may hang: the kernel answers; or None.
+
+    Raises:
+        NoAnswer: it is there, and not even the kernel answers for it.
+        DaemonError: the socket cannot be used.
+    """
+    try:
+        line = channel.connect(path)
+    except (FileNotFoundError, ConnectionRefusedError):
+        return None
+    except BlockingIOError as error:
+        raise _crowded(path) from error
+    except OSError as error:
+        raise DaemonError(f"the socket {path} cannot be reached: {error}") from error
+    try:
+        return line.peer.pid
+    finally:
+        line.close()
+
+
 def ask(line: Channel, message: Message, path: str) -> Message:
     """Sends one message and returns the answer; a refusal is raised as the error that it is.
 
     Raises:
-        NoDaemon: the daemon went away or does not answer.
+        NoDaemon: the daemon went away.
+        NoAnswer: it does not answer in time.
     """
     try:
         with contextlib.suppress(Closed):  # it may have said why
             line.send(message)
         answer = line.receive()
-    except (TimeoutError, Closed) as error:
-        raise NoDaemon(f"the daemon at {path} does not answer") from error
+    except TimeoutError as error:
+        raise _silent(path, line.peer.pid) from error
+    except Closed as error:
+        raise NoDaemon(f"the daemon at {path} hung up: perhaps it ends; ask again") from error
     if isinstance(answer, Refused):
         raise from_wire(answer.kind, answer.text)
     return answer
@@ -89,7 +143,7 @@ def observe(path: str, timeout: float | None = None) -> Snapshot:
         timeout: seconds within which it must answer; None for the usual.
 
     Raises:
-        NoDaemon: nobody answers there.
+        NoDaemon: nobody is there, or does not answer.
         VersionMismatch: somebody answers in another protocol.
     """
     line = dial(path, timeout)
@@ -106,7 +160,7 @@ def list_bad(path: str) -> list[BadSample]:
     """The images that the daemon at ``path`` could not read, as far as it knows them by name.
 
     Raises:
-        NoDaemon: nobody answers there.
+        NoDaemon: nobody is there, or does not answer.
         VersionMismatch: somebody answers in another protocol.
     """
     found: list[BadSample] = []
@@ -134,7 +188,7 @@ def stop(path: str, timeout: float | None = None) -> int:
         timeout: seconds within which it must answer; None for the usual.
 
     Raises:
-        NoDaemon: nobody answers there.
+        NoDaemon: nobody is there, or does not answer.
     """
     line = dial(path, timeout)
     try:

@@ -21,7 +21,7 @@ from loaderd.errors import ProtocolError, RequestRefused
 from loaderd.wire.snapshot import Snapshot
 from loaderd.wire.spec import Batch, OnError, Order, Pipeline
 
-PROTOCOL = 4
+PROTOCOL = 5
 """Raised whenever a message or a layout changes its meaning."""
 
 LONGEST_TEXT = 8000
@@ -130,14 +130,14 @@ class BadSample(msgspec.Struct, frozen=True, array_like=True):
     """An image that could not be read.
 
     Attributes:
-        path: as people read it, escaped.
+        path: as the file system has it.
         reason: why.
         directory: of its dataset.
         times: how often it was met since the daemon's start.
         quarantined: whether it is no longer tried, since it killed its workers.
     """
 
-    path: str
+    path: bytes
     reason: str
     directory: str
     times: int
@@ -265,12 +265,12 @@ class Bad(_Message, frozen=True):
 
     Attributes:
         stream: the stream.
-        path: as people read it, escaped.
+        path: as the file system has it.
         reason: why.
     """
 
     stream: int
-    path: str
+    path: bytes
     reason: str
 
 
@@ -326,8 +326,8 @@ class Reserve(_Message, frozen=True):
 class Reserved(_Message, frozen=True):
     """The pages are there; cache and states travel along, if there is one.
 
-    ``rows`` of the dataset's samples fit in the cache; ``trouble`` says why there is none
-    though one was wanted.
+    ``rows`` of the dataset's samples fit in the cache; ``trouble`` says of one that was
+    wanted that there is none, or that not all fit.
     """
 
     cached: bool = False

@@ -32,6 +32,8 @@ class DaemonPicture(_Picture, frozen=True):
     """Chunks done since the start."""
     bad: int
     """Images that could not be read since the start: `loaderd errors` lists them."""
+    cache_dir: str
+    """The folder of the caches on disk."""
     trouble: str
     """What keeps the daemon from working; empty if all is well."""
 

@@ -2,6 +2,13 @@
 
 from __future__ import annotations
 
+import os
+
+
+def readable(path: str | bytes) -> str:
+    """A file's name for people: on one line, with what no text holds escaped."""
+    return printable(os.fsdecode(path))
+
 
 def printable(text: str) -> str:
     """One line that any terminal and any log can show: control characters are escaped."""

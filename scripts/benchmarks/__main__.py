@@ -9,7 +9,7 @@ from scripts.benchmarks import compare, coordination, listing, ring, sharing
 
 def main() -> None:
     """Runs the benchmark that was asked for."""
-    parser = argparse.ArgumentParser(prog="scripts/bench", description=__doc__)
+    parser = argparse.ArgumentParser(prog="scripts/bench", description="Measures loaderd.")
     benchmarks = parser.add_subparsers(required=True, metavar="BENCHMARK")
     compare.add(benchmarks)
     coordination.add(benchmarks)

@@ -45,9 +45,11 @@ def add(benchmarks: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
     names += ["", "peers:", *(f"  {name:<18}{peer.title}" for name, peer in PEERS.items())]
     parser = benchmarks.add_parser(
         "compare",
-        help=__doc__,
-        description="Measures loaderd and its peers in alternating rounds. Makes the photos and "
-        "the peers' environments below .bench when they are first needed.",
+        help="loaderd and its peers, side by side in one run (about an hour)",
+        description="Measures loaderd and its peers in alternating rounds: all workloads take\n"
+        "about an hour. The results replace those of the same workloads in docs/benchmarks,\n"
+        "unless --out names another folder. Makes the photos and the peers' environments\n"
+        "below .bench when they are first needed.",
         epilog=EXAMPLES + "\n".join(names),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -58,7 +60,8 @@ def add(benchmarks: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
     option("--seconds", type=float, default=3.0, metavar="S", help="of a turn (default 3)")
     option("--data", metavar="DIR", help="folder of class folders (default: made, 4000 photos)")
     option("--photos", metavar="DIR", help="the same with large photos (default: made, 60)")
-    option("--out", metavar="DIR", default="docs/benchmarks", help="default: %(default)s")
+    option("--out", metavar="DIR", default="docs/benchmarks",
+           help="where results are written, over older ones (default: %(default)s)")  # fmt: skip
     parser.set_defaults(run=run, refuse=parser.error)
 
 

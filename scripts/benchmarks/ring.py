@@ -49,7 +49,13 @@ class Pair(NamedTuple):
 
 def add(benchmarks: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Adds the benchmark."""
-    parser = benchmarks.add_parser("ring", help=__doc__)
+    parser = benchmarks.add_parser(
+        "ring",
+        help="what daemon, ring and client lose of the speed of the bare render functions",
+        description="Renders the same images with the bare functions, in as many processes as "
+        "there are workers, and through daemon, ring and client, in turn; prints the images a "
+        "second of both and their ratio, and what a batch costs the client.",
+    )
     parser.add_argument("--data", help="folder of class folders (default: the demo's photos)")
     parser.add_argument("--runs", type=int, default=5, help="alternating runs (default 5)")
     parser.add_argument("--images", type=int, default=3000, help="images in a run (default 3000)")

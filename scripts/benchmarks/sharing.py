@@ -70,17 +70,26 @@ class Choice(NamedTuple):
 
 def add(benchmarks: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Adds the benchmark."""
-    parser = benchmarks.add_parser("sharing", help="workers and niceness beside a real training")
+    parser = benchmarks.add_parser(
+        "sharing",
+        help="workers and niceness beside a real training",
+        description="Trains a real network with every choice of workers and niceness in turn, on "
+        "the same CPUs as the workers; the choice that trains most images a second is the best.",
+    )
     parser.add_argument("--data", help="folder of class folders (default: the demo's photos)")
     parser.add_argument("--runs", type=int, default=3, help="alternating runs (default 3)")
     parser.add_argument("--seconds", type=float, default=6.0, help="of one run (default 6)")
-    parser.add_argument("--nice", type=int, nargs="*", default=[0, 10, 19], help="(0 10 19)")
+    parser.add_argument(
+        "--nice", type=int, nargs="*", default=[0, 10, 19], help="of the workers (0 10 19)"
+    )
     parser.add_argument(
         "--filters", type=int, nargs="*", default=[4, 16], help="sizes of the network (4 16)"
     )
     cpus = config.cpus()
     counts = sorted({max(1, cpus // 2), cpus, cpus + 1})
-    parser.add_argument("--workers", type=int, nargs="*", default=counts, help=f"({counts})")
+    parser.add_argument(
+        "--workers", type=int, nargs="*", default=counts, help=f"numbers of workers ({counts})"
+    )
     parser.set_defaults(run=run)
 
 

@@ -8,7 +8,7 @@ What happens, in this order:
    crashed or stopped, and now and then the daemon is ended, by SIGTERM and SIGKILL in turn, and
    started again.
 3. The trainers end with their epoch. A reference reads the same, undisturbed.
-4. The logs of all are judged (:mod:`scripts.faults.history`); processes, descriptors and
+4. The logs of all are judged, by scripts/faults/history.py; processes, descriptors and
    shared memory are held against those of the fresh daemon.
 """
 
@@ -45,7 +45,8 @@ def parse(words: list[str]) -> argparse.Namespace:
         "chaos", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     option: Any = parser.add_argument
-    option("--minutes", type=_number, default=1.0, metavar="M", help="of the whole storm (1)")
+    option("--minutes", type=_number, default=1.0, metavar="M",
+           help="of the storm, step 2 (1); the others take half a minute or more")  # fmt: skip
     option("--workers", type=int, default=config.cpus(), metavar="N", help="(the CPUs)")
     option("--seed", type=int, default=None, metavar="S", help="of all randomness (a new one)")
     option("--every", type=_number, default=0.2, metavar="SEC", help="between strikes (0.2)")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
 
@@ -131,8 +132,38 @@ def test_a_folder_that_must_not_be_written_is_named(tmp_path: Path) -> None:
 
 def test_a_file_in_the_place_of_the_folder_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(CacheError, match=r"cannot use the cache folder .*/file"):
+    with pytest.raises(CacheError, match=r"cannot use the cache folder .*/file: it is a file"):
         opened(tmp_path / "file", AA)
+    with pytest.raises(CacheError, match=r"cannot use the cache folder .*/sub: Not a directory"):
+        opened(tmp_path / "file" / "sub", AA)
+
+
+@pytest.mark.skipif(os.getuid() == 0, reason="root may write everywhere")
+def test_a_cache_that_must_not_be_written_is_named(tmp_path: Path) -> None:
+    filled(tmp_path, AA)
+    (tmp_path / f"{AA}{folder.ENDING}").chmod(0o400)
+    with pytest.raises(CacheError, match=f"cannot use {tmp_path}/{AA}"):
+        opened(tmp_path, AA)
+
+
+def test_a_cache_that_is_a_link_is_named(tmp_path: Path) -> None:
+    (tmp_path / f"{AA}{folder.ENDING}").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(CacheError, match=f"cannot use {tmp_path}/{AA}.images: .*--cache-dir"):
+        opened(tmp_path, AA)
+
+
+def test_where_there_is_no_room_for_the_marks_no_file_is_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(fd: int, start: int, size: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    filled(tmp_path, AA)
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    for key in (AA, BB):
+        with pytest.raises(OSError, match="No space left"):
+            opened(tmp_path, key)
+    assert keys(tmp_path) == [AA]
 
 
 def test_files_of_others_are_left_alone(tmp_path: Path) -> None:

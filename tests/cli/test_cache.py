@@ -99,6 +99,13 @@ class TestLs:
         make(where, KEY, odd)
         assert " 40x50 rgba box crop scaled  /photos" in run("ls")[1][0]
 
+    def test_lines_that_look_alike_say_what_differs(self, where: Path, run: Run) -> None:
+        make(where, KEY)
+        make(where, OTHER, msgspec.structs.replace(PLAIN, truncated=True, compat="fixed"))
+        make(where, "ab" * 16, msgspec.structs.replace(PLAIN, color_mode="rgba"))
+        ends = sorted(line.partition("/photos")[2] for line in run("ls")[1][:3])
+        assert ends == ["", "  truncated=False  compat=keras", "  truncated=True  compat=fixed"]
+
     def test_the_least_recently_used_comes_first_and_columns_line_up(
         self, where: Path, run: Run
     ) -> None:
@@ -201,7 +208,7 @@ class TestRm:
         make(where, OTHER)
         assert run("rm", "--all")[1][0].startswith("removed 2 caches, ")
         assert names(where) == set()
-        assert run("rm", "--all") == (0, ["removed 0 caches, 0 B"], "")
+        assert run("rm", "--all") == (0, [f"removed 0 caches, 0 B, in {where}"], "")
 
     @pytest.mark.parametrize(
         ("words", "why"),
@@ -240,7 +247,7 @@ class TestVerify:
             "3f0c9a81d2e4  8 rows, 0 damaged",
             "3f77a0c2b19d  2 rows, 0 damaged",
         ]
-        assert lines[2] == "2 caches verified, 0 rows damaged"
+        assert lines[2] == f"2 caches verified, 0 rows damaged, in {where}"
 
     def test_damaged_rows_are_forgotten(self, where: Path, run: Run) -> None:
         path = make(where, KEY)
@@ -248,12 +255,12 @@ class TestVerify:
         damage(path, 7)
         assert run("verify") == (
             1,
-            ["3f0c9a81d2e4  8 rows, 2 damaged", "1 cache verified, 2 rows damaged"],
+            ["3f0c9a81d2e4  8 rows, 2 damaged", f"1 cache verified, 2 rows damaged, in {where}"],
             "",
         )
         assert run("verify") == (
             0,
-            ["3f0c9a81d2e4  6 rows, 0 damaged", "1 cache verified, 0 rows damaged"],
+            ["3f0c9a81d2e4  6 rows, 0 damaged", f"1 cache verified, 0 rows damaged, in {where}"],
             "",
         )
 
@@ -271,7 +278,7 @@ class TestVerify:
         code, lines, _ = run("verify")
         assert code == 1
         assert "3f0c9a81d2e4  removed: damaged, or of another version" in lines
-        assert lines[-1] == "1 cache verified, 0 rows damaged"
+        assert lines[-1] == f"1 cache verified, 0 rows damaged, in {where}"
         assert names(where) == {OTHER}
         assert run("verify")[0] == 0
 
@@ -297,12 +304,24 @@ class TestWithADaemon:
             row = json.loads(run("ls", "--json")[1][0])
             assert (row["cached"], row["samples"]) == (96, 96)
             assert row["directory"] == str(photos)
-            assert run("verify")[1][-1] == "1 cache verified, 0 rows damaged"
+            assert run("verify")[1][-1] == f"1 cache verified, 0 rows damaged, in {where}"
             assert run("rm", row["key"][:6])[0] == 0
             assert names(where) == set()
             again = [digest(stream.take((0, 0), restart=True))]
             again += [digest(stream.take((0, position))) for position in range(1, stream.batches)]
             assert again == first
+
+    @pytest.mark.parametrize("words", [["ls", "--json"], ["rm", "--all"], ["verify"]])
+    def test_a_daemon_that_uses_another_folder_is_told(
+        self, serve: Serve, tmp_path: Path, where: Path, run: Run, words: list[str]
+    ) -> None:
+        other = tmp_path / "my caches"
+        with serve(1, f"--cache-dir={other}"):
+            assert run(*words)[2] == (
+                'loaderd: the daemon "default" has its caches in another folder than '
+                f"{where}: add --cache-dir '{other}'\n"
+            )
+            assert run(*words, f"--cache-dir={where}")[2] == ""
 
 
 @pytest.mark.parametrize("words", [[], ["dance"], ["ls", "--all"], ["rm", "--json"]])

@@ -9,13 +9,14 @@ import select
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import psutil
 import pytest
 
-from loaderd.cli import epoch, scan
+from loaderd.cli import epoch, scan, stat
 from loaderd.cli.main import main
 from loaderd.wire import dial
 from tests.conftest import eventually
@@ -59,6 +60,20 @@ def started(run: Run, socket: str) -> Iterator[psutil.Process]:
     yield process
     run("stop", "--timeout=5")
     assert not psutil.wait_procs(family, DEADLINE)[1]
+
+
+@pytest.fixture
+def silent(
+    started: psutil.Process, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[psutil.Process]:
+    """The daemon, stopped; commands of this process wait for it but a moment, and only once."""
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    monkeypatch.setattr(dial, "SOON", 0.3)
+    monkeypatch.setattr(dial, "TIMEOUT", 3600.0)
+    started.suspend()
+    yield started
+    if not gone(started):
+        started.resume()
 
 
 def gone(process: psutil.Process) -> bool:
@@ -108,7 +123,7 @@ class TestStart:
     def test_a_second_one_is_refused(self, run: Run, started: psutil.Process) -> None:
         done = run("start")
         assert done.returncode == 1
-        assert "already answers" in done.stderr
+        assert done.stderr.startswith(f"loaderd: another daemon (pid {started.pid}) is running at ")
         assert started.is_running()
 
     def test_a_failure_shows_the_log(self, run: Run, tmp_path: Path) -> None:
@@ -144,6 +159,47 @@ class TestStart:
         (nice,) = {psutil.Process(w.pid).nice() for w in dial.observe(socket).workers}
         assert nice == 2  # the flag goes on to win
 
+    def test_what_its_file_says_of_places_waits_for_the_next_start_and_is_told(
+        self, environ: dict[str, str], run: Run, socket: str, tmp_path: Path
+    ) -> None:
+        """Paths count from the folder of ``start``, which the daemon has left since."""
+        file = tmp_path / "loaderd.toml"
+        file.write_text('cache_dir = "caches"\n')
+        environ["LOADERD_CONFIG"] = str(file)
+        assert run("start").returncode == 0
+        pid = dial.observe(socket).daemon.pid
+        log = Path(socket.replace(".sock", ".log"))
+        try:
+            os.kill(pid, signal.SIGHUP)
+            eventually(lambda: "replacing" in log.read_text())
+            assert "stays" not in log.read_text()
+            file.write_text('cache_dir = "elsewhere"\nname = "gpu0"\n')
+            os.kill(pid, signal.SIGHUP)
+            kept = f"cache_dir stays {os.path.abspath('caches')} until the daemon is started again"
+            eventually(lambda: kept in log.read_text())
+            assert "name stays default until the daemon is started again" in log.read_text()
+        finally:
+            assert run("stop", f"--socket={socket}").returncode == 0
+
+    def test_of_two_at_once_one_is_told_of_the_other(
+        self, environ: dict[str, str], run: Run, socket: str
+    ) -> None:
+        pipe = subprocess.PIPE
+        both = [
+            subprocess.Popen([*LOADERD, "start"], env=environ, stdout=pipe, stderr=pipe, text=True)
+            for _ in range(2)
+        ]
+        told = {one.communicate(timeout=DEADLINE)[1]: one.returncode for one in both}
+        pid = dial.observe(socket).daemon.pid
+        text = f"loaderd: another daemon (pid {pid}) is running at {socket}: "
+        assert told == {"": 0, text + "use it, or end it with `loaderd stop`\n": 1}
+
+    def test_one_that_hangs_is_another_too(
+        self, silent: psutil.Process, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        assert main(["start"]) == 1
+        assert f"another daemon (pid {silent.pid}) is running" in capsys.readouterr().err
+
 
 class TestStop:
     def test_afterwards_nothing_is_left(
@@ -167,8 +223,17 @@ class TestStop:
         started.suspend()
         assert main(["stop", "--timeout=0.2", f"--socket={socket}"]) == 0
         told = capsys.readouterr().err
-        assert f"(pid {started.pid}) did not end within 0.2 s: killing it" in told
+        assert told.splitlines() == [
+            f'loaderd "default" (pid {started.pid}) does not answer: sending it SIGTERM',
+            f'loaderd "default" (pid {started.pid}) did not end within 0.2 s: killing it',
+        ]
         assert gone(started)
+
+    def test_the_timeout_is_for_all_of_it(self, silent: psutil.Process) -> None:
+        begun = time.monotonic()
+        assert main(["stop", "--timeout=3"]) == 0
+        assert 2 < time.monotonic() - begun < 6
+        assert gone(silent)
 
     def test_trainers_that_are_attached_are_named(
         self, run: Run, started: psutil.Process, socket: str, photos: Path
@@ -220,6 +285,38 @@ class TestStatus:
         got = json.loads(done.stdout)
         assert (got["running"], got["pid"], got["socket"]) == (True, started.pid, socket)
         assert (got["workers"], got["streams"]) == (1, 0)
+
+    def test_one_that_does_not_answer_runs_and_is_1(
+        self, silent: psutil.Process, socket: str, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        assert main(["status"]) == 1
+        assert capsys.readouterr().out == (
+            f'loaderd "default" is running, but the daemon at {socket} (pid {silent.pid}) does not '
+            f"answer: it is stopped or hangs; `kill -CONT {silent.pid}` continues one that was "
+            "stopped, `loaderd stop` ends it\n"
+        )
+
+    def test_json_says_so_too(
+        self, silent: psutil.Process, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        assert main(["status", "--json"]) == 1
+        got = json.loads(capsys.readouterr().out)
+        assert (got["running"], got["answers"], got["pid"]) == (True, False, silent.pid)
+        assert got["workers"] is None
+
+    def test_it_answers_again_when_it_is_continued(self, run: Run, silent: psutil.Process) -> None:
+        assert main(["status"]) == 1
+        silent.resume()
+        assert run("status").returncode == 0
+
+    @pytest.mark.parametrize("words", [[], ["--watch"], ["--json"]])
+    def test_loaderd_stat_says_that_it_does_not_answer(
+        self, words: list[str], silent: psutil.Process, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        assert stat.main(words) == 1
+        got = capsys.readouterr()
+        assert got.out == ""
+        assert f"(pid {silent.pid}) does not answer" in got.err
 
     def test_loaderd_stat_shows_it(self, run: Run, started: psutil.Process) -> None:
         done = run(program=STAT)

@@ -35,9 +35,9 @@ from tests.process.test_streams import Serve
 PAGE = 2
 
 SAMPLES = (
-    BadSample("/data/cat/1.jpg", "not an image", "/data", 1, False),
-    BadSample(r"/data/cat/\x1b.jpg", "it is truncated", "/data", 3, False),
-    BadSample("/data/dog/7.jpg", "quarantined: workers died (SIGSEGV)", "/data", 2, True),
+    BadSample(b"/data/cat/1.jpg", "not an image", "/data", 1, False),
+    BadSample(b"/data/cat/\x1b\xff.jpg", "it is truncated", "/data", 3, False),
+    BadSample(b"/data/dog/7.jpg", "quarantined: workers died (SIGSEGV)", "/data", 2, True),
 )
 
 
@@ -97,7 +97,7 @@ def test_each_is_a_line_with_the_reason_and_how_often_it_was_met(
         assert main(["errors"]) == 0
     assert capsys.readouterr().out.splitlines() == [
         "/data/cat/1.jpg: not an image (1 time)",
-        r"/data/cat/\x1b.jpg: it is truncated (3 times)",
+        r"/data/cat/\x1b\udcff.jpg: it is truncated (3 times)",
         "/data/dog/7.jpg: quarantined: workers died (SIGSEGV) (2 times, quarantined)",
     ]
 
@@ -119,6 +119,7 @@ def test_json_is_one_object(runtime: str, capsys: pytest.CaptureFixture[str]) ->
         assert main(["errors", "--json"]) == 0
     got = json.loads(capsys.readouterr().out)
     assert got["total"] == 10
+    assert os.fsencode(got["bad"][1]["path"]) == SAMPLES[1].path
     assert got["bad"][2] == {
         "path": "/data/dog/7.jpg",
         "reason": "quarantined: workers died (SIGSEGV)",

@@ -85,6 +85,7 @@ def snapshot(
         "cpu_s": 3.0,
         "chunks": 3000,
         "bad": 0,
+        "cache_dir": "/home/me/.cache/loaderd",
         "trouble": "",
     }
     return Snapshot(
@@ -215,7 +216,7 @@ loaderd "default"  pid 4242  up 1 h 2 min  version 0.1.0
 socket   /run/user/1000/loaderd/default.sock
 host     16 CPUs, 87% used
 memory   rings 1.2 GiB of 8.0 GiB; shared memory 14.0 GiB of 16.0 GiB free
-cache    75% of the images came from a cache; in memory 2.0 GiB of 4.0 GiB
+cache    75% of the images so far came from a cache; in memory 2.0 GiB of 4.0 GiB
 
 id  client  folder                           queue       batch/s  image/s  waited  epoch:pos  errors
  1    4711  /data/photos/train               ████░░ 6/8     15.2    486.4   34.2%       3:57       0
@@ -226,6 +227,23 @@ work     read 5%  decode 52%  resize 9%  augment 20%  other 2%  idle 12%
 
 Your program is HIGHLY input-bound: 34.2% of the time since it opened its streams went into waiting
 for images. Make loading faster first: more workers, or less work per image."""
+
+
+class TestCached:
+    def test_between_two_snapshots_it_is_the_share_of_that_time(self) -> None:
+        before = snapshot(stream(), uptime_s=100.0)
+        after = snapshot(stream(), workers=(worker(rows=24100, cached=18100),), uptime_s=101.0)
+        assert derive(after, before).work.cached == 100.0
+        assert "cache    100% of the images came from a cache; in" in painted(derive(after, before))
+
+    def test_where_nothing_was_rendered_there_is_no_share(self) -> None:
+        before = snapshot(stream(cache="disk"), uptime_s=100.0)
+        after = snapshot(stream(cache="disk"), uptime_s=101.0)
+        seen = derive(after, before)
+        assert seen.work.cached is None
+        assert json.loads(report.to_json(seen))["work_percent"]["cached"] is None
+        assert "cache    - of the images came from a cache; in memory 2.0 GiB of" in painted(seen)
+        assert "\n         on disk in /home/me/.cache/loaderd\n" in painted(seen)
 
 
 class TestScreen:

@@ -21,6 +21,7 @@ from PIL import Image
 
 from loaderd.cli import background, scan
 from loaderd.cli.main import main
+from loaderd.wire.text import printable
 from tests.cli.test_stat import everything
 from tests.conftest import eventually, family, gone
 
@@ -78,11 +79,24 @@ class TestWhatItFinds:
         bad = spoil(folder)
         assert main(["scan", str(folder), "--json"]) == 1
         got = json.loads(capsys.readouterr().out)
-        assert [row["path"] for row in got["bad"]] == bad
+        assert [printable(row["path"]) for row in got["bad"]] == bad
         assert [row["quarantined"] for row in got["bad"]] == [False] * 3
         assert "not a regular file" in got["bad"][1]["reason"]
         assert (got["directory"], got["images"], got["bad_images"]) == (str(folder), 28, 3)
         assert (got["untried_images"], got["troubles"]) == (0, [])
+
+    def test_json_has_names_as_the_file_system_has_them(
+        self, folder: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        names = sorted(
+            os.path.join(os.fsencode(folder), name)
+            for name in (b"a\nb.jpg", rb"a\nb.jpg", b"\xff.jpg")
+        )
+        for name in names:
+            Path(os.fsdecode(name)).touch()
+        assert main(["scan", str(folder), "--json"]) == 1
+        got = json.loads(capsys.readouterr().out)
+        assert sorted(os.fsencode(row["path"]) for row in got["bad"]) == names
 
     @pytest.mark.parametrize("module", ["iterators", "dataset"])
     def test_all_that_either_rule_of_keras_lists_is_looked_at(self, module: str) -> None:
@@ -115,7 +129,7 @@ class TestWhatItFinds:
 class TestWhatItRefuses:
     @pytest.mark.parametrize(
         "words",
-        [["nowhere"], [__file__], [".", "--workers=0"], [".", "--max-pixels=x"]],
+        [["nowhere"], [""], [__file__], [".", "--workers=0"], [".", "--max-pixels=x"]],
     )
     def test_a_wrong_argument_is_2(
         self, words: list[str], capsys: pytest.CaptureFixture[str], runtime: str

@@ -21,9 +21,10 @@ import pytest
 
 from loaderd import __version__
 from loaderd.cli import main as loaderd
-from loaderd.cli import options, stat, target
+from loaderd.cli import options, show, stat, target
 from loaderd.config import Address
 from loaderd.errors import NoDaemon
+from loaderd.wire import channel, dial
 from loaderd.wire.channel import Channel, Closed
 from loaderd.wire.messages import PROTOCOL, Hello, Message, Observe, Observed, Welcome
 from loaderd.wire.snapshot import SCHEMA, DaemonPicture, HostPicture, Snapshot
@@ -61,8 +62,10 @@ class Daemon(threading.Thread):
         protocol: int = PROTOCOL,
         observations: int = 1000,
         troubled: Callable[[int], str] = lambda left: "",
+        greets: bool = True,
     ) -> None:
         super().__init__(daemon=True)
+        self._greets = greets
         self._troubled = troubled
         path.parent.mkdir(exist_ok=True)
         self.path = path
@@ -84,6 +87,8 @@ class Daemon(threading.Thread):
                 line.send(self._answer(line.receive()))
 
     def _answer(self, message: Message) -> Message:
+        if not self._greets:
+            raise Closed
         if isinstance(message, Hello):
             return Welcome(self._protocol, "9.9.9", os.getpid())
         assert isinstance(message, Observe)
@@ -183,6 +188,22 @@ class TestWatch:
         ]
         assert said == [2, 5]
 
+    def test_one_that_falls_silent_has_not_gone_away(
+        self, runtime: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(dial, "SOON", 0.3)
+        over = threading.Event()
+
+        def silent(left: int) -> str:
+            return "" if left else str(over.wait(DEADLINE))
+
+        with daemon(runtime, observations=2, troubled=silent):
+            assert stat.main(["--watch", "0.001"]) == 1
+            over.set()
+        got = capsys.readouterr()
+        assert len(got.out.splitlines()) == 2
+        assert f"default.sock (pid {os.getpid()}) does not answer: " in got.err
+
     def test_json_lines(self, runtime: Path, capsys: pytest.CaptureFixture[str]) -> None:
         with daemon(runtime, observations=3):
             assert stat.main(["--watch", "0.001", "--json"]) == 1
@@ -226,6 +247,16 @@ class TestWatch:
 
 
 @contextlib.contextmanager
+def listening(runtime: Path) -> Iterator[str]:
+    """A socket of which nobody takes what comes."""
+    runtime.mkdir()
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener:
+        listener.bind(str(runtime / "default.sock"))
+        listener.listen(1)
+        yield str(runtime / "default.sock")
+
+
+@contextlib.contextmanager
 def watching() -> Iterator[subprocess.Popen[bytes]]:
     pipe = subprocess.PIPE
     with subprocess.Popen([*STAT, "--watch=0.01"], stdout=pipe, stderr=pipe) as process:
@@ -256,7 +287,7 @@ def everything(fd: int) -> str:
 
 class TestWhichDaemon:
     def wanted(self, *argv: str) -> Address:
-        return options.address(stat._parser().parse_args(argv))
+        return options.address(show._parser().parse_args(argv))
 
     def test_the_default_comes_first(self, runtime: Path) -> None:
         with daemon(runtime), daemon(runtime, "private-4711"):
@@ -309,6 +340,7 @@ class TestStatus:
             assert loaderd.main(["status", "--json"]) == 0
         assert json.loads(capsys.readouterr().out) == {
             "running": True,
+            "answers": True,
             "name": "private-4711",
             "pid": 4242,
             "socket": str(runtime / "private-4711.sock"),
@@ -318,6 +350,28 @@ class TestStatus:
             "streams": 0,
             "trouble": "",
         }
+
+    def test_one_that_nobody_can_reach_any_more_runs(
+        self, runtime: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        with listening(runtime) as path, contextlib.ExitStack() as stack:
+            with contextlib.suppress(BlockingIOError):
+                while True:
+                    stack.enter_context(contextlib.closing(channel.connect(path)))
+            assert loaderd.main(["status"]) == 1
+            assert loaderd.main(["stop"]) == 1
+        got = capsys.readouterr()
+        cure = f"`fuser -k {runtime}/default.lock` kills it"
+        assert got.out.startswith('loaderd "default" is running, but the daemon at ')
+        assert cure in got.out
+        assert cure in got.err
+
+    def test_one_that_hangs_up_ends(
+        self, runtime: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        with daemon(runtime, greets=False):
+            assert loaderd.main(["status"]) == 3
+        assert "default.sock hung up: perhaps it ends" in capsys.readouterr().out
 
     def test_it_does_not_run(self, runtime: Path, capsys: pytest.CaptureFixture[str]) -> None:
         assert loaderd.main(["status"]) == 3

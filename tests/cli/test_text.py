@@ -11,19 +11,20 @@ from hypothesis import strategies as st
 from rich.cells import cell_len
 
 from loaderd.cli import text
+from loaderd.wire.text import printable
 
 ANY_TEXT = st.text(st.characters())  # surrogates too: a path may hold any byte
 
 
 @given(ANY_TEXT)
 def test_plain_text_can_always_be_shown(name: str) -> None:
-    shown = text.plain(name)
+    shown = printable(name)
     assert shown.isprintable()
     assert name != shown or name.isprintable()
 
 
 def test_control_and_direction_characters_are_escaped() -> None:
-    assert text.plain("a\x1b[31m\n\u202eb\udcff é") == r"a\x1b[31m\n\u202eb\udcff é"
+    assert printable("a\x1b[31m\n\u202eb\udcff é") == r"a\x1b[31m\n\u202eb\udcff é"
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -11,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from loaderd import __version__
-from loaderd.cli import background, extra
+from loaderd.cli import background, extra, serve
 from loaderd.cli.exits import guarded
-from loaderd.cli.main import main
+from loaderd.cli.main import loaded, main
 from loaderd.errors import (
     DaemonError,
     InvalidArgument,
@@ -21,7 +22,7 @@ from loaderd.errors import (
     MissingDependency,
     NoDaemon,
 )
-from loaderd.wire import address
+from loaderd.wire import address, segment
 
 VERBS = ("serve", "start", "stop", "status", "errors", "scan", "cache", "doctor")
 
@@ -206,6 +207,15 @@ class TestWithoutADaemon:
         for word in ("simplejpeg", "libjpeg-turbo", "CPUs", "/dev/shm", "default.sock"):
             assert word in shown
 
+    def test_doctor_says_where_caches_cannot_be_made(
+        self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        assert main(["doctor", f"--cache-dir={tmp_path}/new/folder"]) == 0
+        assert f"{tmp_path}/new/folder (`loaderd cache ls`)\n" in capsys.readouterr().out
+        (tmp_path / "file").touch()
+        assert main(["doctor", f"--cache-dir={tmp_path}/file/folder"]) == 0
+        assert f"{tmp_path}/file/folder cannot be written: for " in capsys.readouterr().out
+
     def test_doctor_fails_where_a_decoder_cannot_be_imported(
         self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
     ) -> None:
@@ -243,7 +253,7 @@ def test_a_start_that_hangs_is_ended(
     assert "did not answer within 0 s and was killed" in capfd.readouterr().err
 
 
-def test_the_child_gets_what_was_decided_and_given_and_reads_the_rest_itself(
+def test_the_child_gets_what_was_given_in_the_same_folder_and_reads_the_rest_itself(
     runtime: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     for name, value in {"WORKERS": "3", "CACHE_DIR": "there", "NAME": "gpu0"}.items():
@@ -251,16 +261,114 @@ def test_the_child_gets_what_was_decided_and_given_and_reads_the_rest_itself(
     (runtime.parent / "loaderd.toml").write_text("max_bad = '5%'\n")
     monkeypatch.chdir(runtime.parent)
     monkeypatch.setenv("LOADERD_CONFIG", "loaderd.toml")
-    code = "import os, sys; print(*sys.argv[1:], *sorted(k for k in os.environ if 'LOADERD_' in k))"
+    code = (
+        "import os, sys; print(*sys.argv[1:]); print(os.getcwd()); "
+        "print(*sorted(k for k in os.environ if 'LOADERD_' in k))"
+    )
     real = background.command
     monkeypatch.setattr(
         background,
         "command",
-        lambda words, tell: [sys.executable, "-c", code, *real(words, tell)[3:-1]],
+        lambda words, tell: [sys.executable, "-c", code, *real(words, tell)[4:-1]],
     )
     assert main(["start", "--grace=2", "--memory=50%", "--no-user-code"]) == 1
-    assert capfd.readouterr().err.splitlines()[0] == (
-        f"serve --name=gpu0 --socket={runtime}/gpu0.sock --cache-dir={runtime.parent}/there "
-        f"--memory=50% --no-user-code --grace=2 --config={runtime.parent}/loaderd.toml "
-        "LOADERD_WORKERS"
-    )
+    assert capfd.readouterr().err.splitlines()[:3] == [
+        "serve --memory=50% --no-user-code --grace=2",
+        str(runtime.parent),
+        "LOADERD_CACHE_DIR LOADERD_CONFIG LOADERD_NAME LOADERD_WORKERS",
+    ]
+
+
+def test_a_path_that_is_too_long_comes_with_the_cure(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path / ("x" * 100)))
+    assert main(["start"]) == 2
+    told = capsys.readouterr().err
+    assert "the socket's path is longer than 107 bytes" in told
+    assert "set XDG_RUNTIME_DIR to a shorter folder" in told
+
+
+SHORT = (
+    "only 64.0 MiB of shared memory are free in /dev/shm: rings will be small or refused; "
+    "make it larger (docker run --shm-size)"
+)
+
+
+class TestLittleSharedMemory:
+    def test_start_warns(
+        self, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    ) -> None:
+        monkeypatch.setattr(segment, "free", lambda: 2**26)
+        monkeypatch.setattr(background, "command", lambda words, tell: ["false"])
+        assert main(["start"]) == 1
+        assert capfd.readouterr().err.startswith(f"loaderd: {SHORT}\n")
+
+    def test_serve_warns_in_its_log(self, runtime: Path) -> None:
+        (runtime / "default.lock").mkdir(parents=True)  # so it ends soon
+        program = (
+            "from loaderd.cli.main import main; from loaderd.wire import segment; "
+            "segment.free = lambda: 2**26; raise SystemExit(main(['serve']))"
+        )
+        done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+        assert done.returncode == 1
+        assert done.stderr.splitlines()[0].endswith(f" WARNING {SHORT}")
+
+    def test_a_byte_more_is_enough(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(segment, "free", lambda: 2**26 + 1)
+        assert serve.shortage() == ""
+
+
+ENTRIES = {
+    "loaderd": [sys.executable, "-m", "loaderd", "status"],
+    "loaderd-stat": [sys.executable, "-c", "from loaderd.cli.stat import main; main()"],
+}
+WAITS = """
+import time
+
+class Waits:
+    def {method}(self):
+        print("here", flush=True)
+        while True:
+            time.sleep(0.01)
+
+Waits()
+"""
+
+
+class TestCtrlCWhileModulesLoad:
+    @pytest.mark.parametrize("module", ["argparse", "msgspec", "rich"])
+    @pytest.mark.parametrize("entry", ENTRIES)
+    def test_it_ends_the_command_without_a_word(
+        self, entry: str, module: str, tmp_path: Path
+    ) -> None:
+        self._interrupt(entry, module, WAITS.format(method="__init__"), tmp_path)
+
+    def test_also_where_an_exception_would_be_lost(self, tmp_path: Path) -> None:
+        self._interrupt("loaderd", "msgspec", WAITS.format(method="__del__"), tmp_path)
+
+    def _interrupt(self, entry: str, module: str, code: str, folder: Path) -> None:
+        (folder / f"{module}.py").write_text(code)
+        environ = os.environ | {"PYTHONPATH": str(folder)}
+        pipe = subprocess.PIPE
+        with subprocess.Popen(ENTRIES[entry], env=environ, stdout=pipe, stderr=pipe) as process:
+            try:
+                assert process.stdout is not None
+                assert process.stdout.readline() == b"here\n"
+                process.send_signal(signal.SIGINT)
+                assert process.communicate(timeout=30) == (b"", b"")
+                assert process.returncode == 130
+            finally:
+                process.kill()
+
+    def test_one_that_is_ignored_stays_so(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        (tmp_path / "noted.py").write_text("import signal\nseen = signal.getsignal(2)\n")
+        monkeypatch.syspath_prepend(tmp_path)
+        usual = signal.signal(signal.SIGINT, signal.SIG_IGN)
+        try:
+            assert loaded("noted").seen is signal.SIG_IGN
+        finally:
+            signal.signal(signal.SIGINT, usual)
+            sys.modules.pop("noted", None)

@@ -34,6 +34,9 @@ from loaderd.wire.messages import Chunk, Place
 class Machine(RuleBasedStateMachine):
     """A supervisor with invented workers and clients, and what must hold for them."""
 
+    steps = 0
+    """Of all machines since the first."""
+
     @initialize(data=st.data())
     def begin(self, data: st.DataObject) -> None:
         self.scheduler = Scheduler()
@@ -45,6 +48,7 @@ class Machine(RuleBasedStateMachine):
         self.blamed: dict[tuple[int, int, Place, int], int] = {}
         self.retired: set[int] = set()
         self.slow: set[int] = set()
+        self.past: list[int] = []
         self.next_id = 0
         self.open(data)
         self.worker_up()
@@ -56,6 +60,7 @@ class Machine(RuleBasedStateMachine):
                     assert worker not in self.retired | self.slow
                     self.check_chunk(chunk)
                     self.held[worker].append(chunk)
+                    self.past.append(chunk.ticket)
                 case Deliver(stream, slot, place, _):
                     self.check_whole(stream, slot, place)
                     self.hands[stream][slot] = place
@@ -211,9 +216,16 @@ class Machine(RuleBasedStateMachine):
     @rule(data=st.data())
     @precondition(lambda self: self.held)
     def a_late_report_counts_for_nothing(self, data: st.DataObject) -> None:
+        """Of a chunk that is done already, or that others do by now."""
         worker = data.draw(st.sampled_from(sorted(self.held)))
+        due = {chunk.ticket for chunk in self.held[worker][:1]}
+        ticket = data.draw(st.sampled_from([0, *self.past]).filter(lambda one: one not in due))
         with pytest.raises(ProtocolError):
-            self.scheduler.done(worker, 10**9, 1)
+            self.scheduler.done(worker, ticket, 1)
+
+    @invariant()
+    def steps_are_counted(self) -> None:
+        Machine.steps += 1
 
     @invariant()
     def who_gets_nothing_has_something_to_report(self) -> None:
@@ -289,8 +301,10 @@ TestHistories.settings = settings(max_examples=60, stateful_step_count=60, deadl
 @pytest.mark.long
 @pytest.mark.timeout(1800)
 def test_a_great_many_histories() -> None:
-    many = settings(max_examples=1500, stateful_step_count=100, deadline=None)
-    run_state_machine_as_test(Machine, settings=many)
+    many = settings(max_examples=500, stateful_step_count=100, deadline=None)
+    began = Machine.steps
+    while Machine.steps - began < 10**5:
+        run_state_machine_as_test(Machine, settings=many)
 
 
 def run_to_end(scheduler: Scheduler, worker: int, actions: list[Action]) -> list[Place]:

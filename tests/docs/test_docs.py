@@ -384,15 +384,15 @@ def has_cache(screen: str) -> bool:
     return "\ncache " in screen
 
 
-@pytest.mark.parametrize(("cache", "least"), [("none", 3), ("memory", 1)])
+@pytest.mark.parametrize(("cache", "least"), [("none", 3), ("disk", 1)])
 def test_screens_look_like_the_real_one(
-    serve: Serve, photos: Path, cache: Cache, least: int
+    serve: Serve, photos: Path, tmp_path: Path, cache: Cache, least: int
 ) -> None:
     screens = [block for block in all_blocks() if is_screen(block.text)]
     screens = [block for block in screens if has_cache(block.text) == (cache != "none")]
     assert len(screens) >= least
     spec = msgspec.structs.replace(a_spec(photos), cache=cache)
-    with serve() as daemon, Session(daemon.path) as session:
+    with serve(2, f"--cache-dir={tmp_path}") as daemon, Session(daemon.path) as session:
         stream = session.open(spec, slots=4)
         for position in range(stream.batches):
             stream.take((0, position))

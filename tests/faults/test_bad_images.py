@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from shutil import copytree
@@ -107,7 +108,7 @@ def test_each_is_logged_once_and_listed_with_its_reason(serve: Serve, spoilt: Pa
     with serve(2, "--max-bad=5%") as daemon, Session(daemon.path) as session:
         stream = session.open(asks(spoilt, "skip"), slots=6)
         assert len(list(run_of(stream, epochs=2))) == 24
-        listed = {bad.path: bad for bad in dial.list_bad(daemon.path)}
+        listed = {os.fsdecode(bad.path): bad for bad in dial.list_bad(daemon.path)}
         assert sorted(listed) == sorted(str(spoilt / name) for name in BAD)
         assert "not an image" in listed[str(spoilt / BAD[2])].reason
         assert all(bad.times >= 2 for bad in listed.values())

@@ -8,12 +8,15 @@ import signal
 import subprocess
 import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import psutil
 import pytest
 
 from loaderd.errors import DaemonGone
-from loaderd_client import Session
+from loaderd.wire import dial
+from loaderd_client import Session, session, stream
 from tests.conftest import eventually
 from tests.faults.test_workers import read_all
 from tests.process.test_streams import Serve, a_spec, digest, run_of, slow
@@ -160,3 +163,52 @@ def test_a_runtime_folder_that_cannot_be_used_is_named(tmp_path: Path, folder: s
     assert done.returncode == 1
     assert str(place) in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_forkserver_that_was_stopped_holds_up_nobody(serve: Serve, photos: Path) -> None:
+    with serve(1) as daemon:
+        forkserver = psutil.Process(daemon.workers()[0]).parent()
+        assert forkserver is not None
+        forkserver.suspend()
+        assert len(read_all(daemon.path, a_spec(photos))) == 24
+
+
+def test_of_a_daemon_that_was_stopped_the_user_hears(
+    serve: Serve, photos: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stream, "LONG_NS", 10**6)
+    monkeypatch.setattr(session, "LONG_SECONDS", 0.1)
+    said = ""
+
+    def heard(words: str) -> bool:
+        nonlocal said
+        said += capfd.readouterr().err
+        return words in said
+
+    with serve(1) as daemon, Session(daemon.path) as trainer, ThreadPoolExecutor() as threads:
+        first = trainer.open(a_spec(photos), slots=4)
+        line = dial.dial(daemon.path)
+        daemon.process.send_signal(signal.SIGSTOP)
+        try:
+            late = threads.submit(first.take, (1, 5))
+            eventually(lambda: heard("no batch for"))
+            second = threads.submit(session._open, line, a_spec(photos), 4, (0, 0), None)
+            eventually(lambda: heard(f"still waiting for the daemon to list {photos}"))
+        finally:
+            daemon.process.send_signal(signal.SIGCONT)
+        assert late.result(60).place == (1, 5)
+        assert second.result(60).take((0, 0)).place == (0, 0)
+
+
+@pytest.mark.parametrize("children", [1, 2])
+def test_ctrl_c_while_the_forkserver_loads_is_no_fault(runtime: str, children: int) -> None:
+    """The first child is the tracker of multiprocessing, the second the forkserver."""
+    daemon = subprocess.Popen(
+        serve_words(), stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+    family = psutil.Process(daemon.pid)
+    eventually(lambda: len(family.children()) >= children)
+    os.killpg(daemon.pid, signal.SIGINT)
+    _, said = daemon.communicate(timeout=30)
+    assert "Traceback" not in said
+    assert daemon.returncode in (0, 130)

@@ -58,7 +58,7 @@ def reading_on(
 
 
 def waits(session: Session) -> bool:
-    return session._told
+    return bool(session._told)
 
 
 def kill(daemon: Daemon) -> None:
@@ -423,8 +423,8 @@ def test_a_sequence_that_is_reset_while_it_is_opened_again_begins_again(
         reopen = session.reopen
         opened: list[Any] = []
 
-        def interfering(*args: Any) -> Any:
-            opened.append(reopen(*args))
+        def interfering(*args: Any, **options: Any) -> Any:
+            opened.append(reopen(*args, **options))
             if len(opened) == 1:
                 flow.reset()
             return opened[-1]

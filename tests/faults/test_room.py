@@ -43,6 +43,19 @@ def test_in_a_container_with_64_mib_a_ring_that_does_not_fit_is_refused_and_smal
     assert "fits too: 96" in done.stdout
 
 
+@pytest.mark.skipif(not may_mount(), reason="needs the right to mount")
+@pytest.mark.parametrize("kind", ["started", "private"])
+def test_a_ring_of_more_than_half_of_all_shared_memory_comes_back_with_its_daemon(
+    photos: Path, kind: str
+) -> None:
+    script = f"{SMALL}{sys.executable} -m tests.faults.large_ring {photos} {kind}"
+    done = subprocess.run(
+        ["unshare", "-m", "sh", "-c", script], capture_output=True, text=True, timeout=90
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "the rest is the same\n"
+
+
 def test_workers_without_address_space_are_an_error_that_says_so(
     serve: Serve, photos: Path
 ) -> None:

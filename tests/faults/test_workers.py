@@ -200,7 +200,7 @@ def test_a_sample_that_kills_its_workers_is_quarantined_and_is_a_bad_image(
         assert struck() == CRASHES + 1
         (bad,) = dial.list_bad(daemon.path)
         assert bad.quarantined
-        assert bad.path.endswith("dog/007.jpg")
+        assert bad.path.endswith(b"dog/007.jpg")
     assert daemon.log.count("quarantined ") == 1
 
 

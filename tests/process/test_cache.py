@@ -173,8 +173,19 @@ def test_what_does_not_fit_is_decoded_each_time(serve: Serve, photos: Path, fold
             assert batches(daemon, cached(spec, cache), epochs=1) == alone[:12]
             hits_after, rows_after = found(daemon)
             assert 0.3 < (hits_after - hits) / (rows_after - rows) < 0.7
+        assert daemon.log.count(f" of 96 images of {photos} fit into the cache") == 4
     size = sum(os.stat(path).st_blocks * 512 for path in folder.iterdir())
     assert size <= 300_000 + 8192
+
+
+def test_a_smaller_size_bounds_a_cache_that_is_there(
+    serve: Serve, photos: Path, folder: Path
+) -> None:
+    spec = plain(a_spec(photos))
+    for size in (10**6, 300_000):
+        with serve(2, f"--cache-dir={folder}", f"--cache-size={size}") as daemon:
+            assert batches(daemon, cached(spec, "disk")) == batches(daemon, spec)
+    assert 200_000 < sum(os.stat(path).st_blocks * 512 for path in folder.iterdir()) < 310_000
 
 
 @pytest.fixture
@@ -212,6 +223,7 @@ def test_a_disk_that_is_full_already_is_no_reason_not_to_train(
     with serve(2, f"--cache-dir={small_disk}", "--cache-size=1G") as daemon:
         assert batches(daemon, cached(spec, "disk")) == batches(daemon, spec)
     assert capfd.readouterr().err.count("there is no room for a cache") == 1
+    assert list(small_disk.glob("*.images")) == []
 
 
 def test_a_folder_that_cannot_be_used_is_an_error_that_names_it(

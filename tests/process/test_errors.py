@@ -286,3 +286,21 @@ def test_a_draining_daemon_refuses_new_streams(serve: Serve, photos: Path) -> No
 def test_error_kinds_cross_the_wire_as_themselves() -> None:
     assert isinstance(from_wire("WorkerCrashed", "x"), WorkerCrashed)
     assert isinstance(from_wire("NeverHeardOf", "x"), RequestRefused)
+
+
+def test_after_the_error_that_ends_a_program_nothing_follows(serve: Serve, photos: Path) -> None:
+    program = (
+        "from loaderd_client import ImageDataGenerator as G\n"
+        "def read(flow):\n"
+        "    flow[10**6]\n"
+        f"read(G().flow_from_directory({str(photos)!r}))\n"
+    )
+    with serve() as daemon:
+        done = subprocess.run(
+            [sys.executable, "-c", program],
+            env={**os.environ, "LOADERD_SOCKET": daemon.path},
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+    assert done.stderr.splitlines()[-1].startswith("ValueError: Asked to retrieve element")

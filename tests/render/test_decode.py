@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image, features
 
-from loaderd.errors import BadImage, NoRoom
+from loaderd.errors import BadImage
 from loaderd.render.pipeline import Renderer
 from loaderd.wire.spec import ColorMode, Interpolation, Pipeline
 from loaderd.wire.transform import Transform
@@ -269,10 +269,3 @@ def test_small_files_after_large_ones_are_read_whole_and_alone(
     for name in ("small.jpg", "large.jpg", "small.jpg"):
         renderer.render(str(tmp_path / name), Transform(), row)
         np.testing.assert_array_equal(row, keras_pixels(tmp_path / name, pipeline))
-
-
-def test_a_file_too_large_for_memory_says_nothing_about_the_image(tmp_path: Path) -> None:
-    with open(tmp_path / "huge.tif", "wb") as file:
-        file.truncate(1 << 43)  # sparse: takes no room on the disk
-    with pytest.raises(NoRoom, match=r"huge\.tif: .*--worker-memory"):
-        render(tmp_path / "huge.tif")

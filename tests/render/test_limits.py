@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import resource
 import subprocess
 import sys
@@ -52,8 +53,16 @@ def test_a_picture_may_have_as_many_pixels_as_the_limit_and_no_more(
         load(tmp_path / name, 19_999, decode=decode_as)
     assert str(caught.value) == (
         f"{tmp_path / name}: 200x100 pixels are more than 19999; if the picture is real, "
-        "raise the daemon's --max-pixels"
+        "raise --max-pixels"
     )
+
+
+def test_a_file_that_no_picture_fills_is_bad_before_any_memory_is_asked_for(tmp_path: Path) -> None:
+    file = tmp_path / "sparse.jpg"
+    file.touch()
+    os.truncate(file, 2**41)
+    with pytest.raises(BadImage, match=r"sparse\.jpg: 2199023255552 bytes .*--max-pixels"):
+        load(file)
 
 
 @pytest.mark.parametrize("pils", [None, 1])

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from loaderd.errors import EmptyDataset
+from loaderd.errors import EmptyDataset, InvalidArgument
 from tests.keras.surface.module import image, only_on
 from tests.keras.surface.samples import Shelf, blackout
 
@@ -89,6 +89,27 @@ def test_an_unknown_word_is_refused(
 ) -> None:
     with pytest.raises(ValueError, match=re.escape(words)):
         flow(labelled, shelf.root, {"validation_split": 0.5}, **options)
+
+
+@only_on(keras=False)
+@pytest.mark.parametrize(
+    ("made", "later", "words"),
+    [
+        ("binary", "zz", "Invalid class_mode: zz; expected one of: "),
+        ("binary", "raw", '`class_mode="raw"` needs labels, and those of "binary" were read'),
+        (None, "sparse", '`class_mode="sparse"` needs labels, and those of "None" were read'),
+    ],
+)
+def test_a_class_mode_that_is_set_later_must_have_its_labels(
+    made: str | None, later: str, words: str, labelled: Any, shelf: Shelf
+) -> None:
+    found = flow(labelled, shelf.root, class_mode=made)
+    found.class_mode = later
+    for _ in range(2):
+        with pytest.raises(InvalidArgument, match=words):
+            next(found)
+    found.class_mode = "input"
+    assert len(next(found)) == 2
 
 
 @pytest.mark.parametrize("has_ext", [True, False])

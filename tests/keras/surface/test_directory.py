@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from loaderd.errors import EmptyDataset
+from loaderd.errors import EmptyDataset, InvalidArgument
 from tests.keras.surface.module import image, only_on
 from tests.keras.surface.samples import SIDE, Shelf, blackout, grains, write
 
@@ -61,6 +61,38 @@ def test_colours_for_printers_are_refused(tree: Shelf) -> None:
 def test_an_unknown_class_mode_is_refused(tree: Shelf) -> None:
     with pytest.raises(ValueError, match="Invalid class_mode: output; expected one of: "):
         flow(tree.root, class_mode="output")
+
+
+@only_on(keras=False)
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("cache", "ram"),
+        ("class_mode", "zz"),
+        ("class_mode", ["zz"]),
+        ("color_mode", "cmyk"),
+        ("data_format", "first"),
+        ("decode", "fast"),
+    ],
+)
+def test_what_is_not_allowed_is_told_when_it_is_set_later_and_until_it_is_mended(
+    name: str, value: Any, tree: Shelf
+) -> None:
+    found = flow(tree.root, target_size=SMALL, shuffle=False)
+    before, good = found[0][0].tobytes(), getattr(found, name)
+    setattr(found, name, value)
+    for _ in range(2):
+        with pytest.raises(InvalidArgument, match=f"^Invalid {name.replace('_', '.')}: "):
+            next(found)
+    setattr(found, name, good)
+    assert found[0][0].tobytes() == before
+
+
+@only_on(keras=False)
+@pytest.mark.parametrize("directory", [None, 3])
+def test_what_is_no_path_is_refused(directory: Any) -> None:
+    with pytest.raises(TypeError, match="`directory` should be the path of a folder"):
+        image.ImageDataGenerator().flow_from_directory(directory)
 
 
 @pytest.fixture

@@ -1,0 +1,76 @@
+"""A trainer whose ring takes most of 64 MiB of shared memory loses its daemon; see ``test_room``.
+
+Nothing of the old ring may be in the way of the new one, also where Keras still holds a batch.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import psutil
+
+from loaderd.wire import address
+from loaderd_client import LoaderSequence, Session
+from tests.process.test_streams import a_spec, digest, slow
+
+ROWS = 3
+"""So many make a slot of 11 MB: the fewest that work, four, are more than half of what there is."""
+
+
+def main(directory: str, kind: str) -> None:
+    """Reads an epoch, without and with a death in its midst."""
+    path = address.socket_path("large")
+    if kind == "started":
+        serve(path)
+    session = Session(path if kind == "started" else None)
+    spec = slow(a_spec(Path(directory), batch_size=ROWS))
+    sequence = LoaderSequence(spec, session)
+    expected = [digest(sequence.fetch(index)) for index in range(6)]
+    sequence.close()
+    sequence = LoaderSequence(spec, session)
+    got = [digest(sequence.fetch(index)) for index in range(3)]
+    held = [sequence.fetch(3)]
+    got += [digest(held[0])]
+    kill()
+    if kind == "started":
+        serve(path)
+    rest = threading.Thread(target=lambda: got.extend(read(sequence)))
+    rest.start()
+    while not session._told:  # it waits for the room that a held batch takes
+        rest.join(0.01)
+        assert rest.is_alive()
+    held.clear()
+    rest.join()
+    assert got == expected
+    session.close()
+    kill()
+    print("the rest is the same")
+
+
+def read(sequence: LoaderSequence) -> list[str]:
+    """The batches after the fourth."""
+    return [digest(sequence.fetch(index)) for index in (4, 5)]
+
+
+def serve(path: str) -> None:
+    """A daemon that answers."""
+    command = [sys.executable, "-m", "loaderd", "start", f"--socket={path}", "--workers=1"]
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+
+
+def kill() -> None:
+    """All daemons of this namespace."""
+    mine = os.stat("/proc/self/ns/mnt").st_ino
+    for process in psutil.process_iter(["cmdline"]):
+        words = process.info["cmdline"] or []
+        if "serve" in words and os.stat(f"/proc/{process.pid}/ns/mnt").st_ino == mine:
+            process.kill()
+            process.wait(10)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
