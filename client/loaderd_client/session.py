@@ -19,6 +19,7 @@ from loaderd.errors import (
     DaemonError,
     DaemonGone,
     Draining,
+    NoAnswer,
     NoDaemon,
     NoRoom,
     ProtocolError,
@@ -82,11 +83,11 @@ class Session:
         self.path = addresses.socket_path(socket=None if address == "auto" else address)
         try:
             dial(self.path).close()
-        except NoDaemon:
+        except NoDaemon as error:
             if address is not None:
                 raise
             self._private = PrivateDaemon()
-            _tell_private(self.path)
+            _tell_private(self.path, error)
             self.path = self._private.path
         _sessions.append(self)
 
@@ -249,9 +250,12 @@ class Session:
         self.close()
 
 
-def _tell_private(path: str) -> None:
+def _tell_private(path: str, error: NoDaemon) -> None:
+    found = f"no daemon at {path}"
+    if isinstance(error, NoAnswer):
+        found = f"the daemon at {path} (pid {error.pid}) does not answer"
     print(
-        f"loaderd: no daemon at {path}; started a private one for this process "
+        f"loaderd: {found}; started a private one for this process "
         "(`loaderd start` keeps one running)",
         file=sys.stderr,
     )

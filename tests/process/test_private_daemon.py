@@ -14,9 +14,10 @@ import psutil
 import pytest
 
 from loaderd.errors import NoDaemon
+from loaderd.wire import dial
 from loaderd_client import Session, connect
 from tests.conftest import eventually, family, gone
-from tests.process.test_streams import a_spec, run_of
+from tests.process.test_streams import Serve, a_spec, run_of
 
 PROGRAM = """
     import sys
@@ -103,6 +104,20 @@ def test_it_says_so_in_one_line(trainer: Trainer) -> None:
     assert stderr.count("\n") == 1
     assert "no daemon at" in stderr
     assert "loaderd start" in stderr
+
+
+def test_beside_a_daemon_that_does_not_answer_it_says_so(
+    serve: Serve, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dial, "TIMEOUT", 0.2)
+    with serve(1) as daemon:
+        daemon.process.send_signal(signal.SIGSTOP)
+        try:
+            Session().close()
+        finally:
+            daemon.process.send_signal(signal.SIGCONT)
+        said = f"the daemon at {daemon.path} (pid {daemon.process.pid}) does not answer; started"
+        assert said in capfd.readouterr().err
 
 
 def test_a_context_manager_closes_everything(photos: Path) -> None:
