@@ -59,6 +59,7 @@ class Ring:
         arrays = (layout.images, layout.labels, layout.weights)
         self._arrays = [(field, np.dtype(field.dtype).str) for field in arrays if field]
         self._ids = _all_ids(memory, layout)
+        self._leases: weakref.WeakValueDictionary[int, _Lease] = weakref.WeakValueDictionary()
 
     def lease(self, slot: int, rows: int) -> list[NDArray[Any]]:
         """The slot's images, and labels and weights if it has them; as writable views, no copy.
@@ -69,12 +70,20 @@ class Ring:
         """
         lease = _Lease(self._memory)
         weakref.finalize(lease, self._released, slot).atexit = False
+        self._leases[slot] = lease
         return [np.asarray(memory) for memory in self._memories(slot, rows, lease)]
 
     def copy(self, slot: int, rows: int) -> list[NDArray[Any]]:
         """The same as private copies; the slot stays as it is."""
         memories = self._memories(slot, rows, _Lease(self._memory))
         return [np.array(memory) for memory in memories]
+
+    def empty(self) -> None:
+        """Gives the memory of all slots that are not leased back, for good."""
+        size = self._layout.nbytes
+        for slot in range(len(self._memory) // size):
+            if slot not in self._leases:
+                self._memory.madvise(mmap.MADV_REMOVE, slot * size, size)
 
     def ids(self, slot: int, rows: int) -> NDArray[np.int32]:
         """A copy of the sample numbers of the slot's rows."""

@@ -6,12 +6,15 @@ import os
 from time import monotonic, sleep
 
 from loaderd.errors import InvalidArgument
+from loaderd.wire.dial import TIMEOUT
 from loaderd_client import arguments
 
 VARIABLE = "LOADERD_RECONNECT_TIMEOUT"
 DEFAULT_SECONDS = 60.0
 FIRST_PAUSE = 0.05
 LONGEST_PAUSE = 1.0
+LEAST_LOOK = 0.5
+"""Seconds within which a daemon that is there answers, however little is left."""
 
 
 def reconnect_timeout(value: float | None) -> float:
@@ -59,6 +62,11 @@ class Patience:
     def over(self) -> bool:
         """Whether the time is up."""
         return monotonic() >= self._end
+
+    @property
+    def left(self) -> float:
+        """Seconds that are left, of which one look may take the least that there are."""
+        return max(LEAST_LOOK, min(TIMEOUT, self._end - monotonic()))
 
     def pause(self) -> None:
         """Sleeps until the next look: longer each time, and never beyond the end."""

@@ -48,11 +48,11 @@ class PrivateDaemon:
         weakref.finalize(self, os.close, self._log)
         ready, theirs = (_high(end) for end in os.pipe())
         try:
-            self._process = self._start(theirs)
-            self._pidfd = _high(os.pidfd_open(self._process.pid))
-            weakref.finalize(self, os.close, self._pidfd)
-            os.close(theirs)
-            self._await(ready)
+            try:
+                self._process = self._start(theirs)
+            finally:
+                os.close(theirs)
+            self._come_up(ready)
         finally:
             os.close(ready)
 
@@ -68,12 +68,19 @@ class PrivateDaemon:
             cwd="/",  # no module of the folder that we are in may take a module's place
         )
 
+    def _come_up(self, ready: int) -> None:
+        try:
+            self._pidfd = _high(os.pidfd_open(self._process.pid))
+            weakref.finalize(self, os.close, self._pidfd)
+            self._await(ready)
+        except BaseException:  # Ctrl-C, too: nobody would own it
+            self._kill()
+            raise
+
     def _await(self, ready: int) -> None:
         if select.select([ready], [], [], START_SECONDS)[0] and os.read(ready, 1):
             return
-        self._process.kill()
-        self._process.wait()
-        self._clean()
+        self._kill()
         end = os.pread(self._log, 2**16, 0).decode(errors="replace").strip().splitlines()[-5:]
         raise NoDaemon("the private daemon could not start: " + "\n".join(end))
 
@@ -100,6 +107,9 @@ class PrivateDaemon:
         self._process.terminate()
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(5.0)
+        self._kill()
+
+    def _kill(self) -> None:
         self._process.kill()
         self._process.wait()
         self._clean()

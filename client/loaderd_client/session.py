@@ -151,7 +151,7 @@ class Session:
         """
         self._revive()  # a private one that cannot start is an error at once
         try:
-            stream = self._open_in_time(spec, slots, start, bundle)
+            stream = self._open_in_time(spec, slots, start, bundle, left.left)
         except (NoDaemon, DaemonGone, Draining) as error:
             self.wait(left, error)
             return None
@@ -176,16 +176,23 @@ class Session:
         """
         if self._closed:
             raise error
+        if left.over and isinstance(error, NoAnswer):
+            raise DaemonGone(f"{error}; then go on, nothing is lost") from error
         if left.over:
             waited = f" and did not come back within {left.seconds:g} s" if left.seconds else ""
             raise DaemonGone(
                 f"the daemon at {self.path} went away{waited}: start one with `loaderd start` and "
                 "go on, nothing is lost"
             ) from error
-        if self._private is None:
+        if isinstance(error, NoAnswer):
             self._tell(
-                f"the daemon at {self.path} went away; waiting up to {left.seconds:g} s for it to "
-                "come back"
+                f"the daemon at {printable(self.path)} does not answer; waiting up to "
+                f"{left.seconds:g} s for it"
+            )
+        elif self._private is None:
+            self._tell(
+                f"the daemon at {printable(self.path)} went away; waiting up to {left.seconds:g} s "
+                "for it to come back"
             )
         left.pause()
 
@@ -199,22 +206,34 @@ class Session:
         print(f"loaderd: {words}", file=sys.stderr)
 
     def _open_in_time(
-        self, spec: Spec, slots: int, start: Place | None, bundle: Bundle | None
+        self,
+        spec: Spec,
+        slots: int,
+        start: Place | None,
+        bundle: Bundle | None,
+        patience: float | None = None,
     ) -> Stream:
         """What was closed just now leaves its room when the workers have let go of it."""
         left = Patience(ROOM_SECONDS)
         while True:
             try:
-                return self._open(spec, slots, start, bundle)
+                return self._open(spec, slots, start, bundle, patience)
             except NoRoom:
                 if left.over:
                     raise
             left.pause()
 
-    def _open(self, spec: Spec, slots: int, start: Place | None, bundle: Bundle | None) -> Stream:
+    def _open(
+        self,
+        spec: Spec,
+        slots: int,
+        start: Place | None,
+        bundle: Bundle | None,
+        patience: float | None,
+    ) -> Stream:
         if self._closed:
             raise StreamClosed("the session was closed")
-        line = dial(self.path)
+        line = dial(self.path, patience)
         try:
             stream = _open(line, spec, slots, start, bundle)
         except BaseException:
@@ -251,6 +270,7 @@ class Session:
 
 
 def _tell_private(path: str, error: NoDaemon) -> None:
+    path = printable(path)
     found = f"no daemon at {path}"
     if isinstance(error, NoAnswer):
         found = f"the daemon at {path} (pid {error.pid}) does not answer"

@@ -224,11 +224,16 @@ class Stream:
         return self._end is not None and not isinstance(self._end, StreamClosed)
 
     def let_go(self) -> None:
-        """Gives the ring of an ended stream up. Arrays that were handed out stay valid."""
+        """Gives the ring of an ended stream up. Arrays that were handed out stay valid.
+
+        They keep the mapping: of a ring that is lost, as its daemon is gone, the rest is emptied.
+        """
         if os.getpid() != self._owner:  # its lock may be held by a thread that is not here
             self._forget()
             return
         with self._lock:
+            if self._ring is not None and self.lost:
+                self._ring.empty()
             self._forget()
 
     def check(self) -> None:

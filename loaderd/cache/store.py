@@ -20,9 +20,10 @@ workers, so a reader trusts nothing but what it has proved:
 
 A file on disk has a name, and whoever knows it may truncate the file. To touch a mapping there
 would be a SIGBUS, so its rows are read with ``preadv``; those of a file without a name are used
-in place. Nobody writes the guard, and only who makes the file gives it its length: one that was
-truncated never has that again, however much is written to it, and one ``fstat`` after the
-reading says whether what was read are rows.
+in place. Nobody writes the guard, and only who makes the file gives it its length: whatever
+workers write to one that was truncated, it never has that again, and one ``fstat`` after the
+reading says whether what was read are rows. (Somebody who copies another file of the very same
+length over it, while it is in use, is not found out.)
 
 Holes of the file cost nothing, so it has room for all samples even where only some fit.
 """
@@ -122,8 +123,11 @@ def read_head(fd: int) -> Head | None:
 
 
 def is_whole(fd: int, head: Head) -> bool:
-    """Whether the file was never truncated since it was made."""
-    return os.fstat(fd).st_size == head.nbytes
+    """Whether the file was never truncated since it was made, as far as its length tells."""
+    try:
+        return os.fstat(fd).st_size == head.nbytes
+    except OSError:  # of a disk that is gone
+        return False
 
 
 def adopt(fd: int, head: Head, states: States) -> None:

@@ -13,7 +13,14 @@ from collections.abc import Iterator
 from loaderd.cli import options, text
 from loaderd.cli.exits import DONE
 from loaderd.config import Address
-from loaderd.errors import DaemonError, NoAnswer, NoDaemon, ProtocolError, VersionMismatch
+from loaderd.errors import (
+    DaemonError,
+    NoAnswer,
+    NoDaemon,
+    ProtocolError,
+    RequestRefused,
+    VersionMismatch,
+)
 from loaderd.wire import dial
 from loaderd.wire.snapshot import Snapshot
 
@@ -83,7 +90,7 @@ def _end(where: Address, pid: int, process: int, patience: float) -> None:
     except NoAnswer:
         text.tell(f'loaderd "{where.name}" (pid {pid}) does not answer: sending it SIGTERM')
         _signal(process, signal.SIGTERM)
-    except (NoDaemon, VersionMismatch):  # it ends already, or speaks another protocol
+    except (NoDaemon, VersionMismatch, RequestRefused):  # it ends already, or lets nobody in
         _signal(process, signal.SIGTERM)
     if _gone(process, max(0.0, end - time.monotonic())):
         return

@@ -101,6 +101,7 @@ class Child:
 
     def reap(self) -> int | None:
         """Frees what belongs to a dead process; returns its exit code, -N for signal N."""
+        _wake_forkserver()  # which alone knows how it ended
         self.process.join(1.0)
         code = self.process.exitcode
         self.line.close()
@@ -359,7 +360,7 @@ class Pool:
 def _death(worker: Worker, code: int | None) -> Death:
     """A worker that somebody has stopped is no more to blame than one that was killed."""
     by_us = worker.fate not in ("", STOPPED)
-    if not by_us and (worker.fate or code in (-signal.SIGKILL, -signal.SIGTERM, UNKNOWN)):
+    if not by_us and (worker.fate or code in (-signal.SIGKILL, -signal.SIGTERM, UNKNOWN, None)):
         return Death.KILLED
     attaching = worker.in_hand and worker.in_hand[0] in worker.attaching
     return Death.ATTACHING if attaching else Death.CRASHED
@@ -368,6 +369,8 @@ def _death(worker: Worker, code: int | None) -> Death:
 def _cause(code: int | None) -> str:
     if code == UNKNOWN:
         return "with the forkserver"
-    if code is None or code >= 0:
+    if code is None:
+        return "how is not known"
+    if code >= 0:
         return f"exit code {code}"
     return f"signal {signal.Signals(-code).name}"

@@ -99,8 +99,9 @@ def _bind(sock: socket.socket, path: str) -> None:
 
 def _sweep(folder: str) -> None:
     """Removes what private daemons left here that were killed, and their trainers with them."""
-    for lock in glob.glob(os.path.join(glob.escape(folder), "private-*.lock")):
-        path = lock.removesuffix(".lock") + ".sock"
+    # Sockets come after their locks: one that is just being made is not touched.
+    for path in glob.glob(os.path.join(glob.escape(folder), "private-*.sock")):
+        lock = path.removesuffix(".sock") + ".lock"
         with contextlib.suppress(DaemonError, OSError):  # it lives, or others sweep too
             fd = _lock(lock, path)
             _unlink(path)

@@ -19,7 +19,7 @@ START_SECONDS = 60.0
 END_SECONDS = 30.0
 """A drain ends within --grace; the rest is for a machine that is busy."""
 
-LAST_SECONDS = 5.0
+LAST_SECONDS = 1.0
 """Within which all of a killed daemon must be gone; a second, where the machine is idle."""
 
 

@@ -16,7 +16,7 @@ import pytest
 
 from loaderd.errors import DaemonGone
 from loaderd.wire import dial
-from loaderd_client import Session, session, stream
+from loaderd_client import LoaderSequence, Session, session, stream
 from tests.conftest import eventually
 from tests.faults.test_workers import read_all
 from tests.process.test_streams import Serve, a_spec, digest, run_of, slow
@@ -198,6 +198,19 @@ def test_of_a_daemon_that_was_stopped_the_user_hears(
             daemon.process.send_signal(signal.SIGCONT)
         assert late.result(60).place == (1, 5)
         assert second.result(60).take((0, 0)).place == (0, 0)
+
+
+def test_a_trainer_whose_daemon_was_stopped_is_told_what_to_do(serve: Serve, photos: Path) -> None:
+    with serve(1) as daemon, Session(daemon.path, reconnect_timeout=0.2) as trainer:
+        sequence = LoaderSequence(a_spec(photos), trainer)
+        sequence._stream.close()
+        daemon.process.send_signal(signal.SIGSTOP)
+        try:
+            with pytest.raises(DaemonGone, match=f"kill -CONT {daemon.process.pid}"):
+                sequence.fetch(0)
+        finally:
+            daemon.process.send_signal(signal.SIGCONT)
+        assert len(sequence.fetch(0).ids) == 8
 
 
 @pytest.mark.parametrize("children", [1, 2])

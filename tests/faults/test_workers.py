@@ -24,7 +24,7 @@ from loaderd.wire.spec import Spec
 from loaderd_client import Session
 from tests.conftest import Daemon, eventually, running
 from tests.faults.conftest import Sabotage
-from tests.process.test_streams import Serve, a_spec, check_epochs, digest, run_of
+from tests.process.test_streams import Serve, a_spec, check_epochs, digest, run_of, slow
 
 DEADLY = ("SIGKILL", "SIGSEGV", "SIGABRT")
 
@@ -239,6 +239,27 @@ def test_user_code_that_takes_long_to_load_is_waited_for(
         )
         assert done.stdout.splitlines()[-1:] == ["96"], done.stderr
         assert daemon.snapshot().restarts == 0
+
+
+def replaced(daemon: Daemon, pid: int) -> None:
+    """Waits until another worker is there."""
+    eventually(lambda: daemon.workers() not in ([], [pid]))
+
+
+def test_a_kill_storm_while_the_forkserver_stands_still_quarantines_nothing(
+    serve: Serve, photos: Path
+) -> None:
+    with serve(1) as daemon, Session(daemon.path) as session:
+        stream = session.open(slow(a_spec(photos)), slots=4)
+        for _ in range(CRASHES + 3):
+            (pid,) = daemon.workers()
+            forkserver = psutil.Process(pid).parent()
+            assert forkserver is not None
+            forkserver.suspend()
+            os.kill(pid, signal.SIGKILL)
+            replaced(daemon, pid)
+        assert stream.take((0, 3)).place == (0, 3)
+        assert dial.list_bad(daemon.path) == []
 
 
 def test_workers_that_die_with_the_forkserver_quarantine_nothing(

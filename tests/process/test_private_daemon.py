@@ -16,6 +16,7 @@ import pytest
 from loaderd.errors import NoDaemon
 from loaderd.wire import dial
 from loaderd_client import Session, connect
+from loaderd_client.private import PrivateDaemon
 from tests.conftest import eventually, family, gone
 from tests.process.test_streams import Serve, a_spec, run_of
 
@@ -147,3 +148,15 @@ def test_a_private_daemon_that_cannot_start_says_why(
     monkeypatch.setenv("LOADERD_WORKERS", "many")
     with pytest.raises(NoDaemon, match="LOADERD_WORKERS"):
         Session()
+
+
+def test_ctrl_c_while_it_starts_leaves_nothing(
+    runtime: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(PrivateDaemon, "_await", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        Session()
+    assert not [child for child in psutil.Process().children() if "serve" in child.cmdline()]
