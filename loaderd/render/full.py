@@ -156,9 +156,11 @@ def _function(pipeline: Pipeline, bundle: Mapping[str, Array]) -> Callable[[Arra
         return None
     mode, data_format = pipeline.preprocessing, pipeline.preprocessing_format
     last = pipeline.image_shape[2] == 3 and data_format == "channels_last"
+    # A sum is rounded by the order of its values in memory, and Keras's are turned in place.
+    summed = pipeline.samplewise_center or pipeline.samplewise_std_normalization
 
     def arithmetic(x: Array) -> Array:
-        if mode == "caffe" and last and x.dtype == np.float32:
+        if mode == "caffe" and last and not summed and x.dtype == np.float32:
             return _caffe(x)
         return imagenet(x, mode, data_format, pipeline.floatx)
 

@@ -91,10 +91,13 @@ def test_what_only_looks_like_one_travels_as_it_is() -> None:
 
 
 @pytest.mark.parametrize("name", ["vgg16", "mobilenet_v2", "densenet", "efficientnet"])
-def test_batches_are_those_of_keras(name: str, photos: Path, serve: Serve) -> None:
+@pytest.mark.parametrize("sums", [False, True])
+def test_batches_are_those_of_keras(name: str, sums: bool, photos: Path, serve: Serve) -> None:
     options: dict[str, Any] = {
         "preprocessing_function": preprocess_input(name),
         "horizontal_flip": True,
+        "samplewise_center": sums,
+        "samplewise_std_normalization": sums,
     }
     flow: dict[str, Any] = {"target_size": (20, 30), "batch_size": 8, "seed": 4}
     with serve(), Session("auto"):
