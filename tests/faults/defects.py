@@ -56,10 +56,43 @@ def lease_hangs_on_the_array() -> None:
     Ring.lease = lease  # type: ignore[method-assign]
 
 
+def run_leaves_a_gap() -> None:
+    """Where a batch is made already, the run leaves out the one after it too."""
+    from loaderd.daemon.scheduler import Stream
+
+    healthy = Stream.next_place
+
+    def next_place(self: Any) -> Any:
+        made = not any(place not in self.held for place in self.want) and self.then in self.held
+        place = healthy(self)
+        if made and place is not None:
+            place, self.then = self.then, self.shape.after(self.then)
+        return place
+
+    Stream.next_place = next_place  # type: ignore[method-assign]
+
+
+def chunk_is_lost() -> None:
+    """What was queued behind the chunk over which a worker died is never done."""
+    from loaderd.daemon.scheduler import Scheduler
+
+    healthy = Scheduler.worker_down
+
+    def worker_down(self: Any, worker: int, *death: Any) -> Any:
+        held = self._workers.get(worker, ())
+        while len(held) > 1:
+            held.pop()
+        return healthy(self, worker, *death)
+
+    Scheduler.worker_down = worker_down  # type: ignore[method-assign]
+
+
 DEFECTS = {
     "early": slot_is_reused_before_its_workers_death_is_confirmed,
     "attempt": attempt_is_not_checked,
     "lease": lease_hangs_on_the_array,
+    "gap": run_leaves_a_gap,
+    "lost": chunk_is_lost,
 }
 
 
