@@ -10,6 +10,8 @@ import os
 import weakref
 from typing import Any
 
+from hypothesis import Phase, settings
+
 VARIABLE = "PLANTED_DEFECT"
 
 
@@ -78,13 +80,13 @@ def chunk_is_lost() -> None:
 
     healthy = Scheduler.worker_down
 
-    def worker_down(self: Any, worker: int, *death: Any) -> Any:
+    def worker_down(self: Any, worker: int, death: Any, cause: str = "") -> Any:
         held = self._workers.get(worker, ())
         while len(held) > 1:
             held.pop()
-        return healthy(self, worker, *death)
+        return healthy(self, worker, death, cause)
 
-    Scheduler.worker_down = worker_down  # type: ignore[method-assign]
+    Scheduler.worker_down = worker_down  # type: ignore[assignment, method-assign]
 
 
 DEFECTS = {
@@ -104,5 +106,9 @@ def plant() -> None:
 
 
 def pytest_configure() -> None:
-    """In the process of the tests."""
+    """In the process of the tests, which need not find the shortest history that fails."""
     plant()
+    if os.environ.get(VARIABLE):
+        phases = [Phase.explicit, Phase.generate]
+        settings.register_profile(VARIABLE, phases=phases, database=None)
+        settings.load_profile(VARIABLE)
