@@ -86,7 +86,7 @@ def chunk_is_lost() -> None:
             held.pop()
         return healthy(self, worker, death, cause)
 
-    Scheduler.worker_down = worker_down  # type: ignore[assignment, method-assign]
+    Scheduler.worker_down = worker_down  # type: ignore[method-assign]
 
 
 DEFECTS = {
