@@ -10,8 +10,6 @@ import os
 import weakref
 from typing import Any
 
-from hypothesis import Phase, settings
-
 VARIABLE = "PLANTED_DEFECT"
 
 
@@ -109,6 +107,8 @@ def pytest_configure() -> None:
     """In the process of the tests, which need not find the shortest history that fails."""
     plant()
     if os.environ.get(VARIABLE):
+        from hypothesis import Phase, settings
+
         phases = [Phase.explicit, Phase.generate]
         settings.register_profile(VARIABLE, phases=phases, database=None)
         settings.load_profile(VARIABLE)
