@@ -15,8 +15,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from loaderd.cache import folder, images, store
-from loaderd.cache.store import Head, States
+from loaderd.cache import files, folder, images, layout, memory
+from loaderd.cache.files import Files as CachedFiles
+from loaderd.cache.index import Granted
+from loaderd.cache.layout import Head
 from loaderd.config import Settings
 from loaderd.data.listing import list_samples
 from loaderd.errors import CacheError, LoaderdError, NoRoom, ProtocolError, RequestRefused
@@ -29,11 +31,18 @@ from loaderd.wire.spec import Arrays, Dataset, Files, Pipeline, Spec
 
 
 class _Cache(NamedTuple):
-    """What the cache of the stream's images holds when it is full."""
+    """The cache that a stream wants: names that it may have, and what shall be in it."""
 
-    key: str
-    head: Head
-    states: States
+    keys: tuple[str, ...]
+    directory: str
+    empty: Head
+    files: CachedFiles
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that it takes if nothing else is in it."""
+        samples = len(self.files.keys)
+        return self.empty.grown(samples).overhead + samples * self.empty.row_bytes
 
 
 def main(sock: socket.socket, spec_json: bytes, settings: Settings) -> None:
@@ -67,7 +76,7 @@ def _list(line: Channel, asked: Spec) -> _Cache | None:
     if asked.batch.label_mode == "categorical":
         _check_labels(found)
     cache = _cache(found, asked)
-    wanted = (cache.key, cache.head.nbytes) if cache else ("", 0)
+    wanted = (cache.keys, cache.nbytes) if cache else ((), 0)
     fd = segment.publish(table)
     line.send(Listed(len(found), len(found.class_names), len(table), *wanted), [fd])
     os.close(fd)
@@ -105,9 +114,13 @@ def _cache(found: Manifest, asked: Spec) -> _Cache | None:
     """Images that are in memory already need none."""
     if asked.cache == "none" or isinstance(asked.dataset, Arrays) or not len(found):
         return None
-    head = images.head(found, asked.pipeline, asked.dataset.directory, decoders())
-    by_path = images.order(found)
-    return _Cache(images.key(found, by_path, head), head, images.states(found, by_path))
+    where, versions = images.folder_of(asked.dataset.directory), decoders()
+    return _Cache(
+        images.keys(asked.pipeline, where, versions),
+        asked.dataset.directory,
+        images.head(asked.pipeline, where, versions),
+        files.look(found),
+    )
 
 
 def _reserve(line: Channel, cache: _Cache | None, settings: Settings) -> None:
@@ -119,22 +132,23 @@ def _reserve(line: Channel, cache: _Cache | None, settings: Settings) -> None:
         line.send(Reserved())
         return
     try:
-        fd, rows = _open_cache(cache, message, fds[1:], settings)
-        states = segment.publish(cache.states.tobytes())
+        fd, granted = _open_cache(cache, message, fds[1:], settings)
+        rows = segment.publish(granted.rows.tobytes())
     except (OSError, NoRoom) as error:
         line.send(Reserved(trouble=_no_room(cache, error)))
     else:
-        line.send(Reserved(True, rows, _partly(cache, rows)), [fd, states])
+        fit = len(granted.rows) - granted.lacking
+        line.send(Reserved(True, fit, _partly(cache, granted)), [fd, rows])
 
 
-def _partly(cache: _Cache, rows: int) -> str:
+def _partly(cache: _Cache, granted: Granted) -> str:
     """What people are told where not all images fit."""
-    samples, directory = cache.head.samples, cache.head.about["directory"]
-    if rows == samples:
+    if not granted.lacking:
         return ""
+    samples = len(granted.rows)
     return (
-        f"{rows:,} of {samples:,} images of {directory} fit into the cache, and the others are "
-        "decoded each time: --cache-size, or what is free, allows no more"
+        f"{samples - granted.lacking:,} of {samples:,} images of {cache.directory} fit into the "
+        "cache, and the others are decoded each time: --cache-size, or what is free, allows no more"
     )
 
 
@@ -142,23 +156,25 @@ def _no_room(cache: _Cache, error: OSError | NoRoom) -> str:
     """What people are told of a cache for which there is no room; other errors are raised."""
     if isinstance(error, CacheError):
         raise error
-    if isinstance(error, OSError) and not store.is_full(error):
+    if isinstance(error, OSError) and not layout.is_full(error):
         raise CacheError(f"no cache can be made: {error.strerror}") from error
-    directory = cache.head.about["directory"]
-    return f"there is no room for a cache of {directory}, whose images are decoded each time"
+    return f"there is no room for a cache of {cache.directory}, whose images are decoded each time"
 
 
 def _open_cache(
-    cache: _Cache, message: Reserve, memory: list[int], settings: Settings
-) -> tuple[int, int]:
-    """The cache's file, locked as in use, and how many rows it may hold."""
-    if not memory:
-        fd, head = folder.open_cache(
-            settings.cache_dir, cache.key, cache.head, cache.states, settings.cache_size
-        )
-        return fd, head.granted
-    head = cache.head.within(message.cache_room)
-    # A descriptor of its own: the lock on the supervisor's would be the supervisor's.
-    fd = os.open(f"/proc/self/fd/{memory[0]}", os.O_RDWR | os.O_CLOEXEC)
-    store.adopt(fd, head, cache.states)
-    return fd, head.granted
+    cache: _Cache, message: Reserve, held: list[int], settings: Settings
+) -> tuple[int, Granted]:
+    """The cache's file, locked as in use, and its rows.
+
+    Args:
+        cache: what is wanted.
+        message: how much room there is in memory.
+        held: the supervisor's descriptors of a cache in memory.
+        settings: where those on disk lie, and how much they may take.
+    """
+    if held:
+        mine, turn = held
+        return memory.open_cache(mine, turn, cache.empty, cache.files, message.cache_room)
+    return folder.open_cache(
+        settings.cache_dir, cache.keys, cache.empty, cache.files, settings.cache_size
+    )

@@ -6,12 +6,13 @@ A source is told of a chunk by ``begin``; then it either gives the whole chunk a
 
 from __future__ import annotations
 
-from time import perf_counter_ns
+from time import perf_counter_ns, time_ns
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from loaderd.cache.files import settled_state
 from loaderd.cache.store import Store
 from loaderd.data.order import Ids
 from loaderd.render.pipeline import Renderer
@@ -21,7 +22,7 @@ from loaderd.wire.spec import Pipeline
 
 Array = NDArray[Any]
 
-_STATE = 3 * np.dtype(np.int64).itemsize
+_ROW = 3 * np.dtype(np.int64).itemsize
 
 
 class FileSource:
@@ -116,8 +117,11 @@ class CachedSource(FileSource):
             kept = self._store.row(sample)
             if kept is not None:
                 return kept
+        before = time_ns()
         image = super().load(sample)
-        self._store.keep(sample, image, self._renderer.source)
+        source = self._renderer.source
+        if source is not None:
+            self._store.keep(sample, image, settled_state(source, before))
         return image
 
     def take_trouble(self) -> str:
@@ -139,7 +143,7 @@ class CachedSource(FileSource):
 Source = FileSource | ArraySource
 
 
-def attach_store(cache: int, states: int, pipeline: Pipeline, samples: int) -> Store:
-    """A cache and the states of its files; the descriptors are ours."""
-    memory = segment.attach(states, samples * _STATE, writable=False)
+def attach_store(cache: int, rows: int, pipeline: Pipeline, samples: int) -> Store:
+    """A cache and the rows of its files; the descriptors are ours."""
+    memory = segment.attach(rows, samples * _ROW, writable=False)
     return Store(cache, pipeline.array_shape, np.frombuffer(memory, np.int64).reshape(-1, 3))

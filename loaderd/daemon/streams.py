@@ -91,7 +91,7 @@ class Stream:
     """The descriptor of the bundle, if there is one."""
     bundle_bytes: int
     cache: list[int]
-    """The descriptors of the cache and of the states of its files, if there is one."""
+    """The descriptors of the cache and of the rows of its files, if there is one."""
     cached_rows: int
     """Samples that fit in the cache."""
     opened_at: float
@@ -290,12 +290,11 @@ class Opening:
         self.opener.line.send(Reserve(self.ring_bytes, room), [self._fds[-1], *memory])
 
     def _memory_cache(self, listed: Listed) -> tuple[list[int], int]:
-        """The descriptor of a cache in memory, if one is wanted, and the bytes that it may take."""
-        if self.spec.cache != "memory" or not listed.cache_key:
+        """What the opener needs of a cache in memory, if one is wanted: descriptors, and room."""
+        if self.spec.cache != "memory" or not listed.cache_keys:
             return [], 0
-        fd, room = self._caches.take(listed.cache_key, listed.cache_bytes)
-        self._taken = listed.cache_key
-        return [fd], room
+        self._taken, fd, room = self._caches.take(listed.cache_keys, listed.cache_bytes)
+        return [fd, self._caches.turn], room
 
     def _stream(self, reserved: Reserved) -> Stream:
         if reserved.trouble:
@@ -332,7 +331,7 @@ class Opening:
         self.opener.wait_dead(1.0)
         self.opener.reap()
         if self._taken:
-            self._caches.opened(self._taken)
+            self._caches.opened(self._taken, self._listed.cache_bytes)
         for fd in (*self._fds, *self._bundles):
             os.close(fd)
 

@@ -46,7 +46,7 @@ class StreamWriter:
         max_pixels: of a picture.
         ring: descriptor of the ring, which is now ours.
         manifest: descriptor of the manifest, which is now ours.
-        more: those of bundle, cache and states, if there are such; also ours now.
+        more: those of bundle, cache and its rows, if there are such; also ours now.
 
     Raises:
         RenderError: the user's function cannot be loaded.
@@ -86,8 +86,8 @@ class StreamWriter:
         self._label_mode = attach.batch.label_mode
         self._skipped = 0
 
-    def _attach_store(self, cache: int, states: int) -> Store:
-        return attach_store(cache, states, self._pipeline, len(self._manifest))
+    def _attach_store(self, cache: int, rows: int) -> Store:
+        return attach_store(cache, rows, self._pipeline, len(self._manifest))
 
     def _source_of(self, arrays: Parts, store: Store | None, attach: Attach) -> Source:
         if "images" in arrays:

@@ -114,7 +114,7 @@ class Decoder:
         max_pixels: pixels of a picture, at most; larger ones are bad images.
 
     Attributes:
-        source: size and modification time (ns) of the file that was read last.
+        source: what the file system said of the file that was read last; None before any.
     """
 
     def __init__(
@@ -135,7 +135,7 @@ class Decoder:
         self._exif = exif
         self._max_pixels = max_pixels
         self._most_bytes = max(_MOST_BYTES, _PIXEL_BYTES * max_pixels)
-        self.source = (-1, -1)
+        self.source: os.stat_result | None = None
         self._file = Scratch()
         self._pixels = Scratch()
 
@@ -165,7 +165,7 @@ class Decoder:
                 f"{status.st_size} bytes are more than any picture of {self._max_pixels} pixels "
                 "has (--max-pixels)"
             )
-        self.source = (status.st_size, status.st_mtime_ns)
+        self.source = status
         data = self._file.take(status.st_size)
         done = 0
         while done < len(data) and (count := os.readv(descriptor, [data[done:]])):
