@@ -38,6 +38,13 @@ def adopted(path: Path, empty: Head, wanted: Files, room: int = AMPLE) -> tuple[
         raise
 
 
+def is_waited_for(lock: int) -> bool:
+    """Whether somebody waits for a lock on this descriptor's file."""
+    number = os.fstat(lock).st_ino
+    with open("/proc/locks") as lines:
+        return any(" -> " in line and f":{number} " in line for line in lines)
+
+
 class Kept:
     """A cache with a stream open on it, whose files' images are their names."""
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +17,7 @@ from loaderd.cache.layout import Head
 from loaderd.cache.store import Store
 from loaderd.errors import CacheError
 from tests.cache import support
+from tests.conftest import eventually
 
 ROW = 4096
 SAMPLES = 8
@@ -211,6 +214,18 @@ def test_files_of_others_are_left_alone(tmp_path: Path) -> None:
     os.close(fd)
     assert keys(tmp_path) == [BB]
     assert (tmp_path / "holiday.images").read_bytes() == b"mine"
+
+
+def test_openers_take_turns(tmp_path: Path) -> None:
+    filled(tmp_path, AA)
+    lock = os.open(tmp_path / ".lock", os.O_RDWR)
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    with ThreadPoolExecutor(1) as threads:
+        job = threads.submit(filled, tmp_path, AA)
+        eventually(lambda: support.is_waited_for(lock))
+        assert not job.done()
+        os.close(lock)
+        assert job.result() == SAMPLES
 
 
 def test_caches_of_earlier_versions_are_listed_and_give_way(tmp_path: Path) -> None:
