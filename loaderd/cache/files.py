@@ -158,13 +158,15 @@ def _mixed(size: Any, mtime: Any, ctime: Any, number: Any) -> Any:
     ) & _BITS
 
 
-def settled_state(status: os.stat_result, before: int) -> int:
+def settled_state(status: os.stat_result | None, before: int) -> int:
     """The state, if no change since could go unseen; else ``UNREADABLE``.
 
     Args:
-        status: of the file that was read.
+        status: of the file that was read; None if it changed meanwhile.
         before: a time, in ns since 1970, before it was opened.
     """
+    if status is None:
+        return UNREADABLE
     tick = _TICK if status.st_ctime_ns % _SECOND else _COARSE_TICK
     # A time to come is that of another clock, and no sign of a change.
     fresh = before - tick < status.st_ctime_ns < time.time_ns() + tick

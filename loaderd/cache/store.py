@@ -32,7 +32,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from loaderd.cache import layout
-from loaderd.cache.files import UNREADABLE, Numbers
+from loaderd.cache.files import Numbers
 from loaderd.cache.index import NO_ROW
 from loaderd.cache.layout import HEADER, MARKS, Head
 
@@ -182,10 +182,10 @@ class Store:
         Args:
             sample: its number.
             image: its pixels; other dtypes than uint8 are not kept.
-            state: of the file that was read.
+            state: of the file that was read; ``UNREADABLE`` is nobody's.
         """
         key, known, row = self._files[sample].tolist()
-        if row == NO_ROW or state == UNREADABLE or state != known or image.dtype != np.uint8:
+        if row == NO_ROW or state != known or image.dtype != np.uint8:
             return
         if self.trouble or not self._is_whole():
             return

@@ -119,9 +119,7 @@ class CachedSource(FileSource):
                 return kept
         before = time_ns()
         image = super().load(sample)
-        source = self._renderer.source
-        if source is not None:
-            self._store.keep(sample, image, settled_state(source, before))
+        self._store.keep(sample, image, settled_state(self._renderer.source, before))
         return image
 
     def take_trouble(self) -> str:

@@ -114,7 +114,8 @@ class Decoder:
         max_pixels: pixels of a picture, at most; larger ones are bad images.
 
     Attributes:
-        source: what the file system said of the file that was read last; None before any.
+        source: what the file system said of the file that was read last; None if it changed
+            meanwhile.
     """
 
     def __init__(
@@ -165,11 +166,12 @@ class Decoder:
                 f"{status.st_size} bytes are more than any picture of {self._max_pixels} pixels "
                 "has (--max-pixels)"
             )
-        self.source = status
         data = self._file.take(status.st_size)
         done = 0
         while done < len(data) and (count := os.readv(descriptor, [data[done:]])):
             done += count
+        unchanged = os.fstat(descriptor).st_ctime_ns == status.st_ctime_ns
+        self.source = status if unchanged else None
         return data[:done]
 
     def decode(self, data: memoryview) -> Picture:

@@ -75,7 +75,7 @@ class Renderer:
 
     @property
     def source(self) -> os.stat_result | None:
-        """What the file system said of the file that was loaded last; None before any."""
+        """What the file system said of the file that was loaded last; None if it changed."""
         return self._decoder.source
 
     def render(self, path: Path, transform: Transform, row: NDArray[Any]) -> None:

@@ -13,6 +13,7 @@ import pytest
 
 from loaderd.cache import files
 from loaderd.cache.files import UNREADABLE, Files
+from loaderd.render.decode import Decoder
 from loaderd.wire import manifest
 from loaderd.wire.manifest import Manifest
 
@@ -209,6 +210,24 @@ def test_the_clocks_of_file_systems_tick_differently() -> None:
     assert kept(fine, now) == [False, False, False, True, True]
     whole = [now - age * 10**9 for age in (0, 1, 2, 3, 4)]
     assert kept(whole, now) == [False, False, False, True, True]
+
+
+def test_a_file_that_is_rewritten_while_it_is_read_is_not_kept(
+    image: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decoder, truth = Decoder("rgb"), os.readv
+    decoder.read(bytes(image))
+    later = time.time_ns() + HOUR
+    assert files.settled_state(decoder.source, later) == state(image)
+
+    def meanwhile(descriptor: int, buffers: list[memoryview]) -> int:
+        rewrite(image)
+        os.utime(image, (0, 0))
+        return truth(descriptor, buffers)
+
+    monkeypatch.setattr(os, "readv", meanwhile)
+    decoder.read(bytes(image))
+    assert files.settled_state(decoder.source, later) == UNREADABLE
 
 
 def test_a_change_while_the_reader_waited_for_the_disk_is_a_fresh_one() -> None:
