@@ -83,13 +83,11 @@ class Index:
         self._rows = layout.row_numbers(head)
         self._columns = [layout.read_column(fd, head, column) for column in layout.COLUMNS]
         self._readable = np.flatnonzero(files.states != UNREADABLE)
-        ids, first, self._file_of = np.unique(
-            _ids(files.keys, files.states)[self._readable], return_index=True, return_inverse=True
-        )
-        self._first = self._readable[first]
-        """By file: the first of its samples."""
-        self._place = _search(ids, _ids(self._columns[KEYS], self._columns[STATES]))
-        """By file: the place of its row among all rows, or -1."""
+        self._ids = _ids(files.keys, files.states)[self._readable]
+        self._place = _search(self._ids, _ids(self._columns[KEYS], self._columns[STATES]))
+        """By readable sample: the place of its file's row among all rows, or -1."""
+        self._missing = _distinct(self._ids[self._place < 0])
+        """Of the samples without a row: the first of each file, and which file each is of."""
         if self._alone:
             self._free(self._stale())
 
@@ -100,7 +98,7 @@ class Index:
             before: rows that no stream has wanted since then are taken back for it.
         """
         spare = int((self._columns[USED][self._unwanted()] < before).sum())
-        more = max(0, int((self._place < 0).sum()) - spare)
+        more = max(0, len(self._missing[0]) - spare)
         grown = self._head.grown(more) if more > self._vacant.sum() else self._head
         return grown.overhead + (self._assigned + more) * self._head.row_bytes
 
@@ -114,12 +112,9 @@ class Index:
             OSError: the file cannot be written, or there is no room for any row.
         """
         self._shorten(room)
-        missing = np.flatnonzero(self._place < 0)
-        missing = missing[np.argsort(self._first[missing])]  # as they are going to be read
-        self._make_vacant(room, len(missing))
-        self._assign(missing[: self._affordable(room)])
-        wanted = self._place[self._place >= 0]
-        self._columns[USED][wanted] = int(time.time())
+        self._make_vacant(room, len(self._missing[0]))
+        self._assign(self._affordable(room))
+        self._columns[USED][self._place[self._place >= 0]] = int(time.time())
         for column in (KEYS, STATES, USED):
             layout.write_column(self._fd, self._head, column, self._columns[column])
         self._head = Head(self._head.row_bytes, self._head.about, self._head.sizes, self._assigned)
@@ -194,6 +189,7 @@ class Index:
         self._rows = layout.row_numbers(self._head)
         self._columns = [column[: len(self._rows)] for column in self._columns]
         self._place[self._place >= fit] = -1
+        self._missing = _distinct(self._ids[self._place < 0])
 
     def _make_vacant(self, room: int, missing: int) -> None:
         """Takes back rows that nobody wants, and makes new ones, for so many files."""
@@ -217,19 +213,23 @@ class Index:
         self._rows = more
         self._columns = [np.concatenate([column, added]) for column in self._columns]
 
-    def _assign(self, files: Places) -> None:
-        places = np.flatnonzero(self._vacant)[: len(files)]
-        files = files[: len(places)]
-        self._place[files] = places
-        self._columns[KEYS][places] = self._files.keys[self._first[files]]
-        self._columns[STATES][places] = self._files.states[self._first[files]]
+    def _assign(self, most: int) -> None:
+        """Gives vacant rows to the files that have none, in the order of the stream's list."""
+        first, file_of = self._missing
+        lacking = np.flatnonzero(self._place < 0)
+        places = np.flatnonzero(self._vacant)[: min(len(first), most)]
+        samples = self._readable[lacking[first[: len(places)]]]
+        self._columns[KEYS][places] = self._files.keys[samples]
+        self._columns[STATES][places] = self._files.states[samples]
+        by_file = np.full(len(first), -1, np.intp)
+        by_file[: len(places)] = places
+        self._place[lacking] = by_file[file_of]
 
     def _granted(self) -> Granted:
-        out = np.full((len(self._files.keys), 3), NO_ROW, np.int64)
+        out = np.zeros((len(self._files.keys), 3), np.int64)
         out[:, 0], out[:, 1] = self._files
-        place = self._place[self._file_of]
-        out[self._readable, 2] = np.append(self._rows, NO_ROW)[place]  # the last is at -1
-        return Granted(out, int((place < 0).sum()))
+        out[self._readable, 2] = np.append(self._rows, NO_ROW)[self._place]  # the last is at -1
+        return Granted(out, int((self._place < 0).sum()))
 
 
 def _ids(keys: Numbers, states: Numbers) -> Numbers:
@@ -242,10 +242,26 @@ def _ids(keys: Numbers, states: Numbers) -> Numbers:
 
 
 def _search(ids: Numbers, among: Numbers) -> Places:
-    """The place of each of some numbers among others, or -1; sorted ones are found sooner."""
+    """The place of each of some numbers among others, or -1."""
+    out = np.full(len(ids), -1, np.intp)
     if not len(among):
-        return np.full(len(ids), -1, np.intp)
-    order = np.argsort(among)
-    at = np.minimum(np.searchsorted(among, ids, sorter=order), len(among) - 1)
-    place = order[at]
-    return np.where(among[place] == ids, place, -1)
+        return out
+    order, asked = np.argsort(among), np.argsort(ids)  # both, as a million at random take longer
+    ordered, ids = among[order], ids[asked]
+    at = np.minimum(np.searchsorted(ordered, ids), len(among) - 1)
+    there = ordered[at] == ids
+    out[asked[there]] = order[at[there]]
+    return out
+
+
+def _distinct(ids: Numbers) -> tuple[Places, Places]:
+    """Where each of some numbers is found first, in order; and for all, which of those it is."""
+    every = np.arange(len(ids))
+    ordered = np.sort(ids)
+    if (ordered[1:] != ordered[:-1]).all():  # as in nearly all lists, and found out soon
+        return every, every
+    _, first, which = np.unique(ids, return_index=True, return_inverse=True)
+    order = np.argsort(first)
+    rank = np.empty_like(order)
+    rank[order] = every[: len(order)]
+    return first[order], rank[which]
