@@ -377,7 +377,7 @@ class LoadedIterator(LoaderSequence, Iterator):
         if segment.is_empty(place[1]):
             return self._explicit(np.empty(0, np.int64))
         batch = self._fetched(places, place, me)
-        while not self._is_as_shown(batch):
+        if not self._is_as_shown(batch):
             self._reload()
             batch = self._fetched(places, place, me)
         return self._assembled(batch)

@@ -65,9 +65,13 @@ from loaderd.wire.text import printable
 from loaderd_client.ahead import ReadAhead
 from loaderd_client.guard import Caller, Guard
 from loaderd_client.lease import Ring
+from loaderd_client.mapping import Mapping
 
 SPARE_SLOTS = 2
 """When fewer than these would be left, a batch is copied and not leased."""
+
+_SMALL = 2**15
+"""Bytes of a slot whose batch is copied in less time than a lease takes."""
 
 TELL_NS = 500_000_000
 """A wait is told to the daemon after so long, and not only when it ends."""
@@ -199,9 +203,13 @@ class Stream:
         self.batches = -(-opened.samples // opened.batch_size)
         self.used_at = self._told_at = monotonic()
         self._batch_size = opened.batch_size
-        memory = segment.attach(ring, opened.ring_bytes, writable=True)
+        try:
+            memory = Mapping(ring, opened.ring_bytes)
+        finally:
+            os.close(ring)
         batch = msgspec.structs.replace(spec.batch, batch_size=opened.batch_size)
         layout = slot_layout(spec.pipeline, batch, opened.classes)
+        self._is_small = layout.nbytes <= _SMALL
         self._directory = spec.dataset.directory
         self._has_labels = layout.labels is not None
         self._releases = _Releases()
@@ -298,8 +306,8 @@ class Stream:
             self._step(me, self._let_go)
 
     @property
-    def ahead(self) -> tuple[int, int]:
-        """How the trainer reads: positions of a pass, and from pass to pass so many epochs."""
+    def ahead(self) -> Run:
+        """How the trainer reads; without a beginning."""
         return self._ahead.shape
 
     @property
@@ -380,6 +388,8 @@ class Stream:
         if isinstance(self._end, StreamClosed):
             return
         self._end = StreamClosed("the stream was closed")
+        if self._ring is not None and self._ring.is_leased:
+            self._ring.empty()
         self._forget()
         self._line.shut_down()  # wakes whoever waits for it
         self._releases.ring()
@@ -469,9 +479,10 @@ class Stream:
             kept = ids >= 0
             copies = self._copied(slot, rows, waited_ns)
             return [array[kept] for array in copies], ids[kept]
-        if self._leased - len(self._releases.slots) + SPARE_SLOTS < self.slots:
-            return self._lent(slot, rows, waited_ns), ids
-        return self._copied(slot, rows, waited_ns), ids
+        scarce = self._leased - len(self._releases.slots) + SPARE_SLOTS >= self.slots
+        if scarce or self._is_small:
+            return self._copied(slot, rows, waited_ns), ids
+        return self._lent(slot, rows, waited_ns), ids
 
     def _nothing_left(self, place: Place, rows: int) -> BadImage | None:
         if rows > 0:

@@ -552,12 +552,18 @@ def places(shape: Shape) -> st.SearchStrategy[Place]:
     return st.tuples(st.integers(0, 3), st.integers(0, shape.batches - 1))
 
 
-def runs_of(shape: Shape, some: st.SearchStrategy[Place] | None = None) -> st.SearchStrategy[Run]:
-    """From any batch on, over whole epochs or parts, which are read once or several times."""
-    ends, steps = st.integers(1, shape.batches), st.sampled_from([1, 1, 2, ROUND])
-    return st.builds(
-        Run, places(shape) if some is None else some, st.just(shape.batches) | ends, steps
+@st.composite
+def runs_of(draw: st.DrawFn, shape: Shape, some: st.SearchStrategy[Place] | None = None) -> Run:
+    """From any batch on, over whole epochs or parts, forwards or backwards, once or again."""
+    step, stride = draw(st.sampled_from([1, 1, 2, ROUND])), draw(st.sampled_from([1, 1, 1, 2, -1]))
+    first = draw(
+        st.just(0 if stride > 0 else shape.batches - 1) | st.integers(0, shape.batches - 1)
     )
+    if stride > 0:
+        end = draw(st.just(shape.batches) | st.integers(first + 1, shape.batches))
+    else:
+        end = draw(st.just(-1) | st.integers(-1, first - 1))
+    return Run(draw(places(shape) if some is None else some), end, step, first, stride)
 
 
 TestHistories = Machine.TestCase
