@@ -15,9 +15,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from loaderd import storage
 from loaderd.cache import folder, images, store
 from loaderd.cache.store import Head, States
 from loaderd.config import Settings
+from loaderd.daemon.watch import StorageWatch
 from loaderd.data.listing import list_samples
 from loaderd.errors import CacheError, LoaderdError, NoRoom, ProtocolError, RequestRefused
 from loaderd.render.versions import decoders
@@ -39,6 +41,9 @@ class _Cache(NamedTuple):
 def main(sock: socket.socket, spec_json: bytes, settings: Settings) -> None:
     """Lists, then reserves, on the opener's end of the supervisor's socket."""
     line = Channel(sock)
+    watch = StorageWatch(line, settings.silence)
+    watch.start()
+    watch.begin()
     try:
         cache = _list(line, spec.decode(spec_json))
         _reserve(line, cache, settings)
@@ -153,9 +158,10 @@ def _open_cache(
 ) -> tuple[int, int]:
     """The cache's file, locked as in use, and how many rows it may hold."""
     if not memory:
-        fd, head = folder.open_cache(
-            settings.cache_dir, cache.key, cache.head, cache.states, settings.cache_size
-        )
+        with storage.asking(settings.cache_dir):
+            fd, head = folder.open_cache(
+                settings.cache_dir, cache.key, cache.head, cache.states, settings.cache_size
+            )
         return fd, head.granted
     head = cache.head.within(message.cache_room)
     # A descriptor of its own: the lock on the supervisor's would be the supervisor's.

@@ -25,12 +25,14 @@ from typing import NamedTuple
 
 import msgspec
 
+from loaderd import storage
 from loaderd.config import Settings
 from loaderd.daemon import child, limits
 from loaderd.daemon.caches import MemoryCaches
 from loaderd.daemon.pool import Child, spawn
 from loaderd.daemon.server import Conversation
 from loaderd.daemon.shape import Shape
+from loaderd.daemon.stalls import Stall, Wait
 from loaderd.data.order import EpochOrder, Ids
 from loaderd.errors import (
     EmptyDataset,
@@ -57,6 +59,7 @@ from loaderd.wire.messages import (
     Reserve,
     Reserved,
     Took,
+    Waiting,
 )
 from loaderd.wire.spec import Dataset, Spec
 from loaderd.wire.text import printable, readable
@@ -102,6 +105,7 @@ class Stream:
     """So many of its images may be bad where they are passed over."""
     bad: dict[bytes, str] = field(default_factory=dict)
     """Those that could not be read, and why."""
+    stall: Stall = field(default_factory=Stall)
 
     def attach(self) -> Attach:
         """What a worker must know; ``segments`` travel along."""
@@ -185,8 +189,10 @@ class Stream:
 
     def close(self) -> None:
         """Gives the segments up; they live on while somebody maps them."""
-        for fd in self.segments:
+        for fd in (self.ring, self.manifest, *self.bundles):
             os.close(fd)
+        if self.cache:
+            storage.close(self.cache)
 
 
 class Opening:
@@ -202,6 +208,10 @@ class Opening:
         caches: those in memory.
         room: the bytes that rings may still take, asked for when the size is known.
         finish: called once, with the stream or None.
+
+    Attributes:
+        wait: what the opener waits for, if storage does not answer.
+        stall: what the client was told of that.
 
     Raises:
         InvalidArgument: the spec is not valid.
@@ -229,6 +239,8 @@ class Opening:
         self._taken = ""
         self._room = room
         self._finish = finish
+        self.wait: Wait | None = None
+        self.stall = Stall()
         self._fds: list[int] = []
         self.spec = _with_seed(spec.decode(_read_spec(request, spec_fd)))
         _check_pipeline(self.spec, settings.user_code)
@@ -262,7 +274,10 @@ class Opening:
             self._fail(RequestRefused(f"the daemon could not open the stream: {error}"))
 
     def _answer(self, message: object) -> None:
+        self.wait = None
         match message:
+            case Waiting(path, seconds):
+                self.wait = Wait(readable(path), time.monotonic() - seconds) if path else None
             case Listed():
                 self._size(message)
             case Reserved():
@@ -327,14 +342,13 @@ class Opening:
         self._finish(self, None)
 
     def end(self) -> None:
-        """Ends the opener and closes what was not handed on."""
+        """Kills the opener, to be reaped once it is dead, and closes what was not handed on."""
         self.opener.kill()
-        self.opener.wait_dead(1.0)
-        self.opener.reap()
         if self._taken:
             self._caches.opened(self._taken)
-        for fd in (*self._fds, *self._bundles):
-            os.close(fd)
+        unused = [*self._fds, *self._bundles]
+        if unused:
+            storage.close(unused)
 
 
 def _empty(asked: Spec) -> EmptyDataset:
