@@ -25,7 +25,7 @@ import threading
 import weakref
 from collections import Counter, deque
 from time import perf_counter_ns
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 import msgspec
 import numpy as np
@@ -36,6 +36,7 @@ from loaderd.errors import (
     DaemonGone,
     LoaderdError,
     ProtocolError,
+    StorageTimeout,
     StreamClosed,
     TooManyBadImages,
     from_wire,
@@ -44,7 +45,7 @@ from loaderd.wire import segment
 from loaderd.wire.channel import Channel, Closed
 from loaderd.wire.layout import slot_layout
 from loaderd.wire.manifest import Manifest
-from loaderd.wire.messages import Opened, Place, Plan, Ready, Refused, Spoilt, Took
+from loaderd.wire.messages import Opened, Place, Plan, Ready, Refused, Spoilt, Stalled, Took
 from loaderd.wire.spec import Spec
 from loaderd.wire.text import printable
 from loaderd_client.lease import Ring
@@ -174,6 +175,7 @@ class Stream:
         self._reading = False
         self._counts = [0, 0]
         self._end: LoaderdError | None = None
+        self._end_told = False
         self._hung_up = False
         self._complained = False
         self._owner = os.getpid()
@@ -237,13 +239,21 @@ class Stream:
             self._forget()
 
     def check(self) -> None:
-        """Raises what makes it useless to open the stream again.
+        """Raises what the user must know before the stream is opened again, if it can be.
 
         Raises:
             TooManyBadImages: the dataset has too many of them.
+            StorageTimeout: its disk did not answer; once, as the next request tries again.
         """
         if isinstance(self._end, TooManyBadImages):
             raise TooManyBadImages(*self._end.args)
+        if isinstance(self._end, StorageTimeout) and not self._end_told:
+            self._raise_end()
+
+    def _raise_end(self) -> NoReturn:
+        assert self._end is not None
+        self._end_told = True
+        raise type(self._end)(*self._end.args)
 
     # -- under the lock --------------------------------------------------------------
 
@@ -268,7 +278,7 @@ class Stream:
             self._read()
         while place not in self._ready:
             if self._end is not None:
-                raise type(self._end)(*self._end.args)
+                self._raise_end()
             if place not in self._asked:  # again, if another thread took what we asked for
                 self._ask(place, restart)
             self._make_room()
@@ -473,6 +483,8 @@ class Stream:
             case Spoilt():
                 error = from_wire(message.kind, message.text)
                 self._keep((message.epoch, message.position), _Slot(message.slot, 0, 0, error))
+            case Stalled(text):
+                print(f"loaderd: {printable(text)}", file=sys.stderr)
             case Refused(kind, text):
                 self._finish(from_wire(kind, text))
             case _:
