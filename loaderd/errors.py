@@ -10,8 +10,9 @@
     ├── DatasetError
     │   ├── DatasetNotFound (FileNotFoundError)   the directory is missing or unreadable
     │   ├── EmptyDataset (ValueError)      no image was found
-    │   └── BadImage (OSError)             a file could not be read or decoded
-    │       └── TooManyBadImages           more of them than --max-bad allows
+    │   ├── BadImage (OSError)             a file could not be read or decoded
+    │   │   └── TooManyBadImages           more of them than --max-bad allows
+    │   └── StorageTimeout (TimeoutError)  a disk did not answer within --io-timeout
     ├── DaemonError
     │   ├── NoDaemon (ConnectionError)     nobody answers at the address
     │   │   └── NoAnswer                   somebody is there, and is silent
@@ -79,6 +80,13 @@ class BadImage(DatasetError, OSError):
 
 class TooManyBadImages(BadImage):
     """More images of a dataset could not be read than ``--max-bad`` allows."""
+
+
+class StorageTimeout(DatasetError, TimeoutError):
+    """A disk did not answer within ``--io-timeout``; the text names what was asked for.
+
+    No image is bad for it. The next request goes on, if the disk answers by then.
+    """
 
 
 class DaemonError(LoaderdError):

@@ -29,7 +29,7 @@ import weakref
 from collections import deque
 from collections.abc import Callable
 from time import monotonic, perf_counter_ns
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, NoReturn, TypeVar
 
 import msgspec
 import numpy as np
@@ -40,6 +40,7 @@ from loaderd.errors import (
     DaemonGone,
     LoaderdError,
     ProtocolError,
+    StorageTimeout,
     StreamClosed,
     TooManyBadImages,
     from_wire,
@@ -57,6 +58,7 @@ from loaderd.wire.messages import (
     Ready,
     Refused,
     Spoilt,
+    Stalled,
     Took,
 )
 from loaderd.wire.run import Place, Run, in_time
@@ -226,6 +228,7 @@ class Stream:
         self._confirmed = True
         self._counts = [0, 0]
         self._end: LoaderdError | None = None
+        self._end_told = False
         self._hung_up = False
         self._complained = False
         self._owner = os.getpid()
@@ -245,13 +248,21 @@ class Stream:
         return self._end is not None and not isinstance(self._end, StreamClosed)
 
     def check(self) -> None:
-        """Raises what makes it useless to open the stream again.
+        """Raises what the user must know before the stream is opened again, if it can be.
 
         Raises:
             TooManyBadImages: the dataset has too many of them.
+            StorageTimeout: its disk did not answer; once, as the next request tries again.
         """
         if isinstance(self._end, TooManyBadImages):
             raise TooManyBadImages(*self._end.args)
+        if isinstance(self._end, StorageTimeout) and not self._end_told:
+            self._raise_end()
+
+    def _raise_end(self) -> NoReturn:
+        assert self._end is not None
+        self._end_told = True
+        raise type(self._end)(*self._end.args)
 
     def take(self, place: Place, me: Caller | None = None) -> Batch:
         """Waits for a batch and takes it; the same place may be taken again.
@@ -357,7 +368,7 @@ class Stream:
             self._confirmed = False
             return None
         if self._end is not None:
-            raise type(self._end)(*self._end.args)
+            self._raise_end()
         if place not in self._asked:  # again, if another thread took what we asked for
             self._ask(place)
         self._make_room()
@@ -572,6 +583,8 @@ class Stream:
                 self._keep((message.epoch, message.position), _Slot(message.slot, 0, 0, error))
             case Confirmed():
                 self._confirmed = True
+            case Stalled(text):
+                print(f"loaderd: {printable(text)}", file=sys.stderr)
             case Refused(kind, text):
                 self._finish(from_wire(kind, text))
             case _:

@@ -5,6 +5,8 @@ Each opens one stream at a time; where several are opened at once, there are as 
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from loaderd.config import Settings
 from loaderd.daemon import child
 from loaderd.daemon.pool import Child, spawn
@@ -18,10 +20,12 @@ class Openers:
 
     Args:
         settings: the daemon's.
+        bury: frees what belongs to one that was killed, once it is dead.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, bury: Callable[[Child], None]) -> None:
         self._settings = settings
+        self._bury = bury
         self._idle: Child | None = None
 
     def adopt(self, settings: Settings) -> None:
@@ -47,17 +51,15 @@ class Openers:
         if self._idle is None and manifest_bytes < LARGE:
             self._idle = opener
         else:
-            discard(opener)
+            self.discard(opener)
+
+    def discard(self, opener: Child) -> None:
+        """Ends an opener, whatever it does: a read may hold it for a while yet."""
+        opener.kill()
+        self._bury(opener)
 
     def stop(self) -> None:
         """Ends the one that is idle."""
         if self._idle is not None:
-            discard(self._idle)
+            self.discard(self._idle)
         self._idle = None
-
-
-def discard(opener: Child) -> None:
-    """Ends an opener, whatever it does."""
-    opener.kill()
-    opener.wait_dead(1.0)
-    opener.reap()

@@ -26,12 +26,14 @@ from typing import NamedTuple
 
 import msgspec
 
+from loaderd import storage
 from loaderd.config import Settings
 from loaderd.daemon import limits
 from loaderd.daemon.caches import MemoryCaches
-from loaderd.daemon.openers import Openers, discard
+from loaderd.daemon.openers import Openers
 from loaderd.daemon.server import Conversation
 from loaderd.daemon.shape import Shape
+from loaderd.daemon.stalls import Stall, Wait
 from loaderd.data.order import EpochOrder, Ids
 from loaderd.errors import (
     EmptyDataset,
@@ -59,6 +61,7 @@ from loaderd.wire.messages import (
     Reserve,
     Reserved,
     Took,
+    Waiting,
 )
 from loaderd.wire.run import Place
 from loaderd.wire.spec import Dataset, Spec
@@ -103,6 +106,7 @@ class Stream:
     """So many of its images may be bad where they are passed over."""
     bad: dict[bytes, str] = field(default_factory=dict)
     """Those that could not be read, and why."""
+    stall: Stall = field(default_factory=Stall)
 
     def attach(self) -> Attach:
         """What a worker must know; ``segments`` travel along."""
@@ -194,8 +198,10 @@ class Stream:
 
     def close(self) -> None:
         """Gives the segments up; they live on while somebody maps them."""
-        for fd in self.segments:
+        for fd in (self.ring, self.manifest, *self.bundles):
             os.close(fd)
+        if self.cache:
+            storage.close(self.cache)
 
 
 class Opening:
@@ -215,6 +221,8 @@ class Opening:
     Attributes:
         run: what is made ahead.
         opener: the process that lists and reserves.
+        wait: what the opener waits for, if storage does not answer.
+        stall: what the client was told of that.
 
     Raises:
         InvalidArgument: the spec is not valid.
@@ -243,6 +251,8 @@ class Opening:
         self._taken = ""
         self._room = room
         self._finish = finish
+        self.wait: Wait | None = None
+        self.stall = Stall()
         self._fds: list[int] = []
         self._listed: Listed | None = None
         self._idle = False
@@ -274,7 +284,10 @@ class Opening:
             self._fail(RequestRefused(f"the daemon could not open the stream: {error}"))
 
     def _answer(self, message: object) -> None:
+        self.wait = None
         match message:
+            case Waiting(path, seconds):
+                self.wait = Wait(readable(path), time.monotonic() - seconds) if path else None
             case Listed():
                 self._size(message)
             case Reserved():
@@ -350,11 +363,12 @@ class Opening:
         if self._idle:
             self._openers.give_back(self.opener, self._listed.manifest_bytes if self._listed else 0)
         else:
-            discard(self.opener)
+            self._openers.discard(self.opener)
         if self._taken:
             self._caches.opened(self._taken)
-        for fd in (*self._fds, *self._bundles):
-            os.close(fd)
+        unused = [*self._fds, *self._bundles]
+        if unused:
+            storage.close(unused)
 
 
 def _empty(asked: Spec) -> EmptyDataset:

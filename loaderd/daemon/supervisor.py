@@ -31,11 +31,12 @@ from loaderd.daemon.crew import Crew
 from loaderd.daemon.loop import Loop
 from loaderd.daemon.notify import Notifier
 from loaderd.daemon.openers import Openers
-from loaderd.daemon.pool import Work
+from loaderd.daemon.pool import Child, Work
 from loaderd.daemon.scheduler import Scheduler
 from loaderd.daemon.server import Conversation, Requests, accept, listening
 from loaderd.daemon.slots import State
 from loaderd.daemon.snapshot import Photographer
+from loaderd.daemon.stalls import Wait, timeout
 from loaderd.daemon.streams import MOST_BUNDLES, Opening, Room, Stream
 from loaderd.errors import (
     DaemonError,
@@ -54,6 +55,7 @@ from loaderd.wire.messages import (
     Plan,
     Ready,
     Spoilt,
+    Stalled,
     Took,
     fitting,
 )
@@ -137,7 +139,7 @@ class Supervisor:
         self._streams: dict[int, Stream] = {}
         self._openings: dict[Conversation, Opening] = {}
         self._caches = MemoryCaches(settings.memory_cache)
-        self._openers = Openers(settings)
+        self._openers = Openers(settings, self._reap)
         self._bad = BadImages()
         self._last_id = 0
         self._end_at: float | None = None
@@ -153,7 +155,13 @@ class Supervisor:
             self._note_bad,
         )
         self._photographer = Photographer(
-            settings, self._scheduler, self._crew, self._streams, self._caches, self._bad
+            settings,
+            self._scheduler,
+            self._crew,
+            self._streams,
+            self._openings,
+            self._caches,
+            self._bad,
         )
         self._requests = Requests(
             observe=self._photographer.take,
@@ -233,6 +241,10 @@ class Supervisor:
         self._next_check = now + self._settings.silence
         self._crew.check(now)
         self._notifier.feed(now)
+        for stream in list(self._streams.values()):
+            self._check_storage(stream, self._crew.waits.longest(stream.id), now)
+        for opening in list(self._openings.values()):
+            self._check_storage(opening, opening.wait, now)
         for client in list(self._clients):
             client.check(now)
         self._let_in()
@@ -252,6 +264,16 @@ class Supervisor:
             raise DaemonError("no worker can start; the reason stands above, in the log")
         for client in [client for client in self._clients if client.stream is not None]:
             self._end_stream(client, self._no_workers())
+
+    def _check_storage(self, reader: Stream | Opening, wait: Wait | None, now: float) -> None:
+        """Tells a trainer, and the log, of storage that does not answer, or answers again."""
+        limit = self._settings.io_timeout
+        text = reader.stall.update(wait, now, limit)
+        if text:
+            log.warning("%s (client %d)", text, reader.client.pid)
+            reader.client.send(Stalled(fitting(text)))
+        if wait is not None and now - wait.since > limit:
+            self._end_stream(reader.client, timeout(wait, limit))
 
     def _end_stream(self, client: Conversation, error: LoaderdError) -> None:
         """Ends a stream with an error, which reaches the trainer after what is ready."""
@@ -467,6 +489,15 @@ class Supervisor:
             return
         self._loop.forget(opening.opener.line.fileno())
         opening.end()
+
+    def _reap(self, dying: Child) -> None:
+        """Frees what belongs to a killed process once it is dead, which a read may delay."""
+
+        def dead() -> None:
+            self._loop.forget(dying.pidfd)
+            dying.reap()
+
+        self._loop.watch(dying.pidfd, dead)
 
     def _plan(self, client: Conversation, plan: Plan) -> None:
         assert client.stream is not None

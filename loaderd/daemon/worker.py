@@ -20,6 +20,7 @@ import cv2
 
 from loaderd.config import Settings
 from loaderd.daemon.reports import Reports
+from loaderd.daemon.watch import StorageWatch
 from loaderd.daemon.writer import StreamWriter
 from loaderd.errors import LoaderdError, NoRoom, RenderError
 from loaderd.render.function import explain
@@ -65,11 +66,18 @@ class _Worker:
         self._streams: _Streams = {}
         self._quarantine: dict[str, dict[bytes, str]] = defaultdict(dict)
         self._reports = Reports(line, settings.silence)
+        self._watch = StorageWatch(line, settings.silence)
+        self._watch.start()
         self._max_pixels = settings.max_pixels
 
     def obey(self) -> None:
         """Does what the supervisor says next."""
         message, fds = self._line.receive_with_fds()
+        self._watch.begin()
+        self._do(message, fds)
+        self._watch.end()
+
+    def _do(self, message: Message, fds: list[int]) -> None:
         match message:
             case Chunk() if message.stream not in self._streams:
                 # What told us of the stream was taken back from behind our last chunk, and this

@@ -3,12 +3,12 @@
 Every message is a small struct, encoded as MessagePack with its tag in front::
 
     client → daemon      Hello  Open  Plan  Took  Confirm  Observe  ListBad  Stop
-    daemon → client      Welcome  Opened  Ready  Spoilt  Confirmed  Refused  Observed  BadList
-                         Stopping
+    daemon → client      Welcome  Opened  Ready  Spoilt  Confirmed  Stalled  Refused  Observed
+                         BadList  Stopping
     supervisor → worker  Attach  Chunk  Quarantine  Detach
-    worker → supervisor  Up  Attached  Progress  Bad  Done  Spoilt
+    worker → supervisor  Up  Attached  Progress  Waiting  Bad  Done  Spoilt
     supervisor → opener  List  Reserve
-    opener → supervisor  Listed  Reserved  Refused
+    opener → supervisor  Waiting  Listed  Reserved  Refused
 
 No sockets here: :mod:`loaderd.wire.channel` carries what this module encodes.
 """
@@ -202,6 +202,12 @@ class Spoilt(_Message, frozen=True):
     ticket: int = -1
 
 
+class Stalled(_Message, frozen=True):
+    """Storage keeps the stream waiting, or answers again; a line for the user."""
+
+    text: str
+
+
 class Refused(_Message, frozen=True):
     """The daemon would not do what it was asked; an error's class name and text."""
 
@@ -277,6 +283,18 @@ class Progress(_Message, frozen=True):
     """A sign of life from within a chunk that takes long: a sample of it was finished."""
 
     ticket: int
+
+
+class Waiting(_Message, frozen=True):
+    """Storage does not answer: said again and again while that lasts, and once when it is over.
+
+    Attributes:
+        path: what is waited for, as the file system has it; empty when it has answered.
+        seconds: for how long.
+    """
+
+    path: bytes = b""
+    seconds: float = 0.0
 
 
 class Bad(_Message, frozen=True):
@@ -371,6 +389,7 @@ Message = (
     | Stopping
     | Ready
     | Spoilt
+    | Stalled
     | Refused
     | Attach
     | Detach
@@ -379,6 +398,7 @@ Message = (
     | Up
     | Attached
     | Progress
+    | Waiting
     | Bad
     | Done
     | List
