@@ -34,6 +34,7 @@ FILE_KEYS = (
     "nice",
     "user_code",
     "sample_timeout",
+    "io_timeout",
     "grace",
     "max_bad",
     "max_pixels",
@@ -67,7 +68,9 @@ class Settings:
             None is half of what is free on disk, and a quarter of the RAM.
         nice: how much workers give way to other processes, 0 to 19.
         user_code: whether workers run functions that trainers send.
-        sample_timeout: seconds that one sample may take before its worker is killed.
+        sample_timeout: seconds that one sample may take before its worker is killed; what it
+            waits for storage does not count.
+        io_timeout: seconds that storage may take to answer before a stream ends.
         grace: seconds for which a drain goes on at most.
         max_bad: the share of a dataset's images, 0 to 1, that a stream passes over at most.
         max_pixels: pixels of a picture, at most; larger ones are bad images.
@@ -85,6 +88,7 @@ class Settings:
     nice: int = 0
     user_code: bool = True
     sample_timeout: float = 30.0
+    io_timeout: float = 600.0
     grace: float = 5.0
     max_bad: float = 0.01
     max_pixels: int = MAX_PIXELS
@@ -153,6 +157,7 @@ def load(flags: Mapping[str, str | None], environ: Mapping[str, str]) -> Setting
         nice=_pick(layers, "nice", _nice) or 0,
         user_code=_pick(layers, "user_code", _yes) is not False,
         sample_timeout=_pick(layers, "sample_timeout", _seconds) or 30.0,
+        io_timeout=_pick(layers, "io_timeout", _seconds) or 600.0,
         grace=_pick(layers, "grace", _seconds) or 5.0,
         max_bad=_default(_pick(layers, "max_bad", _share), 0.01),
         max_pixels=_pick(layers, "max_pixels", _pixels) or MAX_PIXELS,

@@ -4,13 +4,15 @@
 
     LoaderdError
     ├── InvalidArgument (ValueError)       an argument has a value that is not allowed
-    │   └── InvalidType (TypeError)        an argument is of a type that is not allowed
+    │   ├── InvalidType (TypeError)        an argument is of a type that is not allowed
+    │   └── NoSuchSample (IndexError)      a sample is asked for that is not there
     ├── RenderError (ValueError)           a sample could not be augmented or preprocessed
     ├── DatasetError
     │   ├── DatasetNotFound (FileNotFoundError)   the directory is missing or unreadable
     │   ├── EmptyDataset (ValueError)      no image was found
-    │   └── BadImage (OSError)             a file could not be read or decoded
-    │       └── TooManyBadImages           more of them than --max-bad allows
+    │   ├── BadImage (OSError)             a file could not be read or decoded
+    │   │   └── TooManyBadImages           more of them than --max-bad allows
+    │   └── StorageTimeout (TimeoutError)  a disk did not answer within --io-timeout
     ├── DaemonError
     │   ├── NoDaemon (ConnectionError)     nobody answers at the address
     │   │   └── NoAnswer                   somebody is there, and is silent
@@ -19,9 +21,11 @@
     │   ├── VersionMismatch                client and daemon speak different protocols
     │   ├── RequestRefused                 the daemon would not do what it was asked
     │   ├── Draining                       the daemon is about to end
+    │   ├── RingReclaimed                  an idle stream gave its ring to another
     │   ├── NoWorkers                      no worker can start any more
     │   └── WorkerCrashed                  workers die over a batch, and no sample is to blame
     ├── NoRoom (MemoryError)               a ring or a picture does not fit in memory
+    │   └── RoomTaken                      it would fit, but others have the room now
     ├── CacheError (OSError)               the folder of the caches cannot be used
     ├── MissingDependency (ImportError)    an extra is not installed
     ├── ProtocolError                      the other side sent what it must not
@@ -44,6 +48,10 @@ class InvalidArgument(LoaderdError, ValueError):
 
 class InvalidType(InvalidArgument, TypeError):
     """An argument, or what a column holds, is of a type that is not allowed."""
+
+
+class NoSuchSample(InvalidArgument, IndexError):
+    """A sample is asked for that the dataset does not have."""
 
 
 class RenderError(LoaderdError, ValueError):
@@ -72,6 +80,13 @@ class BadImage(DatasetError, OSError):
 
 class TooManyBadImages(BadImage):
     """More images of a dataset could not be read than ``--max-bad`` allows."""
+
+
+class StorageTimeout(DatasetError, TimeoutError):
+    """A disk did not answer within ``--io-timeout``; the text names what was asked for.
+
+    No image is bad for it. The next request goes on, if the disk answers by then.
+    """
 
 
 class DaemonError(LoaderdError):
@@ -114,6 +129,13 @@ class Draining(DaemonError):
     """The daemon finishes what it is doing, and ends."""
 
 
+class RingReclaimed(DaemonError):
+    """The ring of a stream that nobody had read for a while was given to another stream.
+
+    Iterators open it again at its place, so that trainers see nothing of it.
+    """
+
+
 class NoWorkers(DaemonError):
     """No worker can start any more; the daemon's log says why, and it goes on trying."""
 
@@ -124,6 +146,10 @@ class WorkerCrashed(DaemonError):
 
 class NoRoom(LoaderdError, MemoryError):
     """A ring or a picture does not fit in memory; the text says which argument to change."""
+
+
+class RoomTaken(NoRoom):
+    """A ring would fit, but other streams have the room now."""
 
 
 class CacheError(LoaderdError, OSError):

@@ -19,11 +19,12 @@ ROOT = Path(__file__).parents[1]
 MAY = {
     "loaderd": {"loaderd"},
     "loaderd.errors": set(),
+    "loaderd.storage": set(),
     "loaderd.config": {"loaderd.errors", "loaderd.wire"},
     "loaderd.wire": {"loaderd", "loaderd.errors"},
-    "loaderd.data": {"loaderd.errors", "loaderd.wire"},
-    "loaderd.render": {"loaderd.errors", "loaderd.wire"},
-    "loaderd.cache": {"loaderd.errors", "loaderd.wire"},
+    "loaderd.data": {"loaderd.errors", "loaderd.storage", "loaderd.wire"},
+    "loaderd.render": {"loaderd.errors", "loaderd.storage", "loaderd.wire"},
+    "loaderd.cache": {"loaderd.errors", "loaderd.storage", "loaderd.wire"},
     "loaderd.daemon": {
         "loaderd",
         "loaderd.cache",
@@ -31,6 +32,7 @@ MAY = {
         "loaderd.data",
         "loaderd.errors",
         "loaderd.render",
+        "loaderd.storage",
         "loaderd.wire",
     },
     "loaderd.cli": {

@@ -18,6 +18,7 @@ from loaderd.errors import NoDaemon
 from loaderd.wire import address
 
 START_SECONDS = 30.0
+KILLED_SECONDS = 5.0
 _numbers = itertools.count()
 
 
@@ -111,7 +112,8 @@ class PrivateDaemon:
 
     def _kill(self) -> None:
         self._process.kill()
-        self._process.wait()
+        with contextlib.suppress(subprocess.TimeoutExpired):  # its cache's disk does not answer
+            self._process.wait(KILLED_SECONDS)
         self._clean()
 
     def _clean(self) -> None:

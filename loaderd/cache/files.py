@@ -16,12 +16,13 @@ import hashlib
 import os
 import stat
 import time
-from functools import cache
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from loaderd import storage
 from loaderd.wire.manifest import Manifest
 
 Numbers = NDArray[np.int64]
@@ -44,6 +45,9 @@ _COARSE_TICK = 3 * _SECOND
 _RENUMBERING = ("exfat", "fuse", "msdos", "vfat")
 """File systems (the beginnings of their names) that number a file anew each time they see it."""
 
+_MOUNTED_SECONDS = 10
+"""For so long it is believed what is mounted: another disk may have the number of an earlier."""
+
 _KEY_BYTES = 8
 
 
@@ -64,7 +68,9 @@ def look(samples: Manifest) -> Files:
     root = os.path.join(os.fsencode(samples.root), b"") if samples.root else b""
     names = bytes(samples.names).split(b"\0")[:-1]
     folders: dict[bytes, bytes] = {}
-    parts = [_look(root, names[at : at + _BLOCK], folders) for at in range(0, len(names), _BLOCK)]
+    blocks = range(0, len(names), _BLOCK)
+    with storage.asking(root):
+        parts = [_look(root, names[at : at + _BLOCK], folders) for at in blocks]
     keys, states = zip(*parts, strict=True)
     return Files(np.concatenate(keys), np.concatenate(states))
 
@@ -79,11 +85,12 @@ def _look(root: bytes, names: list[bytes], folders: dict[bytes, bytes]) -> Files
     """
     digests: list[bytes] = []
     said: list[int] = []
-    lstat, digest = os.lstat, hashlib.blake2b
+    lstat, digest, ask = os.lstat, hashlib.blake2b, storage.ask
     for name in names:
         folder, slash, last = name.rpartition(b"/")
         folder += slash
         path = (folders.get(folder) or _resolve(root, folder, folders)) + last
+        ask(path)
         try:
             status = lstat(path)
             if status.st_mode & _TYPE == _LINK:
@@ -103,6 +110,7 @@ def _look(root: bytes, names: list[bytes], folders: dict[bytes, bytes]) -> Files
 
 def _resolve(root: bytes, folder: bytes, folders: dict[bytes, bytes]) -> bytes:
     """The real path of a folder, with a slash behind it; kept in ``folders``."""
+    storage.ask(root + folder)
     real = folders[folder] = os.path.join(os.path.realpath(root + folder), b"")
     return real
 
@@ -173,9 +181,13 @@ def settled_state(status: os.stat_result | None, before: int) -> int:
     return UNREADABLE if fresh else state_of(status)
 
 
-@cache
 def _keeps_numbers(device: int) -> bool:
     """Whether a file's number stays what it is; so for all file systems that are not known."""
+    return _kept_numbers(device, int(time.monotonic()) // _MOUNTED_SECONDS)
+
+
+@lru_cache(maxsize=64)
+def _kept_numbers(device: int, period: int) -> bool:
     try:
         with open("/proc/self/mountinfo", "rb") as lines:
             mounts = lines.read().decode(errors="replace")

@@ -12,6 +12,7 @@ import math
 import os
 from typing import Any
 
+from loaderd import storage
 from loaderd.cache.layout import Head
 from loaderd.wire.spec import Pipeline
 
@@ -48,8 +49,9 @@ def folder_of(directory: str) -> str:
     Args:
         directory: the dataset's; a file where it has but one, and empty where nobody says.
     """
-    real = os.path.realpath(directory or os.sep)
-    return real if os.path.isdir(real) else os.path.dirname(real)
+    with storage.asking(directory):
+        real = os.path.realpath(directory or os.sep)
+        return real if os.path.isdir(real) else os.path.dirname(real)
 
 
 def keys(pipeline: Pipeline, folder: str, decoders: str) -> tuple[str, ...]:

@@ -31,6 +31,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from loaderd import storage
 from loaderd.cache import layout
 from loaderd.cache.files import Numbers
 from loaderd.cache.index import NO_ROW
@@ -64,6 +65,11 @@ def _mark_at(head: Head, row: int) -> int:
     extents = head.extents
     last = bisect.bisect(extents, row, key=lambda extent: extent.first)
     return extents[last - 1].number_at(MARKS, row)
+
+
+def path_of(fd: int) -> str:
+    """The path of an open cache, for people; asks no disk."""
+    return os.readlink(f"/proc/self/fd/{fd}")
 
 
 class _InPlace:
@@ -128,13 +134,15 @@ class Store:
         rows: key, state and row of each sample's file; see ``index.Granted``.
 
     Attributes:
+        path: of the file, for people.
         trouble: why nothing is written any more; empty while all is well.
         lost: whether nothing is read any more either.
     """
 
     def __init__(self, fd: int, shape: tuple[int, int, int], rows: Numbers) -> None:
-        weakref.finalize(self, os.close, fd)  # with the last copy goes the lock
+        weakref.finalize(self, storage.close, [fd])  # with the last copy goes the lock
         self._fd = fd
+        self.path = path_of(fd)
         self._shape = shape
         self._files, self._row = rows, rows[:, 2]
         self._proved = np.zeros(len(rows), np.bool_)

@@ -16,10 +16,12 @@ import os
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from loaderd.cli import text
 from loaderd.errors import DaemonGone, ProtocolError, from_wire
 from loaderd.wire import dial, spec
 from loaderd.wire.channel import Channel, Closed
-from loaderd.wire.messages import Message, Open, Opened, Ready, Refused, Spoilt, Took
+from loaderd.wire.messages import Message, Open, Opened, Ready, Refused, Spoilt, Stalled, Took
+from loaderd.wire.run import WHOLE
 from loaderd.wire.spec import Spec
 
 _SLOTS = 128
@@ -75,11 +77,11 @@ class Epoch:
 
     def _next(self) -> tuple[Outcome, int]:
         with _told():
-            match self._line.receive():
+            match _told_of_stalls(self._line)[0]:
                 case Ready(slot, epoch, position, _, skipped):
                     outcome = Outcome(self._rows(position), skipped, "")
-                case Spoilt(_, text, slot, epoch, position):
-                    outcome = Outcome(self._rows(position), 0, text)
+                case Spoilt(_, trouble, slot, epoch, position):
+                    outcome = Outcome(self._rows(position), 0, trouble)
                 case other:
                     raise _unexpected(other)
             self._give_back(slot)
@@ -92,7 +94,7 @@ class Epoch:
         self._taken += 1
         samples = self._taken * self._batch_size  # for loaderd-stat, which may be watching
         with contextlib.suppress(Closed):  # it may have said why: that is what comes next
-            self._line.send(Took((), (slot,), self._taken, samples, 0))
+            self._line.send(Took((slot,), (slot,), self._taken, samples, 0))
 
 
 @contextlib.contextmanager
@@ -114,7 +116,7 @@ def opened(path: str, asked: Spec) -> Iterator[Epoch]:
 def _open(line: Channel, asked: Spec) -> Opened:
     with _told():
         _ask(line, spec.encode(asked))
-        answer, fds = line.receive_with_fds()
+        answer, fds = _told_of_stalls(line)
     for fd in fds:
         os.close(fd)
     if not isinstance(answer, Opened):
@@ -127,9 +129,18 @@ def _ask(line: Channel, data: bytes) -> None:
     try:
         with open(fd, "wb", closefd=False) as file:
             file.write(data)
-        line.send(Open(len(data), 0, _SLOTS, (0, 0)), [fd])
+        line.send(Open(len(data), (), _SLOTS, WHOLE), [fd])
     finally:
         os.close(fd)
+
+
+def _told_of_stalls(line: Channel) -> tuple[Message, list[int]]:
+    """The next message; that storage does not answer is told to people."""
+    while True:
+        message, fds = line.receive_with_fds()
+        if not isinstance(message, Stalled):
+            return message, fds
+        text.tell(f"loaderd: {message.text}")
 
 
 @contextlib.contextmanager

@@ -20,6 +20,7 @@ import cv2
 
 from loaderd.config import Settings
 from loaderd.daemon.reports import Reports
+from loaderd.daemon.watch import StorageWatch
 from loaderd.daemon.writer import StreamWriter
 from loaderd.errors import LoaderdError, NoRoom, RenderError
 from loaderd.render.function import explain
@@ -65,11 +66,18 @@ class _Worker:
         self._streams: _Streams = {}
         self._quarantine: dict[str, dict[bytes, str]] = defaultdict(dict)
         self._reports = Reports(line, settings.silence)
+        self._watch = StorageWatch(line, settings.silence)
+        self._watch.start()
         self._max_pixels = settings.max_pixels
 
     def obey(self) -> None:
         """Does what the supervisor says next."""
         message, fds = self._line.receive_with_fds()
+        self._watch.begin()
+        self._do(message, fds)
+        self._watch.end()
+
+    def _do(self, message: Message, fds: list[int]) -> None:
         match message:
             case Chunk() if message.stream not in self._streams:
                 # What told us of the stream was taken back from behind our last chunk, and this
@@ -83,8 +91,14 @@ class _Worker:
             case Quarantine(key, function, reason):
                 self._quarantine[function][key] = reason
             case Detach():
-                self._streams.pop(message.stream, None)
-                gc.collect()  # the user's code may have left cycles that hold a mapping
+                self._detach(message.stream)
+
+    def _detach(self, number: int) -> None:
+        stream = self._streams.pop(number, None)
+        runs_code = isinstance(stream, LoaderdError) or (stream is not None and stream.runs_code)
+        del stream
+        if runs_code:
+            gc.collect()  # the user's code may have left cycles that hold a mapping
 
     def _writer(self, attach: Attach, fds: list[int]) -> StreamWriter | LoaderdError:
         function = attach.pipeline.function
@@ -108,6 +122,7 @@ def main(sock: socket.socket, settings: Settings) -> None:
     """
     faulthandler.enable(all_threads=False)
     cv2.setNumThreads(1)
+    gc.freeze()  # the libraries live as long as we do: no collection need look at them
     line = Channel(sock)
     worker = _Worker(line, settings)
     try:

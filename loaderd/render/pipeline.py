@@ -13,11 +13,13 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
-from time import perf_counter_ns
+from time import perf_counter_ns, sleep
 from typing import Any
 
 from numpy.typing import NDArray
 
+from loaderd import storage
+from loaderd.errors import BadImage
 from loaderd.render import full
 from loaderd.render.decode import Decoder, Path, file_error
 from loaderd.render.fast import FastFinish
@@ -25,6 +27,9 @@ from loaderd.render.full import FullFinish
 from loaderd.render.resize import MAX_PIXELS, Resizer, takes_arrays
 from loaderd.wire.spec import Pipeline
 from loaderd.wire.transform import Transform
+
+_AGAIN_SECONDS = 0.5
+"""After so long storage that cannot be asked is asked again."""
 
 _NO_BUNDLE: Mapping[str, NDArray[Any]] = {}
 
@@ -105,7 +110,7 @@ class Renderer:
             NoRoom: there is no memory for it.
         """
         start = perf_counter_ns()
-        data = self._decoder.read(path)
+        data = self._read(path)
         read = perf_counter_ns()
         try:
             picture = self._decoder.decode(data)
@@ -115,6 +120,20 @@ class Renderer:
             raise file_error(path, error) from error
         self._count(read - start, decoded - read, perf_counter_ns() - decoded)
         return image
+
+    def _read(self, path: Path) -> memoryview:
+        """A file's bytes, as soon as its storage can be asked: who waits too long is ended."""
+        storage.ask(path)
+        try:
+            while True:
+                try:
+                    return self._decoder.read(path)
+                except BadImage as error:
+                    if not storage.is_gone(error.__cause__):
+                        raise
+                sleep(_AGAIN_SECONDS)
+        finally:
+            storage.answered()
 
     def finish(self, image: NDArray[Any], transform: Transform, row: NDArray[Any]) -> None:
         """Augments and normalizes a loaded picture.
@@ -132,10 +151,10 @@ class Renderer:
         self._finish(image, transform, row)
         self.nanoseconds[3] += perf_counter_ns() - start
 
-    def seed(self, number: int, row: int) -> None:
+    def seed(self, number: int, row: int, again: int = 0) -> None:
         """Before each ``finish`` that may run the user's code: what it may draw from."""
         if isinstance(self._finish, FullFinish):
-            self._finish.seed(number, row)
+            self._finish.seed(number, row, again)
 
     def at_home(self) -> AbstractContextManager[None]:
         """Within it ``finish`` may run the user's code."""

@@ -263,9 +263,9 @@ def test_a_number_counts_where_the_file_system_keeps_it(
     name: str, same: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(files, "file_system", lambda mounts, device: name)
-    files._keeps_numbers.cache_clear()
+    files._kept_numbers.cache_clear()
     try:
         one, other = (files.state_of(status(st_ino=number)) for number in (5, 6))
         assert (one == other) == same
     finally:
-        files._keeps_numbers.cache_clear()
+        files._kept_numbers.cache_clear()

@@ -16,6 +16,7 @@ from loaderd.cache.layout import Head
 from loaderd.cache.store import Store
 from loaderd.daemon.caches import MemoryCaches
 from tests.cache import support
+from tests.cache.conftest import closed_at_once  # noqa: F401
 from tests.conftest import eventually
 
 ROW = 4096

@@ -37,6 +37,7 @@ from loaderd import config, errors
 from loaderd.cli import command, rows, stat, target, verdict
 from loaderd.render.pipeline import Renderer
 from loaderd.wire import dial
+from loaderd.wire.snapshot import StoragePicture
 from loaderd.wire.spec import Cache, Pipeline
 from loaderd.wire.transform import Transform
 from loaderd_client import (
@@ -795,6 +796,7 @@ def test_fields_of_the_json(serve: Serve, photos: Path) -> None:
     for part in seen.values():
         for one in part if isinstance(part, list) else [part]:
             keys |= set(one) if isinstance(one, dict) else set()
+    keys |= set(StoragePicture.__struct_fields__)  # all storage answers here
     section = STAT.read_text().partition("\n## JSON\n")[2]
     named = set(re.findall(r"`([a-z_]+)(?:\[\])?`", section))
     assert named == keys
