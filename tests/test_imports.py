@@ -19,10 +19,11 @@ ROOT = Path(__file__).parents[1]
 MAY = {
     "loaderd": {"loaderd"},
     "loaderd.errors": set(),
+    "loaderd.pillow": set(),
     "loaderd.config": {"loaderd.errors", "loaderd.wire"},
     "loaderd.wire": {"loaderd", "loaderd.errors"},
     "loaderd.data": {"loaderd.errors", "loaderd.wire"},
-    "loaderd.render": {"loaderd.errors", "loaderd.wire"},
+    "loaderd.render": {"loaderd.errors", "loaderd.pillow", "loaderd.wire"},
     "loaderd.cache": {"loaderd.errors", "loaderd.wire"},
     "loaderd.daemon": {
         "loaderd",
@@ -39,6 +40,7 @@ MAY = {
         "loaderd.config",
         "loaderd.daemon",
         "loaderd.errors",
+        "loaderd.pillow",
         "loaderd.wire",
     },
     "loaderd.__main__": {"loaderd.cli"},

@@ -19,9 +19,8 @@ import msgspec
 from loaderd import errors
 from loaderd.errors import ProtocolError, RequestRefused
 from loaderd.wire.snapshot import Snapshot
-from loaderd.wire.spec import Batch, OnError, Order, Pipeline
 
-PROTOCOL = 5
+PROTOCOL = 6
 """Raised whenever a message or a layout changes its meaning."""
 
 LONGEST_TEXT = 8000
@@ -135,6 +134,7 @@ class BadSample(msgspec.Struct, frozen=True, array_like=True):
         directory: of its dataset.
         times: how often it was met since the daemon's start.
         quarantined: whether it is no longer tried, since it killed its workers.
+        lacking: whether the fault is the installation's, which cannot decode it.
     """
 
     path: bytes
@@ -142,6 +142,7 @@ class BadSample(msgspec.Struct, frozen=True, array_like=True):
     directory: str
     times: int
     quarantined: bool
+    lacking: bool = False
 
 
 class BadList(_Message, frozen=True):
@@ -193,21 +194,19 @@ class Refused(_Message, frozen=True):
 class Attach(_Message, frozen=True):
     """Tells a worker of a stream.
 
-    Ring and manifest travel along, then the bundle, if there is one, then the cache and the
-    states of its files, if it is ``cached``.
+    ``spec`` is encoded, as names in it need not be UTF-8; its dataset is the manifest's. Ring and
+    manifest travel along, then the bundle, if there is one, then the cache and the states of its
+    files, if it is ``cached``.
     """
 
     stream: int
-    pipeline: Pipeline
-    batch: Batch
-    order: Order
+    spec: bytes
     classes: int
     slots: int
     ring_bytes: int
     manifest_bytes: int
     bundle_bytes: int
     cached: bool
-    on_error: OnError
 
 
 class Detach(_Message, frozen=True):
@@ -243,9 +242,10 @@ class Quarantine(_Message, frozen=True):
 
 
 class Up(_Message, frozen=True):
-    """A worker is ready for chunks."""
+    """A worker is ready for chunks; ``pil`` says which PIL it has, for people."""
 
     pid: int
+    pil: str = ""
 
 
 class Attached(_Message, frozen=True):
@@ -267,11 +267,13 @@ class Bad(_Message, frozen=True):
         stream: the stream.
         path: as the file system has it.
         reason: why.
+        lacking: whether the fault is the installation's, which cannot decode it.
     """
 
     stream: int
     path: bytes
     reason: str
+    lacking: bool = False
 
 
 class Done(_Message, frozen=True):
