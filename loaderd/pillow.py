@@ -35,22 +35,23 @@ class Codec:
         feature: what ``PIL.features`` calls it.
         library: what people call it.
         formats: what it decodes.
-        apt: Debian's and Ubuntu's package of its headers.
+        apt: Debian's and Ubuntu's package of its headers; empty where a package of Python's brings
+            the library.
         dnf: Fedora's.
     """
 
     feature: str
     library: str
     formats: str
-    apt: str
-    dnf: str
+    apt: str = ""
+    dnf: str = ""
 
 
 TIFF = Codec("libtiff", "libtiff", "compressed TIFF", "libtiff-dev", "libtiff-devel")
 WEBP = Codec("webp", "libwebp", "WebP", "libwebp-dev", "libwebp-devel")
 JPEG2000 = Codec("jpg_2000", "OpenJPEG", "JPEG 2000", "libopenjp2-7-dev", "openjpeg2-devel")
 LAB = Codec("littlecms2", "Little CMS", "TIFF in Lab colours", "liblcms2-dev", "lcms2-devel")
-AVIF = Codec("avif", "libavif", "AVIF", "libavif-dev", "libavif-devel")
+AVIF = Codec("avif", "libavif", "AVIF")
 CODECS = (TIFF, WEBP, JPEG2000, LAB, AVIF)
 
 
@@ -75,7 +76,7 @@ class Installed:
     @property
     def is_overwritten(self) -> bool:
         """Whether pillow-simd is installed, and stock Pillow lies over it."""
-        return not self.is_simd and any(other.startswith(SIMD) for other in self.others)
+        return bool(self.owner) and not self.is_simd and bool(self.others)
 
 
 def installed() -> Installed:
@@ -167,7 +168,7 @@ def lack(codec: Codec) -> str:
 @cache
 def advice(codec: Codec) -> str:
     """The commands that add a library, for whoever may run them."""
-    if codec is AVIF:
+    if not codec.apt:
         return "pip install pillow-avif-plugin"
     if installed().owner.startswith("pillow "):
         return "pip install --force-reinstall --no-deps pillow"  # its wheels hold all of them

@@ -20,7 +20,7 @@ from loaderd.errors import InvalidArgument
 from loaderd.wire import spec as specs
 from loaderd.wire.bundle import Parts
 from loaderd.wire.spec import LabelMode, Order, Spec
-from loaderd_client import arguments, bases
+from loaderd_client import arguments, bases, switches
 from loaderd_client.places import Touch
 from loaderd_client.sequence import LoaderSequence
 
@@ -274,7 +274,7 @@ class LoadedIterator(LoaderSequence, Iterator):
     def _look(self) -> list[Any]:
         """What decides about batches, and may have been set."""
         generator = self.image_data_generator
-        own = [getattr(self, name, None) for name in _SETTABLE]
+        own = [getattr(self, name, None) for name in _SETTABLE] + switches.look()
         return own if generator is None else [*own, *vars(generator).values()]
 
 

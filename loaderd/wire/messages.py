@@ -19,6 +19,7 @@ import msgspec
 from loaderd import errors
 from loaderd.errors import ProtocolError, RequestRefused
 from loaderd.wire.snapshot import Snapshot
+from loaderd.wire.text import encodable
 
 PROTOCOL = 6
 """Raised whenever a message or a layout changes its meaning."""
@@ -397,7 +398,7 @@ def refusal(error: BaseException) -> Refused:
 
 def fitting(text: str) -> str:
     """A text as a message can carry it: as UTF-8, and without its middle if it is long."""
-    text = text.encode("utf-8", "backslashreplace").decode()
+    text = encodable(text)
     if len(text) <= LONGEST_TEXT:
         return text
     half = LONGEST_TEXT // 2 - 5

@@ -87,8 +87,8 @@ class Expected(NamedTuple):
 
 def cases() -> Iterator[Case]:
     """All of them; fewer only where the system cannot make one."""
-    for maker in (_good, _cut, _flipped, _no_pictures, _foreign, _more_formats, _misnamed, _bombs, _scans,
-                  _colours, _animated, _exif, _names, _links, _irregular):  # fmt: skip
+    for maker in (_good, _cut, _flipped, _no_pictures, _foreign, _more_formats, _misnamed, _bombs,
+                  _scans, _colours, _animated, _exif, _names, _links, _irregular):  # fmt: skip
         yield from maker()
 
 
@@ -125,7 +125,7 @@ def _no_pictures() -> Iterator[Case]:
 
 
 FOREIGN_WORDS = {
-    "eps": "an EPS file", "webp": "could not create decoder", "icns": "Unsupported icon",
+    "eps": "an EPS file", "webp": "failed to read next frame", "icns": "Unsupported icon",
     "svg": "an SVG drawing", "pdf": "a PDF",
 }  # fmt: skip
 
@@ -137,8 +137,8 @@ def _foreign() -> Iterator[Case]:
 
 
 OTHERS = (
-    "webp", "webp-lossless", "webp-animated", "jpeg2000", "jpeg2000-stream", "mpo", "ico", "tga-rle",
-    "pcx", "sgi", "dds-dxt1", "qoi", "psd", "cur", "xpm", "tiff-lzw", "tiff-jpeg", "tiff-fax4",
+    "webp", "webp-lossless", "webp-animated", "jpeg2000", "jpeg2000-stream", "mpo", "ico",
+    "tga-rle", "pcx", "sgi", "dds-dxt1", "qoi", "psd", "cur", "xpm", "tiff-lzw", "tiff-jpeg", "tiff-fax4",
     "tiff-tiled", "tiff-planar", "bmp-rle8", "bmp-565",
 )  # fmt: skip
 """Of the formats and variants that Keras does not list, and reads."""

@@ -201,7 +201,11 @@ def deep(channels: int) -> np.ndarray[Any, Any]:
 
 FOREIGN = {
     "eps": b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n%%EOF\n",
-    "webp": b"RIFF" + struct.pack("<I", 30) + b"WEBPVP8L" + struct.pack("<I", 18) + b"/".ljust(18, b"\0"),
+    "webp": b"RIFF"
+    + struct.pack("<I", 30)
+    + b"WEBPVP8L"
+    + struct.pack("<I", 18)
+    + b"/".ljust(18, b"\0"),
     "icns": b"icns" + struct.pack(">I", 116) + b"ic07" + struct.pack(">I", 108) + bytes(100),
     "jp2": b"\0\0\0\x0cjP  \r\n\x87\n\0\0\0\x14ftypjp2 \0\0\0\0jp2 " + bytes(60),
     "fli": struct.pack("<IHHHHHH", 128, 0xAF11, 1, 9, 9, 8, 3) + bytes(112),
