@@ -136,7 +136,7 @@ def image_dataset_from_directory(
         decode=_word("decode", decode, get_args(Decode)),
         exif=bool(exif),
         pil=pils_switches(),
-        compat="fixed",  # grey PNGs of 16 bits: TensorFlow takes the upper 8
+        reading="decode_image",
     )
     order = Order(
         shuffle=bool(shuffle), seed=random.randrange(_PICKED_SEEDS) if seed is None else int(seed)

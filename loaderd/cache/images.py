@@ -22,7 +22,7 @@ _LONGEST = 300
 """Characters of a path of which people see the end: the header has one page."""
 
 _DECIDING = ("target_size", "color_mode", "interpolation", "aspect", "truncated", "compat",
-             "decode", "exif")  # fmt: skip
+             "decode", "exif", "reading")  # fmt: skip
 
 
 def head(samples: Manifest, pipeline: Pipeline, directory: str, decoders: str) -> Head:

@@ -370,8 +370,8 @@ def fitting_slots(slot_bytes: int, wish: int, room: Room) -> int:
     if fewest > room.memory:
         raise NoRoom(
             f"a ring of {FEWEST_SLOTS} slots needs {fewest:,} bytes and {room.memory:,} of the "
-            "daemon's --memory are left: lower batch_size or target_size, close other streams, "
-            "or start the daemon with more --memory"
+            "daemon's --memory (LOADERD_MEMORY) are left: lower batch_size or target_size, close "
+            "other streams, or start the daemon with more"
         )
     return max(FEWEST_SLOTS, min(wish, min(room) // 2 // slot_bytes))
 

@@ -43,7 +43,7 @@ _Streams = dict[int, StreamWriter | LoaderdError]
 
 _NO_MEMORY = (
     "a worker has no memory, or no room in its address space, for the stream: raise the "
-    "daemon's --worker-memory, or its `ulimit -v`"
+    "daemon's --worker-memory (LOADERD_WORKER_MEMORY), or its `ulimit -v`"
 )
 
 

@@ -19,6 +19,7 @@ import warnings
 from collections.abc import Callable
 from typing import Any
 
+import msgspec
 import numpy as np
 import simplejpeg
 from numpy.typing import NDArray
@@ -114,13 +115,17 @@ class Decoder:
         reduction: Callable[[Size], int] | None = None,
     ) -> None:
         self._color_mode: ColorMode = pipeline.color_mode
-        self._fixed = pipeline.compat == "fixed"
+        self._as_tensorflow = pipeline.reading == "decode_image"
+        self._fixed = self._as_tensorflow or pipeline.compat == "fixed"
         self._arrays = pipeline.color_mode == "rgb" and takes_arrays(
             pipeline.interpolation, pipeline.aspect
         )
         self._reduction = reduction
         self._exif = pipeline.exif
-        self._switches = Switches(pipeline.pil, pipeline.truncated)
+        pil = msgspec.structs.replace(
+            pipeline.pil, bmp_alpha=self._as_tensorflow or pipeline.pil.bmp_alpha
+        )
+        self._switches = Switches(pil, pipeline.truncated)
         self._limit = limit
         self._max_pixels = limit.pixels
         self._most_bytes = max(_MOST_BYTES, _PIXEL_BYTES * limit.pixels)
@@ -223,12 +228,23 @@ class Decoder:
             image = self._load(data)
             turn = _turn_of(image) if self._exif else None
             image = image if turn is None else image.transpose(turn)
+            if self._as_tensorflow and image.format == "GIF":
+                image = self._on_black(image)
             if self._fixed and _is_deep(image):
                 image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
             if self._color_mode == "grayscale" and image.mode in _GREY_MODES:
                 return image
             mode = _MODES[self._color_mode]
             return image if image.mode == mode else image.convert(mode)
+
+    def _on_black(self, image: Image.Image) -> Image.Image:
+        """A GIF without its transparent pixels, which TensorFlow makes black."""
+        if "transparency" not in image.info or self._color_mode == "rgba":
+            return image
+        pixels = image.convert("RGBA")
+        canvas = Image.new("RGB", image.size)
+        canvas.paste(pixels, mask=pixels.getchannel("A"))
+        return canvas
 
     def _load(self, data: memoryview) -> Image.Image:
         """What PIL makes of it."""

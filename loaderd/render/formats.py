@@ -231,8 +231,10 @@ def check_tiff(image: Image.Image, error: Exception) -> None:
     if lack_behind(error):
         return  # libtiff itself is not there
     if image.format == "TIFF" and compression in _OPTIONAL and not _tiff_can(compression):
-        text = f"libtiff was built without {compression}, in which this TIFF is compressed"
-        raise LacksCodec(f"{text}: install another, or convert the file") from error
+        raise LacksCodec(
+            f"libtiff was built without {compression}, in which this TIFF is compressed: install "
+            "another, or convert the file"
+        ) from error
 
 
 _OPTIONAL = ("zstd", "webp", "lzma", "jpeg")

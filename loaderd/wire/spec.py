@@ -37,6 +37,7 @@ Draws = Literal["sample", "batch"]
 Cache = Literal["none", "memory", "disk"]
 Decode = Literal["exact", "scaled"]
 Compat = Literal["keras", "fixed"]
+Reading = Literal["load_img", "decode_image"]
 OnError = Literal["raise", "substitute", "skip"]
 Aspect = Literal["stretch", "crop", "pad"]
 LabelMode = Literal["categorical", "sparse", "int", "binary", "input", "none"]
@@ -199,6 +200,10 @@ class Pipeline(_Frozen, frozen=True):
         truncated: whether pictures whose end is missing are taken, as with PIL's
             ``LOAD_TRUNCATED_IMAGES``.
         pil: the other switches of PIL.
+        reading: which of Keras's two ways gives the pixels: ``load_img`` is PIL's, of
+            ``ImageDataGenerator``. With ``decode_image``, TensorFlow's, of
+            ``image_dataset_from_directory``, grey images of 16 bits keep their upper 8,
+            transparent pixels of GIFs are black, and BMPs of 32 bits have an alpha channel.
         decode: ``exact``, or ``scaled``: JPEGs are decoded at 1/2, 1/4 or 1/8 of their
             size where that stays at least twice the target for antialiased filters, at
             least the target for ``nearest``.
@@ -235,6 +240,7 @@ class Pipeline(_Frozen, frozen=True):
     aspect: Aspect = "stretch"
     truncated: bool = False
     pil: Pil = Pil()
+    reading: Reading = "load_img"
     decode: Decode = "exact"
     exif: bool = False
     rotation_range: float = 0.0

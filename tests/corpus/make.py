@@ -138,8 +138,8 @@ def _foreign() -> Iterator[Case]:
 
 OTHERS = (
     "webp", "webp-lossless", "webp-animated", "jpeg2000", "jpeg2000-stream", "mpo", "ico",
-    "tga-rle", "pcx", "sgi", "dds-dxt1", "qoi", "psd", "cur", "xpm", "tiff-lzw", "tiff-jpeg", "tiff-fax4",
-    "tiff-tiled", "tiff-planar", "bmp-rle8", "bmp-565",
+    "tga-rle", "pcx", "sgi", "dds-dxt1", "qoi", "psd", "cur", "xpm", "tiff-lzw", "tiff-jpeg",
+    "tiff-fax4", "tiff-tiled", "tiff-planar", "bmp-rle8", "bmp-565",
 )  # fmt: skip
 """Of the formats and variants that Keras does not list, and reads."""
 
