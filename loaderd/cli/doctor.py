@@ -68,7 +68,10 @@ def _cache(folder: str) -> str:
         there = os.path.dirname(there)
     if os.path.isdir(there) and os.access(there, os.W_OK | os.X_OK):
         return f"{folder} (`loaderd cache ls`)"
-    return f'{folder} cannot be written: for cache="disk" choose another --cache-dir (LOADERD_CACHE_DIR)'
+    return (
+        f'{folder} cannot be written: for cache="disk" choose another --cache-dir '
+        "(LOADERD_CACHE_DIR)"
+    )
 
 
 def _state(socket: str) -> str:

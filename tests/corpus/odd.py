@@ -7,6 +7,7 @@ import re
 import struct
 import zlib
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -123,12 +124,12 @@ WRITTEN: dict[str, tuple[str, Callable[[], Image.Image], dict[str, Any]]] = {
 def written() -> Iterator[tuple[str, Make]]:
     """Those that this PIL can write, by their names."""
     for name, (form, make, choices) in WRITTEN.items():
-        yield name, lambda form=form, make=make, choices=choices: _save(make(), form, choices)
+        yield name, partial(_save, make, form, choices)
 
 
-def _save(image: Image.Image, form: str, choices: dict[str, Any]) -> bytes:
+def _save(make: Callable[[], Image.Image], form: str, choices: dict[str, Any]) -> bytes:
     file = io.BytesIO()
-    image.save(file, form, **choices)
+    make().save(file, form, **choices)
     return file.getvalue()
 
 

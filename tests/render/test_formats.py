@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import io
 import sys
 from collections.abc import Callable
@@ -22,6 +23,7 @@ from tests.corpus import odd, pictures
 
 Pipe = Callable[..., NDArray[Any]]
 
+CORE = importlib.import_module("PIL._imaging")
 COLOR_MODES: list[ColorMode] = ["rgb", "rgba", "grayscale"]
 FILES = dict(odd.all_files())
 SIZES = ((45, 60), (20, 31))
@@ -116,11 +118,11 @@ def test_what_is_not_decoded_is_refused_in_plain_words(words: str, tmp_path: Pat
 def without(patch: pytest.MonkeyPatch, codec: pillow.Codec) -> None:
     """Takes a library from PIL, as if it had been built without it."""
     if codec is pillow.TIFF:
-        patch.delattr(Image.core, "libtiff_decoder")
-        patch.delattr(Image.core, "libtiff_encoder")
+        patch.delattr(CORE, "libtiff_decoder")
+        patch.delattr(CORE, "libtiff_encoder")
     elif codec is pillow.JPEG2000:
-        patch.delattr(Image.core, "jpeg2k_decoder")
-        patch.delattr(Image.core, "jpeg2k_encoder")
+        patch.delattr(CORE, "jpeg2k_decoder")
+        patch.delattr(CORE, "jpeg2k_encoder")
     else:
         plugin = {"webp": "WebP", "avif": "Avif"}[codec.feature]
         module = sys.modules[f"PIL.{plugin}ImagePlugin"]

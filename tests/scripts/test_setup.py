@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 import sys
@@ -79,6 +80,15 @@ def test_a_wheel_without_libtiff_is_thrown_away_and_built_anew(checkout: Checkou
     assert [line.split()[2] for line in order] == ["cache", "uninstall", "install"]
     assert order[1].endswith("uninstall -y pillow pillow-simd")
     assert "--no-deps" in order[2]
+
+
+def test_the_readme_names_what_setup_installs() -> None:
+    script, page = ((ROOT / name).read_text() for name in ("scripts/setup", "README.md"))
+    for system in ("apt", "dnf"):
+        packages = " ".join(re.findall(rf'{system}_packages\+?="([^"]+)"', script)).split()
+        assert len(packages) > 7
+        for package in {*packages} - {"python3-venv"}:
+            assert re.search(rf"[` ]{re.escape(package)}[` ]", page), package
 
 
 def test_what_cannot_be_had_is_said_with_the_line_that_installs_it(checkout: Checkout) -> None:

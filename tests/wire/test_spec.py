@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -66,6 +67,6 @@ def test_what_is_no_spec_is_refused(data: bytes) -> None:
 
 
 def test_pils_numbers_must_be_such() -> None:
-    for values in ({"max_pixels": -1}, {"max_pixels": 2**50}, {"max_text_chunk": -1}):
+    for name, value in (("max_pixels", -1), ("max_pixels", 2**50), ("max_text_chunk", -1)):
         with pytest.raises(InvalidArgument):
-            Pil(**values)
+            msgspec.structs.replace(Pil(), **{name: value})
