@@ -9,10 +9,9 @@ from __future__ import annotations
 
 import importlib
 import shutil
-from dataclasses import dataclass
 from functools import cache
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
     from importlib.metadata import Distribution
@@ -27,8 +26,7 @@ REBUILD = f"pip uninstall -y pillow {SIMD} && pip install --no-cache-dir --no-bi
 _NAMES = (SIMD, "pillow")
 
 
-@dataclass(frozen=True)
-class Codec:
+class Codec(NamedTuple):
     """A library that PIL may have been built without.
 
     Attributes:
@@ -55,8 +53,7 @@ AVIF = Codec("avif", "libavif", "AVIF")
 CODECS = (TIFF, WEBP, JPEG2000, LAB, AVIF)
 
 
-@dataclass(frozen=True)
-class Installed:
+class Installed(NamedTuple):
     """The packages that have installed ``PIL``.
 
     Attributes:

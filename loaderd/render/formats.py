@@ -10,6 +10,7 @@ import importlib
 import io
 import re
 import struct
+import sys
 from contextlib import suppress
 from functools import cache
 from operator import attrgetter
@@ -73,6 +74,10 @@ _PLAIN = (
     (rb"PK\x03\x04|\x1f\x8b|BZh|7z\xbc\xaf|Rar!", "an archive: unpack it"),
 )  # fmt: skip
 """What begins so, and what people are told of it."""
+
+_DECODERS = {"libtiff": pillow.TIFF, "jpeg2k": pillow.JPEG2000}
+_OPTIONAL = ("zstd", "webp", "lzma", "jpeg")
+"""Compressions of TIFFs that libtiff may have been built without."""
 
 
 class Unknown(ValueError):
@@ -155,12 +160,15 @@ def open_other(data: memoryview, switches: Switches) -> Image.Image:
 def _others() -> tuple[str, ...]:
     """Loads PIL's other plugins, which takes about 20 ms."""
     for module in dict.fromkeys(_OTHERS.values()):
-        importlib.import_module(f"PIL.{module}ImagePlugin")
-    avif: Any = importlib.import_module("PIL.AvifImagePlugin")
-    if not avif.SUPPORTED:
+        with suppress(ImportError):  # this PIL is older than the format, or newer
+            importlib.import_module(f"PIL.{module}ImagePlugin")
+    if not getattr(sys.modules.get("PIL.AvifImagePlugin"), "SUPPORTED", False):
         with suppress(ImportError):
-            avif = importlib.import_module(f"{pillow.AVIF_PLUGIN}.AvifImagePlugin")
-    avif.DEFAULT_MAX_THREADS = 1  # there is a worker for every CPU
+            importlib.import_module(f"{pillow.AVIF_PLUGIN}.AvifImagePlugin")
+    for package in ("PIL", pillow.AVIF_PLUGIN):
+        avif: Any = sys.modules.get(f"{package}.AvifImagePlugin")
+        if avif is not None:
+            avif.DEFAULT_MAX_THREADS = 1  # there is a worker for every CPU
     return tuple(name for name in _OTHERS if name in Image.OPEN)
 
 
@@ -218,9 +226,6 @@ def lack_behind(error: Exception) -> str:
     return ""
 
 
-_DECODERS = {"libtiff": pillow.TIFF, "jpeg2k": pillow.JPEG2000}
-
-
 def check_tiff(image: Image.Image, error: Exception) -> None:
     """Finds out whether a TIFF failed since libtiff was built without its compression.
 
@@ -235,9 +240,6 @@ def check_tiff(image: Image.Image, error: Exception) -> None:
             f"libtiff was built without {compression}, in which this TIFF is compressed: install "
             "another, or convert the file"
         ) from error
-
-
-_OPTIONAL = ("zstd", "webp", "lzma", "jpeg")
 
 
 @cache
