@@ -79,6 +79,8 @@ def test_a_small_file_that_claims_to_be_huge_is_bad_before_memory_is_taken(
     path = tmp_path / "bomb.jpg"
     path.write_bytes(odd.FORGED[name]())
     expected = "pixels are more than 178956970; if the picture is real, raise --max-pixels"
+    if name.startswith("webp"):  # libwebp takes memory when it reads the header
+        expected = r"\d+x\d+ " + expected
     if name in ("avif", "jpeg2000-inner"):  # the libraries compare what the file says twice
         expected = "damaged|broken|pixels are more"
     with pytest.raises(BadImage, match=expected):
