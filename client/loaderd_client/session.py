@@ -11,18 +11,19 @@ import atexit
 import contextlib
 import os
 import sys
-import threading
 import weakref
+from collections.abc import Sequence
 from typing import Self
 
 from loaderd.errors import (
     DaemonError,
     DaemonGone,
     Draining,
+    LoaderdError,
     NoAnswer,
     NoDaemon,
-    NoRoom,
     ProtocolError,
+    RoomTaken,
     StreamClosed,
     from_wire,
 )
@@ -31,10 +32,12 @@ from loaderd.wire import spec as specs
 from loaderd.wire.bundle import Bundle
 from loaderd.wire.channel import Channel, Closed
 from loaderd.wire.dial import dial
-from loaderd.wire.messages import Message, Open, Opened, Place, Refused
+from loaderd.wire.messages import ENOUGH_SLOTS, IDLE_SECONDS, Message, Open, Opened, Refused
+from loaderd.wire.run import WHOLE, Run
 from loaderd.wire.spec import Spec
 from loaderd.wire.text import printable
-from loaderd_client import forks, patience
+from loaderd_client import openings, patience
+from loaderd_client.guard import Caller, Guard
 from loaderd_client.patience import Patience
 from loaderd_client.private import PrivateDaemon
 from loaderd_client.stream import Stream
@@ -42,11 +45,11 @@ from loaderd_client.stream import Stream
 LONG_SECONDS = 20.0
 """An answer that takes so long is waited for with a word to the user."""
 
-ROOM_SECONDS = 1.0
-"""For so long a ring that does not fit is tried again."""
+ROOM_SECONDS = IDLE_SECONDS + 1
+"""For so long a ring for which there is no room now is tried again: idle ones give way."""
 
 _sessions: list[Session] = []
-_making = threading.Lock()
+_making = Guard()
 
 
 class Session:
@@ -74,9 +77,8 @@ class Session:
 
     def __init__(self, address: str | None = None, reconnect_timeout: float | None = None) -> None:
         self.reconnect_timeout = patience.reconnect_timeout(reconnect_timeout)
-        self._renew_locks()
-        forks.renew_in_child(self)
-        self._told: set[str] = set()
+        self._guard = Guard()
+        self._told: dict[str, Caller] = {}
         self._closed = False
         self._streams: weakref.WeakSet[Stream] = weakref.WeakSet()
         self._private: PrivateDaemon | None = None
@@ -91,23 +93,16 @@ class Session:
             self.path = self._private.path
         _sessions.append(self)
 
-    def _renew_locks(self) -> None:
-        self._lock = threading.Lock()
-
     def open(
-        self,
-        spec: Spec,
-        slots: int,
-        start: Place | None = (0, 0),
-        bundle: Bundle | None = None,
+        self, spec: Spec, slots: int, run: Run = WHOLE, bundles: Sequence[Bundle] = ()
     ) -> Stream:
         """Opens a stream.
 
         Args:
             spec: what its batches are.
             slots: slots wished for in the ring; the daemon may give fewer.
-            start: (epoch, position) from which on batches are made ahead; None for none.
-            bundle: the arrays that the spec means.
+            run: what is made ahead.
+            bundles: the arrays that the spec means.
 
         Raises:
             DatasetNotFound: the directory is missing.
@@ -119,28 +114,29 @@ class Session:
             StreamClosed: the session was closed.
         """
         self._revive()
-        return self._open_in_time(spec, slots, start, bundle)
+        left = Patience(ROOM_SECONDS)
+        while True:
+            try:
+                stream = self._open(spec, slots, run, bundles, None)
+                if not _is_cramped(stream, slots):
+                    return stream
+            except RoomTaken:
+                if not openings.give_way():
+                    if left.over:
+                        raise
+                    left.pause()
 
     def reopen(
-        self,
-        spec: Spec,
-        slots: int,
-        start: Place | None,
-        bundle: Bundle | None,
-        left: Patience,
-        *,
-        lost: bool,
+        self, spec: Spec, slots: int, run: Run, bundles: Sequence[Bundle], left: Patience
     ) -> Stream | None:
         """Opens a stream in place of one that ended, or waits a moment for its daemon.
 
         Args:
             spec: see ``open``.
             slots: see ``open``.
-            start: see ``open``.
-            bundle: see ``open``.
-            left: how long the daemon is still waited for.
-            lost: whether the stream went with its daemon, whose rings may still be mapped,
-                by this trainer or by others: then room is waited for as well.
+            run: see ``open``.
+            bundles: see ``open``.
+            left: how long the daemon, or room, is still waited for.
 
         Returns:
             The stream; None if there was no daemon or no room, and it is worth asking again.
@@ -151,18 +147,20 @@ class Session:
         """
         self._revive()  # a private one that cannot start is an error at once
         try:
-            stream = self._open_in_time(spec, slots, start, bundle, left.left)
+            stream = self._open(spec, slots, run, bundles, left.left)
         except (NoDaemon, DaemonGone, Draining) as error:
             self.wait(left, error)
             return None
-        except NoRoom as error:
-            if not lost or left.over:
+        except RoomTaken as error:  # perhaps by the ring that was lost, which others may still map
+            if openings.give_way():
+                return None
+            if left.over:
                 raise
             self._tell(f"no room yet ({error}); waiting up to {left.seconds:g} s for it")
             left.pause()
             return None
         self._told.clear()
-        return stream
+        return None if _is_cramped(stream, slots) else stream
 
     def wait(self, left: Patience, error: DaemonError) -> None:
         """Waits a moment for the daemon to come back, and says so once.
@@ -198,44 +196,25 @@ class Session:
 
     def _tell(self, words: str) -> None:
         """Says why nothing goes on: once, however many threads find out."""
+        me = Caller()
         about = words.partition("(")[0]  # figures change from one attempt to the next
-        with self._lock:
-            if about in self._told:
-                return
-            self._told.add(about)
+        if self._told.setdefault(about, me) is not me:
+            return
         print(f"loaderd: {words}", file=sys.stderr)
-
-    def _open_in_time(
-        self,
-        spec: Spec,
-        slots: int,
-        start: Place | None,
-        bundle: Bundle | None,
-        patience: float | None = None,
-    ) -> Stream:
-        """What was closed just now leaves its room when the workers have let go of it."""
-        left = Patience(ROOM_SECONDS)
-        while True:
-            try:
-                return self._open(spec, slots, start, bundle, patience)
-            except NoRoom:
-                if left.over:
-                    raise
-            left.pause()
 
     def _open(
         self,
         spec: Spec,
         slots: int,
-        start: Place | None,
-        bundle: Bundle | None,
+        run: Run,
+        bundles: Sequence[Bundle],
         patience: float | None,
     ) -> Stream:
         if self._closed:
             raise StreamClosed("the session was closed")
         line = dial(self.path, patience)
         try:
-            stream = _open(line, spec, slots, start, bundle)
+            stream = _open(line, spec, slots, run, bundles)
         except BaseException:
             line.close()
             raise
@@ -244,11 +223,19 @@ class Session:
 
     def _revive(self) -> None:
         """A private daemon that died is started again, by one of those who miss it."""
-        with self._lock:
+        if self._private is None:
+            return
+        me = Caller()
+        self._guard.enter(me)
+        try:
             if self._private is not None and self._private.ended:
                 self._private = self._private.again()
                 self.path = self._private.path
                 print("loaderd: the private daemon went away; started another", file=sys.stderr)
+        except LoaderdError:
+            self._guard.give_back()
+            raise
+        self._guard.give_back()
 
     def close(self) -> None:
         """Closes all streams, and ends the daemon if it is a private one."""
@@ -257,8 +244,10 @@ class Session:
             stream.close()
         if self in _sessions:
             _sessions.remove(self)
-        with self._lock:
-            private, self._private = self._private, None
+        me = Caller()
+        self._guard.enter(me)
+        private, self._private = self._private, None
+        self._guard.give_back()
         if private is not None:
             private.stop()
 
@@ -281,17 +270,23 @@ def _tell_private(path: str, error: NoDaemon) -> None:
     )
 
 
-def _open(
-    line: Channel, spec: Spec, slots: int, start: Place | None, bundle: Bundle | None
-) -> Stream:
+def _is_cramped(stream: Stream, slots: int) -> bool:
+    """Whether its ring is small, and another try gets more, as an idle stream of ours gave way."""
+    if stream.slots >= min(slots, ENOUGH_SLOTS) or not openings.give_way():
+        return False
+    stream.close()
+    return True
+
+
+def _open(line: Channel, spec: Spec, slots: int, run: Run, bundles: Sequence[Bundle]) -> Stream:
     try:
-        _ask(line, spec, slots, start, bundle)
+        _ask(line, spec, slots, run, bundles)
         answer, fds = _answer(line, spec)
     except Closed as error:
         raise DaemonGone("the daemon went away while it opened the stream") from error
     match answer, fds:
         case Opened(), [ring, manifest]:
-            return Stream(line, spec, start, answer, ring, manifest)
+            return Stream(line, spec, run, answer, ring, manifest)
         case Refused(kind, text), _:
             raise from_wire(kind, text)
     raise ProtocolError(f"the daemon answered Open with {type(answer).__name__}")
@@ -311,14 +306,14 @@ def _answer(line: Channel, spec: Spec) -> tuple[Message, list[int]]:
     return line.receive_with_fds()
 
 
-def _ask(line: Channel, spec: Spec, slots: int, start: Place | None, bundle: Bundle | None) -> None:
+def _ask(line: Channel, spec: Spec, slots: int, run: Run, bundles: Sequence[Bundle]) -> None:
     data = specs.encode(spec)
     fd = os.memfd_create("loaderd-spec")
     try:
         with open(fd, "wb", closefd=False) as file:
             file.write(data)
-        size, fds = (bundle.nbytes, [fd, bundle.fd]) if bundle else (0, [fd])
-        line.send(Open(len(data), size, slots, start), fds)
+        sizes = tuple(bundle.nbytes for bundle in bundles)
+        line.send(Open(len(data), sizes, slots, run), [fd, *(bundle.fd for bundle in bundles)])
     finally:
         os.close(fd)
 
@@ -341,17 +336,15 @@ def connect(address: str | None = None, reconnect_timeout: float | None = None) 
 
 def current() -> Session:
     """The innermost open session; a new one where there is none."""
-    with _making:
-        return _sessions[-1] if _sessions else Session()
-
-
-def _forked() -> None:
-    """Another thread may have been making a session: in the child, nobody is."""
-    global _making
-    _making = threading.Lock()
-
-
-os.register_at_fork(after_in_child=_forked)
+    me = Caller()
+    _making.enter(me)
+    try:
+        found = _sessions[-1] if _sessions else Session()
+    except LoaderdError:
+        _making.give_back()
+        raise
+    _making.give_back()
+    return found
 
 
 @atexit.register

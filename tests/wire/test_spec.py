@@ -31,7 +31,9 @@ def test_names_are_what_the_file_system_holds(directory: str, name: str, folder:
         order=Order(seed=3),
     )
     assert specs.decode(specs.encode(asked)) == asked
-    told = decode(encode(Attach(1, specs.encode(specs.for_workers(asked)), 1, 2, 3, 4, 5, False)))
+    told = decode(
+        encode(Attach(1, specs.encode(specs.for_workers(asked)), 1, 2, 3, 4, (5,), False))
+    )
     assert isinstance(told, Attach)
     found = specs.decode(told.spec)
     assert (found.pipeline, found.batch, found.order) == (
