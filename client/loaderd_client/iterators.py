@@ -22,7 +22,7 @@ from loaderd.wire import spec as specs
 from loaderd.wire.bundle import Parts
 from loaderd.wire.run import Place
 from loaderd.wire.spec import LabelMode, Order, Spec
-from loaderd_client import arguments, bases
+from loaderd_client import arguments, bases, switches
 from loaderd_client.guard import Caller
 from loaderd_client.places import Places
 from loaderd_client.segments import Ids, Issued, Segment, Settings, within
@@ -543,7 +543,7 @@ class LoadedIterator(LoaderSequence, Iterator):
     def _look(self) -> list[Any]:
         """What decides about batches, and may have been set."""
         generator = self.image_data_generator
-        own = [getattr(self, name, None) for name in _SETTABLE]
+        own = [getattr(self, name, None) for name in _SETTABLE] + switches.look()
         own += [vars(self).get(name) for name in ("_shown_paths", "_x")]
         return own if generator is None else [*own, *vars(generator).values()]
 

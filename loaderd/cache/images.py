@@ -10,19 +10,20 @@ import json
 import math
 import os
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from loaderd import storage
 from loaderd.cache.store import Head, States
 from loaderd.wire.manifest import Manifest
-from loaderd.wire.spec import Pipeline
+from loaderd.wire.spec import Pil, Pipeline
 
 _LONGEST = 300
 """Characters of a path of which people see the end: the header has one page."""
 
 _DECIDING = ("target_size", "color_mode", "interpolation", "aspect", "truncated", "compat",
-             "decode", "exif")  # fmt: skip
+             "decode", "exif", "reading")  # fmt: skip
 
 
 def head(samples: Manifest, pipeline: Pipeline, directory: str, decoders: str) -> Head:
@@ -36,6 +37,8 @@ def head(samples: Manifest, pipeline: Pipeline, directory: str, decoders: str) -
     """
     choices = {name: getattr(pipeline, name) for name in _DECIDING}
     about = {"directory": directory[-_LONGEST:], **choices, "decoders": decoders}
+    if pipeline.pil != Pil():  # by these an image is read that otherwise is not
+        about["pil"] = hashlib.blake2b(msgspec.json.encode(pipeline.pil), digest_size=8).hexdigest()
     return Head(len(samples), math.prod(pipeline.array_shape), 0, about)
 
 

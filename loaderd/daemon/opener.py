@@ -184,7 +184,7 @@ def _partly(cache: _Cache, rows: int) -> str:
         return ""
     return (
         f"{rows:,} of {samples:,} images of {directory} fit into the cache, and the others are "
-        "decoded each time: --cache-size, or what is free, allows no more"
+        "decoded each time: --cache-size (LOADERD_CACHE_SIZE), or what is free, allows no more"
     )
 
 
