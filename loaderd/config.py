@@ -45,8 +45,6 @@ VARIABLES = {key: f"LOADERD_{key.upper()}" for key in (*FILE_KEYS, "config")}
 MOST_WORKERS = 512
 """A snapshot of more would not fit into one packet."""
 
-MAX_PIXELS = 178_956_970
-"""PIL's own limit: beyond it a picture of a few bytes that claims to be huge is no accident."""
 LEAST_WORKER_MEMORY = 2**26
 
 _SIZE = re.compile(r"([0-9]{1,20}(?:\.[0-9]{1,9})?) ?(%|B?|[KMGT](?:i?B)?)", re.IGNORECASE)
@@ -73,7 +71,8 @@ class Settings:
         io_timeout: seconds that storage may take to answer before a stream ends.
         grace: seconds for which a drain goes on at most.
         max_bad: the share of a dataset's images, 0 to 1, that a stream passes over at most.
-        max_pixels: pixels of a picture, at most; larger ones are bad images.
+        max_pixels: pixels of a picture, at most; larger ones are bad images. None leaves that to
+            the trainer's PIL.
         worker_memory: bytes that one worker may take for pictures and for the user's code.
         owner: the trainer whose end is the daemon's end; None for a shared daemon.
         ready_fd: where to say that it serves; None if nobody waits for that.
@@ -91,7 +90,7 @@ class Settings:
     io_timeout: float = 600.0
     grace: float = 5.0
     max_bad: float = 0.01
-    max_pixels: int = MAX_PIXELS
+    max_pixels: int | None = None
     worker_memory: int = 2**40
     owner: int | None = None
     ready_fd: int | None = None
@@ -160,7 +159,7 @@ def load(flags: Mapping[str, str | None], environ: Mapping[str, str]) -> Setting
         io_timeout=_pick(layers, "io_timeout", _seconds) or 600.0,
         grace=_pick(layers, "grace", _seconds) or 5.0,
         max_bad=_default(_pick(layers, "max_bad", _share), 0.01),
-        max_pixels=_pick(layers, "max_pixels", _pixels) or MAX_PIXELS,
+        max_pixels=_pick(layers, "max_pixels", _pixels),
         worker_memory=_pick(layers, "worker_memory", _worker_memory) or max(ram() // 2, 2**31),
         owner=_pick(layers, "owner", _pid),
         ready_fd=_pick(layers, "ready_fd", _descriptor),

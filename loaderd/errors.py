@@ -28,6 +28,7 @@
     │   └── RoomTaken                      it would fit, but others have the room now
     ├── CacheError (OSError)               the folder of the caches cannot be used
     ├── MissingDependency (ImportError)    an extra is not installed
+    │   └── MissingCodec                   PIL was built without what decodes a file
     ├── ProtocolError                      the other side sent what it must not
     └── StreamClosed                       the stream was used after it was closed
 
@@ -158,6 +159,10 @@ class CacheError(LoaderdError, OSError):
 
 class MissingDependency(LoaderdError, ImportError):
     """A package of an extra is not installed; the text names the extra."""
+
+
+class MissingCodec(MissingDependency):
+    """PIL was built without what decodes a file; the text says what to install."""
 
 
 class ProtocolError(LoaderdError):

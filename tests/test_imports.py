@@ -19,11 +19,12 @@ ROOT = Path(__file__).parents[1]
 MAY = {
     "loaderd": {"loaderd"},
     "loaderd.errors": set(),
+    "loaderd.pillow": set(),
     "loaderd.storage": set(),
     "loaderd.config": {"loaderd.errors", "loaderd.wire"},
     "loaderd.wire": {"loaderd", "loaderd.errors"},
     "loaderd.data": {"loaderd.errors", "loaderd.storage", "loaderd.wire"},
-    "loaderd.render": {"loaderd.errors", "loaderd.storage", "loaderd.wire"},
+    "loaderd.render": {"loaderd.errors", "loaderd.pillow", "loaderd.storage", "loaderd.wire"},
     "loaderd.cache": {"loaderd.errors", "loaderd.storage", "loaderd.wire"},
     "loaderd.daemon": {
         "loaderd",
@@ -41,6 +42,7 @@ MAY = {
         "loaderd.config",
         "loaderd.daemon",
         "loaderd.errors",
+        "loaderd.pillow",
         "loaderd.wire",
     },
     "loaderd.__main__": {"loaderd.cli"},

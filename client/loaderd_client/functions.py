@@ -116,7 +116,9 @@ def _file(function: Callable[..., Any]) -> str:
 
 
 def _path() -> tuple[str, ...]:
-    return tuple(dict.fromkeys(os.path.abspath(folder) for folder in sys.path))
+    return tuple(
+        dict.fromkeys(os.path.abspath(folder) for folder in sys.path if isinstance(folder, str))
+    )
 
 
 def _pickled(function: Callable[..., Any], name: str, floatx: str) -> NDArray[np.uint8]:

@@ -120,33 +120,39 @@ def _gone() -> DaemonGone:
     )
 
 
-class _Releases:
-    """Slots whose leases have ended, and a bell for whoever waits.
-
-    Leases know this and not the stream, so that a stream which nobody uses any more goes
-    at once, with its connection, whatever arrays are still held.
-    """
+class _Bell:
+    """Wakes all who wait in ``poll``; the stream's."""
 
     def __init__(self) -> None:
+        self.fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        weakref.finalize(self, os.close, self.fd).atexit = False
+
+    def ring(self) -> None:
+        os.eventfd_write(self.fd, 1)
+
+    def silence(self) -> None:
+        with contextlib.suppress(BlockingIOError):
+            os.eventfd_read(self.fd)
+
+
+class _Releases:
+    """Slots whose leases have ended.
+
+    Leases know this and not the stream, so that a stream which nobody uses any more goes
+    at once, with its connection and its bell, whatever arrays are still held.
+    """
+
+    def __init__(self, bell: _Bell) -> None:
         self.slots: deque[int] = deque()
         self.heard = False
-        self.bell = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
-        weakref.finalize(self, os.close, self.bell).atexit = False
+        self._bell = weakref.ref(bell)
 
     def add(self, slot: int) -> None:
         """A lease has ended. Runs in any thread, perhaps in the middle of a step."""
         self.slots.append(slot)
-        if self.heard:
-            self.ring()
-
-    def ring(self) -> None:
-        """Wakes all who wait."""
-        os.eventfd_write(self.bell, 1)
-
-    def silence(self) -> None:
-        """Stops the bell."""
-        with contextlib.suppress(BlockingIOError):
-            os.eventfd_read(self.bell)
+        bell = self._bell() if self.heard else None
+        if bell is not None:
+            bell.ring()
 
 
 class _Slot(NamedTuple):
@@ -214,7 +220,8 @@ class Stream:
         self._is_small = layout.nbytes <= _SMALL
         self._directory = spec.dataset.directory
         self._has_labels = layout.labels is not None
-        self._releases = _Releases()
+        self._bell = _Bell()
+        self._releases = _Releases(self._bell)
         self._ring: Ring | None = Ring(memory, layout, self._releases.add)
         self._line = line
         self._line.settimeout(0)
@@ -403,7 +410,7 @@ class Stream:
             self._ring.empty()
         self._forget()
         self._line.shut_down()  # wakes whoever waits for it
-        self._releases.ring()
+        self._bell.ring()
         if not self._waits:
             self._line.close()
 
@@ -545,7 +552,7 @@ class Stream:
 
     def _finish(self, error: LoaderdError) -> None:
         self._end = self._end or error
-        self._releases.ring()
+        self._bell.ring()
 
     def _read(self) -> None:
         """Takes in what the daemon has sent, and sends what it could not take before."""
@@ -600,7 +607,7 @@ class Stream:
             return
         self._ready[place] = slot
         if waited_for and len(self._waits) > 1:
-            self._releases.ring()
+            self._bell.ring()
 
     # -- waiting, outside the guard --------------------------------------------------
 
@@ -612,11 +619,11 @@ class Stream:
             if len(waits) > 1 and wait.place in self._ready and not caller.left:
                 return
         if self._end is None and not self._releases.slots:
-            self._releases.silence()
+            self._bell.silence()
 
     def _sleep(self) -> None:
         """Until a message or a released slot is there, or what was not sent can be."""
         poll = select.poll()
         poll.register(self._line.fileno(), select.POLLIN | self._line.unsent * select.POLLOUT)
-        poll.register(self._releases.bell, select.POLLIN)
+        poll.register(self._bell.fd, select.POLLIN)
         poll.poll(TELL_NS // 1_000_000)

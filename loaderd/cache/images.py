@@ -12,9 +12,11 @@ import math
 import os
 from typing import Any
 
+import msgspec
+
 from loaderd import storage
 from loaderd.cache.layout import Head
-from loaderd.wire.spec import Pipeline
+from loaderd.wire.spec import Pil, Pipeline
 
 _LONGEST = 300
 """Characters of a path of which people see the end: the header has one page."""
@@ -23,8 +25,8 @@ _MOST_KEYS = 64
 """Folders that are tried: the stream's own, and those above it."""
 
 DECIDING = ("target_size", "color_mode", "interpolation", "aspect", "truncated", "compat",
-            "decode", "exif")  # fmt: skip
-"""What of a pipeline decides an image's bytes before it is augmented."""
+            "decode", "exif", "reading")  # fmt: skip
+"""What of a pipeline, besides its ``pil``, decides an image's bytes before it is augmented."""
 
 
 def head(pipeline: Pipeline, folder: str, decoders: str) -> Head:
@@ -40,7 +42,11 @@ def head(pipeline: Pipeline, folder: str, decoders: str) -> Head:
 
 
 def _recipe(pipeline: Pipeline, decoders: str) -> dict[str, Any]:
-    return {**{name: getattr(pipeline, name) for name in DECIDING}, "decoders": decoders}
+    recipe = {**{name: getattr(pipeline, name) for name in DECIDING}, "decoders": decoders}
+    if pipeline.pil != Pil():  # by these an image is read that otherwise is not
+        pil = hashlib.blake2b(msgspec.json.encode(pipeline.pil), digest_size=8)
+        recipe["pil"] = pil.hexdigest()
+    return recipe
 
 
 def folder_of(directory: str) -> str:

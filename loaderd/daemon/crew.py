@@ -88,6 +88,7 @@ class Crew:
         self._on_up = on_up
         self._on_bad = on_bad
         self._troubles: set[str] = set()
+        self._pils: set[str] = set()
         self._quarantine: list[Quarantine] = []
         self._to_renew: deque[int] = deque()
         self._retiring: int | None = None
@@ -136,6 +137,7 @@ class Crew:
             case Attached():
                 worker.attaching.discard(message.stream)
             case Up():
+                self._tell_pil(message.pil)
                 self._up(worker)
             case _:
                 raise ProtocolError(f"it sent {type(message).__name__}")
@@ -181,6 +183,12 @@ class Crew:
         if worker.id in self.waits:
             self.waits.forget(worker.id)
             self._perform(self._scheduler.answered(worker.id))
+
+    def _tell_pil(self, pil: str) -> None:
+        """Which PIL the workers have, once for each that they ever have."""
+        if pil and pil not in self._pils:
+            self._pils.add(pil)
+            log.info("images are decoded and resized by %s", pil)
 
     def _warn_once(self, trouble: str) -> None:
         """Every worker meets a full disk; people need to hear of it once."""

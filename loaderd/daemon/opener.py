@@ -32,6 +32,7 @@ from loaderd.wire.channel import Channel, Closed
 from loaderd.wire.manifest import Manifest
 from loaderd.wire.messages import List, Listed, Reserve, Reserved, refusal
 from loaderd.wire.spec import Arrays, Dataset, Files, Order, Pipeline, Spec
+from loaderd.wire.text import printable
 
 
 class _Cache(NamedTuple):
@@ -197,9 +198,9 @@ def _partly(cache: _Cache, granted: Granted) -> str:
         return ""
     samples = len(granted.rows)
     return (
-        f"{samples - granted.lacking:,} of {samples:,} images of {cache.directory} fit into the "
-        "cache, and the others are decoded each time: --cache-size (LOADERD_CACHE_SIZE), or what "
-        "is free, allows no more"
+        f"{samples - granted.lacking:,} of {samples:,} images of {printable(cache.directory)} fit "
+        "into the cache, and the others are decoded each time: --cache-size (LOADERD_CACHE_SIZE), "
+        "or what is free, allows no more"
     )
 
 
@@ -209,7 +210,8 @@ def _no_room(cache: _Cache, error: OSError | NoRoom) -> str:
         raise error
     if isinstance(error, OSError) and not layout.is_full(error):
         raise CacheError(f"no cache can be made: {error.strerror}") from error
-    return f"there is no room for a cache of {cache.directory}, whose images are decoded each time"
+    directory = printable(cache.directory)
+    return f"there is no room for a cache of {directory}, whose images are decoded each time"
 
 
 def _open_cache(

@@ -29,6 +29,7 @@ from loaderd.wire.snapshot import (
     StreamPicture,
     WorkerPicture,
 )
+from loaderd.wire.text import encodable
 
 LONGEST_PATH = 500
 """Bytes. Of a longer path the end is shown, so that many streams fit into one packet."""
@@ -92,8 +93,8 @@ class Photographer:
     def _daemon(self, now: float) -> DaemonPicture:
         return DaemonPicture(
             pid=os.getpid(),
-            name=self.settings.name,
-            socket=self.settings.socket,
+            name=_tail(self.settings.name),
+            socket=_tail(self.settings.socket),
             version=__version__,
             uptime_s=now - self._started,
             private=self.settings.owner is not None,
@@ -168,4 +169,4 @@ class Photographer:
 
 
 def _tail(path: str) -> str:
-    return path.encode(errors="backslashreplace")[-LONGEST_PATH:].decode(errors="ignore")
+    return encodable(path).encode()[-LONGEST_PATH:].decode(errors="ignore")

@@ -64,8 +64,8 @@ from loaderd.wire.messages import (
     Waiting,
 )
 from loaderd.wire.run import Place
-from loaderd.wire.spec import Dataset, Spec
-from loaderd.wire.text import printable, readable
+from loaderd.wire.spec import PILS_PIXELS, Dataset, Spec
+from loaderd.wire.text import readable
 
 log = logging.getLogger("loaderd")
 
@@ -110,20 +110,21 @@ class Stream:
 
     def attach(self) -> Attach:
         """What a worker must know; ``segments`` travel along."""
-        asked = self.spec
         return Attach(
             self.id,
-            asked.pipeline,
-            asked.batch,
-            asked.order,
+            spec.encode(spec.for_workers(self.spec)),
             self.classes,
             self.shape.slots,
             self.ring_bytes,
             self.manifest_bytes,
             self.bundle_sizes,
             bool(self.cache),
-            asked.on_error,
         )
+
+    @property
+    def folder(self) -> str:
+        """Where the images lie, for people."""
+        return readable(self.spec.dataset.directory)
 
     @property
     def segments(self) -> list[int]:
@@ -176,12 +177,12 @@ class Stream:
     def too_many_bad(self) -> TooManyBadImages:
         """Why the stream ends, with some of the images."""
         first = list(self.bad.items())[:5]
-        folder = printable(self.spec.dataset.directory)
         some = "; ".join(f"{readable(path)}: {reason}" for path, reason in first)
         return TooManyBadImages(
-            f"{len(self.bad)} of {self.shape.samples} images of {folder} "
-            f"cannot be read, and the daemon's --max-bad allows {self.bad_limit}: {some}; "
-            "`loaderd errors` lists them all, and `loaderd scan` finds them before training"
+            f"{len(self.bad)} of {self.shape.samples} images of {self.folder} "
+            "cannot be read, and the daemon's --max-bad (LOADERD_MAX_BAD) allows "
+            f"{self.bad_limit}: {some}; `loaderd errors` lists them all, and `loaderd scan` finds "
+            "them before training"
         )
 
     def count(self, took: Took) -> None:
@@ -259,8 +260,8 @@ class Opening:
         self._openers = openers
         spec_fd, *bundles = fds
         self.spec = _with_seed(spec.decode(_read_spec(request, spec_fd)))
-        _check_pipeline(self.spec, settings.user_code)
-        limits.check_spec(self.spec, settings.max_pixels)
+        self.spec = _check_code(self.spec, settings.user_code)
+        limits.check_spec(self.spec, settings.max_pixels or PILS_PIXELS)
         self._max_bad = settings.max_bad
         self.opener = openers.take()
         self._bundles = [os.dup(fd) for fd in bundles]
@@ -419,19 +420,27 @@ def fitting_slots(slot_bytes: int, wish: int, room: Room) -> int:
     return min(wish, max(min(fitting, ENOUGH_SLOTS), fitting // 2))
 
 
-def _check_pipeline(asked: Spec, user_code: bool) -> None:
-    """What workers are told of it must be allowed, and fit into one packet."""
+def _check_code(asked: Spec, user_code: bool) -> Spec:
+    """What workers are told must fit into one packet, and they may run no code but what is allowed.
+
+    PIL's plugins of other packages are code too, which few of those who load them need.
+    """
     function = asked.pipeline.function
     if function is not None and not user_code:
         raise RequestRefused(
-            f"the daemon runs no user code (--no-user-code), and preprocessing_function is "
-            f"{function.name}: leave it out, or start a daemon that may run it"
+            "the daemon runs no user code (--no-user-code, LOADERD_USER_CODE=false), and "
+            f"preprocessing_function is {function.name}: leave it out, or start a daemon that may "
+            "run it"
         )
-    if len(msgspec.json.encode(asked.pipeline)) > LONGEST_PIPELINE:
+    if len(spec.encode(spec.for_workers(asked))) > LONGEST_PIPELINE:
         raise InvalidArgument(
             "width_shift_range, height_shift_range, save_to_dir or the trainer's sys.path has too "
             "many values"
         )
+    if user_code or not asked.pipeline.pil.plugins:
+        return asked
+    pil = msgspec.structs.replace(asked.pipeline.pil, plugins=())
+    return msgspec.structs.replace(asked, pipeline=msgspec.structs.replace(asked.pipeline, pil=pil))
 
 
 def _no_larger(asked: Spec, samples: int) -> Spec:

@@ -318,8 +318,10 @@ class Supervisor:
         stream = self._streams.get(bad.stream)
         if stream is None:
             return
-        if self._bad.add(bad.path, bad.reason, stream.spec.dataset.directory):
+        if self._bad.add(bad.path, bad.reason, stream.folder, lacking=bad.lacking):
             log.warning("bad image %s: %s", readable(bad.path), bad.reason)
+        if bad.lacking:
+            return
         stream.bad.setdefault(bad.path, bad.reason)
         if stream.spec.on_error != "raise" and len(stream.bad) > stream.bad_limit:
             log.error("stream %d ends: too many bad images", stream.id)
@@ -346,7 +348,7 @@ class Supervisor:
         stream = self._streams[action.stream]
         isolated = stream.quarantine(action.place, action.row, action.cause)
         path = stream.path(action.place, action.row)
-        self._bad.add(path, isolated.reason, stream.spec.dataset.directory, quarantined=True)
+        self._bad.add(path, isolated.reason, stream.folder, quarantined=True)
         log.error("quarantined %s: %s", readable(path), isolated.reason)
         self._crew.quarantine(isolated)
 

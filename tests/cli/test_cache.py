@@ -134,6 +134,7 @@ class TestLs:
             "truncated": False,
             "compat": "keras",
             "decode": "exact",
+            "reading": "load_img",
             "decoders": "Decoder 1.0",
         }
 

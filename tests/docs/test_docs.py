@@ -33,7 +33,7 @@ from keras._tf_keras.keras.preprocessing import image as keras_image
 from keras.src.legacy.preprocessing import image as keras_source
 
 import loaderd_client
-from loaderd import config, errors
+from loaderd import config, errors, pillow
 from loaderd.cli import command, rows, stat, target, verdict
 from loaderd.render.pipeline import Renderer
 from loaderd.wire import dial
@@ -303,6 +303,9 @@ def setup_cfg() -> configparser.ConfigParser:
 
 
 def look_up_extras(words: list[str]) -> None:
+    if words[1] == "uninstall":
+        assert " ".join(words).partition(" && ")[0] in pillow.REBUILD
+        return
     assert words[1] == "install"
     for extras in re.findall(r"loaderd\[([\w,]+)\]", " ".join(words)):
         for extra in extras.split(","):

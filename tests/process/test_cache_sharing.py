@@ -255,7 +255,7 @@ def test_another_folder_mounted_over_the_old_one_has_images_of_its_own(
 
 
 def test_names_of_any_bytes_are_kept_apart(serve: Serve, tmp_path: Path, folder: Path) -> None:
-    root = tmp_path / os.fsdecode(b"odd\n")
+    root = tmp_path / os.fsdecode(b"odd\n\xff")
     names = [b"a\n.bmp", b"a.bmp", b"a\xfe.bmp", b"a\xff.bmp", b"a\\n.bmp"]
     for number, name in enumerate(sorted(names)):
         write(root / "x" / os.fsdecode(name), number)
@@ -264,6 +264,9 @@ def test_names_of_any_bytes_are_kept_apart(serve: Serve, tmp_path: Path, folder:
         assert epoch(daemon, spec) == [*range(5)]
         with decoding(daemon, 0):
             assert epoch(daemon, spec) == [*range(5)]
+    with serve(2, f"--cache-dir={folder}", "--cache-size=13k") as daemon:
+        assert epoch(daemon, spec) == [*range(5)]
+        assert r"of 5 images of " in daemon.log
 
 
 def test_a_file_that_a_table_names_many_times_is_decoded_once(
