@@ -106,7 +106,7 @@ class FullFinish:
         except LoaderdError:
             raise
         except BaseException as error:  # the user's function may raise anything
-            raise RenderError(explain(error)) from error
+            raise RenderError.of(error, explain(error)) from error
 
     def _augment(self, x: Array, transform: Transform) -> Array:
         if transform.warps:

@@ -70,9 +70,10 @@ class UserFunction:
         except MissingDependency:
             raise
         except BaseException as error:  # importing is running, and may raise anything
-            raise RenderError(
+            raise RenderError.of(
+                error,
                 f"preprocessing_function {function.name} cannot be loaded by a worker: "
-                f"{explain(error)}"
+                f"{explain(error)}",
             ) from error
         if not callable(found):
             raise RenderError(f"preprocessing_function {function.name} is no function")
