@@ -174,7 +174,8 @@ class LoadedIterator(LoaderSequence, Iterator):
                 "batches are made by workers: derive it from Iterator, or give the code as "
                 "preprocessing_function"
             )
-        self.batch_size, self.shuffle, self.seed = batch_size, shuffle, seed
+        self.shuffle, self.seed = shuffle, arguments.seed(seed)
+        self.batch_size = batch_size = arguments.whole("batch_size", batch_size)
         spec, parts = self._spec()
         LoaderSequence.__init__(self, spec, max_queue_size=max_queue_size, parts=parts)
         self.batch_size = batch_size
@@ -188,8 +189,9 @@ class LoadedIterator(LoaderSequence, Iterator):
         raise NotImplementedError
 
     def _order(self) -> Order:
-        seed = None if self.seed is None else arguments.whole("seed", self.seed)
-        return Order(shuffle=bool(self.shuffle), seed=seed, draws="batch")
+        self.seed = arguments.seed(self.seed)
+        shuffle = arguments.flag("shuffle", self.shuffle)
+        return Order(shuffle=shuffle, seed=self.seed, draws="batch")
 
     def _batch(self, label_mode: LabelMode) -> specs.Batch:
         return specs.Batch(

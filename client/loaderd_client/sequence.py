@@ -69,7 +69,7 @@ class LoaderSequence(*bases.sequences()):  # type: ignore[misc]  # whichever Ker
     Attributes:
         n: samples in an epoch (also ``samples``).
         batch_size: samples in a batch.
-        seed: decides order and augmentation; picked by the daemon if it was None.
+        seed: decides order and augmentation; picked if it was None.
         shuffle: whether every epoch has a new order.
         classes: int32 (n,), the class of every sample (also ``labels``).
         class_names: names of the classes in label order.
