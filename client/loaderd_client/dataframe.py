@@ -171,7 +171,7 @@ class DataFrameIterator(FilesIterator):
             self._classes = [_numbers(label, number) for label in frame[y_col]]
 
     def _spec(self) -> tuple[Spec, Parts]:
-        pipeline, parts = pipeline_of(self.image_data_generator, self._pictures())
+        pipeline, parts = pipeline_of(self.image_data_generator, self._pictures(), self._before)
         return self._files_spec(pipeline, self._label_mode()), {**parts, "manifest": self._manifest}
 
     def _check_class_mode(self) -> None:

@@ -259,7 +259,7 @@ class DirectoryIterator(FilesIterator):
             )
 
     def _spec(self) -> tuple[Spec, Parts]:
-        pipeline, parts = pipeline_of(self.image_data_generator, self._pictures())
+        pipeline, parts = pipeline_of(self.image_data_generator, self._pictures(), self._before)
         return self._files_spec(pipeline, _LABEL_MODES[arguments.plain(self.class_mode)]), parts
 
     @property

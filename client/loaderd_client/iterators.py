@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from loaderd.data.order import SEEDS, EpochOrder
 from loaderd.errors import InvalidArgument
 from loaderd.wire import spec as specs
-from loaderd.wire.bundle import Parts
-from loaderd.wire.spec import LabelMode, Order, Spec
+from loaderd.wire.bundle import Parts, same_bytes
+from loaderd.wire.spec import LabelMode, Order, Pipeline, Spec
 from loaderd_client import arguments, bases
 from loaderd_client.places import Touch
 from loaderd_client.sequence import LoaderSequence
@@ -160,6 +160,10 @@ class LoadedIterator(LoaderSequence, Iterator):
     """
 
     image_data_generator: ImageDataGenerator | None
+    _before: tuple[Pipeline, Parts] | None = None
+    """What was sent with the same function, while it is looked at again."""
+    _may_have_changed = False
+    """Whether the function's state is to be looked at before the next batch."""
 
     def _load(self, batch_size: int, shuffle: bool, seed: int | None, max_queue_size: int) -> None:
         """Opens the stream.
@@ -240,6 +244,7 @@ class LoadedIterator(LoaderSequence, Iterator):
             with self._lock:
                 self._begin_again()
                 self._number_epochs()
+        self._may_have_changed = True
         super().reset()
 
     def _touch(self, index: int) -> Touch:
@@ -255,12 +260,28 @@ class LoadedIterator(LoaderSequence, Iterator):
     def _refresh(self) -> None:
         """Scripts set attributes, of iterators and generators, and fit generators, at any time."""
         seen = self._look()
-        if len(seen) == len(self._seen) and all(map(is_, seen, self._seen)):
+        same = len(seen) == len(self._seen) and all(map(is_, seen, self._seen))
+        if same and not self._begins_epoch():
             return
+        self._before = (self.spec.pipeline, self._parts) if same else None
         spec, parts = self._spec()
         self._seen = seen  # not before: what is not allowed is told again, until it is mended
         if not _same(spec, self.spec, self._seed) or not _equal(parts, self._parts):
             self._follow(spec, parts)
+
+    def _begins_epoch(self) -> bool:
+        """Whether what is held by the generator and its function may have been changed.
+
+        In Keras a change counts at once. Looking takes longer than a batch should wait, so
+        it counts from the next epoch on.
+        """
+        told, self._may_have_changed = self._may_have_changed, False
+        return told or self._places.between_epochs
+
+    def on_epoch_end(self) -> None:
+        """Keras's word that an epoch is over; it may come early, often or never."""
+        self._may_have_changed = True
+        super().on_epoch_end()
 
     def _follow(self, spec: Spec, parts: Parts) -> None:
         """The next batch is made as the spec says; with another order, it begins an epoch."""
@@ -290,5 +311,5 @@ def _equal(parts: Parts, others: Parts) -> bool:
     if parts.keys() | {"manifest"} != others.keys() | {"manifest"}:
         return False
     return all(
-        part is others[name] or np.array_equal(part, others[name]) for name, part in parts.items()
+        part is others[name] or same_bytes(part, others[name]) for name, part in parts.items()
     )

@@ -120,6 +120,11 @@ class Places:
         return self.epoch * self._batches + latest
 
     @property
+    def between_epochs(self) -> bool:
+        """Whether the next touch may begin an epoch: none was touched, or all were."""
+        return not self._touched or self._complete
+
+    @property
     def hardly_touched(self) -> bool:
         """Whether nothing of this epoch was touched, but for one look at it."""
         return len(self._touched) <= 1

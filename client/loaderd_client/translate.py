@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from loaderd.errors import InvalidArgument
+from loaderd.wire.bundle import Parts
 from loaderd.wire.spec import (
     ColorMode,
     DataFormat,
@@ -80,13 +81,16 @@ def save_of(directory: Any, prefix: str, format: str, most: int) -> Save | None:
 
 
 def pipeline_of(
-    generator: ImageDataGenerator | None, pictures: Pictures
+    generator: ImageDataGenerator | None,
+    pictures: Pictures,
+    before: tuple[Pipeline, Parts] | None = None,
 ) -> tuple[Pipeline, Arrays]:
     """The pipeline, and the arrays that belong into its bundle.
 
     Args:
         generator: says what happens to loaded images; None leaves them.
         pictures: says how they are loaded.
+        before: what was sent with the same function, if it was; see ``functions.pack``.
 
     Raises:
         InvalidArgument: a value is not allowed, or the generator's methods are overridden.
@@ -115,17 +119,15 @@ def pipeline_of(
     _check_methods(generator)
     still = pictures.validation and generator.compat == "fixed"
     fields = _normalizing(generator, pipeline.dtype) | ({} if still else _augmenting(generator))
-    packed = functions.pack(generator.preprocessing_function, pipeline.floatx)
+    sent = functions.Packed.of(*before) if before else None
+    packed = functions.pack(generator.preprocessing_function, pipeline.floatx, sent)
     fields |= {
         "preprocessing": packed.preprocessing,
         "preprocessing_format": packed.data_format,
         "function": packed.function,
         "compat": generator.compat,
     }
-    arrays = dict(_statistics(generator))
-    if packed.pickled is not None:
-        arrays["function"] = packed.pickled
-    return _replaced(pipeline, fields), arrays
+    return _replaced(pipeline, fields), {**dict(_statistics(generator)), **packed.parts}
 
 
 def _takes_truncated() -> bool:

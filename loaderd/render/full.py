@@ -151,7 +151,7 @@ def _needs_scipy(pipeline: Pipeline, compute: str) -> bool:
 
 def _function(pipeline: Pipeline, bundle: Mapping[str, Array]) -> Callable[[Array], Array] | None:
     if pipeline.function is not None:
-        return UserFunction(pipeline.function, bundle.get("function"))
+        return UserFunction(pipeline.function, bundle)
     if pipeline.preprocessing is None:
         return None
     mode, data_format = pipeline.preprocessing, pipeline.preprocessing_format
