@@ -9,7 +9,6 @@ variables that it reads there.
 
 from __future__ import annotations
 
-import contextlib
 import gc
 import importlib
 import os
@@ -21,6 +20,7 @@ import weakref
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from itertools import takewhile
 from types import CodeType, ModuleType
 from typing import Any
 
@@ -43,6 +43,9 @@ _SYSTEM = re.compile(r"-packages(/|$)|/lib\w*/python[\d.]*(/|$)|\.zip$")
 _Generator = np.random.Generator | np.random.RandomState | random.Random
 _NOT_ENTERED = (ModuleType, CodeType, str, bytes, int, float, np.ndarray)
 _MOST_THINGS = 100_000
+
+_MARK = "loaderd.render.function.mark"
+_mark = ModuleType(_MARK)
 
 _Modules = dict[str, ModuleType]
 _libraries: dict[tuple[str, ...], _Modules] = {}
@@ -73,9 +76,9 @@ class UserFunction:
         self._shared = _libraries.setdefault(installed, {})
         self._modules: _Modules = {}
         self._stand_ins = stand_ins.StandIns(function.keras)
-        self._folder = _open_folder(function.folder)
-        if self._folder is not None:
-            weakref.finalize(self, os.close, self._folder)
+        self._folders = _open_folders(function.folder)
+        for fd in self._folders:
+            weakref.finalize(self, os.close, fd)
         asked = Code.of(parts)
         self._environment = dict(asked.environment)
         try:
@@ -120,31 +123,24 @@ class UserFunction:
         sys.path += self._path
         sys.modules.update(self._shared)
         sys.modules.update(self._modules)
-        before = set(sys.modules)
+        sys.modules[_MARK] = _mark  # what is imported meanwhile comes behind it
+        variables = {name: os.environ.get(name) for name in self._environment}
         try:
-            with self._surroundings():
-                self._stand_ins.enter()
-                yield
+            _set_variables(self._environment)
+            for folder in self._folders[1:]:
+                os.fchdir(folder)
+            self._stand_ins.enter()
+            yield
         finally:
             self._stand_ins.leave()
+            for folder in self._folders[:1]:
+                os.fchdir(folder)
+            _set_variables(variables)
             sys.path[:] = path
-            for name in sys.modules.keys() - before:
+            for name in list(takewhile(_MARK.__ne__, reversed(sys.modules))):
                 self._keep(name, sys.modules[name])
-            for name in (*self._modules, *self._shared):
+            for name in (_MARK, *self._modules, *self._shared):
                 sys.modules.pop(name, None)
-
-    @contextmanager
-    def _surroundings(self) -> Iterator[None]:
-        """The trainer's working directory, and the variables that the code reads."""
-        with contextlib.ExitStack() as stack:
-            if self._folder is not None:
-                stack.callback(os.chdir, os.getcwd())
-                os.fchdir(self._folder)
-            if self._environment:
-                ours = {name: os.environ.get(name) for name in self._environment}
-                stack.callback(_set_variables, ours)
-                _set_variables(self._environment)
-            yield
 
     def _is_own(self, kind: type) -> bool:
         """Whether it is a class of the user's: others are full of what is not."""
@@ -178,12 +174,12 @@ def _same_file(one: str | None, other: str) -> bool:
     return one is not None and os.path.realpath(one) == os.path.realpath(other)
 
 
-def _open_folder(path: str) -> int | None:
-    """A descriptor of the trainer's working directory, if it is here as well."""
-    try:
-        return os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC) if path else None
-    except OSError:
-        return None
+def _open_folders(path: str) -> list[int]:
+    """Descriptors of our folder and of the trainer's; none if that is not here as well."""
+    flags = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
+    if not os.path.isdir(path):
+        return []
+    return [os.open(".", flags), os.open(path, flags)]
 
 
 def _set_variables(variables: Mapping[str, str | None]) -> None:
