@@ -38,11 +38,15 @@ INSTALLED = re.compile(r"-packages/|/lib\w*/python[\d.]*/")
 SCRIPT = ("__main__", "__mp_main__")
 
 MOST_DATA = 16 * 2**20
-"""Bytes of pickled objects, in one thing, that are pickled again with every epoch."""
+"""Bytes of pickled objects that are pickled again with every epoch."""
+
+MOST_HELD = 8 * 2**20
+"""Bytes of pickled objects that are sent beside the imports of modules."""
 
 MOST_ARRAYS = 64 * 2**20
-"""Bytes of arrays that one name of a module may hold to be sent."""
+"""Bytes of arrays that are sent beside these."""
 
+_MOST_PARTS = 256
 _OUT_OF_BAND = 2**16
 _MOST_BUFFERS = 200  # a bundle's index has room for some more
 _DEEPEST = 3  # levels that are taken apart where the whole cannot be sent
@@ -53,7 +57,6 @@ _WRAPPERS = {staticmethod: "__func__", classmethod: "__func__", functools.cached
 Step = Any
 At = tuple[str, tuple[Step, ...]]
 """A module's name, and how to get to a thing of it; see ``loaderd.wire.code.Held``."""
-
 
 _versions: dict[At, list[CodeType]] = {}
 """The code that functions have had: reloading a module gives them another."""
@@ -106,6 +109,8 @@ class Capture:
         self._todo: deque[tuple[Any, At | None]] = deque()
         self._seen: dict[int, Any] = {}
         self._state: dict[At, Any] = {}
+        self._data = self._arrays = 0  # bytes that are sent beside imports
+        self._modules: set[tuple[int, int]] = set()
         self._environment: dict[str, str | None] = {}
         self._versions: list[int] = []
 
@@ -146,7 +151,9 @@ class Capture:
             return {at: self._pickled(value, strict=True)}
         except Exception as error:  # what it refers to may refuse in any way
             why = error if isinstance(error, Unsendable) else Unsendable(str(error))
-        parts = () if isinstance(why, TooLarge) or depth == _DEEPEST else _parts(value)
+        parts = _parts(value) if depth < _DEEPEST else []
+        if len(parts) > _MOST_PARTS:
+            parts = []
         found: dict[At, Pickled] = {}
         for step, part in parts:
             found |= self._sendable((at[0], (*at[1], step)), part, depth + 1)
@@ -164,7 +171,7 @@ class Capture:
         if type(thing) in _SCALARS:
             return Pickled(pickle.dumps(thing))
         buffers: list[Any] = []
-        file = _Limited() if strict else io.BytesIO()
+        file = _Limited(MOST_HELD - self._data) if strict else io.BytesIO()
 
         def stays(buffer: pickle.PickleBuffer) -> bool:
             """Whether a buffer stays among the pickled bytes."""
@@ -172,13 +179,16 @@ class Capture:
             if raw.nbytes < _OUT_OF_BAND or len(buffers) == _MOST_BUFFERS:
                 return True
             buffers.append(np.frombuffer(raw, np.uint8))
-            if strict and sum(one.nbytes for one in buffers) > MOST_ARRAYS:
-                raise TooLarge(f"it has more than {MOST_ARRAYS >> 20} MB of arrays")
+            if strict and self._arrays + _size(buffers) > MOST_ARRAYS:
+                raise TooLarge(f"arrays of modules have more than {MOST_ARRAYS >> 20} MB")
             return False
 
         pickler = _pickler()(file, buffer_callback=stays)
         pickler.capture, pickler.strict = self, strict
         pickler.dump(thing)
+        if strict:
+            self._data += file.tell()
+            self._arrays += _size(buffers)
         return Pickled(file.getvalue(), tuple(buffers))
 
     def reduced(self, thing: Any, strict: bool) -> Any:
@@ -292,7 +302,7 @@ class Capture:
                 self._look_at_member(at and (at[0], (*at[1], step)), getattr(value, step))
         elif isinstance(value, (FunctionType, type)):
             self._find(value, at if isinstance(value, FunctionType) else own_place(value))
-        elif at is not None and not _is_special(at[1][-1]) and not hasattr(value, "__get__"):
+        elif at is not None and not _is_special(at[1][-1]) and not hasattr(type(value), "__get__"):
             self._hold(at, value)
 
     def _hold(self, at: At, value: Any) -> None:
@@ -322,9 +332,12 @@ class Capture:
             self._ask(module, rest)
         elif is_users(module.__name__) and sys.modules.get(module.__name__) is module:
             variables = vars(module)
-            for name in rest[:1] or names.words:
-                if name in variables:
-                    self._follow(variables[name], (module.__name__, (name,)), rest[1:], names)
+            found = [name for name in rest[:1] if name in variables]
+            if not rest and (id(module), id(names)) not in self._modules:  # it may be asked of any
+                self._modules.add((id(module), id(names)))
+                found = sorted(names.words & variables.keys())
+            for name in found:
+                self._follow(variables[name], (module.__name__, (name,)), rest[1:], names)
 
     def _follow_import(self, name: str, rest: list[str], names: CodeNames) -> None:
         module = sys.modules.get(name)
@@ -339,7 +352,7 @@ class Capture:
         for name in rest:
             if not isinstance(value, ModuleType):
                 break
-            value = getattr(value, name, None)
+            value = attribute(value, name)
         if value is not None and not isinstance(value, ModuleType):
             self._use(value)
 
@@ -370,12 +383,20 @@ def _pickler() -> type[Any]:
 
 
 class _Limited(io.BytesIO):
-    """A file that takes no more than is pickled with every epoch."""
+    """A file that takes so many bytes."""
+
+    def __init__(self, most: int) -> None:
+        super().__init__()
+        self._most = most
 
     def write(self, data: Any) -> int:
-        if self.tell() + len(data) > MOST_DATA:
-            raise TooLarge(f"it has more than {MOST_DATA >> 20} MB")
+        if self.tell() + len(data) > self._most:
+            raise TooLarge(f"modules hold more than {MOST_HELD >> 20} MB")
         return super().write(data)
+
+
+def _size(buffers: list[Any]) -> int:
+    return sum(one.nbytes for one in buffers)
 
 
 def _is_installed(module: str | None) -> bool:
@@ -415,6 +436,6 @@ def _parts(value: Any) -> list[tuple[Step, Any]]:
     if isinstance(value, dict):
         items = dict.items(value)
         found += [((key,), part) for key, part in items if isinstance(key, (str, int))]
-    if is_users(type(value).__module__) and hasattr(type(value), "__dict__"):
-        found += getattr(value, "__dict__", {}).items()
+    if is_users(type(value).__module__):
+        found += (attribute(value, "__dict__") or {}).items()
     return found

@@ -509,11 +509,23 @@ def test_what_cannot_be_sent_is_told_when_it_is_assigned_anew(module: Callable[.
 
 def test_what_is_too_large_to_be_sent_is_told(module: Callable[..., Any]) -> None:
     mine = module(
-        mine="import numpy as np\nTABLE = np.zeros(2**24 + 1)\ndef add(x): return x + TABLE[0]\n"
+        mine="""
+        import numpy as np
+        TABLE = np.zeros(2**24 + 1)
+        class Held:
+            def __init__(self):
+                self.level, self.words = 1, [bytes(2**23)]
+        held = Held()
+        def add(x):
+            return x + TABLE[0] + held.level
+        """
     )
-    with pytest.warns(UserWarning, match=r"uses mine\.TABLE, which is .* more than 64 MB"):
+    with (
+        pytest.warns(UserWarning, match=r"uses mine\.held\.words, which is .* more than 8 MB"),
+        pytest.warns(UserWarning, match=r"uses mine\.TABLE, which is .* more than 64 MB"),
+    ):
         packed = functions.pack(mine.add, "float32")
-    assert Code.of(packed.parts).state == ()
+    assert [held.steps for held in Code.of(packed.parts).state] == [("held", "level")]
 
 
 def test_a_function_that_is_too_large_to_be_watched_is_told() -> None:
@@ -545,6 +557,21 @@ def test_a_module_that_is_reloaded(module: Callable[..., Any], tmp_path: Path) -
     flow.image_data_generator.preprocessing_function = mine.add
     assert next(flow).max() == 20
     flow.close()
+
+
+def test_modules_that_know_each_other(module: Callable[..., Any]) -> None:
+    mine = module(
+        one="import two\nLEVEL = 1\n",
+        two="import one\nLEVEL = 1\n",
+        mine="""
+        import one, two
+        def add(x):
+            for each in (one, two):
+                x = x + getattr(each, "LEVEL")
+            return x + one.two.one.LEVEL
+        """,
+    )
+    follows(mine.add, (nothing, 3), (lambda: setattr(mine.one, "LEVEL", 20), 41))
 
 
 # -- where it runs ---------------------------------------------------------------------
