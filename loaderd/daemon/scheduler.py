@@ -15,7 +15,8 @@ Theory of operation. A stream is an endless run of batches, (epoch, position) af
 - The oldest unfinished batch gets all workers before the next is begun.
 - A stream goes first that has a chunk to do again, since its trainer may wait for just that
   one; then the one whose ring holds the smallest share of ready batches; of several, the one
-  that was served longest ago.
+  that was served longest ago. Batches that are ready count for nothing while the trainer needs
+  others before it: else a full ring of them would starve it.
 - Every worker has one chunk in hand and one queued, so that it never waits for us.
 - A chunk of a dead worker is given away again, before all others. Tickets number the
   tries; a ticket that is not held by the worker who reports it counts for nothing.
@@ -133,6 +134,8 @@ class Stream:
     warm: bool = False
     """Whether a batch was taken."""
     want: deque[Place] = field(default_factory=deque)
+    missing: int = 0
+    """Batches, not cut into chunks yet, that the trainer needs before those that are ready."""
     places: dict[int, Place] = field(default_factory=dict)
     """What lies in the slots that are FILLING or READY."""
     held: set[Place] = field(default_factory=set)
@@ -152,7 +155,8 @@ class Stream:
 
     def turn(self) -> tuple[bool, float, int]:
         """Whose turn it is: the least comes first."""
-        return not self.redo, self.slots.count(State.READY) / len(self.slots), self.served
+        ready = 0 if self.missing else self.slots.count(State.READY)
+        return not self.redo, ready / len(self.slots), self.served
 
     def begin(self, place: Place) -> _Filling:
         """Takes a free slot for a batch."""
@@ -168,6 +172,26 @@ class Stream:
         if place is not None:
             self.held.remove(place)
 
+    def count_missing(self) -> None:
+        """Follows a change of what is wanted, or of the run."""
+        self.missing = len(self.want) + self._gap() + (self.cutting is not None)
+
+    def _gap(self) -> int:
+        """Batches that the run has to make until it comes to those that are there already."""
+        place = self.run.next
+        if place is None:
+            return 0
+        for count in range(len(self.slots)):
+            if place in self.held:
+                return count
+            place = self.run.after(place)
+        return 0  # all that is there comes before the run, as it does if nothing is out of turn
+
+    def cut(self) -> None:
+        """The batch that was being cut into chunks is cut, or given up."""
+        self.cutting = None
+        self.missing = max(0, self.missing - 1)
+
     def next_place(self) -> Place | None:
         """The batch to begin next: wanted out of turn, else the next of the run, if any."""
         if self._rests:
@@ -176,6 +200,7 @@ class Stream:
             place = self.want.popleft()
             if place not in self.held:
                 return place
+            self.missing = max(0, self.missing - 1)
         next_one = self.run.next
         if next_one is None:
             return None
@@ -265,6 +290,7 @@ class Scheduler:
             state.shape.check_run(run)
             state.run = run
         state.want.extend(place for place in want if place not in state.held)
+        state.count_missing()
         return self._assign_all()
 
     def took(self, stream: int, taken: tuple[int, ...], released: tuple[int, ...]) -> list[Action]:
@@ -530,7 +556,7 @@ class Scheduler:
         filling.given += self._chunk_rows(stream, filling.rows - first)
         filling.open += 1
         if filling.given == filling.rows:
-            stream.cutting = None
+            stream.cut()
         return self._hold(stream, _Part(filling, first, filling.given))
 
     def _chunk_rows(self, stream: Stream, rows: int) -> int:
@@ -566,7 +592,7 @@ def _give_up(stream: Stream, part: _Part, kind: str, text: str) -> None:
     filling = part.filling
     filling.error = filling.error or Failure(kind, text, part.first, part.last)
     if stream.cutting is filling:
-        stream.cutting = None
+        stream.cut()
     waiting = [redo for redo in stream.redo if redo.filling is filling]
     for redo in waiting:
         stream.redo.remove(redo)

@@ -948,6 +948,33 @@ def test_a_stream_that_begins_is_served_next_though_another_is_starving() -> Non
     assert crew.work(1, 800_000)[0].stream == 2
 
 
+@pytest.mark.parametrize(
+    ("wanted", "run"),
+    [
+        (((0, 0),), Run((0, 1), 10)),  # Keras begins a pass after it has looked at two batches
+        (((5, 0), (5, 1)), None),
+        ((), Run((0, 0), 10)),
+    ],
+)
+def test_a_trainer_that_waits_for_other_batches_than_those_ready_is_not_starved(
+    wanted: tuple[Place, ...], run: Run | None
+) -> None:
+    crew = Workers(2)
+    crew.taking = False
+    crew.open(1, Shape(samples=320, batch_size=32, slots=12))
+    crew.work(40, 800_000)
+    crew.taking = True
+    crew.open(2, BIG)  # its trainer takes more than the workers make
+    crew.work(4, 800_000)
+    crew.perform(crew.scheduler.took(1, (0, 1), (0, 1)))
+    crew.perform(crew.scheduler.plan(1, wanted, run))
+    crew.delivered.clear()
+    crew.work(20, 800_000)
+    came = [place for stream, place in crew.delivered if stream == 1]
+    assert came[:2] == ([(0, 0), (0, 1)] if run else list(wanted))
+    assert len(crew.delivered) > len(came)
+
+
 def test_no_worker_pauses_at_the_end_of_an_epoch() -> None:
     crew = Workers(4)
     crew.open(1, Shape(samples=100, batch_size=32, slots=6))
