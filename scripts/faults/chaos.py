@@ -15,28 +15,17 @@ What happens, in this order:
 from __future__ import annotations
 
 import argparse
-import contextlib
 import os
 import random
-import shutil
-import signal
-import subprocess
 import sys
-import tempfile
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 from loaderd import config
 from loaderd.errors import LoaderdError
-from scripts.faults import figures, history
+from scripts.faults import command, figures, history
 from scripts.faults.daemons import DaemonFailed
 from scripts.faults.screen import console
 from scripts.faults.trial import Trial
-
-PHOTOS = Path(".bench/photos-chaos")
-MADE = ("--classes", "4", "--images", "40")
-INTERRUPTED = 130
 
 
 def parse(words: list[str]) -> argparse.Namespace:
@@ -45,11 +34,11 @@ def parse(words: list[str]) -> argparse.Namespace:
         "chaos", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     option: Any = parser.add_argument
-    option("--minutes", type=_number, default=1.0, metavar="M",
+    option("--minutes", type=command.number, default=1.0, metavar="M",
            help="of the storm, step 2 (1); the others take half a minute or more")  # fmt: skip
     option("--workers", type=int, default=config.cpus(), metavar="N", help="(the CPUs)")
     option("--seed", type=int, default=None, metavar="S", help="of all randomness (a new one)")
-    option("--every", type=_number, default=0.2, metavar="SEC", help="between strikes (0.2)")
+    option("--every", type=command.number, default=0.2, metavar="SEC", help="between strikes (0.2)")
     option("--restart-every", type=float, default=20.0, metavar="SEC",
            help="between restarts of the daemon; 0 for none (20)")  # fmt: skip
     option("--trainers", choices=("keras", "plain"), default="keras",
@@ -63,47 +52,14 @@ def parse(words: list[str]) -> argparse.Namespace:
     return given
 
 
-def _number(text: str) -> float:
-    try:
-        number = float(text)
-    except ValueError:
-        number = 0.0
-    if not 0 < number < 1e5:
-        raise argparse.ArgumentTypeError(f"{text!r} is no number above 0")
-    return number
-
-
-def photos() -> str:
-    """The pictures; only missing ones are made."""
-    PHOTOS.parent.mkdir(exist_ok=True)
-    words = [sys.executable, "scripts/make_photos.py", str(PHOTOS), *MADE]
-    subprocess.run(words, check=True, stdout=subprocess.DEVNULL)
-    return str(PHOTOS.absolute())
-
-
-@contextlib.contextmanager
-def place(keep: str | None) -> Iterator[Path]:
-    """A folder for the run; it goes with it, unless it is to be kept."""
-    if keep:
-        Path(keep).mkdir(parents=True)
-        yield Path(keep).absolute()
-        return
-    folder = Path(tempfile.mkdtemp(prefix="chaos-"))
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-
-
 def run(given: argparse.Namespace) -> int:
     """One run, and its figures; returns the exit code."""
-    data = os.path.abspath(given.data) if given.data else photos()
-    with place(given.keep) as folder:
+    data = os.path.abspath(given.data) if given.data else command.photos()
+    with command.place("chaos", given.keep) as folder:
         findings = _findings(Trial(given, folder, data))
         history.show(findings)
         if findings and not given.keep:
-            kept = shutil.copytree(folder, tempfile.mkdtemp() + "/chaos", ignore=_sockets)
-            print(f"chaos: the logs are in {kept}")
+            print(f"chaos: the logs are in {command.keep_logs('chaos', folder)}")
     return 1 if findings else 0
 
 
@@ -118,27 +74,10 @@ def _findings(trial: Trial) -> list[str]:
     return figures.findings(trial)
 
 
-def _sockets(folder: str, names: list[str]) -> list[str]:
-    return [name for name in names if name.endswith((".sock", ".lock"))]
-
-
-def _interrupt(*_: object) -> None:
-    raise KeyboardInterrupt
-
-
 def main() -> int:
     """Runs the command."""
     given = parse(sys.argv[1:])
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, _interrupt)
-    try:
-        return run(given)
-    except KeyboardInterrupt:
-        print("chaos: interrupted", file=sys.stderr)
-        return INTERRUPTED
-    except OSError as error:
-        print(f"chaos: {error}", file=sys.stderr)
-        return 1
+    return command.exit_code("chaos", lambda: run(given))
 
 
 if __name__ == "__main__":

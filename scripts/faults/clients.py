@@ -133,8 +133,12 @@ class Client:
 
     def ask_to_end(self) -> None:
         """At the end of the epoch, for a trainer."""
+        self.signal(signal.SIGTERM)
+
+    def signal(self, number: signal.Signals) -> None:
+        """Sends it a signal, if it has not ended."""
         if self.running:
-            self._process.send_signal(signal.SIGTERM)
+            self._process.send_signal(number)
 
     def await_end(self, seconds: float = END_SECONDS) -> None:
         """Waits until it has ended; if it does not, or badly, that is a finding."""

@@ -51,7 +51,7 @@ class Daemon:
     """
 
     def __init__(self, folder: Path, *flags: str) -> None:
-        self.path = str(folder / "chaos.sock")
+        self.path = str(folder / "daemon.sock")
         self.log = folder / "daemon.log"
         self.sessions: list[int] = []
         self.ends = {"SIGTERM": 0, "SIGKILL": 0}

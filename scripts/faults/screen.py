@@ -11,20 +11,30 @@ PLAIN_EVERY = 5.0
 """Seconds between lines where there is no terminal."""
 
 console = Console(highlight=False)
+"""Where results go."""
+
+progress = Console(stderr=True, highlight=False)
+"""Where programs whose results are read by others show how far they are."""
 
 
 class Screen:
-    """How far it is: a bar on a terminal, else a line now and then. A context manager."""
+    """How far it is: a bar on a terminal, else a line now and then. A context manager.
 
-    def __init__(self, seconds: float) -> None:
+    Args:
+        seconds: that it takes.
+        console: where it is shown.
+    """
+
+    def __init__(self, seconds: float, console: Console = console) -> None:
         columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
+        self._console = console
         self._bar = Progress(*columns, console=console, transient=True)
         self._task = self._bar.add_task("", total=seconds)
         self._begin = time.monotonic()
         self._next = 0.0
 
     def __enter__(self) -> Screen:
-        if console.is_terminal:
+        if self._console.is_terminal:
             self._bar.start()
         return self
 
@@ -34,8 +44,8 @@ class Screen:
     def show(self, text: str) -> None:
         """What is going on now."""
         elapsed = time.monotonic() - self._begin
-        if console.is_terminal:
+        if self._console.is_terminal:
             self._bar.update(self._task, completed=elapsed, description=text)
         elif elapsed >= self._next:
             self._next = elapsed + PLAIN_EVERY
-            console.print(f"{elapsed:4.0f} s  {text}", soft_wrap=True)
+            self._console.print(f"{elapsed:4.0f} s  {text}", soft_wrap=True)

@@ -11,7 +11,6 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import itertools
 import signal
 import time
@@ -20,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from loaderd_client.session import Session
-from scripts.faults import census, figures, flows, history, pace
+from scripts.faults import census, command, figures, flows, history, pace
 from scripts.faults.census import Census
 from scripts.faults.clients import Client
 from scripts.faults.daemons import Daemon
@@ -185,7 +184,7 @@ class Trial:
 
     def _kill(self) -> None:
         """All that is left; nothing, unless something went wrong."""
-        with _deaf():
+        with command.deaf():
             for client in self.clients:
                 client.kill()
             self.daemon.kill()
@@ -223,15 +222,3 @@ def _restarts(every: float) -> Iterator[bool]:
         if now:
             due = time.monotonic() + every
         yield now
-
-
-@contextlib.contextmanager
-def _deaf() -> Iterator[None]:
-    """No second Ctrl-C leaves anything behind."""
-    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-    before = [signal.signal(number, signal.SIG_IGN) for number in numbers]
-    try:
-        yield
-    finally:
-        for number, handler in zip(numbers, before, strict=True):
-            signal.signal(number, handler)
