@@ -307,6 +307,9 @@ class Opening:
             raise _empty(self.spec)
         self.spec = _no_larger(self.spec, listed.samples)
         layout = slot_layout(self.spec.pipeline, self.spec.batch, listed.classes)
+        batches = -(-listed.samples // self.spec.batch.batch_size)
+        # Two epochs ahead are enough: flows of few batches are made by the thousand.
+        self._wish = min(self._wish, max(ENOUGH_SLOTS, 2 * batches))
         wanted = min(self._wish, ENOUGH_SLOTS) * layout.nbytes
         room = self._room(wanted)
         # What cannot fit must not cost others their caches.
