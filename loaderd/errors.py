@@ -13,7 +13,8 @@
     │       └── TooManyBadImages           more of them than --max-bad allows
     ├── DaemonError
     │   ├── NoDaemon (ConnectionError)     nobody answers at the address
-    │   │   └── NoAnswer                   somebody is there, and is silent
+    │   │   ├── NoAnswer                   somebody is there, and is silent
+    │   │   └── ForeignDaemon              somebody is there, and is another user
     │   ├── DaemonRunning                  somebody else already serves the address
     │   ├── DaemonGone (ConnectionError)   the daemon went away while a stream was open
     │   ├── VersionMismatch                client and daemon speak different protocols
@@ -22,6 +23,7 @@
     │   ├── NoWorkers                      no worker can start any more
     │   └── WorkerCrashed                  workers die over a batch, and no sample is to blame
     ├── NoRoom (MemoryError)               a ring or a picture does not fit in memory
+    ├── NoDescriptor (OSError)             too many files are open
     ├── CacheError (OSError)               the folder of the caches cannot be used
     ├── MissingDependency (ImportError)    an extra is not installed
     ├── ProtocolError                      the other side sent what it must not
@@ -94,6 +96,10 @@ class NoAnswer(NoDaemon):
         self.pid = pid
 
 
+class ForeignDaemon(NoDaemon):
+    """Who listens at the address is another user, or could be: nothing is sent there."""
+
+
 class DaemonRunning(DaemonError):
     """Another daemon already serves the address."""
 
@@ -124,6 +130,10 @@ class WorkerCrashed(DaemonError):
 
 class NoRoom(LoaderdError, MemoryError):
     """A ring or a picture does not fit in memory; the text says which argument to change."""
+
+
+class NoDescriptor(LoaderdError, OSError):
+    """No file descriptor is left in this process or the system; the text says for what."""
 
 
 class CacheError(LoaderdError, OSError):

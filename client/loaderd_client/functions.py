@@ -10,7 +10,6 @@
 from __future__ import annotations
 
 import io
-import os
 import pickletools
 import re
 import sys
@@ -22,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from loaderd.errors import InvalidArgument, InvalidType, MissingDependency
+from loaderd.launch import search_path
 from loaderd.render.normalize import Imagenet, imagenet
 from loaderd.wire.spec import DataFormat, Function, Preprocessing
 
@@ -112,11 +112,12 @@ def _is_importable(function: Callable[..., Any]) -> bool:
 def _file(function: Callable[..., Any]) -> str:
     """Of the function's module; packages may lie elsewhere for the daemon."""
     file = getattr(sys.modules[function.__module__], "__file__", None) or ""
-    return "" if _INSTALLED.search(file) else os.path.abspath(file) if file else ""
+    return "" if not file or _INSTALLED.search(file) else search_path.absolute(file) or file
 
 
 def _path() -> tuple[str, ...]:
-    return tuple(dict.fromkeys(os.path.abspath(folder) for folder in sys.path))
+    folders = (search_path.absolute(entry) for entry in sys.path if isinstance(entry, str))
+    return tuple(dict.fromkeys(folder for folder in folders if folder is not None))
 
 
 def _pickled(function: Callable[..., Any], name: str, floatx: str) -> NDArray[np.uint8]:

@@ -19,6 +19,7 @@ from loaderd.errors import (
     DaemonError,
     DaemonGone,
     Draining,
+    ForeignDaemon,
     NoAnswer,
     NoDaemon,
     NoRoom,
@@ -26,7 +27,9 @@ from loaderd.errors import (
     StreamClosed,
     from_wire,
 )
+from loaderd.launch.private import PrivateDaemon
 from loaderd.wire import address as addresses
+from loaderd.wire import descriptors
 from loaderd.wire import spec as specs
 from loaderd.wire.bundle import Bundle
 from loaderd.wire.channel import Channel, Closed
@@ -36,7 +39,6 @@ from loaderd.wire.spec import Spec
 from loaderd.wire.text import printable
 from loaderd_client import forks, patience
 from loaderd_client.patience import Patience
-from loaderd_client.private import PrivateDaemon
 from loaderd_client.stream import Stream
 
 LONG_SECONDS = 20.0
@@ -203,7 +205,7 @@ class Session:
             if about in self._told:
                 return
             self._told.add(about)
-        print(f"loaderd: {words}", file=sys.stderr)
+        _warn(words)
 
     def _open_in_time(
         self,
@@ -233,7 +235,7 @@ class Session:
     ) -> Stream:
         if self._closed:
             raise StreamClosed("the session was closed")
-        line = dial(self.path, patience)
+        line = self._dial(patience)
         try:
             stream = _open(line, spec, slots, start, bundle)
         except BaseException:
@@ -242,13 +244,17 @@ class Session:
         self._streams.add(stream)
         return stream
 
+    def _dial(self, patience: float | None) -> Channel:
+        private = self._private
+        return dial(self.path, patience) if private is None else private.connect(patience)
+
     def _revive(self) -> None:
         """A private daemon that died is started again, by one of those who miss it."""
         with self._lock:
             if self._private is not None and self._private.ended:
                 self._private = self._private.again()
                 self.path = self._private.path
-                print("loaderd: the private daemon went away; started another", file=sys.stderr)
+                _warn("the private daemon went away; started another")
 
     def close(self) -> None:
         """Closes all streams, and ends the daemon if it is a private one."""
@@ -274,11 +280,15 @@ def _tell_private(path: str, error: NoDaemon) -> None:
     found = f"no daemon at {path}"
     if isinstance(error, NoAnswer):
         found = f"the daemon at {path} (pid {error.pid}) does not answer"
-    print(
-        f"loaderd: {found}; started a private one for this process "
-        "(`loaderd start` keeps one running)",
-        file=sys.stderr,
-    )
+    if isinstance(error, ForeignDaemon):
+        found = printable(str(error))
+    _warn(f"{found}; started a private one for this process (`loaderd start` keeps one running)")
+
+
+def _warn(words: str) -> None:
+    """One line on stderr, if there is one: a program may have closed it."""
+    with contextlib.suppress(OSError, ValueError):
+        print(f"loaderd: {words}", file=sys.stderr)
 
 
 def _open(
@@ -291,7 +301,8 @@ def _open(
         raise DaemonGone("the daemon went away while it opened the stream") from error
     match answer, fds:
         case Opened(), [ring, manifest]:
-            return Stream(line, spec, start, answer, ring, manifest)
+            with descriptors.needed("a stream"):
+                return Stream(line, spec, start, answer, ring, manifest)
         case Refused(kind, text), _:
             raise from_wire(kind, text)
     raise ProtocolError(f"the daemon answered Open with {type(answer).__name__}")
@@ -303,17 +314,15 @@ def _answer(line: Channel, spec: Spec) -> tuple[Message, list[int]]:
     try:
         return line.receive_with_fds()
     except TimeoutError:
-        print(
-            f"loaderd: still waiting for the daemon to list {printable(spec.dataset.directory)}",
-            file=sys.stderr,
-        )
+        _warn(f"still waiting for the daemon to list {printable(spec.dataset.directory)}")
     line.settimeout(None)
     return line.receive_with_fds()
 
 
 def _ask(line: Channel, spec: Spec, slots: int, start: Place | None, bundle: Bundle | None) -> None:
     data = specs.encode(spec)
-    fd = os.memfd_create("loaderd-spec")
+    with descriptors.needed("a stream"):
+        fd = os.memfd_create("loaderd-spec")
     try:
         with open(fd, "wb", closefd=False) as file:
             file.write(data)

@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from loaderd.errors import DaemonGone, ProtocolError, from_wire
-from loaderd.wire import dial, spec
+from loaderd.wire import spec
 from loaderd.wire.channel import Channel, Closed
 from loaderd.wire.messages import Message, Open, Opened, Ready, Refused, Spoilt, Took
 from loaderd.wire.spec import Spec
@@ -96,14 +96,16 @@ class Epoch:
 
 
 @contextlib.contextmanager
-def opened(path: str, asked: Spec) -> Iterator[Epoch]:
-    """An epoch of a stream of its own at the daemon at ``path``, which is open meanwhile.
+def opened(line: Channel, asked: Spec) -> Iterator[Epoch]:
+    """An epoch of a stream of its own, which is open meanwhile.
+
+    Args:
+        line: a connection that has said hello; it is closed at the end.
+        asked: the stream.
 
     Raises:
-        NoDaemon: nobody answers there.
         LoaderdError: the daemon does not open the stream; the error is its own.
     """
-    line = dial.dial(path)
     try:
         line.settimeout(None)  # listing a large directory takes its time
         yield Epoch(line, _open(line, asked))

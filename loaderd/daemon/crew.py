@@ -20,8 +20,9 @@ from collections.abc import Callable, Iterable, Mapping
 
 from loaderd.config import Settings
 from loaderd.daemon.actions import Action, Assign, Dismiss
+from loaderd.daemon.forks import ForkServer, Messages
 from loaderd.daemon.loop import Loop
-from loaderd.daemon.pool import SLOW_SECONDS, STOPPED, Messages, Pool, Work, Worker
+from loaderd.daemon.pool import SLOW_SECONDS, STOPPED, Pool, Work, Worker
 from loaderd.daemon.scheduler import Scheduler
 from loaderd.daemon.streams import Stream
 from loaderd.errors import BadImage, ProtocolError
@@ -48,7 +49,8 @@ class Crew:
 
     Args:
         settings: how many there are and what they may do.
-        loop: waits for what they say and for their deaths.
+        loop: waits for what they say.
+        forks: where they come from, and what tells of their deaths.
         scheduler: hears of both.
         streams: those that are open; others add and remove.
         work: what a worker process runs on its end of the socket.
@@ -65,6 +67,7 @@ class Crew:
         self,
         settings: Settings,
         loop: Loop,
+        forks: ForkServer,
         scheduler: Scheduler,
         streams: Mapping[int, Stream],
         work: Work,
@@ -72,7 +75,7 @@ class Crew:
         on_up: Callable[[], None],
         on_bad: Callable[[Bad], None],
     ) -> None:
-        self.pool = Pool(settings, work)
+        self.pool = Pool(settings, forks, work)
         self.chunks = 0
         self._loop = loop
         self._scheduler = scheduler
@@ -91,7 +94,7 @@ class Crew:
         if worker is None:
             return
         self._loop.watch_channel(worker.child.line, lambda: self._read(worker))
-        self._loop.watch(worker.child.pidfd, lambda: self._died(worker))
+        worker.child.when_ended(lambda: self._died(worker))
 
     # -- what they say ---------------------------------------------------------------
 
@@ -163,7 +166,6 @@ class Crew:
         while self._read(worker):
             pass  # what it said before it died still counts
         self._loop.forget(worker.child.line.fileno())
-        self._loop.forget(worker.child.pidfd)
         death, cause = self.pool.bury(worker)
         if worker.up_at is not None:
             self._perform(self._scheduler.worker_down(worker.id, death, cause))

@@ -21,6 +21,7 @@ import random
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import NamedTuple
 
 import msgspec
@@ -28,7 +29,7 @@ import msgspec
 from loaderd.config import Settings
 from loaderd.daemon import child, limits
 from loaderd.daemon.caches import MemoryCaches
-from loaderd.daemon.pool import Child, spawn
+from loaderd.daemon.forks import Child, ForkServer
 from loaderd.daemon.server import Conversation
 from loaderd.daemon.shape import Shape
 from loaderd.data.order import EpochOrder, Ids
@@ -199,6 +200,7 @@ class Opening:
         spec_fd: descriptor of the spec, which stays the caller's.
         bundle_fd: descriptor of the bundle, which stays the caller's; None for none.
         settings: the daemon's.
+        forks: where the opener comes from.
         caches: those in memory.
         room: the bytes that rings may still take, asked for when the size is known.
         finish: called once, with the stream or None.
@@ -216,6 +218,7 @@ class Opening:
         spec_fd: int,
         bundle_fd: int | None,
         settings: Settings,
+        forks: ForkServer,
         caches: MemoryCaches,
         room: Callable[[], Room],
         finish: Callable[[Opening, Stream | None], None],
@@ -224,6 +227,7 @@ class Opening:
         self.client = client
         self.start = request.start
         self.ring_bytes = 0
+        self._forks = forks
         self._wish = max(FEWEST_SLOTS, min(request.slots, MOST_SLOTS))
         self._caches = caches
         self._taken = ""
@@ -236,7 +240,8 @@ class Opening:
         self._max_bad = settings.max_bad
         self._bundles = [] if bundle_fd is None else [os.dup(bundle_fd)]
         try:
-            self.opener: Child = spawn(child.open_dataset, spec.encode(self.spec), settings)
+            asked = spec.encode(self.spec)
+            self.opener: Child = forks.spawn(child.open_dataset, asked, settings)
         except OSError:
             for fd in self._bundles:
                 os.close(fd)
@@ -254,7 +259,8 @@ class Opening:
         except BlockingIOError:
             return
         except Closed:
-            self._fail(RequestRefused("the process that lists the dataset died; try again"))
+            self._forks.catch_up()
+            self._fail(_died(self.opener))
         except LoaderdError as error:
             self._fail(error)
         except Exception as error:  # a fault here must not end the other streams
@@ -329,12 +335,17 @@ class Opening:
     def end(self) -> None:
         """Ends the opener and closes what was not handed on."""
         self.opener.kill()
-        self.opener.wait_dead(1.0)
-        self.opener.reap()
+        self.opener.close()
         if self._taken:
-            self._caches.opened(self._taken)
+            self.opener.when_ended(partial(self._caches.opened, self._taken))
         for fd in (*self._fds, *self._bundles):
             os.close(fd)
+
+
+def _died(opener: Child) -> RequestRefused:
+    if opener.trouble:
+        return RequestRefused(f"the daemon could not do it: {opener.trouble}")
+    return RequestRefused("the process that lists the dataset died; try again")
 
 
 def _empty(asked: Spec) -> EmptyDataset:

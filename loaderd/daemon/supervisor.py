@@ -23,16 +23,17 @@ from collections.abc import Callable, Iterable
 
 from loaderd.config import Settings
 from loaderd.daemon import child, limits
-from loaderd.daemon import pool as pools
 from loaderd.daemon.actions import Action, Assign, Deliver, Dismiss, Isolate, Spoil
 from loaderd.daemon.bad import BadImages
 from loaderd.daemon.caches import MemoryCaches
 from loaderd.daemon.crew import Crew
+from loaderd.daemon.forks import ForkServer
+from loaderd.daemon.listener import Listener
 from loaderd.daemon.loop import Loop
 from loaderd.daemon.notify import Notifier
 from loaderd.daemon.pool import Work
 from loaderd.daemon.scheduler import Scheduler
-from loaderd.daemon.server import Conversation, Requests, accept, listening
+from loaderd.daemon.server import Conversation, Requests, accept, adopt
 from loaderd.daemon.snapshot import Photographer
 from loaderd.daemon.streams import Opening, Room, Stream
 from loaderd.errors import (
@@ -42,16 +43,20 @@ from loaderd.errors import (
     NoWorkers,
     ProtocolError,
 )
-from loaderd.wire import segment
+from loaderd.wire import descriptors, segment
+from loaderd.wire.channel import Channel, Closed
 from loaderd.wire.messages import (
     Bad,
+    Connect,
     Open,
     Plan,
     Ready,
     Spoilt,
+    Stop,
     Took,
     fitting,
 )
+from loaderd.wire.process import JOB_SIGNALS, Process
 from loaderd.wire.text import readable
 
 log = logging.getLogger("loaderd")
@@ -59,7 +64,10 @@ log = logging.getLogger("loaderd")
 LATE_SECONDS = 1.0
 """The supervisor itself has stood still when it looks so much later than it should."""
 
-FIXED = ("name", "socket", "cache_dir", "user_code", "owner", "ready_fd")
+MAX_DESCRIPTORS = 2**16
+"""Of the supervisor, if it may have so many."""
+
+FIXED = ("name", "socket", "cache_dir", "user_code", "owner", "control_fd", "ready_fd")
 """Settings that stay until the daemon is started again."""
 
 
@@ -85,18 +93,22 @@ def serve(
     notifier = Notifier(os.environ)  # before the first child, which shall not speak for us
     if settings.owner is not None:
         notifier = Notifier({})  # what we inherited was meant for the trainer
-    pools.warm()
-    with Loop() as loop, listening(settings.socket) as listener:
-        supervisor = Supervisor(settings, loop, on_ready, work, notifier)
-        loop.on_signals(
-            {
-                signal.SIGTERM: supervisor.drain,
-                signal.SIGINT: supervisor.drain,
-                signal.SIGHUP: lambda: supervisor.renew(reload),
-            }
-        )
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # whoever started us may have ignored it
+    descriptors.raise_limit(MAX_DESCRIPTORS)
+    private = settings.control_fd is not None
+    with (
+        Loop() as loop,
+        ForkServer(loop) as forks,
+        Listener(loop, settings.socket, settings.name, required=not private) as listener,
+    ):
+        supervisor = Supervisor(settings, loop, forks, listener, on_ready, work, notifier)
+        # A private one leaves what is sent to the whole job to its trainer, with which it ends.
+        people = _signals(supervisor, reload) if settings.owner is None else {}
+        child.ignore(JOB_SIGNALS - people.keys())
+        loop.on_signals({signal.SIGCHLD: forks.reap, **people})
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, JOB_SIGNALS)  # whoever started us blocked them
         supervisor.follow_owner()
-        supervisor.listen(listener)
+        supervisor.listen()
         log.info("serving %s with %d workers", settings.socket, settings.workers)
         try:
             supervisor.run()
@@ -104,12 +116,25 @@ def serve(
             supervisor.shut_down()
 
 
+def _signals(
+    supervisor: Supervisor, reload: Callable[[], Settings] | None
+) -> dict[int, Callable[[], object]]:
+    """What comes of the signals that people send to a daemon."""
+    return {
+        signal.SIGTERM: supervisor.drain,
+        signal.SIGINT: supervisor.drain,
+        signal.SIGHUP: lambda: supervisor.renew(reload),
+    }
+
+
 class Supervisor:
     """The daemon, on a loop.
 
     Args:
         settings: how to run.
-        loop: waits for sockets, deaths and signals.
+        loop: waits for sockets and signals.
+        forks: where children come from.
+        listener: where clients come from.
         on_ready: called once, when the first worker is up.
         work: what a worker process runs on its end of the socket.
         notifier: tells the service manager how we are.
@@ -119,6 +144,8 @@ class Supervisor:
         self,
         settings: Settings,
         loop: Loop,
+        forks: ForkServer,
+        listener: Listener,
         on_ready: Callable[[], None],
         work: Work = child.work,
         notifier: Notifier | None = None,
@@ -126,6 +153,10 @@ class Supervisor:
         self._notifier = notifier or Notifier({})
         self._settings = settings
         self._loop = loop
+        self._forks = forks
+        self._listener = listener
+        self._control: Channel | None = None
+        self._owner: Process | None = None
         self._on_ready: Callable[[], None] | None = on_ready
         self._scheduler = Scheduler()
         self._clients: set[Conversation] = set()
@@ -139,6 +170,7 @@ class Supervisor:
         self._crew = Crew(
             settings,
             loop,
+            forks,
             self._scheduler,
             self._streams,
             work,
@@ -147,7 +179,7 @@ class Supervisor:
             self._note_bad,
         )
         self._photographer = Photographer(
-            settings, self._scheduler, self._crew, self._streams, self._caches, self._bad
+            settings, listener, self._scheduler, self._crew, self._streams, self._caches, self._bad
         )
         self._requests = Requests(
             observe=self._photographer.take,
@@ -186,15 +218,37 @@ class Supervisor:
 
     def follow_owner(self) -> None:
         """A private daemon ends as soon as its trainer does, however that ends."""
-        owner = self._settings.owner
-        if owner is None:
-            return
+        owner, control = self._settings.owner, self._settings.control_fd
+        if owner is not None:
+            self._owner = Process(owner)
+        if control is not None:
+            self._control = Channel(socket.socket(fileno=control))
+            self._control.settimeout(0)
+            self._loop.watch(control, self._read_control)
+
+    def _read_control(self) -> None:
+        """Takes in what the owner, or a forked child of it, asks for."""
+        assert self._control is not None
         try:
-            self._loop.watch(os.pidfd_open(owner), self._end_now)
-        except ProcessLookupError:
+            message, fds = self._control.receive_with_fds()
+        except BlockingIOError:
+            return
+        except Closed:  # all who had it are gone, or have executed another program
+            self._loop.forget(self._control.fileno())
             self._end_now()
-        if os.getppid() != owner:
-            self._end_now()
+            return
+        except LoaderdError as error:
+            log.error("the owner's request is lost: %s", error)
+            return
+        match message, fds:
+            case Connect(), [fd]:
+                self._follow(adopt(fd, self._requests, self._clients))
+            case Stop(), []:
+                self.drain()
+            case _:
+                log.error("the owner sent %s", type(message).__name__)
+                for fd in fds:
+                    os.close(fd)
 
     def _end_now(self) -> None:
         log.info("process %s, whose daemon this is, has ended", self._settings.owner)
@@ -225,24 +279,30 @@ class Supervisor:
         if late > LATE_SECONDS:  # frozen, or put to sleep: the silence was ours
             self._crew.forgive(late)
         self._next_check = now + self._settings.silence
+        self._forks.check()
         self._crew.check(now)
+        if self._owner is not None and not self._owner.alive:
+            self._end_now()
         self._notifier.feed(now)
         for client in list(self._clients):
             client.check(now)
-        self._let_in()
+        if self._end_at is None:
+            self._listener.resume()  # after a lack of descriptors
+            self._listener.check()
 
     def shut_down(self) -> None:
-        """Ends all processes and gives all segments up."""
+        """Ends all streams and gives all segments up."""
         for client in list(self._clients):
             client.end()
-        self._crew.pool.stop()
 
     # -- workers ---------------------------------------------------------------------
 
     def _despair(self) -> None:
         """No worker can start: nobody shall wait for what does not come."""
         if self._on_ready is not None:
-            raise DaemonError("no worker can start; the reason stands above, in the log")
+            raise DaemonError(
+                f"no worker can start: {self._crew.pool.trouble}; the log says more above"
+            )
         for client in [client for client in self._clients if client.stream is not None]:
             self._end_stream(client, self._no_workers())
 
@@ -278,7 +338,7 @@ class Supervisor:
         """What clients know of the daemon, and what it promised them, needs a new one."""
         fixed = {name: getattr(self._settings, name) for name in FIXED}
         for name, value in fixed.items():
-            if name not in ("owner", "ready_fd") and getattr(new, name) != value:
+            if name not in ("owner", "control_fd", "ready_fd") and getattr(new, name) != value:
                 stays = str(value).lower() if isinstance(value, bool) else value
                 log.warning("%s stays %s until the daemon is started again", name, stays)
         self._settings = self._photographer.settings = dataclasses.replace(new, **fixed)
@@ -331,38 +391,23 @@ class Supervisor:
 
     # -- clients ---------------------------------------------------------------------
 
-    def listen(self, listener: socket.socket) -> None:
+    def listen(self) -> None:
         """Begins a conversation with whoever knocks."""
-        self._listener = listener
-        self._loop.watch(listener.fileno(), self._accept)
+        self._listener.watch(self._accept)
 
     def _accept(self) -> None:
         try:
-            client = accept(self._listener, self._requests, self._clients)
-            if client is None:
-                return
-            self._follow(client)
+            sock = self._listener.accept()
         except OSError as error:
             log.error("nobody is let in for a while: %s", error)
-            self._loop.forget(self._listener.fileno())
+            self._listener.pause()
             return
-        self._clients.add(client)
-        self._loop.watch_channel(client.line, client.read)
+        self._follow(accept(sock, self._requests, self._clients))
 
-    def _let_in(self) -> None:
-        """Listens again, after a lack of descriptors."""
-        if self._end_at is None and not self._loop.watches(self._listener.fileno()):
-            self._loop.watch(self._listener.fileno(), self._accept)
-
-    def _follow(self, client: Conversation) -> None:
-        """A client's forked child may hold its socket open: its end is what counts."""
-        if client.pid <= 0:
-            return  # it lives where we cannot see it, as in another container; its socket tells
-        try:
-            client.pidfd = os.pidfd_open(client.pid)
-        except ProcessLookupError:
-            return  # it is gone already; its socket tells
-        self._loop.watch(client.pidfd, client.end)
+    def _follow(self, client: Conversation | None) -> None:
+        if client is not None:
+            self._clients.add(client)
+            self._loop.watch_channel(client.line, client.read)
 
     def _open(self, client: Conversation, request: Open, fds: list[int]) -> None:
         if self._end_at is not None:
@@ -382,6 +427,7 @@ class Supervisor:
             spec_fd,
             bundle_fd,
             self._settings,
+            self._forks,
             self._caches,
             self._room,
             self._opened,
@@ -431,11 +477,8 @@ class Supervisor:
     def _gone(self, client: Conversation) -> None:
         self._clients.discard(client)
         self._loop.forget(client.line.fileno())
-        if client.pidfd is not None:
-            self._loop.forget(client.pidfd)
-            os.close(client.pidfd)
-            client.pidfd = None
-        self._let_in()
+        if self._end_at is None:
+            self._listener.resume()
         if client in self._openings:
             self._end_opening(client)
         if client.stream is not None:
