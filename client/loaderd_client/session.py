@@ -47,6 +47,9 @@ LONG_SECONDS = 20.0
 ROOM_SECONDS = 1.0
 """For so long a ring that does not fit is tried again."""
 
+DYING_SECONDS = 0.5
+"""Of a private daemon that hung up, the end is waited for so long."""
+
 _sessions: list[Session] = []
 _making = threading.Lock()
 
@@ -120,6 +123,12 @@ class Session:
             Draining: the daemon is about to end.
             StreamClosed: the session was closed.
         """
+        self._revive()
+        try:
+            return self._open_in_time(spec, slots, start, bundle)
+        except (NoDaemon, DaemonGone):
+            if not self._is_dying():
+                raise
         self._revive()
         return self._open_in_time(spec, slots, start, bundle)
 
@@ -247,6 +256,10 @@ class Session:
     def _dial(self, patience: float | None) -> Channel:
         private = self._private
         return dial(self.path, patience) if private is None else private.connect(patience)
+
+    def _is_dying(self) -> bool:
+        """Whether it is a private daemon, and just goes away: then there will be another."""
+        return self._private is not None and self._private.ends_within(DYING_SECONDS)
 
     def _revive(self) -> None:
         """A private daemon that died is started again, by one of those who miss it."""

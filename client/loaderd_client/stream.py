@@ -27,7 +27,6 @@ from collections import Counter, deque
 from time import perf_counter_ns
 from typing import Any, NamedTuple
 
-import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -40,11 +39,9 @@ from loaderd.errors import (
     TooManyBadImages,
     from_wire,
 )
-from loaderd.wire import segment
 from loaderd.wire.channel import Channel, Closed
-from loaderd.wire.layout import slot_layout
-from loaderd.wire.manifest import Manifest
 from loaderd.wire.messages import Opened, Place, Plan, Ready, Refused, Spoilt, Took
+from loaderd.wire.opened import check_slot, take_over
 from loaderd.wire.spec import Spec
 from loaderd.wire.text import printable
 from loaderd_client.lease import Ring
@@ -148,21 +145,17 @@ class Stream:
         ring: int,
         manifest: int,
     ) -> None:
-        self.manifest = Manifest.view(
-            segment.attach(manifest, opened.manifest_bytes, writable=False)
-        )
+        given = take_over(spec, opened, ring, manifest)
+        self.manifest = given.manifest
         self.seed = opened.seed
         self.slots = opened.slots
         self.batches = -(-opened.samples // opened.batch_size)
         self._samples = opened.samples
         self._batch_size = opened.batch_size
-        memory = segment.attach(ring, opened.ring_bytes, writable=True)
-        batch = msgspec.structs.replace(spec.batch, batch_size=opened.batch_size)
-        layout = slot_layout(spec.pipeline, batch, opened.classes)
         self._directory = spec.dataset.directory
-        self._has_labels = layout.labels is not None
+        self._has_labels = given.layout.labels is not None
         self._releases = _Releases()
-        self._ring: Ring | None = Ring(memory, layout, self._releases.add)
+        self._ring: Ring | None = Ring(given.ring, given.layout, self._releases.add)
         self._line = line
         self._line.settimeout(0)
         self._lock = threading.Condition(threading.Lock())
@@ -469,6 +462,7 @@ class Stream:
     def _heard(self, message: object) -> None:
         match message:
             case Ready(slot, epoch, position, attempt, skipped):
+                check_slot(slot, self.slots)
                 self._keep((epoch, position), _Slot(slot, attempt, skipped, None))
             case Spoilt():
                 error = from_wire(message.kind, message.text)

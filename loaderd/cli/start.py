@@ -12,11 +12,8 @@ from loaderd.cli import extra, given, options, serve, text
 from loaderd.cli.exits import DONE, FAILED
 from loaderd.config import Settings
 from loaderd.errors import DaemonError, DaemonRunning, NoDescriptor
-from loaderd.launch.launch import START_SECONDS, Launch
+from loaderd.launch.launch import Launch, last_lines
 from loaderd.wire import address, descriptors, dial
-
-_LINES = 20
-_LONGEST_TAIL = 64 * 1024
 
 _EXAMPLES = """\
   loaderd start
@@ -41,8 +38,8 @@ def run(args: argparse.Namespace) -> int:
     """Starts a daemon and waits until it answers."""
     extra.require()
     settings = config.load(options.flags(args), os.environ)
+    address.make_folder(settings.socket)  # also makes one that others might write safe
     _refuse_a_second(settings.socket)
-    address.make_folder(settings.socket)
     log = log_path(settings.socket)
     if shortage := serve.shortage():
         text.tell(f"loaderd: {shortage}")
@@ -53,7 +50,7 @@ def run(args: argparse.Namespace) -> int:
         text.say(f'loaderd "{settings.name}" is up: pid {launch.process.pid}, '
                  f"socket {settings.socket}, log {log}")  # fmt: skip
         return DONE
-    _explain(settings, log, begin)
+    _explain(settings, launch.failure, log, begin)
     return FAILED
 
 
@@ -88,17 +85,9 @@ def _refuse_a_second(socket: str) -> None:
         )
 
 
-def _explain(settings: Settings, log: str, begin: int) -> None:
+def _explain(settings: Settings, failure: str, log: str, begin: int) -> None:
     _refuse_a_second(settings.socket)  # started at the same time as ours, and faster
-    for line in _last_lines(log, begin):
-        text.tell(line)
-    text.tell(f'loaderd "{settings.name}" did not start: it ended before it answered, or did not '
-              f"answer within {START_SECONDS:.0f} s; the log is {log}")  # fmt: skip
-
-
-def _last_lines(log: str, begin: int) -> list[str]:
-    """The end of a log, of what was written after its first ``begin`` bytes."""
     with open(log, "rb") as file:
-        begin = max(begin, os.fstat(file.fileno()).st_size - _LONGEST_TAIL)
-        tail = os.pread(file.fileno(), _LONGEST_TAIL, begin)
-    return tail.decode(errors="backslashreplace").expandtabs().splitlines()[-_LINES:]
+        for line in last_lines(file.fileno(), begin):
+            text.tell(line)
+    text.tell(f'loaderd "{settings.name}" did not start: it {failure}; the log is {log}')

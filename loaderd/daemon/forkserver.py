@@ -38,10 +38,10 @@ def main() -> NoReturn:
     control, supervisor = map(int, sys.argv[2:])
     child.die_with_parent(supervisor)
     child.ignore(JOB_SIGNALS)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, JOB_SIGNALS)
+    signal.pthread_sigmask(signal.SIG_SETMASK, [])
     # OpenCV takes the first folder of sys.path for the script's, which we have none of, and puts
     # its own behind it: if OpenCV lies in the first, it would find itself again and again.
-    setattr(sys, "OpenCV_REPLACE_SYS_PATH_0", True)
+    vars(sys)["OpenCV_REPLACE_SYS_PATH_0"] = True
     for module in PRELOAD:
         with contextlib.suppress(Exception):  # the child that needs it says why it cannot have it
             importlib.import_module(module)

@@ -91,7 +91,7 @@ class Listener:
         """To be called about once a second: listens again, if somebody removed the socket."""
         if self._is_there():
             return
-        before = self.path
+        before, was_there = self.path, self._socket is not None
         self._close()
         if self._name:  # the usual folder is another one, if XDG_RUNTIME_DIR is gone
             self.path = _usual(self._name)
@@ -100,7 +100,9 @@ class Listener:
         except DaemonError as error:
             self._complain(error)
         else:
-            log.warning("the socket %s was removed; listening at %s", before, self.path)
+            if was_there:
+                log.warning("the socket %s was removed", before)
+            log.warning("listening at %s", self.path)
             self.resume()
 
     def _is_there(self) -> bool:

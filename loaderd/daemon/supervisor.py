@@ -106,7 +106,8 @@ def serve(
         people = _signals(supervisor, reload) if settings.owner is None else {}
         child.ignore(JOB_SIGNALS - people.keys())
         loop.on_signals({signal.SIGCHLD: forks.reap, **people})
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, JOB_SIGNALS)  # whoever started us blocked them
+        signal.pthread_sigmask(signal.SIG_SETMASK, [])  # whoever started us may have blocked any
+        segment.prepare()
         supervisor.follow_owner()
         supervisor.listen()
         log.info("serving %s with %d workers", settings.socket, settings.workers)

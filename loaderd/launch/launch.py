@@ -33,6 +33,7 @@ START_SECONDS = 30.0
 """Within which it does."""
 
 END_SECONDS = 5.0
+_MAX_TAIL = 64 * 1024
 
 _DETACH = """\
 pid = os.fork()
@@ -52,6 +53,10 @@ class Launch:
         log: descriptor that it writes its log to.
         pass_fds: descriptors that it inherits, not among 0 to 2.
 
+    Attributes:
+        process: the daemon, once it is known.
+        failure: what came of it, if it did not come up.
+
     Raises:
         NoDaemon: no process can be started.
         NoDescriptor: too many files are open.
@@ -59,6 +64,7 @@ class Launch:
 
     def __init__(self, words: Sequence[str], log: int, pass_fds: Sequence[int] = ()) -> None:
         self.process: Process | None = None
+        self.failure = ""
         self._booting: subprocess.Popen[bytes] | None = None
         self._said = b""
         with descriptors.needed("a daemon"):
@@ -98,12 +104,16 @@ class Launch:
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
-    def wait(self, seconds: float = START_SECONDS) -> bool:
+    def wait(self) -> bool:
         """Waits until the daemon answers; False if it ended before, or takes too long."""
+        seconds = START_SECONDS
         try:
             end = monotonic() + seconds
             while not self._said.endswith(b"\n" + READY):
                 if not self._hear(end - monotonic()):
+                    self.failure = "ended before it answered"
+                    if monotonic() >= end:
+                        self.failure = f"did not answer within {seconds:.0f} s and was killed"
                     self.kill()
                     return False
             return True
@@ -148,3 +158,16 @@ class Launch:
         if self._ready >= 0:
             os.close(self._ready)
             self._ready = -1
+
+
+def last_lines(log: int, begin: int = 0, most: int = 20) -> list[str]:
+    """The end of a log.
+
+    Args:
+        log: its descriptor.
+        begin: bytes that are older, and of no interest.
+        most: lines.
+    """
+    begin = max(begin, os.fstat(log).st_size - _MAX_TAIL)
+    tail = os.pread(log, _MAX_TAIL, begin).decode(errors="backslashreplace")
+    return tail.strip().expandtabs().splitlines()[-most:]

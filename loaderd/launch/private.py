@@ -26,11 +26,13 @@ from functools import partial
 
 from loaderd.errors import InvalidArgument, NoDaemon
 from loaderd.launch import cpus
-from loaderd.launch.launch import Launch
+from loaderd.launch.launch import Launch, last_lines
 from loaderd.launch.low import high
 from loaderd.wire import address, channel, descriptors, dial, lock, messages
 from loaderd.wire.channel import Channel, Peer
 from loaderd.wire.messages import Connect, Message, Stop
+from loaderd.wire.process import Process
+from loaderd.wire.text import printable
 
 STOP_SECONDS = 5.0
 """What a daemon may take to end; after that it is killed."""
@@ -70,9 +72,10 @@ class PrivateDaemon:
         _close_with(self, self._control.close)
         self._control.settimeout(dial.TIMEOUT)
         with theirs:
-            self._start(theirs.fileno())
+            self._process = self._start(theirs.fileno())
+        self.pid = self._process.pid
 
-    def _start(self, control: int) -> None:
+    def _start(self, control: int) -> Process:
         mine = [f"--name={self.name}", f"--owner={self._owner}", f"--control-fd={control}"]
         numbers = ",".join(map(str, sorted(cpus.of_the_program())))
         launch = Launch([*self._words, *mine, f"--cpus={numbers}"], self._log, [control])
@@ -81,24 +84,24 @@ class PrivateDaemon:
         except BaseException:  # Ctrl-C
             self._clean()
             raise
-        self._process = launch.process
-        if not came_up or self._process is None:
+        if not came_up or launch.process is None:
             self._clean()
-            raise NoDaemon("the private daemon could not start: " + "; ".join(self.last_lines()))
-        self.pid = self._process.pid
+            said = "; ".join(self.last_lines(_LINES)) or f"it {launch.failure}"
+            raise NoDaemon(f"the private daemon could not start: {printable(said)}")
+        return launch.process
 
-    def last_lines(self, most: int = _LINES) -> list[str]:
+    def last_lines(self, most: int) -> list[str]:
         """The end of its log."""
-        text = os.pread(self._log, 2**16, max(0, os.fstat(self._log).st_size - 2**16))
-        return text.decode(errors="backslashreplace").strip().splitlines()[-most:]
+        return last_lines(self._log, most=most)
 
     @property
     def ended(self) -> bool:
         """Whether it is gone though nobody stopped it; forked children see it too."""
-        return self._hung_up(0.0)
+        return self.ends_within(0.0)
 
-    def _hung_up(self, seconds: float) -> bool:
-        """Waits until its end of the control socket is closed, which no other process has."""
+    def ends_within(self, seconds: float) -> bool:
+        """Waits until it is gone, so many seconds at most; returns whether it is."""
+        # Its end of the control socket no other process has.
         poll = select.poll()
         poll.register(self._control, 0)  # the kernel tells unasked
         return bool(poll.poll(seconds * 1000))
@@ -150,11 +153,11 @@ class PrivateDaemon:
 
     def stop(self) -> None:
         """Ends the daemon and waits until it is gone; in a forked child, does nothing."""
-        if os.getpid() != self._owner or self._process is None:
+        if os.getpid() != self._owner:
             return
         with contextlib.suppress(NoDaemon):  # it is gone, or must be killed
             self._say(Stop())
-        if not self._hung_up(STOP_SECONDS):
+        if not self.ends_within(STOP_SECONDS):
             self._process.send(signal.SIGKILL)
         self._process.wait(STOP_SECONDS)
         self._clean()

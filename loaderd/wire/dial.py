@@ -66,7 +66,7 @@ def dial(path: str, timeout: float | None = None) -> Channel:
         raise NoDaemon(f"no daemon at {path} ({reason}): start one with `loaderd start`") from error
     try:
         address.check_peer(line.peer.uid, path)
-        greet(line, path)
+        greet(line, path, timeout)
     except BaseException:
         line.close()
         raise

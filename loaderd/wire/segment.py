@@ -11,11 +11,17 @@ from __future__ import annotations
 import errno
 import mmap
 import os
+from multiprocessing import resource_tracker
 from multiprocessing.shared_memory import SharedMemory
 
 from loaderd.errors import NoRoom
 
 SHM = "/dev/shm"
+
+
+def prepare() -> None:
+    """Starts multiprocessing's resource tracker, which the first segment would wait for."""
+    resource_tracker.ensure_running()
 
 
 def create(size: int) -> int:

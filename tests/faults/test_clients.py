@@ -20,7 +20,7 @@ import pytest
 from loaderd.errors import StreamClosed
 from loaderd_client import LoaderSequence, Session
 from loaderd_client import session as sessions
-from tests.conftest import Daemon, eventually, gone
+from tests.conftest import Daemon, eventually, gone, kill_private
 from tests.process.test_streams import Serve, a_spec, digest, run_of
 
 PROGRAM = """
@@ -247,9 +247,7 @@ def test_a_child_whose_parents_private_daemon_died_starts_its_own(
     with Session() as session:
         sequence = LoaderSequence(a_spec(photos), session)
         expected = [digest(sequence.fetch(index)) for index in range(2)]
-        assert session._private is not None
-        session._private._process.kill()
-        eventually(lambda: session._private is not None and session._private.ended)
+        kill_private(session)
         assert answer_of(lambda: digest(sequence.fetch(1))) == expected[1]
         assert digest(sequence.fetch(0)) == expected[0]
         eventually(lambda: len(os.listdir(folder)) == 2)  # the child's has gone with it

@@ -153,16 +153,22 @@ def test_what_killed_private_daemons_left_is_removed_and_living_ones_are_left_al
 
 
 @pytest.mark.parametrize("folder", ["a file", "/proc/loaderd"])
-def test_a_runtime_folder_that_cannot_be_used_is_named(tmp_path: Path, folder: str) -> None:
+def test_where_the_runtime_folder_cannot_be_used_daemon_and_commands_agree_on_another(
+    tmp_path: Path, folder: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     place = tmp_path / folder
     if folder == "a file":
         place.write_text("")
-    environ = {**os.environ, "XDG_RUNTIME_DIR": str(place)}
-    words = serve_words()
-    done = subprocess.run(words, capture_output=True, text=True, timeout=30, env=environ)
-    assert done.returncode == 1
-    assert str(place) in done.stderr
-    assert "Traceback" not in done.stderr
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(place))
+    name = f"--name=test-{os.getpid()}"
+    for verb, said in (("start", "is up"), ("status", "is running"), ("stop", "is stopped")):
+        words = [sys.executable, "-m", "loaderd", verb, name]
+        done = subprocess.run(words, capture_output=True, text=True, timeout=60)
+        assert (done.returncode, done.stderr) == (0, "")
+        assert said in done.stdout
+    for left in Path(f"/tmp/loaderd-{os.geteuid()}").glob(f"test-{os.getpid()}.*"):
+        assert left.suffix == ".log"
+        left.unlink()
 
 
 def test_a_forkserver_that_was_stopped_holds_up_nobody(serve: Serve, photos: Path) -> None:
@@ -213,14 +219,12 @@ def test_a_trainer_whose_daemon_was_stopped_is_told_what_to_do(serve: Serve, pho
         assert len(sequence.fetch(0).ids) == 8
 
 
-@pytest.mark.parametrize("children", [1, 2])
-def test_ctrl_c_while_the_forkserver_loads_is_no_fault(runtime: str, children: int) -> None:
-    """The first child is the tracker of multiprocessing, the second the forkserver."""
+def test_ctrl_c_while_the_fork_server_loads_is_no_fault(runtime: str) -> None:
     daemon = subprocess.Popen(
         serve_words(), stderr=subprocess.PIPE, text=True, start_new_session=True
     )
     family = psutil.Process(daemon.pid)
-    eventually(lambda: len(family.children()) >= children)
+    eventually(lambda: len(family.children()) > 0)
     os.killpg(daemon.pid, signal.SIGINT)
     _, said = daemon.communicate(timeout=30)
     assert "Traceback" not in said
