@@ -128,6 +128,9 @@ class Listener:
             self._forget()
             self._socket.close()
             self._socket = None
+            if self._inode == _inode(self.path):
+                with contextlib.suppress(OSError):
+                    os.unlink(self.path)
             lock.release(self._lock, self.path)
 
     def _forget(self) -> None:

@@ -23,6 +23,7 @@ import socket
 import weakref
 from collections.abc import Callable, Sequence
 from functools import partial
+from time import monotonic, sleep
 
 from loaderd.errors import InvalidArgument, NoDaemon
 from loaderd.launch import cpus
@@ -37,6 +38,8 @@ from loaderd.wire.text import printable
 STOP_SECONDS = 5.0
 """What a daemon may take to end; after that it is killed."""
 
+CLEAN_SECONDS = 1.0
+POLL_SECONDS = 0.01
 _LINES = 5
 _numbers = itertools.count()
 
@@ -163,9 +166,10 @@ class PrivateDaemon:
         self._clean()
 
     def _clean(self) -> None:
-        """Removes what it leaves behind if it was killed."""
-        if self.path:
-            lock.remove_stale(self.path)
+        """Removes what it leaves behind if it was killed, once the kernel has let go of it."""
+        end = monotonic() + CLEAN_SECONDS
+        while self.path and not lock.remove_stale(self.path) and monotonic() < end:
+            sleep(POLL_SECONDS)
 
 
 def _close_with(owner: PrivateDaemon, close: Callable[[], object]) -> None:

@@ -40,24 +40,34 @@ def is_at(fd: int, path: str) -> bool:
         return False
 
 
-def remove_stale(socket: str) -> None:
-    """Removes a socket whose daemon is dead, and its lock; does nothing if it lives."""
+def remove_stale(socket: str) -> bool:
+    """Removes a socket whose daemon is dead, and its lock.
+
+    Returns:
+        Whether nothing is left; False if the daemon lives.
+    """
     if not os.path.lexists(socket) and not os.path.lexists(path_of(socket)):
-        return
-    with contextlib.suppress(DaemonError, OSError):  # it lives, or others remove it too
+        return True
+    try:
         fd = take(socket)
-        release(fd, socket)
+    except DaemonRunning:
+        return False
+    except (DaemonError, OSError):  # others remove it too
+        return True
+    with contextlib.suppress(OSError):
+        os.unlink(socket)
+    release(fd, socket)
+    return True
 
 
 def release(fd: int, socket: str) -> None:
-    """Removes socket and lock, and gives the address up.
+    """Removes the lock, and gives the address up.
 
     Cleaners of runtime folders may have been faster, and another daemon may be there by now.
     """
     if is_at(fd, path_of(socket)):
-        for path in (socket, path_of(socket)):
-            with contextlib.suppress(OSError):
-                os.unlink(path)
+        with contextlib.suppress(OSError):
+            os.unlink(path_of(socket))
     os.close(fd)
 
 

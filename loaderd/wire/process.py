@@ -6,6 +6,7 @@ import contextlib
 import os
 import signal
 from time import monotonic, sleep
+from typing import NamedTuple
 
 POLL_SECONDS = 0.01
 
@@ -34,15 +35,15 @@ class Process:
 
     def __init__(self, pid: int) -> None:
         self.pid = pid
-        self._started = _state(pid)[1]
+        self._started = _state(pid).started
 
     @property
     def alive(self) -> bool:
         """Whether it has not ended; one that only waits for its parent to take notice has."""
-        state, started = _state(self.pid)
+        now = _state(self.pid)
         if not self._started:  # /proc hides it from us
             return _exists(self.pid)
-        return started == self._started and state not in "ZX"
+        return now.started == self._started and not now.dead
 
     def send(self, number: signal.Signals) -> None:
         """Sends a signal, if the process lives and is ours to signal."""
@@ -60,16 +61,27 @@ class Process:
         return True
 
 
-def _state(pid: int) -> tuple[str, str]:
-    """The letter of its state, and when it was started, in clock ticks; empty if it is gone."""
+class _State(NamedTuple):
+    """What /proc says of a process.
+
+    Attributes:
+        dead: whether it has ended: its first thread, and with it all others.
+        started: when it was started, in clock ticks; empty if there is no such process.
+    """
+
+    dead: bool
+    started: str
+
+
+def _state(pid: int) -> _State:
     try:
         with open(f"/proc/{pid}/stat", encoding="ascii", errors="replace") as file:
             text = file.read()
     except OSError:
-        return "", ""
+        return _State(True, "")
     # The name, in brackets, may hold anything, also brackets and spaces.
     fields = text[text.rindex(")") + 2 :].split()
-    return fields[0], fields[19]
+    return _State(fields[0] in "ZX" and int(fields[17]) <= 1, fields[19])
 
 
 def _exists(pid: int) -> bool:

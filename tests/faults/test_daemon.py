@@ -171,7 +171,7 @@ def test_where_the_runtime_folder_cannot_be_used_daemon_and_commands_agree_on_an
         left.unlink()
 
 
-def test_a_forkserver_that_was_stopped_holds_up_nobody(serve: Serve, photos: Path) -> None:
+def test_a_fork_server_that_was_stopped_holds_up_nobody(serve: Serve, photos: Path) -> None:
     with serve(1) as daemon:
         forkserver = psutil.Process(daemon.workers()[0]).parent()
         assert forkserver is not None

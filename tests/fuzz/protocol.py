@@ -28,6 +28,7 @@ from loaderd.daemon.forks import ForkServer
 from loaderd.daemon.listener import Listener
 from loaderd.daemon.loop import Loop
 from loaderd.daemon.supervisor import Supervisor
+from loaderd.wire import segment
 from tests.conftest import write_photo
 from tests.fuzz.frames import Descriptors
 from tests.fuzz.peer import Peer, peers
@@ -165,6 +166,7 @@ def run(folder: str, frames: int, seed: int, session: str = "") -> Run:
         ForkServer(loop) as forks,
         Listener(loop, settings.socket) as listener,
     ):
+        segment.prepare()
         supervisor = Supervisor(settings, loop, forks, listener, lambda: going.begin())
         going = Run(peers(settings.socket, seed, fds, session), frames, supervisor, faults, loop)
         supervisor.listen()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import sysconfig
 from pathlib import Path
 
 import pytest
@@ -58,7 +59,7 @@ def test_one_of_another_version_does_not_count(
     for prefix in ("exec_prefix", "base_exec_prefix"):
         monkeypatch.setattr(sys, prefix, str(tmp_path))
     monkeypatch.setattr(sys, "executable", "")
-    monkeypatch.setattr(interpreter.sysconfig, "get_config_var", lambda name: None)
+    monkeypatch.setattr(sysconfig, "get_config_var", lambda name: None)
     with pytest.raises(NoDaemon, match=r"sys\.executable is ''.*`loaderd start`"):
         interpreter.find()
 

@@ -17,6 +17,7 @@ import loaderd
 import loaderd_client
 
 ASKS = "from loaderd.launch import search_path; print(*search_path.entries(), sep='\\n')"
+FOLDERS = [Path(one.__file__ or "").parent for one in (loaderd, loaderd_client)]
 STARTS = """
 import loaderd_client
 with loaderd_client.connect() as session:
@@ -26,7 +27,7 @@ with loaderd_client.connect() as session:
 
 def ours(variable: str = "") -> dict[str, str]:
     """The variables of a program, and where to find this loaderd, as an absolute path."""
-    homes = [str(Path(one.__file__).parents[1]) for one in (loaderd, loaderd_client)]
+    homes = [str(folder.parent) for folder in FOLDERS]
     return {**os.environ, "PYTHONPATH": os.pathsep.join([variable, *homes] if variable else homes)}
 
 
@@ -132,8 +133,7 @@ def bare(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for one in installed.iterdir():
         if not one.name.startswith(("loaderd", "__editable__")) and one.suffix != ".pth":
             (root / "vendor" / one.name).symlink_to(one)
-    for package in (loaderd, loaderd_client):
-        folder = Path(package.__file__).parent
+    for folder in FOLDERS:
         (root / "vendor" / folder.name).symlink_to(folder)
     return root
 

@@ -54,7 +54,7 @@ def test_a_name_with_brackets_and_spaces_is_no_trouble() -> None:
 def test_where_proc_hides_it_its_number_is_what_counts(
     sleeper: subprocess.Popen[bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(process, "_state", lambda pid: ("", ""))
+    monkeypatch.setattr(process, "_state", lambda pid: process._State(True, ""))
     found = Process(sleeper.pid)
     assert found.alive
     sleeper.kill()
