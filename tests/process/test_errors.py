@@ -261,7 +261,7 @@ def test_another_user_is_refused(monkeypatch: pytest.MonkeyPatch, runtime: str) 
             caller.connect(path)
             monkeypatch.setattr(os, "geteuid", lambda: 4711)
             knocking = listener.accept()[0]
-                assert server.accept(knocking, cast(server.Requests, None)) is None
+            assert server.accept(knocking, cast(server.Requests, None)) is None
             assert caller.recv(1) == b""
 
 
