@@ -104,10 +104,10 @@ class PrivateDaemon:
 
     def ends_within(self, seconds: float) -> bool:
         """Waits until it is gone, so many seconds at most; returns whether it is."""
-        # Its end of the control socket no other process has.
+        # Its end of the control socket only it has, and what was forked just as it was started.
         poll = select.poll()
         poll.register(self._control, 0)  # the kernel tells unasked
-        return bool(poll.poll(seconds * 1000))
+        return bool(poll.poll(seconds * 1000)) or not self._process.alive
 
     def connect(self, timeout: float | None = None) -> Channel:
         """A connection that has said hello.
