@@ -4,7 +4,8 @@
 
     LoaderdError
     ├── InvalidArgument (ValueError)       an argument has a value that is not allowed
-    │   └── InvalidType (TypeError)        an argument is of a type that is not allowed
+    │   ├── InvalidType (TypeError)        an argument is of a type that is not allowed
+    │   └── NoSuchSample (IndexError)      a sample is asked for that is not there
     ├── RenderError (ValueError)           a sample could not be augmented or preprocessed
     ├── DatasetError
     │   ├── DatasetNotFound (FileNotFoundError)   the directory is missing or unreadable
@@ -20,9 +21,11 @@
     │   ├── VersionMismatch                client and daemon speak different protocols
     │   ├── RequestRefused                 the daemon would not do what it was asked
     │   ├── Draining                       the daemon is about to end
+    │   ├── RingReclaimed                  an idle stream gave its ring to another
     │   ├── NoWorkers                      no worker can start any more
     │   └── WorkerCrashed                  workers die over a batch, and no sample is to blame
     ├── NoRoom (MemoryError)               a ring or a picture does not fit in memory
+    │   └── RoomTaken                      it would fit, but others have the room now
     ├── NoDescriptor (OSError)             too many files are open
     ├── CacheError (OSError)               the folder of the caches cannot be used
     ├── MissingDependency (ImportError)    an extra is not installed
@@ -46,6 +49,10 @@ class InvalidArgument(LoaderdError, ValueError):
 
 class InvalidType(InvalidArgument, TypeError):
     """An argument, or what a column holds, is of a type that is not allowed."""
+
+
+class NoSuchSample(InvalidArgument, IndexError):
+    """A sample is asked for that the dataset does not have."""
 
 
 class RenderError(LoaderdError, ValueError):
@@ -120,6 +127,13 @@ class Draining(DaemonError):
     """The daemon finishes what it is doing, and ends."""
 
 
+class RingReclaimed(DaemonError):
+    """The ring of a stream that nobody had read for a while was given to another stream.
+
+    Iterators open it again at its place, so that trainers see nothing of it.
+    """
+
+
 class NoWorkers(DaemonError):
     """No worker can start any more; the daemon's log says why, and it goes on trying."""
 
@@ -130,6 +144,10 @@ class WorkerCrashed(DaemonError):
 
 class NoRoom(LoaderdError, MemoryError):
     """A ring or a picture does not fit in memory; the text says which argument to change."""
+
+
+class RoomTaken(NoRoom):
+    """A ring would fit, but other streams have the room now."""
 
 
 class NoDescriptor(LoaderdError, OSError):

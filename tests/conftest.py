@@ -12,6 +12,8 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import FunctionType
+from typing import Any
 
 import cv2
 import numpy as np
@@ -21,6 +23,7 @@ import pytest
 from loaderd.wire import dial
 from loaderd.wire.snapshot import Snapshot
 from loaderd_client import Session
+from loaderd_client.stream import Stream
 
 DEADLINE = 30.0
 
@@ -46,6 +49,19 @@ def eventually(what: Callable[[], bool], deadline: float = DEADLINE) -> None:
     while not what():
         assert time.monotonic() < end, f"not so within {deadline} s: {what}"
         time.sleep(0.01)
+
+
+def stream_of(sequence: Any) -> Stream:
+    """The stream that a sequence reads at the moment."""
+    stream = sequence._supply._stream
+    assert isinstance(stream, Stream)
+    return stream
+
+
+def as_if_ours(function: Any) -> FunctionType:
+    """The function as if the client had it: only its own calls can own something."""
+    module = {**function.__globals__, "__name__": "loaderd_client.invented"}
+    return FunctionType(function.__code__, module, None, None, function.__closure__)
 
 
 def gone(process: psutil.Process) -> bool:

@@ -158,6 +158,10 @@ class NumpyArrayIterator(LoadedIterator):
         sample_weight: the weights, or None.
     """
 
+    def __getstate__(self) -> dict[str, Any]:
+        """See ``LoaderSequence.__getstate__``: the images are among the supply's parts."""
+        return {name: value for name, value in super().__getstate__().items() if name != "_x"}
+
     def __init__(
         self,
         x: Any,
@@ -198,7 +202,9 @@ class NumpyArrayIterator(LoadedIterator):
         self.subset = subset
         self._x = images
         self._load(batch_size, shuffle, seed, max_queue_size)
-        self._x = self._parts["images"]  # the caller's own may go
+
+    def _opened(self) -> None:
+        self._x = self._supply.parts["images"]  # the caller's own may go
 
     def _spec(self) -> tuple[Spec, Parts]:
         _, height, width, channels = self.x.shape
@@ -217,14 +223,31 @@ class NumpyArrayIterator(LoadedIterator):
         spec = Spec(dataset=specs.Arrays(), pipeline=pipeline, batch=batch, order=self._order())
         return spec, {**parts, "images": self.x}
 
-    def _change(self, spec: Spec, parts: Parts) -> None:
-        super()._change(spec, parts)
-        self._x = self._parts["images"]  # the old ones may go
+    def _apply(self) -> None:
+        super()._apply()
+        self._x = self._supply.parts["images"]  # what was given may go
+
+    def _total(self) -> int:
+        return len(self._x)
+
+    def _origin(self) -> str:
+        return ""
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """See ``LoaderSequence.__getstate__``."""
+        super().__setstate__(state)
+        self._x = self._supply.parts["images"]
+        self._seen = self._look()
 
     @property
     def x(self) -> Array:
-        """The images as they lie in shared memory, read-only."""
+        """The images as they lie in shared memory, read-only; others may be assigned."""
         return self._x
+
+    @x.setter
+    def x(self, value: Any) -> None:
+        given = _Given.of(value, None, None)
+        self._x = given.images(self.dtype, self.data_format)
 
     def _assembled(self, batch: Batch) -> Any:
         images: Any = batch.images

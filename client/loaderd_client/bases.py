@@ -8,10 +8,12 @@ that are in use.
 
 from __future__ import annotations
 
+import inspect
 import os
 import sys
 from importlib import import_module
-from typing import Any
+from types import FrameType
+from typing import Any, Literal
 
 _NAMES = ("keras", "tf_keras")
 
@@ -42,3 +44,23 @@ def floatx() -> str:
 def image_data_format() -> Any:
     """Where Keras expects the channels: ``channels_last`` or ``channels_first``."""
     return in_use()[0].backend.image_data_format()
+
+
+_ADAPTERS = ("data_adapters.py_dataset_adapter", "engine.data_adapter")
+_INDEXING = "get_index"
+"""What Keras's threads read a sequence by, in an order of their own."""
+
+
+def reading(frame: FrameType) -> Literal["index", "pass", "look"]:
+    """How a frame that asks a sequence for an index, or its length, reads it.
+
+    Keras's own pass over the sequence is a generator in the adapter that ``fit`` makes of it
+    (Keras 3: ``keras/src/trainers/data_adapters/py_dataset_adapter.py``, Keras 2:
+    ``engine/data_adapter.py``); what else that adapter reads is a look.
+    """
+    if not str(frame.f_globals.get("__name__")).endswith(_ADAPTERS):
+        return "index"
+    code = frame.f_code
+    if code.co_name == _INDEXING:
+        return "index"
+    return "pass" if code.co_flags & inspect.CO_GENERATOR else "look"

@@ -15,8 +15,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from loaderd.errors import EmptyDataset, InvalidArgument, InvalidType
-from loaderd.wire import manifest
-from loaderd.wire import spec as specs
 from loaderd.wire.bundle import Parts
 from loaderd.wire.spec import (
     Cache,
@@ -31,7 +29,6 @@ from loaderd.wire.spec import (
 from loaderd_client import bases
 from loaderd_client.files import FilesIterator
 from loaderd_client.stream import Batch
-from loaderd_client.translate import pipeline_of
 
 if TYPE_CHECKING:
     from loaderd_client.generator import ImageDataGenerator
@@ -138,16 +135,15 @@ class DataFrameIterator(FilesIterator):
         if self.split:
             start, stop = (int(share * len(frame)) for share in self.split)
             frame = frame.iloc[start:stop, :]
-        self._labels_of = class_mode
+        self._read_mode = class_mode
         self._read_labels(frame, y_col, names)
-        self._weights = frame[weight_col].to_numpy() if weight_col else None
-        self._listed: list[str] = frame[x_col].tolist()
+        self._sample_weight = frame[weight_col].to_numpy() if weight_col else None
+        self.filenames = frame[x_col].tolist()
         self._names = names
-        _check_any(self._listed, x_col)
-        self._paths = [os.path.join(root, name) for name in self._listed]
-        self._dataset, self._manifest = self._packed()
+        _check_any(self.filenames, x_col)
+        self._shown_paths = [os.path.join(root, name) for name in self.filenames]
+        self.directory = root
         self._load(batch_size, shuffle, seed, max_queue_size)
-        self._manifest = self._parts["manifest"]
         self.directory = root
         self.class_indices = {name: index for index, name in enumerate(names)}
         _tell(self.samples, validate_filenames, names, class_mode)
@@ -160,16 +156,15 @@ class DataFrameIterator(FilesIterator):
             self._targets = frame[y_col].to_numpy()
         elif self.class_mode not in _UNLABELLED:
             number = {name: index for index, name in enumerate(names)}
-            self._classes = [_numbers(label, number) for label in frame[y_col]]
+            self._shown_classes = [_numbers(label, number) for label in frame[y_col]]
 
     def _spec(self) -> tuple[Spec, Parts]:
-        pipeline, parts = pipeline_of(self.image_data_generator, self._pictures())
-        return self._files_spec(pipeline, self._label_mode()), {**parts, "manifest": self._manifest}
+        return self._files_spec(self._label_mode())
 
     def _check_class_mode(self) -> None:
         """Also that the labels are there, where it was set later."""
         super()._check_class_mode()
-        wanted, read = self.class_mode, getattr(self, "_labels_of", self.class_mode)
+        wanted, read = self.class_mode, getattr(self, "_read_mode", self.class_mode)
         if wanted not in ("input", None, read) and {wanted, read} & {*_UNLABELLED}:
             raise InvalidArgument(
                 f'`class_mode="{wanted}"` needs labels, and those of "{read}" were read: make '
@@ -186,69 +181,73 @@ class DataFrameIterator(FilesIterator):
 
     @property
     def _has_lists(self) -> bool:
-        return any(isinstance(label, list) for label in self._classes)
+        return any(isinstance(label, list) for label in self._shown_classes)
 
-    def _packed(self) -> tuple[specs.Files, NDArray[np.uint8]]:
-        """The samples as workers look them up."""
-        labels = np.zeros(len(self._paths), np.int32)
-        if self.class_mode not in _UNLABELLED and not self._has_lists:
-            labels[:] = self._classes
-        paths = [os.path.abspath(path) for path in self._paths]
-        shown = os.path.commonpath([min(paths), max(paths)])
-        table = manifest.pack("", self._names, [os.fsencode(path) for path in paths], labels)
-        return specs.Files(shown), np.frombuffer(table, np.uint8)
+    def _class_names(self) -> Sequence[str]:
+        return self._names
+
+    def _labels(self, count: int) -> NDArray[np.int32]:
+        labels = np.zeros(count, np.int32)
+        if self._shown_classes is not None and not self._has_lists:
+            known = np.asarray(self._shown_classes)
+            if len(known) == count and known.dtype.kind == "i":
+                labels[:] = known
+        return labels
 
     @property
     def classes(self) -> Any:
         """The class of every sample; a list where a sample has several."""
-        return self._classes
+        if self._shown_classes is None:
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute 'classes'")
+        return self._shown_classes
+
+    @classes.setter
+    def classes(self, value: Any) -> None:
+        self._shown_classes = value
 
     @property
     def labels(self) -> Any:
         """The classes, or the targets for ``raw`` and ``multi_output``."""
         return self._targets if self.class_mode in ("multi_output", "raw") else self.classes
 
+    def _origin(self) -> str:
+        return f", {len(self._names)} classes" if self._names else ""
+
     @property
     def sample_weight(self) -> NDArray[Any] | None:
         """The weight of every sample, or None."""
-        return self._weights
-
-    @property
-    def filenames(self) -> list[str]:
-        """Every sample's file as the DataFrame names it."""
-        return self._listed
-
-    @property
-    def filepaths(self) -> list[str]:
-        """Every sample's file, behind ``directory``."""
-        return self._paths
+        return self._sample_weight
 
     def _assembled(self, batch: Batch) -> Any:
         labels: Any = batch.labels
         match self.class_mode:
             case "multi_output":
-                labels = [output[batch.ids] for output in self._targets]
+                labels = [output[batch.ids] for output in self.labels]
             case "raw":
-                labels = self._targets[batch.ids]
+                labels = self.labels[batch.ids]
             case None:
                 return batch.images
-            case _ if labels is None:
-                labels = self._many_hot(batch)
+            case "input":
+                pass
+            case _:
+                labels = self._labels_of(batch)
         weights = self._weights_of(batch)
         return (batch.images, labels) if weights is None else (batch.images, labels, weights)
 
+    def _labels_of(self, batch: Batch) -> Any:
+        ids = batch.ids.tolist()
+        shown = [self.classes[one] for one in ids]
+        assert self._packed is not None
+        if batch.labels is not None and shown == self._packed.labels[ids].tolist():
+            return batch.labels
+        return self._labelled(shown)
+
     def _weights_of(self, batch: Batch) -> NDArray[Any] | None:
         """The column's, and those of substitutes."""
-        if self._weights is None:
+        if self.sample_weight is None:
             return batch.weights
-        own: NDArray[Any] = self._weights[batch.ids]
+        own: NDArray[Any] = self.sample_weight[batch.ids]
         return own if batch.weights is None else own * batch.weights
-
-    def _many_hot(self, batch: Batch) -> NDArray[Any]:
-        labels = np.zeros((len(batch.ids), len(self._names)), self.dtype)
-        for row, sample in enumerate(batch.ids.tolist()):
-            labels[row, self._classes[sample]] = 1
-        return labels
 
 
 def _numbers(label: Any, number: dict[str, int]) -> int | list[int]:

@@ -8,12 +8,14 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, get_args
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, get_args
 
 import msgspec
 import numpy as np
+from numpy.typing import NDArray
 
 from loaderd.errors import InvalidArgument
+from loaderd.wire import manifest
 from loaderd.wire import spec as specs
 from loaderd.wire.bundle import Parts
 from loaderd.wire.spec import (
@@ -25,11 +27,11 @@ from loaderd.wire.spec import (
     Interpolation,
     LabelMode,
     OnError,
-    Pipeline,
     Spec,
 )
 from loaderd_client import arguments, bases
 from loaderd_client.iterators import EXTENSIONS, LoadedIterator
+from loaderd_client.stream import Batch
 from loaderd_client.translate import SAVED_FILES, Pictures, pipeline_of, save_of
 
 if TYPE_CHECKING:
@@ -45,11 +47,22 @@ _LABEL_MODES: dict[str | None, LabelMode] = {
 
 
 class FilesIterator(LoadedIterator):
-    """What the iterators over files have in common."""
+    """What the iterators over files have in common.
 
-    _dataset: specs.Dataset | specs.Files
+    Programs replace the files and the labels of Keras's iterators, and change them in place. As
+    long as nobody has asked for them here, nobody can have changed them: they are made when they
+    are asked for, and from then on every batch is held against them.
+    """
+
     allowed_class_modes: ClassVar[set[str | None]]
     class_mode: str | None
+    _listed: specs.Dataset | None = None
+    """What the daemon lists; None if the files are ours to name."""
+    _shown_names: Any = None
+    _shown_paths: Any = None
+    _shown_classes: Any = None
+    _packed: Packed | None = None
+    """What the workers know, where it may differ from what is shown."""
 
     def set_loading(
         self,
@@ -162,17 +175,163 @@ class FilesIterator(LoadedIterator):
             save=save_of(self.save_to_dir, self.save_prefix, self.save_format, SAVED_FILES),
         )
 
-    def _files_spec(self, pipeline: Pipeline, label_mode: LabelMode) -> Spec:
+    def _files_spec(self, label_mode: LabelMode) -> tuple[Spec, Parts]:
+        pipeline, parts = pipeline_of(self.image_data_generator, self._pictures())
         labelled = self.class_mode is not None
         weight = arguments.substitute_weight(self.on_error, self.substitute_weight, labelled)
-        return Spec(
-            dataset=self._dataset,
+        dataset, table = self._files()
+        spec = Spec(
+            dataset=dataset,
             pipeline=pipeline,
             batch=msgspec.structs.replace(self._batch(label_mode), substitute_weight=weight),
             order=self._order(),
             cache=self.cache,
             on_error=self.on_error,
         )
+        return spec, {**parts, **table}
+
+    # -- files and labels, which may be changed --------------------------------------
+
+    def _files(self) -> tuple[specs.Dataset | specs.Files | specs.Arrays, Parts]:
+        """The dataset: as it was listed, or as it is shown."""
+        if self._segment is None and self._listed is not None:
+            return self._listed, {}
+        if not self._shows_paths:
+            return self._supply.spec.dataset, {"manifest": self._supply.parts["manifest"]}
+        paths = list(self.filepaths)
+        if self._packed is None or paths != self._packed.paths:
+            self._packed = Packed.of(paths, self._class_names(), self._labels(len(paths)))
+        return self._packed.dataset, self._packed.part
+
+    @property
+    def _shows_paths(self) -> bool:
+        """Whether somebody may have changed the files."""
+        return self._shown_paths is not None or self._overrides_property("filepaths")
+
+    def _overrides_property(self, name: str) -> bool:
+        found = getattr(type(self), name)
+        ours = [getattr(getattr(one, name, None), "fget", None) for one in _library(type(self))]
+        return getattr(found, "fget", None) not in ours
+
+    def _class_names(self) -> Sequence[str]:
+        return self._supply.manifest.class_names
+
+    def _labels(self, count: int) -> NDArray[np.int32]:
+        """What workers write as labels; what is changed is written in the trainer."""
+        labels = self._supply.manifest.labels
+        return labels if len(labels) == count else np.zeros(count, np.int32)
+
+    def _total(self) -> int:
+        return len(self.filepaths) if self._shows_paths else super()._total()
+
+    @property
+    def filenames(self) -> Any:
+        """Every sample's path below ``directory``, in the order of ``classes``."""
+        if self._shown_names is None:
+            self._shown_names = self._supply.manifest.filenames()
+        return self._shown_names
+
+    @filenames.setter
+    def filenames(self, value: Any) -> None:
+        self._shown_names = value
+
+    @property
+    def _filepaths(self) -> Any:
+        if self._shown_paths is None:
+            folder = os.fsdecode(self.directory)
+            names = self._supply.manifest.filenames()
+            self._shown_paths = [os.path.join(folder, name) for name in names]
+            table = self._supply.parts["manifest"]
+            labels = self._supply.manifest.labels
+            dataset = self._supply.spec.dataset
+            self._packed = Packed(list(self._shown_paths), labels, dataset, {"manifest": table})
+        return self._shown_paths
+
+    @_filepaths.setter
+    def _filepaths(self, value: Any) -> None:
+        _ = self._filepaths  # so that it is known what the workers know
+        self._shown_paths = value
+
+    @property
+    def filepaths(self) -> Any:
+        """Every sample's file."""
+        return self._filepaths
+
+    @property
+    def classes(self) -> Any:
+        """The class of every sample, int32 (n,); what is changed here counts."""
+        if self._shown_classes is None:
+            self._shown_classes = np.array(self._supply.manifest.labels)
+        return self._shown_classes
+
+    @classes.setter
+    def classes(self, value: Any) -> None:
+        self._shown_classes = value
+
+    def _is_as_shown(self, batch: Batch) -> bool:
+        if not self._shows_paths:
+            return True
+        shown = self.filepaths
+        if self._packed is None or len(shown) != len(self._packed.paths):
+            return False
+        known = self._packed.paths
+        return all(shown[one] == known[one] for one in batch.ids.tolist())
+
+    def _assembled(self, batch: Batch) -> Any:
+        if self._shown_classes is None or self.class_mode not in _NUMBERED:
+            return super()._assembled(batch)
+        ids = batch.ids.tolist()
+        shown = [self._shown_classes[one] for one in ids]
+        labels = self._supply.manifest.labels if self._packed is None else self._packed.labels
+        if len(self.class_indices) == self.num_classes and shown == labels[ids].tolist():
+            return super()._assembled(batch)
+        return super()._assembled(batch._replace(labels=self._labelled(shown)))
+
+    def _labelled(self, shown: list[Any]) -> NDArray[Any]:
+        """Labels as Keras makes them in the trainer."""
+        if self.class_mode == "categorical":
+            labels = np.zeros((len(shown), len(self.class_indices)), self.dtype)
+            for row, label in enumerate(shown):
+                labels[row, label] = 1.0
+            return labels
+        labels = np.empty(len(shown), self.dtype)
+        for row, label in enumerate(shown):
+            labels[row] = label
+        return labels
+
+
+_NUMBERED = ("categorical", "binary", "sparse")
+
+
+class Packed(NamedTuple):
+    """Files as workers look them up.
+
+    Attributes:
+        paths: of all samples.
+        labels: of all samples.
+        dataset: the same for a spec.
+        part: the same for a bundle.
+    """
+
+    paths: list[str]
+    labels: NDArray[np.int32]
+    dataset: specs.Dataset | specs.Files | specs.Arrays
+    part: Parts
+
+    @classmethod
+    def of(cls, paths: list[str], names: Sequence[str], labels: NDArray[np.int32]) -> Packed:
+        """Packs paths and labels; ``names`` are those of the classes."""
+        whole = [os.path.abspath(path) for path in paths]
+        shown = os.path.commonpath([min(whole), max(whole)])
+        table = manifest.pack("", names, [os.fsencode(path) for path in whole], labels)
+        part = {"manifest": np.frombuffer(table, np.uint8)}
+        return cls(paths, labels, specs.Files(shown), part)
+
+
+def _library(kind: type) -> list[type]:
+    """The classes of this package that a class is derived from."""
+    package = __name__.partition(".")[0] + "."
+    return [one for one in kind.__mro__ if one.__module__.startswith(package)]
 
 
 class DirectoryIterator(FilesIterator):
@@ -230,7 +389,8 @@ class DirectoryIterator(FilesIterator):
         self.class_mode = class_mode
         self._check_class_mode()
         self.dtype = dtype or bases.floatx()
-        self._dataset = Dataset(
+        self.directory: Any = directory
+        self._listed = Dataset(
             directory=arguments.folder("directory", directory),
             extensions=EXTENSIONS,
             classes=arguments.names(classes),
@@ -240,7 +400,7 @@ class DirectoryIterator(FilesIterator):
         self._load(batch_size, shuffle, seed, max_queue_size)
         self.directory = directory
         self._warn_missing(classes or ())
-        if self._stream.manifest.has_ending(b".tiff"):
+        if self._supply.manifest.has_ending(b".tiff"):
             warnings.warn(
                 'Using ".tiff" files with multiple bands will cause distortion. '
                 "Please verify your output.",
@@ -250,7 +410,7 @@ class DirectoryIterator(FilesIterator):
 
     def _warn_missing(self, classes: Sequence[str]) -> None:
         """Keras trains without them and says nothing; most often a name is misspelt."""
-        counts = np.bincount(self.classes, minlength=self.num_classes)
+        counts = np.bincount(self._supply.manifest.labels, minlength=self.num_classes)
         missing = [name for name in classes if not counts[self.class_indices[name]]]
         if missing:
             warnings.warn(
@@ -259,8 +419,12 @@ class DirectoryIterator(FilesIterator):
             )
 
     def _spec(self) -> tuple[Spec, Parts]:
-        pipeline, parts = pipeline_of(self.image_data_generator, self._pictures())
-        return self._files_spec(pipeline, _LABEL_MODES[self.class_mode]), parts
+        return self._files_spec(_LABEL_MODES[self.class_mode])
+
+    @property
+    def labels(self) -> Any:
+        """The same as ``classes``."""
+        return self.classes
 
     @property
     def sample_weight(self) -> None:

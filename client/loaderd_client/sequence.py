@@ -2,45 +2,40 @@
 
 from __future__ import annotations
 
+import copy
 import os
-import threading
-from dataclasses import dataclass
+import sys
+from collections.abc import Callable, Iterator
 from functools import cached_property
+from operator import index as whole
 from typing import Any
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from loaderd.data.order import SEEDS
-from loaderd.errors import DaemonError, DaemonGone, Draining, StreamClosed
-from loaderd.wire.bundle import Bundle, Parts
-from loaderd.wire.messages import Place
-from loaderd.wire.spec import Dataset, Files, Spec
-from loaderd_client import bases, forks, history
+from loaderd.errors import LoaderdError
+from loaderd.wire.bundle import Parts
+from loaderd.wire.run import Place
+from loaderd.wire.spec import Spec
+from loaderd.wire.text import printable
+from loaderd_client import bases, history
 from loaderd_client import session as sessions
-from loaderd_client.patience import Patience
-from loaderd_client.places import Places, Touch
+from loaderd_client.guard import Caller, Guard
+from loaderd_client.places import Places
 from loaderd_client.session import Session
-from loaderd_client.stream import Batch, Stream
+from loaderd_client.stream import Batch
+from loaderd_client.supply import Superseded, Supply
+
+Claimed = tuple[Places, Place]
+
+_OWN = ("_guard", "_history", "_index_generator", "_issued", "lock")
+"""Attributes that no copy has from its original."""
+_MOVING = ("_places", "_segment", "_standard", "_applied")
+"""Attributes that say where a sequence is."""
 
 RING_EXTRA = 2
 """Slots beyond ``max_queue_size``: those that Keras holds while the queue is full."""
-
-
-@dataclass(slots=True)
-class _Request:
-    """One batch on its way to the trainer.
-
-    Attributes:
-        index: what was asked for.
-        places: what gave it a meaning.
-        touch: what it means.
-    """
-
-    index: int
-    places: Places
-    touch: Touch
 
 
 class LoaderSequence(*bases.sequences()):  # type: ignore[misc]  # whichever Keras is in use
@@ -54,9 +49,11 @@ class LoaderSequence(*bases.sequences()):  # type: ignore[misc]  # whichever Ker
     When the daemon goes away, a sequence waits for it (``Session.reconnect_timeout``) and goes
     on with exactly the batches that are left.
 
-    In a shuffled sequence the batches of an epoch are exchangeable: the first touch of an
-    index binds it to the next batch for the rest of the epoch. In an unshuffled one index
-    i is batch i. ``workers``, ``use_multiprocessing`` and ``max_queue_size`` are Keras's
+    Index i is batch i of the present epoch, whoever asks for it and in whatever order; read
+    again, it has the same samples and other random parameters, and ``on_epoch_end`` ends the
+    epoch. Keras's own passes (``fit``), and loops over the sequence, read a whole epoch each; in
+    those of a shuffled sequence the batches come in their own order, whatever the order of the
+    indices. ``workers``, ``use_multiprocessing`` and ``max_queue_size`` are Keras's
     (``keras.utils.PyDataset``); the daemon renders in parallel whatever they are, and
     ``max_queue_size`` sets how many batches it keeps ready.
 
@@ -92,26 +89,16 @@ class LoaderSequence(*bases.sequences()):  # type: ignore[misc]  # whichever Ker
     ) -> None:
         self.max_queue_size = max_queue_size
         self.spec = spec
-        self._session = session or sessions.current()
-        self._slots = max_queue_size + RING_EXTRA
-        self._bundle = Bundle(parts) if parts else None
-        self._stream = self._session.open(spec, self._slots, bundle=self._bundle)
-        self._renew_locks()
-        forks.renew_in_child(self)
-        self._era = object()
+        self._guard = Guard()
         self._history = history.of_environment()
-        self._owed: list[_Request] = []
-        self._pid = os.getpid()
-        self._toucher: int | None = None
-        self._handed_over_in: int | None = None
-        self._forks = forks.count()
-        self._closed = False
-        self._cursor = 0
-        self._left = 0  # batches of the runs before the last reset
-        manifest = self._stream.manifest
+        # Of pictures that are saved there shall be as many as were taken, and no more.
+        ahead = spec.pipeline.save is None
+        slots = max_queue_size + RING_EXTRA
+        self._supply = Supply(spec, parts or {}, session or sessions.current(), slots, ahead)
+        manifest = self._supply.manifest
         self.n = self.samples = len(manifest)
         self.batch_size = spec.batch.batch_size
-        self.seed: Any = self._stream.seed
+        self.seed: Any = self._supply.spec.order.seed
         self.shuffle = spec.order.shuffle
         self.directory: Any = manifest.root
         self.class_names = list(manifest.class_names)
@@ -123,13 +110,8 @@ class LoaderSequence(*bases.sequences()):  # type: ignore[misc]  # whichever Ker
         self.interpolation = spec.pipeline.interpolation
         self._places = self._first_places()
 
-    def _renew_locks(self) -> None:
-        """Whoever holds both has taken ``_opening`` first, which may be held for long."""
-        self._lock = threading.Lock()
-        self._opening = threading.Lock()
-
     def _first_places(self) -> Places:
-        return Places(len(self), self.spec.order.shuffle, ends_told=bases.has_keras2())
+        return Places(len(self), self.spec.order.shuffle)
 
     @property
     def max_queue_size(self) -> int:
@@ -171,7 +153,7 @@ class LoaderSequence(*bases.sequences()):  # type: ignore[misc]  # whichever Ker
     @property
     def classes(self) -> NDArray[np.int32]:
         """The class of every sample, int32 (n,)."""
-        return self._stream.manifest.labels
+        return self._supply.manifest.labels
 
     @property
     def labels(self) -> Any:
@@ -181,7 +163,7 @@ class LoaderSequence(*bases.sequences()):  # type: ignore[misc]  # whichever Ker
     @cached_property
     def filenames(self) -> list[str]:
         """Every sample's path below ``directory``, in the order of ``classes``."""
-        return self._stream.manifest.filenames()
+        return self._supply.manifest.filenames()
 
     @cached_property
     def filepaths(self) -> list[str]:
@@ -194,75 +176,69 @@ class LoaderSequence(*bases.sequences()):  # type: ignore[misc]  # whichever Ker
         return self.filepaths
 
     def __len__(self) -> int:
-        return self._stream.batches
+        return self._supply.batches
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__}: {self.n} images in {len(self)} batches{self._origin()}>"
+
+    def _origin(self) -> str:
+        """What the images are, behind their number."""
+        classes = f", {self.num_classes} classes" if self.num_classes else ""
+        return f"{classes}, of {printable(os.fsdecode(self.directory))}"
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For copies and other processes: the same batches from here on, by another stream."""
+        state = {name: value for name, value in vars(self).items() if name not in _OWN}
+        # Together, as they mean one another, and not the original's.
+        moving = {name: state[name] for name in _MOVING if name in state}
+        return state | copy.deepcopy(moving)
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """See ``__getstate__``."""
+        self.__dict__.update(state)
+        self._guard = Guard()
+        self._history = history.of_environment()
+
+    # -- epochs ----------------------------------------------------------------------
 
     @property
     def num_batches(self) -> int:
-        """Batches in an epoch.
-
-        Keras reads this when a pass over the indices begins, and nothing else tells it:
-        so reading it begins a pass (see :mod:`loaderd_client.places`). Ask ``len``.
-        """
-        with self._lock:
-            self._refresh()
-            self._places.begin_pass()
+        """Batches in an epoch. Keras's passes begin by reading this."""
+        frame = sys._getframe(1)
+        if bases.reading(frame) == "pass":
+            self._begin_pass(id(frame))
         return len(self)
 
     def on_epoch_end(self) -> None:
-        """Keras's word that an epoch is over; it may come early, often or never."""
-        with self._lock:
-            if self._was_served_by_children():
-                self._forks = forks.count()
-                self._places.advance()
-            else:
-                self._places.end_epoch()
+        """Ends the epoch; Keras's own calls may come early, often or never, and it bears them."""
+        me, reads = Caller(), bases.reading(sys._getframe(1))
+        self._guard.enter(me)
+        if reads == "index":
+            self._end_epoch()
+        else:
+            self._places.end_pass()
+        self._guard.give_back()
 
-    def _was_served_by_children(self) -> bool:
-        """Whether the epoch was read by forked children (Keras 2's ``use_multiprocessing``).
+    def __iter__(self) -> Iterator[Any]:
+        """One pass over an epoch, each time a new one."""
+        key = object()
+        self._begin_pass(key, anew=True)
+        for index in range(len(self)):
+            yield self._read_in_pass(key, index)
 
-        We see forks, one touch at the most (Keras 2 looks at the first batch), and then the
-        end of the epoch: twice, from ``fit``'s thread and from that of Keras's queue, which
-        by then may have forked for another epoch. ``fit``'s is the thread that had the look.
-        """
-        return (
-            forks.count() != self._forks
-            and self._places.hardly_touched
-            and self._toucher in (None, threading.get_ident())
-        )
-
-    def __next__(self) -> Any:
-        """The next batch, endlessly: after the last of an epoch comes the next epoch's first."""
-        with self._lock:
-            self._follow_all()
-            request = self._next_request()
-        try:
-            return self._assembled(self._deliver(request))
-        except BaseException:
-            with self._lock:
-                if self._stream.ended:  # the batch is not to blame
-                    self._owed.append(request)
-            raise
-
-    def _next_request(self) -> _Request:
-        """What an earlier call could not have, before anything new."""
-        if self._owed:
-            first = min(self._owed, key=lambda request: request.touch.place)
-            self._owed.remove(first)
-            return first
-        index = self._cursor
-        self._cursor = (index + 1) % len(self)
-        return self._request(index)
+    def _begin_pass(self, key: object, anew: bool = False) -> None:
+        me = Caller()
+        self._guard.enter(me)
+        self._follow()
+        self._prepare_pass()
+        self._places.begin_pass(key, anew=anew)
+        self._guard.give_back()
 
     def reset(self) -> None:
         """``next`` goes on with the first index."""
-        self._owed.clear()
-        self._cursor = 0
+        self._places.position = 0
 
-    def __repr__(self) -> str:
-        return (
-            f"<LoaderSequence: {self.n} images, {self.num_classes} classes, "
-            f"{len(self)} batches of {self.directory}>"
-        )
+    # -- batches ---------------------------------------------------------------------
 
     def __getitem__(self, index: int) -> Any:
         """(images, labels) at ``index``, or images alone where there are no labels.
@@ -276,15 +252,13 @@ class LoaderSequence(*bases.sequences()):  # type: ignore[misc]  # whichever Ker
             BadImage: a file of the batch could not be read.
             DaemonGone: the daemon went away, and did not come back in time.
         """
-        return self._assembled(self.fetch(index))
-
-    def _assembled(self, batch: Batch) -> Any:
-        """A batch as Keras wants it."""
-        if batch.labels is None:
-            return batch.images
-        if batch.weights is None:
-            return batch.images, batch.labels
-        return batch.images, batch.labels, batch.weights
+        me, frame, index = Caller(), sys._getframe(1), self._checked(index)
+        reads = bases.reading(frame)
+        if reads == "pass":
+            return self._read_in_pass(id(frame), index)
+        if reads == "look":
+            return self._delivered(lambda: self._claim(me, lambda: self._places.peek(index)), me)
+        return self._delivered(lambda: self._claim_index(index, me), me)
 
     def fetch(self, index: int) -> Batch:
         """The batch at ``index``, with its sample numbers and its place.
@@ -294,150 +268,106 @@ class LoaderSequence(*bases.sequences()):  # type: ignore[misc]  # whichever Ker
             BadImage: a file of the batch could not be read.
             DaemonGone: the daemon went away, and did not come back in time.
         """
-        length = len(self)
-        if not -length <= index < length:
+        me, index = Caller(), self._checked(index)
+        while True:
+            places, place = self._claim_index(index, me)
+            try:
+                batch = self._fetched(places, place, me)
+            except Superseded:
+                continue
+            places.done(place)
+            return batch
+
+    def __next__(self) -> Any:
+        """The next batch, endlessly: after the last of an epoch comes the next epoch's first."""
+        me = Caller()
+        return self._delivered(lambda: self._claim_next(me), me)
+
+    def _read_in_pass(self, key: object, index: int) -> Any:
+        me = Caller()
+        claim = lambda: self._claim(me, lambda: self._places.read_pass(key, index))  # noqa: E731
+        return self._delivered(claim, me)
+
+    def _claim_next(self, me: Caller) -> Claimed:
+        return self._claim(me, lambda: self._places.next(me), self._prepare_next)
+
+    def _claim_index(self, index: int, me: Caller) -> Claimed:
+        prepare = lambda: self._prepare_index(index)  # noqa: E731
+        return self._claim(me, lambda: self._places.read(index, me), prepare)
+
+    def _claim(
+        self, me: Caller, choose: Callable[[], Place], prepare: Callable[[], None] | None = None
+    ) -> Claimed:
+        """The batch that is meant, and what gave it a meaning."""
+        self._guard.enter(me)
+        self._follow()
+        if prepare is not None:
+            prepare()
+        claimed = self._places, choose()
+        self._guard.give_back()
+        return claimed
+
+    def _checked(self, index: int) -> int:
+        length, asked = len(self), whole(index)
+        if not -length <= asked < length:
             raise ValueError(
                 f"Asked to retrieve element {index}, but the Sequence has length {length}"
             )
-        with self._lock:
-            self._follow_all()
-            request = self._request(index % length)
-        try:
-            return self._deliver(request)
-        except BaseException:
-            with self._lock:
-                if self._stream.ended:  # the batch is not to blame
-                    request.places.untouch(request.index, request.touch.place)
-            raise
+        return asked % length
 
-    def _follow_all(self) -> None:
-        """Follows what has happened to the sequence since the last batch."""
-        self._refresh()
-        if os.getpid() != self._pid:
-            self._move_to_child()
-
-    def _request(self, index: int) -> _Request:
-        return _Request(index, self._places, self._touch(index))
-
-    def _deliver(self, request: _Request) -> Batch:
-        """Takes the batch, from another stream if this one ends."""
-        left: Patience | None = None
+    def _delivered(self, claim: Callable[[], Claimed], me: Caller) -> Any:
+        """The batch that is claimed as Keras wants it; from then on it counts as delivered."""
         while True:
-            if self._stream.ended:
-                self._stream.check()
-                left = left or Patience(self._session.reconnect_timeout)
-                self._open_if_ended(request.touch.place, left)
-            stream = self._stream_for(request)
+            places, place = claim()
             try:
-                return self._noted(stream.take(request.touch.place, restart=request.touch.restart))
-            except StreamClosed:
-                if self._closed:
-                    raise
-            except (DaemonGone, Draining) as error:
-                left = self._lose_patience(left, error)
+                result = self._made(places, place, me)
+            except Superseded:
+                continue  # another thread has reset or changed the sequence meanwhile
+            places.done(place)
+            return result
 
-    def _lose_patience(self, left: Patience | None, error: DaemonError) -> Patience:
-        """The first loss costs no wait; a daemon that is lost again and again is waited for."""
-        if left is None:
-            return Patience(self._session.reconnect_timeout)
-        self._session.wait(left, error)
-        return left
+    def _made(self, places: Places, place: Place, me: Caller) -> Any:
+        return self._assembled(self._fetched(places, place, me))
 
-    def _stream_for(self, request: _Request) -> Stream:
-        """Another thread may have reset the sequence: then the index means another batch."""
-        with self._lock:
-            if request.places is not self._places:
-                request.places, request.touch = self._places, self._touch(request.index)
-            return self._stream
-
-    def _noted(self, batch: Batch) -> Batch:
+    def _fetched(self, places: Places, place: Place, me: Caller) -> Batch:
+        try:
+            batch = self._supply.fetch(place, me, lambda: places is self._places)
+        except LoaderdError:
+            if not self._supply.ended:  # the batch is to blame: it is not asked for again
+                places.done(place)
+            raise
         if self._history is not None:
-            self._history.note(batch, self._seeded(), self._parts, len(self))
+            self._history.note(batch, self._seeded(), self._supply.parts, len(self))
         return batch
 
-    def _refresh(self) -> None:
-        """Follows what was set since the last batch; there is nothing to set here."""
-
-    def _touch(self, index: int) -> Touch:
-        here = threading.get_ident()
-        if self._toucher not in (None, here):
-            self._handed_over_in = self._places.epoch
-        touch = self._places.touch(index, alone=self._handed_over_in != self._places.epoch)
-        self._toucher = here
-        return touch
-
-    def _open_if_ended(self, place: Place, left: Patience) -> None:
-        """Of several threads that miss their stream, one opens another and the rest wait."""
-        with self._opening:
-            while self._stream.ended and not self._closed:
-                with self._lock:
-                    era, spec, bundle = self._era, self._again(), self._bundle
-                start = place if self._slots else None
-                lost = self._stream.lost
-                self._stream.let_go()  # the new ring may need the room of the old one
-                stream = self._session.reopen(spec, self._slots, start, bundle, left, lost=lost)
-                if stream is not None:
-                    self._adopt(stream, era)
-
-    def _adopt(self, stream: Stream, era: object) -> None:
-        with self._lock:
-            if era is self._era and not self._closed:
-                self._stream = stream
-            else:  # another thread has reset, changed or closed the sequence meanwhile
-                stream.close()
-
-    def _again(self) -> Spec:
-        """The same samples again: a batch is a pure function of its place.
-
-        They are not listed again: what was found once is what the epochs are made of,
-        whatever has become of the folder.
-        """
-        spec = self._seeded()
-        if not isinstance(spec.dataset, Dataset):
-            return spec
-        if "manifest" not in self._parts:
-            table = np.frombuffer(self._stream.manifest.table, np.uint8)
-            self._bundle = Bundle({**self._parts, "manifest": table})
-        return msgspec.structs.replace(spec, dataset=Files(spec.dataset.directory))
-
     def _seeded(self) -> Spec:
-        """The spec with the seed that counts."""
-        seed = (self.seed + self._left) % SEEDS if self._left else self.seed
-        order = msgspec.structs.replace(self.spec.order, seed=seed)
-        return msgspec.structs.replace(self.spec, order=order)
+        return msgspec.structs.replace(self.spec, order=self._supply.spec.order)
 
-    @property
-    def _parts(self) -> Parts:
-        return self._bundle.parts if self._bundle else {}
-
-    def _change(self, spec: Spec, parts: Parts) -> None:
-        """Goes on with the same samples in the same order, made in another way."""
-        self.spec = spec
-        self._bundle = Bundle(parts) if parts else None
-        self._era = object()
-        self._stream.close()
-
-    def _begin_again(self) -> None:
-        """Ends the run of batches; the next begins an epoch, with the next batch's number."""
-        self._left += self._places.drawn
-        self._places = self._first_places()
-        self._owed.clear()
-        self._era = object()
-        self._stream.close()
-
-    def _move_to_child(self) -> None:
-        """In a forked child: an index means what it means to all, whoever of them is asked.
-
-        The parent's stream counts as ended here. Other children ask for other indices, so
-        nothing is made that was not asked for.
-        """
-        self._slots = 0
-        self._places = self._places.settled()
-        self._owed.clear()  # those are the parent's
-        self._pid = os.getpid()
+    def _assembled(self, batch: Batch) -> Any:
+        """A batch as Keras wants it."""
+        if batch.labels is None:
+            return batch.images
+        if batch.weights is None:
+            return batch.images, batch.labels
+        return batch.images, batch.labels, batch.weights
 
     def close(self) -> None:
         """Ends the stream. Arrays that were handed out stay valid."""
-        self._closed = True
-        self._stream.close()
-        self._bundle = None
+        self._supply.close()
+
+    # -- what iterators have to do besides, within the guard -------------------------
+
+    def _follow(self) -> None:
+        """Follows what was set since the last batch."""
+
+    def _prepare_next(self) -> None:
+        """Before ``next``."""
+
+    def _prepare_index(self, index: int) -> None:
+        """Before an index is read."""
+
+    def _prepare_pass(self) -> None:
+        """Before a pass."""
+
+    def _end_epoch(self) -> None:
+        self._places.end_epoch()

@@ -11,8 +11,8 @@ import atexit
 import contextlib
 import os
 import sys
-import threading
 import weakref
+from collections.abc import Sequence
 from typing import Self
 
 from loaderd.errors import (
@@ -20,10 +20,11 @@ from loaderd.errors import (
     DaemonGone,
     Draining,
     ForeignDaemon,
+    LoaderdError,
     NoAnswer,
     NoDaemon,
-    NoRoom,
     ProtocolError,
+    RoomTaken,
     StreamClosed,
     from_wire,
 )
@@ -34,24 +35,26 @@ from loaderd.wire import spec as specs
 from loaderd.wire.bundle import Bundle
 from loaderd.wire.channel import Channel, Closed
 from loaderd.wire.dial import dial
-from loaderd.wire.messages import Message, Open, Opened, Place, Refused
+from loaderd.wire.messages import ENOUGH_SLOTS, IDLE_SECONDS, Message, Open, Opened, Refused
+from loaderd.wire.run import WHOLE, Run
 from loaderd.wire.spec import Spec
 from loaderd.wire.text import printable
-from loaderd_client import forks, patience
+from loaderd_client import openings, patience
+from loaderd_client.guard import Caller, Guard
 from loaderd_client.patience import Patience
 from loaderd_client.stream import Stream
 
 LONG_SECONDS = 20.0
 """An answer that takes so long is waited for with a word to the user."""
 
-ROOM_SECONDS = 1.0
-"""For so long a ring that does not fit is tried again."""
+ROOM_SECONDS = IDLE_SECONDS + 1
+"""For so long a ring for which there is no room now is tried again: idle ones give way."""
 
 DYING_SECONDS = 0.5
 """Of a private daemon that hung up, the end is waited for so long."""
 
 _sessions: list[Session] = []
-_making = threading.Lock()
+_making = Guard()
 
 
 class Session:
@@ -79,9 +82,8 @@ class Session:
 
     def __init__(self, address: str | None = None, reconnect_timeout: float | None = None) -> None:
         self.reconnect_timeout = patience.reconnect_timeout(reconnect_timeout)
-        self._renew_locks()
-        forks.renew_in_child(self)
-        self._told: set[str] = set()
+        self._guard = Guard()
+        self._told: dict[str, Caller] = {}
         self._closed = False
         self._streams: weakref.WeakSet[Stream] = weakref.WeakSet()
         self._private: PrivateDaemon | None = None
@@ -96,23 +98,16 @@ class Session:
             self.path = self._private.path
         _sessions.append(self)
 
-    def _renew_locks(self) -> None:
-        self._lock = threading.Lock()
-
     def open(
-        self,
-        spec: Spec,
-        slots: int,
-        start: Place | None = (0, 0),
-        bundle: Bundle | None = None,
+        self, spec: Spec, slots: int, run: Run = WHOLE, bundles: Sequence[Bundle] = ()
     ) -> Stream:
         """Opens a stream.
 
         Args:
             spec: what its batches are.
             slots: slots wished for in the ring; the daemon may give fewer.
-            start: (epoch, position) from which on batches are made ahead; None for none.
-            bundle: the arrays that the spec means.
+            run: what is made ahead.
+            bundles: the arrays that the spec means.
 
         Raises:
             DatasetNotFound: the directory is missing.
@@ -124,34 +119,34 @@ class Session:
             StreamClosed: the session was closed.
         """
         self._revive()
-        try:
-            return self._open_in_time(spec, slots, start, bundle)
-        except (NoDaemon, DaemonGone):
-            if not self._is_dying():
-                raise
-        self._revive()
-        return self._open_in_time(spec, slots, start, bundle)
+        left, revived = Patience(ROOM_SECONDS), False
+        while True:
+            try:
+                stream = self._open(spec, slots, run, bundles, None)
+                if not _is_cramped(stream, slots):
+                    return stream
+            except RoomTaken:
+                if not openings.give_way():
+                    if left.over:
+                        raise
+                    left.pause()
+            except (NoDaemon, DaemonGone):
+                if revived or not self._is_dying():
+                    raise
+                self._revive()
+                revived = True
 
     def reopen(
-        self,
-        spec: Spec,
-        slots: int,
-        start: Place | None,
-        bundle: Bundle | None,
-        left: Patience,
-        *,
-        lost: bool,
+        self, spec: Spec, slots: int, run: Run, bundles: Sequence[Bundle], left: Patience
     ) -> Stream | None:
         """Opens a stream in place of one that ended, or waits a moment for its daemon.
 
         Args:
             spec: see ``open``.
             slots: see ``open``.
-            start: see ``open``.
-            bundle: see ``open``.
-            left: how long the daemon is still waited for.
-            lost: whether the stream went with its daemon, whose rings may still be mapped,
-                by this trainer or by others: then room is waited for as well.
+            run: see ``open``.
+            bundles: see ``open``.
+            left: how long the daemon, or room, is still waited for.
 
         Returns:
             The stream; None if there was no daemon or no room, and it is worth asking again.
@@ -162,18 +157,20 @@ class Session:
         """
         self._revive()  # a private one that cannot start is an error at once
         try:
-            stream = self._open_in_time(spec, slots, start, bundle, left.left)
+            stream = self._open(spec, slots, run, bundles, left.left)
         except (NoDaemon, DaemonGone, Draining) as error:
             self.wait(left, error)
             return None
-        except NoRoom as error:
-            if not lost or left.over:
+        except RoomTaken as error:  # perhaps by the ring that was lost, which others may still map
+            if openings.give_way():
+                return None
+            if left.over:
                 raise
             self._tell(f"no room yet ({error}); waiting up to {left.seconds:g} s for it")
             left.pause()
             return None
         self._told.clear()
-        return stream
+        return None if _is_cramped(stream, slots) else stream
 
     def wait(self, left: Patience, error: DaemonError) -> None:
         """Waits a moment for the daemon to come back, and says so once.
@@ -209,44 +206,25 @@ class Session:
 
     def _tell(self, words: str) -> None:
         """Says why nothing goes on: once, however many threads find out."""
+        me = Caller()
         about = words.partition("(")[0]  # figures change from one attempt to the next
-        with self._lock:
-            if about in self._told:
-                return
-            self._told.add(about)
+        if self._told.setdefault(about, me) is not me:
+            return
         _warn(words)
-
-    def _open_in_time(
-        self,
-        spec: Spec,
-        slots: int,
-        start: Place | None,
-        bundle: Bundle | None,
-        patience: float | None = None,
-    ) -> Stream:
-        """What was closed just now leaves its room when the workers have let go of it."""
-        left = Patience(ROOM_SECONDS)
-        while True:
-            try:
-                return self._open(spec, slots, start, bundle, patience)
-            except NoRoom:
-                if left.over:
-                    raise
-            left.pause()
 
     def _open(
         self,
         spec: Spec,
         slots: int,
-        start: Place | None,
-        bundle: Bundle | None,
+        run: Run,
+        bundles: Sequence[Bundle],
         patience: float | None,
     ) -> Stream:
         if self._closed:
             raise StreamClosed("the session was closed")
         line = self._dial(patience)
         try:
-            stream = _open(line, spec, slots, start, bundle)
+            stream = _open(line, spec, slots, run, bundles)
         except BaseException:
             line.close()
             raise
@@ -259,15 +237,24 @@ class Session:
 
     def _is_dying(self) -> bool:
         """Whether it is a private daemon, and just goes away: then there will be another."""
-        return self._private is not None and self._private.ends_within(DYING_SECONDS)
+        private = self._private
+        return private is not None and private.ends_within(DYING_SECONDS)
 
     def _revive(self) -> None:
         """A private daemon that died is started again, by one of those who miss it."""
-        with self._lock:
+        if self._private is None:
+            return
+        me = Caller()
+        self._guard.enter(me)
+        try:
             if self._private is not None and self._private.ended:
                 self._private = self._private.again()
                 self.path = self._private.path
                 _warn("the private daemon went away; started another")
+        except LoaderdError:
+            self._guard.give_back()
+            raise
+        self._guard.give_back()
 
     def close(self) -> None:
         """Closes all streams, and ends the daemon if it is a private one."""
@@ -276,8 +263,10 @@ class Session:
             stream.close()
         if self in _sessions:
             _sessions.remove(self)
-        with self._lock:
-            private, self._private = self._private, None
+        me = Caller()
+        self._guard.enter(me)
+        private, self._private = self._private, None
+        self._guard.give_back()
         if private is not None:
             private.stop()
 
@@ -304,18 +293,24 @@ def _warn(words: str) -> None:
         print(f"loaderd: {words}", file=sys.stderr)
 
 
-def _open(
-    line: Channel, spec: Spec, slots: int, start: Place | None, bundle: Bundle | None
-) -> Stream:
+def _is_cramped(stream: Stream, slots: int) -> bool:
+    """Whether its ring is small, and another try gets more, as an idle stream of ours gave way."""
+    if stream.slots >= min(slots, ENOUGH_SLOTS) or not openings.give_way():
+        return False
+    stream.close()
+    return True
+
+
+def _open(line: Channel, spec: Spec, slots: int, run: Run, bundles: Sequence[Bundle]) -> Stream:
     try:
-        _ask(line, spec, slots, start, bundle)
+        _ask(line, spec, slots, run, bundles)
         answer, fds = _answer(line, spec)
     except Closed as error:
         raise DaemonGone("the daemon went away while it opened the stream") from error
     match answer, fds:
         case Opened(), [ring, manifest]:
             with descriptors.needed("a stream"):
-                return Stream(line, spec, start, answer, ring, manifest)
+                return Stream(line, spec, run, answer, ring, manifest)
         case Refused(kind, text), _:
             raise from_wire(kind, text)
     raise ProtocolError(f"the daemon answered Open with {type(answer).__name__}")
@@ -332,15 +327,15 @@ def _answer(line: Channel, spec: Spec) -> tuple[Message, list[int]]:
     return line.receive_with_fds()
 
 
-def _ask(line: Channel, spec: Spec, slots: int, start: Place | None, bundle: Bundle | None) -> None:
+def _ask(line: Channel, spec: Spec, slots: int, run: Run, bundles: Sequence[Bundle]) -> None:
     data = specs.encode(spec)
     with descriptors.needed("a stream"):
         fd = os.memfd_create("loaderd-spec")
     try:
         with open(fd, "wb", closefd=False) as file:
             file.write(data)
-        size, fds = (bundle.nbytes, [fd, bundle.fd]) if bundle else (0, [fd])
-        line.send(Open(len(data), size, slots, start), fds)
+        sizes = tuple(bundle.nbytes for bundle in bundles)
+        line.send(Open(len(data), sizes, slots, run), [fd, *(bundle.fd for bundle in bundles)])
     finally:
         os.close(fd)
 
@@ -363,17 +358,15 @@ def connect(address: str | None = None, reconnect_timeout: float | None = None) 
 
 def current() -> Session:
     """The innermost open session; a new one where there is none."""
-    with _making:
-        return _sessions[-1] if _sessions else Session()
-
-
-def _forked() -> None:
-    """Another thread may have been making a session: in the child, nobody is."""
-    global _making
-    _making = threading.Lock()
-
-
-os.register_at_fork(after_in_child=_forked)
+    me = Caller()
+    _making.enter(me)
+    try:
+        found = _sessions[-1] if _sessions else Session()
+    except LoaderdError:
+        _making.give_back()
+        raise
+    _making.give_back()
+    return found
 
 
 @atexit.register

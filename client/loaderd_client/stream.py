@@ -10,9 +10,13 @@ The daemon makes batches ahead, in the order of the run. A batch that is asked f
 there is planned explicitly, and a ready batch that nobody waits for gives up its slot
 where there is no other: so any order of requests ends, and the common one costs nothing.
 
-Threads: all state is under one lock. Of several waiting threads one reads the socket and
-wakes the others. Released slots arrive from any thread, even from the garbage collector
-inside our own lock; they only append to a deque and wake the reader.
+Threads: every step is made within a guard, and no step waits. All threads that wait do so in
+``poll``, for the socket and for a bell; whoever comes first reads what the daemon has sent, and
+rings for the others. Released slots arrive from any thread, even from the garbage collector in
+the middle of a step; they only append to a deque and ring.
+
+Exceptions: whoever is interrupted while waiting leaves nothing behind. A step that was interrupted
+is found out by the next one (``Guard.torn``), and the stream ends: what it knew is not sure.
 """
 
 from __future__ import annotations
@@ -21,11 +25,11 @@ import contextlib
 import os
 import select
 import sys
-import threading
 import weakref
-from collections import Counter, deque
-from time import perf_counter_ns
-from typing import Any, NamedTuple
+from collections import deque
+from collections.abc import Callable
+from time import monotonic, perf_counter_ns
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,12 +44,24 @@ from loaderd.errors import (
     from_wire,
 )
 from loaderd.wire.channel import Channel, Closed
-from loaderd.wire.messages import Opened, Place, Plan, Ready, Refused, Spoilt, Took
+from loaderd.wire.messages import (
+    IDLE_SECONDS,
+    Confirm,
+    Confirmed,
+    Opened,
+    Plan,
+    Ready,
+    Refused,
+    Spoilt,
+    Took,
+)
 from loaderd.wire.opened import check_slot, take_over
+from loaderd.wire.run import Place, Run, in_time
 from loaderd.wire.spec import Spec
 from loaderd.wire.text import printable
+from loaderd_client.ahead import ReadAhead
+from loaderd_client.guard import Caller, Guard
 from loaderd_client.lease import Ring
-from loaderd_client.run import Run
 
 SPARE_SLOTS = 2
 """When fewer than these would be left, a batch is copied and not leased."""
@@ -55,6 +71,9 @@ TELL_NS = 500_000_000
 
 LONG_NS = 60_000_000_000
 """A wait so long is told to the user."""
+
+
+_Result = TypeVar("_Result")
 
 
 class Batch(NamedTuple):
@@ -76,6 +95,14 @@ class Batch(NamedTuple):
     place: Place
     attempt: int
 
+    def first(self, rows: int) -> Batch:
+        """The batch's first rows alone."""
+        labels = None if self.labels is None else self.labels[:rows]
+        weights = None if self.weights is None else self.weights[:rows]
+        return self._replace(
+            images=self.images[:rows], labels=labels, weights=weights, ids=self.ids[:rows]
+        )
+
 
 def _gone() -> DaemonGone:
     return DaemonGone(
@@ -95,13 +122,17 @@ class _Releases:
         self.slots: deque[int] = deque()
         self.heard = False
         self.bell = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
-        weakref.finalize(self, os.close, self.bell)
+        weakref.finalize(self, os.close, self.bell).atexit = False
 
     def add(self, slot: int) -> None:
-        """A lease has ended. Runs in any thread, perhaps inside our lock: takes none."""
+        """A lease has ended. Runs in any thread, perhaps in the middle of a step."""
         self.slots.append(slot)
         if self.heard:
-            os.eventfd_write(self.bell, 1)
+            self.ring()
+
+    def ring(self) -> None:
+        """Wakes all who wait."""
+        os.eventfd_write(self.bell, 1)
 
     def silence(self) -> None:
         """Stops the bell."""
@@ -118,13 +149,22 @@ class _Slot(NamedTuple):
     error: LoaderdError | None
 
 
+class _Wait:
+    """One call's wait for a batch."""
+
+    def __init__(self, place: Place) -> None:
+        self.place = place
+        self.begun = self.untold = perf_counter_ns()
+        self.confirming = False
+
+
 class Stream:
     """An open stream.
 
     Args:
         line: the connection that it hangs on.
         spec: what was asked for.
-        start: the first batch of the run.
+        run: what the daemon was told to make ahead.
         opened: what was given.
         ring: descriptor of the ring, which is now ours.
         manifest: descriptor of the manifest, which is now ours.
@@ -134,13 +174,15 @@ class Stream:
         seed: the seed of order and draws.
         slots: slots of the ring.
         batches: batches in an epoch.
+        samples: samples in an epoch.
+        used_at: when a batch was last asked for, by ``time.monotonic``.
     """
 
     def __init__(
         self,
         line: Channel,
         spec: Spec,
-        start: Place | None,
+        run: Run,
         opened: Opened,
         ring: int,
         manifest: int,
@@ -149,8 +191,9 @@ class Stream:
         self.manifest = given.manifest
         self.seed = opened.seed
         self.slots = opened.slots
+        self.samples = opened.samples
         self.batches = -(-opened.samples // opened.batch_size)
-        self._samples = opened.samples
+        self.used_at = self._told_at = monotonic()
         self._batch_size = opened.batch_size
         self._directory = spec.dataset.directory
         self._has_labels = given.layout.labels is not None
@@ -158,13 +201,14 @@ class Stream:
         self._ring: Ring | None = Ring(given.ring, given.layout, self._releases.add)
         self._line = line
         self._line.settimeout(0)
-        self._lock = threading.Condition(threading.Lock())
+        self._guard = Guard()
         self._ready: dict[Place, _Slot] = {}
-        self._waiting: Counter[Place] = Counter()
+        self._waits: dict[Caller, _Wait] = {}
         self._leased = 0
-        self._run = Run(self.batches, start)
+        may_run = run.next is not None
+        self._ahead = ReadAhead(self.batches, run.within(self.batches), self.slots, may_run)
         self._asked: set[Place] = set()
-        self._reading = False
+        self._confirmed = True
         self._counts = [0, 0]
         self._end: LoaderdError | None = None
         self._hung_up = False
@@ -173,38 +217,7 @@ class Stream:
 
     def rows(self, position: int) -> int:
         """Samples in the batch at ``position``."""
-        return min(self._batch_size, self._samples - position * self._batch_size)
-
-    def take(self, place: Place, *, restart: bool = False) -> Batch:
-        """Waits for a batch and takes it; the same place may be taken again.
-
-        Args:
-            place: (epoch, position).
-            restart: the batches that follow are wanted next.
-
-        Raises:
-            BadImage: a file of the batch could not be read.
-            DaemonGone: the daemon went away.
-            StreamClosed: the stream was closed, or a signal's exception went through here,
-                or the stream is another process's.
-        """
-        if os.getpid() != self._owner:  # its lock may be held by a thread that is not here
-            raise self._not_ours()
-        try:
-            with self._lock:
-                return self._take(place, restart)
-        except LoaderdError:
-            raise
-        except BaseException:
-            # Ctrl-C may strike between any two steps: what we hold is no longer sure.
-            self.close()
-            raise
-
-    def _not_ours(self) -> StreamClosed:
-        return StreamClosed(
-            f"the stream belongs to process {self._owner}, and this is a forked child of it: open "
-            "a stream here, or use a LoaderSequence, which does so by itself"
-        )
+        return min(self._batch_size, self.samples - position * self._batch_size)
 
     @property
     def ended(self) -> bool:
@@ -216,19 +229,6 @@ class Stream:
         """Whether it ended without our doing."""
         return self._end is not None and not isinstance(self._end, StreamClosed)
 
-    def let_go(self) -> None:
-        """Gives the ring of an ended stream up. Arrays that were handed out stay valid.
-
-        They keep the mapping: of a ring that is lost, as its daemon is gone, the rest is emptied.
-        """
-        if os.getpid() != self._owner:  # its lock may be held by a thread that is not here
-            self._forget()
-            return
-        with self._lock:
-            if self._ring is not None and self.lost:
-                self._ring.empty()
-            self._forget()
-
     def check(self) -> None:
         """Raises what makes it useless to open the stream again.
 
@@ -238,74 +238,185 @@ class Stream:
         if isinstance(self._end, TooManyBadImages):
             raise TooManyBadImages(*self._end.args)
 
-    # -- under the lock --------------------------------------------------------------
+    def take(self, place: Place, me: Caller | None = None) -> Batch:
+        """Waits for a batch and takes it; the same place may be taken again.
+
+        Args:
+            place: (epoch, position).
+            me: the call that it is for; None for this one.
+
+        Raises:
+            BadImage: a file of the batch could not be read.
+            DaemonGone: the daemon went away.
+            RingReclaimed: the stream was silent for long, and its room was needed.
+            StreamClosed: the stream was closed, or a step of it was interrupted, or the
+                stream is another process's.
+        """
+        if os.getpid() != self._owner:
+            raise self._not_ours()
+        me = me or Caller()
+        self._forget_waits_of(me.thread)
+        wait = self._waits[me] = _Wait(place)
+        try:
+            while True:
+                batch = self._step(me, lambda: self._try(wait))
+                if batch is not None:
+                    return batch
+                self._sleep()
+        finally:
+            self._waits.pop(me, None)
+
+    def _forget_waits_of(self, thread: int) -> None:
+        """Those that were interrupted: a thread waits for one batch at a time."""
+        for caller in tuple(self._waits):
+            if caller.thread == thread:
+                self._waits.pop(caller, None)
+
+    def close(self) -> None:
+        """Ends the stream. Arrays that were handed out stay valid."""
+        if os.getpid() != self._owner:
+            return  # a forked child: the connection is its parent's
+        me = Caller()
+        self._step(me, self._close)
+
+    def let_go(self) -> None:
+        """Gives the ring of an ended stream up. Arrays that were handed out stay valid.
+
+        They keep the mapping: of a ring that is lost, as its daemon is gone, the rest is emptied.
+        """
+        me = Caller()
+        if os.getpid() != self._owner:
+            self._forget()
+        else:
+            self._step(me, self._let_go)
+
+    @property
+    def ahead(self) -> tuple[int, int]:
+        """How the trainer reads: positions of a pass, and from pass to pass so many epochs."""
+        return self._ahead.shape
+
+    @property
+    def idle(self) -> bool:
+        """Whether nobody waits for a batch of it."""
+        return all(caller.left for caller in tuple(self._waits))
+
+    # -- steps, within the guard -----------------------------------------------------
+
+    def _step(self, me: Caller, step: Callable[[], _Result]) -> _Result:
+        """Makes a step.
+
+        One that is left by an exception which is no error of ours does not give the guard back:
+        the next one finds it torn.
+        """
+        self._guard.enter(me)
+        if self._guard.torn and self._end is None:
+            self._close()  # what we hold is not sure
+        try:
+            result = step()
+        except LoaderdError:
+            self._guard.give_back()
+            raise
+        self._guard.give_back()
+        return result
+
+    def _not_ours(self) -> StreamClosed:
+        return StreamClosed(
+            f"the stream belongs to process {self._owner}, and this is a forked child of it: open "
+            "a stream here, or use a LoaderSequence, which does so by itself"
+        )
+
+    def _try(self, wait: _Wait) -> Batch | None:
+        """The batch, if it is there; else sees to it that it comes."""
+        self.used_at = monotonic()
+        if not self._is_ours(wait):
+            return None
+        place = wait.place
+        if place not in self._ready:
+            self._read()
+        if place in self._ready:
+            before = self._told_at
+            batch = self._hand_out(place, self._ready.pop(place), wait)
+            if monotonic() - before < IDLE_SECONDS:
+                return batch
+            # We stood still in between: the daemon may have taken the slot away before it heard.
+            self._confirmed = False
+            return None
+        if self._end is not None:
+            raise type(self._end)(*self._end.args)
+        if place not in self._asked:  # again, if another thread took what we asked for
+            self._ask(place)
+        self._make_room()
+        self._tell(wait)
+        self._prepare_to_sleep()
+        return None
+
+    def _is_ours(self, wait: _Wait) -> bool:
+        """Whether what is ready may be read: after a long silence the daemon is asked first."""
+        if self._end is not None:
+            return True
+        if self._confirmed and self.used_at - self._told_at < IDLE_SECONDS / 2:
+            return True
+        if not wait.confirming:
+            wait.confirming, self._confirmed = True, False
+            self._send(Confirm())
+        self._read()
+        if not self._confirmed and self._end is None:
+            self._prepare_to_sleep()
+            return False
+        return True
 
     def _forget(self) -> None:
         self._ready.clear()
         self._ring = None  # arrays that live on hold the mapping themselves
 
-    def _take(self, place: Place, restart: bool) -> Batch:
-        self._waiting[place] += 1
-        try:
-            slot, since = self._obtain(place, restart)
-        finally:
-            self._waiting[place] -= 1
-            if not self._waiting[place]:
-                del self._waiting[place]
-        return self._hand_out(place, slot, perf_counter_ns() - since)
+    def _close(self) -> None:
+        if isinstance(self._end, StreamClosed):
+            return
+        self._end = StreamClosed("the stream was closed")
+        self._forget()
+        self._line.shut_down()  # wakes whoever waits for it
+        self._releases.ring()
+        if not self._waits:
+            self._line.close()
 
-    def _obtain(self, place: Place, restart: bool) -> tuple[_Slot, int]:
-        """The batch's slot, and since when its wait was not told to the daemon."""
-        since = begun = perf_counter_ns()
-        if place not in self._ready and not self._reading:
-            self._read()
-        while place not in self._ready:
-            if self._end is not None:
-                raise type(self._end)(*self._end.args)
-            if place not in self._asked:  # again, if another thread took what we asked for
-                self._ask(place, restart)
-            self._make_room()
-            self._wait()
-            since = self._tell(since)
-            self._tell_user(since - begun)
-        return self._ready.pop(place), since
+    def _let_go(self) -> None:
+        if self._ring is not None and self.lost:
+            self._ring.empty()
+        self._forget()
 
-    def _tell(self, since: int) -> int:
-        """Tells the daemon of a long wait while it lasts, so that it can be watched."""
+    def _tell(self, wait: _Wait) -> None:
+        """Tells the daemon of a long wait while it lasts, and the user of a very long one."""
         now = perf_counter_ns()
-        if now - since < TELL_NS:
-            return since
-        self._send_took((), (), now - since)
-        return now
-
-    def _tell_user(self, waited_ns: int) -> None:
-        """Tells the user of a wait for which there is no good reason, once."""
-        if waited_ns > LONG_NS and not self._complained:
+        if now - wait.untold >= TELL_NS:
+            self._send_took((), (), now - wait.untold)
+            wait.untold = now
+        if now - wait.begun > LONG_NS and not self._complained:
             self._complained = True
             print(
-                f"loaderd: no batch for {waited_ns / 1e9:.0f} s; `loaderd-stat` shows what the "
-                "daemon does, and its log may say why",
+                f"loaderd: no batch for {(now - wait.begun) / 1e9:.0f} s; `loaderd-stat` shows "
+                "what the daemon does, and its log may say why",
                 file=sys.stderr,
             )
 
-    def _ask(self, place: Place, restart: bool) -> None:
+    def _waited_for(self, place: Place) -> bool:
+        return any(wait.place == place for wait in tuple(self._waits.values()))
+
+    def _ask(self, place: Place) -> None:
         """Asks for a batch, unless the run brings it by itself."""
         self._asked.add(place)
-        if self._run.comes(place):
+        if self._ahead.comes(place):
             return
-        aim = restart or self._run.follows(place)
-        if restart:
-            self._give_up_outside(self._run.window(place, self.slots))
-        if aim:
-            self._aim(place)
-        else:
+        run = self._ahead.ask(place)
+        if run is None:
             self._send(Plan((place,), None))
-
-    def _aim(self, place: Place) -> None:
-        """Lets the run go on from ``place``; what others wait for may have been in its way."""
-        self._run.aim(place)
-        others = [other for other in self._waiting if other != place and other not in self._ready]
-        self._send(Plan((place, *others), self._run.after(place)))
+            return
+        others: list[Place] = []
+        if run.next is not None:  # what others wait for may have been in its way
+            self._give_up_outside(self._ahead.window(place))
+            waits = {wait.place for wait in tuple(self._waits.values())} - {place}
+            others = [other for other in waits if other not in self._ready]
+            run = run.at(run.after(place))
+        self._send(Plan((place, *others), run))
 
     def _give_up_outside(self, window: set[Place]) -> None:
         for other in [other for other in self._ready if other not in window]:
@@ -317,20 +428,21 @@ class Stream:
             self._send_took((), (), 0)
         if self._leased + len(self._ready) < self.slots:
             return
-        idle = [place for place in self._ready if not self._waiting[place]]
+        idle = [place for place in self._ready if not self._waited_for(place)]
         if idle:
-            self._discard(max(idle))
+            self._discard(max(idle, key=in_time))
 
     def _discard(self, place: Place) -> None:
-        if not self._waiting[place]:
-            self._run.lost(place)
+        if not self._waited_for(place):
+            self._ahead.lost(place)
             self._send_took((), (self._ready.pop(place).number,), 0)
 
-    def _hand_out(self, place: Place, slot: _Slot, waited_ns: int) -> Batch:
+    def _hand_out(self, place: Place, slot: _Slot, wait: _Wait) -> Batch:
+        waited_ns = perf_counter_ns() - wait.untold
         left = self.rows(place[1]) - slot.skipped
         error = slot.error or self._nothing_left(place, left)
         if error is not None:
-            self._run.lost(place)
+            self._ahead.lost(place)
             self._send_took((), (slot.number,), waited_ns)
             raise error
         self._note(place, left)
@@ -377,8 +489,9 @@ class Stream:
 
     def _note(self, place: Place, samples: int) -> None:
         """Keeps what was taken; what was left unread in older epochs is given up."""
-        self._run.took(place)
-        for old in [other for other in self._ready if other[0] < place[0]]:
+        self._ahead.took(place)
+        first = in_time((place[0], 0))
+        for old in [other for other in self._ready if in_time(other) < first]:
             self._discard(old)
         self._counts[0] += 1
         self._counts[1] += samples
@@ -394,43 +507,16 @@ class Stream:
         self._leased -= len(slots)
         return slots
 
-    def _send(self, message: Took | Plan) -> None:
+    def _send(self, message: Took | Plan | Confirm) -> None:
         try:
             self._line.send(message)
+            self._told_at = monotonic()
         except (Closed, OSError):
             self._hear_last_words()
 
     def _finish(self, error: LoaderdError) -> None:
         self._end = self._end or error
-        self._lock.notify_all()
-
-    def _wait(self) -> None:
-        """Waits until something may have changed; the lock is free meanwhile."""
-        if self._reading:
-            self._lock.wait()
-            return
-        self._reading = self._releases.heard = True
-        try:
-            if not self._releases.slots:
-                self._sleep()
-            self._read()
-        finally:
-            self._reading = self._releases.heard = False
-            self._lock.notify_all()
-            if isinstance(self._end, StreamClosed):
-                self._line.close()
-
-    def _sleep(self) -> None:
-        """Until a message or a released slot is there, or what was not sent can be."""
-        poll = select.poll()
-        poll.register(self._line.fileno(), select.POLLIN | self._line.unsent * select.POLLOUT)
-        poll.register(self._releases.bell, select.POLLIN)
-        self._lock.release()
-        try:
-            poll.poll(TELL_NS // 1_000_000)
-        finally:
-            self._lock.acquire()
-        self._releases.silence()
+        self._releases.ring()
 
     def _read(self) -> None:
         """Takes in what the daemon has sent, and sends what it could not take before."""
@@ -467,6 +553,8 @@ class Stream:
             case Spoilt():
                 error = from_wire(message.kind, message.text)
                 self._keep((message.epoch, message.position), _Slot(message.slot, 0, 0, error))
+            case Confirmed():
+                self._confirmed = True
             case Refused(kind, text):
                 self._finish(from_wire(kind, text))
             case _:
@@ -476,24 +564,29 @@ class Stream:
         if self._ring is None:
             return
         self._asked.discard(place)
-        unwanted = self._run.stale(place) and not self._waiting[place]
-        if unwanted or place in self._ready:
+        waited_for = self._waited_for(place)
+        if place in self._ready or (self._ahead.stale(place) and not waited_for):
             self._send_took((), (slot.number,), 0)
-        else:
-            self._ready[place] = slot
+            return
+        self._ready[place] = slot
+        if waited_for and len(self._waits) > 1:
+            self._releases.ring()
 
-    # -- from anywhere ---------------------------------------------------------------
+    # -- waiting, outside the guard --------------------------------------------------
 
-    def close(self) -> None:
-        """Ends the stream. Arrays that were handed out stay valid."""
-        if os.getpid() != self._owner:
-            return  # a forked child: the connection is its parent's
-        with self._lock:
-            if isinstance(self._end, StreamClosed):
+    def _prepare_to_sleep(self) -> None:
+        """Stops the bell, unless it rings for somebody who is about to look."""
+        self._releases.heard = True
+        waits = tuple(self._waits.items())
+        for caller, wait in waits:
+            if len(waits) > 1 and wait.place in self._ready and not caller.left:
                 return
-            self._end = StreamClosed("the stream was closed")
-            self._forget()
-            self._line.shut_down()  # wakes whoever waits for it
-            self._lock.notify_all()
-            if not self._reading:
-                self._line.close()
+        if self._end is None and not self._releases.slots:
+            self._releases.silence()
+
+    def _sleep(self) -> None:
+        """Until a message or a released slot is there, or what was not sent can be."""
+        poll = select.poll()
+        poll.register(self._line.fileno(), select.POLLIN | self._line.unsent * select.POLLOUT)
+        poll.register(self._releases.bell, select.POLLIN)
+        poll.poll(TELL_NS // 1_000_000)

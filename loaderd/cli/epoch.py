@@ -20,6 +20,7 @@ from loaderd.errors import DaemonGone, ProtocolError, from_wire
 from loaderd.wire import spec
 from loaderd.wire.channel import Channel, Closed
 from loaderd.wire.messages import Message, Open, Opened, Ready, Refused, Spoilt, Took
+from loaderd.wire.run import WHOLE
 from loaderd.wire.spec import Spec
 
 _SLOTS = 128
@@ -92,7 +93,7 @@ class Epoch:
         self._taken += 1
         samples = self._taken * self._batch_size  # for loaderd-stat, which may be watching
         with contextlib.suppress(Closed):  # it may have said why: that is what comes next
-            self._line.send(Took((), (slot,), self._taken, samples, 0))
+            self._line.send(Took((slot,), (slot,), self._taken, samples, 0))
 
 
 @contextlib.contextmanager
@@ -129,7 +130,7 @@ def _ask(line: Channel, data: bytes) -> None:
     try:
         with open(fd, "wb", closefd=False) as file:
             file.write(data)
-        line.send(Open(len(data), 0, _SLOTS, (0, 0)), [fd])
+        line.send(Open(len(data), (), _SLOTS, WHOLE), [fd])
     finally:
         os.close(fd)
 

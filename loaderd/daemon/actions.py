@@ -6,7 +6,8 @@ import enum
 
 import msgspec
 
-from loaderd.wire.messages import Chunk, Place
+from loaderd.wire.messages import Chunk
+from loaderd.wire.run import Place
 
 
 class Assign(msgspec.Struct, frozen=True):

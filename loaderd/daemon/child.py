@@ -122,9 +122,9 @@ def work(sock: socket.socket, settings: Settings) -> None:
     worker.main(sock, settings)
 
 
-def open_dataset(sock: socket.socket, spec_json: bytes, settings: Settings) -> None:
+def open_datasets(sock: socket.socket, settings: Settings) -> None:
     """An opener process."""
     init_child()
     from loaderd.daemon import opener
 
-    opener.main(sock, spec_json, settings)
+    opener.main(sock, settings)

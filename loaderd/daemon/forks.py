@@ -12,6 +12,7 @@ import contextlib
 import logging
 import os
 import pickle
+import select
 import signal
 import socket
 import subprocess
@@ -73,6 +74,13 @@ class Child:
         """Sends a signal to the process, if it still lives."""
         if not self.ended:
             self._send(number)
+
+    @property
+    def hung_up(self) -> bool:
+        """Whether it has closed its end of the socket, as it does when it ends."""
+        poll = select.poll()
+        poll.register(self.line.fileno(), 0)  # the kernel tells unasked
+        return bool(poll.poll(0))
 
     def when_ended(self, callback: Callable[[], object]) -> None:
         """Calls back once it has ended; at once if it has already."""

@@ -1,9 +1,9 @@
-"""The process that does the slow half of opening a stream, so that the loop never waits.
+"""The process that does the slow half of opening streams, so that the loop never waits.
 
 It lists the directory into a manifest, or checks what the client has brought along, and,
 once the supervisor has decided how large the ring is, reserves the ring's pages and opens
-the cache. Then it ends. A listing of a million files or a ring of gigabytes delays no
-other stream.
+the cache. Then it waits for the next stream. A listing of a million files or a ring of
+gigabytes delays no other stream: those that come meanwhile are opened by others.
 """
 
 from __future__ import annotations
@@ -19,13 +19,15 @@ from loaderd.cache import folder, images, store
 from loaderd.cache.store import Head, States
 from loaderd.config import Settings
 from loaderd.data.listing import list_samples
+from loaderd.data.order import epoch_length
 from loaderd.errors import CacheError, LoaderdError, NoRoom, ProtocolError, RequestRefused
 from loaderd.render.versions import decoders
 from loaderd.wire import bundle, manifest, segment, spec
+from loaderd.wire.bundle import Parts
 from loaderd.wire.channel import Channel, Closed
 from loaderd.wire.manifest import Manifest
-from loaderd.wire.messages import Given, Listed, Reserve, Reserved, refusal
-from loaderd.wire.spec import Arrays, Dataset, Files, Pipeline, Spec
+from loaderd.wire.messages import List, Listed, Reserve, Reserved, refusal
+from loaderd.wire.spec import Arrays, Dataset, Files, Order, Pipeline, Spec
 
 
 class _Cache(NamedTuple):
@@ -36,54 +38,112 @@ class _Cache(NamedTuple):
     states: States
 
 
-def main(sock: socket.socket, spec_json: bytes, settings: Settings) -> None:
-    """Lists, then reserves, on the opener's end of the supervisor's socket."""
-    line = Channel(sock)
+def main(sock: socket.socket, settings: Settings) -> None:
+    """Lists and reserves, again and again, on the opener's end of the supervisor's socket."""
+    opener = _Opener(Channel(sock), settings)
     try:
-        cache = _list(line, spec.decode(spec_json))
-        _reserve(line, cache, settings)
+        while True:
+            opener.serve()
     except Closed:
         return
-    except LoaderdError as error:
-        line.send(refusal(error))
-    except Exception as error:  # what is odd in a bundle must be told, whatever it leads to
-        line.send(refusal(RequestRefused(f"the dataset cannot be listed: {error!r}")))
 
 
-def _list(line: Channel, asked: Spec) -> _Cache | None:
-    given = _given(line)
+class _Opener:
+    """One opener, and the stream that it is opening."""
+
+    def __init__(self, line: Channel, settings: Settings) -> None:
+        self._line = line
+        self._settings = settings
+        self._cache: _Cache | None = None
+
+    def serve(self) -> None:
+        """Does what the supervisor asks for next."""
+        message, fds = self._line.receive_with_fds()
+        try:
+            match message:
+                case List():
+                    self._list(message, fds)
+                case Reserve():
+                    self._reserve(message, fds)
+        except LoaderdError as error:
+            self._line.send(refusal(error))
+        except Exception as error:  # what is odd in a bundle must be told, whatever it leads to
+            self._line.send(refusal(RequestRefused(f"the dataset cannot be listed: {error!r}")))
+        finally:
+            for fd in fds:
+                os.close(fd)
+
+    def _list(self, request: List, fds: list[int]) -> None:
+        asked, given = _given(request, fds)
+        table = _table(asked, given)
+        found = Manifest.view(table)
+        if asked.batch.label_mode == "categorical":
+            _check_labels(found)
+        length = epoch_length(asked.order, len(found), _order(given, asked.order, len(found)))
+        self._cache = _cache(found, asked)
+        wanted = (self._cache.key, self._cache.head.nbytes) if self._cache else ("", 0)
+        fd = segment.publish(table)
+        try:
+            answer = Listed(length, len(found.class_names), len(table), *wanted)
+            self._line.send(answer, [fd])
+        finally:
+            os.close(fd)
+
+    def _reserve(self, request: Reserve, fds: list[int]) -> None:
+        ring, *memory = fds
+        segment.reserve(ring, request.ring_bytes)
+        cache, self._cache = self._cache, None
+        if cache is None:
+            self._line.send(Reserved())
+            return
+        try:
+            fd, rows = _open_cache(cache, request, memory, self._settings)
+            states = segment.publish(cache.states.tobytes())
+        except (OSError, NoRoom) as error:
+            self._line.send(Reserved(trouble=_no_room(cache, error)))
+            return
+        self._line.send(Reserved(True, rows, _partly(cache, rows)), [fd, states])
+        os.close(states)
+        os.close(fd)
+
+
+def _given(request: List, fds: list[int]) -> tuple[Spec, Parts]:
+    """The client's spec and bundles, checked; the supervisor never looks into the latter."""
+    asked, *bundles = fds
+    for fd, nbytes in zip(bundles, request.bundles, strict=True):
+        bundle.check(fd, nbytes)
+    given = bundle.attach_all([os.dup(fd) for fd in bundles], request.bundles)
+    return spec.decode(os.pread(asked, request.spec_bytes, 0)), given
+
+
+def _table(asked: Spec, given: Parts) -> bytes:
+    """The samples, packed as a manifest."""
     match asked.dataset:
         case Dataset():
             listing = list_samples(asked.dataset)
-            table = manifest.pack(
+            return manifest.pack(
                 listing.root, listing.class_names, listing.filenames, listing.labels
             )
         case Files():
-            table = _part(given, "manifest").tobytes()
+            return _part(given, "manifest").tobytes()
         case Arrays():
             samples = _count_images(_part(given, "images"), asked.pipeline)
-            table = manifest.pack("", (), [b""] * samples, np.zeros(samples, np.int32))
-    found = Manifest.view(table)
-    if asked.batch.label_mode == "categorical":
-        _check_labels(found)
-    cache = _cache(found, asked)
-    wanted = (cache.key, cache.head.nbytes) if cache else ("", 0)
-    fd = segment.publish(table)
-    line.send(Listed(len(found), len(found.class_names), len(table), *wanted), [fd])
-    os.close(fd)
-    return cache
+            return manifest.pack("", (), [b""] * samples, np.zeros(samples, np.int32))
 
 
-def _given(line: Channel) -> dict[str, NDArray[Any]]:
-    """The client's bundle, checked; the supervisor never looks into it."""
-    message, fds = line.receive_with_fds()
-    if not isinstance(message, Given) or not fds:
-        return {}
-    bundle.check(fds[0], message.bundle_bytes)
-    return bundle.attach(fds[0], message.bundle_bytes)
+def _order(given: Parts, order: Order, samples: int) -> NDArray[Any] | None:
+    """The order that is given, checked."""
+    if not order.given:
+        return None
+    ids = _part(given, "order")
+    if ids.ndim != 1 or ids.dtype.kind != "i":
+        raise ProtocolError("the order is no row of whole numbers")
+    if len(ids) and not 0 <= ids.min() <= ids.max() < samples:
+        raise ProtocolError(f"the order has samples beyond the {samples} that there are")
+    return ids
 
 
-def _part(given: dict[str, NDArray[Any]], name: str) -> NDArray[Any]:
+def _part(given: Parts, name: str) -> NDArray[Any]:
     if name not in given:
         raise ProtocolError(f"the bundle lacks {name!r}")
     return given[name]
@@ -108,23 +168,6 @@ def _cache(found: Manifest, asked: Spec) -> _Cache | None:
     head = images.head(found, asked.pipeline, asked.dataset.directory, decoders())
     by_path = images.order(found)
     return _Cache(images.key(found, by_path, head), head, images.states(found, by_path))
-
-
-def _reserve(line: Channel, cache: _Cache | None, settings: Settings) -> None:
-    message, fds = line.receive_with_fds()
-    if not isinstance(message, Reserve):
-        return
-    segment.reserve(fds[0], message.ring_bytes)
-    if cache is None:
-        line.send(Reserved())
-        return
-    try:
-        fd, rows = _open_cache(cache, message, fds[1:], settings)
-        states = segment.publish(cache.states.tobytes())
-    except (OSError, NoRoom) as error:
-        line.send(Reserved(trouble=_no_room(cache, error)))
-    else:
-        line.send(Reserved(True, rows, _partly(cache, rows)), [fd, states])
 
 
 def _partly(cache: _Cache, rows: int) -> str:

@@ -9,7 +9,8 @@ Theory of operation. A stream is an endless run of batches, (epoch, position) af
     retire           ─┘                     └─► Isolate(sample), Dismiss(worker)
 
 - The next batch is the first that the client wants out of turn, else the next of its
-  run that is neither being filled nor in its hands.
+  run that is neither being filled nor in its hands. Before the client has taken a batch, the
+  run goes ``COLD`` batches ahead: many streams are opened and never read.
 - The oldest unfinished batch gets all workers before the next is begun.
 - A stream goes first that has a chunk to do again, since its trainer may wait for just that
   one; then the one whose ring holds the smallest share of ready batches; of several, the one
@@ -45,7 +46,8 @@ from loaderd.daemon.actions import (
 from loaderd.daemon.shape import Shape
 from loaderd.daemon.slots import Event, SlotTable, State
 from loaderd.errors import ProtocolError
-from loaderd.wire.messages import Chunk, Place
+from loaderd.wire.messages import Chunk
+from loaderd.wire.run import Place, Run
 
 QUEUED = 2
 """Chunks that a worker holds: one in hand, one queued behind it."""
@@ -64,6 +66,9 @@ SHORTEST_NS, LONGEST_NS = 2_000_000, 10_000_000
 
 LEASED = 2
 """Slots that the trainer holds as a rule: they cannot be filled."""
+
+COLD = 2
+"""Batches that are made ahead for a client that has taken none: TensorFlow looks at two."""
 
 MAX_WANTED = 1024
 """Batches that a client may want out of turn."""
@@ -118,9 +123,11 @@ class Stream:
 
     id: int
     shape: Shape
-    then: Place | None
-    """Where the run goes on; None if there is none, and only what is wanted is made."""
+    run: Run
+    """Where the run goes on; if there is none, only what is wanted is made."""
     slots: SlotTable
+    warm: bool = False
+    """Whether a batch was taken."""
     want: deque[Place] = field(default_factory=deque)
     places: dict[int, Place] = field(default_factory=dict)
     """What lies in the slots that are FILLING or READY."""
@@ -157,16 +164,26 @@ class Stream:
 
     def next_place(self) -> Place | None:
         """The batch to begin next: wanted out of turn, else the next of the run, if any."""
+        if self._rests:
+            return None
         while self.want:
             place = self.want.popleft()
             if place not in self.held:
                 return place
-        while self.then in self.held:
-            self.then = self.shape.after(self.then)
-        next_one = self.then
-        if next_one is not None:
-            self.then = self.shape.after(next_one)
+        next_one = self.run.next
+        if next_one is None:
+            return None
+        while next_one in self.held:
+            next_one = self.run.after(next_one)
+        self.run = self.run.at(self.run.after(next_one))
         return next_one
+
+    @property
+    def _rests(self) -> bool:
+        """Whether enough is made for a client that has taken nothing, and wants nothing else."""
+        if self.warm or self.run.next is None or len(self.held) < COLD:
+            return False
+        return all(place in self.held for place in self.want)
 
 
 @dataclass(slots=True)
@@ -207,15 +224,15 @@ class Scheduler:
         """Whether no batch is being filled."""
         return not any(stream.filling for stream in self.streams.values())
 
-    def open(self, stream: int, shape: Shape, start: Place | None) -> list[Action]:
-        """A stream begins, with a run from ``start`` on, if any.
+    def open(self, stream: int, shape: Shape, run: Run) -> list[Action]:
+        """A stream begins.
 
         Raises:
-            ProtocolError: there is no such batch.
+            ProtocolError: there is no such run.
         """
-        if start is not None:
-            shape.check(start)
-        self.streams[stream] = Stream(stream, shape, start, SlotTable(shape.slots))
+        run = run.within(shape.batches)
+        shape.check_run(run)
+        self.streams[stream] = Stream(stream, shape, run, SlotTable(shape.slots))
         return self._assign_all()
 
     def close(self, stream: int) -> list[Action]:
@@ -223,7 +240,7 @@ class Scheduler:
         del self.streams[stream]
         return self._assign_all()
 
-    def plan(self, stream: int, want: tuple[Place, ...], then: Place | None) -> list[Action]:
+    def plan(self, stream: int, want: tuple[Place, ...], run: Run | None) -> list[Action]:
         """The client wants batches out of turn, or the run to go on elsewhere.
 
         Raises:
@@ -232,10 +249,13 @@ class Scheduler:
         state = self.streams[stream]
         if len(state.want) + len(want) > MAX_WANTED:
             raise ProtocolError(f"more than {MAX_WANTED} batches wanted out of turn")
-        for place in (*want, *([then] if then else [])):
+        for place in want:
             state.shape.check(place)
+        if run is not None:
+            run = run.within(state.shape.batches)
+            state.shape.check_run(run)
+            state.run = run
         state.want.extend(place for place in want if place not in state.held)
-        state.then = then or state.then
         return self._assign_all()
 
     def took(self, stream: int, taken: tuple[int, ...], released: tuple[int, ...]) -> list[Action]:
@@ -248,6 +268,7 @@ class Scheduler:
         for slot in taken:
             state.slots.apply(slot, Event.TAKE)
             state.let_go(slot)
+            state.warm = True
         for slot in released:
             state.slots.apply(slot, Event.RELEASE)
             state.let_go(slot)

@@ -26,6 +26,8 @@ from loaderd.wire.channel import Channel, Closed, Unread
 from loaderd.wire.messages import (
     PROTOCOL,
     BadList,
+    Confirm,
+    Confirmed,
     Hello,
     ListBad,
     Message,
@@ -74,6 +76,7 @@ class Conversation:
 
     Attributes:
         stream: the number of its stream, once that is open.
+        heard_at: when it last said something.
     """
 
     def __init__(self, line: Channel, requests: Requests) -> None:
@@ -83,19 +86,24 @@ class Conversation:
         # Of one in another container we are told no number; its socket tells of its end.
         self._process = Process(self.pid) if self.pid > 0 else None
         self._requests = requests
-        self._since = time.monotonic()
+        self.heard_at = self._since = time.monotonic()
         self._greeted = False
         self._lost = False
 
-    def read(self) -> None:
-        """Answers what the client has sent; ends the conversation if it must."""
+    def read(self) -> bool:
+        """Answers what the client has sent; ends the conversation if it must.
+
+        Returns:
+            Whether there may be more.
+        """
         if self._lost:
             self.end()
-            return
+            return False
         try:
             self._read_one()
+            return True
         except BlockingIOError:
-            return
+            return False
         except Closed:
             self.end()
         except ProtocolError as error:
@@ -109,10 +117,13 @@ class Conversation:
             log.exception("client %d is dropped", self.pid)
             self.refuse(RequestRefused(f"a fault in the daemon, see its log: {error!r}"))
             self.end()
+        return False
 
     def _read_one(self) -> None:
         if self.stream is not None:
-            self._serve(self.line.receive(), [])
+            message = self.line.receive()
+            self.heard_at = time.monotonic()
+            self._serve(message, [])
             return
         message, fds = self.line.receive_with_fds()
         try:
@@ -129,7 +140,9 @@ class Conversation:
                 self._requests.took(self, message)
             case Plan() if self.stream is not None:
                 self._requests.plan(self, message)
-            case Open() if self.stream is None and len(fds) == 1 + bool(message.bundle_bytes):
+            case Confirm() if self.stream is not None:
+                self.send(Confirmed())
+            case Open() if self.stream is None and len(fds) == 1 + len(message.bundles):
                 self._requests.open(self, message, fds)
             case Hello():
                 self._greeted = True

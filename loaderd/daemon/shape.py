@@ -1,13 +1,13 @@
-"""The sizes of a stream, and the run of its batches; pure."""
+"""The sizes of a stream; pure."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 from loaderd.errors import ProtocolError
-from loaderd.wire.messages import Place
+from loaderd.wire.run import Place, Run
 
-EPOCHS = 2**32
+EPOCHS = 2**63
 """No stream comes so far."""
 
 
@@ -28,13 +28,15 @@ class Shape:
         """Rows of the batch at ``position``."""
         return min(self.batch_size, self.samples - position * self.batch_size)
 
-    def after(self, place: Place) -> Place:
-        """The batch that follows."""
-        epoch, position = place
-        return (epoch, position + 1) if position + 1 < self.batches else (epoch + 1, 0)
-
     def check(self, place: Place) -> None:
         """Raises ProtocolError if there is no such batch."""
         epoch, position = place
         if not 0 <= epoch < EPOCHS or not 0 <= position < self.batches:
             raise ProtocolError(f"there is no batch {position} in epoch {epoch}")
+
+    def check_run(self, run: Run) -> None:
+        """Raises ProtocolError if there is no such run."""
+        if run.next is not None:
+            self.check(run.next)
+        if not 1 <= run.end <= self.batches or not 1 <= run.step < EPOCHS:
+            raise ProtocolError(f"a run of {run.end} batches, whose epochs are {run.step} apart")

@@ -19,6 +19,7 @@ from loaderd.daemon.scheduler import Scheduler
 from loaderd.daemon.slots import State
 from loaderd.daemon.streams import Stream
 from loaderd.wire import segment
+from loaderd.wire.run import ROUND
 from loaderd.wire.snapshot import (
     SCHEMA,
     DaemonPicture,
@@ -100,7 +101,7 @@ class Photographer:
 
     def _stream(self, stream: Stream, now: float) -> StreamPicture:
         scheduled = self._scheduler.streams[stream.id]
-        epoch, position = scheduled.then or (0, 0)
+        epoch, position = scheduled.run.next or (0, 0)
         count = scheduled.slots.count
         return StreamPicture(
             id=stream.id,
@@ -109,7 +110,7 @@ class Photographer:
             samples=stream.shape.samples,
             batch_size=stream.shape.batch_size,
             batches_per_epoch=stream.shape.batches,
-            epoch=epoch,
+            epoch=epoch % ROUND,
             position=position,
             slots=stream.shape.slots,
             ready=count(State.READY),

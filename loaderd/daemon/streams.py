@@ -3,7 +3,7 @@
 Opening is a dialogue, so that the loop never waits for a disk::
 
     client        supervisor                     opener (a process of its own)
-      │ Open(spec) ──►│── spec, Given(bundle) ───────►│ lists the directory
+      │ Open(spec) ──►│── List(spec, bundles) ───────►│ lists the directory
       │               │◄──────────── Listed(manifest) │
       │               │ how many slots fit? the ring ─│─► reserves its pages
       │               │◄───────────────────── Reserved│
@@ -16,10 +16,11 @@ import contextlib
 import fcntl
 import logging
 import math
+import mmap
 import os
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import partial
 from typing import NamedTuple
@@ -27,9 +28,9 @@ from typing import NamedTuple
 import msgspec
 
 from loaderd.config import Settings
-from loaderd.daemon import child, limits
+from loaderd.daemon import limits
 from loaderd.daemon.caches import MemoryCaches
-from loaderd.daemon.forks import Child, ForkServer
+from loaderd.daemon.openers import Openers, discard
 from loaderd.daemon.server import Conversation
 from loaderd.daemon.shape import Shape
 from loaderd.data.order import EpochOrder, Ids
@@ -40,33 +41,33 @@ from loaderd.errors import (
     NoRoom,
     ProtocolError,
     RequestRefused,
+    RoomTaken,
     TooManyBadImages,
 )
-from loaderd.wire import segment, spec
+from loaderd.wire import bundle, segment, spec
 from loaderd.wire.channel import Closed
 from loaderd.wire.layout import slot_layout
 from loaderd.wire.manifest import Manifest, sample_key
 from loaderd.wire.messages import (
+    ENOUGH_SLOTS,
     Attach,
-    Given,
+    List,
     Listed,
     Open,
     Opened,
-    Place,
     Quarantine,
     Refused,
     Reserve,
     Reserved,
     Took,
 )
+from loaderd.wire.run import Place
 from loaderd.wire.spec import Dataset, Spec
 from loaderd.wire.text import printable, readable
 
 log = logging.getLogger("loaderd")
 
-FEWEST_SLOTS = 4
-"""Two that the trainer holds, one that is ready, one that is being filled."""
-
+MOST_BUNDLES = 2
 MOST_SLOTS = 256
 LONGEST_SPEC = 64 * 2**20
 """Labels of some 20 million files."""
@@ -89,8 +90,8 @@ class Stream:
     manifest: int
     manifest_bytes: int
     bundles: list[int]
-    """The descriptor of the bundle, if there is one."""
-    bundle_bytes: int
+    """The descriptors of the bundles."""
+    bundle_sizes: tuple[int, ...]
     cache: list[int]
     """The descriptors of the cache and of the states of its files, if there is one."""
     cached_rows: int
@@ -116,7 +117,7 @@ class Stream:
             self.shape.slots,
             self.ring_bytes,
             self.manifest_bytes,
-            self.bundle_bytes,
+            self.bundle_sizes,
             bool(self.cache),
             asked.on_error,
         )
@@ -161,7 +162,8 @@ class Stream:
         return self._table().path(sample) or b"image %d of the arrays" % sample
 
     def _rows(self, place: Place) -> Ids:
-        order = EpochOrder(self.spec.order, self.shape.samples, self.shape.batch_size)
+        given = bundle.attach_all(list(map(os.dup, self.bundles)), self.bundle_sizes).get("order")
+        order = EpochOrder(self.spec.order, self.shape.samples, self.shape.batch_size, given)
         return order.ids(*place)
 
     def _table(self) -> Manifest:
@@ -184,6 +186,13 @@ class Stream:
         self.batches, self.samples = took.batches, took.samples
         self.waited_ns += took.waited_ns
 
+    def empty(self, slots: Iterable[int]) -> None:
+        """Gives the memory of slots back, though the client goes on to map them."""
+        ring = segment.attach(os.dup(self.ring), self.ring_bytes, writable=True)
+        size = self.ring_bytes // self.shape.slots
+        for slot in slots:
+            ring.madvise(mmap.MADV_REMOVE, slot * size, size)
+
     def close(self) -> None:
         """Gives the segments up; they live on while somebody maps them."""
         for fd in self.segments:
@@ -197,13 +206,16 @@ class Opening:
         id: the stream's number.
         client: who asked.
         request: what it asked for.
-        spec_fd: descriptor of the spec, which stays the caller's.
-        bundle_fd: descriptor of the bundle, which stays the caller's; None for none.
+        fds: descriptors of the spec and of the bundles, which stay the caller's.
         settings: the daemon's.
-        forks: where the opener comes from.
         caches: those in memory.
-        room: the bytes that rings may still take, asked for when the size is known.
+        openers: the processes that list and reserve.
+        room: the bytes that rings may still take, where so many are wanted.
         finish: called once, with the stream or None.
+
+    Attributes:
+        run: what is made ahead.
+        opener: the process that lists and reserves.
 
     Raises:
         InvalidArgument: the spec is not valid.
@@ -215,40 +227,36 @@ class Opening:
         id: int,
         client: Conversation,
         request: Open,
-        spec_fd: int,
-        bundle_fd: int | None,
+        fds: list[int],
         settings: Settings,
-        forks: ForkServer,
         caches: MemoryCaches,
-        room: Callable[[], Room],
+        openers: Openers,
+        room: Callable[[int], Room],
         finish: Callable[[Opening, Stream | None], None],
     ) -> None:
         self.id = id
         self.client = client
-        self.start = request.start
         self.ring_bytes = 0
-        self._forks = forks
-        self._wish = max(FEWEST_SLOTS, min(request.slots, MOST_SLOTS))
+        self.run = request.run
+        self._request = request
+        self._wish = max(1, min(request.slots, MOST_SLOTS))
         self._caches = caches
         self._taken = ""
         self._room = room
         self._finish = finish
         self._fds: list[int] = []
+        self._listed: Listed | None = None
+        self._idle = False
+        self._openers = openers
+        spec_fd, *bundles = fds
         self.spec = _with_seed(spec.decode(_read_spec(request, spec_fd)))
         _check_pipeline(self.spec, settings.user_code)
         limits.check_spec(self.spec, settings.max_pixels)
         self._max_bad = settings.max_bad
-        self._bundles = [] if bundle_fd is None else [os.dup(bundle_fd)]
-        try:
-            asked = spec.encode(self.spec)
-            self.opener: Child = forks.spawn(child.open_dataset, asked, settings)
-        except OSError:
-            for fd in self._bundles:
-                os.close(fd)
-            raise
-        self._bundle_bytes = request.bundle_bytes
+        self.opener = openers.take()
+        self._bundles = [os.dup(fd) for fd in bundles]
         with contextlib.suppress(Closed):  # its death is noticed when its socket is read
-            self.opener.line.send(Given(request.bundle_bytes), self._bundles)
+            self.opener.line.send(List(request.spec_bytes, request.bundles), fds)
 
     def read(self) -> None:
         """Goes on with the dialogue."""
@@ -259,8 +267,7 @@ class Opening:
         except BlockingIOError:
             return
         except Closed:
-            self._forks.catch_up()
-            self._fail(_died(self.opener))
+            self._fail(self._openers.died(self.opener))
         except LoaderdError as error:
             self._fail(error)
         except Exception as error:  # a fault here must not end the other streams
@@ -272,28 +279,34 @@ class Opening:
             case Listed():
                 self._size(message)
             case Reserved():
+                self._idle = True
                 self._finish(self, self._stream(message))
             case Refused():
+                self._idle = True
                 self._fail(message)
             case _:
                 raise ProtocolError(f"the opener sent {type(message).__name__}")
 
     def _size(self, listed: Listed) -> None:
+        self._listed = listed
+        self._idle = True  # until it is told to reserve
         if not listed.samples:
             raise _empty(self.spec)
-        self._listed = listed
         self.spec = _no_larger(self.spec, listed.samples)
         layout = slot_layout(self.spec.pipeline, self.spec.batch, listed.classes)
+        wanted = min(self._wish, ENOUGH_SLOTS) * layout.nbytes
+        room = self._room(wanted)
         # What cannot fit must not cost others their caches.
-        fitting_slots(layout.nbytes, self._wish, self._room()._replace(shm=segment.total()))
+        fitting_slots(layout.nbytes, self._wish, room._replace(shm=segment.total()))
         self._caches.give_way(2 * self._wish * layout.nbytes)  # a ring gets half of what is free
-        slots = fitting_slots(layout.nbytes, self._wish, self._room())
-        self._shape = Shape(listed.samples, self.spec.batch.batch_size, slots)
-        self._shape.check(self.start or (0, 0))
+        slots = fitting_slots(layout.nbytes, self._wish, room._replace(shm=segment.free()))
+        self.shape = Shape(listed.samples, self.spec.batch.batch_size, slots)
+        self.shape.check_run(self.run.within(self.shape.batches))
         self.ring_bytes = layout.nbytes * slots
         self._fds.append(segment.create(self.ring_bytes))
-        memory, room = self._memory_cache(listed)
-        self.opener.line.send(Reserve(self.ring_bytes, room), [self._fds[-1], *memory])
+        memory, cache_room = self._memory_cache(listed)
+        self._idle = False
+        self.opener.line.send(Reserve(self.ring_bytes, cache_room), [self._fds[-1], *memory])
 
     def _memory_cache(self, listed: Listed) -> tuple[list[int], int]:
         """The descriptor of a cache in memory, if one is wanted, and the bytes that it may take."""
@@ -306,6 +319,7 @@ class Opening:
     def _stream(self, reserved: Reserved) -> Stream:
         if reserved.trouble:
             log.warning("%s", reserved.trouble)
+        assert self._listed is not None
         manifest, ring, *cache = self._fds
         if len(cache) != 2 * reserved.cached:
             raise ProtocolError(f"the opener sent {len(cache)} descriptors with Reserved")
@@ -314,18 +328,18 @@ class Opening:
             self.id,
             self.client,
             self.spec,
-            self._shape,
+            self.shape,
             self._listed.classes,
             ring,
             self.ring_bytes,
             manifest,
             self._listed.manifest_bytes,
             bundles,
-            self._bundle_bytes,
+            self._request.bundles,
             cache,
             reserved.rows,
             time.monotonic(),
-            bad_limit=math.ceil(self._max_bad * self._shape.samples),
+            bad_limit=math.ceil(self._max_bad * self.shape.samples),
         )
 
     def _fail(self, error: LoaderdError | Refused) -> None:
@@ -333,19 +347,15 @@ class Opening:
         self._finish(self, None)
 
     def end(self) -> None:
-        """Ends the opener and closes what was not handed on."""
-        self.opener.kill()
-        self.opener.close()
+        """Gives the opener back, or ends it in its work, and closes what was not handed on."""
+        if self._idle:
+            self._openers.give_back(self.opener, self._listed.manifest_bytes if self._listed else 0)
+        else:
+            discard(self.opener)
         if self._taken:
             self.opener.when_ended(partial(self._caches.opened, self._taken))
         for fd in (*self._fds, *self._bundles):
             os.close(fd)
-
-
-def _died(opener: Child) -> RequestRefused:
-    if opener.trouble:
-        return RequestRefused(f"the daemon could not do it: {opener.trouble}")
-    return RequestRefused("the process that lists the dataset died; try again")
 
 
 def _empty(asked: Spec) -> EmptyDataset:
@@ -359,31 +369,41 @@ def _empty(asked: Spec) -> EmptyDataset:
 
 
 class Room(NamedTuple):
-    """Bytes that rings may still take: of the daemon's ``--memory``, and of the machine."""
+    """Bytes that rings may still take.
+
+    Attributes:
+        memory: of the daemon's ``--memory``.
+        shm: of the machine.
+        limit: ``--memory``.
+    """
 
     memory: int
     shm: int
+    limit: int
 
 
 def fitting_slots(slot_bytes: int, wish: int, room: Room) -> int:
     """How many slots a ring gets: what was wished for, as far as half the room goes.
 
-    Half, so that the next stream (validation) finds room too; the fewest that work may
-    take all of it.
+    Half, so that the next stream (validation) finds room too; as many as are enough may take
+    all of it, and a single one does where there is no more.
 
     Raises:
-        NoRoom: not even the fewest fit.
+        NoRoom: not even one fits.
+        RoomTaken: nor now, but it would if other streams were closed.
     """
-    fewest = FEWEST_SLOTS * slot_bytes
-    if fewest > room.shm:
-        raise NoRoom(segment.room_text(fewest, room.shm))
-    if fewest > room.memory:
-        raise NoRoom(
-            f"a ring of {FEWEST_SLOTS} slots needs {fewest:,} bytes and {room.memory:,} of the "
-            "daemon's --memory are left: lower batch_size or target_size, close other streams, "
-            "or start the daemon with more --memory"
+    if slot_bytes > room.shm:
+        kind = NoRoom if slot_bytes > segment.total() else RoomTaken
+        raise kind(segment.room_text(slot_bytes, room.shm))
+    if slot_bytes > room.memory:
+        kind = NoRoom if slot_bytes > room.limit else RoomTaken
+        raise kind(
+            f"a batch takes {slot_bytes:,} bytes, and of the daemon's --memory (LOADERD_MEMORY), "
+            f"{room.limit:,}, {max(0, room.memory):,} are left: lower batch_size or target_size, "
+            "close other iterators, or start the daemon with more"
         )
-    return max(FEWEST_SLOTS, min(wish, min(room) // 2 // slot_bytes))
+    fitting = min(room.memory, room.shm) // slot_bytes
+    return min(wish, max(min(fitting, ENOUGH_SLOTS), fitting // 2))
 
 
 def _check_pipeline(asked: Spec, user_code: bool) -> None:

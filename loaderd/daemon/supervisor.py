@@ -31,21 +31,26 @@ from loaderd.daemon.forks import ForkServer
 from loaderd.daemon.listener import Listener
 from loaderd.daemon.loop import Loop
 from loaderd.daemon.notify import Notifier
+from loaderd.daemon.openers import Openers
 from loaderd.daemon.pool import Work
 from loaderd.daemon.scheduler import Scheduler
 from loaderd.daemon.server import Conversation, Requests, accept, adopt
+from loaderd.daemon.slots import State
 from loaderd.daemon.snapshot import Photographer
-from loaderd.daemon.streams import Opening, Room, Stream
+from loaderd.daemon.streams import MOST_BUNDLES, Opening, Room, Stream
 from loaderd.errors import (
     DaemonError,
     Draining,
     LoaderdError,
     NoWorkers,
     ProtocolError,
+    RequestRefused,
+    RingReclaimed,
 )
 from loaderd.wire import descriptors, segment
 from loaderd.wire.channel import Channel, Closed
 from loaderd.wire.messages import (
+    IDLE_SECONDS,
     Bad,
     Connect,
     Open,
@@ -164,6 +169,7 @@ class Supervisor:
         self._streams: dict[int, Stream] = {}
         self._openings: dict[Conversation, Opening] = {}
         self._caches = MemoryCaches(settings.memory_cache)
+        self._openers = Openers(settings, forks)
         self._bad = BadImages()
         self._last_id = 0
         self._end_at: float | None = None
@@ -295,6 +301,7 @@ class Supervisor:
         """Ends all streams and gives all segments up."""
         for client in list(self._clients):
             client.end()
+        self._openers.stop()
 
     # -- workers ---------------------------------------------------------------------
 
@@ -344,6 +351,7 @@ class Supervisor:
                 log.warning("%s stays %s until the daemon is started again", name, stays)
         self._settings = self._photographer.settings = dataclasses.replace(new, **fixed)
         self._caches.limit = self._settings.memory_cache
+        self._openers.adopt(self._settings)
 
     def _note_bad(self, bad: Bad) -> None:
         stream = self._streams.get(bad.stream)
@@ -417,33 +425,73 @@ class Supervisor:
             raise self._no_workers()
         if client in self._openings:
             raise ProtocolError("a second stream on one connection")
-        limits.check_number(client.pid, self._holders())
+        if len(request.bundles) > MOST_BUNDLES:
+            raise ProtocolError(f"more than {MOST_BUNDLES} bundles")
+        self._make_number(client.pid)
         self._last_id += 1
-        spec_fd, bundle_fd = (*fds, None)[:2]
-        assert spec_fd is not None
         opening = Opening(
             self._last_id,
             client,
             request,
-            spec_fd,
-            bundle_fd,
+            fds,
             self._settings,
-            self._forks,
             self._caches,
-            self._room,
+            self._openers,
+            self._make_room,
             self._opened,
         )
         self._openings[client] = opening
         self._loop.watch_channel(opening.opener.line, opening.read)
 
+    def _make_number(self, pid: int) -> None:
+        """Makes sure that one more stream may be opened; idle ones give way."""
+        for stream in self._idle_streams():
+            try:
+                limits.check_number(pid, self._holders())
+                return
+            except RequestRefused:
+                self._reclaim(stream)
+        limits.check_number(pid, self._holders())
+
     def _holders(self) -> list[int]:
         clients = (*self._openings, *(stream.client for stream in self._streams.values()))
         return [client.pid for client in clients]
 
+    def _make_room(self, wanted: int) -> Room:
+        """The bytes that rings may still take; idle streams give way for what is wanted."""
+        for stream in self._idle_streams():
+            room = self._room()
+            if min(room.memory, room.shm) >= wanted:
+                break
+            self._reclaim(stream)
+        return self._room()
+
     def _room(self) -> Room:
         rings = [stream.ring_bytes for stream in self._streams.values()]
         rings += [opening.ring_bytes for opening in self._openings.values()]
-        return Room(self._settings.memory - sum(rings), segment.free())
+        limit = self._settings.memory
+        return Room(limit - sum(rings), segment.free(), limit)
+
+    def _idle_streams(self) -> list[Stream]:
+        """Those whose clients have been silent for long, the longest first."""
+        since = time.monotonic() - IDLE_SECONDS
+        idle = [one for one in self._streams.values() if one.client.heard_at <= since]
+        return sorted(idle, key=lambda stream: stream.client.heard_at)
+
+    def _reclaim(self, stream: Stream) -> None:
+        """Ends a stream that nobody has read for long; its client opens it again if need be.
+
+        What the client has said meanwhile counts: it may have taken a batch just now.
+        """
+        while stream.client.read():
+            pass
+        idle = time.monotonic() - stream.client.heard_at >= IDLE_SECONDS
+        if not idle or self._streams.get(stream.id) is not stream:
+            return
+        log.info("stream %d is idle, and gives its ring up", stream.id)
+        slots = self._scheduler.streams[stream.id].slots
+        stream.empty(slot for slot in range(len(slots)) if slots[slot] is not State.LEASED)
+        self._end_stream(stream.client, RingReclaimed("another stream needed the room"))
 
     def _opened(self, opening: Opening, stream: Stream | None) -> None:
         client = opening.client
@@ -457,7 +505,7 @@ class Supervisor:
             raise
         self._streams[stream.id] = stream
         client.stream = stream.id
-        self._perform(self._scheduler.open(stream.id, stream.shape, opening.start))
+        self._perform(self._scheduler.open(stream.id, stream.shape, opening.run))
 
     def _end_opening(self, client: Conversation) -> None:
         opening = self._openings.pop(client, None)
@@ -468,7 +516,7 @@ class Supervisor:
 
     def _plan(self, client: Conversation, plan: Plan) -> None:
         assert client.stream is not None
-        self._perform(self._scheduler.plan(client.stream, plan.want, plan.then))
+        self._perform(self._scheduler.plan(client.stream, plan.want, plan.run))
 
     def _took(self, client: Conversation, took: Took) -> None:
         assert client.stream is not None

@@ -83,8 +83,14 @@ class _Worker:
             case Quarantine(key, function, reason):
                 self._quarantine[function][key] = reason
             case Detach():
-                self._streams.pop(message.stream, None)
-                gc.collect()  # the user's code may have left cycles that hold a mapping
+                self._detach(message.stream)
+
+    def _detach(self, number: int) -> None:
+        stream = self._streams.pop(number, None)
+        runs_code = isinstance(stream, LoaderdError) or (stream is not None and stream.runs_code)
+        del stream
+        if runs_code:
+            gc.collect()  # the user's code may have left cycles that hold a mapping
 
     def _writer(self, attach: Attach, fds: list[int]) -> StreamWriter | LoaderdError:
         function = attach.pipeline.function
@@ -108,6 +114,7 @@ def main(sock: socket.socket, settings: Settings) -> None:
     """
     faulthandler.enable(all_threads=False)
     cv2.setNumThreads(1)
+    gc.freeze()  # the libraries live as long as we do: no collection need look at them
     line = Channel(sock)
     worker = _Worker(line, settings)
     try:

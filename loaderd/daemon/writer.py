@@ -29,6 +29,7 @@ from loaderd.wire.bundle import Parts
 from loaderd.wire.layout import SlotArrays, slot_layout, view_slot
 from loaderd.wire.manifest import Manifest, sample_key
 from loaderd.wire.messages import Attach, Chunk, Done, fitting
+from loaderd.wire.run import ROUND
 from loaderd.wire.spec import LabelMode, OnError
 from loaderd.wire.text import printable
 from loaderd.wire.transform import Transform
@@ -46,7 +47,7 @@ class StreamWriter:
         max_pixels: of a picture.
         ring: descriptor of the ring, which is now ours.
         manifest: descriptor of the manifest, which is now ours.
-        more: those of bundle, cache and states, if there are such; also ours now.
+        more: those of bundles, cache and states, if there are such; also ours now.
 
     Raises:
         RenderError: the user's function cannot be loaded.
@@ -72,9 +73,11 @@ class StreamWriter:
         self._slots = _map_ring(attach, ring)
         table = segment.attach(manifest, attach.manifest_bytes, writable=False)
         self._manifest = Manifest.view(table)
-        arrays = bundles.attach(more[0], attach.bundle_bytes) if attach.bundle_bytes else {}
+        arrays = bundles.attach_all(more[: len(attach.bundles)], attach.bundles)
         pipeline = self._pipeline = attach.pipeline
-        self._epochs = EpochOrder(attach.order, len(self._manifest), attach.batch.batch_size)
+        self._epochs = EpochOrder(
+            attach.order, len(self._manifest), attach.batch.batch_size, arrays.get("order")
+        )
         self._batch_draws = BatchDraws(pipeline, self._epochs)
         self._sample_draws = SampleDraws(pipeline, attach.order.seed or 0)
         self._by_batch = attach.order.draws == "batch"
@@ -85,6 +88,11 @@ class StreamWriter:
         self._source = self._source_of(arrays, store, attach)
         self._label_mode = attach.batch.label_mode
         self._skipped = 0
+
+    @property
+    def runs_code(self) -> bool:
+        """Whether code of the user's runs on its images."""
+        return self._pipeline.function is not None
 
     def _attach_store(self, cache: int, states: int) -> Store:
         return attach_store(cache, states, self._pipeline, len(self._manifest))
@@ -137,8 +145,8 @@ class StreamWriter:
         load = self._load_unless_quarantined if self._quarantine else self._source.load
         samples = ids.tolist()
         transforms = self._draws(chunk, samples)
-        runs_code = self._pipeline.function is not None
-        number = self._epochs.seed + chunk.epoch * self._epochs.batches + chunk.position
+        runs_code = self.runs_code
+        number = self._epochs.seed + self._epochs.number(chunk.epoch, chunk.position)
         for row, sample in enumerate(samples, chunk.first):
             try:
                 image: Array | None = load(sample)
@@ -148,7 +156,7 @@ class StreamWriter:
                 continue
             try:
                 if runs_code:
-                    self._renderer.seed(number, row)
+                    self._renderer.seed(number, row, chunk.epoch // ROUND)
                 finish(image, transforms[row - chunk.first], images[row])
             except RenderError as error:
                 shown = int(ids[row - chunk.first])  # it may be a substitute's picture

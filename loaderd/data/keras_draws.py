@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from loaderd.data.order import SEEDS, EpochOrder
+from loaderd.data.order import EpochOrder
 from loaderd.wire.spec import Pipeline
 from loaderd.wire.transform import Transform
 
@@ -102,27 +102,23 @@ class BatchDraws:
         """
         save = self._pipeline.save
         assert save is not None
-        rng = self._seeded(epoch, position)
         rows = self._epochs.rows(position)
-        self._draw(rng, rows)
-        return [int(rng.randint(save.most)) for _ in range(rows)]
+        self._seed_and_draw(epoch, position, rows)
+        return [int(self._rng.randint(save.most)) for _ in range(rows)]
 
     def _batch(self, epoch: int, position: int) -> list[Transform]:
         place = (epoch, position)
         if place not in self._batches:
             if len(self._batches) == _KEPT:
                 del self._batches[next(iter(self._batches))]
-            rng = self._seeded(epoch, position)
-            self._batches[place] = self._draw(rng, self._epochs.rows(position))
+            rows = self._epochs.rows(position)
+            self._batches[place] = self._seed_and_draw(epoch, position, rows)
         return self._batches[place]
 
-    def _seeded(self, epoch: int, position: int) -> np.random.RandomState:
-        """``EpochOrder.batch_rng``; a generator is seeded in a tenth of the time to make one."""
-        epochs = self._epochs
-        if position == 0 and epochs.shuffle:
-            return epochs.batch_rng(epoch, position)
-        self._rng.seed((epochs.seed + epoch * epochs.batches + position) % SEEDS)
-        return self._rng
+    def _seed_and_draw(self, epoch: int, position: int, rows: int) -> list[Transform]:
+        # A generator is seeded in a tenth of the time that it takes to make one.
+        self._epochs.seed_batch(self._rng, epoch, position)
+        return self._draw(self._rng, rows)
 
     def _draw(self, rng: np.random.RandomState, rows: int) -> list[Transform]:
         if self._plan is None:

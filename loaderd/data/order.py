@@ -9,6 +9,9 @@ Two sources, which :class:`~loaderd.wire.spec.Order` chooses between:
   ``keras/src/legacy/preprocessing/image.py``): ``RandomState(seed + k)``, where k is the
   number of the epoch's first batch, counted from the stream's start.
 
+An order may be given instead, sample by sample; then all epochs have that. Epochs that are read
+again (``loaderd.wire.run.ROUND``) have the order that they had.
+
 Philox, the Mersenne Twister and the shuffles of ``RandomState`` are frozen by NumPy's
 compatibility policy (NEP 19), which ``Generator.permutation`` is not: an epoch has the same
 order on every machine and under every version of NumPy, and a stream can be resumed
@@ -20,6 +23,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from loaderd.wire.run import ROUND
 from loaderd.wire.spec import Order
 
 Ids = npt.NDArray[np.int32] | npt.NDArray[np.int64]
@@ -39,18 +43,23 @@ class EpochOrder:
             otherwise sample i comes i-th, always.
         samples: the size of the dataset.
         batch_size: samples in a batch, at least 1; the last of an epoch may have fewer.
+        given: the order, where ``order`` says that it is given.
 
     Attributes:
+        samples: in an epoch.
         batches: batches in an epoch; 0 if there are no samples.
     """
 
-    def __init__(self, order: Order, samples: int, batch_size: int) -> None:
+    def __init__(
+        self, order: Order, samples: int, batch_size: int, given: Ids | None = None
+    ) -> None:
         self.seed = order.seed or 0
-        self.shuffle = order.shuffle
-        self.samples = samples
+        self.samples = epoch_length(order, samples, given)
+        self.shuffle = order.shuffle and not order.given
         self.batch_size = batch_size
-        self.batches = -(-samples // batch_size)
+        self.batches = -(-self.samples // batch_size)
         self._draws = order.draws
+        self._given = given if order.given else None
         self._epochs: dict[int, Ids] = {}
 
     def rows(self, position: int) -> int:
@@ -77,19 +86,30 @@ class EpochOrder:
         stop = start + self.rows(position)
         return self._epoch(epoch)[start:stop]
 
-    def batch_rng(self, epoch: int, position: int) -> np.random.RandomState:
-        """Keras's generator as it is when the first sample of a batch is drawn."""
-        rng = np.random.RandomState((self.seed + epoch * self.batches + position) % SEEDS)
-        if position == 0 and self.shuffle:
+    def epoch(self, epoch: int) -> Ids:
+        """The samples of an epoch in their order, read-only."""
+        return self._epoch(epoch)
+
+    def number(self, epoch: int, position: int) -> int:
+        """The number of a batch in the stream, as Keras counts it; that of its first reading."""
+        return epoch % ROUND * self.batches + position
+
+    def seed_batch(self, rng: np.random.RandomState, epoch: int, position: int) -> None:
+        """Sets a generator as Keras's is when the first sample of a batch is drawn.
+
+        A batch that is read again has a seed of two words, which is no other batch's.
+        """
+        seed, again = (self.seed + self.number(epoch, position)) % SEEDS, epoch // ROUND
+        rng.seed([seed, again % SEEDS] if again else seed)
+        if position == 0 and self.shuffle and not again:
             rng.shuffle(_ids(self.samples))  # as the order was drawn
-        return rng
 
     def _epoch(self, epoch: int) -> Ids:
-        epoch = epoch if self.shuffle else 0  # unshuffled, all epochs are one
+        epoch = epoch % ROUND if self.shuffle else 0  # unshuffled, all epochs are one
         if epoch not in self._epochs:
             if len(self._epochs) == _KEPT:
                 del self._epochs[next(iter(self._epochs))]  # the one that was made first
-            ids = _ids(self.samples)
+            ids = _ids(self.samples) if self._given is None else self._given
             if self.shuffle:
                 self._source(epoch).shuffle(ids)
             ids.flags.writeable = False
@@ -100,6 +120,19 @@ class EpochOrder:
         if self._draws == "batch":
             return np.random.RandomState((self.seed + epoch * self.batches) % SEEDS)
         return np.random.RandomState(_bits(self.seed, epoch))
+
+
+def epoch_length(order: Order, samples: int, given: Ids | None = None) -> int:
+    """Samples in an epoch.
+
+    Args:
+        order: says whether the order is given, and how many samples count.
+        samples: the size of the dataset.
+        given: the order, if it is given.
+    """
+    if order.given:
+        return 0 if given is None else len(given)
+    return samples if order.count is None else min(order.count, samples)
 
 
 def _bits(seed: int, epoch: int) -> np.random.Philox:

@@ -77,11 +77,11 @@ class FullFinish:
             bundle.get("zca"),
         )
 
-    def seed(self, number: int, row: int) -> None:
+    def seed(self, number: int, row: int, again: int = 0) -> None:
         """Before each image, for what the user's code draws; see ``UserFunction.seed``."""
         function = self._normalize.function
         if isinstance(function, UserFunction):
-            function.seed(number, row)
+            function.seed(number, row, again)
 
     def at_home(self) -> AbstractContextManager[None]:
         """Within it the user's code, if any, finds the modules that the trainer finds."""

@@ -79,7 +79,7 @@ class UserFunction:
         self._call: Callable[[Array], Array] = found
         self._generators = list(_generators_of(found))
 
-    def seed(self, number: int, row: int) -> None:
+    def seed(self, number: int, row: int, again: int = 0) -> None:
         """Makes what the function draws depend on the stream's seed, batch and row alone.
 
         That holds for NumPy's and Python's global generators, and for those that it holds
@@ -88,11 +88,13 @@ class UserFunction:
         Args:
             number: seed + batch number.
             row: of the batch.
+            again: how often the batch was read before.
         """
-        np.random.seed([number % 2**32, row])
-        random.seed(number * 2**20 + row)
+        numbers = (number, row, again) if again else (number, row)
+        np.random.seed([one % 2**32 for one in numbers])
+        random.seed(repr(numbers) if again else number * 2**20 + row)
         for index, generator in enumerate(self._generators):
-            _seed(generator, (number, row, index))
+            _seed(generator, (*numbers, index))
 
     def __call__(self, image: Array) -> Array:
         """What the function makes of an image; within ``at_home``."""
@@ -175,7 +177,7 @@ def _generators_of(function: Any) -> Iterator[_Generator]:
                 waiting.append(other)
 
 
-def _seed(generator: _Generator, numbers: tuple[int, int, int]) -> None:
+def _seed(generator: _Generator, numbers: tuple[int, ...]) -> None:
     if isinstance(generator, np.random.Generator):
         bits = generator.bit_generator
         bits.state = type(bits)(np.random.SeedSequence(numbers)).state

@@ -131,10 +131,10 @@ class Renderer:
         self._finish(image, transform, row)
         self.nanoseconds[3] += perf_counter_ns() - start
 
-    def seed(self, number: int, row: int) -> None:
+    def seed(self, number: int, row: int, again: int = 0) -> None:
         """Before each ``finish`` that may run the user's code: what it may draw from."""
         if isinstance(self._finish, FullFinish):
-            self._finish.seed(number, row)
+            self._finish.seed(number, row, again)
 
     def at_home(self) -> AbstractContextManager[None]:
         """Within it ``finish`` may run the user's code."""

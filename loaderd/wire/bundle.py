@@ -20,7 +20,7 @@ import mmap
 import os
 import struct
 import weakref
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -66,7 +66,7 @@ class Bundle:
         except BaseException:
             os.close(self.fd)
             raise
-        weakref.finalize(self, os.close, self.fd)
+        weakref.finalize(self, os.close, self.fd).atexit = False
 
 
 def check(fd: int, nbytes: int) -> None:
@@ -101,6 +101,20 @@ def attach(fd: int, nbytes: int) -> dict[str, NDArray[Any]]:
     except OSError as error:
         raise NoRoom(f"a bundle of {nbytes:,} bytes cannot be mapped: {error.strerror}") from error
     return view(memory)
+
+
+def attach_all(fds: Sequence[int], sizes: Sequence[int]) -> dict[str, NDArray[Any]]:
+    """The same of several bundles, whose arrays have different names."""
+    parts: dict[str, NDArray[Any]] = {}
+    waiting = list(fds)
+    try:
+        for nbytes in sizes:
+            parts |= attach(waiting.pop(0), nbytes)
+    except BaseException:
+        for fd in waiting:
+            os.close(fd)
+        raise
+    return parts
 
 
 def view(buffer: mmap.mmap) -> dict[str, NDArray[Any]]:

@@ -25,7 +25,7 @@ MOST_UNSENT = 1000
 LONGEST_UNSENT = 8 * 2**20
 """So many messages, and so many bytes of them, wait for a peer that does not read."""
 
-_MAX_FDS = 5
+_MAX_FDS = 8
 _FD_SPACE = socket.CMSG_SPACE(_MAX_FDS * array.array("i").itemsize)
 _UCRED = struct.Struct("3i")
 

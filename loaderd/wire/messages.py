@@ -2,12 +2,13 @@
 
 Every message is a small struct, encoded as MessagePack with its tag in front::
 
-    client → daemon      Hello  Open  Plan  Took  Observe  ListBad  Stop
+    client → daemon      Hello  Open  Plan  Took  Confirm  Observe  ListBad  Stop
     owner → daemon       Connect  Stop
-    daemon → client      Welcome  Opened  Ready  Spoilt  Refused  Observed  BadList  Stopping
+    daemon → client      Welcome  Opened  Ready  Spoilt  Confirmed  Refused  Observed  BadList
+                         Stopping
     supervisor → worker  Attach  Chunk  Quarantine  Detach
     worker → supervisor  Up  Attached  Progress  Bad  Done  Spoilt
-    supervisor → opener  Given  Reserve
+    supervisor → opener  List  Reserve
     opener → supervisor  Listed  Reserved  Refused
     supervisor → forks   Fork  Signal
     forks → supervisor   Forked  Ended
@@ -21,17 +22,27 @@ import msgspec
 
 from loaderd import errors
 from loaderd.errors import ProtocolError, RequestRefused
+from loaderd.wire.run import Place, Run
 from loaderd.wire.snapshot import Snapshot
 from loaderd.wire.spec import Batch, OnError, Order, Pipeline
 
-PROTOCOL = 5
+PROTOCOL = 6
 """Raised whenever a message or a layout changes its meaning."""
 
 LONGEST_TEXT = 8000
 """Error texts are cut to this many characters, so that every message fits a packet."""
 
-Place = tuple[int, int]
-"""(epoch, position): one batch of a stream."""
+ENOUGH_SLOTS = 4
+"""Two that the trainer holds, one that is ready, one that is being filled.
+
+With fewer a stream works too, but for room for so many idle streams give way.
+"""
+
+IDLE_SECONDS = 5.0
+"""A client that has said nothing for so long may lose its stream, if its room is needed.
+
+So one that has been silent for half of it asks (``Confirm``) before it reads what is ready.
+"""
 
 
 class _Message(msgspec.Struct, frozen=True, array_like=True, tag=True):
@@ -59,19 +70,19 @@ class Connect(_Message, frozen=True):
 
 
 class Open(_Message, frozen=True):
-    """Asks for a stream. The spec comes as JSON in the descriptor that travels along.
+    """Asks for a stream. The spec comes as JSON in the first descriptor that travels along.
 
     Attributes:
         spec_bytes: length of the spec.
-        bundle_bytes: length of the bundle, whose descriptor comes second; 0 for none.
+        bundles: lengths of the bundles, whose descriptors come behind it.
         slots: slots wished for; the daemon may give fewer.
-        start: where the run of batches begins; None for a stream without a run.
+        run: what is made ahead.
     """
 
     spec_bytes: int
-    bundle_bytes: int
+    bundles: tuple[int, ...]
     slots: int
-    start: Place | None
+    run: Run
 
 
 class Opened(_Message, frozen=True):
@@ -92,11 +103,11 @@ class Plan(_Message, frozen=True):
 
     Attributes:
         want: made first, in this order, unless the client has or will have them unread.
-        then: where the run of batches goes on after them; None leaves it where it is.
+        run: what is made ahead from now on; None leaves that as it is.
     """
 
     want: tuple[Place, ...]
-    then: Place | None
+    run: Run | None
 
 
 class Took(_Message, frozen=True):
@@ -115,6 +126,14 @@ class Took(_Message, frozen=True):
     batches: int
     samples: int
     waited_ns: int
+
+
+class Confirm(_Message, frozen=True):
+    """Asks whether the stream is still there, after a long silence."""
+
+
+class Confirmed(_Message, frozen=True):
+    """It is, and what was sent before still counts."""
 
 
 class Observe(_Message, frozen=True):
@@ -200,8 +219,8 @@ class Refused(_Message, frozen=True):
 class Attach(_Message, frozen=True):
     """Tells a worker of a stream.
 
-    Ring and manifest travel along, then the bundle, if there is one, then the cache and the
-    states of its files, if it is ``cached``.
+    Ring and manifest travel along, then the bundles, then the cache and the states of its
+    files, if it is ``cached``.
     """
 
     stream: int
@@ -212,7 +231,7 @@ class Attach(_Message, frozen=True):
     slots: int
     ring_bytes: int
     manifest_bytes: int
-    bundle_bytes: int
+    bundles: tuple[int, ...]
     cached: bool
     on_error: OnError
 
@@ -300,17 +319,18 @@ class Done(_Message, frozen=True):
     skipped: int = 0
 
 
-class Given(_Message, frozen=True):
-    """Hands the opener the client's bundle, whose descriptor travels along."""
+class List(_Message, frozen=True):
+    """Has the opener list a dataset; spec and bundles travel along, as with Open."""
 
-    bundle_bytes: int
+    spec_bytes: int
+    bundles: tuple[int, ...]
 
 
 class Listed(_Message, frozen=True):
     """What the opener found; the manifest's descriptor travels along.
 
-    ``cache_key`` names the cache of these images, of ``cache_bytes`` when it is full; empty
-    if none is wanted.
+    ``samples`` are those of an epoch. ``cache_key`` names the cache of these images, of
+    ``cache_bytes`` when it is full; empty if none is wanted.
     """
 
     samples: int
@@ -388,6 +408,8 @@ Message = (
     | Opened
     | Plan
     | Took
+    | Confirm
+    | Confirmed
     | Observe
     | ListBad
     | BadList
@@ -405,7 +427,7 @@ Message = (
     | Progress
     | Bad
     | Done
-    | Given
+    | List
     | Listed
     | Reserve
     | Reserved

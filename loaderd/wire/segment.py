@@ -14,7 +14,7 @@ import os
 from multiprocessing import resource_tracker
 from multiprocessing.shared_memory import SharedMemory
 
-from loaderd.errors import NoRoom
+from loaderd.errors import NoRoom, RoomTaken
 
 SHM = "/dev/shm"
 
@@ -46,13 +46,15 @@ def reserve(fd: int, size: int) -> None:
 
     Raises:
         NoRoom: there are fewer than ``size`` bytes.
+        RoomTaken: there are fewer now, as others have them.
     """
     try:
         os.posix_fallocate(fd, 0, size)
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.ENOMEM):
             raise
-        raise NoRoom(room_text(size, free())) from error
+        kind = NoRoom if size > total() else RoomTaken
+        raise kind(room_text(size, free())) from error
 
 
 def free() -> int:

@@ -275,17 +275,24 @@ class Order(_Frozen, frozen=True):
         draws: ``sample``: an epoch's order is drawn from (seed, epoch), a sample's
             parameters from (seed, epoch, sample). ``batch``: both as Keras's iterators
             draw them, batch number k of the stream from seed + k; seeds are below 2**32.
+        given: whether every epoch has the order of the bundle's ``order``: sample numbers, of
+            which some may be missing or come several times.
+        count: samples of which an epoch consists: the first so many; None for all.
     """
 
     shuffle: bool = True
     seed: int | None = None
     draws: Draws = "sample"
+    given: bool = False
+    count: int | None = None
 
     def __post_init__(self) -> None:
         """Raises InvalidArgument for a seed that the generators cannot take."""
         bits = 32 if self.draws == "batch" else 63
         if self.seed is not None and not 0 <= self.seed < 2**bits:
             raise InvalidArgument(f"seed must be between 0 and 2**{bits} - 1, got {self.seed}")
+        if self.count is not None and self.count < 1:
+            raise InvalidArgument(f"an epoch must have at least 1 sample, got {self.count}")
 
 
 class Spec(_Frozen, frozen=True):

@@ -116,7 +116,7 @@ def measure(workers: int, row_us: int, pace_ms: int, seconds: float) -> Cost:
             batch=Batch(batch_size=BATCH, label_mode="none"),
             order=Order(shuffle=False, seed=0),
         )
-        stream = session.open(spec, 12 + 2 * workers, bundle=Bundle({"images": images}))
+        stream = session.open(spec, 12 + 2 * workers, bundles=[Bundle({"images": images})])
         return _run(path, stream, seconds)
 
 

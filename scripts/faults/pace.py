@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from loaderd.wire.messages import Place
+from loaderd.wire.run import Place
 from loaderd.wire.spec import Batch, Dataset, Order, Pipeline, Spec
 from loaderd_client.session import Session
 from loaderd_client.stream import Stream

@@ -18,6 +18,7 @@ from collections.abc import Iterator
 
 import msgspec
 
+from loaderd.wire.run import UNKNOWN, Run
 from loaderd.wire.spec import Spec
 from loaderd_client import connect
 from loaderd_client.history import VARIABLE, History
@@ -52,7 +53,7 @@ def specs(which: str, data: str) -> Iterator[Spec]:
 def read(session: Session, spec: Spec, epoch: int) -> None:
     """One epoch, as a stream of its own."""
     history = History(os.environ[VARIABLE])
-    stream = session.open(spec, 12, (epoch, 0))
+    stream = session.open(spec, 12, Run((epoch, 0), UNKNOWN))
     try:
         for position in range(stream.batches):
             batch = stream.take((epoch, position))

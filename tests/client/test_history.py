@@ -13,6 +13,7 @@ import pytest
 
 from loaderd.wire.spec import Order, Pipeline
 from loaderd_client import LoaderSequence, Session
+from tests.conftest import stream_of
 from tests.process.test_streams import Serve, a_spec
 
 
@@ -61,7 +62,7 @@ def test_equal_specs_have_equal_names_and_sums_and_others_have_not(
         for asked in (spec, spec, other):
             sequence = LoaderSequence(asked, session)
             next(sequence)
-            sequence._stream._line.shut_down()  # what is opened again has the same name
+            stream_of(sequence)._line.shut_down()  # what is opened again has the same name
             sequence.fetch(0)
     first, same, again, also, different, last = sums(log)
     assert first == same == again == also != different == last
@@ -83,8 +84,7 @@ def test_what_the_trainer_changes_afterwards_does_not_count(
     serve: Serve, photos: Path, log: Path
 ) -> None:
     with serve() as daemon, Session(daemon.path) as session:
-        sequence = LoaderSequence(a_spec(photos), session)
         for _ in range(2):
-            images, _ = sequence[0]
+            images, _ = LoaderSequence(a_spec(photos), session)[0]
             np.multiply(images, 2, out=images)
     assert len(set(sums(log))) == 1

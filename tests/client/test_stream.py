@@ -14,6 +14,7 @@ from loaderd.wire import channel, manifest
 from loaderd.wire.channel import Channel
 from loaderd.wire.layout import SlotArrays, slot_layout, view_slot
 from loaderd.wire.messages import Message, Opened, Ready, Refused, Took
+from loaderd.wire.run import WHOLE
 from loaderd.wire.spec import Batch, Dataset, LabelMode, Order, Pipeline, Spec
 from loaderd_client.stream import Stream
 
@@ -39,7 +40,7 @@ class FakeDaemon:
         self.line = Channel(ours)
         self.slots = [view_slot(mapped(ring), layout, slot) for slot in range(SLOTS)]
         opened = Opened(1, 1, 9, 3, 1, *sizes)
-        self.stream = Stream(Channel(theirs), spec, (0, 0), opened, ring, listing)
+        self.stream = Stream(Channel(theirs), spec, WHOLE, opened, ring, listing)
 
     def fill(self, slot: int, ids: list[int]) -> SlotArrays:
         arrays = self.slots[slot]

@@ -21,6 +21,7 @@ from hypothesis.stateful import (
 from loaderd.daemon.actions import Action, Assign, Death, Deliver, Dismiss, Isolate, Spoil
 from loaderd.daemon.scheduler import (
     ATTACHES,
+    COLD,
     CRASHES,
     KILLS,
     LONGEST_NS,
@@ -31,7 +32,8 @@ from loaderd.daemon.scheduler import (
 from loaderd.daemon.shape import Shape
 from loaderd.daemon.slots import State
 from loaderd.errors import ProtocolError
-from loaderd.wire.messages import Chunk, Place
+from loaderd.wire.messages import Chunk
+from loaderd.wire.run import ROUND, WHOLE, Place, Run
 
 
 @dataclass(eq=False)
@@ -91,7 +93,9 @@ class Model:
     """What a stream must do: which batch is next, in which pieces, and how each ends."""
 
     shape: Shape
-    then: Place | None
+    run: Run
+    warm: bool = False
+    """Whether the client has taken a batch."""
     want: list[Place] = field(default_factory=list)
     filling: dict[int, Batch] = field(default_factory=dict)
     hands: dict[int, Place] = field(default_factory=dict)
@@ -114,17 +118,19 @@ class Model:
         for place in self.want:
             if place not in coming:
                 return place
-        place_of_run = self.then
-        while place_of_run is not None and place_of_run in coming:
-            place_of_run = self.shape.after(place_of_run)
+        place_of_run = self.run.next
+        if place_of_run is None or (not self.warm and len(coming) >= COLD):
+            return None
+        while place_of_run in coming:
+            place_of_run = self.run.after(place_of_run)
         return place_of_run
 
     @property
     def near(self) -> list[Place]:
         """What comes, and where the run goes on: plans for these are the odd ones."""
-        ahead = [self.then or (0, 0)]
+        ahead = [self.run.next or (0, 0)]
         while len(ahead) < self.shape.slots:
-            ahead.append(self.shape.after(ahead[-1]))
+            ahead.append(self.run.after(ahead[-1]))
         return sorted(self.coming) + ahead
 
     @property
@@ -137,10 +143,10 @@ class Model:
         begun = any(batch.to_give for batch in self.filling.values())
         return begun or not (self.full or self.next is None)
 
-    def plan(self, want: tuple[Place, ...], then: Place | None) -> None:
+    def plan(self, want: tuple[Place, ...], run: Run | None) -> None:
         coming = self.coming
         self.want += [place for place in want if place not in coming]
-        self.then = then or self.then
+        self.run = run or self.run
 
     def assign(self, chunk: Chunk) -> None:
         """What must be done again comes first, then the batch that is begun, then the next."""
@@ -161,7 +167,7 @@ class Model:
             del self.want[: self.want.index(place) + 1]
         else:
             self.want.clear()
-            self.then = self.shape.after(place)
+            self.run = self.run.at(self.run.after(place))
         self.filling[slot] = Batch(place, self.shape.rows(place[1]))
 
     def end(self, slot: int, place: Place, *, spoilt: bool) -> None:
@@ -265,12 +271,12 @@ class Machine(RuleBasedStateMachine):
             batch_size=data.draw(st.integers(1, 9)),
             slots=data.draw(st.integers(4, 7)),
         )
-        self.open_with(shape, data.draw(places(shape)) if runs else None)
+        self.open_with(shape, data.draw(runs_of(shape)) if runs else Run(None, shape.batches))
 
-    def open_with(self, shape: Shape, start: Place | None) -> None:
+    def open_with(self, shape: Shape, run: Run) -> None:
         self.next_id += 1
-        self.models[self.next_id] = Model(shape, start)
-        self.perform(self.scheduler.open(self.next_id, shape, start))
+        self.models[self.next_id] = Model(shape, run)
+        self.perform(self.scheduler.open(self.next_id, shape, run))
 
     @rule(data=st.data())
     @precondition(lambda self: self.models)
@@ -369,6 +375,7 @@ class Machine(RuleBasedStateMachine):
         slot = data.draw(st.sampled_from(sorted(model.hands)))
         if lease:
             model.leased[slot] = model.hands.pop(slot)
+            model.warm = True
             self.perform(self.scheduler.took(stream, (slot,), ()))
         else:
             self.hand_back(stream, slot)
@@ -387,12 +394,12 @@ class Machine(RuleBasedStateMachine):
         stream = data.draw(st.sampled_from(sorted(self.models)))
         model = self.models[stream]
         some = places(model.shape) | st.sampled_from(model.near)
-        then = data.draw(some) if rerun else None
+        run = data.draw(runs_of(model.shape, some)) if rerun else None
         want = data.draw(st.lists(some, max_size=3))
-        if model.then is None:  # nothing is begun that would show when a second wish is dropped
+        if model.run.next is None:  # nothing is begun that would show when a wish is dropped twice
             want = [place for place in dict.fromkeys(want) if place not in model.want]
-        model.plan(tuple(want), then)
-        self.perform(self.scheduler.plan(stream, tuple(want), then))
+        model.plan(tuple(want), run)
+        self.perform(self.scheduler.plan(stream, tuple(want), run))
 
     @rule(data=st.data())
     @precondition(lambda self: self.held)
@@ -464,7 +471,7 @@ class Machine(RuleBasedStateMachine):
         stream = data.draw(st.sampled_from(sorted(self.models)))
         shape = self.models.pop(stream).shape
         self.perform(self.scheduler.close(stream))
-        self.open_with(shape, data.draw(places(shape)))
+        self.open_with(shape, data.draw(runs_of(shape)))
 
     def teardown(self) -> None:
         """Whatever has happened, all that is begun ends, and the run goes on for an epoch.
@@ -497,14 +504,14 @@ class Machine(RuleBasedStateMachine):
     def wish_for_what_comes_soon(self) -> None:
         """The run meets a batch that is made already, and leaves out that one only."""
         for stream, model in self.models.items():
-            if model.then:
-                want = (model.shape.after(model.shape.after(model.then)),)
+            if model.run.next:
+                want = (model.run.after(model.run.after(model.run.next)),)
                 model.plan(want, None)
                 self.perform(self.scheduler.plan(stream, want, None))
 
     def goal(self, model: Model) -> int:
         """How many batches must have ended when its run has gone on for an epoch."""
-        ahead = model.shape.batches if model.then else 0
+        ahead = model.shape.batches if model.run.next else 0
         return model.ended + len(model.filling) + len(set(model.want) - model.coming) + ahead
 
     def reached(self, goals: dict[int, int]) -> bool:
@@ -545,6 +552,14 @@ def places(shape: Shape) -> st.SearchStrategy[Place]:
     return st.tuples(st.integers(0, 3), st.integers(0, shape.batches - 1))
 
 
+def runs_of(shape: Shape, some: st.SearchStrategy[Place] | None = None) -> st.SearchStrategy[Run]:
+    """From any batch on, over whole epochs or parts, which are read once or several times."""
+    ends, steps = st.integers(1, shape.batches), st.sampled_from([1, 1, 2, ROUND])
+    return st.builds(
+        Run, places(shape) if some is None else some, st.just(shape.batches) | ends, steps
+    )
+
+
 TestHistories = Machine.TestCase
 TestHistories.settings = settings(max_examples=120, stateful_step_count=60, deadline=None)
 
@@ -575,15 +590,15 @@ def run_to_end(scheduler: Scheduler, worker: int, actions: list[Action]) -> list
 def test_a_stream_gives_every_batch_in_order_and_goes_on_into_the_next_epoch() -> None:
     scheduler = Scheduler()
     scheduler.worker_up(1)
-    actions = scheduler.open(7, Shape(samples=10, batch_size=2, slots=4), (0, 0))
+    actions = scheduler.open(7, Shape(samples=10, batch_size=2, slots=4), WHOLE)
     expected = [(epoch, position) for epoch in range(3) for position in range(5)]
     assert run_to_end(scheduler, 1, actions) == expected[:12]
 
 
 def test_a_wanted_batch_comes_before_the_run_and_only_once() -> None:
     scheduler = Scheduler()
-    actions = scheduler.open(7, Shape(samples=100, batch_size=2, slots=4), (0, 0))
-    actions += scheduler.plan(7, ((0, 40),), (0, 41))
+    actions = scheduler.open(7, Shape(samples=100, batch_size=2, slots=4), WHOLE)
+    actions += scheduler.plan(7, ((0, 40),), WHOLE.at((0, 41)))
     actions += scheduler.worker_up(1)
     assert run_to_end(scheduler, 1, actions)[:3] == [(0, 40), (0, 41), (0, 42)]
 
@@ -603,7 +618,7 @@ class Killer:
 
     def run(self, shape: Shape, batches: int = 1) -> None:
         scheduler = Scheduler()
-        todo = scheduler.open(7, shape, (0, 0)) + scheduler.worker_up(1)
+        todo = scheduler.open(7, shape, WHOLE) + scheduler.worker_up(1)
         worker = 1
         while len(self.delivered) + len(self.spoilt) < batches:
             action = todo.pop(0)
@@ -672,7 +687,7 @@ def test_workers_that_die_before_they_can_begin_isolate_nothing() -> None:
 
 def test_a_retired_worker_finishes_what_it_holds_and_goes() -> None:
     scheduler = Scheduler()
-    scheduler.open(7, Shape(samples=100, batch_size=10, slots=4), (0, 0))
+    scheduler.open(7, Shape(samples=100, batch_size=10, slots=4), WHOLE)
     first, second = (one.chunk.ticket for one in scheduler.worker_up(1) if isinstance(one, Assign))
     assert not scheduler.retire(1)
     assert not [one for one in scheduler.done(1, first, 1) if isinstance(one, Assign | Dismiss)]
@@ -681,15 +696,22 @@ def test_a_retired_worker_finishes_what_it_holds_and_goes() -> None:
 
 def test_rows_that_are_left_out_are_counted_with_their_batch() -> None:
     scheduler = Scheduler()
-    scheduler.open(7, Shape(samples=4, batch_size=4, slots=4), (0, 0))
+    scheduler.open(7, Shape(samples=4, batch_size=4, slots=4), WHOLE)
     first = next(one for one in scheduler.worker_up(1) if isinstance(one, Assign))
     out = scheduler.done(1, first.chunk.ticket, 1, skipped=3)
     assert [one.skipped for one in out if isinstance(one, Deliver)] == [3]
 
 
+def opened(scheduler: Scheduler, stream: int, shape: Shape) -> list[Action]:
+    """Opens a stream whose client has taken a batch already."""
+    actions = scheduler.open(stream, shape, WHOLE)
+    scheduler.streams[stream].warm = True
+    return actions + scheduler.plan(stream, (), None)
+
+
 def test_the_chunk_in_hand_is_blamed_and_not_the_one_behind_it() -> None:
     scheduler = Scheduler()
-    scheduler.open(7, Shape(samples=6, batch_size=6, slots=4), (0, 0))
+    opened(scheduler, 7, Shape(samples=6, batch_size=6, slots=4))
     scheduler.worker_up(99)  # a second worker, so that the batch is cut in two
     isolated: list[Isolate] = []
     for worker in range(1, 9):
@@ -707,13 +729,13 @@ def test_the_chunk_in_hand_is_blamed_and_not_the_one_behind_it() -> None:
 
 def test_every_worker_has_a_chunk_queued_behind_the_one_in_hand() -> None:
     scheduler = Scheduler()
-    scheduler.open(7, Shape(samples=100, batch_size=10, slots=4), (0, 0))
+    scheduler.open(7, Shape(samples=100, batch_size=10, slots=4), WHOLE)
     assert len(scheduler.worker_up(1)) == 2
 
 
 def test_a_chunk_over_which_workers_are_killed_again_and_again_is_given_up() -> None:
     scheduler = Scheduler()
-    scheduler.open(7, Shape(samples=4, batch_size=4, slots=4), (0, 0))
+    scheduler.open(7, Shape(samples=4, batch_size=4, slots=4), WHOLE)
     spoils: list[Action] = []
     for worker in range(1, KILLS + 1):
         scheduler.worker_up(worker)
@@ -724,7 +746,7 @@ def test_a_chunk_over_which_workers_are_killed_again_and_again_is_given_up() -> 
 
 def test_killed_workers_are_nobodys_fault() -> None:
     scheduler = Scheduler()
-    scheduler.open(7, Shape(samples=4, batch_size=4, slots=4), (0, 0))
+    scheduler.open(7, Shape(samples=4, batch_size=4, slots=4), WHOLE)
     for worker in range(1, KILLS):
         scheduler.worker_up(worker)
         assert not scheduler.worker_down(worker, Death.KILLED)
@@ -733,12 +755,12 @@ def test_killed_workers_are_nobodys_fault() -> None:
 def test_the_emptier_ring_is_filled_first() -> None:
     scheduler = Scheduler()
     shape = Shape(samples=1000, batch_size=1, slots=8)
-    todo = scheduler.open(1, shape, (0, 0)) + scheduler.worker_up(9)
+    todo = opened(scheduler, 1, shape) + scheduler.worker_up(9)
     for _ in range(4):
         chunk = next(action.chunk for action in todo if isinstance(action, Assign))
         todo = [action for action in todo if getattr(action, "chunk", None) is not chunk]
         todo += scheduler.done(9, chunk.ticket, 1)
-    todo = scheduler.open(2, shape, (0, 0))
+    todo = opened(scheduler, 2, shape)
     streams = []
     for _ in range(6):
         held = next(iter(scheduler._workers.values()))
@@ -750,7 +772,7 @@ def test_the_emptier_ring_is_filled_first() -> None:
 @pytest.mark.parametrize("place", [(-1, 0), (0, -1), (0, 5)])
 def test_a_plan_for_a_batch_that_does_not_exist_is_refused(place: Place) -> None:
     scheduler = Scheduler()
-    scheduler.open(7, Shape(samples=10, batch_size=2, slots=4), (0, 0))
+    scheduler.open(7, Shape(samples=10, batch_size=2, slots=4), WHOLE)
     with pytest.raises(ProtocolError, match="no batch"):
         scheduler.plan(7, (place,), None)
 
@@ -779,7 +801,7 @@ class Workers:
                         self.perform(self.scheduler.took(stream, (slot,), (slot,)))
 
     def open(self, stream: int, shape: Shape) -> None:
-        self.perform(self.scheduler.open(stream, shape, (0, 0)))
+        self.perform(opened(self.scheduler, stream, shape))
 
     def work(self, rounds: int, row_ns: int) -> list[Chunk]:
         """Every worker does one chunk in each round; returns what was given out meanwhile."""
@@ -893,7 +915,7 @@ def test_all_workers_are_at_the_batch_that_is_needed_next() -> None:
 
 def test_what_is_queued_behind_a_slow_chunk_goes_to_others_and_blames_nobody() -> None:
     scheduler = Scheduler()
-    scheduler.open(7, Shape(samples=100, batch_size=10, slots=4), (0, 0))
+    opened(scheduler, 7, Shape(samples=100, batch_size=10, slots=4))
     first, second = (one.chunk for one in scheduler.worker_up(1) if isinstance(one, Assign))
     assert not scheduler.recall(1, {second.ticket})
     (again, *_) = (one.chunk for one in scheduler.worker_up(2) if isinstance(one, Assign))
@@ -905,13 +927,36 @@ def test_what_is_queued_behind_a_slow_chunk_goes_to_others_and_blames_nobody() -
 def test_a_chunk_that_must_be_done_again_comes_before_the_batches_of_an_emptier_ring() -> None:
     scheduler = Scheduler()
     shape = Shape(samples=100, batch_size=1, slots=8)
-    scheduler.open(1, shape, (0, 0))
+    opened(scheduler, 1, shape)
     lost = next(one for one in scheduler.worker_up(8) if isinstance(one, Assign)).chunk
     todo = [one.chunk.ticket for one in scheduler.worker_up(9) if isinstance(one, Assign)]
     for _ in range(5):
         done = scheduler.done(9, todo.pop(0), 1)
         todo += [one.chunk.ticket for one in done if isinstance(one, Assign)]
-    scheduler.open(2, shape, (0, 0))
+    opened(scheduler, 2, shape)
     scheduler.worker_down(8, Death.CRASHED)
     again = [one.chunk for one in scheduler.done(9, todo.pop(0), 1) if isinstance(one, Assign)]
     assert (again[0].stream, again[0].position) == (lost.stream, lost.position)
+
+
+def test_for_a_client_that_has_taken_nothing_two_batches_are_made_ahead() -> None:
+    scheduler = Scheduler()
+    scheduler.open(7, Shape(samples=100, batch_size=10, slots=8), WHOLE)
+
+    def work(actions: list[Action]) -> set[Place]:
+        while chunks := [one.chunk for one in actions if isinstance(one, Assign)]:
+            actions = [action for one in chunks for action in scheduler.done(1, one.ticket, 10**8)]
+        return scheduler.streams[7].held
+
+    assert work(scheduler.worker_up(1)) == {(0, 0), (0, 1)}
+    assert work(scheduler.plan(7, ((3, 4),), None)) == {(0, 0), (0, 1), (3, 4)}
+    assert len(work(scheduler.took(7, (0,), ()))) == 7
+
+
+def test_a_run_goes_over_part_of_an_epoch_again_and_again() -> None:
+    scheduler = Scheduler()
+    opened(scheduler, 7, Shape(samples=100, batch_size=10, slots=8))
+    scheduler.plan(7, (), Run((0, 8), 3, ROUND))
+    scheduler.worker_up(1)
+    places = list(scheduler.streams[7].places.values())
+    assert places[:2] == [(0, 8), (ROUND, 0)]

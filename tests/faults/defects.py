@@ -63,10 +63,12 @@ def run_leaves_a_gap() -> None:
     healthy = Stream.next_place
 
     def next_place(self: Any) -> Any:
-        made = not any(place not in self.held for place in self.want) and self.then in self.held
+        wanted = any(place not in self.held for place in self.want)
+        made = not wanted and self.run.next in self.held
         place = healthy(self)
         if made and place is not None:
-            place, self.then = self.then, self.shape.after(self.then)
+            place = self.run.next
+            self.run = self.run.at(self.run.after(place))
         return place
 
     Stream.next_place = next_place  # type: ignore[method-assign]

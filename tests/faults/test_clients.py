@@ -20,7 +20,8 @@ import pytest
 from loaderd.errors import StreamClosed
 from loaderd_client import LoaderSequence, Session
 from loaderd_client import session as sessions
-from tests.conftest import Daemon, eventually, gone, kill_private
+from loaderd_client.guard import Caller
+from tests.conftest import Daemon, as_if_ours, eventually, gone, kill_private, stream_of
 from tests.process.test_streams import Serve, a_spec, digest, run_of
 
 PROGRAM = """
@@ -197,29 +198,25 @@ def test_children_of_a_sequence_read_the_same_bytes(serve: Serve, photos: Path) 
         eventually(lambda: len(daemon.snapshot().streams) == 1)
 
 
-def test_a_fork_while_other_threads_hold_all_locks_is_no_deadlock(
+def test_a_fork_while_another_thread_is_within_all_guards_is_no_deadlock(
     serve: Serve, photos: Path
 ) -> None:
     with serve() as daemon, Session(daemon.path) as session:
         sequence = LoaderSequence(a_spec(photos), session)
         expected = digest(sequence.fetch(0))
-        locks: list[Any] = [
-            sequence._lock,
-            sequence._opening,
-            sequence._stream._lock,
-            session._lock,
-            sessions._making,
-        ]
+        guards = [sequence._guard, stream_of(sequence)._guard, session._guard, sessions._making]
         held, enough = threading.Event(), threading.Event()
 
         def hold() -> None:
-            with contextlib.ExitStack() as stack:
-                for lock in locks:
-                    stack.enter_context(lock)
-                held.set()
-                enough.wait(60)
+            me = Caller()
+            for guard in guards:
+                guard.enter(me)
+            held.set()
+            enough.wait(60)
+            for guard in guards:
+                guard.give_back()
 
-        thread = threading.Thread(target=hold)
+        thread = threading.Thread(target=as_if_ours(hold))
         thread.start()
         held.wait(30)
 

@@ -16,8 +16,9 @@ import pytest
 
 from loaderd.errors import DaemonGone
 from loaderd.wire import dial
+from loaderd.wire.run import WHOLE
 from loaderd_client import LoaderSequence, Session, session, stream
-from tests.conftest import eventually
+from tests.conftest import eventually, stream_of
 from tests.faults.test_workers import read_all
 from tests.process.test_streams import Serve, a_spec, digest, run_of, slow
 
@@ -198,7 +199,7 @@ def test_of_a_daemon_that_was_stopped_the_user_hears(
         try:
             late = threads.submit(first.take, (1, 5))
             eventually(lambda: heard("no batch for"))
-            second = threads.submit(session._open, line, a_spec(photos), 4, (0, 0), None)
+            second = threads.submit(session._open, line, a_spec(photos), 4, WHOLE, ())
             eventually(lambda: heard(f"still waiting for the daemon to list {photos}"))
         finally:
             daemon.process.send_signal(signal.SIGCONT)
@@ -209,7 +210,7 @@ def test_of_a_daemon_that_was_stopped_the_user_hears(
 def test_a_trainer_whose_daemon_was_stopped_is_told_what_to_do(serve: Serve, photos: Path) -> None:
     with serve(1) as daemon, Session(daemon.path, reconnect_timeout=0.2) as trainer:
         sequence = LoaderSequence(a_spec(photos), trainer)
-        sequence._stream.close()
+        stream_of(sequence).close()
         daemon.process.send_signal(signal.SIGSTOP)
         try:
             with pytest.raises(DaemonGone, match=f"kill -CONT {daemon.process.pid}"):

@@ -43,6 +43,7 @@ from loaderd.wire.messages import (
     Took,
     Welcome,
 )
+from loaderd.wire.run import WHOLE, Run
 from loaderd.wire.spec import Spec
 from loaderd_client import Session
 from tests.conftest import Daemon, eventually
@@ -57,7 +58,7 @@ def ask(line: Channel, data: bytes, *more: int, size: int | None = None) -> Mess
     fd = os.memfd_create("spec")
     os.write(fd, data)
     try:
-        line.send(Open(len(data) if size is None else size, 0, 4, (0, 0)), [fd, *more])
+        line.send(Open(len(data) if size is None else size, (), 4, WHOLE), [fd, *more])
     finally:
         os.close(fd)
     return hear(line)
@@ -369,12 +370,12 @@ def test_descriptors_that_cannot_be_kept_are_not_lost(monkeypatch: pytest.Monkey
 
 OUT_OF_TURN: dict[str, Callable[[int], Message]] = {
     "a batch beyond the epoch": lambda _: Plan(((0, 10**6),), None),
-    "a run from nowhere": lambda _: Plan((), (2**40, 0)),
+    "a run from nowhere": lambda _: Plan((), Run((2**63, 0), 1)),
     "too many batches": lambda _: Plan(((0, 1),) * 1025, None),
     "a slot that is not there": lambda _: Took((99,), (), 0, 0, 0),
     "a slot that was not given": lambda slots: Took((), tuple(range(slots)) * 2, 0, 0, 0),
     "a negative slot": lambda _: Took((-1,), (), 0, 0, 0),
-    "another stream": lambda _: Open(10, 0, 4, (0, 0)),
+    "another stream": lambda _: Open(10, (), 4, WHOLE),
     "a message of ours": lambda _: Welcome(1, "", 1),
 }
 
@@ -400,7 +401,7 @@ def test_two_streams_asked_for_at_once_are_none(serve: Serve, photos: Path) -> N
     with a_living_daemon(serve, photos) as (daemon, _):
         line = dial.dial(daemon.path)
         for _ in range(2):
-            line.send(Open(len(data), 0, 4, (0, 0)), [fd])
+            line.send(Open(len(data), (), 4, WHOLE), [fd])
         assert ends(line)
         line.close()
         eventually(lambda: len(daemon.snapshot().streams) == 1)
@@ -422,7 +423,7 @@ def test_descriptors_that_come_unasked_are_closed(serve: Serve, photos: Path) ->
         eventually(lambda: descriptors(daemon) <= before)
         for count in (0, 3, 5, 7, 200):
             odd = dial.dial(daemon.path)
-            odd.send(Open(10, 0, 4, None), unasked[:1] * count)
+            odd.send(Open(10, (), 4, WHOLE), unasked[:1] * count)
             assert ends(odd)
             odd.close()
         eventually(lambda: descriptors(daemon) <= before)
@@ -455,12 +456,12 @@ def test_a_spec_in_anything_but_filled_memory_is_refused(
         line = dial.dial(daemon.path)
         before = psutil.Process(daemon.process.pid).memory_info().rss
         for what, (fd, size) in fds.items():
-            line.send(Open(size, 0, 4, (0, 0)), [fd])
+            line.send(Open(size, (), 4, WHOLE), [fd])
             answer = line.receive()
             assert isinstance(answer, Refused), what
             assert ("is no memory" in answer.text) == (what != "all zeros"), what
         assert psutil.Process(daemon.process.pid).memory_info().rss < before + 2**24
-        line.send(Open(2**26 + 1, 0, 4, (0, 0)), [huge])
+        line.send(Open(2**26 + 1, (), 4, WHOLE), [huge])
         assert ends(line)
         line.close()
     for fd in {fd for fd, _ in fds.values()}:
@@ -495,7 +496,7 @@ def test_labels_of_very_many_classes_are_counted_before_they_are_laid_out(
     table = manifest.pack(str(photos), classes, names, np.zeros(len(names), np.int32))
     asked = msgspec.structs.replace(files(photos), batch=spec.Batch(batch_size=len(names)))
     with a_living_daemon(serve, photos) as (_, session), pytest.raises(NoRoom, match="batch_size"):
-        session.open(asked, 4, bundle=Bundle({"manifest": np.frombuffer(table, np.uint8)}))
+        session.open(asked, 4, bundles=[Bundle({"manifest": np.frombuffer(table, np.uint8)})])
 
 
 def test_an_odd_manifest_is_told_and_no_death(serve: Serve, photos: Path) -> None:
@@ -506,7 +507,7 @@ def test_an_odd_manifest_is_told_and_no_death(serve: Serve, photos: Path) -> Non
         a_living_daemon(serve, photos) as (_, session),
         pytest.raises(LoaderdError, match=r"RecursionError|cannot be read"),
     ):
-        session.open(files(photos), 4, bundle=Bundle({"manifest": table}))
+        session.open(files(photos), 4, bundles=[Bundle({"manifest": table})])
 
 
 def test_nobody_answers_where_nobody_listens(runtime: str) -> None:

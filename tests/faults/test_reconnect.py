@@ -23,7 +23,15 @@ from loaderd.errors import DaemonGone, NoDaemon, VersionMismatch
 from loaderd.wire.channel import Channel
 from loaderd.wire.messages import Welcome
 from loaderd_client import ImageDataGenerator, LoaderSequence, Session
-from tests.conftest import Daemon, eventually, family, gone, kill_private, private_pid
+from tests.conftest import (
+    Daemon,
+    eventually,
+    family,
+    gone,
+    kill_private,
+    private_pid,
+    stream_of,
+)
 from tests.keras.test_article import a_model, seen
 from tests.keras.test_iterators import mapped
 from tests.process.test_streams import Serve, a_spec, digest, slow
@@ -209,7 +217,7 @@ def test_a_lost_connection_is_made_again(
         got = []
         for index in range(BATCHES):
             if index % 7 == 3:
-                sequence._stream._line.shut_down()
+                stream_of(sequence)._line.shut_down()
             got += read(sequence, index, index + 1)
         assert got == undisturbed
         eventually(lambda: len(daemon.snapshot().streams) == 1)
@@ -228,7 +236,7 @@ def test_a_daemon_that_drains_is_not_back_yet(
         os.kill(worker, signal.SIGSTOP)
         daemon.process.terminate()
         eventually(lambda: daemon.snapshot().daemon.draining)
-        sequence._stream._line.shut_down()
+        stream_of(sequence)._line.shut_down()
         with reading_on(sequence, 2) as rest:
             eventually(lambda: waits(session))
             assert daemon.process.poll() is None
@@ -396,7 +404,7 @@ def test_a_sequence_that_is_reset_while_it_waits_begins_again(serve: Serve, phot
         next(plain), next(plain), next(flow)
         plain.reset()
         kill(daemon)
-        flow._stream.close()
+        stream_of(flow).close()
         with ThreadPoolExecutor(1) as thread:
             late = thread.submit(next, flow)
             eventually(lambda: waits(session))
@@ -427,7 +435,7 @@ def test_a_sequence_that_is_reset_while_it_is_opened_again_begins_again(
             return opened[-1]
 
         monkeypatch.setattr(session, "reopen", interfering)
-        flow._stream.close()
+        stream_of(flow).close()
         np.testing.assert_array_equal(next(flow)[0], expected)
         assert len(opened) == 2
         assert opened[0].ended

@@ -31,8 +31,8 @@ def test_a_private_daemon_takes_no_notice_of_what_is_sent_to_its_trainers_job(
         stream = session.open(a_spec(photos), slots=4)
         run = run_of(stream)
         got = [digest(next(run))]
-        # Supervisor, fork server, workers, and the resource tracker of multiprocessing.
-        eventually(lambda: len(family(private_pid(session))) == 5)
+        # Supervisor, fork server, workers, opener, and the resource tracker of multiprocessing.
+        eventually(lambda: len(family(private_pid(session))) == 6)
         members = family(private_pid(session))
         for number in JOB:
             for member in members:

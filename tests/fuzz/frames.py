@@ -17,6 +17,7 @@ import numpy as np
 from loaderd.wire import channel, messages, spec
 from loaderd.wire.bundle import Bundle
 from loaderd.wire.messages import PROTOCOL, Hello, ListBad, Message, Observe, Open, Plan, Stop, Took
+from loaderd.wire.run import ROUND, WHOLE, Run
 from loaderd.wire.spec import Batch, Dataset, Files, Function, Order, Pipeline, Spec
 
 Random = random.Random
@@ -96,7 +97,7 @@ class Descriptors:
         """An Open whose spec is ``data``."""
         fd = os.memfd_create("fuzz")
         os.write(fd, data)
-        asked = Open(len(data), bundle_bytes, slots, (0, 0))
+        asked = Open(len(data), (bundle_bytes,) * bool(bundle_bytes), slots, WHOLE)
         return Frame(messages.encode(asked), (fd, *more), (fd,))
 
     def good(self, rng: Random) -> Frame:
@@ -122,7 +123,9 @@ class Descriptors:
         fds = tuple(rng.choices(self.odd, k=rng.choice([0, 1, 1, 1, 2, 2, 3, 5, 7])))
         size = rng.choice([0, 1, 100, 5000, 2**26, 2**28, 2**63, -1])
         bundle = rng.choice([0, 0, 1, -1, self.bundle.nbytes, 2**50])
-        return packed(Open(size, bundle, rng.choice(SMALL), _place(rng)))._replace(fds=fds)
+        return packed(
+            Open(size, (bundle,) * rng.choice([0, 1, 3]), rng.choice(SMALL), _run(rng))
+        )._replace(fds=fds)
 
 
 def _odd(folder: Path) -> list[int]:
@@ -146,11 +149,15 @@ def _place(rng: Random) -> tuple[int, int]:
     return rng.choice([(0, 0), (0, 1), (3, 1), (0, -1), (2**40, 0), (0, 2**40)])
 
 
+def _run(rng: Random) -> Run:
+    return Run(rng.choice([None, _place(rng)]), rng.choice(SMALL), rng.choice([1, 0, -1, ROUND]))
+
+
 MAKERS: tuple[tuple[int, Callable[[Random], Message]], ...] = (
     (2, lambda rng: Hello(rng.choice([PROTOCOL, 0, -1]), "1", 1)),
     (1, lambda rng: Observe()),
     (2, lambda rng: ListBad(rng.choice(SMALL))),
-    (2, lambda rng: Plan((_place(rng),) * rng.choice([0, 1, 3]), rng.choice([None, _place(rng)]))),
+    (2, lambda rng: Plan((_place(rng),) * rng.choice([0, 1, 3]), rng.choice([None, _run(rng)]))),
     (2, lambda rng: Took((rng.choice(SMALL),), (rng.choice(SMALL),), *rng.choices(SMALL, k=3))),
 )
 _WEIGHTS = [weight for weight, _ in MAKERS]

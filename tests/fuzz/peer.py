@@ -18,13 +18,13 @@ from loaderd.wire.messages import (
     Hello,
     ListBad,
     Opened,
-    Place,
     Plan,
     Ready,
     Refused,
     Spoilt,
     Took,
 )
+from loaderd.wire.run import Place, Run
 from tests.fuzz.frames import Descriptors, Frame, any_frame, mutate, packed, unasked
 
 GREETING = packed(Hello(PROTOCOL, __version__, os.getpid()))
@@ -122,7 +122,7 @@ class Session:
 
         count = self._rng.randrange(3) if self._wanted < 200 else 0
         self._wanted += count
-        return Plan(tuple(place() for _ in range(count)), self._rng.choice([None, place()]))
+        return Plan(tuple(place() for _ in range(count)), self._rng.choice([None, Run(place(), 1)]))
 
     def _took(self) -> Took:
         count = self._rng.randint(0, len(self._ready))

@@ -13,11 +13,12 @@ from typing import Any
 import numpy as np
 import pytest
 from keras.src.legacy.preprocessing.image import ImageDataGenerator as Original
+from keras.src.trainers.data_adapters.py_dataset_adapter import PyDatasetAdapter
 from PIL import ImageFile
 
 from loaderd.errors import BadImage, EmptyDataset
 from loaderd_client import ImageDataGenerator, Session
-from tests.conftest import eventually, write_photo
+from tests.conftest import eventually, stream_of, write_photo
 from tests.process.test_streams import Serve
 
 AUGMENTED: dict[str, Any] = {
@@ -78,12 +79,12 @@ def test_without_a_seed_one_is_picked_and_told(photos: Path) -> None:
 def test_fit_sees_the_stream_that_next_gives(photos: Path) -> None:
     generator = ImageDataGenerator(**AUGMENTED)
     by_next = generator.flow_from_directory(photos, seed=3, **FLOW)
-    by_index = generator.flow_from_directory(photos, seed=3, **FLOW)
+    fitted = PyDatasetAdapter(generator.flow_from_directory(photos, seed=3, **FLOW), shuffle=True)
     for _ in range(3):
-        by_index.on_epoch_end()
-        indices = np.random.permutation(by_index.num_batches)
-        for index in indices:
-            np.testing.assert_array_equal(by_index[int(index)][0], next(by_next)[0])
+        fitted.on_epoch_begin()
+        for batch in fitted.get_numpy_iterator():
+            np.testing.assert_array_equal(batch[0], next(by_next)[0])
+        fitted.on_epoch_end()
 
 
 def test_the_attributes_tell_where_the_stream_is(photos: Path) -> None:
@@ -186,7 +187,7 @@ def test_a_stream_goes_on_when_its_workers_are_killed(photos: Path, serve: Serve
 def workers_of(iterator: Any) -> list[int]:
     from loaderd.wire import dial
 
-    return [worker.pid for worker in dial.observe(iterator._session.path).workers]
+    return [worker.pid for worker in dial.observe(iterator._supply.session.path).workers]
 
 
 def test_a_stream_that_is_opened_again_lists_nothing_again(photos: Path, tmp_path: Path) -> None:
@@ -283,11 +284,11 @@ def test_a_note_on_the_generator_changes_nothing() -> None:
     generator.mean = np.ones((1, 1, 3))
     train = generator.flow(x, batch_size=5)
     next(train)
-    stream, memory = train._stream, train.x
+    stream, memory = stream_of(train), train.x
     generator.note = 1  # type: ignore[attr-defined]
     generator.mean = np.ones((1, 1, 3))
     np.testing.assert_array_equal(next(train), -1)
-    assert train._stream is stream
+    assert stream_of(train) is stream
     assert train.x is memory
 
 
@@ -307,10 +308,11 @@ def test_threads_go_on_when_one_of_them_changes_the_generator(photos: Path) -> N
 
 
 def test_a_forked_child_means_what_its_parent_means(photos: Path) -> None:
-    ours, _ = both(photos)
-    expected = {index: np.array(ours[index][0]) for index in (3, 1)}
+    ours, theirs = both(photos)
+    expected = {index: batch[0] for index, batch in enumerate(next(theirs) for _ in range(4))}
+    ours[0]
     context = multiprocessing.get_context("fork")
-    for index, batch in expected.items():
+    for index, batch in ((3, expected[3]), (1, expected[1])):
         mine, its = context.Pipe()
         child = context.Process(target=_child, args=(ours, index, its))
         child.start()

@@ -34,6 +34,7 @@ from loaderd.errors import (
 from loaderd.wire import dial, segment
 from loaderd.wire.channel import Channel
 from loaderd.wire.messages import Open, Refused, Took, Welcome
+from loaderd.wire.run import WHOLE, Run
 from loaderd.wire.spec import Spec
 from loaderd_client import Session
 from tests.conftest import eventually
@@ -173,7 +174,7 @@ def test_a_spec_that_cannot_be_read_is_refused_and_the_daemon_lives(
     with serve(workers=1) as daemon, Session(daemon.path) as session:
         reader, writer = os.pipe()
         line = dial.dial(daemon.path)
-        line.send(Open(10, 0, 4, (0, 0)), [reader])
+        line.send(Open(10, (), 4, WHOLE), [reader])
         answer = line.receive()
         assert isinstance(answer, Refused)
         assert answer.kind == "RequestRefused"
@@ -188,7 +189,7 @@ def test_a_start_that_does_not_exist_is_refused_and_the_daemon_lives(
 ) -> None:
     with serve(workers=1) as daemon, Session(daemon.path) as session:
         with pytest.raises(ProtocolError, match="no batch 9999"):
-            session.open(a_spec(photos), 4, (0, 9999))
+            session.open(a_spec(photos), 4, Run((0, 9999), 1))
         assert len(list(run_of(session.open(a_spec(photos), slots=4)))) == 24
 
 

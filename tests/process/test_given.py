@@ -16,6 +16,7 @@ from loaderd.errors import EmptyDataset, LoaderdError, ProtocolError
 from loaderd.wire import dial, manifest, spec
 from loaderd.wire.bundle import Bundle
 from loaderd.wire.messages import Open, Opened, Refused
+from loaderd.wire.run import UNKNOWN, WHOLE, Run
 from loaderd.wire.spec import Arrays, Batch, Files, Order, Pipeline, Spec
 from loaderd_client import Session
 from tests.conftest import Daemon, eventually
@@ -61,10 +62,10 @@ def descriptors(daemon: Daemon) -> int:
 
 def test_arrays_and_files_are_served(serve: Serve, photos: Path) -> None:
     with a_living_daemon(serve, photos) as (_, session):
-        stream = session.open(arrays(), 4, bundle=Bundle({"images": IMAGES}))
+        stream = session.open(arrays(), 4, bundles=[Bundle({"images": IMAGES})])
         np.testing.assert_array_equal(stream.take((0, 1)).images, IMAGES[4:8])
         given = Bundle({"manifest": a_manifest(photos, [1, 0] * 8)})
-        stream = session.open(files(photos), 4, bundle=given)
+        stream = session.open(files(photos), 4, bundles=[given])
         assert stream.take((0, 0)).images.shape == (8, 40, 50, 3)
 
 
@@ -86,12 +87,12 @@ def test_images_that_are_not_as_the_spec_says_are_refused(
         a_living_daemon(serve, photos) as (_, session),
         pytest.raises((ProtocolError, EmptyDataset), match=words),
     ):
-        session.open(arrays(), 4, bundle=Bundle(arrays_of))
+        session.open(arrays(), 4, bundles=[Bundle(arrays_of)])
 
 
 def test_no_images_are_refused(serve: Serve, photos: Path) -> None:
     with a_living_daemon(serve, photos) as (_, session), pytest.raises(EmptyDataset):
-        session.open(arrays(), 4, bundle=Bundle({"images": IMAGES[:0]}))
+        session.open(arrays(), 4, bundles=[Bundle({"images": IMAGES[:0]})])
 
 
 @pytest.mark.parametrize("labels", [[0, 2], [-1, 0], [2**31 - 1, 0]])
@@ -101,7 +102,7 @@ def test_labels_without_a_class_are_refused(serve: Serve, photos: Path, labels: 
         a_living_daemon(serve, photos) as (_, session),
         pytest.raises(ProtocolError, match="labels without a class"),
     ):
-        session.open(files(photos), 4, bundle=given)
+        session.open(files(photos), 4, bundles=[given])
 
 
 @pytest.mark.parametrize("damage", [slice(0, 8), slice(8, 12), slice(16, 40), slice(56, 64)])
@@ -109,7 +110,7 @@ def test_a_damaged_manifest_is_refused(serve: Serve, photos: Path, damage: slice
     table = a_manifest(photos, [0, 1]).copy()
     table[damage] = 0xFF
     with a_living_daemon(serve, photos) as (_, session), pytest.raises(ProtocolError):
-        session.open(files(photos), 4, bundle=Bundle({"manifest": table}))
+        session.open(files(photos), 4, bundles=[Bundle({"manifest": table})])
 
 
 @pytest.mark.parametrize(
@@ -122,7 +123,7 @@ def test_a_damaged_manifest_is_refused(serve: Serve, photos: Path, damage: slice
 )
 def test_sizes_beyond_all_memory_are_refused(serve: Serve, photos: Path, fields: Any) -> None:
     with a_living_daemon(serve, photos) as (_, session), pytest.raises(LoaderdError):
-        session.open(arrays(**fields), 4, bundle=Bundle({"images": IMAGES}))
+        session.open(arrays(**fields), 4, bundles=[Bundle({"images": IMAGES})])
 
 
 def opened(daemon: Daemon, asked: Spec, request: Any, *bundle: int) -> Any:
@@ -146,7 +147,7 @@ def test_memory_that_is_not_sealed_is_refused(serve: Serve, photos: Path) -> Non
     os.write(bare, os.pread(packed.fd, packed.nbytes, 0))
     with a_living_daemon(serve, photos) as (daemon, _):
         for fd, size in ((bare, packed.nbytes), (packed.fd, packed.nbytes * 2), (packed.fd, -1)):
-            answer = opened(daemon, arrays(), lambda n, s=size: Open(n, s, 4, (0, 0)), fd)
+            answer = opened(daemon, arrays(), lambda n, s=size: Open(n, (s,), 4, WHOLE), fd)
             assert isinstance(answer, Refused)
             assert answer.kind == "ProtocolError"
     os.close(bare)
@@ -155,7 +156,7 @@ def test_memory_that_is_not_sealed_is_refused(serve: Serve, photos: Path) -> Non
 @pytest.mark.parametrize("epoch", [2**64 - 1, 2**63, 2**32, -1])
 def test_an_epoch_beyond_all_is_refused(serve: Serve, photos: Path, epoch: int) -> None:
     with a_living_daemon(serve, photos) as (daemon, _):
-        answer = opened(daemon, a_spec(photos), lambda n: Open(n, 0, 4, (epoch, 1)))
+        answer = opened(daemon, a_spec(photos), lambda n: Open(n, (), 4, Run((epoch, 1), UNKNOWN)))
         assert isinstance(answer, Refused)
 
 
@@ -163,7 +164,7 @@ def test_a_stream_without_a_run_makes_what_it_is_asked_for(serve: Serve, photos:
     with a_living_daemon(serve, photos) as (_, session):
         whole = session.open(a_spec(photos), slots=4)
         expected = {place: np.array(whole.take(place).images) for place in ((1, 3), (0, 7))}
-        stream = session.open(a_spec(photos), slots=4, start=None)
+        stream = session.open(a_spec(photos), 4, Run(None, UNKNOWN))
         for place, images in expected.items():
             np.testing.assert_array_equal(stream.take(place).images, images)
 
@@ -171,12 +172,12 @@ def test_a_stream_without_a_run_makes_what_it_is_asked_for(serve: Serve, photos:
 def test_a_function_that_is_missing_is_told(serve: Serve, photos: Path) -> None:
     asked = arrays(function=spec.Function("", "gone", python=(3, 0)))
     with a_living_daemon(serve, photos) as (_, session):
-        stream = session.open(asked, 4, bundle=Bundle({"images": IMAGES}))
+        stream = session.open(asked, 4, bundles=[Bundle({"images": IMAGES})])
         with pytest.raises(LoaderdError, match=r"pickled by Python 3\.0"):
             stream.take((0, 0))
 
 
 def test_the_daemon_opens_as_asked(serve: Serve, photos: Path) -> None:
     with a_living_daemon(serve, photos) as (daemon, _):
-        answer = opened(daemon, a_spec(photos), lambda n: Open(n, 0, 4, None))
+        answer = opened(daemon, a_spec(photos), lambda n: Open(n, (), 4, Run(None, UNKNOWN)))
         assert isinstance(answer, Opened)

@@ -180,7 +180,7 @@ def test_any_order_of_requests_gives_the_same_batches(
         stream = session.open(spec, slots=4)
         for epoch, position in places:
             place = (int(epoch), int(position))
-            assert digest(stream.take(place, restart=bool(rng.random() < 0.2))) == in_order[place]
+            assert digest(stream.take(place)) == in_order[place]
 
 
 def test_threads_that_share_a_stream_get_what_they_ask_for(serve: Serve, photos: Path) -> None:

@@ -1,0 +1,60 @@
+"""What the daemon makes ahead: batch after batch, epoch after epoch; pure.
+
+Both ends know it: the daemon goes on by it, and the client knows by it which batches come
+without being asked for.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+Place = tuple[int, int]
+"""(epoch, position): one batch of a stream."""
+
+ROUND = 2**32
+"""What is added to an epoch's number each time that its batches are read again.
+
+``epoch % ROUND`` decides the order of the samples. All of the number decides what is drawn: a
+batch that is read again has the same samples, and other random parameters.
+"""
+
+
+def in_time(place: Place) -> tuple[int, int, int]:
+    """Sorts places as a trainer comes to them."""
+    epoch, position = place
+    return (epoch % ROUND, epoch // ROUND, position)
+
+
+class Run(msgspec.Struct, frozen=True, array_like=True):
+    """Batches that are made without being asked for.
+
+    Attributes:
+        next: the first; None if there are none.
+        end: positions of a pass over an epoch, from 0: after the last begins the next pass.
+        step: what the next pass adds to the epoch: 1, or ``ROUND`` where it reads the same
+            epoch again.
+    """
+
+    next: Place | None
+    end: int
+    step: int = 1
+
+    def within(self, batches: int) -> Run:
+        """The same in an epoch of so many batches."""
+        return self if self.end <= batches else Run(self.next, batches, self.step)
+
+    def after(self, place: Place) -> Place:
+        """The batch that follows ``place``."""
+        epoch, position = place
+        return (epoch, position + 1) if position + 1 < self.end else (epoch + self.step, 0)
+
+    def at(self, place: Place | None) -> Run:
+        """The same from ``place`` on."""
+        return Run(place, self.end, self.step)
+
+
+UNKNOWN = 2**31
+"""Stands for the batches of an epoch before the dataset was listed; a run ends with the epoch."""
+
+WHOLE = Run((0, 0), UNKNOWN)
+"""All batches of all epochs."""

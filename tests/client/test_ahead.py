@@ -1,0 +1,110 @@
+"""The client's view of what the daemon makes unasked."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterable
+
+from loaderd.wire.run import ROUND, Place, Run
+from loaderd_client.ahead import ReadAhead
+
+BATCHES = 9
+
+
+def ahead(batches: int = BATCHES, slots: int = 4) -> ReadAhead:
+    return ReadAhead(batches, Run((0, 0), batches), slots)
+
+
+def asked(run: ReadAhead, places: Iterable[Place]) -> list[Place]:
+    """The batches that had to be asked for, of those that are taken one after the other."""
+    unforeseen = []
+    for place in places:
+        if not run.comes(place):
+            unforeseen.append(place)
+            run.ask(place)
+        run.took(place)
+    return unforeseen
+
+
+def epochs(batches: int, numbers: Iterable[int]) -> list[Place]:
+    return [(epoch, position) for epoch in numbers for position in range(batches)]
+
+
+def test_reading_in_order_never_asks() -> None:
+    assert not asked(ahead(), epochs(BATCHES, range(3)))
+
+
+def test_threads_that_swap_places_do_not_ask_for_what_follows() -> None:
+    run = ahead()
+    for place in [(0, 1), (0, 2), (0, 0)]:
+        run.took(place)
+    assert run.comes((0, 3))
+
+
+def test_epochs_of_a_part_are_foreseen_after_the_first() -> None:
+    assert asked(ahead(), epochs(5, range(4))) == [(1, 0)]
+
+
+def test_epochs_that_are_read_again_are_foreseen_after_the_first() -> None:
+    assert asked(ahead(), epochs(BATCHES, range(0, 4 * ROUND, ROUND))) == [(ROUND, 0)]
+
+
+def test_an_index_that_is_read_again_and_again_is_foreseen() -> None:
+    assert asked(ahead(), [(turn * ROUND, 0) for turn in range(5)]) == [(ROUND, 0)]
+
+
+def test_a_whole_epoch_after_parts_is_foreseen_from_where_they_ended() -> None:
+    places = epochs(5, range(2)) + epochs(BATCHES, [2, 3])
+    assert asked(ahead(), places) == [(1, 0), (2, 5)]
+
+
+def test_for_those_who_jump_about_nothing_is_made_ahead() -> None:
+    run = ahead(100)
+    places = [(0, position) for position in random.Random(1).sample(range(100), 100)]
+    asked(run, places)
+    assert run.ask((0, 40)) is None
+    assert run.window((0, 40))
+    assert not any(run.comes((0, position)) for position in range(100))
+
+
+def test_who_reads_on_after_jumps_is_foreseen_again() -> None:
+    run = ahead(100)
+    asked(run, [(0, position) for position in (50, 20, 90, 60)])
+    assert asked(run, [(0, position) for position in range(10, 20)]) == [(0, 10), (0, 11), (0, 12)]
+
+
+def test_a_look_does_not_move_the_run() -> None:
+    run = ahead()
+    assert asked(run, [(0, 7), (0, 0), (0, 1)]) == [(0, 7)]
+
+
+def test_what_was_given_up_does_not_come_by_itself() -> None:
+    run = ahead()
+    run.lost((0, 0))
+    assert not run.comes((0, 0))
+    assert run.ask((0, 0)) == Run((0, 0), BATCHES)
+    assert run.comes((0, 0))
+
+
+def test_a_pass_that_begins_again_is_followed() -> None:
+    run = ahead()
+    asked(run, epochs(4, [0]))
+    assert run.ask((0, 0)) == Run((0, 0), BATCHES)
+
+
+def test_a_window_runs_into_the_next_epoch() -> None:
+    assert ahead(3, slots=3).window((0, 2)) == {(0, 2), (1, 0), (1, 1)}
+
+
+def test_a_run_that_was_left_in_an_older_epoch_brings_nothing() -> None:
+    run = ahead()
+    run.took((0, 0))
+    run.lost((0, 1))
+    run.took((3, 4))
+    assert not run.comes((0, 1))
+
+
+def test_where_nothing_may_be_made_ahead_nothing_is() -> None:
+    run = ReadAhead(BATCHES, Run(None, BATCHES), 4, may_run=False)
+    assert asked(run, epochs(3, [0])) == epochs(3, [0])
+    assert run.ask((0, 3)) is None
