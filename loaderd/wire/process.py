@@ -41,7 +41,7 @@ class Process:
     def alive(self) -> bool:
         """Whether it has not ended; one that only waits for its parent to take notice has."""
         now = _state(self.pid)
-        if not self._started:  # /proc hides it from us
+        if not now.started or not self._started:  # it is gone, or /proc hides it from us
             return _exists(self.pid)
         return now.started == self._started and not now.dead
 

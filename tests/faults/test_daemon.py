@@ -18,7 +18,7 @@ from loaderd.errors import DaemonGone
 from loaderd.wire import dial
 from loaderd.wire.run import WHOLE
 from loaderd_client import LoaderSequence, Session, session, stream
-from tests.conftest import eventually, stream_of
+from tests.conftest import eventually, family, gone, stream_of
 from tests.faults.test_workers import read_all
 from tests.process.test_streams import Serve, a_spec, digest, run_of, slow
 
@@ -178,6 +178,18 @@ def test_a_fork_server_that_was_stopped_holds_up_nobody(serve: Serve, photos: Pa
         assert forkserver is not None
         forkserver.suspend()
         assert len(read_all(daemon.path, a_spec(photos))) == 24
+
+
+def test_a_fork_server_that_was_stopped_goes_with_a_killed_supervisor_all_the_same(
+    serve: Serve,
+) -> None:
+    with serve(1) as daemon:
+        members = family(daemon.process.pid)
+        forkserver = psutil.Process(daemon.workers()[0]).parent()
+        assert forkserver is not None
+        forkserver.suspend()
+        daemon.process.kill()
+        eventually(lambda: all(map(gone, members)), 5)
 
 
 def test_of_a_daemon_that_was_stopped_the_user_hears(

@@ -236,13 +236,17 @@ def test_a_trainer_may_lose_the_terminal_whose_session_it_leads(
     photos: Path, tmp_path: Path
 ) -> None:
     program = f"""{BEGIN}
+import traceback
 signal.signal(signal.SIGHUP, signal.SIG_IGN)
 rows()
 print("up", flush=True)
-with contextlib.suppress(OSError):
-    sys.stdin.read()
 with open("rows", "w") as file:
-    file.write(str(rows()))
+    try:
+        with contextlib.suppress(OSError):
+            sys.stdin.read()
+        file.write(str(rows()))
+    except BaseException:
+        traceback.print_exc(file=file)
 os._exit(0)
 """
     pid, terminal = pty.fork()
@@ -250,10 +254,10 @@ os._exit(0)
         os.chdir(tmp_path)
         os.execv(sys.executable, [sys.executable, "-c", program, str(photos)])
     said = b""
-    while b"up" not in said:
+    while b"up\r\n" not in said:
         said += os.read(terminal, 1000)
     os.close(terminal)  # the session gets SIGHUP, and its input ends
-    assert os.waitpid(pid, 0)[1] == 0
+    assert os.waitpid(pid, 0)[1] == 0, said
     assert (tmp_path / "rows").read_text() == "32"
 
 

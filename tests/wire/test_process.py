@@ -54,9 +54,11 @@ def test_a_name_with_brackets_and_spaces_is_no_trouble() -> None:
 def test_where_proc_hides_it_its_number_is_what_counts(
     sleeper: subprocess.Popen[bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    before = Process(sleeper.pid)
     monkeypatch.setattr(process, "_state", lambda pid: process._State(True, ""))
     found = Process(sleeper.pid)
     assert found.alive
+    assert before.alive
     sleeper.kill()
     sleeper.wait()
     assert not found.alive
