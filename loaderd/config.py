@@ -34,6 +34,7 @@ FILE_KEYS = (
     "nice",
     "user_code",
     "sample_timeout",
+    "io_timeout",
     "grace",
     "max_bad",
     "max_pixels",
@@ -44,8 +45,6 @@ VARIABLES = {key: f"LOADERD_{key.upper()}" for key in (*FILE_KEYS, "config")}
 MOST_WORKERS = 512
 """A snapshot of more would not fit into one packet."""
 
-MAX_PIXELS = 178_956_970
-"""PIL's own limit: beyond it a picture of a few bytes that claims to be huge is no accident."""
 LEAST_WORKER_MEMORY = 2**26
 
 _SIZE = re.compile(r"([0-9]{1,20}(?:\.[0-9]{1,9})?) ?(%|B?|[KMGT](?:i?B)?)", re.IGNORECASE)
@@ -67,10 +66,13 @@ class Settings:
             None is half of what is free on disk, and a quarter of the RAM.
         nice: how much more workers give way to other processes than the daemon, 0 to 19.
         user_code: whether workers run functions that trainers send.
-        sample_timeout: seconds that one sample may take before its worker is killed.
+        sample_timeout: seconds that one sample may take before its worker is killed; what it
+            waits for storage does not count.
+        io_timeout: seconds that storage may take to answer before a stream ends.
         grace: seconds for which a drain goes on at most.
         max_bad: the share of a dataset's images, 0 to 1, that a stream passes over at most.
-        max_pixels: pixels of a picture, at most; larger ones are bad images.
+        max_pixels: pixels of a picture, at most; larger ones are bad images. None leaves that to
+            the trainer's PIL.
         worker_memory: bytes that one worker may take for pictures and for the user's code.
         owner: the trainer whose end is the daemon's end; None for a shared daemon.
         control_fd: socket to a private daemon's trainer, by which it connects; None for others.
@@ -86,9 +88,10 @@ class Settings:
     nice: int = 0
     user_code: bool = True
     sample_timeout: float = 30.0
+    io_timeout: float = 600.0
     grace: float = 5.0
     max_bad: float = 0.01
-    max_pixels: int = MAX_PIXELS
+    max_pixels: int | None = None
     worker_memory: int = 2**40
     owner: int | None = None
     control_fd: int | None = None
@@ -155,9 +158,10 @@ def load(flags: Mapping[str, str | None], environ: Mapping[str, str]) -> Setting
         nice=_pick(layers, "nice", _nice) or 0,
         user_code=_pick(layers, "user_code", _yes) is not False,
         sample_timeout=_pick(layers, "sample_timeout", _seconds) or 30.0,
+        io_timeout=_pick(layers, "io_timeout", _seconds) or 600.0,
         grace=_pick(layers, "grace", _seconds) or 5.0,
         max_bad=_default(_pick(layers, "max_bad", _share), 0.01),
-        max_pixels=_pick(layers, "max_pixels", _pixels) or MAX_PIXELS,
+        max_pixels=_pick(layers, "max_pixels", _pixels),
         worker_memory=_pick(layers, "worker_memory", _worker_memory) or max(ram() // 2, 2**31),
         owner=_pick(layers, "owner", _pid),
         control_fd=_pick(layers, "control_fd", _descriptor),

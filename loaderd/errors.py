@@ -10,8 +10,9 @@
     ├── DatasetError
     │   ├── DatasetNotFound (FileNotFoundError)   the directory is missing or unreadable
     │   ├── EmptyDataset (ValueError)      no image was found
-    │   └── BadImage (OSError)             a file could not be read or decoded
-    │       └── TooManyBadImages           more of them than --max-bad allows
+    │   ├── BadImage (OSError)             a file could not be read or decoded
+    │   │   └── TooManyBadImages           more of them than --max-bad allows
+    │   └── StorageTimeout (TimeoutError)  a disk did not answer within --io-timeout
     ├── DaemonError
     │   ├── NoDaemon (ConnectionError)     nobody answers at the address
     │   │   ├── NoAnswer                   somebody is there, and is silent
@@ -29,6 +30,7 @@
     ├── NoDescriptor (OSError)             too many files are open
     ├── CacheError (OSError)               the folder of the caches cannot be used
     ├── MissingDependency (ImportError)    an extra is not installed
+    │   └── MissingCodec                   PIL was built without what decodes a file
     ├── ProtocolError                      the other side sent what it must not
     └── StreamClosed                       the stream was used after it was closed
 
@@ -81,6 +83,13 @@ class BadImage(DatasetError, OSError):
 
 class TooManyBadImages(BadImage):
     """More images of a dataset could not be read than ``--max-bad`` allows."""
+
+
+class StorageTimeout(DatasetError, TimeoutError):
+    """A disk did not answer within ``--io-timeout``; the text names what was asked for.
+
+    No image is bad for it. The next request goes on, if the disk answers by then.
+    """
 
 
 class DaemonError(LoaderdError):
@@ -160,6 +169,10 @@ class CacheError(LoaderdError, OSError):
 
 class MissingDependency(LoaderdError, ImportError):
     """A package of an extra is not installed; the text names the extra."""
+
+
+class MissingCodec(MissingDependency):
+    """PIL was built without what decodes a file; the text says what to install."""
 
 
 class ProtocolError(LoaderdError):

@@ -171,6 +171,14 @@ class TestRefusals:
             load(owner=value)
 
 
+def test_storage_may_take_ten_minutes_unless_somebody_says_otherwise() -> None:
+    assert load().io_timeout == 600
+    assert load({"LOADERD_IO_TIMEOUT": "7"}).io_timeout == 7
+    assert load({"LOADERD_IO_TIMEOUT": "7"}, io_timeout="2.5").io_timeout == 2.5
+    with pytest.raises(InvalidArgument, match=r"^--io-timeout: 'ever' is not allowed"):
+        load(io_timeout="ever")
+
+
 def test_the_ready_descriptor_is_not_inherited() -> None:
     read, write = os.pipe()
     os.set_inheritable(write, True)

@@ -19,12 +19,14 @@ ROOT = Path(__file__).parents[1]
 MAY = {
     "loaderd": {"loaderd"},
     "loaderd.errors": set(),
+    "loaderd.pillow": set(),
+    "loaderd.storage": set(),
     "loaderd.config": {"loaderd.errors", "loaderd.wire"},
     "loaderd.wire": {"loaderd", "loaderd.errors"},
     "loaderd.launch": {"loaderd.errors", "loaderd.wire"},
-    "loaderd.data": {"loaderd.errors", "loaderd.wire"},
-    "loaderd.render": {"loaderd.errors", "loaderd.wire"},
-    "loaderd.cache": {"loaderd.errors", "loaderd.wire"},
+    "loaderd.data": {"loaderd.errors", "loaderd.storage", "loaderd.wire"},
+    "loaderd.render": {"loaderd.errors", "loaderd.pillow", "loaderd.storage", "loaderd.wire"},
+    "loaderd.cache": {"loaderd.errors", "loaderd.storage", "loaderd.wire"},
     "loaderd.daemon": {
         "loaderd",
         "loaderd.cache",
@@ -33,6 +35,7 @@ MAY = {
         "loaderd.errors",
         "loaderd.launch",
         "loaderd.render",
+        "loaderd.storage",
         "loaderd.wire",
     },
     "loaderd.cli": {
@@ -42,6 +45,7 @@ MAY = {
         "loaderd.daemon",
         "loaderd.errors",
         "loaderd.launch",
+        "loaderd.pillow",
         "loaderd.wire",
     },
     "loaderd.__main__": {"loaderd.cli"},

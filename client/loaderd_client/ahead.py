@@ -1,9 +1,9 @@
 """What the daemon makes without being asked, and when it is told to go on elsewhere.
 
 The daemon makes batch after batch ahead of the trainer (``loaderd.wire.run.Run``). This is the
-client's view of it. Trainers that read on in order, whole epochs or parts of them, once or again
-and again, never wait for what they ask; for those that jump about nothing is made ahead, as it
-would not be read. Pure.
+client's view of it. Trainers that read on in order, or backwards, or every so-manieth batch, whole
+epochs or parts of them, once or again and again, never wait for what they ask; for those that jump
+about nothing is made ahead, as it would not be read. Pure.
 """
 
 from __future__ import annotations
@@ -14,7 +14,10 @@ _JUMPS = 2
 """After so many requests that nothing has led to, nothing is made ahead."""
 
 _STEPS = 2
-"""After so many that follow one another, something is again."""
+"""After so many of the same length, something is again."""
+
+_SURE_STEPS = 4
+"""After so many, it is no chance that threads have come in this order."""
 
 
 class ReadAhead:
@@ -33,15 +36,17 @@ class ReadAhead:
         self._slots = slots
         self._may_run = may_run
         self._last: Place | None = None
+        self._first = run.first
         self._taken: set[Place] = set()
         self._lost: set[Place] = set()
         self._jumps = 0
+        self._stride = 0
         self._steps = 0
 
     @property
-    def shape(self) -> tuple[int, int]:
-        """Positions of a pass, and from pass to pass so many epochs."""
-        return (self._run.end, self._run.step)
+    def shape(self) -> Run:
+        """How the trainer reads; without a beginning."""
+        return self._run.at(None)
 
     def window(self, place: Place) -> set[Place]:
         """``place`` and those that follow it, as many as there is room for."""
@@ -66,31 +71,45 @@ class ReadAhead:
 
         To be called once for each batch that does not come by itself.
         """
-        last, is_off = self._last, self._run.next is None
-        if last is not None and place == (last[0], last[1] + 1):
-            return self._go_on(place)
-        if place[1] == 0 and (last is None or not is_off):
+        last = self._last
+        stride = self._strode(place)
+        near = self._run.next is not None and place in self.window(self._run.next)
+        if stride == 1 or self._steps >= (_SURE_STEPS if near else _STEPS):
+            return self._go_on(place, stride)
+        begins = place[1] in (0, self._run.first)
+        if begins and (last is None or self._run.next is not None):
             return self._begin(place)
-        if self._run.next is not None and place in self.window(self._run.next):
+        if near:
             return None  # another thread has swapped places with this one
-        self._steps = 0
         self._jumps += 1
         return self._aim(self._run.at(None)) if self._jumps >= _JUMPS else None
 
-    def _go_on(self, place: Place) -> Run | None:
+    def _strode(self, place: Place) -> int:
+        """From the batch that was taken last to this one of the same epoch; else 0."""
+        last = self._last
+        stride = place[1] - last[1] if last is not None and place[0] == last[0] else 0
+        self._steps = self._steps + 1 if stride == self._stride and stride else min(1, abs(stride))
+        self._stride = stride
+        return stride
+
+    def _go_on(self, place: Place, stride: int) -> Run | None:
         """The trainer reads on from the batch that it took last."""
-        self._steps += 1
         if self._run.next is None and self._steps < _STEPS:
             return None
-        end = self._run.end if place[1] < self._run.end else self._batches
-        return self._aim(Run(place, end, self._run.step))
+        run = Run(place, self._run.end, self._run.step, self._first, stride)
+        if stride != self._run.stride or not run.reads(place[1]):
+            run = Run(place, self._batches if stride > 0 else -1, run.step, self._first, stride)
+        return self._aim(run)
 
     def _begin(self, place: Place) -> Run | None:
         """The trainer begins a pass: it may well be like the one before."""
-        last = self._last
+        last, run = self._last, self._run
         if last is not None and place[0] > last[0] and not self._jumps:
-            return self._aim(Run(place, last[1] + 1, place[0] - last[0]))
-        return self._aim(self._run.at(place))
+            end = last[1] + (1 if run.stride > 0 else -1)
+            if Run(None, end, 1, 0, run.stride).reads(place[1]):
+                step = place[0] - last[0]
+                return self._aim(Run(place, end, step, place[1], run.stride))
+        return self._aim(run.at(place))
 
     def _aim(self, run: Run) -> Run | None:
         if not self._may_run or (run == self._run and run.next not in self._lost):
@@ -107,7 +126,8 @@ class ReadAhead:
 
     def took(self, place: Place) -> None:
         """The trainer took a batch."""
-        if self._last is not None and place[0] != self._last[0]:
+        if self._last is None or place[0] != self._last[0]:
+            self._first = place[1]
             self._forget_before(place)
         if self.comes(place):
             self._jumps = 0

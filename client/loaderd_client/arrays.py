@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import warnings
+import weakref
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Self
 
@@ -133,6 +134,45 @@ class _Given:
         return images
 
 
+class _Original:
+    """The array that a caller gave, which he may change in place; it is not held.
+
+    Args:
+        images: the array, perhaps a view of another one.
+        owner: that other one.
+    """
+
+    def __init__(self, images: Array, owner: Array) -> None:
+        self._owner = weakref.ref(owner)
+        self._shape, self._dtype, self._strides = images.shape, images.dtype, images.strides
+        self._offset = images.ctypes.data - owner.ctypes.data
+
+    @classmethod
+    def of(cls, images: Array) -> Self | None:
+        """None if the array cannot be changed, or not be found again without being held."""
+        owner = images
+        while isinstance(owner.base, np.ndarray):
+            owner = owner.base
+        may_change = owner.flags.writeable and owner.flags.forc and images.itemsize <= 8
+        if not may_change:
+            return None
+        return cls(images, owner)
+
+    def present(self) -> Array | None:
+        """The array, or None if it is no more."""
+        owner = self._owner()
+        if owner is None:
+            return None
+        # np.ndarray wants a buffer in C order; a transposed one has the same bytes.
+        flat = owner if owner.flags.c_contiguous else owner.T
+        return np.ndarray(self._shape, self._dtype, flat, self._offset, self._strides)
+
+
+def _same_bits(one: Array, other: Array) -> bool:
+    numbers = f"u{one.itemsize}"  # a NaN is the same as itself
+    return np.array_equal(one.view(numbers), other.view(numbers))
+
+
 def _check_length(name: str, what: str, x: Any, other: Any) -> None:
     if other is not None and len(x) != len(other):
         what = f" {what}" if what else ""
@@ -159,8 +199,8 @@ class NumpyArrayIterator(LoadedIterator):
     """
 
     def __getstate__(self) -> dict[str, Any]:
-        """See ``LoaderSequence.__getstate__``: the images are among the supply's parts."""
-        return {name: value for name, value in super().__getstate__().items() if name != "_x"}
+        """See ``LoaderSequence.__getstate__``: a copy has the images as they are now."""
+        return {**super().__getstate__(), "_original": None}
 
     def __init__(
         self,
@@ -200,11 +240,12 @@ class NumpyArrayIterator(LoadedIterator):
         self.save_prefix = save_prefix
         self.save_format = save_format
         self.subset = subset
-        self._x = images
+        self._x: Array | None = images
+        self._original = _Original.of(images) if images.dtype == np.dtype(self.dtype) else None
         self._load(batch_size, shuffle, seed, max_queue_size)
 
     def _opened(self) -> None:
-        self._x = self._supply.parts["images"]  # the caller's own may go
+        self._x = None  # the caller's own may go
 
     def _spec(self) -> tuple[Spec, Parts]:
         _, height, width, channels = self.x.shape
@@ -225,29 +266,35 @@ class NumpyArrayIterator(LoadedIterator):
 
     def _apply(self) -> None:
         super()._apply()
-        self._x = self._supply.parts["images"]  # what was given may go
+        self._x = None  # what was given may go
 
     def _total(self) -> int:
-        return len(self._x)
+        return len(self.x)
+
+    def _is_as_shown(self, batch: Batch) -> bool:
+        original = None if self._original is None else self._original.present()
+        if original is None or _same_bits(original[batch.ids], self.x[batch.ids]):
+            return True
+        self._x = original
+        return False
 
     def _origin(self) -> str:
         return ""
 
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        """See ``LoaderSequence.__getstate__``."""
-        super().__setstate__(state)
-        self._x = self._supply.parts["images"]
-        self._seen = self._look()
-
     @property
     def x(self) -> Array:
-        """The images as they lie in shared memory, read-only; others may be assigned."""
-        return self._x
+        """The images as workers see them, read-only; others may be assigned.
+
+        While the caller's own array lives, and Keras would read it too (its dtype is the
+        iterator's), what changes in it counts from the next batch on.
+        """
+        return self._supply.parts["images"] if self._x is None else self._x
 
     @x.setter
     def x(self, value: Any) -> None:
         given = _Given.of(value, None, None)
         self._x = given.images(self.dtype, self.data_format)
+        self._original = _Original.of(self._x) if isinstance(value, np.ndarray) else None
 
     def _assembled(self, batch: Batch) -> Any:
         images: Any = batch.images

@@ -181,7 +181,8 @@ class DataFrameIterator(FilesIterator):
 
     @property
     def _has_lists(self) -> bool:
-        return any(isinstance(label, list) for label in self._shown_classes)
+        shown = self._shown_classes
+        return shown is not None and any(isinstance(label, list) for label in shown)
 
     def _class_names(self) -> Sequence[str]:
         return self._names

@@ -31,6 +31,7 @@ from loaderd.wire.spec import (
     Spec,
 )
 from loaderd_client import arguments
+from loaderd_client.switches import pils_switches
 
 if TYPE_CHECKING:
     from loaderd_client.sequence import LoaderSequence
@@ -134,6 +135,8 @@ def image_dataset_from_directory(
         aspect=_aspect(crop_to_aspect_ratio, pad_to_aspect_ratio),
         decode=_word("decode", decode, get_args(Decode)),
         exif=bool(exif),
+        pil=pils_switches(),
+        reading="decode_image",
     )
     order = Order(
         shuffle=bool(shuffle), seed=random.randrange(_PICKED_SEEDS) if seed is None else int(seed)

@@ -124,6 +124,14 @@ class FilesIterator(LoadedIterator):
             return (channels, height, width)
         return (height, width, channels)
 
+    @image_shape.setter
+    def image_shape(self, value: Any) -> None:
+        if tuple(value) != self.image_shape:
+            raise InvalidArgument(
+                f"image_shape is {self.image_shape}, as target_size, color_mode and data_format "
+                f"say: set those, and not image_shape to {tuple(value)}"
+            )
+
     def _check_loading(self) -> None:
         arguments.one_of("cache", self.cache, get_args(Cache))
         arguments.one_of("decode", self.decode, get_args(Decode))
@@ -278,12 +286,13 @@ class FilesIterator(LoadedIterator):
         return all(shown[one] == known[one] for one in batch.ids.tolist())
 
     def _assembled(self, batch: Batch) -> Any:
-        if self._shown_classes is None or self.class_mode not in _NUMBERED:
+        as_many = len(self.class_indices) == self.num_classes
+        if self.class_mode not in _NUMBERED or (self._shown_classes is None and as_many):
             return super()._assembled(batch)
         ids = batch.ids.tolist()
-        shown = [self._shown_classes[one] for one in ids]
+        shown = [self.classes[one] for one in ids]
         labels = self._supply.manifest.labels if self._packed is None else self._packed.labels
-        if len(self.class_indices) == self.num_classes and shown == labels[ids].tolist():
+        if as_many and shown == labels[ids].tolist():
             return super()._assembled(batch)
         return super()._assembled(batch._replace(labels=self._labelled(shown)))
 

@@ -22,7 +22,7 @@ from loaderd.wire import spec as specs
 from loaderd.wire.bundle import Parts
 from loaderd.wire.run import Place
 from loaderd.wire.spec import LabelMode, Order, Spec
-from loaderd_client import arguments, bases
+from loaderd_client import arguments, bases, switches
 from loaderd_client.guard import Caller
 from loaderd_client.places import Places
 from loaderd_client.segments import Ids, Issued, Segment, Settings, within
@@ -171,6 +171,8 @@ class LoadedIterator(LoaderSequence, Iterator):
 
     image_data_generator: ImageDataGenerator | None
     _segment: Segment | None = None
+    _applied: Segment | None = None
+    """The segment of which the workers know."""
     _standard: Segment | None = None
     """The last segment whose order the workers know themselves."""
     _index_generator: Iterable[Ids] | None = None
@@ -187,7 +189,9 @@ class LoadedIterator(LoaderSequence, Iterator):
         self.batch_size = batch_size
         self._opened()
         self._enter(Segment(self._settings(), self._total()))
-        self._applied, self.spec = self._segment, self._spec()[0]
+        self.spec, parts = self._spec()
+        if _equal(parts, self._supply.parts):  # else a subclass shows other files than were found
+            self._applied = self._segment
         self._seen = self._look()
 
     def _opened(self) -> None:
@@ -254,10 +258,16 @@ class LoadedIterator(LoaderSequence, Iterator):
 
     @batch_index.setter
     def batch_index(self, value: int) -> None:
-        if value:
-            self._places.position = value
-        else:
+        if not value:
             self.reset()
+            return
+        me = Caller()
+        self._guard.enter(me)
+        self._follow()
+        number = self._now.number
+        self._begin_segment(number - value, self._shown())
+        self._places.position = value
+        self._guard.give_back()
 
     @property
     def total_batches_seen(self) -> int:
@@ -377,7 +387,7 @@ class LoadedIterator(LoaderSequence, Iterator):
         if segment.is_empty(place[1]):
             return self._explicit(np.empty(0, np.int64))
         batch = self._fetched(places, place, me)
-        while not self._is_as_shown(batch):
+        if not self._is_as_shown(batch):
             self._reload()
             batch = self._fetched(places, place, me)
         return self._assembled(batch)
@@ -522,16 +532,18 @@ class LoadedIterator(LoaderSequence, Iterator):
         if not self._places.touched and now.given is None:
             self._begin_segment(now.number)
             return
-        first = self._places.position * now.settings.batch_size % max(1, settings.n)
-        order, number = self._shown(), now.number
-        rest, position = divmod(first, settings.batch_size)[::-1]
-        self._begin_segment(number - position, order[rest:] if rest else order)
+        order, number, size = self._shown(), now.number, settings.batch_size
+        first = self._places.position * size % max(1, settings.n)
+        position = settings.batches - -(-(settings.n - first) // size)
+        # Where batches begin elsewhere now, the epoch ends with the same samples all the same.
+        order = np.concatenate([order[: position * size], order[first:]])
+        self._begin_segment(number - position, order)
         self._places.position = position
 
     def _look(self) -> list[Any]:
         """What decides about batches, and may have been set."""
         generator = self.image_data_generator
-        own = [getattr(self, name, None) for name in _SETTABLE]
+        own = [getattr(self, name, None) for name in _SETTABLE] + switches.look()
         own += [vars(self).get(name) for name in ("_shown_paths", "_x")]
         return own if generator is None else [*own, *vars(generator).values()]
 

@@ -9,7 +9,6 @@ array itself would fire too early: NumPy lets views hang on the array's base ins
 
 from __future__ import annotations
 
-import mmap
 import weakref
 from collections.abc import Callable
 from typing import Any
@@ -18,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from loaderd.wire.layout import SlotLayout
+from loaderd_client.mapping import Mapping
 
 
 class _Lease:
@@ -25,18 +25,18 @@ class _Lease:
 
     __slots__ = ("__weakref__", "ring")
 
-    def __init__(self, ring: mmap.mmap) -> None:
+    def __init__(self, ring: Mapping) -> None:
         self.ring = ring
 
 
 class _Memory:
-    """Exports one array of a slot to NumPy, and holds the lease."""
+    """Exports an array of the ring to NumPy, and holds what keeps it there."""
 
-    __slots__ = ("__array_interface__", "lease")
+    __slots__ = ("__array_interface__", "holder")
 
-    def __init__(self, interface: dict[str, Any], lease: _Lease) -> None:
+    def __init__(self, interface: dict[str, Any], holder: _Lease | Mapping) -> None:
         self.__array_interface__ = interface
-        self.lease = lease
+        self.holder = holder
 
 
 class Ring:
@@ -50,12 +50,11 @@ class Ring:
     """
 
     def __init__(
-        self, memory: mmap.mmap, layout: SlotLayout, released: Callable[[int], None]
+        self, memory: Mapping, layout: SlotLayout, released: Callable[[int], None]
     ) -> None:
         self._memory = memory
         self._layout = layout
         self._released = released
-        self._address = int(np.frombuffer(memory, np.uint8).__array_interface__["data"][0])
         arrays = (layout.images, layout.labels, layout.weights)
         self._arrays = [(field, np.dtype(field.dtype).str) for field in arrays if field]
         self._ids = _all_ids(memory, layout)
@@ -81,16 +80,21 @@ class Ring:
     def empty(self) -> None:
         """Gives the memory of all slots that are not leased back, for good."""
         size = self._layout.nbytes
-        for slot in range(len(self._memory) // size):
+        for slot in range(self._memory.nbytes // size):
             if slot not in self._leases:
-                self._memory.madvise(mmap.MADV_REMOVE, slot * size, size)
+                self._memory.empty(slot * size, size)
+
+    @property
+    def is_leased(self) -> bool:
+        """Whether arrays of it live."""
+        return bool(self._leases)
 
     def ids(self, slot: int, rows: int) -> NDArray[np.int32]:
         """A copy of the sample numbers of the slot's rows."""
         return self._ids[slot, :rows].copy()
 
     def _memories(self, slot: int, rows: int, lease: _Lease) -> list[_Memory]:
-        address = self._address + slot * self._layout.nbytes
+        address = self._memory.address + slot * self._layout.nbytes
         return [
             _Memory(
                 {
@@ -105,8 +109,13 @@ class Ring:
         ]
 
 
-def _all_ids(memory: mmap.mmap, layout: SlotLayout) -> NDArray[np.int32]:
+def _all_ids(memory: Mapping, layout: SlotLayout) -> NDArray[np.int32]:
     """The sample numbers of all slots, (slots, rows): made once, since a view costs."""
-    slots, field = len(memory) // layout.nbytes, layout.ids
-    shape, strides = (slots, *field.shape), (layout.nbytes, 4)
-    return np.ndarray(shape, np.int32, memory, field.offset, strides)
+    interface = {
+        "version": 3,
+        "shape": (memory.nbytes // layout.nbytes, *layout.ids.shape),
+        "typestr": np.dtype(np.int32).str,
+        "strides": (layout.nbytes, 4),
+        "data": (memory.address + layout.ids.offset, False),
+    }
+    return np.asarray(_Memory(interface, memory))

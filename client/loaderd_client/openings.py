@@ -9,35 +9,47 @@ from __future__ import annotations
 
 import os
 import weakref
-
-from loaderd_client.stream import Stream
+from typing import Protocol
 
 KEPT = 12
 """Streams that are open though nobody waits for a batch of them."""
 
-_open: weakref.WeakSet[Stream] = weakref.WeakSet()
+
+class Opened(Protocol):
+    """Whatever has a stream open."""
+
+    @property
+    def idle_since(self) -> float | None:
+        """When a batch was last asked for; None while one is awaited, or if nothing is open."""
+
+    def rest(self) -> None:
+        """Closes the stream; it opens again when it is needed."""
 
 
-def note(stream: Stream) -> None:
+_open: weakref.WeakSet[Opened] = weakref.WeakSet()
+
+
+def note(opened: Opened) -> None:
     """A stream was opened; those that are too many give way."""
-    _open.add(stream)
+    _open.add(opened)
     for one in _idle()[:-KEPT]:
-        if one is not stream:
-            one.close()
+        if one is not opened:
+            one.rest()
 
 
 def give_way() -> bool:
     """Closes the stream that was not read for longest; returns whether there was one."""
     for one in _idle()[:1]:
-        one.close()
+        one.rest()
         return True
     return False
 
 
-def _idle() -> list[Stream]:
+def _idle() -> list[Opened]:
     """Those of which nobody wants a batch now, the one that was not read for longest first."""
-    living = [one for one in list(_open) if not one.ended and one.idle]
-    return sorted(living, key=lambda one: one.used_at)
+    since = [(one.idle_since, one) for one in list(_open)]
+    known = [(at, one) for at, one in since if at is not None]
+    return [one for _, one in sorted(known, key=lambda pair: pair[0])]
 
 
 def _forked() -> None:

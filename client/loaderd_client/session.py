@@ -35,7 +35,15 @@ from loaderd.wire import spec as specs
 from loaderd.wire.bundle import Bundle
 from loaderd.wire.channel import Channel, Closed
 from loaderd.wire.dial import dial
-from loaderd.wire.messages import ENOUGH_SLOTS, IDLE_SECONDS, Message, Open, Opened, Refused
+from loaderd.wire.messages import (
+    ENOUGH_SLOTS,
+    IDLE_SECONDS,
+    Message,
+    Open,
+    Opened,
+    Refused,
+    Stalled,
+)
 from loaderd.wire.run import WHOLE, Run
 from loaderd.wire.spec import Spec
 from loaderd.wire.text import printable
@@ -320,11 +328,20 @@ def _answer(line: Channel, spec: Spec) -> tuple[Message, list[int]]:
     """Listing a large directory takes its time; after some the user hears of it."""
     line.settimeout(LONG_SECONDS)
     try:
-        return line.receive_with_fds()
+        return _receive(line)
     except TimeoutError:
         _warn(f"still waiting for the daemon to list {printable(spec.dataset.directory)}")
     line.settimeout(None)
-    return line.receive_with_fds()
+    return _receive(line)
+
+
+def _receive(line: Channel) -> tuple[Message, list[int]]:
+    """The answer; that storage keeps it waiting is told to the user."""
+    message, fds = line.receive_with_fds()
+    while isinstance(message, Stalled):
+        _warn(printable(message.text))
+        message, fds = line.receive_with_fds()
+    return message, fds
 
 
 def _ask(line: Channel, spec: Spec, slots: int, run: Run, bundles: Sequence[Bundle]) -> None:

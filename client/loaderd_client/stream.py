@@ -29,7 +29,7 @@ import weakref
 from collections import deque
 from collections.abc import Callable
 from time import monotonic, perf_counter_ns
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, NoReturn, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,6 +39,7 @@ from loaderd.errors import (
     DaemonGone,
     LoaderdError,
     ProtocolError,
+    StorageTimeout,
     StreamClosed,
     TooManyBadImages,
     from_wire,
@@ -53,6 +54,7 @@ from loaderd.wire.messages import (
     Ready,
     Refused,
     Spoilt,
+    Stalled,
     Took,
 )
 from loaderd.wire.opened import check_slot, take_over
@@ -62,9 +64,13 @@ from loaderd.wire.text import printable
 from loaderd_client.ahead import ReadAhead
 from loaderd_client.guard import Caller, Guard
 from loaderd_client.lease import Ring
+from loaderd_client.mapping import Mapping
 
 SPARE_SLOTS = 2
 """When fewer than these would be left, a batch is copied and not leased."""
+
+_SMALL = 2**15
+"""Bytes of a slot whose batch is copied in less time than a lease takes."""
 
 TELL_NS = 500_000_000
 """A wait is told to the daemon after so long, and not only when it ends."""
@@ -111,33 +117,39 @@ def _gone() -> DaemonGone:
     )
 
 
-class _Releases:
-    """Slots whose leases have ended, and a bell for whoever waits.
-
-    Leases know this and not the stream, so that a stream which nobody uses any more goes
-    at once, with its connection, whatever arrays are still held.
-    """
+class _Bell:
+    """Wakes all who wait in ``poll``; the stream's."""
 
     def __init__(self) -> None:
+        self.fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        weakref.finalize(self, os.close, self.fd).atexit = False
+
+    def ring(self) -> None:
+        os.eventfd_write(self.fd, 1)
+
+    def silence(self) -> None:
+        with contextlib.suppress(BlockingIOError):
+            os.eventfd_read(self.fd)
+
+
+class _Releases:
+    """Slots whose leases have ended.
+
+    Leases know this and not the stream, so that a stream which nobody uses any more goes
+    at once, with its connection and its bell, whatever arrays are still held.
+    """
+
+    def __init__(self, bell: _Bell) -> None:
         self.slots: deque[int] = deque()
         self.heard = False
-        self.bell = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
-        weakref.finalize(self, os.close, self.bell).atexit = False
+        self._bell = weakref.ref(bell)
 
     def add(self, slot: int) -> None:
         """A lease has ended. Runs in any thread, perhaps in the middle of a step."""
         self.slots.append(slot)
-        if self.heard:
-            self.ring()
-
-    def ring(self) -> None:
-        """Wakes all who wait."""
-        os.eventfd_write(self.bell, 1)
-
-    def silence(self) -> None:
-        """Stops the bell."""
-        with contextlib.suppress(BlockingIOError):
-            os.eventfd_read(self.bell)
+        bell = self._bell() if self.heard else None
+        if bell is not None:
+            bell.ring()
 
 
 class _Slot(NamedTuple):
@@ -187,7 +199,7 @@ class Stream:
         ring: int,
         manifest: int,
     ) -> None:
-        given = take_over(spec, opened, ring, manifest)
+        given = take_over(spec, opened, ring, manifest, Mapping)
         self.manifest = given.manifest
         self.seed = opened.seed
         self.slots = opened.slots
@@ -195,9 +207,11 @@ class Stream:
         self.batches = -(-opened.samples // opened.batch_size)
         self.used_at = self._told_at = monotonic()
         self._batch_size = opened.batch_size
+        self._is_small = given.layout.nbytes <= _SMALL
         self._directory = spec.dataset.directory
         self._has_labels = given.layout.labels is not None
-        self._releases = _Releases()
+        self._bell = _Bell()
+        self._releases = _Releases(self._bell)
         self._ring: Ring | None = Ring(given.ring, given.layout, self._releases.add)
         self._line = line
         self._line.settimeout(0)
@@ -211,6 +225,7 @@ class Stream:
         self._confirmed = True
         self._counts = [0, 0]
         self._end: LoaderdError | None = None
+        self._end_told = False
         self._hung_up = False
         self._complained = False
         self._owner = os.getpid()
@@ -230,13 +245,21 @@ class Stream:
         return self._end is not None and not isinstance(self._end, StreamClosed)
 
     def check(self) -> None:
-        """Raises what makes it useless to open the stream again.
+        """Raises what the user must know before the stream is opened again, if it can be.
 
         Raises:
             TooManyBadImages: the dataset has too many of them.
+            StorageTimeout: its disk did not answer; once, as the next request tries again.
         """
         if isinstance(self._end, TooManyBadImages):
             raise TooManyBadImages(*self._end.args)
+        if isinstance(self._end, StorageTimeout) and not self._end_told:
+            self._raise_end()
+
+    def _raise_end(self) -> NoReturn:
+        assert self._end is not None
+        self._end_told = True
+        raise type(self._end)(*self._end.args)
 
     def take(self, place: Place, me: Caller | None = None) -> Batch:
         """Waits for a batch and takes it; the same place may be taken again.
@@ -291,8 +314,8 @@ class Stream:
             self._step(me, self._let_go)
 
     @property
-    def ahead(self) -> tuple[int, int]:
-        """How the trainer reads: positions of a pass, and from pass to pass so many epochs."""
+    def ahead(self) -> Run:
+        """How the trainer reads; without a beginning."""
         return self._ahead.shape
 
     @property
@@ -342,7 +365,7 @@ class Stream:
             self._confirmed = False
             return None
         if self._end is not None:
-            raise type(self._end)(*self._end.args)
+            self._raise_end()
         if place not in self._asked:  # again, if another thread took what we asked for
             self._ask(place)
         self._make_room()
@@ -373,9 +396,11 @@ class Stream:
         if isinstance(self._end, StreamClosed):
             return
         self._end = StreamClosed("the stream was closed")
+        if self._ring is not None and self._ring.is_leased:
+            self._ring.empty()
         self._forget()
         self._line.shut_down()  # wakes whoever waits for it
-        self._releases.ring()
+        self._bell.ring()
         if not self._waits:
             self._line.close()
 
@@ -462,9 +487,10 @@ class Stream:
             kept = ids >= 0
             copies = self._copied(slot, rows, waited_ns)
             return [array[kept] for array in copies], ids[kept]
-        if self._leased - len(self._releases.slots) + SPARE_SLOTS < self.slots:
-            return self._lent(slot, rows, waited_ns), ids
-        return self._copied(slot, rows, waited_ns), ids
+        scarce = self._leased - len(self._releases.slots) + SPARE_SLOTS >= self.slots
+        if scarce or self._is_small:
+            return self._copied(slot, rows, waited_ns), ids
+        return self._lent(slot, rows, waited_ns), ids
 
     def _nothing_left(self, place: Place, rows: int) -> BadImage | None:
         if rows > 0:
@@ -516,7 +542,7 @@ class Stream:
 
     def _finish(self, error: LoaderdError) -> None:
         self._end = self._end or error
-        self._releases.ring()
+        self._bell.ring()
 
     def _read(self) -> None:
         """Takes in what the daemon has sent, and sends what it could not take before."""
@@ -555,6 +581,8 @@ class Stream:
                 self._keep((message.epoch, message.position), _Slot(message.slot, 0, 0, error))
             case Confirmed():
                 self._confirmed = True
+            case Stalled(text):
+                print(f"loaderd: {printable(text)}", file=sys.stderr)
             case Refused(kind, text):
                 self._finish(from_wire(kind, text))
             case _:
@@ -570,7 +598,7 @@ class Stream:
             return
         self._ready[place] = slot
         if waited_for and len(self._waits) > 1:
-            self._releases.ring()
+            self._bell.ring()
 
     # -- waiting, outside the guard --------------------------------------------------
 
@@ -582,11 +610,11 @@ class Stream:
             if len(waits) > 1 and wait.place in self._ready and not caller.left:
                 return
         if self._end is None and not self._releases.slots:
-            self._releases.silence()
+            self._bell.silence()
 
     def _sleep(self) -> None:
         """Until a message or a released slot is there, or what was not sent can be."""
         poll = select.poll()
         poll.register(self._line.fileno(), select.POLLIN | self._line.unsent * select.POLLOUT)
-        poll.register(self._releases.bell, select.POLLIN)
+        poll.register(self._bell.fd, select.POLLIN)
         poll.poll(TELL_NS // 1_000_000)

@@ -32,7 +32,7 @@ from loaderd.errors import (
 )
 from loaderd.wire.bundle import Bundle, Parts
 from loaderd.wire.manifest import Manifest
-from loaderd.wire.run import UNKNOWN, Place, Run
+from loaderd.wire.run import WHOLE, Place, Run
 from loaderd.wire.spec import Dataset, Files, Spec
 from loaderd_client import openings
 from loaderd_client import session as sessions
@@ -44,7 +44,7 @@ from loaderd_client.stream import Batch, Stream
 _CHILD_SLOTS = 2
 
 _LARGE = 2**22
-"""Bytes of a manifest that stays where it is."""
+"""Bytes of a manifest, or of images, that stay in shared memory while no stream is open."""
 
 _START_SECONDS = 0.05
 """A thread that has not begun by then was never started."""
@@ -63,8 +63,8 @@ class Wanted:
 
     Args:
         spec: what the batches are.
-        parts: arrays that the spec means, by name; images are copied to a bundle of their own.
-        images: that bundle, if there is one already.
+        parts: arrays that the spec means, by name.
+        images: the bundle that has the images already, if there is one.
         key: the same for all that mean the same batches.
 
     Attributes:
@@ -77,11 +77,9 @@ class Wanted:
         self, spec: Spec, parts: Parts, images: Bundle | None = None, key: object = None
     ) -> None:
         self.spec = spec
+        self.parts = parts
         self.key = key or object()
-        if images is None and "images" in parts:
-            images = Bundle({"images": parts["images"]})
         self._images = images
-        self.parts: Parts = parts if images is None else {**parts, **images.parts}
 
     def replaced(self, spec: Spec, parts: Parts) -> Wanted:
         """The same with another spec and other parts; images that are the same are not copied."""
@@ -101,10 +99,24 @@ class Wanted:
         return Wanted(spec, parts, self._images, self.key)
 
     def bundles(self) -> list[Bundle]:
-        """What travels with the spec."""
+        """What travels with the spec. Images have a bundle of their own, which is kept."""
         light = {name: part for name, part in self.parts.items() if name != "images"}
-        images = [] if self._images is None else [self._images]
-        return [*images, *([Bundle(light)] if light else [])]
+        bundles = [Bundle(light)] if light else []
+        if "images" not in self.parts:
+            return bundles
+        images = self._images
+        if images is None:
+            images = self._images = Bundle({"images": self.parts["images"]})
+            self.parts = {**self.parts, **images.parts}
+        return [images, *bundles]
+
+    def rest(self) -> None:
+        """Keeps images that are not many in memory of our own, and no descriptor of them."""
+        images = self._images
+        if images is not None and images.nbytes <= _LARGE:
+            self.parts = {**self.parts, "images": images.parts["images"].copy()}
+            self.parts["images"].flags.writeable = False
+            self._images = None
 
 
 class _Opening:
@@ -192,7 +204,7 @@ class Supply:
         self._opening: _Opening | None = None
         self._closed = False
         self._pid = os.getpid()
-        self._shape = (UNKNOWN, 1)
+        self._shape = WHOLE
         self.manifest: Manifest
         self.samples = self.batches = 0
         self._usable((0, 0), None)
@@ -262,7 +274,7 @@ class Supply:
     def change(self, spec: Spec, parts: Parts) -> None:
         """Goes on with another spec."""
         if (spec.order, spec.batch) != (self.spec.order, self.spec.batch):
-            self._shape = (UNKNOWN, 1)
+            self._shape = WHOLE
         self._wanted = self._wanted.replaced(spec, parts).found(self.manifest, _seed(spec, self))
         self._end_stream()
 
@@ -281,10 +293,23 @@ class Supply:
         self._closed = True
         self._end_stream()
 
+    def rest(self) -> None:
+        """Ends the stream until a batch is asked for again, and holds no descriptor till then."""
+        self._end_stream()
+        self._wanted.rest()
+
     @property
     def ended(self) -> bool:
         """Whether there is no stream at the moment: what was asked for was perhaps not to blame."""
         return self._stream is None or self._stream.ended
+
+    @property
+    def idle_since(self) -> float | None:
+        """When a batch was last asked for; None while somebody waits, or if there is no stream."""
+        stream = self._stream
+        if stream is None or stream.ended or not stream.idle:
+            return None
+        return stream.used_at
 
     def _end_stream(self) -> None:
         stream, self._stream = self._stream, None
@@ -324,10 +349,10 @@ class Supply:
         if left is None and self.samples:  # a daemon that was there is waited for
             left = Patience(self.session.reconnect_timeout)
         if os.getpid() == self._pid:
-            run = Run(place if self._ahead else None, *self._shape)
+            run = self._shape.at(place if self._ahead else None)
             return _Opening(self.session, wanted, self._slots, run, left)
         # Siblings of a forked child ask for other indices: nothing is made that was not asked for.
-        return _Opening(self.session, wanted, _CHILD_SLOTS, Run(None, *self._shape), left)
+        return _Opening(self.session, wanted, _CHILD_SLOTS, self._shape.at(None), left)
 
     def _adopt(self, opening: _Opening) -> None:
         if self._opening is opening:
@@ -344,7 +369,7 @@ class Supply:
             self._wanted = self._wanted.found(self.manifest, stream.seed)
             self.samples, self.batches = stream.samples, stream.batches
             self._stream = stream
-            openings.note(stream)
+            openings.note(self)
 
 
 def _seed(spec: Spec, supply: Supply) -> int:

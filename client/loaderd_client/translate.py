@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -24,6 +23,7 @@ from loaderd.wire.spec import (
     Save,
 )
 from loaderd_client import arguments, bases, functions
+from loaderd_client.switches import pils_switches, takes_truncated
 
 if TYPE_CHECKING:
     from loaderd_client.generator import ImageDataGenerator
@@ -109,7 +109,8 @@ def pipeline_of(
         floatx=arguments.dtype(bases.floatx()),
         dtype=arguments.dtype(pictures.dtype),
         save=pictures.save,
-        truncated=_takes_truncated(),
+        truncated=takes_truncated(),
+        pil=pils_switches(),
     )
     if generator is None:
         return pipeline, {}
@@ -127,11 +128,6 @@ def pipeline_of(
     if packed.pickled is not None:
         arrays["function"] = packed.pickled
     return _replaced(pipeline, fields), arrays
-
-
-def _takes_truncated() -> bool:
-    """What the trainer has told PIL, if it uses PIL at all."""
-    return bool(getattr(sys.modules.get("PIL.ImageFile"), "LOAD_TRUNCATED_IMAGES", False))
 
 
 def _replaced(pipeline: Pipeline, fields: dict[str, Any]) -> Pipeline:

@@ -112,7 +112,7 @@ def _unusable(folder: str, error: OSError) -> str:
         return f"cannot use the cache folder {folder}: {error.strerror}"
     return (
         f"cannot use {error.filename}: {error.strerror}; remove that file, or choose another "
-        "--cache-dir"
+        "--cache-dir (LOADERD_CACHE_DIR)"
     )
 
 

@@ -45,6 +45,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from loaderd import storage
+
 MAGIC = b"loaderdC"
 VERSION = 2
 HEADER = 4096
@@ -203,6 +205,11 @@ def checksum(row: Any) -> int:
     return zlib.crc32(row) | 1 << 32
 
 
+def path_of(fd: int) -> str:
+    """The path of an open cache, for people; asks no disk."""
+    return os.readlink(f"/proc/self/fd/{fd}")
+
+
 class _InPlace:
     """Rows of a file without a name, which nobody can truncate: mapped."""
 
@@ -265,13 +272,15 @@ class Store:
         states: of the files when the stream was opened, and their rows.
 
     Attributes:
+        path: of the file, for people.
         trouble: why nothing is written any more; empty while all is well.
         lost: whether nothing is read any more either.
     """
 
     def __init__(self, fd: int, shape: tuple[int, int, int], states: States) -> None:
-        weakref.finalize(self, os.close, fd)  # with the last copy goes the lock
+        weakref.finalize(self, storage.close, [fd])  # with the last copy goes the lock
         self._fd = fd
+        self.path = path_of(fd)
         self._shape = shape
         self._states, self._row = states[:, :2], states[:, 2]
         self._proved = np.zeros(len(states), np.bool_)

@@ -22,6 +22,7 @@ from loaderd.cli import options, text
 from loaderd.cli.exits import DONE, FAILED
 from loaderd.errors import CacheError, InvalidArgument, LoaderdError
 from loaderd.wire import dial
+from loaderd.wire.text import encodable
 
 _KEY = 12
 """Characters of a key that are shown; as many as make it unique are enough to name it."""
@@ -79,7 +80,7 @@ def tell_of_daemon(args: argparse.Namespace, where: str) -> None:
         return
     with contextlib.suppress(LoaderdError, OSError):
         daemon = dial.observe(options.address(args).socket, dial.SOON).daemon
-        if not where.endswith(daemon.cache_dir):  # the end of a long path
+        if not encodable(where).endswith(daemon.cache_dir):  # the end of a long path
             text.tell(
                 f'loaderd: the daemon "{daemon.name}" has its caches in another folder than '
                 f"{where}: add --cache-dir {shlex.quote(daemon.cache_dir)}"

@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 import psutil
 
-from loaderd import __version__, config
+from loaderd import __version__, config, pillow
 from loaderd.cli import cache, options, target, text
 from loaderd.cli.exits import DONE, FAILED
 from loaderd.cli.extra import DECODERS, SOMETIMES
@@ -36,8 +36,10 @@ def run(args: argparse.Namespace) -> int:
     settings = config.load(options.flags(args), os.environ)
     findings = [_decoder(module) for module in DECODERS]
     _row("loaderd", f"{__version__}, Python {platform.python_version()}, {platform.machine()}")
-    for module, (_, finding) in zip(DECODERS, findings, strict=True):
+    for module, (works, finding) in zip(DECODERS, findings, strict=True):
         _row(module, finding)
+        if module == "PIL" and works:
+            _tell_pillow()
     for module, use in SOMETIMES.items():
         works, finding = _decoder(module)
         _row(module, finding if works else f"{finding}; needed for {use}")
@@ -66,7 +68,10 @@ def _cache(folder: str) -> str:
         there = os.path.dirname(there)
     if os.path.isdir(there) and os.access(there, os.W_OK | os.X_OK):
         return f"{folder} (`loaderd cache ls`)"
-    return f'{folder} cannot be written: for cache="disk" choose another --cache-dir'
+    return (
+        f'{folder} cannot be written: for cache="disk" choose another --cache-dir '
+        "(LOADERD_CACHE_DIR)"
+    )
 
 
 def _state(socket: str) -> str:
@@ -98,27 +103,38 @@ def _decoder(module: str) -> tuple[bool, str]:
         note = _NOTES.get(module, lambda: "")()
     except ImportError as error:
         return False, f"missing ({error})"
-    return True, f"{_distribution(module)} {getattr(found, '__version__', '?')}{note}"
+    version = str(getattr(found, "__version__", "?"))
+    if module == "PIL":
+        return True, _pillow(version)
+    return True, f"{_distribution(module)} {version}{note}"
 
 
 def _distribution(module: str) -> str:
-    """The package that is really there: Pillow and pillow-simd share a module."""
+    """The package that is really there."""
     from importlib import metadata  # slow to load, and no other verb needs it
 
     return ", ".join(metadata.packages_distributions().get(module, [module]))
 
 
-def _pillow() -> str:
+def _pillow(version: str) -> str:
+    """Pillow and pillow-simd share a module, and one may lie over the other."""
     features = importlib.import_module("PIL.features")
-    simd = (
-        ""
-        if "simd" in _distribution("PIL").lower()
-        else "; pillow-simd resizes several times faster"
-    )
-    return f" (libjpeg-turbo {features.version('libjpeg_turbo') or 'absent'}){simd}"
+    jpeg = f"(libjpeg-turbo {features.version('libjpeg_turbo') or 'absent'})"
+    return f"{pillow.installed().owner or f'of an unknown package {version}'} {jpeg}"
+
+
+def _tell_pillow() -> None:
+    """What the PIL that is there decodes, and what it lacks, with the command for it."""
+    there = ["JPEG, PNG, GIF, BMP, PPM, plain TIFF"]
+    there += [codec.formats for codec in pillow.CODECS if not pillow.lacks(codec)]
+    _row("", f"decodes {', '.join(there)}")
+    for codec in pillow.CODECS:
+        if pillow.lacks(codec):
+            _row("", f"lacks {codec.library} for {codec.formats}: {pillow.advice(codec)}")
+    for line in pillow.remarks(pillow.installed()):
+        _row("", line)
 
 
 _NOTES: dict[str, Callable[[], str]] = {
-    "PIL": _pillow,
     "simplejpeg": lambda: " (with its own libjpeg-turbo)",
 }

@@ -16,10 +16,11 @@ import os
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from loaderd.cli import text
 from loaderd.errors import DaemonGone, ProtocolError, from_wire
 from loaderd.wire import spec
 from loaderd.wire.channel import Channel, Closed
-from loaderd.wire.messages import Message, Open, Opened, Ready, Refused, Spoilt, Took
+from loaderd.wire.messages import Message, Open, Opened, Ready, Refused, Spoilt, Stalled, Took
 from loaderd.wire.run import WHOLE
 from loaderd.wire.spec import Spec
 
@@ -76,11 +77,11 @@ class Epoch:
 
     def _next(self) -> tuple[Outcome, int]:
         with _told():
-            match self._line.receive():
+            match _told_of_stalls(self._line)[0]:
                 case Ready(slot, epoch, position, _, skipped):
                     outcome = Outcome(self._rows(position), skipped, "")
-                case Spoilt(_, text, slot, epoch, position):
-                    outcome = Outcome(self._rows(position), 0, text)
+                case Spoilt(_, trouble, slot, epoch, position):
+                    outcome = Outcome(self._rows(position), 0, trouble)
                 case other:
                     raise _unexpected(other)
             self._give_back(slot)
@@ -117,7 +118,7 @@ def opened(line: Channel, asked: Spec) -> Iterator[Epoch]:
 def _open(line: Channel, asked: Spec) -> Opened:
     with _told():
         _ask(line, spec.encode(asked))
-        answer, fds = line.receive_with_fds()
+        answer, fds = _told_of_stalls(line)
     for fd in fds:
         os.close(fd)
     if not isinstance(answer, Opened):
@@ -133,6 +134,15 @@ def _ask(line: Channel, data: bytes) -> None:
         line.send(Open(len(data), (), _SLOTS, WHOLE), [fd])
     finally:
         os.close(fd)
+
+
+def _told_of_stalls(line: Channel) -> tuple[Message, list[int]]:
+    """The next message; that storage does not answer is told to people."""
+    while True:
+        message, fds = line.receive_with_fds()
+        if not isinstance(message, Stalled):
+            return message, fds
+        text.tell(f"loaderd: {message.text}")
 
 
 @contextlib.contextmanager

@@ -58,7 +58,9 @@ def line(sample: BadSample) -> str:
 
 def row(sample: BadSample) -> dict[str, object]:
     """The same for programs; ``os.fsencode`` of the path gives the bytes of any name."""
-    return {**msgspec.structs.asdict(sample), "path": os.fsdecode(sample.path)}
+    known = msgspec.structs.asdict(sample)
+    del known["lacking"]  # a scan alone passes over such, and lists them apart
+    return {**known, "path": os.fsdecode(sample.path)}
 
 
 def _history(sample: BadSample) -> str:

@@ -20,6 +20,7 @@ SETTINGS = (
     "nice",
     "user_code",
     "sample_timeout",
+    "io_timeout",
     "grace",
     "max_bad",
     "max_pixels",
@@ -124,6 +125,12 @@ def add_samples(parser: argparse.ArgumentParser) -> None:
         metavar="SEC",
         help="seconds that one sample may take before its worker is killed and it is tried "
         "again (30; LOADERD_SAMPLE_TIMEOUT)",
+    )
+    parser.add_argument(
+        "--io-timeout",
+        metavar="SEC",
+        help="seconds that a disk may take to answer before the stream that waits for it ends "
+        "(600; LOADERD_IO_TIMEOUT)",
     )
     parser.add_argument(
         "--max-pixels",

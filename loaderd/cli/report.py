@@ -83,7 +83,7 @@ def derive(now: Snapshot, before: Snapshot | None = None) -> Report:
         interval_s=interval,
         rates=tuple(_rates(span) for span in spans),
         work=_work(now.workers, before.workers if before else ()),
-        verdict=judge(waited, len(now.streams), interval),
+        verdict=judge(waited, len(now.streams), interval, now.storage),
     )
 
 

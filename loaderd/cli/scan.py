@@ -57,6 +57,7 @@ class Found(msgspec.Struct, frozen=True, kw_only=True):
         images: how many there are.
         skipped: how many of them cannot be read.
         bad: those, by their paths, as far as the daemon kept their names.
+        lacking: those that may be well, and that this installation cannot decode.
         troubles: why others could not be tried.
         untried: how many those are, at most.
     """
@@ -65,6 +66,7 @@ class Found(msgspec.Struct, frozen=True, kw_only=True):
     images: int
     skipped: int
     bad: list[BadSample]
+    lacking: list[BadSample]
     troubles: list[str]
     untried: int
 
@@ -98,7 +100,7 @@ def run(args: argparse.Namespace) -> int:
         text.say(text.as_json(_row(found)))
     else:
         _tell(found)
-    return FAILED if found.skipped or found.untried else DONE
+    return FAILED if found.skipped or found.lacking or found.untried else DONE
 
 
 @contextlib.contextmanager
@@ -123,11 +125,14 @@ def _scan(daemon: PrivateDaemon, directory: str) -> Found:
     except EmptyDataset as error:
         raise EmptyDataset(f"no images found in {directory}, nor in its subfolders") from error
     spoilt = [outcome for outcome in outcomes if outcome.trouble]
+    told = sorted(_bad(daemon), key=lambda sample: sample.path)
+    lacking = [sample for sample in told if sample.lacking]
     return Found(
         directory=directory,
         images=batches.samples,
-        skipped=sum(outcome.skipped for outcome in outcomes),
-        bad=sorted(_bad(daemon), key=lambda sample: sample.path),
+        skipped=sum(outcome.skipped for outcome in outcomes) - len(lacking),
+        bad=[sample for sample in told if not sample.lacking],
+        lacking=lacking,
         troubles=[outcome.trouble for outcome in spoilt],
         untried=sum(outcome.samples for outcome in spoilt),
     )
@@ -149,6 +154,7 @@ def _spec(directory: str) -> Spec:
         batch=Batch(batch_size=32, label_mode="none"),
         order=Order(shuffle=False, seed=0),
         on_error="skip",
+        survey=True,
     )
 
 
@@ -170,6 +176,7 @@ def _row(found: Found) -> dict[str, object]:
         "images": found.images,
         "bad_images": found.skipped,
         "bad": [_bad_row(sample) for sample in found.bad],
+        "undecodable": [_bad_row(sample) for sample in found.lacking],
         "untried_images": found.untried,
         "troubles": found.troubles,
     }
@@ -185,7 +192,11 @@ def _tell(found: Found) -> None:
         text.say(errors.line(sample))
     if found.skipped > len(found.bad):
         text.say(f"and {found.skipped - len(found.bad)} more")
+    for sample in found.lacking:
+        text.say(errors.line(sample))
     for trouble in found.troubles:
         text.tell(f"loaderd: {trouble}")
     untried = f", {found.untried} not tried" if found.untried else ""
-    text.say(f"{text.count(found.images, 'image')}, {found.skipped} bad{untried}")
+    missing = len(found.lacking)
+    lacking = f", {missing} that this installation cannot decode" if missing else ""
+    text.say(f"{text.count(found.images, 'image')}, {found.skipped} bad{lacking}{untried}")

@@ -8,7 +8,7 @@ from rich.text import Text
 
 from loaderd.cli import text
 from loaderd.cli.report import Report, StreamRates
-from loaderd.wire.snapshot import StreamPicture
+from loaderd.wire.snapshot import StoragePicture, StreamPicture
 from loaderd.wire.text import printable
 
 _GAP = 2
@@ -37,7 +37,17 @@ def render(report: Report, out: Console) -> RenderableType:
 def _trouble(report: Report) -> list[RenderableType]:
     """Before all else: what follows may look well, and nothing goes on."""
     trouble = report.now.daemon.trouble
-    return [Text(f"TROUBLE  {printable(trouble)}", style=_TROUBLED)] if trouble else []
+    lines = [f"TROUBLE  {printable(trouble)}"] if trouble else []
+    lines += map(_silent, report.now.storage)
+    return [Text(line, style=_TROUBLED) for line in lines]
+
+
+def _silent(storage: StoragePicture) -> str:
+    who = "a new stream" if storage.stream is None else f"stream {storage.stream}"
+    return (
+        f"TROUBLE  storage does not answer: {printable(storage.path)} ({who}, for "
+        f"{text.duration(storage.waited_s)})"
+    )
 
 
 def _daemon(report: Report) -> Text:
@@ -83,7 +93,9 @@ def _caches(report: Report) -> str:
 
 def _workers(report: Report) -> Text:
     now, work = report.now, report.work
-    up = f"{len(now.workers)}/{now.workers_wanted} up, {now.restarts} restarted\n"
+    waiting = sum(worker.waits_s > 0 for worker in now.workers)
+    waits = f", {waiting} waiting for storage" if waiting else ""
+    up = f"{len(now.workers)}/{now.workers_wanted} up, {now.restarts} restarted{waits}\n"
     stages = (
         f"work     read {work.read:.0f}%  decode {work.decode:.0f}%  resize {work.resize:.0f}%  "
         f"augment {work.augment:.0f}%  other {work.other:.0f}%  idle {work.idle:.0f}%"

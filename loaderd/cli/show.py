@@ -124,10 +124,14 @@ def _json_line(seen: Report) -> None:
 
 
 def _rolling() -> Show:
-    shown, trouble = 0, ""
+    shown, trouble, silent = 0, "", ""
 
     def show(seen: Report) -> None:
-        nonlocal shown, trouble
+        nonlocal shown, trouble, silent
+        paths = ", ".join(sorted({storage.path for storage in seen.now.storage}))
+        if paths != silent:
+            silent = paths
+            text.say(f"storage does not answer: {paths}" if paths else "storage answers again")
         if seen.now.daemon.trouble != trouble:
             trouble = seen.now.daemon.trouble
             text.say(f"TROUBLE  {trouble}" if trouble else "the trouble is over")

@@ -7,10 +7,13 @@ streams that it read count: one that nobody reads says nothing about speed.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 import msgspec
+
+from loaderd.cli.text import duration
+from loaderd.wire.snapshot import StoragePicture
 
 HIGHLY_PERCENT = 20.0
 MODERATELY_PERCENT = 5.0
@@ -41,14 +44,33 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
     text: str
 
 
-def judge(waited: Mapping[int, float], streams: int, interval_s: float | None) -> Verdict:
-    """Judges the program that waits most.
+def judge(
+    waited: Mapping[int, float],
+    streams: int,
+    interval_s: float | None,
+    storage: Sequence[StoragePicture] = (),
+) -> Verdict:
+    """Judges the program that waits most, unless storage is to blame.
 
     Args:
         waited: percent of time waited, by the process id of each program that read.
         streams: how many are open, read or not.
         interval_s: over which time; None for all of it since the streams were opened.
+        storage: what does not answer.
     """
+    verdict = _judged(waited, streams, interval_s)
+    return msgspec.structs.replace(verdict, text=_silent(storage)) if storage else verdict
+
+
+def _silent(storage: Sequence[StoragePicture]) -> str:
+    longest = max(storage, key=lambda one: one.waited_s)
+    return (
+        f"Storage does not answer: {longest.path} (for {duration(longest.waited_s)}). Loading goes "
+        "on when it does."
+    )
+
+
+def _judged(waited: Mapping[int, float], streams: int, interval_s: float | None) -> Verdict:
     if not waited:
         return _nothing_read(streams, interval_s)
     pid = max(waited, key=lambda pid: waited[pid])

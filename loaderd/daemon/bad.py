@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import islice
 
 from loaderd.wire.messages import BadList, BadSample
@@ -23,6 +23,7 @@ class _Bad:
 
     reason: str
     directory: str
+    lacking: bool
     times: int = 0
     quarantined: bool = False
 
@@ -33,13 +34,20 @@ class BadImages:
     def __init__(self) -> None:
         self._known: dict[bytes, _Bad] = {}
 
-    def add(self, path: bytes, reason: str, directory: str, quarantined: bool = False) -> bool:
+    def add(
+        self,
+        path: bytes,
+        reason: str,
+        directory: str,
+        quarantined: bool = False,
+        lacking: bool = False,
+    ) -> bool:
         """Notes that an image could not be read; returns whether it is new."""
         path = path[-LONGEST:]
         new = path not in self._known
         if new and len(self._known) >= MOST:
             return False
-        bad = self._known.setdefault(path, _Bad(reason[:LONGEST], directory[-LONGEST:]))
+        bad = self._known.setdefault(path, _Bad(reason[:LONGEST], directory[-LONGEST:], lacking))
         bad.times += not quarantined
         bad.quarantined |= quarantined
         return new
@@ -58,5 +66,5 @@ class BadImages:
             room -= 4 * len(path) + 4 * len(bad.reason) + 4 * len(bad.directory) + 64
             if samples and room < 0:
                 break
-            samples.append(BadSample(path, bad.reason, bad.directory, bad.times, bad.quarantined))
+            samples.append(BadSample(path, **asdict(bad)))
         return BadList(self.total, tuple(samples))

@@ -4,26 +4,29 @@
 
     scheduler ── Assign, Isolate, Dismiss ──► Crew ── Attach, Chunk, Quarantine ──► worker
         ▲                                      ▲ │
-        └─ worker_up, done, spoilt, down ──────┘ └◄── Up, Attached, Progress, Bad, Done, Spoilt
+        └─ worker_up, done, spoilt, down ──────┘ └◄── Up, Attached, Progress, Bad, Done, Spoilt,
+           waiting, answered                          Waiting
 
 It carries and watches; who renders what is the scheduler's to say. A worker of which nothing
-is heard is told to write its stack to the log and to die, and is killed if it does not.
+is heard is told to write its stack to the log and to die, and is killed if it does not. One that
+waits for storage says so; others stand in for it meanwhile.
 """
 
 from __future__ import annotations
 
 import logging
-import os
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 
+from loaderd import storage
 from loaderd.config import Settings
 from loaderd.daemon.actions import Action, Assign, Dismiss
 from loaderd.daemon.forks import ForkServer, Messages
 from loaderd.daemon.loop import Loop
-from loaderd.daemon.pool import SLOW_SECONDS, STOPPED, Pool, Work, Worker
+from loaderd.daemon.pool import SLOW_SECONDS, STOPPED, STORAGE, Pool, Work, Worker
 from loaderd.daemon.scheduler import Scheduler
+from loaderd.daemon.stalls import Wait, Waits
 from loaderd.daemon.streams import Stream
 from loaderd.errors import BadImage, ProtocolError
 from loaderd.wire.channel import Closed
@@ -39,7 +42,9 @@ from loaderd.wire.messages import (
     Quarantine,
     Spoilt,
     Up,
+    Waiting,
 )
+from loaderd.wire.text import readable
 
 log = logging.getLogger("loaderd")
 
@@ -61,6 +66,7 @@ class Crew:
     Attributes:
         pool: the processes.
         chunks: those that are done.
+        waits: those of them that wait for storage.
     """
 
     def __init__(
@@ -77,6 +83,7 @@ class Crew:
     ) -> None:
         self.pool = Pool(settings, forks, work)
         self.chunks = 0
+        self.waits = Waits()
         self._loop = loop
         self._scheduler = scheduler
         self._streams = streams
@@ -84,9 +91,11 @@ class Crew:
         self._on_up = on_up
         self._on_bad = on_bad
         self._troubles: set[str] = set()
+        self._pils: set[str] = set()
         self._quarantine: list[Quarantine] = []
         self._to_renew: deque[int] = deque()
         self._retiring: int | None = None
+        self._leaving: set[int] = set()
 
     def start(self) -> None:
         """Starts one worker, if that works now."""
@@ -115,6 +124,8 @@ class Crew:
 
     def _heard(self, worker: Worker, message: Message) -> None:
         worker.since = time.monotonic()
+        if worker.id in self.waits and not isinstance(message, Waiting):
+            self._answered(worker)
         match message:
             case Done():
                 self._done(worker, message)
@@ -122,11 +133,14 @@ class Crew:
                 self._spoilt(worker, message)
             case Progress():
                 pass  # it lives, and that is all
+            case Waiting():
+                self._waiting(worker, message)
             case Bad():
                 self._on_bad(message)
             case Attached():
                 worker.attaching.discard(message.stream)
             case Up():
+                self._tell_pil(message.pil)
                 self._up(worker)
             case _:
                 raise ProtocolError(f"it sent {type(message).__name__}")
@@ -148,6 +162,37 @@ class Crew:
         worker.in_hand.popleft()
         self._perform(actions)
 
+    def _waiting(self, worker: Worker, waiting: Waiting) -> None:
+        """It may be known already, or over: a worker's thread says it, not the one that works."""
+        if not waiting.path:
+            self._answered(worker)
+        elif worker.in_hand and waiting.seconds >= SLOW_SECONDS:
+            new = worker.id not in self.waits
+            wait = Wait(readable(waiting.path), worker.since - waiting.seconds)
+            self.waits.note(worker.id, worker.in_hand[0], wait)
+            if new:
+                self._set_aside(worker)
+
+    def _set_aside(self, worker: Worker) -> None:
+        """A worker that waits for storage holds up nobody but its chunk."""
+        self._perform(self._scheduler.waiting(worker.id))
+        if len(worker.in_hand) > 1:
+            self._recall(worker)
+        self.pool.stand_in(len(self.waits), worker.since)
+        if worker.in_hand[0] not in self._streams:
+            worker.end(worker.since, STORAGE)  # nobody wants what it reads
+
+    def _answered(self, worker: Worker) -> None:
+        if worker.id in self.waits:
+            self.waits.forget(worker.id)
+            self._perform(self._scheduler.answered(worker.id))
+
+    def _tell_pil(self, pil: str) -> None:
+        """Which PIL the workers have, once for each that they ever have."""
+        if pil and pil not in self._pils:
+            self._pils.add(pil)
+            log.info("images are decoded and resized by %s", pil)
+
     def _warn_once(self, trouble: str) -> None:
         """Every worker meets a full disk; people need to hear of it once."""
         if trouble not in self._troubles:
@@ -166,6 +211,7 @@ class Crew:
         while self._read(worker):
             pass  # what it said before it died still counts
         self._loop.forget(worker.child.line.fileno())
+        self.waits.forget(worker.id)
         death, cause = self.pool.bury(worker)
         if worker.up_at is not None:
             self._perform(self._scheduler.worker_down(worker.id, death, cause))
@@ -196,7 +242,9 @@ class Crew:
                 _tell(worker, isolated)
 
     def detach(self, stream: int) -> None:
-        """Tells those who know a stream that it is closed."""
+        """Tells those who know a stream that it is closed; who waits for its storage is ended."""
+        for waiting in self.waits.workers(stream):
+            self.pool.workers[waiting].end(time.monotonic(), STORAGE)
         for worker in self.pool.workers.values():
             if stream in worker.attached:
                 worker.attached.remove(stream)
@@ -214,17 +262,35 @@ class Crew:
         """To be called about once a second: who gives no sign of life?"""
         for worker in list(self.pool.workers.values()):
             self._check_worker(worker, now)
+        self.pool.stand_in(len(self.waits), now)
+        self._retire_surplus()
+
+    def _retire_surplus(self) -> None:
+        """Those that stood in for others go again, the last that came first."""
+        self._leaving &= self.pool.workers.keys()
+        for worker in reversed(list(self.pool.workers.values())):
+            if self.pool.surplus <= len(self._leaving):
+                return
+            busy = worker.id in self.waits or worker.id in self._leaving
+            if worker.up_at is not None and not busy:
+                self._leaving.add(worker.id)
+                self._perform(self._scheduler.retire(worker.id))
 
     def _check_worker(self, worker: Worker, now: float) -> None:
         silent = now - worker.since
         if worker.condemned_at is not None:
             worker.finish(now)
         elif silent > worker.patience or (silent > worker.stop_patience and worker.stopped):
-            fate = STOPPED if worker.stopped else f"no sign of life for {worker.patience:g} s"
+            fate = self._fate(worker)
             log.error("worker %d is killed: %s; its stack follows", worker.pid, fate)
             worker.condemn(now, fate)
         if len(worker.in_hand) > 1 and silent > SLOW_SECONDS:
             self._recall(worker)
+
+    def _fate(self, worker: Worker) -> str:
+        if worker.stopped:
+            return STOPPED
+        return STORAGE if worker.id in self.waits else f"no sign of life for {worker.patience:g} s"
 
     def _recall(self, worker: Worker) -> None:
         """What is queued behind a chunk that takes long is given to others."""
@@ -236,9 +302,9 @@ class Crew:
         streams = {chunk.stream for chunk in chunks}
         if any(isinstance(one, Attach) and one.stream not in streams for one, _ in back):
             worker.child.kill()  # it has read the chunk meanwhile, and knows no such stream
-        for _, fds in back:
-            for fd in fds:
-                os.close(fd)
+        unsent = [fd for _, fds in back for fd in fds]
+        if unsent:
+            storage.close(unsent)
         self._perform(self._scheduler.recall(worker.id, tickets))
 
     def _resend(self, worker: Worker, back: Messages, first: Chunk | None) -> set[int]:
@@ -260,6 +326,7 @@ class Crew:
         """Nobody could be heard for so long, since we ourselves stood still."""
         for worker in self.pool.workers.values():
             worker.since += seconds
+        self.waits.shift(seconds)
 
     def renew(self, settings: Settings) -> None:
         """Replaces all workers, one by one, by such as the settings say."""

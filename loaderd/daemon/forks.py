@@ -38,9 +38,10 @@ log = logging.getLogger("loaderd")
 Messages = list[tuple[Message, list[int]]]
 """What was said, and the descriptors that came along."""
 
-END_SECONDS = 2.0
-"""At the daemon's end its children are waited for so long."""
+LAST_SECONDS = 1.0
+"""For so long those that were killed are waited for at the end: one in a read may not die yet."""
 
+POLL_SECONDS = 0.005
 _SERVE = "from loaderd.daemon.forkserver import main; main()"
 
 
@@ -218,7 +219,7 @@ class ForkServer:
                     self._end(number, code)
 
     def stop(self) -> None:
-        """Kills all children, and waits until they are dead."""
+        """Kills all children, and waits a moment until they are dead."""
         if self._server is not None:
             self._loop.forget(self._server.channel.fileno())
             self._server.channel.close()
@@ -228,11 +229,13 @@ class ForkServer:
         for orphan in psutil.Process().children():  # also multiprocessing's resource tracker
             with contextlib.suppress(psutil.Error):
                 orphan.kill()
-        end = time.monotonic() + END_SECONDS
-        with contextlib.suppress(ChildProcessError):
-            while time.monotonic() < end:
-                if os.waitpid(-1, os.WNOHANG) == (0, 0):
-                    time.sleep(0.005)
+        end = time.monotonic() + LAST_SECONDS
+        while (ended := _last_ended()) is not None:
+            if not ended and time.monotonic() > end:
+                log.warning("some workers cannot be ended yet: storage does not answer")
+                break
+            if not ended:
+                time.sleep(POLL_SECONDS)
         for one in self._children.values():
             one.close()
         self._children.clear()
@@ -334,6 +337,14 @@ def _ended() -> os.waitid_result | None:
     """A child of this process that has ended, and that is still to be waited for."""
     try:
         return os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    except ChildProcessError:
+        return None
+
+
+def _last_ended() -> int | None:
+    """A child of ours that has ended and is gone now; 0 if none has, None if none is left."""
+    try:
+        return os.waitpid(-1, os.WNOHANG)[0]
     except ChildProcessError:
         return None
 

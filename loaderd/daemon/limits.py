@@ -38,7 +38,7 @@ def _check_images(pipeline: Pipeline, max_pixels: int) -> None:
     if height * width > max_pixels:
         raise InvalidArgument(
             f"target_size {pipeline.target_size} has {height * width:,} pixels, and the daemon's "
-            f"--max-pixels allows {max_pixels:,}"
+            f"--max-pixels (LOADERD_MAX_PIXELS) allows {max_pixels:,}"
         )
     if (pipeline.channels or 0) > MOST_CHANNELS:
         raise InvalidArgument(f"images have {MOST_CHANNELS} channels at most")

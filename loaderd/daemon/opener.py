@@ -15,9 +15,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from loaderd import storage
 from loaderd.cache import folder, images, store
 from loaderd.cache.store import Head, States
 from loaderd.config import Settings
+from loaderd.daemon.watch import StorageWatch
 from loaderd.data.listing import list_samples
 from loaderd.data.order import epoch_length
 from loaderd.errors import CacheError, LoaderdError, NoRoom, ProtocolError, RequestRefused
@@ -40,7 +42,10 @@ class _Cache(NamedTuple):
 
 def main(sock: socket.socket, settings: Settings) -> None:
     """Lists and reserves, again and again, on the opener's end of the supervisor's socket."""
-    opener = _Opener(Channel(sock), settings)
+    line = Channel(sock)
+    watch = StorageWatch(line, settings.silence)
+    watch.start()
+    opener = _Opener(line, settings, watch)
     try:
         while True:
             opener.serve()
@@ -51,14 +56,16 @@ def main(sock: socket.socket, settings: Settings) -> None:
 class _Opener:
     """One opener, and the stream that it is opening."""
 
-    def __init__(self, line: Channel, settings: Settings) -> None:
+    def __init__(self, line: Channel, settings: Settings, watch: StorageWatch) -> None:
         self._line = line
         self._settings = settings
+        self._watch = watch
         self._cache: _Cache | None = None
 
     def serve(self) -> None:
         """Does what the supervisor asks for next."""
         message, fds = self._line.receive_with_fds()
+        self._watch.begin()
         try:
             match message:
                 case List():
@@ -177,7 +184,7 @@ def _partly(cache: _Cache, rows: int) -> str:
         return ""
     return (
         f"{rows:,} of {samples:,} images of {directory} fit into the cache, and the others are "
-        "decoded each time: --cache-size, or what is free, allows no more"
+        "decoded each time: --cache-size (LOADERD_CACHE_SIZE), or what is free, allows no more"
     )
 
 
@@ -196,9 +203,10 @@ def _open_cache(
 ) -> tuple[int, int]:
     """The cache's file, locked as in use, and how many rows it may hold."""
     if not memory:
-        fd, head = folder.open_cache(
-            settings.cache_dir, cache.key, cache.head, cache.states, settings.cache_size
-        )
+        with storage.asking(settings.cache_dir):
+            fd, head = folder.open_cache(
+                settings.cache_dir, cache.key, cache.head, cache.states, settings.cache_size
+            )
         return fd, head.granted
     head = cache.head.within(message.cache_room)
     # A descriptor of its own: the lock on the supervisor's would be the supervisor's.

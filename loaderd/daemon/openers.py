@@ -50,7 +50,12 @@ class Openers:
         if self._idle is None and manifest_bytes < LARGE:
             self._idle = opener
         else:
-            discard(opener)
+            self.discard(opener)
+
+    def discard(self, opener: Child) -> None:
+        """Ends an opener, whatever it does: a read may hold it for a while yet."""
+        opener.kill()
+        opener.close()
 
     def died(self, opener: Child) -> RequestRefused:
         """Why an opener hung up in its work, for whom it worked."""
@@ -62,11 +67,5 @@ class Openers:
     def stop(self) -> None:
         """Ends the one that is idle."""
         if self._idle is not None:
-            discard(self._idle)
+            self.discard(self._idle)
         self._idle = None
-
-
-def discard(opener: Child) -> None:
-    """Ends an opener, whatever it does."""
-    opener.kill()
-    opener.close()

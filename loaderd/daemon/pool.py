@@ -31,6 +31,11 @@ SLOW_SECONDS = 1.0
 
 STOPPED = "it was stopped"
 
+STORAGE = "storage did not answer"
+
+LINGER_SECONDS = 3.0
+"""For so long workers that stand in for others stay when those are back."""
+
 UP_SECONDS = 60.0
 """A worker that is not up by then is killed."""
 
@@ -103,6 +108,11 @@ class Worker:
         self.fate, self.condemned_at = fate, now
         self.child.send(signal.SIGABRT)
 
+    def end(self, now: float, fate: str) -> None:
+        """Kills it, for a reason that its stack would not tell."""
+        self.fate, self.condemned_at = fate, now
+        self.child.kill()
+
     def finish(self, now: float) -> None:
         """Kills it if it was told to die and does not: a stopped process cannot."""
         if self.condemned_at is not None and now - self.condemned_at > LAST_WORDS_SECONDS:
@@ -147,6 +157,8 @@ class Pool:
         self.workers: dict[int, Worker] = {}
         self.restarts = 0
         self.trouble = ""
+        self._stand_ins = 0
+        self._needed_at = 0.0
         self._ids = 0
         self._stillborn = 0
         self._resume_at = 0.0
@@ -161,13 +173,25 @@ class Pool:
         """Whether all workers that are wanted are up."""
         return sum(worker.up_at is not None for worker in self.workers.values()) >= self.wanted
 
+    def stand_in(self, waiting: int, now: float) -> None:
+        """Has as many more workers as wait for storage, and no more than there are workers."""
+        needed = min(waiting, self.wanted)
+        if needed >= self._stand_ins or now - self._needed_at > LINGER_SECONDS:
+            self._stand_ins = needed
+            self._needed_at = now
+
+    @property
+    def surplus(self) -> int:
+        """How many workers are there that nobody needs any more."""
+        return len(self.workers) - self.wanted - self._stand_ins
+
     def missing(self, now: float) -> int:
         """How many workers to start now."""
-        return self.wanted - len(self.workers) if now >= self._resume_at else 0
+        return -self.surplus if now >= self._resume_at else 0
 
     def pause(self, now: float) -> float | None:
         """Seconds until a worker that could not start may be tried again."""
-        if len(self.workers) >= self.wanted or now >= self._resume_at:
+        if self.surplus >= 0 or now >= self._resume_at:
             return None
         return self._resume_at - now
 
@@ -223,8 +247,8 @@ class Pool:
 
 
 def _death(worker: Worker, code: int | None) -> Death:
-    """A worker that somebody has stopped is no more to blame than one that was killed."""
-    by_us = worker.fate not in ("", STOPPED)
+    """One that somebody has stopped, or that storage has, is no more to blame than one killed."""
+    by_us = worker.fate not in ("", STOPPED, STORAGE)
     if not by_us and (worker.fate or not _is_fault(code)):
         return Death.KILLED
     attaching = worker.in_hand and worker.in_hand[0] in worker.attaching

@@ -32,6 +32,6 @@ class Reports:
             self._line.send(Progress(ticket))
             self.begin()
 
-    def bad(self, stream: int, path: bytes, reason: str) -> None:
-        """An image of the chunk cannot be read."""
-        self._line.send(Bad(stream, path, reason))
+    def bad(self, stream: int, path: bytes, reason: str, lacking: bool) -> None:
+        """An image of the chunk cannot be read, or not by this installation."""
+        self._line.send(Bad(stream, path, reason, lacking))

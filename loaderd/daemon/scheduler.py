@@ -6,7 +6,8 @@ Theory of operation. A stream is an endless run of batches, (epoch, position) af
     open, plan, took ─┐                     ┌─► Assign(worker, chunk)
     worker_up, down  ─┼──► Scheduler ───────┼─► Deliver(stream, slot, place)
     done, spoilt     ─┤                     ├─► Spoil(stream, slot, place, why)
-    retire           ─┘                     └─► Isolate(sample), Dismiss(worker)
+    waiting, answered─┤                     └─► Isolate(sample), Dismiss(worker)
+    retire           ─┘
 
 - The next batch is the first that the client wants out of turn, else the next of its
   run that is neither being filled nor in its hands. Before the client has taken a batch, the
@@ -22,6 +23,9 @@ Theory of operation. A stream is an endless run of batches, (epoch, position) af
   that crashes its worker even then is isolated: it is no longer tried. A worker that was
   killed says nothing about its samples; its chunk comes back in halves, so that however
   often workers are killed, some of it gets done.
+- While storage keeps a worker waiting, every stream is in doubt until one of its chunks comes
+  back, and one in doubt has one chunk with workers at most. So a disk that does not answer
+  does not take one worker after the other, and streams that read elsewhere go on at once.
 
 No socket, no clock, no process here: the tests feed it histories.
 """
@@ -139,6 +143,8 @@ class Stream:
     redo: deque[_Part] = field(default_factory=deque)
     attaches: int = 0
     """Workers that died in a row before they wrote anything."""
+    doubted: bool = False
+    """Whether its storage may be what a worker waits for: nothing has come back since."""
     row_ns: float = 0.0
     errors: int = 0
     served: int = 0
@@ -211,6 +217,7 @@ class Scheduler:
         self._workers: dict[int, deque[_Held]] = {}
         self._retired: set[int] = set()
         self._slow: set[int] = set()
+        self._waiting: set[int] = set()
         self._actions: list[Action] = []
         self._ticket = 0
         self._draining = False
@@ -232,7 +239,9 @@ class Scheduler:
         """
         run = run.within(shape.batches)
         shape.check_run(run)
-        self.streams[stream] = Stream(stream, shape, run, SlotTable(shape.slots))
+        self.streams[stream] = Stream(
+            stream, shape, run, SlotTable(shape.slots), doubted=bool(self._waiting)
+        )
         return self._assign_all()
 
     def close(self, stream: int) -> list[Action]:
@@ -302,6 +311,31 @@ class Scheduler:
             self._dismiss(worker)
         return self._assign_all()
 
+    def waiting(self, worker: int) -> list[Action]:
+        """The chunk in a worker's hand waits for storage: the worker gets nothing more.
+
+        What is queued behind it is for ``recall``.
+        """
+        held = self._workers[worker]
+        if not held:
+            return []
+        if not self._waiting:
+            for stream in self.streams.values():
+                stream.doubted = True
+        self._waiting.add(worker)
+        self._slow.add(worker)
+        stuck = self.streams.get(held[0].chunk.stream)
+        if stuck is not None:
+            stuck.doubted = True
+        return []
+
+    def answered(self, worker: int) -> list[Action]:
+        """Storage has answered a worker that waited for it."""
+        held = self._workers[worker]
+        self._waiting.discard(worker)
+        self._trust(self.streams.get(held[0].chunk.stream) if held else None)
+        return self._assign_all()
+
     def worker_down(self, worker: int, death: Death, cause: str = "") -> list[Action]:
         """The kernel has confirmed that a worker is dead; its chunks are done again.
 
@@ -313,6 +347,9 @@ class Scheduler:
         held = self._workers.pop(worker, deque())
         self._retired.discard(worker)
         self._slow.discard(worker)
+        if worker in self._waiting:
+            self._waiting.remove(worker)
+            self._trust(None)
         while held:
             entry = held.pop()
             stream = self.streams.get(entry.chunk.stream)
@@ -334,8 +371,7 @@ class Scheduler:
             stream.attaches = 0
             entry.filling.skipped += skipped
             self._close_chunk(stream, entry.filling)
-        self._go_on(worker)
-        return self._flush()
+        return self._go_on(worker, stream)
 
     def spoilt(self, worker: int, ticket: int, kind: str, text: str) -> list[Action]:
         """A worker could not make a chunk: its batch is given up.
@@ -348,8 +384,7 @@ class Scheduler:
         if stream is not None:
             _give_up(stream, entry.part, kind, text)
             self._close_chunk(stream, entry.filling)
-        self._go_on(worker)
-        return self._flush()
+        return self._go_on(worker, stream)
 
     def _take_back(self, worker: int, ticket: int) -> _Held:
         held = self._workers[worker]
@@ -421,12 +456,31 @@ class Scheduler:
                     return self._flush()
         return self._flush()
 
-    def _go_on(self, worker: int) -> None:
-        """A worker has room for a chunk."""
+    def _go_on(self, worker: int, stream: Stream | None) -> list[Action]:
+        """A worker has reported a chunk of a stream, and has room for another."""
+        if self._waiting:
+            return self._go_on_in_doubt(worker, stream)
         if worker in self._retired:
             self._dismiss(worker)
         else:
             self._assign(worker, QUEUED)
+        return self._flush()
+
+    def _go_on_in_doubt(self, worker: int, stream: Stream | None) -> list[Action]:
+        """The same while somebody waits for storage: that of this stream has answered."""
+        self._waiting.discard(worker)
+        self._trust(stream)
+        if worker in self._retired:
+            self._dismiss(worker)
+        return self._assign_all()
+
+    def _trust(self, stream: Stream | None) -> None:
+        """A stream's storage answers; if nobody waits any more, that of all does."""
+        if stream is not None:
+            stream.doubted = False
+        if not self._waiting:
+            for other in self.streams.values():
+                other.doubted = False
 
     def _dismiss(self, worker: int) -> None:
         if not self._workers[worker]:
@@ -454,6 +508,8 @@ class Scheduler:
         return None
 
     def _next_of(self, stream: Stream) -> _Held | None:
+        if stream.doubted and self._is_with_workers(stream):
+            return None
         if stream.redo:
             return self._hold(stream, stream.redo.popleft())
         if stream.cutting is None:
@@ -464,6 +520,10 @@ class Scheduler:
                 return None
             stream.cutting = stream.begin(place)
         return self._cut(stream, stream.cutting)
+
+    def _is_with_workers(self, stream: Stream) -> bool:
+        held = (entry for entries in self._workers.values() for entry in entries)
+        return any(entry.chunk.stream == stream.id for entry in held)
 
     def _cut(self, stream: Stream, filling: _Filling) -> _Held:
         first = filling.given

@@ -38,5 +38,7 @@ class Shape:
         """Raises ProtocolError if there is no such run."""
         if run.next is not None:
             self.check(run.next)
-        if not 1 <= run.end <= self.batches or not 1 <= run.step < EPOCHS:
-            raise ProtocolError(f"a run of {run.end} batches, whose epochs are {run.step} apart")
+        ends = 0 < run.end <= self.batches if run.stride > 0 else -1 <= run.end < self.batches
+        begins = 0 <= run.first < self.batches and run.reads(run.first)
+        if not (ends and begins) or not run.stride or not 1 <= run.step < EPOCHS:
+            raise ProtocolError(f"there is no {run} in {self.batches} batches")

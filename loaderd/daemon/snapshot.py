@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from itertools import islice
 
 import psutil
 
@@ -14,10 +15,10 @@ from loaderd.daemon.bad import BadImages
 from loaderd.daemon.caches import MemoryCaches
 from loaderd.daemon.crew import Crew
 from loaderd.daemon.listener import Listener
-from loaderd.daemon.pool import Worker
 from loaderd.daemon.scheduler import Scheduler
+from loaderd.daemon.server import Conversation
 from loaderd.daemon.slots import State
-from loaderd.daemon.streams import Stream
+from loaderd.daemon.streams import Opening, Stream
 from loaderd.wire import segment
 from loaderd.wire.run import ROUND
 from loaderd.wire.snapshot import (
@@ -25,12 +26,18 @@ from loaderd.wire.snapshot import (
     DaemonPicture,
     HostPicture,
     Snapshot,
+    StoragePicture,
     StreamPicture,
     WorkerPicture,
 )
+from loaderd.wire.text import encodable
 
 LONGEST_PATH = 500
 """Bytes. Of a longer path the end is shown, so that many streams fit into one packet."""
+
+
+MOST_STALLS = 16
+"""Of more streams that wait for storage only the first are shown, for the same reason."""
 
 
 class Photographer:
@@ -43,6 +50,7 @@ class Photographer:
         scheduler: Scheduler,
         crew: Crew,
         streams: dict[int, Stream],
+        openings: Mapping[Conversation, Opening],
         caches: MemoryCaches,
         bad: BadImages,
     ) -> None:
@@ -52,6 +60,7 @@ class Photographer:
         self._scheduler = scheduler
         self._crew = crew
         self._streams = streams
+        self._openings = openings
         self._caches = caches
         self._started = time.monotonic()
         self.draining = False
@@ -66,16 +75,29 @@ class Photographer:
             daemon=self._daemon(now),
             host=self._host(),
             streams=tuple(self._stream(stream, now) for stream in self._streams.values()),
-            workers=tuple(_workers(self._crew.pool.workers.values(), now)),
+            workers=tuple(self._workers(now)),
             workers_wanted=self._crew.pool.wanted,
             restarts=self._crew.pool.restarts,
+            storage=tuple(islice(self._storage(now), MOST_STALLS)),
         )
+
+    def _storage(self, now: float) -> Iterable[StoragePicture]:
+        readers: list[Stream | Opening] = [*self._streams.values(), *self._openings.values()]
+        for reader in readers:
+            wait = reader.stall.wait
+            if wait is not None:
+                yield StoragePicture(
+                    path=_tail(wait.path),
+                    waited_s=now - wait.since,
+                    stream=reader.id if isinstance(reader, Stream) else None,
+                    client_pid=reader.client.pid,
+                )
 
     def _daemon(self, now: float) -> DaemonPicture:
         return DaemonPicture(
             pid=os.getpid(),
-            name=self.settings.name,
-            socket=self._listener.path,
+            name=_tail(self.settings.name),
+            socket=_tail(self._listener.path),
             version=__version__,
             uptime_s=now - self._started,
             private=self.settings.owner is not None,
@@ -128,25 +150,26 @@ class Photographer:
             cache_samples=stream.cached_rows,
         )
 
+    def _workers(self, now: float) -> Iterable[WorkerPicture]:
+        for worker in self._crew.pool.workers.values():
+            if worker.up_at is None:
+                continue
+            read, decode, resize, augment = (ns / 1e9 for ns in worker.stage_ns)
+            since = self._crew.waits.since(worker.id)
+            yield WorkerPicture(
+                pid=worker.pid,
+                up_s=now - worker.up_at,
+                chunks=worker.chunks,
+                rows=worker.rows,
+                cached=worker.cached,
+                read_s=read,
+                decode_s=decode,
+                resize_s=resize,
+                augment_s=augment,
+                busy_s=worker.busy_ns / 1e9,
+                waits_s=0.0 if since is None else now - since,
+            )
+
 
 def _tail(path: str) -> str:
-    return path.encode(errors="backslashreplace")[-LONGEST_PATH:].decode(errors="ignore")
-
-
-def _workers(workers: Iterable[Worker], now: float) -> Iterable[WorkerPicture]:
-    for worker in workers:
-        if worker.up_at is None:
-            continue
-        read, decode, resize, augment = (ns / 1e9 for ns in worker.stage_ns)
-        yield WorkerPicture(
-            pid=worker.pid,
-            up_s=now - worker.up_at,
-            chunks=worker.chunks,
-            rows=worker.rows,
-            cached=worker.cached,
-            read_s=read,
-            decode_s=decode,
-            resize_s=resize,
-            augment_s=augment,
-            busy_s=worker.busy_ns / 1e9,
-        )
+    return encodable(path).encode()[-LONGEST_PATH:].decode(errors="ignore")

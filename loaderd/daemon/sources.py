@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from loaderd.cache.store import Store
+from loaderd import storage
+from loaderd.cache.store import Store, path_of
 from loaderd.data.order import Ids
 from loaderd.render.pipeline import Renderer
 from loaderd.wire import segment
@@ -89,12 +90,14 @@ class CachedSource(FileSource):
     def __init__(self, renderer: Renderer, manifest: Manifest, store: Store) -> None:
         super().__init__(renderer, manifest)
         self._store = store
+        self._path = store.path
         self._there: frozenset[int] = frozenset()
         self._told = False
 
     def begin(self, ids: Ids) -> int:
         """Looks which samples are there."""
-        self._there = frozenset(ids[self._store.find(ids)].tolist())
+        with storage.asking(self._path):
+            self._there = frozenset(ids[self._store.find(ids)].tolist())
         return len(self._there)
 
     def gather(self, ids: Ids, out: Array) -> bool:
@@ -102,7 +105,8 @@ class CachedSource(FileSource):
         if len(self._there) < len(ids):
             return False
         start = perf_counter_ns()
-        went = self._store.gather(ids, out)
+        with storage.asking(self._path):
+            went = self._store.gather(ids, out)
         self._renderer.nanoseconds[0] += perf_counter_ns() - start
         return went
 
@@ -113,12 +117,20 @@ class CachedSource(FileSource):
             BadImage: its file cannot be read or decoded.
         """
         if sample in self._there and not self._store.lost:
-            kept = self._store.row(sample)
+            kept = self._row(sample)
             if kept is not None:
                 return kept
         image = super().load(sample)
-        self._store.keep(sample, image, self._renderer.source)
+        with storage.asking(self._path):
+            self._store.keep(sample, image, self._renderer.source)
         return image
+
+    def _row(self, sample: int) -> Array | None:
+        storage.ask(self._path)
+        try:
+            return self._store.row(sample)
+        finally:
+            storage.answered()
 
     def take_trouble(self) -> str:
         """Why the cache is written no more, or not used at all."""
@@ -142,4 +154,6 @@ Source = FileSource | ArraySource
 def attach_store(cache: int, states: int, pipeline: Pipeline, samples: int) -> Store:
     """A cache and the states of its files; the descriptors are ours."""
     memory = segment.attach(states, samples * _STATE, writable=False)
-    return Store(cache, pipeline.array_shape, np.frombuffer(memory, np.int64).reshape(-1, 3))
+    known = np.frombuffer(memory, np.int64).reshape(-1, 3)
+    with storage.asking(path_of(cache)):
+        return Store(cache, pipeline.array_shape, known)

@@ -27,12 +27,14 @@ from typing import NamedTuple
 
 import msgspec
 
+from loaderd import storage
 from loaderd.config import Settings
 from loaderd.daemon import limits
 from loaderd.daemon.caches import MemoryCaches
-from loaderd.daemon.openers import Openers, discard
+from loaderd.daemon.openers import Openers
 from loaderd.daemon.server import Conversation
 from loaderd.daemon.shape import Shape
+from loaderd.daemon.stalls import Stall, Wait
 from loaderd.data.order import EpochOrder, Ids
 from loaderd.errors import (
     EmptyDataset,
@@ -60,10 +62,11 @@ from loaderd.wire.messages import (
     Reserve,
     Reserved,
     Took,
+    Waiting,
 )
 from loaderd.wire.run import Place
-from loaderd.wire.spec import Dataset, Spec
-from loaderd.wire.text import printable, readable
+from loaderd.wire.spec import PILS_PIXELS, Dataset, Spec
+from loaderd.wire.text import readable
 
 log = logging.getLogger("loaderd")
 
@@ -104,23 +107,25 @@ class Stream:
     """So many of its images may be bad where they are passed over."""
     bad: dict[bytes, str] = field(default_factory=dict)
     """Those that could not be read, and why."""
+    stall: Stall = field(default_factory=Stall)
 
     def attach(self) -> Attach:
         """What a worker must know; ``segments`` travel along."""
-        asked = self.spec
         return Attach(
             self.id,
-            asked.pipeline,
-            asked.batch,
-            asked.order,
+            spec.encode(spec.for_workers(self.spec)),
             self.classes,
             self.shape.slots,
             self.ring_bytes,
             self.manifest_bytes,
             self.bundle_sizes,
             bool(self.cache),
-            asked.on_error,
         )
+
+    @property
+    def folder(self) -> str:
+        """Where the images lie, for people."""
+        return readable(self.spec.dataset.directory)
 
     @property
     def segments(self) -> list[int]:
@@ -173,12 +178,12 @@ class Stream:
     def too_many_bad(self) -> TooManyBadImages:
         """Why the stream ends, with some of the images."""
         first = list(self.bad.items())[:5]
-        folder = printable(self.spec.dataset.directory)
         some = "; ".join(f"{readable(path)}: {reason}" for path, reason in first)
         return TooManyBadImages(
-            f"{len(self.bad)} of {self.shape.samples} images of {folder} "
-            f"cannot be read, and the daemon's --max-bad allows {self.bad_limit}: {some}; "
-            "`loaderd errors` lists them all, and `loaderd scan` finds them before training"
+            f"{len(self.bad)} of {self.shape.samples} images of {self.folder} "
+            "cannot be read, and the daemon's --max-bad (LOADERD_MAX_BAD) allows "
+            f"{self.bad_limit}: {some}; `loaderd errors` lists them all, and `loaderd scan` finds "
+            "them before training"
         )
 
     def count(self, took: Took) -> None:
@@ -195,8 +200,10 @@ class Stream:
 
     def close(self) -> None:
         """Gives the segments up; they live on while somebody maps them."""
-        for fd in self.segments:
+        for fd in (self.ring, self.manifest, *self.bundles):
             os.close(fd)
+        if self.cache:
+            storage.close(self.cache)
 
 
 class Opening:
@@ -216,6 +223,8 @@ class Opening:
     Attributes:
         run: what is made ahead.
         opener: the process that lists and reserves.
+        wait: what the opener waits for, if storage does not answer.
+        stall: what the client was told of that.
 
     Raises:
         InvalidArgument: the spec is not valid.
@@ -244,14 +253,16 @@ class Opening:
         self._taken = ""
         self._room = room
         self._finish = finish
+        self.wait: Wait | None = None
+        self.stall = Stall()
         self._fds: list[int] = []
         self._listed: Listed | None = None
         self._idle = False
         self._openers = openers
         spec_fd, *bundles = fds
         self.spec = _with_seed(spec.decode(_read_spec(request, spec_fd)))
-        _check_pipeline(self.spec, settings.user_code)
-        limits.check_spec(self.spec, settings.max_pixels)
+        self.spec = _check_code(self.spec, settings.user_code)
+        limits.check_spec(self.spec, settings.max_pixels or PILS_PIXELS)
         self._max_bad = settings.max_bad
         self.opener = openers.take()
         self._bundles = [os.dup(fd) for fd in bundles]
@@ -275,7 +286,10 @@ class Opening:
             self._fail(RequestRefused(f"the daemon could not open the stream: {error}"))
 
     def _answer(self, message: object) -> None:
+        self.wait = None
         match message:
+            case Waiting(path, seconds):
+                self.wait = Wait(readable(path), time.monotonic() - seconds) if path else None
             case Listed():
                 self._size(message)
             case Reserved():
@@ -351,11 +365,12 @@ class Opening:
         if self._idle:
             self._openers.give_back(self.opener, self._listed.manifest_bytes if self._listed else 0)
         else:
-            discard(self.opener)
+            self._openers.discard(self.opener)
         if self._taken:
             self.opener.when_ended(partial(self._caches.opened, self._taken))
-        for fd in (*self._fds, *self._bundles):
-            os.close(fd)
+        unused = [*self._fds, *self._bundles]
+        if unused:
+            storage.close(unused)
 
 
 def _empty(asked: Spec) -> EmptyDataset:
@@ -406,19 +421,27 @@ def fitting_slots(slot_bytes: int, wish: int, room: Room) -> int:
     return min(wish, max(min(fitting, ENOUGH_SLOTS), fitting // 2))
 
 
-def _check_pipeline(asked: Spec, user_code: bool) -> None:
-    """What workers are told of it must be allowed, and fit into one packet."""
+def _check_code(asked: Spec, user_code: bool) -> Spec:
+    """What workers are told must fit into one packet, and they may run no code but what is allowed.
+
+    PIL's plugins of other packages are code too, which few of those who load them need.
+    """
     function = asked.pipeline.function
     if function is not None and not user_code:
         raise RequestRefused(
-            f"the daemon runs no user code (--no-user-code), and preprocessing_function is "
-            f"{function.name}: leave it out, or start a daemon that may run it"
+            "the daemon runs no user code (--no-user-code, LOADERD_USER_CODE=false), and "
+            f"preprocessing_function is {function.name}: leave it out, or start a daemon that may "
+            "run it"
         )
-    if len(msgspec.json.encode(asked.pipeline)) > LONGEST_PIPELINE:
+    if len(spec.encode(spec.for_workers(asked))) > LONGEST_PIPELINE:
         raise InvalidArgument(
             "width_shift_range, height_shift_range, save_to_dir or the trainer's sys.path has too "
             "many values"
         )
+    if user_code or not asked.pipeline.pil.plugins:
+        return asked
+    pil = msgspec.structs.replace(asked.pipeline.pil, plugins=())
+    return msgspec.structs.replace(asked, pipeline=msgspec.structs.replace(asked.pipeline, pil=pil))
 
 
 def _no_larger(asked: Spec, samples: int) -> Spec:

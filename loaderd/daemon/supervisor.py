@@ -37,6 +37,7 @@ from loaderd.daemon.scheduler import Scheduler
 from loaderd.daemon.server import Conversation, Requests, accept, adopt
 from loaderd.daemon.slots import State
 from loaderd.daemon.snapshot import Photographer
+from loaderd.daemon.stalls import Wait, timeout
 from loaderd.daemon.streams import MOST_BUNDLES, Opening, Room, Stream
 from loaderd.errors import (
     DaemonError,
@@ -57,6 +58,7 @@ from loaderd.wire.messages import (
     Plan,
     Ready,
     Spoilt,
+    Stalled,
     Stop,
     Took,
     fitting,
@@ -186,7 +188,14 @@ class Supervisor:
             self._note_bad,
         )
         self._photographer = Photographer(
-            settings, listener, self._scheduler, self._crew, self._streams, self._caches, self._bad
+            settings,
+            listener,
+            self._scheduler,
+            self._crew,
+            self._streams,
+            self._openings,
+            self._caches,
+            self._bad,
         )
         self._requests = Requests(
             observe=self._photographer.take,
@@ -291,6 +300,10 @@ class Supervisor:
         if self._owner is not None and not self._owner.alive:
             self._end_now()
         self._notifier.feed(now)
+        for stream in list(self._streams.values()):
+            self._check_storage(stream, self._crew.waits.longest(stream.id), now)
+        for opening in list(self._openings.values()):
+            self._check_storage(opening, opening.wait, now)
         for client in list(self._clients):
             client.check(now)
         if self._end_at is None:
@@ -313,6 +326,16 @@ class Supervisor:
             )
         for client in [client for client in self._clients if client.stream is not None]:
             self._end_stream(client, self._no_workers())
+
+    def _check_storage(self, reader: Stream | Opening, wait: Wait | None, now: float) -> None:
+        """Tells a trainer, and the log, of storage that does not answer, or answers again."""
+        limit = self._settings.io_timeout
+        text = reader.stall.update(wait, now, limit)
+        if text:
+            log.warning("%s (client %d)", text, reader.client.pid)
+            reader.client.send(Stalled(fitting(text)))
+        if wait is not None and now - wait.since > limit:
+            self._end_stream(reader.client, timeout(wait, limit))
 
     def _end_stream(self, client: Conversation, error: LoaderdError) -> None:
         """Ends a stream with an error, which reaches the trainer after what is ready."""
@@ -357,8 +380,10 @@ class Supervisor:
         stream = self._streams.get(bad.stream)
         if stream is None:
             return
-        if self._bad.add(bad.path, bad.reason, stream.spec.dataset.directory):
+        if self._bad.add(bad.path, bad.reason, stream.folder, lacking=bad.lacking):
             log.warning("bad image %s: %s", readable(bad.path), bad.reason)
+        if bad.lacking:
+            return
         stream.bad.setdefault(bad.path, bad.reason)
         if stream.spec.on_error != "raise" and len(stream.bad) > stream.bad_limit:
             log.error("stream %d ends: too many bad images", stream.id)
@@ -385,7 +410,7 @@ class Supervisor:
         stream = self._streams[action.stream]
         isolated = stream.quarantine(action.place, action.row, action.cause)
         path = stream.path(action.place, action.row)
-        self._bad.add(path, isolated.reason, stream.spec.dataset.directory, quarantined=True)
+        self._bad.add(path, isolated.reason, stream.folder, quarantined=True)
         log.error("quarantined %s: %s", readable(path), isolated.reason)
         self._crew.quarantine(isolated)
 

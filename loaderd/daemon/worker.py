@@ -20,9 +20,12 @@ import cv2
 
 from loaderd.config import Settings
 from loaderd.daemon.reports import Reports
+from loaderd.daemon.watch import StorageWatch
 from loaderd.daemon.writer import StreamWriter
 from loaderd.errors import LoaderdError, NoRoom, RenderError
 from loaderd.render.function import explain
+from loaderd.render.versions import pils_name
+from loaderd.wire import spec
 from loaderd.wire.channel import Channel, Closed
 from loaderd.wire.messages import (
     Attach,
@@ -41,7 +44,7 @@ _Streams = dict[int, StreamWriter | LoaderdError]
 
 _NO_MEMORY = (
     "a worker has no memory, or no room in its address space, for the stream: raise the "
-    "daemon's --worker-memory, or its `ulimit -v`"
+    "daemon's --worker-memory (LOADERD_WORKER_MEMORY), or its `ulimit -v`"
 )
 
 
@@ -65,11 +68,18 @@ class _Worker:
         self._streams: _Streams = {}
         self._quarantine: dict[str, dict[bytes, str]] = defaultdict(dict)
         self._reports = Reports(line, settings.silence)
+        self._watch = StorageWatch(line, settings.silence)
+        self._watch.start()
         self._max_pixels = settings.max_pixels
 
     def obey(self) -> None:
         """Does what the supervisor says next."""
         message, fds = self._line.receive_with_fds()
+        self._watch.begin()
+        self._do(message, fds)
+        self._watch.end()
+
+    def _do(self, message: Message, fds: list[int]) -> None:
         match message:
             case Chunk() if message.stream not in self._streams:
                 # What told us of the stream was taken back from behind our last chunk, and this
@@ -93,10 +103,11 @@ class _Worker:
             gc.collect()  # the user's code may have left cycles that hold a mapping
 
     def _writer(self, attach: Attach, fds: list[int]) -> StreamWriter | LoaderdError:
-        function = attach.pipeline.function
+        asked = spec.decode(attach.spec)
+        function = asked.pipeline.function
         quarantine = self._quarantine[function.name if function else ""]
         try:
-            return StreamWriter(attach, self._reports, quarantine, self._max_pixels, *fds)
+            return StreamWriter(attach, asked, self._reports, quarantine, self._max_pixels, *fds)
         except LoaderdError as error:
             return error
         except MemoryError:
@@ -118,7 +129,7 @@ def main(sock: socket.socket, settings: Settings) -> None:
     line = Channel(sock)
     worker = _Worker(line, settings)
     try:
-        line.send(Up(os.getpid()))
+        line.send(Up(os.getpid(), pils_name()))
         while True:
             worker.obey()
     except Closed:

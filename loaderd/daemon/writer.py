@@ -20,7 +20,7 @@ from loaderd.daemon.sources import ArraySource, CachedSource, FileSource, Source
 from loaderd.data.draws import SampleDraws, substitutes
 from loaderd.data.keras_draws import BatchDraws
 from loaderd.data.order import EpochOrder, Ids
-from loaderd.errors import BadImage, RenderError
+from loaderd.errors import BadImage, MissingCodec, RenderError
 from loaderd.render.pipeline import Renderer
 from loaderd.render.save import save_picture
 from loaderd.wire import bundle as bundles
@@ -30,7 +30,7 @@ from loaderd.wire.layout import SlotArrays, slot_layout, view_slot
 from loaderd.wire.manifest import Manifest, sample_key
 from loaderd.wire.messages import Attach, Chunk, Done, fitting
 from loaderd.wire.run import ROUND
-from loaderd.wire.spec import LabelMode, OnError
+from loaderd.wire.spec import DataFormat, LabelMode, OnError, Spec
 from loaderd.wire.text import printable
 from loaderd.wire.transform import Transform
 
@@ -41,10 +41,11 @@ class StreamWriter:
     """One stream: its mappings, order, draws and renderer.
 
     Args:
-        attach: the stream's spec and sizes.
+        attach: the stream's sizes.
+        asked: its spec.
         reports: hears of bad images, and that we live.
         quarantine: samples that are no longer tried, and why; others add to it.
-        max_pixels: of a picture.
+        max_pixels: of a picture, if the daemon was told.
         ring: descriptor of the ring, which is now ours.
         manifest: descriptor of the manifest, which is now ours.
         more: those of bundles, cache and states, if there are such; also ours now.
@@ -58,9 +59,10 @@ class StreamWriter:
     def __init__(
         self,
         attach: Attach,
+        asked: Spec,
         reports: Reports,
         quarantine: Mapping[bytes, str],
-        max_pixels: int,
+        max_pixels: int | None,
         ring: int,
         manifest: int,
         *more: int,
@@ -68,25 +70,26 @@ class StreamWriter:
         self._stream = attach.stream
         self._reports = reports
         self._quarantine = quarantine
-        self._on_error: OnError = attach.on_error
-        self._substitute_weight = attach.batch.substitute_weight
-        self._slots = _map_ring(attach, ring)
+        self._on_error: OnError = asked.on_error
+        self._left_out = (BadImage, MissingCodec) if asked.survey else BadImage
+        self._substitute_weight = asked.batch.substitute_weight
+        self._slots = _map_ring(attach, asked, ring)
         table = segment.attach(manifest, attach.manifest_bytes, writable=False)
         self._manifest = Manifest.view(table)
         arrays = bundles.attach_all(more[: len(attach.bundles)], attach.bundles)
-        pipeline = self._pipeline = attach.pipeline
+        pipeline = self._pipeline = asked.pipeline
         self._epochs = EpochOrder(
-            attach.order, len(self._manifest), attach.batch.batch_size, arrays.get("order")
+            asked.order, len(self._manifest), asked.batch.batch_size, arrays.get("order")
         )
         self._batch_draws = BatchDraws(pipeline, self._epochs)
-        self._sample_draws = SampleDraws(pipeline, attach.order.seed or 0)
-        self._by_batch = attach.order.draws == "batch"
+        self._sample_draws = SampleDraws(pipeline, asked.order.seed or 0)
+        self._by_batch = asked.order.draws == "batch"
         # Before the renderer, which may raise: descriptors must not stay open, nor their lock.
         store = self._attach_store(*more[-2:]) if attach.cached else None
         self._renderer = Renderer(pipeline, arrays, max_pixels)
         self._copies = self._renderer.copies
-        self._source = self._source_of(arrays, store, attach)
-        self._label_mode = attach.batch.label_mode
+        self._source = self._source_of(arrays, store)
+        self._label_mode = asked.batch.label_mode
         self._skipped = 0
 
     @property
@@ -97,9 +100,9 @@ class StreamWriter:
     def _attach_store(self, cache: int, states: int) -> Store:
         return attach_store(cache, states, self._pipeline, len(self._manifest))
 
-    def _source_of(self, arrays: Parts, store: Store | None, attach: Attach) -> Source:
+    def _source_of(self, arrays: Parts, store: Store | None) -> Source:
         if "images" in arrays:
-            return ArraySource(_last(arrays["images"], attach))
+            return ArraySource(_last(arrays["images"], self._pipeline.data_format))
         if store is not None:
             return CachedSource(self._renderer, self._manifest, store)
         return FileSource(self._renderer, self._manifest)
@@ -150,7 +153,7 @@ class StreamWriter:
         for row, sample in enumerate(samples, chunk.first):
             try:
                 image: Array | None = load(sample)
-            except BadImage as error:
+            except self._left_out as error:
                 ids, image = self._replace(slot, chunk, ids, row, error)
             if image is None:
                 continue
@@ -171,7 +174,7 @@ class StreamWriter:
         return self._source.load(sample)
 
     def _replace(
-        self, slot: SlotArrays, chunk: Chunk, ids: Ids, row: int, error: BadImage
+        self, slot: SlotArrays, chunk: Chunk, ids: Ids, row: int, error: BadImage | MissingCodec
     ) -> tuple[Ids, Array | None]:
         """Does with a bad image what was asked for; the ids are changed in a copy.
 
@@ -195,12 +198,15 @@ class StreamWriter:
         ids[at] = substitute
         return ids, image
 
-    def _report(self, sample: int, error: BadImage) -> None:
+    def _report(self, sample: int, error: BadImage | MissingCodec) -> None:
         name = self._name(sample)
         reason = fitting(str(error).removeprefix(f"{printable(name)}: "))
-        self._reports.bad(self._stream, os.fsencode(name), reason)
+        lacking = isinstance(error, MissingCodec)
+        self._reports.bad(self._stream, os.fsencode(name), reason, lacking)
 
-    def _substitute(self, epoch: int, sample: int, error: BadImage) -> tuple[int, Array]:
+    def _substitute(
+        self, epoch: int, sample: int, error: BadImage | MissingCodec
+    ) -> tuple[int, Array]:
         """Another sample of the same class: the first that can be read of those drawn."""
         labels = self._manifest.labels
         others = np.flatnonzero(labels == labels[sample])
@@ -243,13 +249,12 @@ class StreamWriter:
                 save_picture(slot.images[row], self._pipeline, sample, numbers[row])
 
 
-def _map_ring(attach: Attach, ring: int) -> list[SlotArrays]:
+def _map_ring(attach: Attach, asked: Spec, ring: int) -> list[SlotArrays]:
     memory = memoryview(segment.attach(ring, attach.ring_bytes, writable=True))
-    layout = slot_layout(attach.pipeline, attach.batch, attach.classes)
+    layout = slot_layout(asked.pipeline, asked.batch, attach.classes)
     return [view_slot(memory, layout, slot) for slot in range(attach.slots)]
 
 
-def _last(images: Array, attach: Attach) -> Array:
+def _last(images: Array, data_format: DataFormat) -> Array:
     """The images with their channels last, whatever the data format."""
-    first = attach.pipeline.data_format == "channels_first"
-    return images.transpose(0, 2, 3, 1) if first else images
+    return images.transpose(0, 2, 3, 1) if data_format == "channels_first" else images

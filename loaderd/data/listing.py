@@ -12,23 +12,30 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from itertools import chain
+from itertools import chain, islice
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
+from loaderd import storage
 from loaderd.errors import DatasetNotFound, InvalidArgument
 from loaderd.wire.spec import Dataset
 
 Labels = npt.NDArray[np.int32]
+Answer = TypeVar("Answer")
 
 _ADVICE = {
     errno.ENOENT: "it does not exist: check the path",
     errno.ENOTDIR: "it is not a directory: name the folder that holds the images",
     errno.EACCES: "permission denied: the daemon's user needs read and search permission",
 }
+
+
+_AT_ONCE = 128
+"""Entries of a folder that count as one answer of its disk, which may be asked about each."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -103,7 +110,7 @@ def _check_subset(classes: tuple[str, ...], folders: list[str]) -> None:
 def _class_files(dataset: Dataset, folder: str) -> list[str]:
     """Paths relative to the directory: folders sorted by path, then names sorted."""
     top = os.path.join(dataset.directory, folder)
-    if not os.path.isdir(top):
+    if not _asked(os.path.isdir, top):
         return []  # one of the given classes, of which there are no images
     walk = _walk_once(top) if dataset.follow_links else _walk(top)
     files: list[str] = []
@@ -121,7 +128,7 @@ def _walk(top: str) -> Iterator[tuple[str, list[str]]]:
         path = waiting.pop()
         folders, files = _scan(os.path.join(top, path))
         inner = (os.path.join(path, name) for name in folders)
-        waiting += [name for name in inner if not os.path.islink(os.path.join(top, name))]
+        waiting += [name for name in inner if not _asked(os.path.islink, os.path.join(top, name))]
         yield path, files
 
 
@@ -139,14 +146,15 @@ def _walk_once(top: str) -> Iterator[tuple[str, list[str]]]:
             continue
         folders, files = _scan(os.path.join(top, path))
         for name in (os.path.join(path, name) for name in folders):
-            (links if os.path.islink(os.path.join(top, name)) else real).append(name)
+            is_link = _asked(os.path.islink, os.path.join(top, name))
+            (links if is_link else real).append(name)
         links.sort(reverse=True)
         yield path, files
 
 
 def _is_new(path: str, seen: set[tuple[int, int]]) -> bool:
     try:
-        status = os.stat(path)
+        status = _asked(os.stat, path)
     except OSError as error:
         raise _not_listed(path, error) from error
     identity = (status.st_dev, status.st_ino)
@@ -155,14 +163,21 @@ def _is_new(path: str, seen: set[tuple[int, int]]) -> bool:
     return new
 
 
+def _asked(what: Callable[[str], Answer], path: str) -> Answer:
+    with storage.asking(path):
+        return what(path)
+
+
 def _scan(path: str) -> tuple[list[str], list[str]]:
     """Names of the folders (links to folders too) and of all else, unsorted."""
     folders: list[str] = []
     files: list[str] = []
     try:
-        with os.scandir(path) as entries:
-            for entry in entries:
-                (folders if _is_folder(entry) else files).append(entry.name)
+        with storage.asking(path), os.scandir(path) as entries:
+            while some := list(islice(entries, _AT_ONCE)):
+                storage.ask(path)  # it has answered so far
+                for entry in some:
+                    (folders if _is_folder(entry) else files).append(entry.name)
     except (OSError, ValueError) as error:  # ValueError: a null character in the path
         raise _not_listed(path, error) from error
     return folders, files

@@ -5,38 +5,33 @@ are those of PIL, which decodes everything else: other formats, CMYK, and files 
 are damaged a little, about which PIL's judgement is Keras's.
 
 What a header claims is checked before memory is taken for it: pixels, and a JPEG's scans.
+Which formats there are, and PIL's own switches: :mod:`loaderd.render.formats`.
 """
 
 from __future__ import annotations
 
 import errno
-import io
 import os
+import re
 import stat
 import struct
 import warnings
 from collections.abc import Callable
 from typing import Any
 
+import msgspec
 import numpy as np
 import simplejpeg
 from numpy.typing import NDArray
-from PIL import (
-    BmpImagePlugin,  # noqa: F401  importing these six keeps PIL from importing all others
-    GifImagePlugin,  # noqa: F401
-    Image,
-    ImageFile,
-    JpegImagePlugin,  # noqa: F401
-    PngImagePlugin,  # noqa: F401
-    PpmImagePlugin,  # noqa: F401
-    TiffImagePlugin,  # noqa: F401
-    UnidentifiedImageError,
-)
+from PIL import Image, UnidentifiedImageError
 
-from loaderd.errors import BadImage, NoRoom
+from loaderd.errors import BadImage, MissingCodec, NoRoom
+from loaderd.render import formats, limits
+from loaderd.render.formats import LacksCodec, Switches
 from loaderd.render.jpeg import has_too_many_scans, may_be_turned, most_scans
-from loaderd.render.resize import MAX_PIXELS, Reduced, Size, TooManyPixels
-from loaderd.wire.spec import ColorMode, Compat
+from loaderd.render.limits import PixelLimit, TooManyPixels
+from loaderd.render.resize import Reduced, Size, takes_arrays
+from loaderd.wire.spec import ColorMode, Pipeline
 from loaderd.wire.text import printable, readable
 
 Path = bytes | str
@@ -44,7 +39,6 @@ Pixels = NDArray[Any]
 Picture = Image.Image | Pixels | Reduced
 """A PIL image, an array (height, width, 3) of uint8, or an image of a fraction of its size."""
 
-_FORMATS = ("JPEG", "PNG", "BMP", "PPM", "TIFF", "GIF")
 _JPEG_START = b"\xff\xd8\xff"
 _GIF_START = b"GIF8"
 _JPEG_COLORS = frozenset({"YCbCr", "RGB", "GRAY"})
@@ -101,17 +95,14 @@ def _memory(size: int) -> memoryview:
 class Decoder:
     """Reads and decodes files to pictures of one colour mode.
 
+    ``rgb`` images of JPEGs have PIL's mode RGBX (the fourth byte is padding) where they do not
+    come as arrays; ``grayscale`` ones keep 16 and 32 bit values, as Keras's ``load_img`` does.
+
     Args:
-        color_mode: of the pictures. ``rgb`` images of JPEGs have PIL's mode RGBX (the
-            fourth byte is padding); ``grayscale`` ones keep 16 and 32 bit values, as
-            Keras's ``load_img`` does.
-        arrays: whether ``rgb`` JPEGs shall come as arrays instead.
-        compat: ``keras`` leaves grey pictures of 16 bits to PIL, which cuts off all above
-            255 when it makes them ``rgb``; ``fixed`` keeps their upper 8 bits.
-        truncated: whether pictures whose end is missing are taken.
+        pipeline: what is wanted. ``compat="keras"`` leaves grey pictures of 16 bits to PIL, which
+            clips all above 255 when it makes them ``rgb``; ``fixed`` keeps their upper 8 bits.
+        limit: pixels of a picture, at most; larger ones are bad images.
         reduction: by how much a JPEG of some size is to be reduced: 8, 4, 2, or 1 for not.
-        exif: whether pictures are turned as their EXIF orientation says.
-        max_pixels: pixels of a picture, at most; larger ones are bad images.
 
     Attributes:
         source: size and modification time (ns) of the file that was read last.
@@ -119,22 +110,25 @@ class Decoder:
 
     def __init__(
         self,
-        color_mode: ColorMode,
-        arrays: bool = False,
-        compat: Compat = "keras",
-        truncated: bool = False,
+        pipeline: Pipeline,
+        limit: PixelLimit = limits.DEFAULT,
         reduction: Callable[[Size], int] | None = None,
-        exif: bool = False,
-        max_pixels: int = MAX_PIXELS,
     ) -> None:
-        self._color_mode: ColorMode = color_mode
-        self._fixed = compat == "fixed"
-        self._truncated = truncated
-        self._arrays = arrays and color_mode == "rgb"
+        self._color_mode: ColorMode = pipeline.color_mode
+        self._as_tensorflow = pipeline.reading == "decode_image"
+        self._fixed = self._as_tensorflow or pipeline.compat == "fixed"
+        self._arrays = pipeline.color_mode == "rgb" and takes_arrays(
+            pipeline.interpolation, pipeline.aspect
+        )
         self._reduction = reduction
-        self._exif = exif
-        self._max_pixels = max_pixels
-        self._most_bytes = max(_MOST_BYTES, _PIXEL_BYTES * max_pixels)
+        self._exif = pipeline.exif
+        pil = msgspec.structs.replace(
+            pipeline.pil, bmp_alpha=self._as_tensorflow or pipeline.pil.bmp_alpha
+        )
+        self._switches = Switches(pil, pipeline.truncated)
+        self._limit = limit
+        self._max_pixels = limit.pixels
+        self._most_bytes = max(_MOST_BYTES, _PIXEL_BYTES * limit.pixels)
         self.source = (-1, -1)
         self._file = Scratch()
         self._pixels = Scratch()
@@ -163,7 +157,7 @@ class Decoder:
         if status.st_size > self._most_bytes:
             raise ValueError(
                 f"{status.st_size} bytes are more than any picture of {self._max_pixels} pixels "
-                "has (--max-pixels)"
+                f"has: if it is real, raise {self._limit.setting}"
             )
         self.source = (status.st_size, status.st_mtime_ns)
         data = self._file.take(status.st_size)
@@ -234,6 +228,8 @@ class Decoder:
             image = self._load(data)
             turn = _turn_of(image) if self._exif else None
             image = image if turn is None else image.transpose(turn)
+            if self._as_tensorflow and image.format == "GIF":
+                image = self._on_black(image)
             if self._fixed and _is_deep(image):
                 image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
             if self._color_mode == "grayscale" and image.mode in _GREY_MODES:
@@ -241,40 +237,71 @@ class Decoder:
             mode = _MODES[self._color_mode]
             return image if image.mode == mode else image.convert(mode)
 
+    def _on_black(self, image: Image.Image) -> Image.Image:
+        """A GIF without its transparent pixels, which TensorFlow makes black."""
+        if "transparency" not in image.info or self._color_mode == "rgba":
+            return image
+        pixels = image.convert("RGBA")
+        canvas = Image.new("RGB", image.size)
+        canvas.paste(pixels, mask=pixels.getchannel("A"))
+        return canvas
+
     def _load(self, data: memoryview) -> Image.Image:
-        """What PIL makes of it. These settings are those of all PIL, so each time anew."""
-        ImageFile.LOAD_TRUNCATED_IMAGES = self._truncated
+        """What PIL makes of it."""
         image = self._open(data)
         self._check(image.size, data)
+        # For what lies within it: tiles, frames and images of other sizes.
+        Image.MAX_IMAGE_PIXELS = self._pils_limit
         try:
-            Image.MAX_IMAGE_PIXELS = self._limit  # for tiles that are larger than the picture
             image.load()
         except Image.DecompressionBombError as error:
-            raise TooManyPixels("those of a tile", self._max_pixels) from error
+            raise self._too_many(error) from error
+        except OSError as error:
+            formats.check_tiff(image, error)
+            raise
         return image
 
     def _open(self, data: memoryview) -> Image.Image:
         """Reads the header; PIL must not refuse a size before it can be told."""
+        self._switches.set()
         Image.MAX_IMAGE_PIXELS = None
         if data[:4] == _GIF_START and len(data) >= 10:
             self._check(struct.unpack_from("<HH", data, 6), data)
-            Image.MAX_IMAGE_PIXELS = self._limit  # some have memory taken at once
+            Image.MAX_IMAGE_PIXELS = self._pils_limit  # some have memory taken at once
         try:
-            return Image.open(io.BytesIO(data), formats=_FORMATS)
+            return formats.open_first(data)
         except Image.DecompressionBombError as error:
-            raise TooManyPixels("those of a frame", self._max_pixels) from error
+            raise self._too_many(error) from error
+        except UnidentifiedImageError:
+            return self._open_other(data)
+
+    def _open_other(self, data: memoryview) -> Image.Image:
+        """Some of the other formats have memory taken when their header is read."""
+        size = formats.size_before_opening(data)
+        if size is not None:
+            self._check(size, data)
+        Image.MAX_IMAGE_PIXELS = self._pils_limit
+        try:
+            return formats.open_other(data, self._switches)
+        except Image.DecompressionBombError as error:
+            raise self._too_many(error) from error
 
     @property
-    def _limit(self) -> Any:
+    def _pils_limit(self) -> Any:
         """For PIL, which refuses what has more than twice as many pixels as it is told."""
         return self._max_pixels / 2
+
+    def _too_many(self, error: Image.DecompressionBombError) -> TooManyPixels:
+        """PIL's error has the pixels in parentheses, of the picture or of one within it."""
+        found = re.search(r"\d+(?= pixels\))", str(error))
+        return TooManyPixels(f"{found[0] if found else 'its'} pixels", self._limit)
 
     def _check(self, size: Size, data: memoryview) -> None:
         """Refuses what would take too much memory, or too long."""
         width, height = size
         pixels = width * height
         if pixels > self._max_pixels:
-            raise TooManyPixels(f"{width}x{height} pixels", self._max_pixels)
+            raise TooManyPixels(f"{width}x{height} pixels", self._limit)
         if has_too_many_scans(data, pixels):
             raise ValueError(
                 f"more than {most_scans(pixels)} scans of {width}x{height} pixels "
@@ -332,24 +359,33 @@ def _is_deep(image: Image.Image) -> bool:
     return image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PNG")
 
 
-def file_error(path: Path, error: Exception) -> BadImage | NoRoom:
+def file_error(path: Path, error: Exception) -> BadImage | NoRoom | MissingCodec:
     """The error for a file that ``error`` came from: one line that any terminal can show.
 
-    Too little memory says nothing about the file, so that is no :class:`BadImage`.
+    Too little memory says nothing about the file, nor does a PIL that was built without what
+    decodes it, so those are no :class:`BadImage`.
     """
     name = readable(path)
     if isinstance(error, MemoryError) or str(error).startswith(_PILS_MEMORY_ERROR):
         return NoRoom(
-            f"{name}: the worker has too little memory for it; raise the daemon's --worker-memory"
+            f"{name}: the worker has too little memory for it; raise the daemon's "
+            "--worker-memory (LOADERD_WORKER_MEMORY)"
         )
+    lacks = str(error) if isinstance(error, LacksCodec) else formats.lack_behind(error)
+    if lacks:
+        return MissingCodec(f"{name}: {printable(lacks)}")
     return BadImage(f"{name}: {printable(_reason(error))}")
 
 
 def _reason(error: Exception) -> str:
-    if isinstance(error, UnidentifiedImageError):
-        return f"not an image in one of the formats {', '.join(_FORMATS)}"
     if isinstance(error, OSError) and error.errno == errno.ENXIO:
         return "not a regular file"  # a socket, or a device that nothing drives
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
+    if "MAX_TEXT_" in str(error):
+        return f"{error}; if the file is real, raise PIL's PngImagePlugin.{_switch_in(error)}"
     return str(error) or type(error).__name__
+
+
+def _switch_in(error: Exception) -> str:
+    return "MAX_TEXT_CHUNK" if "CHUNK" in str(error) else "MAX_TEXT_MEMORY"

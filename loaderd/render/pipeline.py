@@ -12,18 +12,24 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
-from time import perf_counter_ns
+from time import perf_counter_ns, sleep
 from typing import Any
 
 from numpy.typing import NDArray
 
+from loaderd import storage
+from loaderd.errors import BadImage
 from loaderd.render import full
 from loaderd.render.decode import Decoder, Path, file_error
 from loaderd.render.fast import FastFinish
 from loaderd.render.full import FullFinish
-from loaderd.render.resize import MAX_PIXELS, Resizer, takes_arrays
+from loaderd.render.limits import pixel_limit
+from loaderd.render.resize import Resizer
 from loaderd.wire.spec import Pipeline
 from loaderd.wire.transform import Transform
+
+_AGAIN_SECONDS = 0.5
+"""After so long storage that cannot be asked is asked again."""
 
 _NO_BUNDLE: Mapping[str, NDArray[Any]] = {}
 
@@ -34,7 +40,8 @@ class Renderer:
     Args:
         pipeline: what to do.
         bundle: arrays that the pipeline needs, and maybe the images themselves.
-        max_pixels: of a picture, at most; larger ones are bad images.
+        max_pixels: of a picture, at most; larger ones are bad images. None leaves it to the
+            trainer's PIL.
 
     Attributes:
         copies: whether to finish an image of bytes is to copy it.
@@ -47,21 +54,12 @@ class Renderer:
         self,
         pipeline: Pipeline,
         bundle: Mapping[str, NDArray[Any]] = _NO_BUNDLE,
-        max_pixels: int = MAX_PIXELS,
+        max_pixels: int | None = None,
     ) -> None:
-        arrays = takes_arrays(pipeline.interpolation, pipeline.aspect)
-        self._resize = Resizer(
-            pipeline.target_size, pipeline.interpolation, pipeline.aspect, max_pixels
-        )
-        self._decoder = Decoder(
-            pipeline.color_mode,
-            arrays,
-            pipeline.compat,
-            pipeline.truncated,
-            self._resize.reduction if pipeline.decode == "scaled" else None,
-            pipeline.exif,
-            max_pixels,
-        )
+        limit = pixel_limit(pipeline.pil, max_pixels)
+        self._resize = Resizer(pipeline.target_size, pipeline.interpolation, pipeline.aspect, limit)
+        reduction = self._resize.reduction if pipeline.decode == "scaled" else None
+        self._decoder = Decoder(pipeline, limit, reduction)
         # Keras loads files as floatx, and converts arrays to the dtype of the batch.
         compute = pipeline.dtype if "images" in bundle else pipeline.floatx
         self._finish: FastFinish | FullFinish = (
@@ -102,9 +100,10 @@ class Renderer:
         Raises:
             BadImage: the file cannot be read or decoded.
             NoRoom: there is no memory for it.
+            MissingCodec: this PIL cannot decode it, and another may.
         """
         start = perf_counter_ns()
-        data = self._decoder.read(path)
+        data = self._read(path)
         read = perf_counter_ns()
         try:
             picture = self._decoder.decode(data)
@@ -114,6 +113,20 @@ class Renderer:
             raise file_error(path, error) from error
         self._count(read - start, decoded - read, perf_counter_ns() - decoded)
         return image
+
+    def _read(self, path: Path) -> memoryview:
+        """A file's bytes, as soon as its storage can be asked: who waits too long is ended."""
+        storage.ask(path)
+        try:
+            while True:
+                try:
+                    return self._decoder.read(path)
+                except BadImage as error:
+                    if not storage.is_gone(error.__cause__):
+                        raise
+                sleep(_AGAIN_SECONDS)
+        finally:
+            storage.answered()
 
     def finish(self, image: NDArray[Any], transform: Transform, row: NDArray[Any]) -> None:
         """Augments and normalizes a loaded picture.

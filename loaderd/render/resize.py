@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from loaderd.render.limits import DEFAULT, PixelLimit, TooManyPixels
 from loaderd.wire.spec import Aspect, Interpolation
 
 Pixels = NDArray[Any]
@@ -26,9 +27,6 @@ Size = tuple[int, int]
 """(width, height) in pixels: PIL's order."""
 Box = tuple[int, int, int, int]
 """(left, top, right, bottom) in pixels; a frame may reach beyond the picture."""
-
-MAX_PIXELS = 178_956_970
-"""PIL's own limit: a file of a few bytes that claims to hold more is no accident."""
 
 REDUCTIONS = (8, 4, 2)
 """By which libjpeg decodes quickly; what lies between them is slower than the full size."""
@@ -61,18 +59,6 @@ class Reduced(NamedTuple):
     skip: Size = (0, 0)
 
 
-class TooManyPixels(ValueError):
-    """A picture has too many pixels, or needs too many on the way.
-
-    Args:
-        what: has too many: "60000x60000 pixels".
-        most: how many are allowed.
-    """
-
-    def __init__(self, what: str, most: int) -> None:
-        super().__init__(f"{what} are more than {most}; if the picture is real, raise --max-pixels")
-
-
 def takes_arrays(interpolation: Interpolation, aspect: Aspect) -> bool:
     """Whether a resizer is faster with arrays of three channels than with PIL images."""
     return interpolation == "nearest" and aspect != "crop"
@@ -85,8 +71,8 @@ class Resizer:
         target_size: (height, width) in pixels.
         interpolation: the filter's name.
         aspect: what happens to pictures of another aspect ratio.
-        max_pixels: of a picture. What padding makes of one, or resizing one way only, may
-            have as many, and at any rate the default.
+        limit: pixels of a picture, at most. What padding makes of one, or resizing one way only,
+            may have as many, and at any rate the default.
     """
 
     def __init__(
@@ -94,13 +80,14 @@ class Resizer:
         target_size: tuple[int, int],
         interpolation: Interpolation,
         aspect: Aspect,
-        max_pixels: int = MAX_PIXELS,
+        limit: PixelLimit = DEFAULT,
     ) -> None:
         self._size = (target_size[1], target_size[0])
         self._filter = FILTERS[interpolation]
         self._frame = _FRAMES[aspect]
         self._pads = aspect == "pad"
-        self._most = max(max_pixels, MAX_PIXELS)
+        self._limit = max(limit, DEFAULT)  # by their pixels
+        self._most = self._limit.pixels
         # Antialiased filters weigh the pixels of two target pixels and more.
         self._fewest = 1 if interpolation == "nearest" else 2
         self._rgb = np.empty((*target_size, 3), np.uint8)
@@ -164,14 +151,14 @@ class Resizer:
 
     def _check_padded(self, size: Size) -> None:
         if size[0] * size[1] > self._most:
-            raise TooManyPixels(f"{size[0]}x{size[1]} pixels with the padding", self._most)
+            raise TooManyPixels(f"{size[0]}x{size[1]} pixels with the padding", self._limit)
 
     def _check_way(self, columns: int, rows: int) -> None:
         """PIL has the target's width first, with all rows, and weights for each column."""
         if self._fewest == 1:
             return  # nearest picks pixels, and takes no memory
         if max(self._size[0] * rows, _WEIGHTS * columns, _WEIGHTS * rows) > self._most:
-            raise TooManyPixels(f"what resizing {columns}x{rows} pixels takes", self._most)
+            raise TooManyPixels(f"what resizing {columns}x{rows} pixels takes", self._limit)
 
     def _resize_array(self, pixels: Pixels) -> Pixels:
         size = (pixels.shape[1], pixels.shape[0])

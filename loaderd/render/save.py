@@ -7,6 +7,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
+from loaderd import storage
 from loaderd.errors import RenderError
 from loaderd.render.augment import to_picture
 from loaderd.wire.spec import Pipeline
@@ -30,7 +31,8 @@ def save_picture(image: NDArray[Any], pipeline: Pipeline, sample: int, number: i
     if pipeline.data_format == "channels_first":
         image = image.transpose(1, 2, 0)
     try:
-        to_picture(image, True, pipeline.floatx).save(path)
+        with storage.asking(path):
+            to_picture(image, True, pipeline.floatx).save(path)
     except (OSError, ValueError) as error:
         reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
         raise RenderError(f"it cannot be saved as {path}: {reason}") from error

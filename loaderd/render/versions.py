@@ -11,3 +11,13 @@ def decoders() -> str:
     """Their names and versions."""
     jpeg = getattr(simplejpeg, "__version__", "?")
     return f"Pillow {PIL.__version__}, simplejpeg {jpeg}, OpenCV {cv2.__version__}"
+
+
+def pils_name() -> str:
+    """Which PIL is loaded, and what it costs where it is the slower one."""
+    if ".post" in PIL.__version__:  # as all versions of pillow-simd, and none of Pillow's
+        return f"pillow-simd {PIL.__version__}"
+    return (
+        f"stock Pillow {PIL.__version__}, which resizes several times slower than pillow-simd "
+        "(see `loaderd doctor`)"
+    )

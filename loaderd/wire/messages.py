@@ -4,12 +4,12 @@ Every message is a small struct, encoded as MessagePack with its tag in front::
 
     client → daemon      Hello  Open  Plan  Took  Confirm  Observe  ListBad  Stop
     owner → daemon       Connect  Stop
-    daemon → client      Welcome  Opened  Ready  Spoilt  Confirmed  Refused  Observed  BadList
-                         Stopping
+    daemon → client      Welcome  Opened  Ready  Spoilt  Confirmed  Stalled  Refused  Observed
+                         BadList  Stopping
     supervisor → worker  Attach  Chunk  Quarantine  Detach
-    worker → supervisor  Up  Attached  Progress  Bad  Done  Spoilt
+    worker → supervisor  Up  Attached  Progress  Waiting  Bad  Done  Spoilt
     supervisor → opener  List  Reserve
-    opener → supervisor  Listed  Reserved  Refused
+    opener → supervisor  Waiting  Listed  Reserved  Refused
     supervisor → forks   Fork  Signal
     forks → supervisor   Forked  Ended
 
@@ -24,7 +24,7 @@ from loaderd import errors
 from loaderd.errors import ProtocolError, RequestRefused
 from loaderd.wire.run import Place, Run
 from loaderd.wire.snapshot import Snapshot
-from loaderd.wire.spec import Batch, OnError, Order, Pipeline
+from loaderd.wire.text import encodable
 
 PROTOCOL = 6
 """Raised whenever a message or a layout changes its meaning."""
@@ -161,6 +161,7 @@ class BadSample(msgspec.Struct, frozen=True, array_like=True):
         directory: of its dataset.
         times: how often it was met since the daemon's start.
         quarantined: whether it is no longer tried, since it killed its workers.
+        lacking: whether the fault is the installation's, which cannot decode it.
     """
 
     path: bytes
@@ -168,6 +169,7 @@ class BadSample(msgspec.Struct, frozen=True, array_like=True):
     directory: str
     times: int
     quarantined: bool
+    lacking: bool = False
 
 
 class BadList(_Message, frozen=True):
@@ -209,6 +211,12 @@ class Spoilt(_Message, frozen=True):
     ticket: int = -1
 
 
+class Stalled(_Message, frozen=True):
+    """Storage keeps the stream waiting, or answers again; a line for the user."""
+
+    text: str
+
+
 class Refused(_Message, frozen=True):
     """The daemon would not do what it was asked; an error's class name and text."""
 
@@ -219,21 +227,19 @@ class Refused(_Message, frozen=True):
 class Attach(_Message, frozen=True):
     """Tells a worker of a stream.
 
-    Ring and manifest travel along, then the bundles, then the cache and the states of its
+    ``spec`` is encoded, as names in it need not be UTF-8; its dataset is the manifest's. Ring and
+    manifest travel along, then the bundles, then the cache and the states of its
     files, if it is ``cached``.
     """
 
     stream: int
-    pipeline: Pipeline
-    batch: Batch
-    order: Order
+    spec: bytes
     classes: int
     slots: int
     ring_bytes: int
     manifest_bytes: int
     bundles: tuple[int, ...]
     cached: bool
-    on_error: OnError
 
 
 class Detach(_Message, frozen=True):
@@ -269,9 +275,10 @@ class Quarantine(_Message, frozen=True):
 
 
 class Up(_Message, frozen=True):
-    """A worker is ready for chunks."""
+    """A worker is ready for chunks; ``pil`` says which PIL it has, for people."""
 
     pid: int
+    pil: str = ""
 
 
 class Attached(_Message, frozen=True):
@@ -286,6 +293,18 @@ class Progress(_Message, frozen=True):
     ticket: int
 
 
+class Waiting(_Message, frozen=True):
+    """Storage does not answer: said again and again while that lasts, and once when it is over.
+
+    Attributes:
+        path: what is waited for, as the file system has it; empty when it has answered.
+        seconds: for how long.
+    """
+
+    path: bytes = b""
+    seconds: float = 0.0
+
+
 class Bad(_Message, frozen=True):
     """An image of a stream could not be read; comes before the Done or Spoilt of its chunk.
 
@@ -293,11 +312,13 @@ class Bad(_Message, frozen=True):
         stream: the stream.
         path: as the file system has it.
         reason: why.
+        lacking: whether the fault is the installation's, which cannot decode it.
     """
 
     stream: int
     path: bytes
     reason: str
+    lacking: bool = False
 
 
 class Done(_Message, frozen=True):
@@ -417,6 +438,7 @@ Message = (
     | Stopping
     | Ready
     | Spoilt
+    | Stalled
     | Refused
     | Attach
     | Detach
@@ -425,6 +447,7 @@ Message = (
     | Up
     | Attached
     | Progress
+    | Waiting
     | Bad
     | Done
     | List
@@ -467,7 +490,7 @@ def refusal(error: BaseException) -> Refused:
 
 def fitting(text: str) -> str:
     """A text as a message can carry it: as UTF-8, and without its middle if it is long."""
-    text = text.encode("utf-8", "backslashreplace").decode()
+    text = encodable(text)
     if len(text) <= LONGEST_TEXT:
         return text
     half = LONGEST_TEXT // 2 - 5

@@ -10,19 +10,21 @@ import fcntl
 import mmap
 import os
 import stat
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Generic, NamedTuple, TypeVar
 
 import msgspec
 
 from loaderd.errors import ProtocolError
-from loaderd.wire import segment
 from loaderd.wire.layout import SlotLayout, slot_layout
 from loaderd.wire.manifest import Manifest
 from loaderd.wire.messages import Opened
 from loaderd.wire.spec import Spec
 
+_Ring = TypeVar("_Ring")
 
-class OpenedStream(NamedTuple):
+
+class OpenedStream(NamedTuple, Generic[_Ring]):
     """What came with a stream.
 
     Attributes:
@@ -32,11 +34,17 @@ class OpenedStream(NamedTuple):
     """
 
     layout: SlotLayout
-    ring: mmap.mmap
+    ring: _Ring
     manifest: Manifest
 
 
-def take_over(asked: Spec, opened: Opened, ring: int, manifest: int) -> OpenedStream:
+def take_over(
+    asked: Spec,
+    opened: Opened,
+    ring: int,
+    manifest: int,
+    map_ring: Callable[[int, int], _Ring],
+) -> OpenedStream[_Ring]:
     """Maps what came with a stream, if it is what it claims to be.
 
     Args:
@@ -44,6 +52,7 @@ def take_over(asked: Spec, opened: Opened, ring: int, manifest: int) -> OpenedSt
         opened: what the daemon says that it is.
         ring: descriptor of the ring; it is closed, whatever comes of it.
         manifest: descriptor of the manifest, likewise.
+        map_ring: maps the ring, given its descriptor, which stays ours, and its bytes.
 
     Raises:
         ProtocolError: something contradicts something else.
@@ -55,8 +64,8 @@ def take_over(asked: Spec, opened: Opened, ring: int, manifest: int) -> OpenedSt
         _check_memory("manifest", manifest, opened.manifest_bytes)
         if fcntl.fcntl(ring, fcntl.F_GETFL) & os.O_ACCMODE != os.O_RDWR:
             raise ProtocolError("the daemon sent a ring that cannot be written")
-        memory = segment.attach(os.dup(ring), opened.ring_bytes, writable=True)
-        table = segment.attach(os.dup(manifest), opened.manifest_bytes, writable=False)
+        memory = map_ring(ring, opened.ring_bytes)
+        table = mmap.mmap(manifest, opened.manifest_bytes, mmap.MAP_SHARED, mmap.PROT_READ)
     finally:
         os.close(ring)
         os.close(manifest)

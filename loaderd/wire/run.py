@@ -30,27 +30,36 @@ class Run(msgspec.Struct, frozen=True, array_like=True):
 
     Attributes:
         next: the first; None if there are none.
-        end: positions of a pass over an epoch, from 0: after the last begins the next pass.
+        end: where a pass over an epoch ends: the first position that is not read.
         step: what the next pass adds to the epoch: 1, or ``ROUND`` where it reads the same
             epoch again.
+        first: the position that a pass begins at.
+        stride: from position to position within a pass; below 0 for one that goes backwards.
     """
 
     next: Place | None
     end: int
     step: int = 1
+    first: int = 0
+    stride: int = 1
 
     def within(self, batches: int) -> Run:
         """The same in an epoch of so many batches."""
-        return self if self.end <= batches else Run(self.next, batches, self.step)
+        return self if self.end <= batches else msgspec.structs.replace(self, end=batches)
+
+    def reads(self, position: int) -> bool:
+        """Whether a pass has not ended yet at a position."""
+        return position < self.end if self.stride > 0 else position > self.end
 
     def after(self, place: Place) -> Place:
         """The batch that follows ``place``."""
         epoch, position = place
-        return (epoch, position + 1) if position + 1 < self.end else (epoch + self.step, 0)
+        following = position + self.stride
+        return (epoch, following) if self.reads(following) else (epoch + self.step, self.first)
 
     def at(self, place: Place | None) -> Run:
         """The same from ``place`` on."""
-        return Run(place, self.end, self.step)
+        return Run(place, self.end, self.step, self.first, self.stride)
 
 
 UNKNOWN = 2**31

@@ -107,6 +107,19 @@ class WorkerPicture(_Picture, frozen=True):
     augment_s: float
     busy_s: float
     """Time inside chunks, the four stages and the rest."""
+    waits_s: float = 0.0
+    """For how long it has been waiting for storage that does not answer; 0 if it does not wait."""
+
+
+class StoragePicture(_Picture, frozen=True):
+    """Storage that does not answer."""
+
+    path: str
+    """What is waited for."""
+    waited_s: float
+    stream: int | None
+    """The stream that waits; None for one that is being opened."""
+    client_pid: int
 
 
 class Snapshot(_Picture, frozen=True):
@@ -122,3 +135,5 @@ class Snapshot(_Picture, frozen=True):
     workers_wanted: int
     restarts: int
     """Workers that were replaced."""
+    storage: tuple[StoragePicture, ...] = ()
+    """What does not answer, of the first streams that wait; empty if all does."""

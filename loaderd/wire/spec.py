@@ -8,6 +8,7 @@ equal specs and bundles over equal files give equal bytes, whoever renders them.
 
 from __future__ import annotations
 
+import json
 from typing import Literal
 
 import msgspec
@@ -36,9 +37,16 @@ Draws = Literal["sample", "batch"]
 Cache = Literal["none", "memory", "disk"]
 Decode = Literal["exact", "scaled"]
 Compat = Literal["keras", "fixed"]
+Reading = Literal["load_img", "decode_image"]
 OnError = Literal["raise", "substitute", "skip"]
 Aspect = Literal["stretch", "crop", "pad"]
 LabelMode = Literal["categorical", "sparse", "int", "binary", "input", "none"]
+
+PILS_PIXELS = 178_956_970
+"""Of a picture, beyond which PIL refuses it of its own accord."""
+
+MOST_PIXELS = 2**40
+"""What stands for no limit."""
 
 CHANNELS: dict[ColorMode, int] = {"grayscale": 1, "rgb": 3, "rgba": 4}
 
@@ -133,6 +141,51 @@ class Save(_Frozen, frozen=True):
     most: int
 
 
+class Plugin(_Frozen, frozen=True):
+    """A format that the trainer's PIL reads by a package that is none of PIL's own.
+
+    Attributes:
+        format: what the package calls it.
+        module: where the two are found.
+        factory: the qualified name of what opens an image.
+        accept: that of what looks at a file's first bytes; empty for none.
+    """
+
+    format: str
+    module: str
+    factory: str
+    accept: str = ""
+
+
+class Pil(_Frozen, frozen=True, omit_defaults=True):
+    """PIL's own switches as the trainer has set them, where they decide what is read and how.
+
+    Attributes:
+        max_pixels: of a picture, beyond which PIL refuses it: twice ``Image.MAX_IMAGE_PIXELS``.
+        max_text_chunk: bytes, ``PngImagePlugin.MAX_TEXT_CHUNK``.
+        max_text_memory: bytes, ``PngImagePlugin.MAX_TEXT_MEMORY``.
+        gif_loading: ``GifImagePlugin.LOADING_STRATEGY``, as a number.
+        bmp_alpha: ``BmpImagePlugin.USE_RAW_ALPHA``.
+        libtiff: ``TiffImagePlugin.READ_LIBTIFF``.
+        plugins: formats of other packages.
+    """
+
+    max_pixels: int = PILS_PIXELS
+    max_text_chunk: int = 2**20
+    max_text_memory: int = 2**26
+    gif_loading: Literal[0, 1, 2] = 0
+    bmp_alpha: bool = False
+    libtiff: bool = False
+    plugins: tuple[Plugin, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Raises InvalidArgument for numbers that are none of pixels or bytes."""
+        if not 0 <= self.max_pixels <= MOST_PIXELS:
+            raise InvalidArgument(f"PIL's limit must be from 0 to {MOST_PIXELS} pixels")
+        if min(self.max_text_chunk, self.max_text_memory) < 0:
+            raise InvalidArgument("PIL's MAX_TEXT_CHUNK and MAX_TEXT_MEMORY must not be negative")
+
+
 class Pipeline(_Frozen, frozen=True):
     """How one image becomes finished pixels. Argument names and units are Keras's.
 
@@ -146,6 +199,11 @@ class Pipeline(_Frozen, frozen=True):
             ``crop`` the centre (Keras's ``keep_aspect_ratio``), or ``pad`` with black.
         truncated: whether pictures whose end is missing are taken, as with PIL's
             ``LOAD_TRUNCATED_IMAGES``.
+        pil: the other switches of PIL.
+        reading: which of Keras's two ways gives the pixels: ``load_img`` is PIL's, of
+            ``ImageDataGenerator``. With ``decode_image``, TensorFlow's, of
+            ``image_dataset_from_directory``, grey images of 16 bits keep their upper 8,
+            transparent pixels of GIFs are black, and BMPs of 32 bits have an alpha channel.
         decode: ``exact``, or ``scaled``: JPEGs are decoded at 1/2, 1/4 or 1/8 of their
             size where that stays at least twice the target for antialiased filters, at
             least the target for ``nearest``.
@@ -181,6 +239,8 @@ class Pipeline(_Frozen, frozen=True):
     interpolation: Interpolation = "nearest"
     aspect: Aspect = "stretch"
     truncated: bool = False
+    pil: Pil = Pil()
+    reading: Reading = "load_img"
     decode: Decode = "exact"
     exif: bool = False
     rotation_range: float = 0.0
@@ -307,6 +367,8 @@ class Spec(_Frozen, frozen=True):
         on_error: what becomes of an image that cannot be read: ``raise`` tells the trainer,
             ``substitute`` takes another of its class, drawn from (seed, epoch, sample),
             ``skip`` leaves its row out of the batch.
+        survey: whether images that this installation cannot decode are passed over like bad ones,
+            by whoever wants to hear of them all; others get the error.
     """
 
     dataset: Dataset | Files | Arrays
@@ -315,20 +377,15 @@ class Spec(_Frozen, frozen=True):
     order: Order
     cache: Cache = "none"
     on_error: OnError = "raise"
+    survey: bool = False
 
 
 def encode(spec: Spec) -> bytes:
-    """The spec as JSON.
-
-    Raises:
-        InvalidArgument: a name in it cannot be written as UTF-8.
-    """
+    """The spec as JSON. Names that are no UTF-8 are in it as Python has them, by surrogates."""
     try:
         return msgspec.json.encode(spec)
-    except UnicodeEncodeError as error:
-        raise InvalidArgument(
-            f"the dataset's path or a class name is not UTF-8: {error.object!a}"
-        ) from error
+    except UnicodeEncodeError:
+        return json.dumps(msgspec.to_builtins(spec)).encode("ascii")
 
 
 def decode(data: bytes) -> Spec:
@@ -338,6 +395,21 @@ def decode(data: bytes) -> Spec:
         InvalidArgument: a field is missing, unknown, of the wrong type or not allowed.
     """
     try:
+        if _SURROGATE in data:
+            return msgspec.convert(json.loads(data, parse_constant=_no_number), Spec)
         return msgspec.json.decode(data, type=Spec)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         raise InvalidArgument(f"the spec is not valid: {error}") from error
+
+
+def _no_number(_: str) -> None:
+    """NaN and the infinities, which are no JSON: null, as msgspec writes them."""
+
+
+_SURROGATE = b"\\ud"
+"""What the slow way alone writes: msgspec escapes nothing but controls, and has no surrogates."""
+
+
+def for_workers(spec: Spec) -> Spec:
+    """What a worker must know: the manifest that goes along says which files there are."""
+    return msgspec.structs.replace(spec, dataset=Files())

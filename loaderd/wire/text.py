@@ -10,6 +10,11 @@ def readable(path: str | bytes) -> str:
     return printable(os.fsdecode(path))
 
 
+def encodable(text: str) -> str:
+    """A text as messages can carry it: what is no UTF-8 is escaped."""
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
 def printable(text: str) -> str:
     """One line that any terminal and any log can show: control characters are escaped."""
     if text.isprintable():

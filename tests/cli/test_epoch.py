@@ -11,10 +11,10 @@ import pytest
 
 from loaderd.cli import epoch, scan
 from loaderd.cli.epoch import Epoch
-from loaderd.errors import DaemonGone, EmptyDataset, TooManyBadImages
+from loaderd.errors import DaemonGone, EmptyDataset, StorageTimeout, TooManyBadImages
 from loaderd.wire import channel, dial
 from loaderd.wire.channel import Channel
-from loaderd.wire.messages import Opened, Ready, Spoilt, Took
+from loaderd.wire.messages import Opened, Ready, Refused, Spoilt, Stalled, Took
 from loaderd.wire.spec import Batch, Spec
 from tests.process.test_streams import Serve
 
@@ -36,6 +36,19 @@ def test_batches_of_the_next_epoch_go_back_and_are_not_counted() -> None:
         assert [theirs.receive() for _ in range(4)] == [
             Took((), (slot,), taken, 32 * taken, 0) for taken, slot in enumerate((3, 0, 1, 2), 1)
         ]
+
+
+def test_storage_that_does_not_answer_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    ours, theirs = map(Channel, channel.pair())
+    theirs.send(Stalled("storage does not answer: /nfs"))
+    theirs.send(Refused("StorageTimeout", "/nfs: storage did not answer"))
+    with (
+        contextlib.closing(ours),
+        contextlib.closing(theirs),
+        pytest.raises(StorageTimeout, match="/nfs: storage"),
+    ):
+        list(Epoch(ours, Opened(1, 0, 40, 32, 1, 4, 4096, 4096)))
+    assert capsys.readouterr().err == "loaderd: storage does not answer: /nfs\n"
 
 
 def test_slots_go_back_and_every_batch_comes_once(

@@ -13,13 +13,14 @@ from hypothesis import strategies as st
 from rich.console import Console
 from rich.text import Text
 
-from loaderd.cli import report, rows, screen
+from loaderd.cli import report, rows, screen, show
 from loaderd.cli.report import Report, derive
 from loaderd.wire.snapshot import (
     SCHEMA,
     DaemonPicture,
     HostPicture,
     Snapshot,
+    StoragePicture,
     StreamPicture,
     WorkerPicture,
 )
@@ -209,6 +210,53 @@ class TestVerdict:
         verdict = derive(snapshot(other, stream())).verdict
         assert verdict.client_pid == 4711
         assert verdict.text.startswith("Of 2 programs, 4711 waits most and is HIGHLY input-bound")
+
+
+def stalled(*workers: WorkerPicture) -> Snapshot:
+    """A stream and a new one wait for storage."""
+    silent = (
+        StoragePicture(path="/data/\\x1b.jpg", waited_s=14.2, stream=1, client_pid=4711),
+        StoragePicture(path="/nfs", waited_s=65.0, stream=None, client_pid=4990),
+    )
+    return msgspec.structs.replace(snapshot(stream(), workers=workers), storage=silent)
+
+
+class TestStorage:
+    def test_what_does_not_answer_comes_before_all_else(self) -> None:
+        shown = painted(derive(stalled(worker(waits_s=14.2), worker())))
+        first, second, third, *_ = shown.splitlines()
+        line = r"TROUBLE  storage does not answer: /data/\x1b.jpg (stream 1, for 14 s)"
+        assert first == line
+        assert second == "TROUBLE  storage does not answer: /nfs (a new stream, for 1 min 5 s)"
+        assert third.startswith('loaderd "default"')
+        assert "workers  2/2 up, 1 restarted, 1 waiting for storage" in shown
+
+    def test_the_verdict_is_on_storage(self) -> None:
+        verdict = derive(stalled()).verdict
+        assert verdict.bound == "HIGHLY"
+        assert verdict.text.startswith("Storage does not answer: /nfs (for 1 min 5 s).")
+
+    def test_between_rows_it_is_said_when_it_begins_and_when_it_is_over(
+        self, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        say = show._rolling()
+        for now in (snapshot(), stalled(), stalled(), snapshot()):
+            say(derive(now))
+        said = [line for line in capsys.readouterr().out.splitlines() if "storage" in line]
+        assert said == [
+            r"storage does not answer: /data/\x1b.jpg, /nfs",
+            "storage answers again",
+        ]
+
+    def test_json_has_it(self) -> None:
+        table = json.loads(report.to_json(derive(stalled(worker(waits_s=14.2)))))
+        assert table["workers"][0]["waits_s"] == 14.2
+        assert table["storage"][1] == {
+            "path": "/nfs",
+            "waited_s": 65.0,
+            "stream": None,
+            "client_pid": 4990,
+        }
 
 
 SCREEN = """\

@@ -73,6 +73,31 @@ def test_who_reads_on_after_jumps_is_foreseen_again() -> None:
     assert asked(run, [(0, position) for position in range(10, 20)]) == [(0, 10), (0, 11), (0, 12)]
 
 
+def strided(positions: range, numbers: Iterable[int]) -> list[Place]:
+    return [(epoch, position) for epoch in numbers for position in positions]
+
+
+def test_a_share_of_the_batches_is_foreseen() -> None:
+    """As each process of several reads them: every fourth, from one of its own on."""
+    for rank in range(4):
+        places = strided(range(rank, 98, 4), range(3))
+        unforeseen = asked(ahead(98), places)
+        assert unforeseen == places[rank == 0 :][: len(unforeseen)]
+        assert len(unforeseen) <= 4
+
+
+def test_reading_backwards_is_foreseen() -> None:
+    assert asked(ahead(30), strided(range(29, -1, -1), range(3))) == [(0, 29), (0, 28), (0, 27)]
+    parts = strided(range(29, 9, -1), range(3))
+    assert asked(ahead(30), parts) == [(0, 29), (0, 28), (0, 27), (1, 29)]
+
+
+def test_one_who_reads_all_after_a_share_is_foreseen_again() -> None:
+    run = ahead(40)
+    asked(run, strided(range(0, 40, 4), [0]))
+    assert len(asked(run, epochs(40, [1, 2]))) <= 2
+
+
 def test_a_look_does_not_move_the_run() -> None:
     run = ahead()
     assert asked(run, [(0, 7), (0, 0), (0, 1)]) == [(0, 7)]

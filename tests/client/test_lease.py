@@ -12,6 +12,7 @@ import pytest
 from loaderd.wire.layout import ALIGNMENT, SlotLayout, slot_layout, view_slot
 from loaderd.wire.spec import Batch, Pipeline
 from loaderd_client.lease import Ring
+from loaderd_client.mapping import Mapping
 
 LAYOUT = slot_layout(Pipeline(target_size=(5, 7)), Batch(batch_size=3), classes=2)
 SLOTS = 2
@@ -22,10 +23,11 @@ class Fixture:
         fd = os.memfd_create("ring")
         os.ftruncate(fd, layout.nbytes * SLOTS)
         self.memory = mmap.mmap(fd, layout.nbytes * SLOTS)
+        mapping = Mapping(fd, layout.nbytes * SLOTS)
         os.close(fd)
         self.slots = [view_slot(memoryview(self.memory), layout, slot) for slot in range(SLOTS)]
         self.released: list[int] = []
-        self.ring = Ring(self.memory, layout, self.released.append)
+        self.ring = Ring(mapping, layout, self.released.append)
 
 
 @pytest.fixture

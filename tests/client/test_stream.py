@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from loaderd.errors import BadImage, NoWorkers, TooManyBadImages
+from loaderd.errors import BadImage, NoWorkers, StorageTimeout, TooManyBadImages
 from loaderd.wire import channel, manifest
 from loaderd.wire.channel import Channel
 from loaderd.wire.layout import SlotArrays, slot_layout, view_slot
-from loaderd.wire.messages import Message, Opened, Ready, Refused, Took
+from loaderd.wire.messages import Message, Opened, Ready, Refused, Stalled, Took
 from loaderd.wire.run import WHOLE
 from loaderd.wire.spec import Batch, Dataset, LabelMode, Order, Pipeline, Spec
 from loaderd_client.stream import Stream
@@ -132,3 +132,19 @@ def test_what_ends_a_stream_reaches_the_trainer_as_it_is(error: Callable[..., An
     with pytest.raises(error, match="it says why"):  # type: ignore[call-overload]
         daemon.stream.take((0, 0))
     assert daemon.stream.ended
+
+
+def test_storage_that_did_not_answer_is_raised_once_before_the_stream_is_opened_again(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    daemon = FakeDaemon()
+    daemon.fill(0, [0, 1, 2])
+    daemon.line.send(Ready(0, 0, 0, 0))
+    daemon.line.send(Stalled("storage does not answer: /nfs"))
+    daemon.line.send(Refused("StorageTimeout", "/nfs: storage did not answer"))
+    assert daemon.stream.take((0, 0)).place == (0, 0)
+    assert daemon.stream.ended  # though nobody was told why
+    with pytest.raises(StorageTimeout, match="/nfs: storage"):
+        daemon.stream.check()
+    daemon.stream.check()
+    assert capsys.readouterr().err == "loaderd: storage does not answer: /nfs\n"

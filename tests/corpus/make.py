@@ -28,7 +28,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from tests.corpus import pictures
+from tests.corpus import odd, pictures
 from tests.corpus.pictures import (
     FOREIGN,
     SUFFIXES,
@@ -42,7 +42,7 @@ from tests.corpus.pictures import (
 
 __all__ = ["bomb", "plain", "scans", "separate_scans", "table", "wide_frame", "write"]
 
-NO_IMAGE = "not an image in one of the formats"
+NO_IMAGE = "not an image in a format that PIL reads"
 IRREGULAR = "not a regular file"
 PARTS = 16
 FLIPPED = 40
@@ -87,8 +87,8 @@ class Expected(NamedTuple):
 
 def cases() -> Iterator[Case]:
     """All of them; fewer only where the system cannot make one."""
-    for maker in (_good, _cut, _flipped, _no_pictures, _foreign, _misnamed, _bombs, _scans,
-                  _colours, _animated, _exif, _names, _links, _irregular):  # fmt: skip
+    for maker in (_good, _cut, _flipped, _no_pictures, _foreign, _more_formats, _misnamed, _bombs,
+                  _scans, _colours, _animated, _exif, _names, _links, _irregular):  # fmt: skip
         yield from maker()
 
 
@@ -124,9 +124,42 @@ def _no_pictures() -> Iterator[Case]:
     yield Case("text", b"start-only.jpg", b"\xff\xd8\xff", NO_IMAGE)
 
 
+FOREIGN_WORDS = {
+    "eps": "an EPS file", "webp": "failed to read next frame", "icns": "Unsupported icon",
+    "svg": "an SVG drawing", "pdf": "a PDF",
+}  # fmt: skip
+
+
 def _foreign() -> Iterator[Case]:
     for form, data in FOREIGN.items():
-        yield Case("other formats", f"{form}.jpg".encode(), data, NO_IMAGE)
+        reason = FOREIGN_WORDS.get(form, NO_IMAGE)
+        yield Case("other formats", f"{form}.jpg".encode(), data, reason)
+
+
+OTHERS = (
+    "webp", "webp-lossless", "webp-animated", "jpeg2000", "jpeg2000-stream", "mpo", "ico",
+    "tga-rle", "pcx", "sgi", "dds-dxt1", "qoi", "psd", "cur", "xpm", "tiff-lzw", "tiff-jpeg",
+    "tiff-fax4", "tiff-tiled", "tiff-planar", "bmp-rle8", "bmp-565",
+)  # fmt: skip
+"""Of the formats and variants that Keras does not list, and reads."""
+
+
+def _more_formats() -> Iterator[Case]:
+    files = dict(odd.all_files())
+    for seed, form in enumerate(OTHERS):
+        data, rng = files[form](), np.random.default_rng(seed)
+        yield Case("more formats", f"{form}.jpg".encode(), data)
+        for part in range(1, 6):
+            name = f"{form}-{part}-of-6.jpg".encode()
+            yield Case("more formats, cut", name, data[: len(data) * part // 6], judged=True)
+        for number in range(4):
+            flipped = bytearray(data)
+            for _ in range(1 + number):
+                flipped[rng.integers(0, len(data) if number % 2 else min(len(data), 100))] ^= int(
+                    rng.integers(1, 256)
+                )
+            name = f"{form}-{number}.jpg".encode()
+            yield Case("more formats, flipped", name, bytes(flipped), judged=True)
 
 
 def _misnamed() -> Iterator[Case]:
@@ -141,7 +174,7 @@ def _bombs() -> Iterator[Case]:
     for form, suffix in SUFFIXES.items():
         reason = f"{columns}x{rows} pixels are more than 178956970"
         yield Case("forged size", f"{form}.{suffix}".encode(), bomb(form), reason)
-    yield Case("forged size", b"frame.gif", wide_frame(), "a frame are more than 178956970")
+    yield Case("forged size", b"frame.gif", wide_frame(), "pixels are more than 178956970")
 
 
 def _scans() -> Iterator[Case]:

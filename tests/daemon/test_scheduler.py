@@ -103,6 +103,8 @@ class Model:
     leased: dict[int, Place] = field(default_factory=dict)
     to_isolate: list[tuple[Place, int]] = field(default_factory=list)
     attaches: int = 0
+    doubted: bool = False
+    """Whether somebody waits for storage, and nothing of this stream has come back since."""
     ended: int = 0
     """Batches that were delivered, or reported as spoilt."""
 
@@ -230,6 +232,7 @@ class Machine(RuleBasedStateMachine):
         self.models: dict[int, Model] = {}
         self.retired: set[int] = set()
         self.slow: set[int] = set()
+        self.waiting: set[int] = set()
         self.past: list[int] = []
         self.next_id = 0
         self.open(data)
@@ -240,6 +243,7 @@ class Machine(RuleBasedStateMachine):
             match action:
                 case Assign(worker, chunk):
                     assert worker not in self.retired | self.slow
+                    assert not (self.models[chunk.stream].doubted and self.is_out(chunk.stream))
                     self.models[chunk.stream].assign(chunk)
                     self.held[worker].append(chunk)
                     self.past.append(chunk.ticket)
@@ -263,6 +267,10 @@ class Machine(RuleBasedStateMachine):
         chunks = (chunk for held in self.held.values() for chunk in held)
         return {(chunk.stream, chunk.slot) for chunk in chunks}
 
+    def is_out(self, stream: int) -> bool:
+        """Whether workers have a chunk of a stream."""
+        return any(chunk.stream == stream for held in self.held.values() for chunk in held)
+
     @rule(data=st.data(), runs=st.sampled_from([True, True, True, False]))
     @precondition(lambda self: len(self.models) < 3)
     def open(self, data: st.DataObject, runs: bool = True) -> None:
@@ -275,7 +283,7 @@ class Machine(RuleBasedStateMachine):
 
     def open_with(self, shape: Shape, run: Run) -> None:
         self.next_id += 1
-        self.models[self.next_id] = Model(shape, run)
+        self.models[self.next_id] = Model(shape, run, doubted=bool(self.waiting))
         self.perform(self.scheduler.open(self.next_id, shape, run))
 
     @rule(data=st.data())
@@ -301,6 +309,8 @@ class Machine(RuleBasedStateMachine):
         lost = self.held.pop(worker)
         self.retired.discard(worker)
         self.slow.discard(worker)
+        if worker in self.waiting:
+            self.answer(worker)
         for chunk in reversed(lost):
             if chunk.stream in self.models:
                 self.models[chunk.stream].undone(chunk, death if chunk is lost[0] else None)
@@ -336,6 +346,29 @@ class Machine(RuleBasedStateMachine):
         self.perform(self.scheduler.recall(worker, {chunk.ticket for chunk in back}))
 
     @rule(data=st.data())
+    @precondition(lambda self: any(self.held.values()))
+    def wait_for_storage(self, data: st.DataObject) -> None:
+        worker = data.draw(st.sampled_from(sorted(w for w, held in self.held.items() if held)))
+        stream = self.held[worker][0].stream
+        for number, model in self.models.items():
+            model.doubted |= not self.waiting or number == stream
+        self.waiting.add(worker)
+        self.slow.add(worker)
+        self.perform(self.scheduler.waiting(worker))
+
+    @rule(data=st.data())
+    @precondition(lambda self: self.waiting)
+    def storage_answers(self, data: st.DataObject) -> None:
+        worker = data.draw(st.sampled_from(sorted(self.waiting)))
+        self.answer(worker, self.held[worker][0].stream)
+        self.perform(self.scheduler.answered(worker))
+
+    def answer(self, worker: int, stream: int | None = None) -> None:
+        self.waiting.discard(worker)
+        for number, model in self.models.items():
+            model.doubted &= bool(self.waiting) and number != stream
+
+    @rule(data=st.data())
     @precondition(lambda self: len(self.held) > 1)
     def retire(self, data: st.DataObject) -> None:
         worker = data.draw(st.sampled_from(sorted(self.held)))
@@ -352,6 +385,7 @@ class Machine(RuleBasedStateMachine):
     def finish(self, worker: int, total_ns: int) -> None:
         chunk = self.held[worker].pop(0)
         self.slow.discard(worker)
+        self.answer(worker, chunk.stream)
         if chunk.stream in self.models:
             self.models[chunk.stream].done(chunk)
         self.perform(self.scheduler.done(worker, chunk.ticket, total_ns))
@@ -362,6 +396,7 @@ class Machine(RuleBasedStateMachine):
         worker = data.draw(st.sampled_from(sorted(w for w, held in self.held.items() if held)))
         chunk = self.held[worker].pop(0)
         self.slow.discard(worker)
+        self.answer(worker, chunk.stream)
         if chunk.stream in self.models:
             self.models[chunk.stream].filling[chunk.slot].give_up()
         self.perform(self.scheduler.spoilt(worker, chunk.ticket, "BadImage", "x.jpg"))
@@ -461,8 +496,14 @@ class Machine(RuleBasedStateMachine):
     def nobody_rests_while_there_is_work(self) -> None:
         held = getattr(self, "held", {})
         if any(len(held[worker]) < QUEUED for worker in held.keys() - self.retired - self.slow):
-            for model in self.models.values():
-                assert not model.to_give
+            for stream, model in self.models.items():
+                assert not model.to_give or (model.doubted and self.is_out(stream))
+
+    @invariant()
+    def storage_is_doubted_while_somebody_waits_for_it(self) -> None:
+        for stream, model in getattr(self, "models", {}).items():
+            assert self.scheduler.streams[stream].doubted == model.doubted
+            assert self.waiting or not model.doubted
 
     @rule(data=st.data())
     @precondition(lambda self: self.models)
@@ -552,12 +593,18 @@ def places(shape: Shape) -> st.SearchStrategy[Place]:
     return st.tuples(st.integers(0, 3), st.integers(0, shape.batches - 1))
 
 
-def runs_of(shape: Shape, some: st.SearchStrategy[Place] | None = None) -> st.SearchStrategy[Run]:
-    """From any batch on, over whole epochs or parts, which are read once or several times."""
-    ends, steps = st.integers(1, shape.batches), st.sampled_from([1, 1, 2, ROUND])
-    return st.builds(
-        Run, places(shape) if some is None else some, st.just(shape.batches) | ends, steps
+@st.composite
+def runs_of(draw: st.DrawFn, shape: Shape, some: st.SearchStrategy[Place] | None = None) -> Run:
+    """From any batch on, over whole epochs or parts, forwards or backwards, once or again."""
+    step, stride = draw(st.sampled_from([1, 1, 2, ROUND])), draw(st.sampled_from([1, 1, 1, 2, -1]))
+    first = draw(
+        st.just(0 if stride > 0 else shape.batches - 1) | st.integers(0, shape.batches - 1)
     )
+    if stride > 0:
+        end = draw(st.just(shape.batches) | st.integers(first + 1, shape.batches))
+    else:
+        end = draw(st.just(-1) | st.integers(-1, first - 1))
+    return Run(draw(places(shape) if some is None else some), end, step, first, stride)
 
 
 TestHistories = Machine.TestCase
@@ -789,6 +836,10 @@ class Workers:
         for number in self.queues:
             self.perform(self.scheduler.worker_up(number))
 
+    def add_worker(self, number: int) -> None:
+        self.queues[number] = []
+        self.perform(self.scheduler.worker_up(number))
+
     def perform(self, actions: list[Action]) -> None:
         for action in actions:
             match action:
@@ -922,6 +973,38 @@ def test_what_is_queued_behind_a_slow_chunk_goes_to_others_and_blames_nobody() -
     assert (again.slot, again.first, again.last) == (second.slot, second.first, second.last)
     out = scheduler.done(1, first.ticket, 1)
     assert [one.worker for one in out if isinstance(one, Assign)] == [1, 1]
+
+
+def test_what_waits_for_storage_takes_no_more_workers_and_others_go_on() -> None:
+    crew = Workers(2)
+    crew.open(1, BIG)
+    for worker, queue in crew.queues.items():
+        crew.perform(crew.scheduler.waiting(worker))
+        behind = {chunk.ticket for chunk in queue[1:]}
+        del queue[1:]
+        crew.perform(crew.scheduler.recall(worker, behind))
+    for queue in crew.queues.values():
+        queue.clear()  # as they do nothing
+    crew.add_worker(2)
+    assert crew.queues[2] == []
+    crew.open(2, BIG)
+    assert {chunk.stream for chunk in crew.work(20, 800_000)} == {2}
+    crew.perform(crew.scheduler.answered(0))
+    assert 1 in {chunk.stream for chunk in crew.work(2, 800_000)}
+
+
+def test_a_stream_that_opens_while_storage_is_silent_gets_one_worker_until_it_answers() -> None:
+    crew = Workers(1)
+    crew.open(1, BIG)
+    crew.perform(crew.scheduler.waiting(0))
+    crew.add_worker(1)
+    crew.add_worker(2)
+    crew.open(2, BIG)
+    assert [len(crew.queues[worker]) for worker in (1, 2)] == [1, 0]
+    crew.queues[0].clear()
+    crew.work(1, 800_000)
+    assert all(chunk.stream == 2 for worker in (1, 2) for chunk in crew.queues[worker])
+    assert [len(crew.queues[worker]) for worker in (1, 2)] == [QUEUED, QUEUED]
 
 
 def test_a_chunk_that_must_be_done_again_comes_before_the_batches_of_an_emptier_ring() -> None:

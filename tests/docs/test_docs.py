@@ -33,10 +33,11 @@ from keras._tf_keras.keras.preprocessing import image as keras_image
 from keras.src.legacy.preprocessing import image as keras_source
 
 import loaderd_client
-from loaderd import config, errors
+from loaderd import config, errors, pillow
 from loaderd.cli import command, rows, stat, target, verdict
 from loaderd.render.pipeline import Renderer
 from loaderd.wire import dial
+from loaderd.wire.snapshot import StoragePicture
 from loaderd.wire.spec import Cache, Pipeline
 from loaderd.wire.transform import Transform
 from loaderd_client import (
@@ -302,6 +303,9 @@ def setup_cfg() -> configparser.ConfigParser:
 
 
 def look_up_extras(words: list[str]) -> None:
+    if words[1] == "uninstall":
+        assert " ".join(words).partition(" && ")[0] in pillow.REBUILD
+        return
     assert words[1] == "install"
     for extras in re.findall(r"loaderd\[([\w,]+)\]", " ".join(words)):
         for extra in extras.split(","):
@@ -795,6 +799,7 @@ def test_fields_of_the_json(serve: Serve, photos: Path) -> None:
     for part in seen.values():
         for one in part if isinstance(part, list) else [part]:
             keys |= set(one) if isinstance(one, dict) else set()
+    keys |= set(StoragePicture.__struct_fields__)  # all storage answers here
     section = STAT.read_text().partition("\n## JSON\n")[2]
     named = set(re.findall(r"`([a-z_]+)(?:\[\])?`", section))
     assert named == keys

@@ -150,7 +150,10 @@ def _place(rng: Random) -> tuple[int, int]:
 
 
 def _run(rng: Random) -> Run:
-    return Run(rng.choice([None, _place(rng)]), rng.choice(SMALL), rng.choice([1, 0, -1, ROUND]))
+    steps, strides = rng.choice([1, 0, -1, ROUND]), rng.choice([1, 2, 0, -1, -(2**40)])
+    return Run(
+        rng.choice([None, _place(rng)]), rng.choice(SMALL), steps, rng.choice(SMALL), strides
+    )
 
 
 MAKERS: tuple[tuple[int, Callable[[Random], Message]], ...] = (

@@ -72,6 +72,7 @@ class Run:
         self._memory = 0
         self._began = self._told = self._now = time.monotonic()
         self._settled_at: float | None = None
+        self._stopped = False
 
     @property
     def sent(self) -> int:
@@ -128,6 +129,11 @@ class Run:
     def _settle(self, until: float) -> None:
         """Everybody is gone: nothing of them may be left."""
         if time.monotonic() < until:
+            return
+        if not self._stopped:
+            self._stopped = True
+            self._supervisor._openers.stop()  # one is kept for those who come next
+            self._settled_at = time.monotonic() + SETTLE_SECONDS
             return
         self._loop.forget(self._always)
         os.close(self._always)

@@ -343,14 +343,18 @@ def test_after_an_interrupt_the_sequence_goes_on(
     expected = [train.fetch(index).ids.tolist() for index in range(4)]
     again = flow(photos)
     again.fetch(0)
-    monkeypatch.setattr(stream_of(again), "_try", _interrupted)
+    stream = stream_of(again)
+    undisturbed, interrupts = stream._try, iter([KeyboardInterrupt])
+
+    def interrupted_once(*wait: Any) -> Any:
+        for interrupt in interrupts:
+            raise interrupt
+        return undisturbed(*wait)
+
+    monkeypatch.setattr(stream, "_try", interrupted_once)
     with pytest.raises(KeyboardInterrupt):
         again.fetch(1)
     assert [again.fetch(index).ids.tolist() for index in range(4)] == expected
-
-
-def _interrupted(*_: object) -> Any:
-    raise KeyboardInterrupt
 
 
 def test_a_closed_sequence_stays_closed(photos: Path) -> None:

@@ -218,12 +218,6 @@ def test_a_file_that_is_no_image_is_a_bad_image(content: bytes, tmp_path: Path) 
         render(tmp_path / "text.jpg")
 
 
-def test_formats_that_keras_does_not_list_are_not_opened(tmp_path: Path) -> None:
-    coloured().save(tmp_path / "icon.png", format="ICO")
-    with pytest.raises(BadImage, match="not an image"):
-        render(tmp_path / "icon.png")
-
-
 @settings(max_examples=150, deadline=None)
 @given(data=st.data(), name=st.sampled_from(["a.jpg", "a.png", "a.bmp", "a.tif", "a.gif"]))
 def test_a_damaged_file_renders_or_is_a_bad_image(

@@ -106,7 +106,7 @@ def test_the_reduction_is_chosen_for_the_turned_size(orientation: int) -> None:
         sizes.append(size)
         return 4
 
-    decoder = Decoder("rgb", reduction=reduction, exif=True)
+    decoder = Decoder(Pipeline(target_size=(8, 8), exif=True), reduction=reduction)
     reduced = decoder.decode(memoryview(pictures.turned("jpeg", orientation)))
     assert isinstance(reduced, Reduced)
     upright = (45, 60) if orientation in SIDEWAYS else (60, 45)
@@ -188,7 +188,7 @@ def test_nobody_looks_for_an_orientation_that_is_not_asked_for(
 
 
 def test_pil_does_not_see_jpegs_that_say_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    decoder = Decoder("rgb", exif=True)
+    decoder = Decoder(Pipeline(target_size=(8, 8), exif=True))
     file = io.BytesIO()
     pictures.photo().save(file, "JPEG")
     monkeypatch.setattr(Image, "open", lambda *args, **choices: pytest.fail("PIL was asked"))

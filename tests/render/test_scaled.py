@@ -94,7 +94,8 @@ def test_a_reduced_jpeg_has_its_part_of_the_pixels_rounded_up(
     noisy: Noisy, size: tuple[int, int], factor: int, color_mode: ColorMode
 ) -> None:
     width, height = size
-    decoder = Decoder(color_mode, reduction=lambda size: factor)
+    pipeline = Pipeline(target_size=(8, 8), color_mode=color_mode)
+    decoder = Decoder(pipeline, reduction=lambda size: factor)
     reduced = decoder.decode(as_jpeg(noisy(height, width)))
     assert isinstance(reduced, Reduced)
     assert reduced.image.size == (-(-width // factor), -(-height // factor))
@@ -196,7 +197,7 @@ def test_cmyk_is_left_to_pil(tmp_path: Path, ours: Pipe) -> None:
 
 def test_a_jpeg_larger_than_the_memory_that_is_kept_has_the_pixels_of_pil() -> None:
     """17 million pixels of four bytes, and a small picture after them."""
-    decoder = Decoder("rgb")
+    decoder = Decoder(Pipeline(target_size=(8, 8), interpolation="bilinear"))
     for picture in (smooth(64, 64).resize((4200, 4100)), smooth(64, 64)):
         data = as_jpeg(picture)
         pixels = np.asarray(decoder.decode(data))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -36,12 +37,14 @@ def ring(size: int = GOOD.ring_bytes) -> int:
     return segment.create(size)
 
 
-def take_over(ring: int, manifest: int | None = None, **changes: Any) -> opened.OpenedStream:
+def take_over(
+    ring: int, manifest: int | None = None, **changes: Any
+) -> opened.OpenedStream[mmap.mmap]:
     """With the descriptors that there were before, whatever comes of it."""
     said = msgspec.structs.replace(GOOD, **changes)
     table = segment.publish(TABLE) if manifest is None else manifest
     try:
-        return opened.take_over(SPEC, said, ring, table)
+        return opened.take_over(SPEC, said, ring, table, mmap.mmap)
     finally:
         for fd in (ring, table):
             with pytest.raises(OSError):

@@ -1,0 +1,110 @@
+"""Storage that does not answer: who waits for it, since when, and who has been told; pure.
+
+::
+
+    workers, openers ── Waiting ──► Wait, one for each ──► Stall, one for each stream
+                                                              ├─► a line for people
+                                                              └─► StorageTimeout
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from loaderd.errors import StorageTimeout
+
+TOLD_SECONDS = 3.0
+"""A wait of so long is told to people; on a slow disk shorter ones are nothing to speak of."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """Somebody waits for storage.
+
+    Attributes:
+        path: what for, as people read it.
+        since: when it was asked, on the clock of ``time.monotonic``.
+    """
+
+    path: str
+    since: float
+
+
+class Waits:
+    """The workers that wait for storage, each with the stream of its chunk in hand."""
+
+    def __init__(self) -> None:
+        self._of: dict[int, tuple[int, Wait]] = {}
+
+    def __len__(self) -> int:
+        return len(self._of)
+
+    def __contains__(self, worker: int) -> bool:
+        return worker in self._of
+
+    def note(self, worker: int, stream: int, wait: Wait) -> None:
+        """A worker waits, or still does."""
+        self._of[worker] = stream, wait
+
+    def forget(self, worker: int) -> None:
+        """It does not wait, or no longer."""
+        self._of.pop(worker, None)
+
+    def shift(self, seconds: float) -> None:
+        """Nobody could be heard for so long: that does not count as waiting."""
+        for worker, (stream, wait) in self._of.items():
+            self._of[worker] = stream, Wait(wait.path, wait.since + seconds)
+
+    def since(self, worker: int) -> float | None:
+        """Since when a worker waits; None if it does not."""
+        return self._of[worker][1].since if worker in self._of else None
+
+    def workers(self, stream: int) -> list[int]:
+        """Those that wait for what a stream reads."""
+        return [worker for worker, (other, _) in self._of.items() if other == stream]
+
+    def longest(self, stream: int) -> Wait | None:
+        """The wait of a stream that has lasted longest."""
+        waits = [wait for other, wait in self._of.values() if other == stream]
+        return min(waits, key=lambda wait: wait.since, default=None)
+
+
+class Stall:
+    """What the trainer of one stream was told.
+
+    Attributes:
+        wait: what its stream waits for, if so long that it was told.
+    """
+
+    def __init__(self) -> None:
+        self.wait: Wait | None = None
+
+    def update(self, wait: Wait | None, now: float, limit_s: float) -> str:
+        """Follows what the stream waits for; returns what to tell people, if anything.
+
+        Args:
+            wait: its longest, or None.
+            now: on the same clock.
+            limit_s: how long it may last.
+        """
+        before = self.wait
+        if wait is not None and now - wait.since < TOLD_SECONDS:
+            return ""  # what was told, if anything, is not over yet
+        self.wait = wait
+        if wait is not None and before is None:
+            return (
+                f"storage does not answer: {wait.path} (waiting up to {limit_s:g} s; --io-timeout, "
+                "LOADERD_IO_TIMEOUT)"
+            )
+        if wait is None and before is not None:
+            return f"storage answers again: {before.path}"
+        return ""
+
+
+def timeout(wait: Wait, limit_s: float) -> StorageTimeout:
+    """The error for what was waited for too long."""
+    return StorageTimeout(
+        f"{wait.path}: storage did not answer within {limit_s:g} s, for which no image is to "
+        "blame: look at the disk or the network, or raise the daemon's --io-timeout "
+        "(LOADERD_IO_TIMEOUT), and go on: the next request tries again"
+    )
