@@ -9,14 +9,15 @@ and never one that is in use.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Sequence
 from typing import NamedTuple
 
-from loaderd.cache import store
-from loaderd.cache.store import Head, States
+from loaderd.cache import layout
+from loaderd.cache.files import Files
+from loaderd.cache.index import Granted, Index, lock_alone, taking_turns
+from loaderd.cache.layout import Head
 from loaderd.errors import CacheError
 
 ENDING = ".images"
@@ -65,7 +66,7 @@ def _look(folder: str, name: str) -> Found | None:
         try:
             status = os.fstat(fd)
             nbytes = status.st_blocks * 512
-            head = store.read_head(fd)
+            head = layout.read_head(fd)
             return Found(name.removesuffix(ENDING), path, head, nbytes, status.st_mtime)
         finally:
             os.close(fd)
@@ -73,35 +74,33 @@ def _look(folder: str, name: str) -> Found | None:
 
 
 def open_cache(
-    folder: str, key: str, head: Head, states: States, size: int | None
-) -> tuple[int, Head]:
-    """Opens or makes a cache, makes room for it, and marks it as in use.
+    folder: str, keys: Sequence[str], empty: Head, files: Files, size: int | None
+) -> tuple[int, Granted]:
+    """Opens or makes a cache, makes room for the files in it, and marks it as in use.
 
     Args:
         folder: made if it is missing.
-        key: the cache's name.
-        head: what it shall hold.
-        states: of the source files now.
+        keys: names that the cache may have; if there is none of them, the first is made.
+        empty: the header of a new one.
+        files: those that shall have a row.
         size: bytes that all caches together may take; None is half of what is free, and
             of what they take already.
 
     Returns:
-        The file's descriptor, whose lock lasts as long as any copy of it, and its header,
-        with the rows that are granted.
+        The file's descriptor, whose lock lasts as long as any copy of it, and the rows.
 
     Raises:
         CacheError: the folder cannot be used.
-        OSError: the disk is full; see ``store.is_full``.
+        OSError: the disk is full; see ``layout.is_full``.
     """
     try:
         os.makedirs(folder, 0o700, exist_ok=True)
-        with _turn(folder):
-            granted = head.within(_room(folder, key, head.nbytes, size))
-            return _opened(os.path.join(folder, key + ENDING), granted, states), granted
+        with taking_turns(_lock(folder)):
+            return _opened(folder, keys, empty, files, size)
     except FileExistsError as error:
         raise CacheError(f"cannot use the cache folder {folder}: it is a file") from error
     except OSError as error:
-        if isinstance(error, CacheError) or store.is_full(error):
+        if isinstance(error, CacheError) or layout.is_full(error):
             raise
         raise CacheError(_unusable(folder, error)) from error
 
@@ -116,36 +115,45 @@ def _unusable(folder: str, error: OSError) -> str:
     )
 
 
-def _opened(path: str, head: Head, states: States) -> int:
-    fd = _there(path, head)
-    made = fd is None
-    if fd is None:
-        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+def _opened(
+    folder: str, keys: Sequence[str], empty: Head, files: Files, size: int | None
+) -> tuple[int, Granted]:
+    there = next(filter(None, (_there(folder, key, empty) for key in keys)), None)
+    key, fd, head = there or _made(folder, keys[0], empty)
     try:
-        if made:
-            os.ftruncate(fd, head.nbytes)
+        index = Index(fd, head, files)
+        granted = index.grant(_room(folder, key, index, size))
         os.utime(fd)
-        store.adopt(fd, head, states)
     except BaseException:
         os.close(fd)
-        if made:
-            os.unlink(path)
+        if there is None:
+            os.unlink(_path(folder, key))
         raise
-    return fd
+    return fd, granted
 
 
-def _there(path: str, head: Head) -> int | None:
-    """The cache if it is there; one that is damaged, or another version's, is removed."""
+def _there(folder: str, key: str, empty: Head) -> tuple[str, int, Head] | None:
+    """A cache if it is there; one that is damaged, or another version's, is removed."""
+    path = _path(folder, key)
     try:
         fd = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
     except FileNotFoundError:
         return None
-    found = store.read_head(fd)
-    if found is not None and found[:2] == head[:2]:
-        return fd
+    head = layout.read_head(fd)
+    if head is not None and head.row_bytes == empty.row_bytes:
+        return key, fd, head
     os.close(fd)
     os.unlink(path)
     return None
+
+
+def _made(folder: str, key: str, empty: Head) -> tuple[str, int, Head]:
+    flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+    return key, os.open(_path(folder, key), flags, 0o600), empty
+
+
+def _path(folder: str, key: str) -> str:
+    return os.path.join(folder, key + ENDING)
 
 
 def remove(found: Found) -> None:
@@ -162,23 +170,22 @@ def remove(found: Found) -> None:
         raise CacheError(f"cannot remove {found.path}: {error.strerror}") from error
 
 
-@contextlib.contextmanager
-def _turn(folder: str) -> Iterator[None]:
-    fd = os.open(os.path.join(folder, _LOCK), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(fd)
+def _lock(folder: str) -> int:
+    """The descriptor of what openers lock to take turns."""
+    return os.open(os.path.join(folder, _LOCK), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
 
 
-def _room(folder: str, key: str, nbytes: int, size: int | None) -> int:
-    """Bytes that are left for a cache, once others have given way."""
+def _room(folder: str, key: str, index: Index, size: int | None) -> int:
+    """Bytes that are left for a cache, once others have given way.
+
+    Its own rows that nobody wants give way as well, in turn with the others: what was not used
+    for the longest time comes first.
+    """
     others = [found for found in caches(folder) if found.key != key]
     limit = _half(folder) if size is None else size
     taken = sum(_claim(other) for other in others)
     for other in others:
-        if taken + nbytes <= limit:
+        if taken + index.claim(other.used_at) <= limit:
             break
         if _idle(other):
             remove(other)
@@ -206,6 +213,6 @@ def _idle(found: Found) -> bool:
     except OSError:
         return False
     try:
-        return store.lock_alone(fd)
+        return lock_alone(fd)
     finally:
         os.close(fd)

@@ -1,6 +1,7 @@
-"""Which images a cache holds: what decides their bytes, and nothing that comes later.
+"""Which cache holds a stream's images: what decides their bytes, and where their files lie.
 
-Streams that agree on this share one cache, whatever they do with the images afterwards.
+Streams that decode alike share one cache for all files below a folder, whichever of them they
+choose and whatever they do with the images afterwards.
 """
 
 from __future__ import annotations
@@ -9,70 +10,73 @@ import hashlib
 import json
 import math
 import os
+from typing import Any
 
 import msgspec
-import numpy as np
-from numpy.typing import NDArray
 
 from loaderd import storage
-from loaderd.cache.store import Head, States
-from loaderd.wire.manifest import Manifest
+from loaderd.cache.layout import Head
 from loaderd.wire.spec import Pil, Pipeline
 
 _LONGEST = 300
 """Characters of a path of which people see the end: the header has one page."""
 
-_DECIDING = ("target_size", "color_mode", "interpolation", "aspect", "truncated", "compat",
-             "decode", "exif", "reading")  # fmt: skip
+_MOST_KEYS = 64
+"""Folders that are tried: the stream's own, and those above it."""
+
+DECIDING = ("target_size", "color_mode", "interpolation", "aspect", "truncated", "compat",
+            "decode", "exif", "reading")  # fmt: skip
+"""What of a pipeline, besides its ``pil``, decides an image's bytes before it is augmented."""
 
 
-def head(samples: Manifest, pipeline: Pipeline, directory: str, decoders: str) -> Head:
-    """The header of the images' cache, with no row granted yet.
+def head(pipeline: Pipeline, folder: str, decoders: str) -> Head:
+    """The header of a cache in which nothing is yet.
 
     Args:
-        samples: the files.
-        pipeline: how they are decoded and resized.
-        directory: where they lie, for people.
+        pipeline: how its images are decoded and resized.
+        folder: where their files lie, for people.
         decoders: versions of the libraries that decode.
     """
-    choices = {name: getattr(pipeline, name) for name in _DECIDING}
-    about = {"directory": directory[-_LONGEST:], **choices, "decoders": decoders}
+    about = {"directory": folder[-_LONGEST:], **_recipe(pipeline, decoders)}
+    return Head(math.prod(pipeline.array_shape), about)
+
+
+def _recipe(pipeline: Pipeline, decoders: str) -> dict[str, Any]:
+    recipe = {**{name: getattr(pipeline, name) for name in DECIDING}, "decoders": decoders}
     if pipeline.pil != Pil():  # by these an image is read that otherwise is not
-        about["pil"] = hashlib.blake2b(msgspec.json.encode(pipeline.pil), digest_size=8).hexdigest()
-    return Head(len(samples), math.prod(pipeline.array_shape), 0, about)
+        pil = hashlib.blake2b(msgspec.json.encode(pipeline.pil), digest_size=8)
+        recipe["pil"] = pil.hexdigest()
+    return recipe
 
 
-def order(samples: Manifest) -> NDArray[np.int64]:
-    """The samples by their paths: row i of the cache is the i-th of them.
+def folder_of(directory: str) -> str:
+    """The real path of the folder in which a dataset's files lie.
 
-    However a seed has shuffled the list, the same files have the same rows.
+    Args:
+        directory: the dataset's; a file where it has but one, and empty where nobody says.
     """
-    names = bytes(samples.names).split(b"\0")[:-1]
-    return np.array(sorted(range(len(names)), key=names.__getitem__), np.int64)
+    with storage.asking(directory):
+        real = os.path.realpath(directory or os.sep)
+        return real if os.path.isdir(real) else os.path.dirname(real)
 
 
-def key(samples: Manifest, by_path: NDArray[np.int64], images: Head) -> str:
-    """The name of the cache: a digest of the files' paths and of what is done to them."""
-    digest = hashlib.blake2b(digest_size=16)
-    for sample in by_path.tolist():
-        digest.update(samples.filename(sample) + b"\0")
-    with storage.asking(samples.root):
-        root = os.path.realpath(samples.root) if samples.root else ""
-    digest.update(json.dumps({**images.about, "directory": root}).encode())
-    return digest.hexdigest()
+def keys(pipeline: Pipeline, folder: str, decoders: str) -> tuple[str, ...]:
+    """The names of the caches that may hold the images: the folder's own comes first.
+
+    The part of a table that is read in one fold may lie in one of the folders of the whole; so
+    a cache of a folder above will do, the nearest first.
+    """
+    recipe = json.dumps(_recipe(pipeline, decoders)).encode("ascii")
+    return tuple(_key(recipe, above) for above in _above(folder)[:_MOST_KEYS])
 
 
-def states(samples: Manifest, by_path: NDArray[np.int64]) -> States:
-    """Size, modification time and row of all samples; about 3 µs each."""
-    found = np.full((len(samples), 3), -1, np.int64)
-    found[by_path, 2] = np.arange(len(samples))
-    with storage.asking(samples.root):
-        for sample in range(len(samples)):
-            path = samples.path(sample)
-            storage.ask(path)
-            try:
-                status = os.stat(path)
-            except OSError:
-                continue  # whoever reads it gets the error
-            found[sample, :2] = status.st_size, status.st_mtime_ns
+def _above(folder: str) -> list[str]:
+    """A folder, and all those in which it lies."""
+    found = [folder]
+    while (upper := os.path.dirname(found[-1])) != found[-1]:
+        found.append(upper)
     return found
+
+
+def _key(recipe: bytes, folder: str) -> str:
+    return hashlib.blake2b(recipe + os.fsencode(folder), digest_size=16).hexdigest()

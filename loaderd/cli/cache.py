@@ -15,9 +15,9 @@ from rich.console import Console
 from rich.progress import track
 
 from loaderd import config
-from loaderd.cache import folder, store
+from loaderd.cache import folder, layout, store
 from loaderd.cache.folder import Found
-from loaderd.cache.store import Head
+from loaderd.cache.layout import Head
 from loaderd.cli import options, text
 from loaderd.cli.exits import DONE, FAILED
 from loaderd.errors import CacheError, InvalidArgument, LoaderdError
@@ -110,7 +110,7 @@ def _row(found: Found) -> dict[str, object]:
     }
     if found.head is None:
         return row | {"damaged": True}
-    counts = {"samples": found.head.samples, "cached": _cached(found)}
+    counts = {"samples": found.head.assigned, "cached": _cached(found)}
     return row | {"damaged": False, **counts, **found.head.about}
 
 
@@ -127,7 +127,7 @@ def _lines(found: Sequence[Found]) -> Iterator[str]:
         else:
             images = _images(one.head)
             differing = _differing(one.head.about, alike[images])
-            yield f"{start}  {_cached(one):,} of {one.head.samples:,} images  {images}{differing}"
+            yield f"{start}  {_cached(one):,} of {one.head.assigned:,} images  {images}{differing}"
 
 
 def _differing(about: Mapping[str, object], alike: Sequence[Mapping[str, object]]) -> str:
@@ -150,12 +150,12 @@ def _ago(then: float) -> str:
 
 def _cached(found: Found) -> int:
     with contextlib.suppress(FileNotFoundError), _Opened(found) as cache:
-        return int((cache.marks[:, 2] != 0).sum())
+        return len(cache.marked)
     return 0  # it has given way meanwhile
 
 
 class _Opened:
-    """A cache's file, open, with a copy of its marks. A context manager.
+    """A cache's file, open, with a copy of its columns. A context manager.
 
     One that is to be written is in use meanwhile, so that no row changes that counts.
 
@@ -175,7 +175,9 @@ class _Opened:
             raise CacheError(f"cannot open {found.path}: {error.strerror}") from error
         if writable:
             fcntl.flock(self.fd, fcntl.LOCK_SH)
-        self.marks = store.read_marks(self.fd, self.head)
+        self.columns = [layout.read_column(self.fd, self.head, one) for one in layout.COLUMNS]
+        self.rows = layout.row_numbers(self.head)
+        self.marked = self.columns[layout.MARKS].nonzero()[0].tolist()
 
     def __enter__(self) -> _Opened:
         return self
@@ -234,19 +236,20 @@ def _verify(args: argparse.Namespace) -> int:
 def _verify_one(found: Found) -> int:
     """Holds the rows of a cache against their checksums; returns how many do not fit."""
     with _Opened(found, writable=True) as cache:
-        rows = (cache.marks[:, 2] != 0).nonzero()[0].tolist()
-        bad = [row for row in _tracked(rows, found.key[:_KEY]) if not _is_whole(cache, row)]
-        for row in bad:
-            store.forget(cache.fd, row)
-    text.say(f"{found.key[:_KEY]}  {len(rows):,} rows, {len(bad):,} damaged")
+        tracked = _tracked(cache.marked, found.key[:_KEY])
+        bad = [place for place in tracked if not _is_whole(cache, place)]
+        for place in bad:
+            store.forget(cache.fd, cache.head, int(cache.rows[place]))
+    text.say(f"{found.key[:_KEY]}  {len(cache.marked):,} rows, {len(bad):,} damaged")
     return len(bad)
 
 
-def _tracked(rows: Sequence[int], what: str) -> Iterable[int]:
+def _tracked(places: Sequence[int], what: str) -> Iterable[int]:
     out = Console(stderr=True)
-    return track(rows, what, console=out, transient=True, disable=not out.is_terminal)
+    return track(places, what, console=out, transient=True, disable=not out.is_terminal)
 
 
-def _is_whole(cache: _Opened, row: int) -> bool:
-    pixels = store.read_row(cache.fd, cache.head, row)
-    return store.checksum(pixels) == int(cache.marks[row, 2])
+def _is_whole(cache: _Opened, place: int) -> bool:
+    key, state, mark, _ = (int(column[place]) for column in cache.columns)
+    pixels = store.read_row(cache.fd, cache.head, int(cache.rows[place]))
+    return store.mark_of(pixels, key, state) == mark

@@ -8,30 +8,40 @@ from __future__ import annotations
 
 import fcntl
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from loaderd.cache import store
+from loaderd.cache import layout
+from loaderd.cache.index import lock_alone
 from loaderd.wire import segment
 
 
 @dataclass(slots=True)
 class _Cache:
     fd: int
-    claim: int = 0
-    """Bytes that it may come to take."""
     openings: int = 0
     """Streams that are about to use it."""
+    asked: int = 0
+    """Bytes that those may come to take."""
 
     @property
     def nbytes(self) -> int:
         """Bytes that it takes now."""
         return os.fstat(self.fd).st_blocks * 512
 
+    @property
+    def claim(self) -> int:
+        """Bytes that it may come to take."""
+        if self.idle():
+            return self.nbytes
+        head = layout.read_head(self.fd)
+        return self.asked + max(self.nbytes, head.claim if head else 0)
+
     def idle(self) -> bool:
         """Whether no stream uses it, or is about to."""
         if self.openings:
             return False
-        alone = store.lock_alone(self.fd)
+        alone = lock_alone(self.fd)
         if alone:
             fcntl.flock(self.fd, fcntl.LOCK_UN)
         return alone
@@ -47,46 +57,57 @@ class MemoryCaches:
     def __init__(self, limit: int) -> None:
         self.limit = limit
         self._caches: dict[str, _Cache] = {}
+        self._turn: int | None = None
 
     @property
     def nbytes(self) -> int:
         """Bytes that they take now."""
         return sum(cache.nbytes for cache in self._caches.values())
 
-    def take(self, key: str, nbytes: int) -> tuple[int, int]:
-        """A cache, made if need be; its descriptor stays ours. ``opened`` must follow.
+    @property
+    def turn(self) -> int:
+        """A descriptor that openers lock to take turns; it stays ours."""
+        if self._turn is None:
+            self._turn = segment.create(1)
+        return self._turn
+
+    def take(self, keys: Sequence[str], nbytes: int) -> tuple[str, int, int]:
+        """A cache, made if need be. ``opened`` must follow.
 
         Args:
-            key: its name.
-            nbytes: what it takes when it is full.
+            keys: names that it may have; if there is none of them, the first is made.
+            nbytes: what the files that shall be in it take.
 
         Returns:
-            The descriptor, and the bytes that it may take.
+            Its name, its descriptor, which stays ours, and the bytes that it may take.
         """
-        cache = self._caches.pop(key, None) or _Cache(segment.create(nbytes))
+        key = next((key for key in keys if key in self._caches), keys[0])
+        cache = self._caches.pop(key, None) or _Cache(segment.create(layout.HEADER))
+        others = sum(other.claim for other in self._caches.values() if not other.idle())
+        room = max(0, self.limit - others - cache.asked)
         cache.openings += 1
-        self._make_room(nbytes)
-        cache.claim = min(nbytes, max(0, self.limit - self._claimed()))
+        cache.asked += nbytes
         self._caches[key] = cache  # the last, as the most recently opened
-        return cache.fd, cache.claim
+        return key, cache.fd, room
 
-    def opened(self, key: str) -> None:
-        """The stream that ``take`` was called for is open, with a lock of its own, or is not."""
-        self._caches[key].openings -= 1
+    def opened(self, key: str, nbytes: int) -> None:
+        """A stream that ``take`` was called for is open, with a lock of its own, or is not.
+
+        Only now is it known what it takes: some of its files may have been there already.
+        """
+        cache = self._caches[key]
+        cache.openings -= 1
+        cache.asked -= nbytes
+        for other in list(self._caches):
+            if sum(one.claim for one in self._caches.values()) <= self.limit:
+                break
+            if other != key:
+                self._drop_idle(other)
 
     def give_way(self, nbytes: int) -> None:
         """Drops idle caches until so much shared memory is free, or none is left."""
         for key in list(self._caches):
             if segment.free() >= nbytes:
-                return
-            self._drop_idle(key)
-
-    def _claimed(self) -> int:
-        return sum(cache.nbytes if cache.idle() else cache.claim for cache in self._caches.values())
-
-    def _make_room(self, nbytes: int) -> None:
-        for key in list(self._caches):
-            if self._claimed() + nbytes <= self.limit:
                 return
             self._drop_idle(key)
 

@@ -16,8 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from loaderd import storage
-from loaderd.cache import folder, images, store
-from loaderd.cache.store import Head, States
+from loaderd.cache import files, folder, images, layout, memory
+from loaderd.cache.files import Files as CachedFiles
+from loaderd.cache.index import Granted
+from loaderd.cache.layout import Head
 from loaderd.config import Settings
 from loaderd.daemon.watch import StorageWatch
 from loaderd.data.listing import list_samples
@@ -30,14 +32,22 @@ from loaderd.wire.channel import Channel, Closed
 from loaderd.wire.manifest import Manifest
 from loaderd.wire.messages import List, Listed, Reserve, Reserved, refusal
 from loaderd.wire.spec import Arrays, Dataset, Files, Order, Pipeline, Spec
+from loaderd.wire.text import printable
 
 
 class _Cache(NamedTuple):
-    """What the cache of the stream's images holds when it is full."""
+    """The cache that a stream wants: names that it may have, and what shall be in it."""
 
-    key: str
-    head: Head
-    states: States
+    keys: tuple[str, ...]
+    directory: str
+    empty: Head
+    files: CachedFiles
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that it takes if nothing else is in it."""
+        samples = len(self.files.keys)
+        return self.empty.grown(samples).overhead + samples * self.empty.row_bytes
 
 
 def main(sock: socket.socket, settings: Settings) -> None:
@@ -88,7 +98,7 @@ class _Opener:
             _check_labels(found)
         length = epoch_length(asked.order, len(found), _order(given, asked.order, len(found)))
         self._cache = _cache(found, asked)
-        wanted = (self._cache.key, self._cache.head.nbytes) if self._cache else ("", 0)
+        wanted = (self._cache.keys, self._cache.nbytes) if self._cache else ((), 0)
         fd = segment.publish(table)
         try:
             answer = Listed(length, len(found.class_names), len(table), *wanted)
@@ -97,20 +107,21 @@ class _Opener:
             os.close(fd)
 
     def _reserve(self, request: Reserve, fds: list[int]) -> None:
-        ring, *memory = fds
+        ring, *held = fds
         segment.reserve(ring, request.ring_bytes)
         cache, self._cache = self._cache, None
         if cache is None:
             self._line.send(Reserved())
             return
         try:
-            fd, rows = _open_cache(cache, request, memory, self._settings)
-            states = segment.publish(cache.states.tobytes())
+            fd, granted = _open_cache(cache, request, held, self._settings)
+            rows = segment.publish(granted.rows.tobytes())
         except (OSError, NoRoom) as error:
             self._line.send(Reserved(trouble=_no_room(cache, error)))
             return
-        self._line.send(Reserved(True, rows, _partly(cache, rows)), [fd, states])
-        os.close(states)
+        fit = len(granted.rows) - granted.lacking
+        self._line.send(Reserved(True, fit, _partly(cache, granted)), [fd, rows])
+        os.close(rows)
         os.close(fd)
 
 
@@ -172,19 +183,24 @@ def _cache(found: Manifest, asked: Spec) -> _Cache | None:
     """Images that are in memory already need none."""
     if asked.cache == "none" or isinstance(asked.dataset, Arrays) or not len(found):
         return None
-    head = images.head(found, asked.pipeline, asked.dataset.directory, decoders())
-    by_path = images.order(found)
-    return _Cache(images.key(found, by_path, head), head, images.states(found, by_path))
+    where, versions = images.folder_of(asked.dataset.directory), decoders()
+    return _Cache(
+        images.keys(asked.pipeline, where, versions),
+        asked.dataset.directory,
+        images.head(asked.pipeline, where, versions),
+        files.look(found),
+    )
 
 
-def _partly(cache: _Cache, rows: int) -> str:
+def _partly(cache: _Cache, granted: Granted) -> str:
     """What people are told where not all images fit."""
-    samples, directory = cache.head.samples, cache.head.about["directory"]
-    if rows == samples:
+    if not granted.lacking:
         return ""
+    samples = len(granted.rows)
     return (
-        f"{rows:,} of {samples:,} images of {directory} fit into the cache, and the others are "
-        "decoded each time: --cache-size (LOADERD_CACHE_SIZE), or what is free, allows no more"
+        f"{samples - granted.lacking:,} of {samples:,} images of {printable(cache.directory)} fit "
+        "into the cache, and the others are decoded each time: --cache-size (LOADERD_CACHE_SIZE), "
+        "or what is free, allows no more"
     )
 
 
@@ -192,24 +208,27 @@ def _no_room(cache: _Cache, error: OSError | NoRoom) -> str:
     """What people are told of a cache for which there is no room; other errors are raised."""
     if isinstance(error, CacheError):
         raise error
-    if isinstance(error, OSError) and not store.is_full(error):
+    if isinstance(error, OSError) and not layout.is_full(error):
         raise CacheError(f"no cache can be made: {error.strerror}") from error
-    directory = cache.head.about["directory"]
+    directory = printable(cache.directory)
     return f"there is no room for a cache of {directory}, whose images are decoded each time"
 
 
 def _open_cache(
-    cache: _Cache, message: Reserve, memory: list[int], settings: Settings
-) -> tuple[int, int]:
-    """The cache's file, locked as in use, and how many rows it may hold."""
-    if not memory:
-        with storage.asking(settings.cache_dir):
-            fd, head = folder.open_cache(
-                settings.cache_dir, cache.key, cache.head, cache.states, settings.cache_size
-            )
-        return fd, head.granted
-    head = cache.head.within(message.cache_room)
-    # A descriptor of its own: the lock on the supervisor's would be the supervisor's.
-    fd = os.open(f"/proc/self/fd/{memory[0]}", os.O_RDWR | os.O_CLOEXEC)
-    store.adopt(fd, head, cache.states)
-    return fd, head.granted
+    cache: _Cache, message: Reserve, held: list[int], settings: Settings
+) -> tuple[int, Granted]:
+    """The cache's file, locked as in use, and its rows.
+
+    Args:
+        cache: what is wanted.
+        message: how much room there is in memory.
+        held: the supervisor's descriptors of a cache in memory.
+        settings: where those on disk lie, and how much they may take.
+    """
+    if held:
+        mine, turn = held
+        return memory.open_cache(mine, turn, cache.empty, cache.files, message.cache_room)
+    with storage.asking(settings.cache_dir):
+        return folder.open_cache(
+            settings.cache_dir, cache.keys, cache.empty, cache.files, settings.cache_size
+        )

@@ -6,13 +6,14 @@ A source is told of a chunk by ``begin``; then it either gives the whole chunk a
 
 from __future__ import annotations
 
-from time import perf_counter_ns
+from time import perf_counter_ns, time_ns
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from loaderd import storage
+from loaderd.cache.files import settled_state
 from loaderd.cache.store import Store, path_of
 from loaderd.data.order import Ids
 from loaderd.render.pipeline import Renderer
@@ -22,7 +23,7 @@ from loaderd.wire.spec import Pipeline
 
 Array = NDArray[Any]
 
-_STATE = 3 * np.dtype(np.int64).itemsize
+_ROW = 3 * np.dtype(np.int64).itemsize
 
 
 class FileSource:
@@ -120,9 +121,10 @@ class CachedSource(FileSource):
             kept = self._row(sample)
             if kept is not None:
                 return kept
+        before = time_ns()
         image = super().load(sample)
         with storage.asking(self._path):
-            self._store.keep(sample, image, self._renderer.source)
+            self._store.keep(sample, image, settled_state(self._renderer.source, before))
         return image
 
     def _row(self, sample: int) -> Array | None:
@@ -151,9 +153,9 @@ class CachedSource(FileSource):
 Source = FileSource | ArraySource
 
 
-def attach_store(cache: int, states: int, pipeline: Pipeline, samples: int) -> Store:
-    """A cache and the states of its files; the descriptors are ours."""
-    memory = segment.attach(states, samples * _STATE, writable=False)
+def attach_store(cache: int, rows: int, pipeline: Pipeline, samples: int) -> Store:
+    """A cache and the rows of its files; the descriptors are ours."""
+    memory = segment.attach(rows, samples * _ROW, writable=False)
     known = np.frombuffer(memory, np.int64).reshape(-1, 3)
     with storage.asking(path_of(cache)):
         return Store(cache, pipeline.array_shape, known)

@@ -22,7 +22,6 @@ import random
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from functools import partial
 from typing import NamedTuple
 
 import msgspec
@@ -96,7 +95,7 @@ class Stream:
     """The descriptors of the bundles."""
     bundle_sizes: tuple[int, ...]
     cache: list[int]
-    """The descriptors of the cache and of the states of its files, if there is one."""
+    """The descriptors of the cache and of the rows of its files, if there is one."""
     cached_rows: int
     """Samples that fit in the cache."""
     opened_at: float
@@ -323,12 +322,11 @@ class Opening:
         self.opener.line.send(Reserve(self.ring_bytes, cache_room), [self._fds[-1], *memory])
 
     def _memory_cache(self, listed: Listed) -> tuple[list[int], int]:
-        """The descriptor of a cache in memory, if one is wanted, and the bytes that it may take."""
-        if self.spec.cache != "memory" or not listed.cache_key:
+        """What the opener needs of a cache in memory, if one is wanted: descriptors, and room."""
+        if self.spec.cache != "memory" or not listed.cache_keys:
             return [], 0
-        fd, room = self._caches.take(listed.cache_key, listed.cache_bytes)
-        self._taken = listed.cache_key
-        return [fd], room
+        self._taken, fd, room = self._caches.take(listed.cache_keys, listed.cache_bytes)
+        return [fd, self._caches.turn], room
 
     def _stream(self, reserved: Reserved) -> Stream:
         if reserved.trouble:
@@ -364,13 +362,18 @@ class Opening:
         """Gives the opener back, or ends it in its work, and closes what was not handed on."""
         if self._idle:
             self._openers.give_back(self.opener, self._listed.manifest_bytes if self._listed else 0)
+            self._cache_opened()
         else:
             self._openers.discard(self.opener)
-        if self._taken:
-            self.opener.when_ended(partial(self._caches.opened, self._taken))
+            self.opener.when_ended(self._cache_opened)  # it may be using the cache until then
         unused = [*self._fds, *self._bundles]
         if unused:
             storage.close(unused)
+
+    def _cache_opened(self) -> None:
+        if self._taken:
+            assert self._listed is not None
+            self._caches.opened(self._taken, self._listed.cache_bytes)
 
 
 def _empty(asked: Spec) -> EmptyDataset:

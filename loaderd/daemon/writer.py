@@ -48,7 +48,7 @@ class StreamWriter:
         max_pixels: of a picture, if the daemon was told.
         ring: descriptor of the ring, which is now ours.
         manifest: descriptor of the manifest, which is now ours.
-        more: those of bundles, cache and states, if there are such; also ours now.
+        more: those of bundles, cache and its rows, if there are such; also ours now.
 
     Raises:
         RenderError: the user's function cannot be loaded.
@@ -97,8 +97,8 @@ class StreamWriter:
         """Whether code of the user's runs on its images."""
         return self._pipeline.function is not None
 
-    def _attach_store(self, cache: int, states: int) -> Store:
-        return attach_store(cache, states, self._pipeline, len(self._manifest))
+    def _attach_store(self, cache: int, rows: int) -> Store:
+        return attach_store(cache, rows, self._pipeline, len(self._manifest))
 
     def _source_of(self, arrays: Parts, store: Store | None) -> Source:
         if "images" in arrays:

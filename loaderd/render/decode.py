@@ -105,7 +105,8 @@ class Decoder:
         reduction: by how much a JPEG of some size is to be reduced: 8, 4, 2, or 1 for not.
 
     Attributes:
-        source: size and modification time (ns) of the file that was read last.
+        source: what the file system said of the file that was read last; None if it changed
+            meanwhile.
     """
 
     def __init__(
@@ -129,7 +130,7 @@ class Decoder:
         self._limit = limit
         self._max_pixels = limit.pixels
         self._most_bytes = max(_MOST_BYTES, _PIXEL_BYTES * limit.pixels)
-        self.source = (-1, -1)
+        self.source: os.stat_result | None = None
         self._file = Scratch()
         self._pixels = Scratch()
 
@@ -159,11 +160,12 @@ class Decoder:
                 f"{status.st_size} bytes are more than any picture of {self._max_pixels} pixels "
                 f"has: if it is real, raise {self._limit.setting}"
             )
-        self.source = (status.st_size, status.st_mtime_ns)
         data = self._file.take(status.st_size)
         done = 0
         while done < len(data) and (count := os.readv(descriptor, [data[done:]])):
             done += count
+        unchanged = os.fstat(descriptor).st_ctime_ns == status.st_ctime_ns
+        self.source = status if unchanged else None
         return data[:done]
 
     def decode(self, data: memoryview) -> Picture:

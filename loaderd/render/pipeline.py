@@ -10,6 +10,7 @@ Everything is exactly Keras's, but for the warp, which is OpenCV's instead of sc
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from time import perf_counter_ns, sleep
@@ -71,8 +72,8 @@ class Renderer:
         self.nanoseconds = [0, 0, 0, 0]  # read, decode, resize, augment
 
     @property
-    def source(self) -> tuple[int, int]:
-        """Size and modification time (ns) of the file that was loaded last."""
+    def source(self) -> os.stat_result | None:
+        """What the file system said of the file that was loaded last; None if it changed."""
         return self._decoder.source
 
     def render(self, path: Path, transform: Transform, row: NDArray[Any]) -> None:

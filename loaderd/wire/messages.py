@@ -228,7 +228,7 @@ class Attach(_Message, frozen=True):
     """Tells a worker of a stream.
 
     ``spec`` is encoded, as names in it need not be UTF-8; its dataset is the manifest's. Ring and
-    manifest travel along, then the bundles, then the cache and the states of its
+    manifest travel along, then the bundles, then the cache and the rows of its
     files, if it is ``cached``.
     """
 
@@ -350,21 +350,22 @@ class List(_Message, frozen=True):
 class Listed(_Message, frozen=True):
     """What the opener found; the manifest's descriptor travels along.
 
-    ``samples`` are those of an epoch. ``cache_key`` names the cache of these images, of
-    ``cache_bytes`` when it is full; empty if none is wanted.
+    ``samples`` are those of an epoch. ``cache_keys`` are names of the caches that may hold these
+    images, which take ``cache_bytes`` there; none if no cache is wanted.
     """
 
     samples: int
     classes: int
     manifest_bytes: int
-    cache_key: str = ""
+    cache_keys: tuple[str, ...] = ()
     cache_bytes: int = 0
 
 
 class Reserve(_Message, frozen=True):
     """Asks the opener to reserve the pages of the ring whose descriptor travels along.
 
-    A cache in memory travels along too; it may fill ``cache_room`` bytes.
+    A cache in memory travels along too, which may fill ``cache_room`` bytes, and what openers
+    lock to take turns.
     """
 
     ring_bytes: int
@@ -372,7 +373,7 @@ class Reserve(_Message, frozen=True):
 
 
 class Reserved(_Message, frozen=True):
-    """The pages are there; cache and states travel along, if there is one.
+    """The pages are there; cache and rows travel along, if there is one.
 
     ``rows`` of the dataset's samples fit in the cache; ``trouble`` says of one that was
     wanted that there is none, or that not all fit.

@@ -13,18 +13,16 @@ import msgspec
 import numpy as np
 import pytest
 
-from loaderd.cache import folder, images, store
+from loaderd.cache import folder, images, layout, store
 from loaderd.cli.main import main
-from loaderd.wire import manifest
-from loaderd.wire.manifest import Manifest
 from loaderd.wire.spec import Pipeline
 from loaderd_client import Session
+from tests.cache.support import files
 from tests.process.test_streams import Serve, a_spec, digest
 
 SAMPLES = 8
 PLAIN = Pipeline(target_size=(40, 50))
 KEY, OTHER = "3f0c9a81d2e44b6f" * 2, "3f77a0c2b19d8e55" * 2
-LIST = [b"%d.jpg" % sample for sample in range(SAMPLES)]
 
 Run = Callable[..., tuple[int, list[str], str]]
 
@@ -56,23 +54,20 @@ def make(
     directory: str = "/photos",
 ) -> Path:
     """A cache that nobody has open, with some of its rows."""
-    table = manifest.pack("/photos", ("a",), LIST, np.zeros(SAMPLES, np.int32))
-    head = images.head(Manifest.view(table), pipeline, directory, "Decoder 1.0")
-    ones = np.ones(SAMPLES, np.int64)
-    states = np.stack([ones, ones, np.arange(SAMPLES)], axis=1)
-    fd, _ = folder.open_cache(str(where), key, head, states, 10**9)
-    cache = store.Store(fd, pipeline.array_shape, states)
+    empty = images.head(pipeline, directory, "Decoder 1.0")
+    fd, granted = folder.open_cache(str(where), [key], empty, files(range(SAMPLES)), 10**9)
+    cache = store.Store(fd, pipeline.array_shape, granted.rows)
     for sample in kept:
-        cache.keep(sample, np.full(pipeline.array_shape, sample + 1, np.uint8), (1, 1))
+        cache.keep(sample, np.full(pipeline.array_shape, sample + 1, np.uint8), 1)
     return where / f"{key}{folder.ENDING}"
 
 
 def damage(path: Path, sample: int) -> None:
     """Another byte in a row."""
     with path.open("r+b") as file:
-        head = store.read_head(file.fileno())
+        head = layout.read_head(file.fileno())
         assert head is not None
-        os.pwrite(file.fileno(), b"\xff", head.rows_at + sample * head.row_bytes + 5)
+        os.pwrite(file.fileno(), b"\xff", head.row_at(head.extents[0].first + sample) + 5)
 
 
 def names(where: Path) -> set[str]:
@@ -139,6 +134,7 @@ class TestLs:
             "truncated": False,
             "compat": "keras",
             "decode": "exact",
+            "reading": "load_img",
             "decoders": "Decoder 1.0",
         }
 
@@ -160,6 +156,24 @@ class TestLs:
     def test_names_reach_the_terminal_without_controls(self, where: Path, run: Run) -> None:
         make(where, KEY, directory="/\x1b[2J")
         assert run("ls")[1][0].endswith("  /\\x1b[2J")
+
+    def test_names_that_are_no_utf8_reach_the_terminal(self, where: Path, run: Run) -> None:
+        make(where, KEY, directory="/photos/\udcff\udcfe")
+        assert run("ls")[1][0].endswith("  /photos/\\udcff\\udcfe")
+        row = json.loads(run("ls", "--json")[1][0])
+        assert row["directory"] == "/photos/\udcff\udcfe"
+
+    def test_a_cache_of_an_earlier_version_is_listed_and_can_be_removed(
+        self, where: Path, run: Run
+    ) -> None:
+        where.mkdir()
+        (where / f"{KEY}{folder.ENDING}").write_bytes(
+            b"loaderdC" + (2).to_bytes(4, "little") + bytes(9000)
+        )
+        make(where, OTHER)
+        assert "damaged, or of another version" in "".join(run("ls")[1])
+        assert run("rm", KEY)[0] == 0
+        assert names(where) == {OTHER}
 
     def test_files_that_are_not_ours_are_not_listed(self, where: Path, run: Run) -> None:
         where.mkdir()

@@ -108,19 +108,6 @@ def test_other_sizes_have_a_cache_of_their_own(serve: Serve, photos: Path, folde
     assert len(list(folder.glob("*.images"))) == 2
 
 
-def test_lists_that_a_seed_shuffles_share_one_cache(
-    serve: Serve, photos: Path, folder: Path
-) -> None:
-    with serve(2, f"--cache-dir={folder}") as daemon:
-        for seed in (1, 2):
-            spec = cached(plain(a_spec(photos)), "disk")
-            dataset = msgspec.structs.replace(spec.dataset, shuffle_seed=seed)
-            shuffled = msgspec.structs.replace(spec, dataset=dataset)
-            assert batches(daemon, shuffled) == batches(daemon, cached(shuffled, "none"))
-        assert found(daemon)[0] >= 2 * 96
-    assert len(list(folder.glob("*.images"))) == 1
-
-
 def test_an_image_that_has_changed_is_decoded_again(
     serve: Serve, own_photos: Path, folder: Path
 ) -> None:

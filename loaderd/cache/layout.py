@@ -1,0 +1,253 @@
+"""Where things lie in the file of a cache, which can grow.
+
+::
+
+    header | extent | extent | ...        extent: columns | rows                   | guard
+    4 KiB                                         int64   | uint8, one image each  | 8 bytes
+
+An opener that has more files than there are rows adds an extent; nothing that is there moves.
+The columns of an extent say of each of its rows: the key of the file whose image it is, the
+state of that file, the mark by which the row proves itself, and when a stream last wanted it.
+All zero is a row that is free. Everything lies at whole rows from the header, so that a row's
+number is its distance from there: the rows of all extents are one array, in which some numbers
+are columns or a guard and nobody's.
+
+Nobody writes a guard but the opener that adds its extent. Whoever truncates the file removes
+the last one, and neither a worker that goes on writing nor an opener that adds another extent
+puts it back: a reader looks at the last guard that it knows of, and knows whether what it has
+read are rows. (Somebody who copies another cache of the very same size over it, while it is in
+use, is not found out.)
+
+Extents are a quarter of what is there, or larger, so a cache that grows a row at a time has few.
+Holes of the file cost nothing.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import struct
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+MAGIC = b"loaderdC"
+VERSION = 3
+HEADER = 4096
+
+COLUMNS = KEYS, STATES, MARKS, USED = range(4)
+_NUMBER = 8
+_GUARD = b"loaderdG"
+_HEAD = struct.Struct("<8sIIQQI4x")
+_MOST_EXTENTS = 200
+"""Never reached: each is a quarter of what is there before."""
+
+_FEWEST_ROWS = 64
+_PAGE = 4096
+
+Numbers = NDArray[np.int64]
+
+
+class Extent(NamedTuple):
+    """Rows that were added together.
+
+    Attributes:
+        at: the byte at which its columns begin.
+        first: the number of its first row.
+        rows: how many it has.
+        guard: the byte at which its guard begins.
+        end: the byte behind it.
+    """
+
+    at: int
+    first: int
+    rows: int
+    guard: int
+    end: int
+
+    def column_at(self, column: int) -> int:
+        """The byte at which a column begins."""
+        return self.at + column * self.rows * _NUMBER
+
+    def number_at(self, column: int, row: int) -> int:
+        """The byte at which a row's number of a column lies."""
+        return self.column_at(column) + (row - self.first) * _NUMBER
+
+    @property
+    def columns_bytes(self) -> int:
+        """Bytes of its columns."""
+        return len(COLUMNS) * self.rows * _NUMBER
+
+
+@dataclass(frozen=True)
+class Head:
+    """What stands at the beginning of the file.
+
+    Attributes:
+        row_bytes: bytes of a row.
+        about: what the images are, for people.
+        sizes: rows of each extent.
+        assigned: rows that belong to a file, and are filled or about to be.
+    """
+
+    row_bytes: int
+    about: dict[str, Any]
+    sizes: tuple[int, ...] = ()
+    assigned: int = 0
+
+    @cached_property
+    def extents(self) -> tuple[Extent, ...]:
+        """The extents, from first to last."""
+        found: list[Extent] = []
+        at = HEADER
+        for rows in self.sizes:
+            found.append(self._extent(at, rows))
+            at = found[-1].end
+        return tuple(found)
+
+    def _extent(self, at: int, rows: int) -> Extent:
+        size = self.row_bytes
+        first = (at - HEADER) // size + -(-len(COLUMNS) * rows * _NUMBER // size)
+        guard = HEADER + (first + rows) * size
+        return Extent(at, first, rows, guard, guard + -(-len(_GUARD) // size) * size)
+
+    @property
+    def nbytes(self) -> int:
+        """The length of the file; most of it may be holes."""
+        return self.extents[-1].end if self.sizes else HEADER
+
+    @property
+    def overhead(self) -> int:
+        """Bytes that the file takes without any row: pages of header, columns and guards."""
+        columns = sum(-(-extent.columns_bytes // _PAGE) for extent in self.extents)
+        return HEADER + (columns + len(self.extents)) * _PAGE
+
+    @property
+    def claim(self) -> int:
+        """Bytes that the file takes once all rows that belong to a file are filled."""
+        return self.overhead + self.assigned * self.row_bytes
+
+    def grown(self, rows: int) -> Head:
+        """With an extent of at least so many rows more; few, however often it grows."""
+        more = max(rows, sum(self.sizes) // 4, _FEWEST_ROWS if self.sizes else 1)
+        return Head(self.row_bytes, self.about, (*self.sizes, more), self.assigned)
+
+    def row_at(self, row: int) -> int:
+        """The byte at which a row begins."""
+        return HEADER + row * self.row_bytes
+
+
+def write_head(fd: int, head: Head) -> None:
+    """Writes the header; what it speaks of must be there already."""
+    about = _encoded(head.about)
+    fields = (MAGIC, VERSION, len(about), head.row_bytes, head.assigned, len(head.sizes))
+    sizes = np.array(head.sizes, "<u8").tobytes().ljust(_MOST_EXTENTS * _NUMBER, b"\0")
+    os.pwrite(fd, (_HEAD.pack(*fields) + sizes + about).ljust(HEADER, b"\0"), 0)
+
+
+def _encoded(about: dict[str, Any]) -> bytes:
+    return json.dumps(about, ensure_ascii=False).encode("utf-8", "surrogatepass")
+
+
+def read_head(fd: int) -> Head | None:
+    """The header; None if this is no such file, or one of another version, or a damaged one."""
+    data = os.pread(fd, HEADER, 0)
+    if len(data) < HEADER:
+        return None
+    magic, version, length, row_bytes, assigned, extents = _HEAD.unpack_from(data)
+    if magic != MAGIC or version != VERSION or not row_bytes or extents > _MOST_EXTENTS:
+        return None
+    sizes = np.frombuffer(data, "<u8", extents, _HEAD.size).tolist()
+    start = _HEAD.size + _MOST_EXTENTS * _NUMBER
+    try:
+        about = json.loads(data[start : start + length].decode("utf-8", "surrogatepass"))
+    except ValueError:
+        return None
+    head = Head(row_bytes, about, tuple(sizes), assigned)
+    return head if is_whole(fd, head) else None
+
+
+def is_whole(fd: int, head: Head) -> bool:
+    """Whether the file was not truncated since its last extent was added."""
+    if not head.sizes:
+        return True
+    try:
+        return os.pread(fd, len(_GUARD), head.extents[-1].guard) == _GUARD
+    except (OSError, OverflowError):  # of a disk that is gone; of a header that is damaged
+        return False
+
+
+def is_full(error: OSError) -> bool:
+    """Whether there is no room: no reason to fail, as images can be decoded each time."""
+    return error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.ENOMEM)
+
+
+def add_extent(fd: int, head: Head, rows: int) -> Head:
+    """Makes room for so many rows more; the header that is returned is not written yet.
+
+    The pages of the columns are taken now, so that a disk without room for them is known at once.
+
+    Raises:
+        OSError: there is no room.
+    """
+    grown = head.grown(rows)
+    extent = grown.extents[-1]
+    os.ftruncate(fd, head.nbytes)  # what an opener that was killed has left behind the end
+    os.posix_fallocate(fd, extent.at, extent.columns_bytes)
+    os.ftruncate(fd, extent.end)
+    os.pwrite(fd, _GUARD, extent.guard)
+    return grown
+
+
+def shorten(fd: int, head: Head, rows: int) -> Head:
+    """Gives the room behind the first so many rows back; the header is not written yet.
+
+    Nobody else may have the file open, and no row behind may belong to a file any more.
+    """
+    sizes: list[int] = []
+    for size in head.sizes:
+        if sum(sizes) < rows:
+            sizes.append(size)
+    shorter = Head(head.row_bytes, head.about, tuple(sizes), head.assigned)
+    if sizes:
+        last = shorter.extents[-1]
+        kept = rows - sum(sizes[:-1])
+        os.ftruncate(fd, head.row_at(last.first + min(kept, last.rows)))
+        os.ftruncate(fd, last.end)
+        os.pwrite(fd, _GUARD, last.guard)
+    else:
+        os.ftruncate(fd, HEADER)
+    return shorter
+
+
+def row_numbers(head: Head) -> Numbers:
+    """The numbers of all rows, in order."""
+    parts = [np.arange(extent.first, extent.first + extent.rows) for extent in head.extents]
+    return np.concatenate([np.zeros(0, np.int64), *parts])
+
+
+def read_column(fd: int, head: Head, column: int) -> Numbers:
+    """A copy of a column, by row in order."""
+    parts = [_read(fd, extent.column_at(column), extent.rows) for extent in head.extents]
+    return np.concatenate([np.zeros(0, np.int64), *parts])
+
+
+def _read(fd: int, at: int, count: int) -> Numbers:
+    data = bytearray(count * _NUMBER)
+    os.preadv(fd, [data], at)
+    return np.frombuffer(data, np.int64)
+
+
+def write_column(fd: int, head: Head, column: int, values: Numbers) -> None:
+    """Writes a column as far as it has changed."""
+    done = 0
+    for extent in head.extents:
+        part = values[done : done + extent.rows]
+        at = extent.column_at(column)
+        if (part != _read(fd, at, extent.rows)).any():
+            os.pwrite(fd, part.tobytes(), at)
+        done += extent.rows
