@@ -36,9 +36,9 @@ def die_with_parent(parent: int) -> None:
         raise SystemExit
 
 
-def adopt_orphans() -> None:
-    """Makes this process the parent of its descendants whose parents end."""
-    _prctl(_PR_SET_CHILD_SUBREAPER, 1)
+def adopt_orphans(adopt: bool) -> None:
+    """Whether this process becomes the parent of its descendants whose parents end."""
+    _prctl(_PR_SET_CHILD_SUBREAPER, adopt)
 
 
 def _prctl(option: int, value: int) -> None:

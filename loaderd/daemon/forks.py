@@ -150,7 +150,7 @@ class ForkServer:
         self._children: dict[int, Child] = {}
         self._last = 0
         self._server: _Server | None = None
-        child.adopt_orphans()
+        child.adopt_orphans(True)
 
     def __enter__(self) -> ForkServer:
         with contextlib.suppress(OSError, LoaderdError):  # whoever needs a child says why
@@ -239,6 +239,7 @@ class ForkServer:
         for one in self._children.values():
             one.close()
         self._children.clear()
+        child.adopt_orphans(False)
 
     # -- the fork server -------------------------------------------------------------
 

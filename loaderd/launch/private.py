@@ -68,14 +68,19 @@ class PrivateDaemon:
         self._owner = os.getpid()
         with descriptors.needed("a private daemon"):
             self._log = high(os.memfd_create("loaderd-log"))
-            _close_with(self, partial(os.close, self._log))
+            close_log = _close_with(self, partial(os.close, self._log))
             self._control, theirs = (
                 socket.socket(fileno=high(end.detach())) for end in channel.pair()
             )
-        _close_with(self, self._control.close)
+        close_control = _close_with(self, self._control.close)
         self._control.settimeout(dial.TIMEOUT)
-        with theirs:
-            self._process = self._start(theirs.fileno())
+        try:
+            with theirs:
+                self._process = self._start(theirs.fileno())
+        except BaseException:  # which a notebook keeps, and us with it
+            close_control()
+            close_log()
+            raise
         self.pid = self._process.pid
 
     def _start(self, control: int) -> Process:
@@ -172,9 +177,15 @@ class PrivateDaemon:
             sleep(POLL_SECONDS)
 
 
-def _close_with(owner: PrivateDaemon, close: Callable[[], object]) -> None:
-    """Closes with the object; at the end of the process the kernel does, after ``stop``."""
-    weakref.finalize(owner, close).atexit = False
+def _close_with(owner: PrivateDaemon, close: Callable[[], object]) -> Callable[[], object]:
+    """Closes with the object; at the end of the process the kernel does, after ``stop``.
+
+    Returns:
+        What closes before that.
+    """
+    with_owner = weakref.finalize(owner, close)
+    with_owner.atexit = False
+    return with_owner
 
 
 def _new_name() -> str:
