@@ -6,7 +6,8 @@
     ├── InvalidArgument (ValueError)       an argument has a value that is not allowed
     │   ├── InvalidType (TypeError)        an argument is of a type that is not allowed
     │   └── NoSuchSample (IndexError)      a sample is asked for that is not there
-    ├── RenderError (ValueError)           a sample could not be augmented or preprocessed
+    ├── RenderError                        a sample could not be augmented or preprocessed;
+    │                                      also what its cause was: KeyError, TypeError, …
     ├── DatasetError
     │   ├── DatasetNotFound (FileNotFoundError)   the directory is missing or unreadable
     │   ├── EmptyDataset (ValueError)      no image was found
@@ -40,6 +41,10 @@ in the trainer by :func:`from_wire`.
 
 from __future__ import annotations
 
+import builtins
+import functools
+from typing import Any
+
 
 class LoaderdError(Exception):
     """The base of all errors below."""
@@ -57,12 +62,37 @@ class NoSuchSample(InvalidArgument, IndexError):
     """A sample is asked for that the dataset does not have."""
 
 
-class RenderError(LoaderdError, ValueError):
+class RenderError(LoaderdError):
     """A sample could not be augmented, preprocessed or saved.
 
     The text names the sample; if it was a function of the user's that failed, it holds that
-    function's own traceback.
+    function's own traceback. An error made by :meth:`of` is an instance of its cause's
+    built-in exceptions, too, so that ``except KeyError`` catches what raised a ``KeyError``.
     """
+
+    def __init__(self, text: str) -> None:
+        # Not the built-in's own, which may want other arguments.
+        self.args = (text,)
+        if isinstance(self, (ImportError, SyntaxError)):
+            self.msg = text  # what tracebacks show of these
+
+    @classmethod
+    def of(cls, cause: BaseException, text: str) -> RenderError:
+        """An error with this text that is what its cause is.
+
+        A cause that is no ``Exception``, as ``SystemExit``, must not leave the trainer: it
+        becomes a plain RenderError. ``StopIteration`` would end a loop over batches as if all
+        were well: it becomes a RuntimeError, as in generators.
+        """
+        if isinstance(cause, (StopIteration, StopAsyncIteration)):
+            return _render_error(RuntimeError.__name__)(text)
+        return _render_error(*_builtins_of(type(cause)))(text)
+
+    def __str__(self) -> str:
+        return str(self.args[0])  # a KeyError's would be quoted
+
+    def __reduce__(self) -> Any:
+        return from_wire, (type(self).__name__, str(self)), vars(self) or None
 
 
 class DatasetError(LoaderdError):
@@ -183,6 +213,36 @@ class StreamClosed(LoaderdError):
     """The stream was used after it was closed."""
 
 
+def _builtins_of(kind: type[BaseException]) -> list[str]:
+    """The most special built-in exceptions among an exception's bases; none for ``Exception``."""
+    found: list[type] = []
+    for base in kind.__mro__:
+        if _may_be_base(base) and not any(issubclass(one, base) for one in found):
+            found.append(base)
+    return [base.__name__ for base in found]
+
+
+def _may_be_base(kind: object) -> bool:
+    """Whether a RenderError can be one of these, and says something by it."""
+    return (
+        isinstance(kind, type)
+        and issubclass(kind, Exception)
+        and kind.__module__ == builtins.__name__
+        and not issubclass(kind, (ExceptionGroup, StopIteration, StopAsyncIteration))
+        and kind is not Exception
+    )
+
+
+@functools.cache
+def _render_error(*names: str) -> type[RenderError]:
+    """The class of errors that are built-in exceptions of these names, too."""
+    if not names:
+        return RenderError
+    bases = (RenderError, *(getattr(builtins, name) for name in names))
+    title = f"{RenderError.__name__}({', '.join(names)})"
+    return type(title, bases, {"__module__": __name__, "__doc__": RenderError.__doc__})
+
+
 def _tree(root: type[LoaderdError]) -> dict[str, type[LoaderdError]]:
     found = {root.__name__: root}
     for child in root.__subclasses__():
@@ -192,4 +252,9 @@ def _tree(root: type[LoaderdError]) -> dict[str, type[LoaderdError]]:
 
 def from_wire(kind: str, text: str) -> LoaderdError:
     """Rebuilds an error that travelled as its class name and its text."""
+    name, _, rest = kind.partition("(")
+    if name == RenderError.__name__:
+        names = [one for one in rest.removesuffix(")").split(", ") if one]
+        known = all(_may_be_base(getattr(builtins, one, None)) for one in names)
+        return _render_error(*names if known else ())(text)
     return _tree(LoaderdError).get(kind, RequestRefused)(text)

@@ -62,9 +62,12 @@ OF_THE_CLIENT = {
     "loaderd.data.keras_draws",
     "loaderd.data.order",
     "loaderd.render.augment",
+    "loaderd.render.keras_images",
     "loaderd.render.normalize",
+    "loaderd.render.stand_ins",
 }
-"""What the client takes from beyond the wire: Keras's order, draws and values, on the spot."""
+"""What the client takes from beyond the wire: Keras's order, draws and values, on the spot; and
+what it tells workers to run in the place of Keras's functions."""
 DECODERS = {"PIL", "cv2", "simplejpeg"}
 TRAINERS = {"keras", "tensorflow", "jax", "torch"}
 SUPERVISOR = {

@@ -259,7 +259,7 @@ class NumpyArrayIterator(LoadedIterator):
             validation=self.subset == "validation",
             save=save_of(self.save_to_dir, self.save_prefix, self.save_format, SAVED_ARRAYS),
         )
-        pipeline, parts = pipeline_of(self.image_data_generator, pictures)
+        pipeline, parts = pipeline_of(self.image_data_generator, pictures, self._before)
         batch = self._batch("none")
         spec = Spec(dataset=specs.Arrays(), pipeline=pipeline, batch=batch, order=self._order())
         return spec, {**parts, "images": self.x}

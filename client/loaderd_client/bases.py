@@ -41,6 +41,17 @@ def floatx() -> str:
     return str(in_use()[0].backend.floatx())
 
 
+def backend() -> str:
+    """What Keras computes with: ``tensorflow``, ``jax`` or ``torch``."""
+    keras = in_use()[0]
+    return "tensorflow" if is_legacy() else str(keras.backend.backend())
+
+
+def is_legacy() -> bool:
+    """Whether the Keras that settings are read from is Keras 2."""
+    return not hasattr(in_use()[0].utils, "PyDataset")
+
+
 def image_data_format() -> Any:
     """Where Keras expects the channels: ``channels_last`` or ``channels_first``."""
     return in_use()[0].backend.image_data_format()

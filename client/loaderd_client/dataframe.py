@@ -26,7 +26,7 @@ from loaderd.wire.spec import (
     OnError,
     Spec,
 )
-from loaderd_client import bases
+from loaderd_client import arguments, bases
 from loaderd_client.files import FilesIterator
 from loaderd_client.stream import Batch
 
@@ -58,6 +58,12 @@ def drop_deprecated(options: dict[str, Any], class_mode: str | None) -> str | No
         )
         return "raw"
     return class_mode
+
+
+def known_options(options: dict[str, Any]) -> dict[str, Any]:
+    """Those of ours; Keras takes any others in silence."""
+    known = {"keep_aspect_ratio", *(DataFrameIterator.__init__.__kwdefaults__ or ())}
+    return {name: value for name, value in options.items() if name in known}
 
 
 class DataFrameIterator(FilesIterator):
@@ -121,10 +127,12 @@ class DataFrameIterator(FilesIterator):
             interpolation,
             keep_aspect_ratio,
         )
-        self.class_mode = class_mode
+        self.class_mode = class_mode = arguments.plain(class_mode)
         self.dtype = dtype or bases.floatx()
-        root = os.fspath(directory or "")
+        root = arguments.plain(os.fspath(directory or ""))
         frame = dataframe.copy()
+        if classes is not None:  # an array or a column has no truth
+            classes = [arguments.plain(one) for one in classes]
         self._check_class_mode()
         _check(frame, class_mode, x_col, y_col, weight_col, classes)
         if validate_filenames:
@@ -164,7 +172,8 @@ class DataFrameIterator(FilesIterator):
     def _check_class_mode(self) -> None:
         """Also that the labels are there, where it was set later."""
         super()._check_class_mode()
-        wanted, read = self.class_mode, getattr(self, "_read_mode", self.class_mode)
+        wanted = arguments.plain(self.class_mode)
+        read = getattr(self, "_read_mode", wanted)
         if wanted not in ("input", None, read) and {wanted, read} & {*_UNLABELLED}:
             raise InvalidArgument(
                 f'`class_mode="{wanted}"` needs labels, and those of "{read}" were read: make '
@@ -197,9 +206,14 @@ class DataFrameIterator(FilesIterator):
 
     @property
     def classes(self) -> Any:
-        """The class of every sample; a list where a sample has several."""
+        """The class of every sample; a list where a sample has several.
+
+        Raises:
+            AttributeError: the samples have no classes by their ``class_mode``.
+        """
         if self._shown_classes is None:
-            raise AttributeError(f"{type(self).__name__!r} object has no attribute 'classes'")
+            name = type(self).__name__
+            raise AttributeError(f"'{name}' object has no attribute 'classes'", obj=self)
         return self._shown_classes
 
     @classes.setter

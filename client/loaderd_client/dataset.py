@@ -9,11 +9,11 @@ where Keras decodes and resizes with TensorFlow: JPEGs differ by a few grey leve
 from __future__ import annotations
 
 import os
-import random
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import msgspec
+import numpy as np
 
 from loaderd.errors import InvalidArgument
 from loaderd.wire.spec import (
@@ -51,6 +51,7 @@ _LABEL_MODES: dict[str | None, LabelMode] = {
 }
 _Subset = Literal["training", "validation"]
 _PICKED_SEEDS = 10**6
+"""Keras picks below it."""
 
 
 def image_dataset_from_directory(
@@ -125,8 +126,11 @@ def image_dataset_from_directory(
         EmptyDataset: it holds no image.
         NoRoom: the ring does not fit in shared memory.
     """
-    mode = _label_mode(labels, label_mode, class_names)
-    _check_split(validation_split, subset, shuffle, seed)
+    labels, subset = arguments.plain(labels), arguments.plain(subset)
+    names = arguments.names("class_names", class_names)
+    mode = _label_mode(labels, label_mode, names)
+    shuffle = arguments.flag("shuffle", shuffle)
+    validation_split = _split(validation_split, subset, shuffle, seed)
     _check_format(format, data_format)
     pipeline = Pipeline(
         target_size=_size(image_size),
@@ -134,20 +138,18 @@ def image_dataset_from_directory(
         interpolation=_interpolation(interpolation),
         aspect=_aspect(crop_to_aspect_ratio, pad_to_aspect_ratio),
         decode=_word("decode", decode, get_args(Decode)),
-        exif=bool(exif),
+        exif=arguments.flag("exif", exif),
         pil=pils_switches(),
         reading="decode_image",
     )
-    order = Order(
-        shuffle=bool(shuffle), seed=random.randrange(_PICKED_SEEDS) if seed is None else int(seed)
-    )
+    order = Order(shuffle=shuffle, seed=_seed(seed))
     whole = Dataset(
         directory=arguments.folder("directory", directory),
         extensions=EXTENSIONS,
-        classes=tuple(class_names) if class_names is not None else None,
+        classes=names,
         hidden=False,
-        flat=labels != "inferred",
-        follow_links=follow_links,
+        flat=not _is_inferred(labels),
+        follow_links=arguments.flag("follow_links", follow_links),
         shuffle_seed=order.seed if shuffle else None,
         labels=None if labels is None or isinstance(labels, str) else tuple(map(int, labels)),
     )
@@ -162,7 +164,7 @@ def image_dataset_from_directory(
         batch=batch,
         order=order,
         cache=_word("cache", cache, get_args(Cache)),
-        on_error=on_error,
+        on_error=_word("on_error", on_error, get_args(OnError)),
     )
     parts = _parts(spec, validation_split, subset)
     sequences = [_open(part, max_queue_size) for part in parts]
@@ -227,12 +229,16 @@ def _check_two_classes(sequences: list[LoaderSequence]) -> None:
 # -- the arguments, checked in Keras's words -------------------------------------------
 
 
+def _is_inferred(labels: object) -> bool:
+    return isinstance(labels, str) and labels == "inferred"
+
+
 def _label_mode(
     labels: str | Sequence[int] | None, label_mode: str | None, class_names: Sequence[str] | None
 ) -> LabelMode:
-    if labels is not None and labels != "inferred":
+    if labels is not None and not _is_inferred(labels):
         _check_labels(labels, label_mode, class_names)
-    if label_mode not in _LABEL_MODES:
+    if not arguments.is_one_of(label_mode, _LABEL_MODES):
         raise InvalidArgument(
             '`label_mode` argument must be one of "int", "categorical", "binary", or None. '
             f"Received: label_mode={label_mode}"
@@ -241,7 +247,7 @@ def _label_mode(
         raise InvalidArgument(
             "When `labels=None` (no labels), argument `class_names` cannot be specified."
         )
-    return "none" if labels is None else _LABEL_MODES[label_mode]
+    return "none" if labels is None else _LABEL_MODES[arguments.plain(label_mode)]
 
 
 def _check_labels(
@@ -266,37 +272,46 @@ def _check_labels(
 
 
 def _color_mode(color_mode: ColorMode) -> ColorMode:
-    if color_mode not in get_args(ColorMode):
+    if not arguments.is_one_of(color_mode, get_args(ColorMode)):
         raise InvalidArgument(
             '`color_mode` must be one of {"rgb", "rgba", "grayscale"}. '
             f"Received: color_mode={color_mode}"
         )
-    return color_mode
+    return arguments.plain(color_mode)  # type: ignore[no-any-return]  # it is one of them
 
 
 def _word(name: str, value: Any, allowed: tuple[str, ...]) -> Any:
-    arguments.one_of(name, value, allowed)
-    return value
+    return arguments.one_of(name, value, allowed)
 
 
 def _size(image_size: int | tuple[int, int]) -> tuple[int, int]:
     if isinstance(image_size, int):
-        return (image_size, image_size)
+        image_size = (image_size, image_size)
     if not isinstance(image_size, (list, tuple)) or len(image_size) != 2:
         raise InvalidArgument(
             "Invalid `image_size` value. Expected a tuple of 2 integers. "
             f"Received: image_size={image_size}"
         )
-    return (int(image_size[0]), int(image_size[1]))
+    height, width = (arguments.whole("image_size", one) for one in image_size)
+    return (height, width)
 
 
 def _batch_size(batch_size: int) -> int:
     if batch_size is None:
         raise InvalidArgument("`batch_size` must be a number: a sequence gives whole batches")
-    return int(batch_size)
+    size = arguments.number("batch_size", batch_size)
+    if size % 1:
+        raise InvalidArgument(f"`batch_size` should be a whole number. Received: {batch_size!r}")
+    return int(size)
+
+
+def _seed(seed: int | None) -> int:
+    """Without one Keras picks it from NumPy's global generator, which programs seed."""
+    return int(np.random.randint(_PICKED_SEEDS)) if seed is None else arguments.whole("seed", seed)
 
 
 def _interpolation(name: str) -> Interpolation:
+    name = arguments.text("interpolation", name)
     if name.lower() not in _INTERPOLATIONS:
         raise InvalidArgument(
             f"Argument `interpolation` should be one of {tuple(_INTERPOLATIONS)}. "
@@ -322,13 +337,17 @@ def _check_format(format: str, data_format: str | None) -> None:
         raise InvalidArgument(f'`data_format` should be "channels_last". Received: {data_format}')
 
 
-def _check_split(split: float | None, subset: str | None, shuffle: bool, seed: int | None) -> None:
-    """Keras's ``dataset_utils.check_validation_split_arg``."""
-    if split is not None and not 0 < split < 1:
-        raise InvalidArgument(f"`validation_split` must be between 0 and 1, received: {split}")
+def _split(
+    split: float | None, subset: str | None, shuffle: bool, seed: int | None
+) -> float | None:
+    """The share of validation, after Keras's ``dataset_utils.check_validation_split_arg``."""
+    if split is not None:
+        split = arguments.share("validation_split", split)
+        if not 0 < split < 1:
+            raise InvalidArgument(f"`validation_split` must be between 0 and 1, received: {split}")
     if (split is not None or subset is not None) and not (split and subset):
         raise InvalidArgument("If `subset` is set, `validation_split` must be set, and inversely.")
-    if subset not in ("training", "validation", "both", None):
+    if not arguments.is_one_of(subset, ("training", "validation", "both", None)):
         raise InvalidArgument(
             f'`subset` must be either "training", "validation" or "both", received: {subset}'
         )
@@ -338,3 +357,4 @@ def _check_split(split: float | None, subset: str | None, shuffle: bool, seed: i
             "argument, to make sure that there is no overlap between the training and "
             "validation subset."
         )
+    return split

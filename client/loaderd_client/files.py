@@ -118,8 +118,8 @@ class FilesIterator(LoadedIterator):
     @property
     def image_shape(self) -> tuple[int, int, int]:
         """The shape of one image, in its data format."""
-        height, width = self.target_size
-        channels = specs.CHANNELS[self.color_mode]
+        height, width = arguments.size(self.target_size)
+        channels = specs.CHANNELS[arguments.plain(self.color_mode)]
         if self.data_format == "channels_first":
             return (channels, height, width)
         return (height, width, channels)
@@ -137,13 +137,13 @@ class FilesIterator(LoadedIterator):
         arguments.one_of("decode", self.decode, get_args(Decode))
 
     def _check_colors(self) -> None:
-        if self.color_mode not in get_args(ColorMode):
+        if not arguments.is_one_of(self.color_mode, get_args(ColorMode)):
             raise InvalidArgument(
                 f'Invalid color mode: {self.color_mode}; expected "rgb", "rgba", or "grayscale".'
             )
 
     def _check_class_mode(self) -> None:
-        if self.class_mode not in [*self.allowed_class_modes]:  # a list need not be hashed
+        if not arguments.is_one_of(self.class_mode, self.allowed_class_modes):
             raise InvalidArgument(
                 f"Invalid class_mode: {self.class_mode}; "
                 f"expected one of: {self.allowed_class_modes}"
@@ -152,7 +152,7 @@ class FilesIterator(LoadedIterator):
     def _split_of(self, subset: str | None) -> tuple[float, float] | None:
         if subset is None:
             return None
-        if subset not in ("training", "validation"):
+        if not arguments.is_one_of(subset, ("training", "validation")):
             raise InvalidArgument(
                 f'Invalid subset name: {subset};expected "training" or "validation"'
             )
@@ -178,13 +178,13 @@ class FilesIterator(LoadedIterator):
             interpolation=self.interpolation,
             keep_aspect_ratio=self.keep_aspect_ratio,
             decode=self.decode,
-            exif=self.exif,
+            exif=arguments.flag("exif", self.exif),
             validation=self.subset == "validation",
             save=save_of(self.save_to_dir, self.save_prefix, self.save_format, SAVED_FILES),
         )
 
     def _files_spec(self, label_mode: LabelMode) -> tuple[Spec, Parts]:
-        pipeline, parts = pipeline_of(self.image_data_generator, self._pictures())
+        pipeline, parts = pipeline_of(self.image_data_generator, self._pictures(), self._before)
         labelled = self.class_mode is not None
         weight = arguments.substitute_weight(self.on_error, self.substitute_weight, labelled)
         dataset, table = self._files()
@@ -193,8 +193,8 @@ class FilesIterator(LoadedIterator):
             pipeline=pipeline,
             batch=msgspec.structs.replace(self._batch(label_mode), substitute_weight=weight),
             order=self._order(),
-            cache=self.cache,
-            on_error=self.on_error,
+            cache=arguments.one_of("cache", self.cache, get_args(Cache)),
+            on_error=arguments.one_of("on_error", self.on_error, get_args(OnError)),
         )
         return spec, {**parts, **table}
 
@@ -402,13 +402,13 @@ class DirectoryIterator(FilesIterator):
         self._listed = Dataset(
             directory=arguments.folder("directory", directory),
             extensions=EXTENSIONS,
-            classes=arguments.names(classes),
-            follow_links=follow_links,
+            classes=arguments.names("classes", classes) or None,
+            follow_links=arguments.flag("follow_links", follow_links),
             split_per_class=self.split,
         )
         self._load(batch_size, shuffle, seed, max_queue_size)
         self.directory = directory
-        self._warn_missing(classes or ())
+        self._warn_missing(self._listed.classes or ())
         if self._supply.manifest.has_ending(b".tiff"):
             warnings.warn(
                 'Using ".tiff" files with multiple bands will cause distortion. '
@@ -428,7 +428,7 @@ class DirectoryIterator(FilesIterator):
             )
 
     def _spec(self) -> tuple[Spec, Parts]:
-        return self._files_spec(_LABEL_MODES[self.class_mode])
+        return self._files_spec(_LABEL_MODES[arguments.plain(self.class_mode)])
 
     @property
     def labels(self) -> Any:

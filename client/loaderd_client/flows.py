@@ -217,7 +217,8 @@ class Flows:
             **options: ``keep_aspect_ratio``, and those of ``flow_from_directory``, where
                 samples of several classes, ``raw`` and ``multi_output`` are of one class, and
                 ``weight_col`` and ``substitute_weight`` are multiplied;
-                ``has_ext``, ``sort`` and ``drop_duplicates`` are accepted with a warning.
+                ``has_ext``, ``sort`` and ``drop_duplicates`` are accepted with a warning, any
+                others without one, as by Keras.
 
         Raises:
             InvalidArgument: a value that is not allowed (also a ``ValueError``).
@@ -225,7 +226,7 @@ class Flows:
             EmptyDataset: no image is left.
             NoRoom: the ring does not fit in shared memory.
         """
-        from loaderd_client.dataframe import DataFrameIterator, drop_deprecated
+        from loaderd_client.dataframe import DataFrameIterator, drop_deprecated, known_options
 
         class_mode = drop_deprecated(options, class_mode)
         return DataFrameIterator(
@@ -250,5 +251,5 @@ class Flows:
             interpolation=interpolation,
             validate_filenames=validate_filenames,
             dtype=self.dtype,
-            **options,
+            **known_options(options),
         )

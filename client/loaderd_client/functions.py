@@ -1,36 +1,45 @@
 """A ``preprocessing_function`` on its way to the workers.
 
-- One of ``keras.applications.*.preprocess_input`` is recognised by where it comes from and
-  by what it does to a probe: workers do its arithmetic and never load Keras.
+- One of ``keras.applications.*.preprocess_input`` is recognised: workers do its arithmetic.
 - A function that a module holds travels by its name.
-- Anything else (a lambda, a closure, what the script itself defines) is pickled by value
-  with cloudpickle.
+- Anything else (a lambda, a closure, what the script itself defines) is pickled by value with
+  cloudpickle.
+
+Both bring along what they work with (:mod:`loaderd_client.capture`). Programs change that as they
+train, so iterators ask again with every epoch what would be sent: :func:`pack` is quick, and gives
+equal parts where nothing has changed.
 """
 
 from __future__ import annotations
 
-import io
-import pickletools
-import re
+import os
 import sys
 import warnings
-from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple, get_args
+from collections.abc import Callable
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from loaderd.errors import InvalidArgument, InvalidType, MissingDependency
 from loaderd.launch import search_path
-from loaderd.render.normalize import Imagenet, imagenet
-from loaderd.wire.spec import DataFormat, Function, Preprocessing
-
-_APPLICATIONS = re.compile(
-    r"(keras|tf_keras|tensorflow\.python\.keras)(\.src|\.api)*\.applications\b"
+from loaderd.wire.bundle import Parts, same_bytes
+from loaderd.wire.code import PART, Code
+from loaderd.wire.spec import DataFormat, Function, Keras, Pipeline, Preprocessing
+from loaderd_client import bases, recognise
+from loaderd_client.capture import (
+    INSTALLED,
+    MOST_DATA,
+    At,
+    Capture,
+    TooLarge,
+    is_users,
+    own_place,
 )
-_INSTALLED = re.compile(r"-packages/|/lib\w*/python[\d.]*/")
-_HEAVY = {"tensorflow", "keras", "tf_keras", "jax", "torch"}
-_MAIN = ("__main__", "__mp_main__")
+
+_KERAS = {"keras", "tf_keras", "tensorflow"}
+_unsent: dict[At, int] = {}
+"""What was not sent of the modules that functions use: ids of the things."""
 
 
 class Packed(NamedTuple):
@@ -40,21 +49,34 @@ class Packed(NamedTuple):
         preprocessing: the arithmetic of ``keras.applications``, if it is that.
         data_format: where that looks for the channels.
         function: the user's function, if it is one.
-        pickled: its bytes, if it travels by value.
+        parts: of the bundle, to be sent with it; see :mod:`loaderd.wire.code`.
     """
 
     preprocessing: Preprocessing | None = None
     data_format: DataFormat = "channels_last"
     function: Function | None = None
-    pickled: NDArray[np.uint8] | None = None
+    parts: Parts = MappingProxyType({})
+
+    @classmethod
+    def of(cls, pipeline: Pipeline, parts: Parts) -> Packed:
+        """As it was sent with a spec."""
+        own = {name: part for name, part in parts.items() if name.partition(".")[0] == PART}
+        return cls(pipeline.preprocessing, pipeline.preprocessing_format, pipeline.function, own)
+
+    @property
+    def is_watched(self) -> bool:
+        """Whether it is small enough to be pickled again with every epoch."""
+        return PART not in self.parts or self.parts[PART].nbytes <= MOST_DATA
 
 
-def pack(function: Callable[..., Any] | None, floatx: str) -> Packed:
+def pack(function: Callable[..., Any] | None, floatx: str, before: Packed | None = None) -> Packed:
     """Makes a function ready to travel.
 
     Args:
         function: takes an image and returns one; None for none.
         floatx: what Keras computes in.
+        before: the same function as it was sent before, if it was. One of many megabytes is
+            not pickled again: a warning has told so.
 
     Raises:
         InvalidArgument: it cannot be pickled; the text says why.
@@ -64,55 +86,90 @@ def pack(function: Callable[..., Any] | None, floatx: str) -> Packed:
         return Packed()
     if not callable(function):
         raise InvalidType(f"`preprocessing_function` should be callable. Received: {function!r}")
-    known = _recognise(function, floatx)
+    known = recognise.arithmetic(function, floatx)
     if known is not None:
-        return known
-    name = getattr(function, "__qualname__", type(function).__qualname__)
-    if _is_importable(function):
-        return Packed(function=Function(function.__module__, name, _file(function), _path()))
-    asked = Function("", name, path=_path(), python=sys.version_info[:2])
-    return Packed(function=asked, pickled=_pickled(function, name, floatx))
+        return Packed(known.mode, known.data_format)
+    name = _name(function)
+    if before is not None and not before.is_watched:
+        return before
+    capture, packed = _look(function, floatx)
+    _warn_of_left_out(capture, name)
+    if before is not None:
+        if _same(packed.parts, before.parts):
+            return packed._replace(parts=before.parts)
+        if not _same(packed.parts, _look(function, floatx)[1].parts):
+            _warn_unstable(name)
+            return before
+    elif not packed.is_watched:
+        _warn_unwatched(name)
+    _warn_of_heavy(capture, name)
+    # Not the function's own arrays, which may be changed in place.
+    return packed._replace(parts={part: np.array(own) for part, own in packed.parts.items()})
 
 
-def _recognise(function: Callable[..., Any], floatx: str) -> Packed | None:
-    """Which of Keras's it is; None if it is none, or does something that we do not know."""
-    if not _APPLICATIONS.match(getattr(function, "__module__", None) or ""):
-        return None
-    if getattr(function, "__name__", "") != "preprocess_input":
-        return None
-    probe = np.random.RandomState(0).uniform(0, 255, (3, 3, 3)).astype(floatx)
-    does = np.asarray(function(probe.copy()))
-    if np.array_equal(does, probe):
-        return Packed()
-    for known in _candidates():
-        assert known.preprocessing is not None
-        ours = imagenet(probe.copy(), known.preprocessing, known.data_format, floatx)
-        if np.array_equal(does, ours):
-            return known
-    return None
+def _look(function: Callable[..., Any], floatx: str) -> tuple[Capture, Packed]:
+    """The function as it would be sent now."""
+    name, place = _name(function), own_place(function)
+    capture = Capture(floatx)
+    if place is None:
+        parts = _by_value(capture, function, name).parts()
+    else:
+        parts = capture.by_name(function).parts() if is_users(place[0]) else {}
+    return capture, Packed(
+        function=Function(
+            place[0] if place else "",
+            name,
+            _file(place[0]) if place else "",
+            _path(),
+            _folder(),
+            sys.version_info[:2] if parts else (0, 0),
+            _keras(capture, floatx),
+        ),
+        parts=parts,
+    )
 
 
-def _candidates() -> Iterator[Packed]:
-    for mode in get_args(Preprocessing):
-        for data_format in get_args(DataFormat):
-            yield Packed(mode, data_format)
+def _same(parts: Parts, others: Parts) -> bool:
+    return parts.keys() == others.keys() and all(
+        same_bytes(part, others[name]) for name, part in parts.items()
+    )
 
 
-def _is_importable(function: Callable[..., Any]) -> bool:
-    """Whether its module holds it under its name, and is not the script itself."""
-    module = getattr(function, "__module__", None)
-    found: Any = sys.modules.get(module or "")
-    if found is None or module in _MAIN:
-        return False
-    for name in getattr(function, "__qualname__", "<lambda>").split("."):
-        found = getattr(found, name, None)
-    return found is function
+def _name(function: Callable[..., Any]) -> str:
+    name = recognise.attribute(function, "__qualname__")
+    return name if isinstance(name, str) else type(function).__qualname__
 
 
-def _file(function: Callable[..., Any]) -> str:
-    """Of the function's module; packages may lie elsewhere for the daemon."""
-    file = getattr(sys.modules[function.__module__], "__file__", None) or ""
-    return "" if not file or _INSTALLED.search(file) else search_path.absolute(file) or file
+def _by_value(capture: Capture, function: Callable[..., Any], name: str) -> Code:
+    try:
+        return capture.by_value(function)
+    except MissingDependency as error:
+        raise MissingDependency(
+            f"preprocessing_function {name} is no function of a module, and sending it takes "
+            "cloudpickle: pip install cloudpickle, or put it into a module"
+        ) from error
+    except Exception as error:  # what it refers to may refuse in any way
+        raise InvalidArgument(
+            f"preprocessing_function {name} cannot be sent to workers: {error}; make such "
+            "things within the function, or put both into a module, which workers import"
+        ) from error
+
+
+def _keras(capture: Capture, floatx: str) -> Keras:
+    return Keras(
+        floatx=floatx,
+        data_format=bases.image_data_format(),
+        backend=bases.backend(),
+        legacy=bases.is_legacy(),
+        itself=not capture.heavy.isdisjoint(_KERAS),
+        preprocess=recognise.applications(floatx),
+    )
+
+
+def _file(module: str) -> str:
+    """Of a module; packages may lie elsewhere for the daemon."""
+    file = getattr(sys.modules[module], "__file__", None) or ""
+    return "" if not file or INSTALLED.search(file) else search_path.absolute(file) or file
 
 
 def _path() -> tuple[str, ...]:
@@ -120,43 +177,56 @@ def _path() -> tuple[str, ...]:
     return tuple(dict.fromkeys(folder for folder in folders if folder is not None))
 
 
-def _pickled(function: Callable[..., Any], name: str, floatx: str) -> NDArray[np.uint8]:
+def _folder() -> str:
     try:
-        import cloudpickle
-    except ImportError as error:
-        raise MissingDependency(
-            f"preprocessing_function {name} is no function of a module, and sending it takes "
-            "cloudpickle: pip install cloudpickle, or put it into a module"
-        ) from error
-
-    class Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle has no types
-        """Sends the arithmetic of ``keras.applications`` in place of Keras's functions."""
-
-        def reducer_override(self, thing: Any) -> Any:
-            known = _recognise(thing, floatx) if callable(thing) else None
-            if known is None:
-                return super().reducer_override(thing)
-            return Imagenet, (known.preprocessing, known.data_format, floatx)
-
-    file = io.BytesIO()
-    try:
-        Pickler(file).dump(function)
-    except Exception as error:  # what it refers to may refuse in any way
-        raise InvalidArgument(
-            f"preprocessing_function {name} cannot be sent to workers: {error}; make such "
-            "things within the function, or put both into a module, which workers import"
-        ) from error
-    _warn_of_keras(file.getvalue(), name)
-    return np.frombuffer(file.getvalue(), np.uint8)
+        return os.getcwd()
+    except FileNotFoundError:  # it was removed
+        return ""
 
 
-def _warn_of_keras(pickled: bytes, name: str) -> None:
-    names = {str(value) for _, value, _ in pickletools.genops(pickled) if isinstance(value, str)}
-    heavy = {one.partition(".")[0] for one in names} & _HEAVY
-    if heavy:
+# -- what programs should hear ---------------------------------------------------------
+
+
+def _warn_unwatched(name: str) -> None:
+    warnings.warn(
+        f"preprocessing_function {name} holds more than {MOST_DATA >> 20} MB beside arrays, so "
+        "what is changed in it does not reach the workers: assign preprocessing_function anew "
+        "when it changes, or keep large data in NumPy arrays",
+        stacklevel=3,
+    )
+
+
+def _warn_unstable(name: str) -> None:
+    warnings.warn(
+        f"preprocessing_function {name} is pickled differently each time, so what is changed in "
+        "it does not reach the workers: assign preprocessing_function anew when it changes",
+        stacklevel=3,
+    )
+
+
+def _warn_of_heavy(capture: Capture, name: str) -> None:
+    if capture.heavy:
         warnings.warn(
-            f"preprocessing_function {name} makes every worker load {', '.join(sorted(heavy))}, "
-            "which takes seconds and half a gigabyte each: use NumPy in it, or import "
-            "preprocess_input by its own name",
-            stacklevel=2,
+            f"preprocessing_function {name} makes every worker load "
+            f"{', '.join(sorted(capture.heavy))}, which takes seconds and half a gigabyte each: "
+            "use NumPy in it, or only Keras's preprocess_input and functions for images",
+            stacklevel=3,
         )
+
+
+def _warn_of_left_out(capture: Capture, name: str) -> None:
+    """Of what changes without effect: what is large or of a heavy package, and what is new."""
+    for at, (value, why) in capture.left_out.items():
+        is_new = _unsent.get(at, id(value)) != id(value) and at not in capture.stored
+        first = at not in _unsent
+        _unsent[at] = id(value)
+        is_data = isinstance(why, TooLarge) or recognise.root_of(value) in recognise.HEAVY
+        if is_new or (first and is_data):
+            where = ".".join((at[0], *(str(step) for step in at[1])))
+            warnings.warn(
+                f"preprocessing_function {name} uses {where}, which is not sent to workers "
+                f"({why}): they have what importing {at[0]} makes of it, whatever the program "
+                "assigns; make it within the function or the module, or hold it in an object "
+                "that is the preprocessing_function",
+                stacklevel=3,
+            )

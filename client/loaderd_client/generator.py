@@ -214,8 +214,8 @@ class ImageDataGenerator(Flows):
 
 
 def _data_format(value: Any) -> DataFormat:
-    value = bases.image_data_format() if value is None else value
-    if value not in _AXES:
+    value = bases.image_data_format() if value is None else arguments.plain(value)
+    if not arguments.is_one_of(value, _AXES):
         raise InvalidArgument(
             '`data_format` should be `"channels_last"` (channel after row and column) or '
             '`"channels_first"` (channel before row and column). '
@@ -224,12 +224,15 @@ def _data_format(value: Any) -> DataFormat:
     return value  # type: ignore[no-any-return]  # it is one of them
 
 
-def _split(validation_split: float) -> float:
-    if validation_split and not 0 < validation_split < 1:
+def _split(validation_split: Any) -> float:
+    share = 0.0
+    if validation_split is not None:
+        share = arguments.share("validation_split", validation_split)
+    if share and not 0 < share < 1:
         raise InvalidArgument(
             f"`validation_split` must be strictly between 0 and 1.  Received: {validation_split}"
         )
-    return validation_split
+    return share
 
 
 def _brightness(brightness_range: Any) -> Sequence[float] | None:

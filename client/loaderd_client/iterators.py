@@ -19,9 +19,9 @@ from numpy.typing import NDArray
 from loaderd.data.order import SEEDS
 from loaderd.errors import NoSuchSample
 from loaderd.wire import spec as specs
-from loaderd.wire.bundle import Parts
+from loaderd.wire.bundle import Parts, same_bytes
 from loaderd.wire.run import Place
-from loaderd.wire.spec import LabelMode, Order, Spec
+from loaderd.wire.spec import LabelMode, Order, Pipeline, Spec
 from loaderd_client import arguments, bases, switches
 from loaderd_client.guard import Caller
 from loaderd_client.places import Places
@@ -176,10 +176,15 @@ class LoadedIterator(LoaderSequence, Iterator):
     _standard: Segment | None = None
     """The last segment whose order the workers know themselves."""
     _index_generator: Iterable[Ids] | None = None
+    _before: tuple[Pipeline, Parts] | None = None
+    """What was sent with the same function, while that is not assigned anew."""
+    _may_have_changed = False
+    """Whether the function's state is to be looked at before the next batch."""
 
     def _load(self, batch_size: int, shuffle: bool, seed: int | None, max_queue_size: int) -> None:
         """Opens the stream."""
-        self.batch_size, self.shuffle, self.seed = batch_size, shuffle, seed
+        self.batch_size = batch_size = arguments.whole("batch_size", batch_size)
+        self.shuffle, self.seed = shuffle, arguments.seed(seed)
         self._seeds_globally = seed is not None
         self._count = 0
         self.lock = threading.Lock()
@@ -189,6 +194,7 @@ class LoadedIterator(LoaderSequence, Iterator):
         self.batch_size = batch_size
         self._opened()
         self._enter(Segment(self._settings(), self._total()))
+        self._before = (spec.pipeline, parts)
         self.spec, parts = self._spec()
         if _equal(parts, self._supply.parts):  # else a subclass shows other files than were found
             self._applied = self._segment
@@ -211,8 +217,7 @@ class LoadedIterator(LoaderSequence, Iterator):
     def _order(self) -> Order:
         if self._segment is not None:
             return self._segment.order
-        seed = None if self.seed is None else arguments.whole("seed", self.seed)
-        return Order(shuffle=bool(self.shuffle), seed=seed, draws="batch")
+        return Order(shuffle=arguments.flag("shuffle", self.shuffle), seed=self.seed, draws="batch")
 
     def _batch(self, label_mode: LabelMode) -> specs.Batch:
         return specs.Batch(
@@ -223,8 +228,8 @@ class LoadedIterator(LoaderSequence, Iterator):
         return Settings(
             arguments.whole("n", self.n),
             arguments.whole("batch_size", self.batch_size),
-            bool(self.shuffle),
-            arguments.whole("seed", self.seed),
+            arguments.flag("shuffle", self.shuffle),
+            arguments.seed(self.seed),
         )
 
     def _total(self) -> int:
@@ -454,6 +459,7 @@ class LoadedIterator(LoaderSequence, Iterator):
         """
         me = Caller()
         self._guard.enter(me)
+        self._may_have_changed = True
         if self._places.position:
             if self.shuffle or self.spec.pipeline.is_random or self._now.given is not None:
                 self._begin_segment(self._now.number)
@@ -516,15 +522,33 @@ class LoadedIterator(LoaderSequence, Iterator):
     def _follow(self) -> None:
         """Scripts set attributes, of iterators and generators, and fit generators, at any time."""
         seen = self._look()
-        if len(seen) == len(self._seen) and all(map(is_, seen, self._seen)):
+        same = len(seen) == len(self._seen) and all(map(is_, seen, self._seen))
+        if same and not self._begins_epoch():
             return
+        if not same:
+            self._before = None
+            if self.seed is None:  # Keras seeds nothing from here on
+                self.seed, self._seeds_globally = arguments.seed(None), False
         if self._settings() != self._now.settings:
             self._follow_order()
         spec, parts = self._spec()
+        self._before = (spec.pipeline, parts)
         self._seen = seen  # not before: what is not allowed is told again, until it is mended
         applied = self._applied is self._segment
         if applied and (spec != self.spec or not _equal(parts, self._supply.parts)):
             self._apply()
+
+    def _begins_epoch(self) -> bool:
+        """Whether what is held by the generator and its function may have been changed.
+
+        In Keras a change counts at once. Looking takes longer than a batch should wait, so
+        it counts from the next epoch on.
+        """
+        told, self._may_have_changed = self._may_have_changed, False
+        return told or self._places.between_epochs
+
+    def _heed_epoch_end(self) -> None:
+        self._may_have_changed = True
 
     def _follow_order(self) -> None:
         """Another order begins with the next epoch, as in Keras; this one goes on as it is."""
@@ -558,5 +582,5 @@ def _equal(parts: Parts, others: Parts) -> bool:
     if parts.keys() | {"manifest"} != others.keys() | {"manifest"}:
         return False
     return all(
-        part is others[name] or np.array_equal(part, others[name]) for name, part in parts.items()
+        part is others[name] or same_bytes(part, others[name]) for name, part in parts.items()
     )

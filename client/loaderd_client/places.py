@@ -58,12 +58,13 @@ class _Handed:
 
 
 class _ByIndex:
-    """One epoch as it is read by index: how often each index was."""
+    """One epoch as it is read by index: how often each index was, and all of them."""
 
     def __init__(self, epoch: int) -> None:
         self.epoch = epoch
         self.handed = _Handed()
         self.reads: dict[int, int] = {}
+        self.count = 0
 
     def read(self, index: int, me: Caller) -> Place:
         """The batch of an index, each time in another round."""
@@ -71,6 +72,7 @@ class _ByIndex:
         if place is None:
             place = (self.epoch + self.reads.get(index, 0) * ROUND, index)
             self.handed.give(place, me)
+            self.count += 1
         self.reads[index] = max(self.reads.get(index, 0), place[0] // ROUND + 1)
         return place
 
@@ -126,6 +128,14 @@ class Places:
         last = self._last
         by_next = self._by_next.epoch == self.epoch and self._by_next.position > 0
         return bool(self._by_index.reads) or by_next or (last is not None and self._is_read(last))
+
+    @property
+    def between_epochs(self) -> bool:
+        """Whether all that is asked for next may begin an epoch."""
+        last, reads = self._last, self._by_index.count
+        by_next = self._by_next.epoch == self.epoch and self.position > 0
+        in_pass = last is not None and self._is_read(last) and last.read < self._batches
+        return not by_next and not in_pass and reads % self._batches == 0
 
     def _is_read(self, one: _Pass) -> bool:
         return one.epoch == self.epoch and one.read > 0

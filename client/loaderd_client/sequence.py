@@ -66,7 +66,7 @@ class LoaderSequence(*bases.sequences()):  # type: ignore[misc]  # whichever Ker
     Attributes:
         n: samples in an epoch (also ``samples``).
         batch_size: samples in a batch.
-        seed: decides order and augmentation; picked by the daemon if it was None.
+        seed: decides order and augmentation; picked if it was None.
         shuffle: whether every epoch has a new order.
         classes: int32 (n,), the class of every sample (also ``labels``).
         class_names: names of the classes in label order.
@@ -213,6 +213,7 @@ class LoaderSequence(*bases.sequences()):  # type: ignore[misc]  # whichever Ker
         """Ends the epoch; Keras's own calls may come early, often or never, and it bears them."""
         me, reads = Caller(), bases.reading(sys._getframe(1))
         self._guard.enter(me)
+        self._heed_epoch_end()
         if reads == "index":
             self._end_epoch()
         else:
@@ -368,6 +369,9 @@ class LoaderSequence(*bases.sequences()):  # type: ignore[misc]  # whichever Ker
 
     def _prepare_pass(self) -> None:
         """Before a pass."""
+
+    def _heed_epoch_end(self) -> None:
+        """Before whoever says that an epoch is over is heard."""
 
     def _end_epoch(self) -> None:
         self._places.end_epoch()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from loaderd.errors import InvalidArgument
+from loaderd.wire.bundle import Parts
 from loaderd.wire.spec import (
     ColorMode,
     DataFormat,
@@ -76,35 +76,38 @@ def save_of(directory: Any, prefix: str, format: str, most: int) -> Save | None:
     """Where pictures are kept; None for nowhere."""
     if not directory:
         return None
-    return Save(os.path.abspath(os.fspath(directory)), prefix, format, most)
+    folder = arguments.folder("save_to_dir", directory)
+    return Save(folder, str(arguments.plain(prefix)), str(arguments.plain(format)), most)
 
 
 def pipeline_of(
-    generator: ImageDataGenerator | None, pictures: Pictures
+    generator: ImageDataGenerator | None,
+    pictures: Pictures,
+    before: tuple[Pipeline, Parts] | None = None,
 ) -> tuple[Pipeline, Arrays]:
     """The pipeline, and the arrays that belong into its bundle.
 
     Args:
         generator: says what happens to loaded images; None leaves them.
         pictures: says how they are loaded.
+        before: what was sent with the same function, if it was; see ``functions.pack``.
 
     Raises:
         InvalidArgument: a value is not allowed, or the generator's methods are overridden.
     """
-    if pictures.interpolation not in get_args(Interpolation):
+    if not arguments.is_one_of(pictures.interpolation, get_args(Interpolation)):
         raise InvalidArgument(
             f"Invalid interpolation method {pictures.interpolation} specified. Supported methods "
             f"are {', '.join(get_args(Interpolation))}"
         )
-    arguments.one_of("data_format", pictures.data_format, get_args(DataFormat))
     pipeline = Pipeline(
         target_size=arguments.size(pictures.target_size),
-        color_mode=pictures.color_mode,
+        color_mode=arguments.one_of("color_mode", pictures.color_mode, get_args(ColorMode)),
         channels=pictures.channels,
-        data_format=pictures.data_format,
-        interpolation=pictures.interpolation,
+        data_format=arguments.one_of("data_format", pictures.data_format, get_args(DataFormat)),
+        interpolation=arguments.plain(pictures.interpolation),
         aspect="crop" if pictures.keep_aspect_ratio else "stretch",
-        decode=pictures.decode,
+        decode=arguments.one_of("decode", pictures.decode, get_args(Decode)),
         exif=bool(pictures.exif),
         floatx=arguments.dtype(bases.floatx()),
         dtype=arguments.dtype(pictures.dtype),
@@ -117,17 +120,15 @@ def pipeline_of(
     _check_methods(generator)
     still = pictures.validation and generator.compat == "fixed"
     fields = _normalizing(generator, pipeline.dtype) | ({} if still else _augmenting(generator))
-    packed = functions.pack(generator.preprocessing_function, pipeline.floatx)
+    sent = functions.Packed.of(*before) if before else None
+    packed = functions.pack(generator.preprocessing_function, pipeline.floatx, sent)
     fields |= {
         "preprocessing": packed.preprocessing,
         "preprocessing_format": packed.data_format,
         "function": packed.function,
         "compat": generator.compat,
     }
-    arrays = dict(_statistics(generator))
-    if packed.pickled is not None:
-        arrays["function"] = packed.pickled
-    return _replaced(pipeline, fields), arrays
+    return _replaced(pipeline, fields), {**dict(_statistics(generator)), **packed.parts}
 
 
 def _replaced(pipeline: Pipeline, fields: dict[str, Any]) -> Pipeline:
@@ -135,21 +136,19 @@ def _replaced(pipeline: Pipeline, fields: dict[str, Any]) -> Pipeline:
 
 
 def _augmenting(generator: ImageDataGenerator) -> dict[str, Any]:
-    arguments.one_of("fill_mode", generator.fill_mode, get_args(FillMode))
-    low, high = generator.zoom_range
     return {
-        "rotation_range": arguments.number("rotation_range", generator.rotation_range),
+        "rotation_range": arguments.number("rotation_range", _or_zero(generator.rotation_range)),
         "width_shift_range": arguments.shift("width_shift_range", generator.width_shift_range),
         "height_shift_range": arguments.shift("height_shift_range", generator.height_shift_range),
-        "shear_range": arguments.number("shear_range", generator.shear_range),
-        "zoom_range": (arguments.number("zoom_range", low), arguments.number("zoom_range", high)),
+        "shear_range": arguments.number("shear_range", _or_zero(generator.shear_range)),
+        "zoom_range": arguments.pair("zoom_range", generator.zoom_range) or (1.0, 1.0),
         "channel_shift_range": arguments.number(
             "channel_shift_range", generator.channel_shift_range
         ),
         "brightness_range": arguments.pair("brightness_range", generator.brightness_range),
-        "horizontal_flip": bool(generator.horizontal_flip),
-        "vertical_flip": bool(generator.vertical_flip),
-        "fill_mode": generator.fill_mode,
+        "horizontal_flip": arguments.flag("horizontal_flip", generator.horizontal_flip),
+        "vertical_flip": arguments.flag("vertical_flip", generator.vertical_flip),
+        "fill_mode": arguments.one_of("fill_mode", generator.fill_mode, get_args(FillMode)),
         "cval": arguments.number("cval", generator.cval),
         "interpolation_order": arguments.whole(
             "interpolation_order", generator.interpolation_order
@@ -158,13 +157,20 @@ def _augmenting(generator: ImageDataGenerator) -> dict[str, Any]:
 
 
 def _normalizing(generator: ImageDataGenerator, dtype: str) -> dict[str, Any]:
-    rescale = arguments.number("rescale", generator.rescale) if generator.rescale else None
+    rescale = arguments.number("rescale", _or_zero(generator.rescale)) or None
     _warn_cut_off(rescale, dtype)
     return {
         "rescale": rescale,
-        "samplewise_center": bool(generator.samplewise_center),
-        "samplewise_std_normalization": bool(generator.samplewise_std_normalization),
+        "samplewise_center": arguments.flag("samplewise_center", generator.samplewise_center),
+        "samplewise_std_normalization": arguments.flag(
+            "samplewise_std_normalization", generator.samplewise_std_normalization
+        ),
     }
+
+
+def _or_zero(value: Any) -> Any:
+    """Keras asks whether there is such a value, and takes None for none."""
+    return 0.0 if value is None else value
 
 
 def _statistics(generator: ImageDataGenerator) -> Iterator[tuple[str, NDArray[Any]]]:
@@ -175,7 +181,7 @@ def _statistics(generator: ImageDataGenerator) -> Iterator[tuple[str, NDArray[An
         if value is None:
             warn_unfit(flag)
         else:
-            yield part, np.asarray(value)
+            yield part, np.array(value)  # not its own, which may be changed in place
 
 
 def _warn_cut_off(rescale: float | None, dtype: str) -> None:

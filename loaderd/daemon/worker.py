@@ -55,9 +55,13 @@ def _answer(streams: _Streams, chunk: Chunk) -> Message:
             raise stream
         return stream.write(chunk)
     except LoaderdError as error:
-        return Spoilt(type(error).__name__, fitting(str(error)), ticket=chunk.ticket)
+        return _spoilt(chunk, error)
     except BaseException as error:  # only a death is a death: all else is told
-        return Spoilt(RenderError.__name__, fitting(explain(error)), ticket=chunk.ticket)
+        return _spoilt(chunk, RenderError.of(error, explain(error)))
+
+
+def _spoilt(chunk: Chunk, error: LoaderdError) -> Spoilt:
+    return Spoilt(type(error).__name__, fitting(str(error)), ticket=chunk.ticket)
 
 
 class _Worker:
@@ -113,9 +117,11 @@ class _Worker:
         except MemoryError:
             return NoRoom(_NO_MEMORY)
         except OSError as error:
-            return NoRoom(_NO_MEMORY) if error.errno == errno.ENOMEM else RenderError(str(error))
+            if error.errno == errno.ENOMEM:
+                return NoRoom(_NO_MEMORY)
+            return RenderError.of(error, str(error))
         except BaseException as error:
-            return RenderError(explain(error))
+            return RenderError.of(error, explain(error))
 
 
 def main(sock: socket.socket, settings: Settings) -> None:

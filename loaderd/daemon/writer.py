@@ -163,7 +163,7 @@ class StreamWriter:
                 finish(image, transforms[row - chunk.first], images[row])
             except RenderError as error:
                 shown = int(ids[row - chunk.first])  # it may be a substitute's picture
-                raise RenderError(f"{self._name(shown)}: {error}") from error
+                raise RenderError.of(error, f"{self._name(shown)}: {error}") from error
             alive(chunk.ticket)
         return ids
 

@@ -106,7 +106,7 @@ class FullFinish:
         except LoaderdError:
             raise
         except BaseException as error:  # the user's function may raise anything
-            raise RenderError(explain(error)) from error
+            raise RenderError.of(error, explain(error)) from error
 
     def _augment(self, x: Array, transform: Transform) -> Array:
         if transform.warps:
@@ -151,7 +151,7 @@ def _needs_scipy(pipeline: Pipeline, compute: str) -> bool:
 
 def _function(pipeline: Pipeline, bundle: Mapping[str, Array]) -> Callable[[Array], Array] | None:
     if pipeline.function is not None:
-        return UserFunction(pipeline.function, bundle.get("function"))
+        return UserFunction(pipeline.function, bundle)
     if pipeline.preprocessing is None:
         return None
     mode, data_format = pipeline.preprocessing, pipeline.preprocessing_format

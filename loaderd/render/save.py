@@ -35,4 +35,4 @@ def save_picture(image: NDArray[Any], pipeline: Pipeline, sample: int, number: i
             to_picture(image, True, pipeline.floatx).save(path)
     except (OSError, ValueError) as error:
         reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
-        raise RenderError(f"it cannot be saved as {path}: {reason}") from error
+        raise RenderError.of(error, f"it cannot be saved as {path}: {reason}") from error

@@ -106,6 +106,28 @@ class Arrays(_Frozen, frozen=True, tag="arrays"):
         return "(arrays)"
 
 
+class Keras(_Frozen, frozen=True):
+    """The trainer's Keras, for code of the user's that calls it.
+
+    Attributes:
+        floatx: the dtype that it computes in.
+        data_format: where it looks for the channels.
+        backend: what it computes with: ``tensorflow``, ``jax`` or ``torch``.
+        legacy: whether it is Keras 2.
+        itself: whether the code calls more of it, or of TensorFlow, than workers have functions
+            of their own for: then they load it at once.
+        preprocess: modules of ``keras.applications`` whose ``preprocess_input`` is known, and
+            what that does: (module, arithmetic, data format).
+    """
+
+    floatx: str = "float32"
+    data_format: DataFormat = "channels_last"
+    backend: str = "tensorflow"
+    legacy: bool = False
+    itself: bool = False
+    preprocess: tuple[tuple[str, Preprocessing | None, DataFormat], ...] = ()
+
+
 class Function(_Frozen, frozen=True):
     """Code of the user's, which workers run on each image.
 
@@ -115,14 +137,18 @@ class Function(_Frozen, frozen=True):
         name: the function's qualified name.
         file: of the module, if it belongs to no installed package.
         path: folders in which the trainer looks for modules.
-        python: version of the Python that pickled it, ``(3, 11)``.
+        folder: the trainer's working directory, at which relative paths begin.
+        python: version of the Python that pickled it, or its modules' state: ``(3, 11)``.
+        keras: the trainer's Keras; None leaves it to the modules to load one.
     """
 
     module: str
     name: str
     file: str = ""
     path: tuple[str, ...] = ()
+    folder: str = ""
     python: tuple[int, int] = (0, 0)
+    keras: Keras | None = None
 
 
 class Save(_Frozen, frozen=True):

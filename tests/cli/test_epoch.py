@@ -34,7 +34,8 @@ def test_batches_of_the_next_epoch_go_back_and_are_not_counted() -> None:
         batches = Epoch(ours, Opened(1, 0, 40, 32, 1, 4, 4096, 4096))
         assert list(batches) == [(8, 5, ""), (32, 0, "there is no memory")]
         assert [theirs.receive() for _ in range(4)] == [
-            Took((slot,), (slot,), taken, 32 * taken, 0) for taken, slot in enumerate((3, 0, 1, 2), 1)
+            Took((slot,), (slot,), taken, 32 * taken, 0)
+            for taken, slot in enumerate((3, 0, 1, 2), 1)
         ]
 
 

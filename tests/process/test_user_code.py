@@ -116,7 +116,6 @@ def test_its_own_traceback_and_the_file_reach_the_trainer(photos: Path, serve: S
         assert "in refuse\n    raise LookupError" in text
         assert "LookupError: no idea what to do with (20, 30, 3)" in text
         assert "loaderd/render" not in text
-        assert isinstance(caught.value, ValueError)
 
 
 def test_a_wrong_shape_is_told_in_keras_words(photos: Path, serve: Serve) -> None:
@@ -146,13 +145,40 @@ def test_whatever_it_raises_is_told_and_kills_nobody(
 
 
 @pytest.mark.parametrize(
+    ("make", "kind"),
+    [
+        (lambda: KeyError("a name"), KeyError),
+        (lambda: ZeroDivisionError("by zero"), ZeroDivisionError),
+        (lambda: FileNotFoundError(2, "No such file or directory", "lut.npy"), FileNotFoundError),
+        (lambda: UnicodeDecodeError("utf-8", b"\xff", 0, 1, "invalid"), UnicodeDecodeError),
+        (lambda: user_functions.Unknown("mine"), LookupError),
+        (lambda: StopIteration("over"), RuntimeError),
+        (lambda: UserWarning("careful"), UserWarning),
+    ],
+)
+def test_it_arrives_as_what_was_raised(
+    make: Callable[[], Exception], kind: type[Exception], photos: Path, serve: Serve
+) -> None:
+    def fail(image: Any) -> Any:
+        raise make()
+
+    with serve(1), Session("auto"), pytest.raises(RenderError) as caught:
+        batches(photos, fail)
+    assert isinstance(caught.value, kind)
+    assert isinstance(caught.value, ValueError) == issubclass(kind, ValueError)
+    last = str(caught.value).splitlines()[-1]
+    assert last.endswith(str(make()))
+    assert "\\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
     "options", [{"rotation_range": 1.5e308}, {"width_shift_range": 2**40}, {"fill_mode": "mirror"}]
 )
 def test_values_that_cannot_be_drawn_are_told(options: Any, photos: Path, serve: Serve) -> None:
     with serve() as daemon, Session("auto"):
         eventually(lambda: len(daemon.workers()) == 2)
         before = daemon.workers()
-        with contextlib.suppress(ValueError, NoRoom):
+        with contextlib.suppress(ValueError, OverflowError, NoRoom):
             batches(photos, None, **options)
         assert daemon.workers() == before
 
