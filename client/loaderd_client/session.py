@@ -319,9 +319,12 @@ def _open(line: Channel, spec: Spec, slots: int, run: Run, bundles: Sequence[Bun
         case Opened(), [ring, manifest]:
             with descriptors.needed("a stream"):
                 return Stream(line, spec, run, answer, ring, manifest)
-        case Refused(kind, text), _:
-            raise from_wire(kind, text)
-    raise ProtocolError(f"the daemon answered Open with {type(answer).__name__}")
+    descriptors.close_all(fds)
+    if isinstance(answer, Refused):
+        raise from_wire(answer.kind, answer.text)
+    raise ProtocolError(
+        f"the daemon answered Open with {type(answer).__name__} and {len(fds)} descriptors"
+    )
 
 
 def _answer(line: Channel, spec: Spec) -> tuple[Message, list[int]]:
@@ -339,6 +342,7 @@ def _receive(line: Channel) -> tuple[Message, list[int]]:
     """The answer; that storage keeps it waiting is told to the user."""
     message, fds = line.receive_with_fds()
     while isinstance(message, Stalled):
+        descriptors.close_all(fds)
         _warn(printable(message.text))
         message, fds = line.receive_with_fds()
     return message, fds

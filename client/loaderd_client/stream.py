@@ -577,6 +577,7 @@ class Stream:
                 check_slot(slot, self.slots)
                 self._keep((epoch, position), _Slot(slot, attempt, skipped, None))
             case Spoilt():
+                check_slot(message.slot, self.slots)
                 error = from_wire(message.kind, message.text)
                 self._keep((message.epoch, message.position), _Slot(message.slot, 0, 0, error))
             case Confirmed():

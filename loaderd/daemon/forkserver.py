@@ -25,6 +25,7 @@ import traceback
 from typing import NoReturn
 
 from loaderd.daemon import child
+from loaderd.wire import descriptors
 from loaderd.wire.channel import Channel, Closed
 from loaderd.wire.messages import Ended, Fork, Forked, Message, Signal
 from loaderd.wire.process import JOB_SIGNALS
@@ -84,8 +85,7 @@ class _ForkServer:
         match message:
             case Fork(number):
                 self._fork(number, *fds)
-                for fd in fds:
-                    os.close(fd)
+                descriptors.close_all(fds)
             case Signal(number, what) if number in self._children:
                 os.kill(self._children[number], what)  # not reaped yet, so the number is its own
 

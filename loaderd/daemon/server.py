@@ -22,6 +22,7 @@ from loaderd.errors import (
     ProtocolError,
     RequestRefused,
 )
+from loaderd.wire import descriptors
 from loaderd.wire.channel import Channel, Closed, Unread
 from loaderd.wire.messages import (
     PROTOCOL,
@@ -129,8 +130,7 @@ class Conversation:
         try:
             self._serve(message, fds)
         finally:
-            for fd in fds:
-                os.close(fd)
+            descriptors.close_all(fds)
 
     def _serve(self, message: Message, fds: list[int]) -> None:
         if not self._greeted and not isinstance(message, Hello):

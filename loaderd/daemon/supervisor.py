@@ -263,8 +263,7 @@ class Supervisor:
                 self.drain()
             case _:
                 log.error("the owner sent %s", type(message).__name__)
-                for fd in fds:
-                    os.close(fd)
+                descriptors.close_all(fds)
 
     def _end_now(self) -> None:
         log.info("process %s, whose daemon this is, has ended", self._settings.owner)

@@ -125,7 +125,7 @@ class Channel:
     def _drop_first(self) -> None:
         data, fds = self._unsent.popleft()
         self._unsent_bytes -= len(data)
-        _close_all(fds)
+        descriptors.close_all(fds)
 
     def _write(self, data: bytes, fds: Sequence[int]) -> bool:
         try:
@@ -176,7 +176,7 @@ class Channel:
                 raise ProtocolError(f"more than {_MAX_FDS} descriptors in one message")
             return self._decode(length), fds
         except (ProtocolError, NoDescriptor, Closed):
-            _close_all(fds)
+            descriptors.close_all(fds)
             raise
 
     def _decode(self, length: int) -> Message:
@@ -232,14 +232,9 @@ def _copies(fds: Sequence[int]) -> tuple[int, ...]:
     try:
         copies += map(os.dup, fds)
     except OSError:
-        _close_all(copies)
+        descriptors.close_all(copies)
         raise
     return tuple(copies)
-
-
-def _close_all(fds: Sequence[int]) -> None:
-    for fd in fds:
-        os.close(fd)
 
 
 def pair() -> tuple[socket.socket, socket.socket]:

@@ -1,11 +1,12 @@
-"""What is told where a process has no file descriptor left."""
+"""File descriptors: closing those that came along, and what is told where none is left."""
 
 from __future__ import annotations
 
 import contextlib
 import errno
+import os
 import resource
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from loaderd.errors import NoDescriptor
 
@@ -42,6 +43,12 @@ def lack(purpose: str, number: int | None = errno.EMFILE) -> NoDescriptor:
     if number != errno.ENFILE:
         whose = f"this process has too many files open (ulimit -n is {limit})"
     return NoDescriptor(f"no descriptor is left for {purpose}: {whose}; close some, or raise that")
+
+
+def close_all(fds: Iterable[int]) -> None:
+    """Closes descriptors that nobody needs any more."""
+    for fd in fds:
+        os.close(fd)
 
 
 def raise_limit(most: int) -> None:
