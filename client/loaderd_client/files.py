@@ -428,6 +428,7 @@ class DirectoryIterator(FilesIterator):
             )
 
     def _spec(self) -> tuple[Spec, Parts]:
+        self._check_class_mode()
         return self._files_spec(_LABEL_MODES[arguments.plain(self.class_mode)])
 
     @property

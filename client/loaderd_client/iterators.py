@@ -21,8 +21,9 @@ from loaderd.errors import NoSuchSample
 from loaderd.wire import spec as specs
 from loaderd.wire.bundle import Parts, same_bytes
 from loaderd.wire.run import Place
-from loaderd.wire.spec import LabelMode, Order, Pipeline, Spec
+from loaderd.wire.spec import LabelMode, Order, Spec
 from loaderd_client import arguments, bases, switches
+from loaderd_client.functions import Packed
 from loaderd_client.guard import Caller
 from loaderd_client.places import Places
 from loaderd_client.segments import Ids, Issued, Segment, Settings, within
@@ -176,7 +177,7 @@ class LoadedIterator(LoaderSequence, Iterator):
     _standard: Segment | None = None
     """The last segment whose order the workers know themselves."""
     _index_generator: Iterable[Ids] | None = None
-    _before: tuple[Pipeline, Parts] | None = None
+    _before: Packed | None = None
     """What was sent with the same function, while that is not assigned anew."""
     _may_have_changed = False
     """Whether the function's state is to be looked at before the next batch."""
@@ -194,7 +195,7 @@ class LoadedIterator(LoaderSequence, Iterator):
         self.batch_size = batch_size
         self._opened()
         self._enter(Segment(self._settings(), self._total()))
-        self._before = (spec.pipeline, parts)
+        self._before = Packed.of(spec.pipeline, parts)
         self.spec, parts = self._spec()
         if _equal(parts, self._supply.parts):  # else a subclass shows other files than were found
             self._applied = self._segment
@@ -532,7 +533,7 @@ class LoadedIterator(LoaderSequence, Iterator):
         if self._settings() != self._now.settings:
             self._follow_order()
         spec, parts = self._spec()
-        self._before = (spec.pipeline, parts)
+        self._before = Packed.of(spec.pipeline, parts)
         self._seen = seen  # not before: what is not allowed is told again, until it is mended
         applied = self._applied is self._segment
         if applied and (spec != self.spec or not _equal(parts, self._supply.parts)):

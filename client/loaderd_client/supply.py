@@ -130,6 +130,7 @@ class _Opening:
         self.stream: Stream | None = None
         self.error: BaseException | None = None
         self.done = False
+        self._given_up = False
         self._session = session
         self._slots = slots
         self._run = run
@@ -144,11 +145,16 @@ class _Opening:
         started = -_START_SECONDS
         poll = select.poll()
         poll.register(self._bell, select.POLLIN)
-        while not self.done:
+        while not self.done and not self._given_up:
             if not self._running and monotonic() - started >= _START_SECONDS:
                 started = monotonic()
                 _thread.start_new_thread(self._work, ())
             poll.poll(_START_SECONDS * 1000 if not self._running else 1000)
+
+    def give_up(self) -> None:
+        """Nobody wants the stream any more; whoever waits for it waits no longer."""
+        self._given_up = True
+        os.eventfd_write(self._bell, 1)
 
     def _work(self) -> None:
         me = Caller()
@@ -172,6 +178,8 @@ class _Opening:
             )
             if stream is not None:
                 return stream
+            if self._given_up:
+                raise StreamClosed("the stream was closed")
 
 
 class Supply:
@@ -291,6 +299,9 @@ class Supply:
     def close(self) -> None:
         """Ends the stream. Arrays that were handed out stay valid."""
         self._closed = True
+        opening = self._opening
+        if opening is not None and opening.pid == os.getpid():
+            opening.give_up()
         self._end_stream()
 
     def rest(self) -> None:
@@ -343,7 +354,8 @@ class Supply:
             ):
                 opening = self._opening = self._begin(wanted, place, left)
             opening.wait()
-            self._adopt(opening)
+            if opening.done:
+                self._adopt(opening)
 
     def _begin(self, wanted: Wanted, place: Place, left: Patience | None) -> _Opening:
         if left is None and self.samples:  # a daemon that was there is waited for

@@ -12,7 +12,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from loaderd.errors import InvalidArgument
-from loaderd.wire.bundle import Parts
 from loaderd.wire.spec import (
     ColorMode,
     DataFormat,
@@ -83,14 +82,14 @@ def save_of(directory: Any, prefix: str, format: str, most: int) -> Save | None:
 def pipeline_of(
     generator: ImageDataGenerator | None,
     pictures: Pictures,
-    before: tuple[Pipeline, Parts] | None = None,
+    before: functions.Packed | None = None,
 ) -> tuple[Pipeline, Arrays]:
     """The pipeline, and the arrays that belong into its bundle.
 
     Args:
         generator: says what happens to loaded images; None leaves them.
         pictures: says how they are loaded.
-        before: what was sent with the same function, if it was; see ``functions.pack``.
+        before: the same function as it was sent before, if it was; see ``functions.pack``.
 
     Raises:
         InvalidArgument: a value is not allowed, or the generator's methods are overridden.
@@ -120,8 +119,7 @@ def pipeline_of(
     _check_methods(generator)
     still = pictures.validation and generator.compat == "fixed"
     fields = _normalizing(generator, pipeline.dtype) | ({} if still else _augmenting(generator))
-    sent = functions.Packed.of(*before) if before else None
-    packed = functions.pack(generator.preprocessing_function, pipeline.floatx, sent)
+    packed = functions.pack(generator.preprocessing_function, pipeline.floatx, before)
     fields |= {
         "preprocessing": packed.preprocessing,
         "preprocessing_format": packed.data_format,

@@ -416,9 +416,9 @@ def fitting_slots(slot_bytes: int, wish: int, room: Room) -> int:
     if slot_bytes > room.memory:
         kind = NoRoom if slot_bytes > room.limit else RoomTaken
         raise kind(
-            f"a batch takes {slot_bytes:,} bytes, and of the daemon's --memory (LOADERD_MEMORY), "
-            f"{room.limit:,}, {max(0, room.memory):,} are left: lower batch_size or target_size, "
-            "close other iterators, or start the daemon with more"
+            f"a batch takes {slot_bytes:,} bytes, and {max(0, room.memory):,} of the daemon's "
+            f"{room.limit:,} are left: lower batch_size or target_size, close other iterators, or "
+            "start the daemon with more --memory (LOADERD_MEMORY)"
         )
     fitting = min(room.memory, room.shm) // slot_bytes
     return min(wish, max(min(fitting, ENOUGH_SLOTS), fitting // 2))

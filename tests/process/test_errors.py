@@ -87,7 +87,7 @@ def test_a_bad_image_is_raised_with_its_path_and_the_rest_is_delivered(
 
 def test_a_ring_beyond_memory_says_how_much_and_what_to_lower(serve: Serve, photos: Path) -> None:
     with serve(1, "--memory=1M") as daemon, Session(daemon.path) as session:
-        with pytest.raises(NoRoom, match=r"1,048,576.*--memory.*lower batch_size"):
+        with pytest.raises(NoRoom, match=r"1,048,576 are left: lower batch_size.*--memory"):
             session.open(a_spec(photos, batch_size=64), slots=4)
         assert len(session.open(a_spec(photos, batch_size=2), slots=4).take((0, 0)).ids) == 2
 

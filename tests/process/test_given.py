@@ -46,8 +46,10 @@ def a_living_daemon(serve: Serve, photos: Path) -> Iterator[tuple[Daemon, Sessio
     """A daemon that must serve others as before, whatever is done to it."""
     with serve() as daemon:
         eventually(lambda: len(daemon.workers()) == 2)
-        before = descriptors(daemon)
         with Session(daemon.path) as session:
+            session.open(a_spec(photos), slots=4).close()  # from here on an opener is kept
+            eventually(lambda: not daemon.snapshot().streams)
+            before = descriptors(daemon)
             stream = session.open(a_spec(photos), slots=4)
             first = np.array(stream.take((0, 0)).images)
             yield daemon, session
@@ -153,7 +155,7 @@ def test_memory_that_is_not_sealed_is_refused(serve: Serve, photos: Path) -> Non
     os.close(bare)
 
 
-@pytest.mark.parametrize("epoch", [2**64 - 1, 2**63, 2**32, -1])
+@pytest.mark.parametrize("epoch", [2**64 - 1, 2**63, -1])
 def test_an_epoch_beyond_all_is_refused(serve: Serve, photos: Path, epoch: int) -> None:
     with a_living_daemon(serve, photos) as (daemon, _):
         answer = opened(daemon, a_spec(photos), lambda n: Open(n, (), 4, Run((epoch, 1), UNKNOWN)))
