@@ -277,7 +277,7 @@ class Opening:
         except BlockingIOError:
             return
         except Closed:
-            self._fail(RequestRefused("the process that lists the dataset died; try again"))
+            self._fail(self._openers.died(self.opener))
         except LoaderdError as error:
             self._fail(error)
         except Exception as error:  # a fault here must not end the other streams
@@ -365,14 +365,18 @@ class Opening:
         """Gives the opener back, or ends it in its work, and closes what was not handed on."""
         if self._idle:
             self._openers.give_back(self.opener, self._listed.manifest_bytes if self._listed else 0)
+            self._cache_opened()
         else:
             self._openers.discard(self.opener)
-        if self._taken:
-            assert self._listed is not None
-            self._caches.opened(self._taken, self._listed.cache_bytes)
+            self.opener.when_ended(self._cache_opened)  # it may be using the cache until then
         unused = [*self._fds, *self._bundles]
         if unused:
             storage.close(unused)
+
+    def _cache_opened(self) -> None:
+        if self._taken:
+            assert self._listed is not None
+            self._caches.opened(self._taken, self._listed.cache_bytes)
 
 
 def _empty(asked: Spec) -> EmptyDataset:
