@@ -16,6 +16,8 @@ import pytest
 
 from tests.conftest import eventually, gone
 
+ROOT = Path(__file__).parents[2]
+
 BEGIN = """\
 import contextlib, os, signal, subprocess, sys
 import loaderd_client
@@ -280,7 +282,8 @@ def test_the_program_may_be_no_file(run: Run) -> None:
 
 
 def test_python_without_site_finds_what_it_was_told(photos: Path, tmp_path: Path) -> None:
-    program = f"import sys; sys.path[:] = {sys.path!r}\n{BEGIN}print(rows())"
+    path = [str(ROOT), str(ROOT / "client"), *sys.path]  # it may be installed by a finder
+    program = f"import sys; sys.path[:] = {path!r}\n{BEGIN}print(rows())"
     done = subprocess.run(
         [sys.executable, "-S", "-c", program, str(photos)],
         cwd=tmp_path,
