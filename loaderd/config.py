@@ -64,7 +64,7 @@ class Settings:
         cache_dir: the absolute path of the folder of the caches on disk.
         cache_size: bytes that the caches on disk may take together, and those in memory;
             None is half of what is free on disk, and a quarter of the RAM.
-        nice: how much workers give way to other processes, 0 to 19.
+        nice: how much more workers give way to other processes than the daemon, 0 to 19.
         user_code: whether workers run functions that trainers send.
         sample_timeout: seconds that one sample may take before its worker is killed; what it
             waits for storage does not count.
@@ -75,6 +75,7 @@ class Settings:
             the trainer's PIL.
         worker_memory: bytes that one worker may take for pictures and for the user's code.
         owner: the trainer whose end is the daemon's end; None for a shared daemon.
+        control_fd: socket to a private daemon's trainer, by which it connects; None for others.
         ready_fd: where to say that it serves; None if nobody waits for that.
     """
 
@@ -93,6 +94,7 @@ class Settings:
     max_pixels: int | None = None
     worker_memory: int = 2**40
     owner: int | None = None
+    control_fd: int | None = None
     ready_fd: int | None = None
 
     @property
@@ -162,6 +164,7 @@ def load(flags: Mapping[str, str | None], environ: Mapping[str, str]) -> Setting
         max_pixels=_pick(layers, "max_pixels", _pixels),
         worker_memory=_pick(layers, "worker_memory", _worker_memory) or max(ram() // 2, 2**31),
         owner=_pick(layers, "owner", _pid),
+        control_fd=_pick(layers, "control_fd", _descriptor),
         ready_fd=_pick(layers, "ready_fd", _descriptor),
     )
 

@@ -16,7 +16,8 @@
     │   └── StorageTimeout (TimeoutError)  a disk did not answer within --io-timeout
     ├── DaemonError
     │   ├── NoDaemon (ConnectionError)     nobody answers at the address
-    │   │   └── NoAnswer                   somebody is there, and is silent
+    │   │   ├── NoAnswer                   somebody is there, and is silent
+    │   │   └── ForeignDaemon              somebody is there, and is another user
     │   ├── DaemonRunning                  somebody else already serves the address
     │   ├── DaemonGone (ConnectionError)   the daemon went away while a stream was open
     │   ├── VersionMismatch                client and daemon speak different protocols
@@ -27,6 +28,7 @@
     │   └── WorkerCrashed                  workers die over a batch, and no sample is to blame
     ├── NoRoom (MemoryError)               a ring or a picture does not fit in memory
     │   └── RoomTaken                      it would fit, but others have the room now
+    ├── NoDescriptor (OSError)             too many files are open
     ├── CacheError (OSError)               the folder of the caches cannot be used
     ├── MissingDependency (ImportError)    an extra is not installed
     │   └── MissingCodec                   PIL was built without what decodes a file
@@ -140,6 +142,10 @@ class NoAnswer(NoDaemon):
         self.pid = pid
 
 
+class ForeignDaemon(NoDaemon):
+    """Who listens at the address is another user, or could be: nothing is sent there."""
+
+
 class DaemonRunning(DaemonError):
     """Another daemon already serves the address."""
 
@@ -181,6 +187,10 @@ class NoRoom(LoaderdError, MemoryError):
 
 class RoomTaken(NoRoom):
     """A ring would fit, but other streams have the room now."""
+
+
+class NoDescriptor(LoaderdError, OSError):
+    """No file descriptor is left in this process or the system; the text says for what."""
 
 
 class CacheError(LoaderdError, OSError):

@@ -22,6 +22,7 @@ import pytest
 
 from loaderd.wire import dial
 from loaderd.wire.snapshot import Snapshot
+from loaderd_client import Session
 from loaderd_client.stream import Stream
 
 DEADLINE = 30.0
@@ -75,6 +76,19 @@ def family(pid: int) -> list[psutil.Process]:
     """A process and all that it has started."""
     process = psutil.Process(pid)
     return [process, *process.children(recursive=True)]
+
+
+def private_pid(session: Session) -> int:
+    """The private daemon of a session."""
+    assert session._private is not None
+    return session._private.pid
+
+
+def kill_private(session: Session) -> None:
+    """Kills it, and waits for its end."""
+    daemon = psutil.Process(private_pid(session))
+    daemon.kill()
+    eventually(lambda: gone(daemon))
 
 
 @pytest.fixture(autouse=True)

@@ -9,6 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from loaderd import __version__
+from loaderd.launch import cpus as _cpus
 
 if TYPE_CHECKING:
     from loaderd_client.dataset import image_dataset_from_directory
@@ -32,6 +33,9 @@ __all__ = [
     "connect",
     "image_dataset_from_directory",
 ]
+
+
+_cpus.note()  # before the program binds this thread to some of them
 
 
 def __getattr__(name: str) -> Any:

@@ -22,6 +22,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from loaderd.errors import InvalidArgument, InvalidType, MissingDependency
+from loaderd.launch import search_path
 from loaderd.wire.bundle import Parts, same_bytes
 from loaderd.wire.code import PART, Code
 from loaderd.wire.spec import DataFormat, Function, Keras, Pipeline, Preprocessing
@@ -168,13 +169,12 @@ def _keras(capture: Capture, floatx: str) -> Keras:
 def _file(module: str) -> str:
     """Of a module; packages may lie elsewhere for the daemon."""
     file = getattr(sys.modules[module], "__file__", None) or ""
-    return "" if INSTALLED.search(file) else os.path.abspath(file) if file else ""
+    return "" if not file or INSTALLED.search(file) else search_path.absolute(file) or file
 
 
 def _path() -> tuple[str, ...]:
-    return tuple(
-        dict.fromkeys(os.path.abspath(folder) for folder in sys.path if isinstance(folder, str))
-    )
+    folders = (search_path.absolute(entry) for entry in sys.path if isinstance(entry, str))
+    return tuple(dict.fromkeys(folder for folder in folders if folder is not None))
 
 
 def _folder() -> str:

@@ -19,6 +19,7 @@ from loaderd.errors import (
     DaemonError,
     DaemonGone,
     Draining,
+    ForeignDaemon,
     LoaderdError,
     NoAnswer,
     NoDaemon,
@@ -27,7 +28,9 @@ from loaderd.errors import (
     StreamClosed,
     from_wire,
 )
+from loaderd.launch.private import PrivateDaemon
 from loaderd.wire import address as addresses
+from loaderd.wire import descriptors
 from loaderd.wire import spec as specs
 from loaderd.wire.bundle import Bundle
 from loaderd.wire.channel import Channel, Closed
@@ -47,7 +50,6 @@ from loaderd.wire.text import printable
 from loaderd_client import openings, patience
 from loaderd_client.guard import Caller, Guard
 from loaderd_client.patience import Patience
-from loaderd_client.private import PrivateDaemon
 from loaderd_client.stream import Stream
 
 LONG_SECONDS = 20.0
@@ -55,6 +57,9 @@ LONG_SECONDS = 20.0
 
 ROOM_SECONDS = IDLE_SECONDS + 1
 """For so long a ring for which there is no room now is tried again: idle ones give way."""
+
+DYING_SECONDS = 0.5
+"""Of a private daemon that hung up, the end is waited for so long."""
 
 _sessions: list[Session] = []
 _making = Guard()
@@ -122,7 +127,7 @@ class Session:
             StreamClosed: the session was closed.
         """
         self._revive()
-        left = Patience(ROOM_SECONDS)
+        left, revived = Patience(ROOM_SECONDS), False
         while True:
             try:
                 stream = self._open(spec, slots, run, bundles, None)
@@ -133,6 +138,11 @@ class Session:
                     if left.over:
                         raise
                     left.pause()
+            except (NoDaemon, DaemonGone):
+                if revived or not self._is_dying():
+                    raise
+                self._revive()
+                revived = True
 
     def reopen(
         self, spec: Spec, slots: int, run: Run, bundles: Sequence[Bundle], left: Patience
@@ -208,7 +218,7 @@ class Session:
         about = words.partition("(")[0]  # figures change from one attempt to the next
         if self._told.setdefault(about, me) is not me:
             return
-        print(f"loaderd: {words}", file=sys.stderr)
+        _warn(words)
 
     def _open(
         self,
@@ -220,7 +230,7 @@ class Session:
     ) -> Stream:
         if self._closed:
             raise StreamClosed("the session was closed")
-        line = dial(self.path, patience)
+        line = self._dial(patience)
         try:
             stream = _open(line, spec, slots, run, bundles)
         except BaseException:
@@ -228,6 +238,15 @@ class Session:
             raise
         self._streams.add(stream)
         return stream
+
+    def _dial(self, patience: float | None) -> Channel:
+        private = self._private
+        return dial(self.path, patience) if private is None else private.connect(patience)
+
+    def _is_dying(self) -> bool:
+        """Whether it is a private daemon, and just goes away: then there will be another."""
+        private = self._private
+        return private is not None and private.ends_within(DYING_SECONDS)
 
     def _revive(self) -> None:
         """A private daemon that died is started again, by one of those who miss it."""
@@ -239,7 +258,7 @@ class Session:
             if self._private is not None and self._private.ended:
                 self._private = self._private.again()
                 self.path = self._private.path
-                print("loaderd: the private daemon went away; started another", file=sys.stderr)
+                _warn("the private daemon went away; started another")
         except LoaderdError:
             self._guard.give_back()
             raise
@@ -271,11 +290,15 @@ def _tell_private(path: str, error: NoDaemon) -> None:
     found = f"no daemon at {path}"
     if isinstance(error, NoAnswer):
         found = f"the daemon at {path} (pid {error.pid}) does not answer"
-    print(
-        f"loaderd: {found}; started a private one for this process "
-        "(`loaderd start` keeps one running)",
-        file=sys.stderr,
-    )
+    if isinstance(error, ForeignDaemon):
+        found = printable(str(error))
+    _warn(f"{found}; started a private one for this process (`loaderd start` keeps one running)")
+
+
+def _warn(words: str) -> None:
+    """One line on stderr, if there is one: a program may have closed it."""
+    with contextlib.suppress(OSError, ValueError):
+        print(f"loaderd: {words}", file=sys.stderr)
 
 
 def _is_cramped(stream: Stream, slots: int) -> bool:
@@ -294,10 +317,14 @@ def _open(line: Channel, spec: Spec, slots: int, run: Run, bundles: Sequence[Bun
         raise DaemonGone("the daemon went away while it opened the stream") from error
     match answer, fds:
         case Opened(), [ring, manifest]:
-            return Stream(line, spec, run, answer, ring, manifest)
-        case Refused(kind, text), _:
-            raise from_wire(kind, text)
-    raise ProtocolError(f"the daemon answered Open with {type(answer).__name__}")
+            with descriptors.needed("a stream"):
+                return Stream(line, spec, run, answer, ring, manifest)
+    descriptors.close_all(fds)
+    if isinstance(answer, Refused):
+        raise from_wire(answer.kind, answer.text)
+    raise ProtocolError(
+        f"the daemon answered Open with {type(answer).__name__} and {len(fds)} descriptors"
+    )
 
 
 def _answer(line: Channel, spec: Spec) -> tuple[Message, list[int]]:
@@ -306,10 +333,7 @@ def _answer(line: Channel, spec: Spec) -> tuple[Message, list[int]]:
     try:
         return _receive(line)
     except TimeoutError:
-        print(
-            f"loaderd: still waiting for the daemon to list {printable(spec.dataset.directory)}",
-            file=sys.stderr,
-        )
+        _warn(f"still waiting for the daemon to list {printable(spec.dataset.directory)}")
     line.settimeout(None)
     return _receive(line)
 
@@ -318,14 +342,16 @@ def _receive(line: Channel) -> tuple[Message, list[int]]:
     """The answer; that storage keeps it waiting is told to the user."""
     message, fds = line.receive_with_fds()
     while isinstance(message, Stalled):
-        print(f"loaderd: {printable(message.text)}", file=sys.stderr)
+        descriptors.close_all(fds)
+        _warn(printable(message.text))
         message, fds = line.receive_with_fds()
     return message, fds
 
 
 def _ask(line: Channel, spec: Spec, slots: int, run: Run, bundles: Sequence[Bundle]) -> None:
     data = specs.encode(spec)
-    fd = os.memfd_create("loaderd-spec")
+    with descriptors.needed("a stream"):
+        fd = os.memfd_create("loaderd-spec")
     try:
         with open(fd, "wb", closefd=False) as file:
             file.write(data)

@@ -31,7 +31,6 @@ from collections.abc import Callable
 from time import monotonic, perf_counter_ns
 from typing import Any, NamedTuple, NoReturn, TypeVar
 
-import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -45,10 +44,7 @@ from loaderd.errors import (
     TooManyBadImages,
     from_wire,
 )
-from loaderd.wire import segment
 from loaderd.wire.channel import Channel, Closed
-from loaderd.wire.layout import slot_layout
-from loaderd.wire.manifest import Manifest
 from loaderd.wire.messages import (
     IDLE_SECONDS,
     Confirm,
@@ -61,6 +57,7 @@ from loaderd.wire.messages import (
     Stalled,
     Took,
 )
+from loaderd.wire.opened import check_slot, take_over
 from loaderd.wire.run import Place, Run, in_time
 from loaderd.wire.spec import Spec
 from loaderd.wire.text import printable
@@ -202,27 +199,20 @@ class Stream:
         ring: int,
         manifest: int,
     ) -> None:
-        self.manifest = Manifest.view(
-            segment.attach(manifest, opened.manifest_bytes, writable=False)
-        )
+        given = take_over(spec, opened, ring, manifest, Mapping)
+        self.manifest = given.manifest
         self.seed = opened.seed
         self.slots = opened.slots
         self.samples = opened.samples
         self.batches = -(-opened.samples // opened.batch_size)
         self.used_at = self._told_at = monotonic()
         self._batch_size = opened.batch_size
-        try:
-            memory = Mapping(ring, opened.ring_bytes)
-        finally:
-            os.close(ring)
-        batch = msgspec.structs.replace(spec.batch, batch_size=opened.batch_size)
-        layout = slot_layout(spec.pipeline, batch, opened.classes)
-        self._is_small = layout.nbytes <= _SMALL
+        self._is_small = given.layout.nbytes <= _SMALL
         self._directory = spec.dataset.directory
-        self._has_labels = layout.labels is not None
+        self._has_labels = given.layout.labels is not None
         self._bell = _Bell()
         self._releases = _Releases(self._bell)
-        self._ring: Ring | None = Ring(memory, layout, self._releases.add)
+        self._ring: Ring | None = Ring(given.ring, given.layout, self._releases.add)
         self._line = line
         self._line.settimeout(0)
         self._guard = Guard()
@@ -584,8 +574,10 @@ class Stream:
     def _heard(self, message: object) -> None:
         match message:
             case Ready(slot, epoch, position, attempt, skipped):
+                check_slot(slot, self.slots)
                 self._keep((epoch, position), _Slot(slot, attempt, skipped, None))
             case Spoilt():
+                check_slot(message.slot, self.slots)
                 error = from_wire(message.kind, message.text)
                 self._keep((message.epoch, message.position), _Slot(message.slot, 0, 0, error))
             case Confirmed():

@@ -52,7 +52,7 @@ def run(args: argparse.Namespace) -> int:
     _row("cache", _cache(settings.cache_dir))
     _row("/dev/shm", f"{text.size(segment.free())} of {text.size(segment.total())} free")
     _row("socket", f"{settings.socket} ({_state(settings.socket)})")
-    _row("sockets", f"{address.runtime_dir()}: {_alive()}")
+    _row("sockets", f"{address.runtime_dir()}: {_alive()}{_runtime_dir()}")
     cache.tell_of_daemon(args, settings.cache_dir)
     return _judge([works for works, _ in findings])
 
@@ -80,6 +80,13 @@ def _state(socket: str) -> str:
 
 def _alive() -> str:
     return ", ".join(found.name for found in target.alive()) or "no daemon"
+
+
+def _runtime_dir() -> str:
+    """What is wrong with XDG_RUNTIME_DIR; batch systems and sudo hand on that of another."""
+    base = os.environ.get("XDG_RUNTIME_DIR", "")
+    reason = address.why_unusable(base) if base else ""
+    return f"; XDG_RUNTIME_DIR={base} is not used: {reason}" if reason else ""
 
 
 def _judge(works: list[bool]) -> int:

@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 from loaderd.cli import text
 from loaderd.errors import DaemonGone, ProtocolError, from_wire
-from loaderd.wire import dial, spec
+from loaderd.wire import descriptors, spec
 from loaderd.wire.channel import Channel, Closed
 from loaderd.wire.messages import Message, Open, Opened, Ready, Refused, Spoilt, Stalled, Took
 from loaderd.wire.run import WHOLE
@@ -98,14 +98,16 @@ class Epoch:
 
 
 @contextlib.contextmanager
-def opened(path: str, asked: Spec) -> Iterator[Epoch]:
-    """An epoch of a stream of its own at the daemon at ``path``, which is open meanwhile.
+def opened(line: Channel, asked: Spec) -> Iterator[Epoch]:
+    """An epoch of a stream of its own, which is open meanwhile.
+
+    Args:
+        line: a connection that has said hello; it is closed at the end.
+        asked: the stream.
 
     Raises:
-        NoDaemon: nobody answers there.
         LoaderdError: the daemon does not open the stream; the error is its own.
     """
-    line = dial.dial(path)
     try:
         line.settimeout(None)  # listing a large directory takes its time
         yield Epoch(line, _open(line, asked))
@@ -117,8 +119,7 @@ def _open(line: Channel, asked: Spec) -> Opened:
     with _told():
         _ask(line, spec.encode(asked))
         answer, fds = _told_of_stalls(line)
-    for fd in fds:
-        os.close(fd)
+    descriptors.close_all(fds)
     if not isinstance(answer, Opened):
         raise _unexpected(answer)
     return answer
@@ -140,6 +141,7 @@ def _told_of_stalls(line: Channel) -> tuple[Message, list[int]]:
         message, fds = line.receive_with_fds()
         if not isinstance(message, Stalled):
             return message, fds
+        descriptors.close_all(fds)
         text.tell(f"loaderd: {message.text}")
 
 

@@ -1,8 +1,4 @@
-"""``loaderd``: the entry, which loads nothing itself.
-
-The forkserver runs the file that a program was started by again in every child, and the
-script ``loaderd`` imports this module: what stood here would be loaded by every worker.
-"""
+"""``loaderd``: the entry, which loads nothing itself, so that Ctrl-C may come at any time."""
 
 from __future__ import annotations
 

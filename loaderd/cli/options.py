@@ -26,6 +26,7 @@ SETTINGS = (
     "max_pixels",
     "worker_memory",
     "owner",
+    "control_fd",
     "ready_fd",
 )
 MOST_SECONDS = 86400.0

@@ -15,7 +15,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import os
-import subprocess
 from collections.abc import Iterable, Iterator
 
 import msgspec
@@ -23,20 +22,19 @@ from rich.console import Console
 from rich.progress import track
 
 from loaderd import config
-from loaderd.cli import background, epoch, errors, extra, options, text
+from loaderd.cli import epoch, errors, extra, given, options, text
 from loaderd.cli.epoch import Epoch, Outcome
 from loaderd.cli.exits import DONE, FAILED
 from loaderd.errors import DaemonError, EmptyDataset, InvalidArgument
-from loaderd.wire import address, dial
+from loaderd.launch.private import PrivateDaemon
+from loaderd.wire import dial
 from loaderd.wire.messages import BadSample
 from loaderd.wire.spec import Batch, Dataset, Order, Pipeline, Spec
 
 EXTENSIONS = ("png", "jpg", "jpeg", "bmp", "ppm", "tif", "tiff", ".gif")
 """What either rule of Keras takes for an image; that of ``ImageDataGenerator`` wants no dot."""
 
-PATIENCE = 5.0
-"""Seconds for which the daemon's end is waited for."""
-
+_LINES = 20
 _FLAGS = ("--max-bad=100%", "--grace=0.1")
 """However many are bad, it goes on; and what is left undone at the end is not wanted."""
 
@@ -96,8 +94,8 @@ def run(args: argparse.Namespace) -> int:
         raise InvalidArgument(
             f"{args.directory!r} is no folder: name the one that holds the images"
         )
-    with _daemon(background.given(args)) as socket:
-        found = _scan(socket, directory)
+    with _daemon(given.words(args)) as daemon:
+        found = _scan(daemon, directory)
     if args.json:
         text.say(text.as_json(_row(found)))
     else:
@@ -106,51 +104,28 @@ def run(args: argparse.Namespace) -> int:
 
 
 @contextlib.contextmanager
-def _daemon(words: list[str]) -> Iterator[str]:
-    """The socket of a daemon that ends with the block, and in any case with this process."""
-    socket = address.socket_path(f"scan-{os.getpid()}")
-    address.make_folder(socket)
-    log = os.memfd_create("loaderd-log")
-    mine = [f"--socket={socket}", f"--owner={os.getpid()}"]
-    child, ready = background.spawn([*words, *mine, *_FLAGS], log)
+def _daemon(words: list[str]) -> Iterator[PrivateDaemon]:
+    """A daemon that ends with the block, and in any case with this process."""
+    daemon = PrivateDaemon([*words, *_FLAGS], f"scan-{os.getpid()}")
     try:
-        if not background.came_up(child, ready):
-            raise DaemonError(f"the scan's daemon {background.end(child)}")
-        yield socket
+        yield daemon
     except DaemonError:
-        _tell_log(child, log)
+        daemon.stop()
+        for line in daemon.last_lines(_LINES):
+            text.tell(line)
         raise
     finally:
-        _end(child, socket)
-        os.close(log)
+        daemon.stop()
 
 
-def _tell_log(child: subprocess.Popen[bytes], log: int) -> None:
-    with contextlib.suppress(subprocess.TimeoutExpired):
-        child.wait(1)  # its last words
-    for line in background.last_lines(log):
-        text.tell(line)
-
-
-def _end(child: subprocess.Popen[bytes], socket: str) -> None:
-    child.terminate()
-    with contextlib.suppress(subprocess.TimeoutExpired):
-        child.wait(PATIENCE)
-    child.kill()
-    child.wait()
-    for path in (socket, socket.removesuffix(".sock") + ".lock"):
-        with contextlib.suppress(OSError):  # usually it was in time to do it itself
-            os.unlink(path)
-
-
-def _scan(socket: str, directory: str) -> Found:
+def _scan(daemon: PrivateDaemon, directory: str) -> Found:
     try:
-        with epoch.opened(socket, _spec(directory)) as batches:
+        with epoch.opened(daemon.connect(), _spec(directory)) as batches:
             outcomes = list(_tracked(batches))
     except EmptyDataset as error:
         raise EmptyDataset(f"no images found in {directory}, nor in its subfolders") from error
     spoilt = [outcome for outcome in outcomes if outcome.trouble]
-    told = sorted(dial.list_bad(socket), key=lambda sample: sample.path)
+    told = sorted(_bad(daemon), key=lambda sample: sample.path)
     lacking = [sample for sample in told if sample.lacking]
     return Found(
         directory=directory,
@@ -161,6 +136,14 @@ def _scan(socket: str, directory: str) -> Found:
         troubles=[outcome.trouble for outcome in spoilt],
         untried=sum(outcome.samples for outcome in spoilt),
     )
+
+
+def _bad(daemon: PrivateDaemon) -> list[BadSample]:
+    line = daemon.connect()
+    try:
+        return dial.list_bad_on(line, daemon.path)
+    finally:
+        line.close()
 
 
 def _spec(directory: str) -> Spec:

@@ -14,11 +14,10 @@ from loaderd import config
 from loaderd.cli import extra, options, text
 from loaderd.cli.exits import DONE
 from loaderd.config import Settings
+from loaderd.launch import cpus
+from loaderd.launch.launch import READY
 from loaderd.wire import segment
 from loaderd.wire.text import printable
-
-READY = b"1"
-"""What is written to --ready-fd once the daemon answers."""
 
 LITTLE_SHM = 64 * 2**20
 """What Docker gives a container that asks for nothing: room for one small ring."""
@@ -43,15 +42,18 @@ def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     options.add_cache(parser)
     options.add_trust(parser)
     options.add_faults(parser)
-    # Only for whoever starts a daemon: the trainer whose end is its end, and a pipe to tell.
-    parser.add_argument("--owner", help=argparse.SUPPRESS)
-    parser.add_argument("--ready-fd", help=argparse.SUPPRESS)
+    # Only for whoever starts a daemon: the trainer whose end is its end, the socket to it, the
+    # CPUs that it may use, and a pipe to tell when the daemon answers.
+    for hidden in ("--owner", "--control-fd", "--cpus", "--ready-fd"):
+        parser.add_argument(hidden, help=argparse.SUPPRESS)
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
     """Serves until it is told to stop."""
     extra.require()
+    if args.cpus is not None:
+        cpus.use(args.cpus)  # first, as the default number of workers depends on it
     settings = config.load(options.flags(args), os.environ)
     flags = _lasting(options.flags(args))
     logging.basicConfig(level=logging.INFO, handlers=[log_handler()])
@@ -100,7 +102,12 @@ def log_handler() -> logging.Handler:
 def _lasting(flags: Mapping[str, str | None]) -> Mapping[str, str | None]:
     """The same options for later, when we are in another folder, and have told that we serve."""
     file = flags["config"] or os.environ.get("LOADERD_CONFIG")
-    return {**flags, "config": os.path.abspath(file) if file else None, "ready_fd": None}
+    given = {
+        "config": os.path.abspath(file) if file else None,
+        "control_fd": None,
+        "ready_fd": None,
+    }
+    return {**flags, **given}
 
 
 def _reloader(flags: Mapping[str, str | None], settings: Settings) -> Callable[[], Settings]:

@@ -5,15 +5,15 @@ from __future__ import annotations
 import argparse
 import contextlib
 import os
-import subprocess
 from collections.abc import Iterator
 
 from loaderd import config
-from loaderd.cli import background, extra, options, serve, text
+from loaderd.cli import extra, given, options, serve, text
 from loaderd.cli.exits import DONE, FAILED
 from loaderd.config import Settings
-from loaderd.errors import DaemonError, DaemonRunning
-from loaderd.wire import address, dial
+from loaderd.errors import DaemonError, DaemonRunning, NoDescriptor
+from loaderd.launch.launch import Launch, last_lines
+from loaderd.wire import address, descriptors, dial
 
 _EXAMPLES = """\
   loaderd start
@@ -38,19 +38,19 @@ def run(args: argparse.Namespace) -> int:
     """Starts a daemon and waits until it answers."""
     extra.require()
     settings = config.load(options.flags(args), os.environ)
+    address.make_folder(settings.socket)  # also makes one that others might write safe
     _refuse_a_second(settings.socket)
-    address.make_folder(settings.socket)
     log = log_path(settings.socket)
     if shortage := serve.shortage():
         text.tell(f"loaderd: {shortage}")
     with _opened(log) as fd:
         begin = os.fstat(fd).st_size
-        child, ready = background.spawn(background.given(args), fd)
-    if background.came_up(child, ready):
-        text.say(f'loaderd "{settings.name}" is up: pid {child.pid}, '
+        launch = Launch(given.words(args), fd)
+    if launch.wait() and launch.process is not None:
+        text.say(f'loaderd "{settings.name}" is up: pid {launch.process.pid}, '
                  f"socket {settings.socket}, log {log}")  # fmt: skip
         return DONE
-    _explain(settings, child, log, begin)
+    _explain(settings, launch.failure, log, begin)
     return FAILED
 
 
@@ -63,7 +63,10 @@ def log_path(socket: str) -> str:
 def _opened(log: str) -> Iterator[int]:
     ask = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
     try:
-        fd = os.open(log, ask, 0o600)
+        with descriptors.needed("the log"):
+            fd = os.open(log, ask, 0o600)
+    except NoDescriptor:
+        raise
     except OSError as error:
         raise DaemonError(f"no log file: {error}") from error
     try:
@@ -82,10 +85,9 @@ def _refuse_a_second(socket: str) -> None:
         )
 
 
-def _explain(settings: Settings, child: subprocess.Popen[bytes], log: str, begin: int) -> None:
-    how = background.end(child)  # first, so that its last words are in the log
+def _explain(settings: Settings, failure: str, log: str, begin: int) -> None:
     _refuse_a_second(settings.socket)  # started at the same time as ours, and faster
     with open(log, "rb") as file:
-        for line in background.last_lines(file.fileno(), begin):
+        for line in last_lines(file.fileno(), begin):
             text.tell(line)
-    text.tell(f'loaderd "{settings.name}" did not start: it {how}; the log is {log}')
+    text.tell(f'loaderd "{settings.name}" did not start: it {failure}; the log is {log}')

@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import os
-import select
 import signal
 import time
-from collections.abc import Iterator
 
 from loaderd.cli import options, text
 from loaderd.cli.exits import DONE
@@ -22,6 +19,7 @@ from loaderd.errors import (
     VersionMismatch,
 )
 from loaderd.wire import dial
+from loaderd.wire.process import Process
 from loaderd.wire.snapshot import Snapshot
 
 PATIENCE = 10.0
@@ -62,41 +60,27 @@ def run(args: argparse.Namespace) -> int:
         _ask(where.socket, args.timeout / _ANSWERS)
         text.say(f'loaderd "{where.name}" was asked to stop; its process cannot be seen from here')
         return DONE
-    with _held(pid) as process:
-        if process is not None:
-            _end(where, pid, process, args.timeout)
+    process = Process(pid)  # means this one, and never a later one of the same number
+    if process.alive:
+        _end(where, process, args.timeout)
     text.say(f'loaderd "{where.name}" is stopped')
     return DONE
 
 
-@contextlib.contextmanager
-def _held(pid: int) -> Iterator[int | None]:
-    """A descriptor that means this process and never a later one of the same number."""
-    try:
-        process = os.pidfd_open(pid)
-    except ProcessLookupError:
-        yield None  # gone already
-        return
-    try:
-        yield process
-    finally:
-        os.close(process)
-
-
-def _end(where: Address, pid: int, process: int, patience: float) -> None:
-    end = time.monotonic() + patience
+def _end(where: Address, process: Process, patience: float) -> None:
+    end, pid = time.monotonic() + patience, process.pid
     try:
         _ask(where.socket, patience / _ANSWERS)
     except NoAnswer:
         text.tell(f'loaderd "{where.name}" (pid {pid}) does not answer: sending it SIGTERM')
-        _signal(process, signal.SIGTERM)
+        process.send(signal.SIGTERM)
     except (NoDaemon, VersionMismatch, RequestRefused):  # it ends already, or lets nobody in
-        _signal(process, signal.SIGTERM)
-    if _gone(process, max(0.0, end - time.monotonic())):
+        process.send(signal.SIGTERM)
+    if process.wait(max(0.0, end - time.monotonic())):
         return
     text.tell(f'loaderd "{where.name}" (pid {pid}) did not end within {patience:g} s: killing it')
-    _signal(process, signal.SIGKILL)
-    if not _gone(process, PATIENCE):
+    process.send(signal.SIGKILL)
+    if not process.wait(PATIENCE):
         raise DaemonError(f"pid {pid} does not end, not even by SIGKILL")
 
 
@@ -118,12 +102,3 @@ def _tell_of_trainers(seen: Snapshot) -> None:
         named = ", ".join(map(str, pids))
         text.say(f"{len(pids)} trainers are attached (pids {named}); they wait for a daemon at "
                  "the same address, up to their reconnect timeout")  # fmt: skip
-
-
-def _signal(process: int, number: signal.Signals) -> None:
-    with contextlib.suppress(ProcessLookupError):
-        signal.pidfd_send_signal(process, number)
-
-
-def _gone(process: int, patience: float) -> bool:
-    return bool(select.select([process], [], [], patience)[0])

@@ -1,6 +1,6 @@
 """The entries of the supervisor's children, and what each does first.
 
-The supervisor names these functions without loading what they run: only the forkserver
+The supervisor names these functions without loading what they run: only the fork server
 and its children load decoders.
 """
 
@@ -12,25 +12,33 @@ import os
 import resource
 import signal
 import socket
+from collections.abc import Iterable
 
 from loaderd.config import Settings
-
-PRELOAD = ("loaderd.daemon.lifeline", "loaderd.daemon.worker", "loaderd.daemon.opener")
-"""What the forkserver imports before its first child, in this order."""
+from loaderd.wire.process import JOB_SIGNALS
 
 _PR_SET_PDEATHSIG = 1
+_PR_SET_CHILD_SUBREAPER = 36
 _PR_SET_NO_NEW_PRIVS = 38
 
 MOST_DESCRIPTORS = 8192
 """Of a worker: some for each stream, and what the user's code may need."""
 
 
-def die_with_parent() -> None:
-    """Lets the kernel kill this process when its parent ends, however that ends."""
-    parent = os.getppid()
+def die_with_parent(parent: int) -> None:
+    """Lets the kernel kill this process when its parent ends, however that ends.
+
+    Args:
+        parent: its process id; if it has ended already, so does this process.
+    """
     _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:
         raise SystemExit
+
+
+def adopt_orphans(adopt: bool) -> None:
+    """Whether this process becomes the parent of its descendants whose parents end."""
+    _prctl(_PR_SET_CHILD_SUBREAPER, adopt)
 
 
 def _prctl(option: int, value: int) -> None:
@@ -39,21 +47,47 @@ def _prctl(option: int, value: int) -> None:
         raise OSError(ctypes.get_errno(), f"prctl({option})")
 
 
-def settle() -> None:
-    """What every child does first: it lives no longer than its parent, and may do less.
+def ignore(signals: Iterable[signal.Signals]) -> None:
+    """Leaves what is sent to all processes of a job to the one that it is meant for."""
+    for number in signals:
+        signal.signal(number, signal.SIG_IGN)
 
-    The parent is the forkserver, which dies with the supervisor; so a child that hangs in
-    a decoder dies too, whatever killed the supervisor. Ctrl-C is left to the supervisor.
-    Children read files that others have made: they can gain no privileges, leave no
-    picture of their memory behind, and are the first to go when memory is short.
+
+def init_child() -> None:
+    """What every child does first: it may do less than its parent.
+
+    Job signals, such as Ctrl-C, are left to the supervisor. Children read files that others have
+    made: they can gain no privileges, leave no picture of their memory behind, and are the first
+    to go when memory is short.
     """
-    die_with_parent()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    _pass_over_job_signals()
     _prctl(_PR_SET_NO_NEW_PRIVS, 1)
     limit(resource.RLIMIT_CORE, 0)
     limit(resource.RLIMIT_NOFILE, MOST_DESCRIPTORS)
     _be_first_to_die()
+
+
+def _pass_over_job_signals() -> None:
+    """Handles them by doing nothing; what the user's code starts has them as usual.
+
+    Signals that are ignored would be ignored by every program that it starts, and by the children
+    of its own pools, which are ended by SIGTERM.
+    """
+    for number in JOB_SIGNALS:
+        signal.signal(number, _do_nothing)
+        signal.siginterrupt(number, False)
+    os.register_at_fork(after_in_child=_as_usual)
+
+
+def _do_nothing(*_: object) -> None:
+    """Handles a signal."""
+
+
+def _as_usual() -> None:
+    for number in JOB_SIGNALS:
+        if signal.getsignal(number) is _do_nothing:
+            usual = signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL
+            signal.signal(number, usual)
 
 
 def _data_bytes() -> int:
@@ -78,17 +112,19 @@ def _be_first_to_die() -> None:
 
 def work(sock: socket.socket, settings: Settings) -> None:
     """A worker process. The accelerator is the trainer's, whatever the user's code loads."""
-    settle()
+    init_child()
     os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
     from loaderd.daemon import worker
 
+    if settings.nice:
+        os.nice(settings.nice)  # added to what the daemon has
     limit(resource.RLIMIT_DATA, _data_bytes() + settings.worker_memory)
     worker.main(sock, settings)
 
 
 def open_datasets(sock: socket.socket, settings: Settings) -> None:
     """An opener process."""
-    settle()
+    init_child()
     from loaderd.daemon import opener
 
     opener.main(sock, settings)

@@ -22,8 +22,9 @@ from collections.abc import Callable, Iterable, Mapping
 from loaderd import storage
 from loaderd.config import Settings
 from loaderd.daemon.actions import Action, Assign, Dismiss
+from loaderd.daemon.forks import ForkServer, Messages
 from loaderd.daemon.loop import Loop
-from loaderd.daemon.pool import SLOW_SECONDS, STOPPED, STORAGE, Messages, Pool, Work, Worker
+from loaderd.daemon.pool import SLOW_SECONDS, STOPPED, STORAGE, Pool, Work, Worker
 from loaderd.daemon.scheduler import Scheduler
 from loaderd.daemon.stalls import Wait, Waits
 from loaderd.daemon.streams import Stream
@@ -53,7 +54,8 @@ class Crew:
 
     Args:
         settings: how many there are and what they may do.
-        loop: waits for what they say and for their deaths.
+        loop: waits for what they say.
+        forks: where they come from, and what tells of their deaths.
         scheduler: hears of both.
         streams: those that are open; others add and remove.
         work: what a worker process runs on its end of the socket.
@@ -71,6 +73,7 @@ class Crew:
         self,
         settings: Settings,
         loop: Loop,
+        forks: ForkServer,
         scheduler: Scheduler,
         streams: Mapping[int, Stream],
         work: Work,
@@ -78,7 +81,7 @@ class Crew:
         on_up: Callable[[], None],
         on_bad: Callable[[Bad], None],
     ) -> None:
-        self.pool = Pool(settings, work)
+        self.pool = Pool(settings, forks, work)
         self.chunks = 0
         self.waits = Waits()
         self._loop = loop
@@ -100,7 +103,7 @@ class Crew:
         if worker is None:
             return
         self._loop.watch_channel(worker.child.line, lambda: self._read(worker))
-        self._loop.watch(worker.child.pidfd, lambda: self._died(worker))
+        worker.child.when_ended(lambda: self._died(worker))
 
     # -- what they say ---------------------------------------------------------------
 
@@ -208,7 +211,6 @@ class Crew:
         while self._read(worker):
             pass  # what it said before it died still counts
         self._loop.forget(worker.child.line.fileno())
-        self._loop.forget(worker.child.pidfd)
         self.waits.forget(worker.id)
         death, cause = self.pool.bury(worker)
         if worker.up_at is not None:

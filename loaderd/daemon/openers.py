@@ -5,11 +5,10 @@ Each opens one stream at a time; where several are opened at once, there are as 
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from loaderd.config import Settings
 from loaderd.daemon import child
-from loaderd.daemon.pool import Child, spawn
+from loaderd.daemon.forks import Child, ForkServer
+from loaderd.errors import RequestRefused
 
 LARGE = 2**23
 """Bytes of a manifest. An opener that made a larger one has taken much memory, and is ended."""
@@ -20,12 +19,12 @@ class Openers:
 
     Args:
         settings: the daemon's.
-        bury: frees what belongs to one that was killed, once it is dead.
+        forks: where they come from.
     """
 
-    def __init__(self, settings: Settings, bury: Callable[[Child], None]) -> None:
+    def __init__(self, settings: Settings, forks: ForkServer) -> None:
         self._settings = settings
-        self._bury = bury
+        self._forks = forks
         self._idle: Child | None = None
 
     def adopt(self, settings: Settings) -> None:
@@ -41,10 +40,10 @@ class Openers:
         """
         idle, self._idle = self._idle, None
         if idle is not None:
-            if not idle.wait_dead(0):
+            if not idle.hung_up:
                 return idle
-            idle.reap()  # somebody has killed it
-        return spawn(child.open_datasets, self._settings)
+            idle.close()  # somebody has killed it
+        return self._forks.spawn(child.open_datasets, self._settings)
 
     def give_back(self, opener: Child, manifest_bytes: int) -> None:
         """The opener has nothing to do any more; the last manifest that it made was so long."""
@@ -56,7 +55,14 @@ class Openers:
     def discard(self, opener: Child) -> None:
         """Ends an opener, whatever it does: a read may hold it for a while yet."""
         opener.kill()
-        self._bury(opener)
+        opener.close()
+
+    def died(self, opener: Child) -> RequestRefused:
+        """Why an opener hung up in its work, for whom it worked."""
+        self._forks.catch_up()
+        if opener.trouble:
+            return RequestRefused(f"the daemon could not do it: {opener.trouble}")
+        return RequestRefused("the process that lists the dataset died; try again")
 
     def stop(self) -> None:
         """Ends the one that is idle."""

@@ -1,54 +1,30 @@
-"""The worker processes: started, watched and replaced.
-
-Children come from a forkserver, a clean process with the decoders loaded, in a few
-milliseconds; never from a fork of the supervisor. Each has a socket for chunks and
-a pidfd, which the kernel makes readable when the process is dead and its memory is gone:
-only then may others write what it was writing.
-"""
+"""The worker processes: started, watched and replaced."""
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import math
-import multiprocessing
-import multiprocessing.forkserver
-import multiprocessing.resource_tracker
-import os
-import select
 import signal
 import socket
 import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from multiprocessing.context import ForkServerProcess
-from typing import Any
 
 import psutil
 
 from loaderd.config import Settings
 from loaderd.daemon import child
 from loaderd.daemon.actions import Death
-from loaderd.errors import ProtocolError
-from loaderd.wire import channel
-from loaderd.wire.channel import Channel, Closed
-from loaderd.wire.messages import Done, Message
+from loaderd.daemon.forks import Child, ForkServer
+from loaderd.wire.messages import Done
 
 log = logging.getLogger("loaderd")
 
-Messages = list[tuple[Message, list[int]]]
-"""What was said, and the descriptors that came along."""
-
 Work = Callable[[socket.socket, Settings], None]
-
-_context = multiprocessing.get_context("forkserver")
 
 _PAUSES = (0.05, 0.1, 0.3, 1.0, 3.0)
 """Seconds before workers are started again, by how many rounds of them failed in a row."""
-
-UNKNOWN = 255
-"""What ``multiprocessing`` gives as exit code when the forkserver is dead; its children are too."""
 
 SLOW_SECONDS = 1.0
 """A chunk is long overdue then: what is queued behind it goes to others."""
@@ -63,122 +39,21 @@ LINGER_SECONDS = 3.0
 UP_SECONDS = 60.0
 """A worker that is not up by then is killed."""
 
-LAST_SECONDS = 1.0
-"""For so long those that were killed are waited for at the end: one in a read may not die yet."""
-
 LAST_WORDS_SECONDS = 0.5
 """What a worker has to write its stack to the log, before it is killed."""
 
-
-def warm() -> None:
-    """Starts the forkserver, which loads the decoders while we go on."""
-    _context.set_forkserver_preload([*child.PRELOAD])
-    # It ignores Ctrl-C, but not while it loads. The tracker that it needs unblocks what we block.
-    multiprocessing.resource_tracker.ensure_running()
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        multiprocessing.forkserver.ensure_running()
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-@dataclass(slots=True)
-class Child:
-    """A process of ours, the supervisor's end of its socket, and its pidfd."""
-
-    process: ForkServerProcess
-    line: Channel
-    pidfd: int
-    inbox: Channel | None = None
-    """The child's own end, from which we can take back what it has not read yet."""
-
-    def kill(self) -> None:
-        """Kills the process, if it still lives."""
-        self.send(signal.SIGKILL)
-
-    def send(self, number: signal.Signals) -> None:
-        """Sends a signal to the process, if it still lives."""
-        with contextlib.suppress(OSError):  # it is dead already
-            signal.pidfd_send_signal(self.pidfd, number)
-
-    def wait_dead(self, seconds: float) -> bool:
-        """Waits until the kernel says that the process is dead."""
-        poll = select.poll()  # select() takes no descriptors from 1024 on
-        poll.register(self.pidfd, select.POLLIN)
-        return bool(poll.poll(seconds * 1000))
-
-    def reap(self) -> int | None:
-        """Frees what belongs to a dead process; returns its exit code, -N for signal N."""
-        _wake_forkserver()  # which alone knows how it ended
-        self.process.join(1.0)
-        code = self.process.exitcode
-        self.line.close()
-        if self.inbox is not None:
-            self.inbox.close()
-        os.close(self.pidfd)
-        return code
-
-    def take_back(self) -> Messages:
-        """What the child was sent and has not read: the kernel gives each message out once."""
-        back: Messages = []
-        while self.inbox is not None:
-            try:
-                # Not settimeout(0), which would be the child's as well.
-                back.append(self.inbox.receive_with_fds(socket.MSG_DONTWAIT))
-            except ProtocolError:  # there was no descriptor left for those that came along
-                self.kill()
-                break
-            except (BlockingIOError, Closed):
-                break
-        return back
-
-
-def spawn(target: Callable[..., None], *args: Any, revocable: bool = False) -> Child:
-    """Starts ``target(socket, *args)`` in a new process.
-
-    Args:
-        target: a function of a module.
-        args: for it.
-        revocable: whether messages may be taken back. Then the end of the child's end of the
-            socket is not seen, only the child's.
-
-    Raises:
-        OSError: there is no descriptor or process left, or the forkserver died over it.
-    """
-    ours, theirs = channel.pair()
-    with theirs:
-        inbox = Channel(theirs.dup()) if revocable else None
-        process = _context.Process(target=target, args=(theirs, *args), daemon=True)
-        try:
-            _wake_forkserver()
-            process.start()
-        except (OSError, EOFError) as error:
-            ours.close()
-            if inbox is not None:
-                inbox.close()
-            raise OSError(f"no process could be started: {error!r}") from error
-    line = Channel(ours)
-    line.settimeout(0)
-    assert process.pid is not None
-    return Child(process, line, _pidfd(process.pid), inbox)
-
-
-def _wake_forkserver() -> None:
-    """One that somebody has stopped would hold up the supervisor, which asks it for a child."""
-    pid = getattr(multiprocessing.forkserver._forkserver, "_forkserver_pid", None)
-    if pid is not None:
-        with contextlib.suppress(ProcessLookupError):  # it is dead, and another one is started
-            os.kill(pid, signal.SIGCONT)
-
-
-def _pidfd(pid: int) -> int:
-    try:
-        return os.pidfd_open(pid)
-    except ProcessLookupError:
-        # It is dead and reaped already: a pipe without writer reads as dead for ever.
-        end, writer = os.pipe()
-        os.close(writer)
-        return end
+_FAULTS = frozenset(
+    {
+        signal.SIGABRT,
+        signal.SIGBUS,
+        signal.SIGFPE,
+        signal.SIGILL,
+        signal.SIGSEGV,
+        signal.SIGSYS,
+        signal.SIGTRAP,
+    }
+)
+"""Signals that a process gets for what it does itself. All others somebody has sent."""
 
 
 @dataclass(slots=True)
@@ -211,7 +86,7 @@ class Worker:
     @property
     def pid(self) -> int:
         """The process id."""
-        return self.child.process.pid or 0
+        return self.child.pid
 
     @property
     def patience(self) -> float:
@@ -271,11 +146,13 @@ class Pool:
     Args:
         settings: how many workers there are, and what they may do; may be set anew, and
             count for workers that start from then on.
+        forks: where they come from.
         work: what a worker process runs on its end of the socket.
     """
 
-    def __init__(self, settings: Settings, work: Work = child.work) -> None:
+    def __init__(self, settings: Settings, forks: ForkServer, work: Work = child.work) -> None:
         self.settings = settings
+        self._forks = forks
         self._work = work
         self.workers: dict[int, Worker] = {}
         self.restarts = 0
@@ -322,7 +199,7 @@ class Pool:
         """Starts one worker; None if that does not work now."""
         self._ids += 1
         try:
-            started = spawn(self._work, self.settings, revocable=True)
+            started = self._forks.spawn(self._work, self.settings, revocable=True)
         except OSError as error:
             log.error("%s", error)
             self.trouble = str(error)
@@ -330,8 +207,6 @@ class Pool:
             return None
         new = Worker(self._ids, started, time.monotonic(), self.settings.sample_timeout)
         self.workers[new.id] = new
-        with contextlib.suppress(ProcessLookupError):  # dead already, which is noticed later
-            os.setpriority(os.PRIO_PROCESS, new.pid, self.settings.nice)
         return new
 
     def up(self, worker: Worker) -> None:
@@ -344,8 +219,9 @@ class Pool:
         """Forgets a dead worker; returns how it died, and the same for people."""
         del self.workers[worker.id]
         self.restarts += not worker.dismissed
-        code = worker.child.reap()
-        cause = worker.fate or _cause(code)
+        code = worker.child.code
+        cause = worker.fate or worker.child.trouble or _cause(code)
+        worker.child.close()
         if worker.dismissed:
             log.info("worker %d is dismissed", worker.pid)
         else:
@@ -369,38 +245,27 @@ class Pool:
             worker.up_at for worker in self.workers.values()
         )
 
-    def stop(self) -> None:
-        """Kills all workers, and the forkserver, and waits a moment until they are dead."""
-        for worker in self.workers.values():
-            worker.child.kill()
-        end = time.monotonic() + LAST_SECONDS
-        for worker in self.workers.values():
-            if worker.child.wait_dead(max(0.0, end - time.monotonic())):
-                worker.child.reap()
-            else:
-                log.warning("worker %d cannot be ended yet: %s", worker.pid, STORAGE)
-        self.workers.clear()
-        # The forkserver would end by itself when we do, but a moment after.
-        servers = psutil.Process().children()
-        for server in servers:
-            server.kill()
-        psutil.wait_procs(servers, 1.0)
-
 
 def _death(worker: Worker, code: int | None) -> Death:
     """One that somebody has stopped, or that storage has, is no more to blame than one killed."""
     by_us = worker.fate not in ("", STOPPED, STORAGE)
-    if not by_us and (worker.fate or code in (-signal.SIGKILL, -signal.SIGTERM, UNKNOWN, None)):
+    if not by_us and (worker.fate or not _is_fault(code)):
         return Death.KILLED
     attaching = worker.in_hand and worker.in_hand[0] in worker.attaching
     return Death.ATTACHING if attaching else Death.CRASHED
 
 
+def _is_fault(code: int | None) -> bool:
+    """Whether the process itself has brought its end about."""
+    return code is not None and (code >= 0 or -code in _FAULTS)
+
+
 def _cause(code: int | None) -> str:
-    if code == UNKNOWN:
-        return "with the forkserver"
     if code is None:
         return "how is not known"
     if code >= 0:
         return f"exit code {code}"
-    return f"signal {signal.Signals(-code).name}"
+    try:
+        return f"signal {signal.Signals(-code).name}"
+    except ValueError:  # one of those that have no name
+        return f"signal {-code}"

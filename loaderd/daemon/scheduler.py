@@ -210,9 +210,13 @@ class Stream:
         return next_one
 
     @property
+    def _cold(self) -> int:
+        return min(COLD, self.shape.batches)  # a flow of a single batch is mostly read once
+
+    @property
     def _rests(self) -> bool:
         """Whether enough is made for a client that has taken nothing, and wants nothing else."""
-        if self.warm or self.run.next is None or len(self.held) < COLD:
+        if self.warm or self.run.next is None or len(self.held) < self._cold:
             return False
         return all(place in self.held for place in self.want)
 

@@ -1,4 +1,4 @@
-"""The socket at the daemon's address, and one conversation per client.
+"""One conversation per client.
 
 A client says Hello first; then it may ask for snapshots, for the end of the daemon, or
 for one stream, which lives as long as the connection. Whatever a client does wrong ends
@@ -8,26 +8,21 @@ its own conversation and nothing else.
 from __future__ import annotations
 
 import contextlib
-import fcntl
-import glob
 import logging
 import os
 import resource
 import socket
-import stat
 import time
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 from loaderd import __version__
 from loaderd.errors import (
-    DaemonError,
-    DaemonRunning,
     LoaderdError,
     ProtocolError,
     RequestRefused,
 )
-from loaderd.wire import address
+from loaderd.wire import descriptors
 from loaderd.wire.channel import Channel, Closed, Unread
 from loaderd.wire.messages import (
     PROTOCOL,
@@ -48,6 +43,7 @@ from loaderd.wire.messages import (
     Welcome,
     refusal,
 )
+from loaderd.wire.process import Process
 from loaderd.wire.snapshot import Snapshot
 
 log = logging.getLogger("loaderd")
@@ -61,94 +57,6 @@ MOST_OF_ONE_PROCESS = 256
 
 SPARE_DESCRIPTORS = 128
 """Kept for workers, openers and the streams of those who are in."""
-
-_BACKLOG = 128
-
-
-@contextlib.contextmanager
-def listening(path: str) -> Iterator[socket.socket]:
-    """The listening socket at ``path``, for this user only; guarded by a lock beside it.
-
-    Raises:
-        DaemonRunning: another daemon holds the address.
-        DaemonError: the address cannot be used.
-    """
-    address.make_folder(path)
-    with _locked(path), socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as sock:
-        try:
-            _bind(sock, path)
-        except OSError as error:
-            raise DaemonError(f"{path} cannot be the daemon's socket: {error}") from error
-        _sweep(os.path.dirname(path))
-        try:
-            yield sock
-        finally:
-            _unlink(path)
-
-
-def _bind(sock: socket.socket, path: str) -> None:
-    if os.path.lexists(path) and not stat.S_ISSOCK(os.lstat(path).st_mode):
-        raise FileExistsError("it is there and is no socket")
-    _unlink(path)  # stale: we hold the lock, so its maker is dead
-    umask = os.umask(0o177)
-    try:
-        sock.bind(path)
-    finally:
-        os.umask(umask)
-    sock.listen(_BACKLOG)
-    sock.setblocking(False)
-
-
-def _sweep(folder: str) -> None:
-    """Removes what private daemons left here that were killed, and their trainers with them."""
-    # Sockets come after their locks: one that is just being made is not touched.
-    for path in glob.glob(os.path.join(glob.escape(folder), "private-*.sock")):
-        lock = path.removesuffix(".sock") + ".lock"
-        with contextlib.suppress(DaemonError, OSError):  # it lives, or others sweep too
-            fd = _lock(lock, path)
-            _unlink(path)
-            _unlink(lock)
-            os.close(fd)
-
-
-def _unlink(path: str) -> None:
-    """Cleaners of runtime folders may have been faster."""
-    with contextlib.suppress(FileNotFoundError):
-        os.unlink(path)
-
-
-@contextlib.contextmanager
-def _locked(path: str) -> Iterator[None]:
-    lock = path.removesuffix(".sock") + ".lock"
-    fd = _take(lock, path)
-    try:
-        yield
-    finally:
-        _unlink(lock)
-        os.close(fd)
-
-
-def _take(lock: str, path: str) -> int:
-    """Locks the file that bears the name now: its last holder unlinks it on leaving."""
-    while True:
-        fd = _lock(lock, path)
-        with contextlib.suppress(FileNotFoundError):
-            if os.path.samestat(os.fstat(fd), os.stat(lock)):
-                return fd
-        os.close(fd)
-
-
-def _lock(lock: str, path: str) -> int:
-    try:
-        fd = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-    except OSError as error:
-        raise DaemonError(f"{lock} cannot be made: {error.strerror}") from error
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        os.close(fd)
-        raise DaemonRunning(f"a daemon already serves {path}: `loaderd stop` ends it") from error
-    return fd
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,7 +77,6 @@ class Conversation:
 
     Attributes:
         stream: the number of its stream, once that is open.
-        pidfd: made readable by the kernel when the client's process is dead.
         heard_at: when it last said something.
     """
 
@@ -177,7 +84,8 @@ class Conversation:
         self.line = line
         self.pid = line.peer.pid
         self.stream: int | None = None
-        self.pidfd: int | None = None
+        # Of one in another container we are told no number; its socket tells of its end.
+        self._process = Process(self.pid) if self.pid > 0 else None
         self._requests = requests
         self.heard_at = self._since = time.monotonic()
         self._greeted = False
@@ -222,8 +130,7 @@ class Conversation:
         try:
             self._serve(message, fds)
         finally:
-            for fd in fds:
-                os.close(fd)
+            descriptors.close_all(fds)
 
     def _serve(self, message: Message, fds: list[int]) -> None:
         if not self._greeted and not isinstance(message, Hello):
@@ -279,8 +186,13 @@ class Conversation:
         self.send(error if isinstance(error, Refused) else refusal(error))
 
     def check(self, now: float) -> None:
-        """Drops a client that says nothing; called about once a second."""
-        if not self._greeted and now - self._since > HELLO_SECONDS:
+        """Drops a client that says nothing, or is dead; called about once a second.
+
+        A forked child of it may hold its socket open: the end of the client is what counts.
+        """
+        if self._process is not None and not self._process.alive:
+            self.end()
+        elif not self._greeted and now - self._since > HELLO_SECONDS:
             self._drop(ProtocolError(f"no Hello within {HELLO_SECONDS:g} seconds"))
 
     def _drop(self, error: ProtocolError) -> None:
@@ -295,25 +207,49 @@ class Conversation:
 
 
 def accept(
-    listener: socket.socket, requests: Requests, clients: Collection[Conversation] = ()
+    sock: socket.socket, requests: Requests, clients: Collection[Conversation] = ()
 ) -> Conversation | None:
-    """The next client, if it is this user, and there is room for it.
+    """The client at a connection, if it is this user, and there is room for it.
 
     Args:
-        listener: where it knocks.
+        sock: the connection, which is ours from now on.
         requests: what it may ask for.
         clients: those who are in.
-
-    Raises:
-        OSError: there is no descriptor left, or the client gave up again.
     """
-    sock, _ = listener.accept()
-    sock.setblocking(False)
     line = Channel(sock)
-    if line.peer.uid != os.getuid():
+    if line.peer.uid != os.geteuid():
         log.warning("refused user %d (process %d)", line.peer.uid, line.peer.pid)
         line.close()
         return None
+    return _admit(line, requests, clients)
+
+
+def adopt(
+    fd: int, requests: Requests, clients: Collection[Conversation] = ()
+) -> Conversation | None:
+    """The client at the end of a socket pair that came from our owner, if there is room for it.
+
+    Whoever has the control socket is let in, also as another user: it has become one.
+
+    Args:
+        fd: the descriptor, which is ours from now on.
+        requests: what it may ask for.
+        clients: those who are in.
+    """
+    try:
+        sock = socket.socket(fileno=fd)
+    except OSError as error:
+        log.error("the owner sent a descriptor that is no socket: %s", error)
+        os.close(fd)
+        return None
+    return _admit(Channel(sock), requests, clients)
+
+
+def _admit(
+    line: Channel, requests: Requests, clients: Collection[Conversation]
+) -> Conversation | None:
+    """A conversation, if there is room for one more."""
+    line.settimeout(0)
     reason = _too_many(line, clients)
     if reason:
         _turn_away(line, reason)

@@ -14,6 +14,7 @@ from loaderd.config import Settings
 from loaderd.daemon.bad import BadImages
 from loaderd.daemon.caches import MemoryCaches
 from loaderd.daemon.crew import Crew
+from loaderd.daemon.listener import Listener
 from loaderd.daemon.scheduler import Scheduler
 from loaderd.daemon.server import Conversation
 from loaderd.daemon.slots import State
@@ -45,6 +46,7 @@ class Photographer:
     def __init__(
         self,
         settings: Settings,
+        listener: Listener,
         scheduler: Scheduler,
         crew: Crew,
         streams: dict[int, Stream],
@@ -53,6 +55,7 @@ class Photographer:
         bad: BadImages,
     ) -> None:
         self.settings = settings
+        self._listener = listener
         self._bad = bad
         self._scheduler = scheduler
         self._crew = crew
@@ -94,7 +97,7 @@ class Photographer:
         return DaemonPicture(
             pid=os.getpid(),
             name=_tail(self.settings.name),
-            socket=_tail(self.settings.socket),
+            socket=_tail(self._listener.path),
             version=__version__,
             uptime_s=now - self._started,
             private=self.settings.owner is not None,

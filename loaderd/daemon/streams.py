@@ -277,7 +277,7 @@ class Opening:
         except BlockingIOError:
             return
         except Closed:
-            self._fail(RequestRefused("the process that lists the dataset died; try again"))
+            self._fail(self._openers.died(self.opener))
         except LoaderdError as error:
             self._fail(error)
         except Exception as error:  # a fault here must not end the other streams
@@ -307,6 +307,9 @@ class Opening:
             raise _empty(self.spec)
         self.spec = _no_larger(self.spec, listed.samples)
         layout = slot_layout(self.spec.pipeline, self.spec.batch, listed.classes)
+        batches = -(-listed.samples // self.spec.batch.batch_size)
+        # Two epochs ahead are enough: flows of few batches are made by the thousand.
+        self._wish = min(self._wish, max(ENOUGH_SLOTS, 2 * batches))
         wanted = min(self._wish, ENOUGH_SLOTS) * layout.nbytes
         room = self._room(wanted)
         # What cannot fit must not cost others their caches.
@@ -362,14 +365,18 @@ class Opening:
         """Gives the opener back, or ends it in its work, and closes what was not handed on."""
         if self._idle:
             self._openers.give_back(self.opener, self._listed.manifest_bytes if self._listed else 0)
+            self._cache_opened()
         else:
             self._openers.discard(self.opener)
-        if self._taken:
-            assert self._listed is not None
-            self._caches.opened(self._taken, self._listed.cache_bytes)
+            self.opener.when_ended(self._cache_opened)  # it may be using the cache until then
         unused = [*self._fds, *self._bundles]
         if unused:
             storage.close(unused)
+
+    def _cache_opened(self) -> None:
+        if self._taken:
+            assert self._listed is not None
+            self._caches.opened(self._taken, self._listed.cache_bytes)
 
 
 def _empty(asked: Spec) -> EmptyDataset:

@@ -23,17 +23,18 @@ from collections.abc import Callable, Iterable
 
 from loaderd.config import Settings
 from loaderd.daemon import child, limits
-from loaderd.daemon import pool as pools
 from loaderd.daemon.actions import Action, Assign, Deliver, Dismiss, Isolate, Spoil
 from loaderd.daemon.bad import BadImages
 from loaderd.daemon.caches import MemoryCaches
 from loaderd.daemon.crew import Crew
+from loaderd.daemon.forks import ForkServer
+from loaderd.daemon.listener import Listener
 from loaderd.daemon.loop import Loop
 from loaderd.daemon.notify import Notifier
 from loaderd.daemon.openers import Openers
-from loaderd.daemon.pool import Child, Work
+from loaderd.daemon.pool import Work
 from loaderd.daemon.scheduler import Scheduler
-from loaderd.daemon.server import Conversation, Requests, accept, listening
+from loaderd.daemon.server import Conversation, Requests, accept, adopt
 from loaderd.daemon.slots import State
 from loaderd.daemon.snapshot import Photographer
 from loaderd.daemon.stalls import Wait, timeout
@@ -47,18 +48,22 @@ from loaderd.errors import (
     RequestRefused,
     RingReclaimed,
 )
-from loaderd.wire import segment
+from loaderd.wire import descriptors, segment
+from loaderd.wire.channel import Channel, Closed
 from loaderd.wire.messages import (
     IDLE_SECONDS,
     Bad,
+    Connect,
     Open,
     Plan,
     Ready,
     Spoilt,
     Stalled,
+    Stop,
     Took,
     fitting,
 )
+from loaderd.wire.process import JOB_SIGNALS, Process
 from loaderd.wire.text import readable
 
 log = logging.getLogger("loaderd")
@@ -66,7 +71,10 @@ log = logging.getLogger("loaderd")
 LATE_SECONDS = 1.0
 """The supervisor itself has stood still when it looks so much later than it should."""
 
-FIXED = ("name", "socket", "cache_dir", "user_code", "owner", "ready_fd")
+MAX_DESCRIPTORS = 2**16
+"""Of the supervisor, if it may have so many."""
+
+FIXED = ("name", "socket", "cache_dir", "user_code", "owner", "control_fd", "ready_fd")
 """Settings that stay until the daemon is started again."""
 
 
@@ -92,18 +100,23 @@ def serve(
     notifier = Notifier(os.environ)  # before the first child, which shall not speak for us
     if settings.owner is not None:
         notifier = Notifier({})  # what we inherited was meant for the trainer
-    pools.warm()
-    with Loop() as loop, listening(settings.socket) as listener:
-        supervisor = Supervisor(settings, loop, on_ready, work, notifier)
-        loop.on_signals(
-            {
-                signal.SIGTERM: supervisor.drain,
-                signal.SIGINT: supervisor.drain,
-                signal.SIGHUP: lambda: supervisor.renew(reload),
-            }
-        )
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # whoever started us may have ignored it
+    descriptors.raise_limit(MAX_DESCRIPTORS)
+    private = settings.control_fd is not None
+    with (
+        Loop() as loop,
+        ForkServer(loop) as forks,
+        Listener(loop, settings.socket, settings.name, required=not private) as listener,
+    ):
+        supervisor = Supervisor(settings, loop, forks, listener, on_ready, work, notifier)
+        # A private one leaves what is sent to the whole job to its trainer, with which it ends.
+        people = _signals(supervisor, reload) if settings.owner is None else {}
+        child.ignore(JOB_SIGNALS - people.keys())
+        loop.on_signals({signal.SIGCHLD: forks.reap, **people})
+        signal.pthread_sigmask(signal.SIG_SETMASK, [])  # whoever started us may have blocked any
+        segment.prepare()
         supervisor.follow_owner()
-        supervisor.listen(listener)
+        supervisor.listen()
         log.info("serving %s with %d workers", settings.socket, settings.workers)
         try:
             supervisor.run()
@@ -111,12 +124,25 @@ def serve(
             supervisor.shut_down()
 
 
+def _signals(
+    supervisor: Supervisor, reload: Callable[[], Settings] | None
+) -> dict[int, Callable[[], object]]:
+    """What comes of the signals that people send to a daemon."""
+    return {
+        signal.SIGTERM: supervisor.drain,
+        signal.SIGINT: supervisor.drain,
+        signal.SIGHUP: lambda: supervisor.renew(reload),
+    }
+
+
 class Supervisor:
     """The daemon, on a loop.
 
     Args:
         settings: how to run.
-        loop: waits for sockets, deaths and signals.
+        loop: waits for sockets and signals.
+        forks: where children come from.
+        listener: where clients come from.
         on_ready: called once, when the first worker is up.
         work: what a worker process runs on its end of the socket.
         notifier: tells the service manager how we are.
@@ -126,6 +152,8 @@ class Supervisor:
         self,
         settings: Settings,
         loop: Loop,
+        forks: ForkServer,
+        listener: Listener,
         on_ready: Callable[[], None],
         work: Work = child.work,
         notifier: Notifier | None = None,
@@ -133,13 +161,17 @@ class Supervisor:
         self._notifier = notifier or Notifier({})
         self._settings = settings
         self._loop = loop
+        self._forks = forks
+        self._listener = listener
+        self._control: Channel | None = None
+        self._owner: Process | None = None
         self._on_ready: Callable[[], None] | None = on_ready
         self._scheduler = Scheduler()
         self._clients: set[Conversation] = set()
         self._streams: dict[int, Stream] = {}
         self._openings: dict[Conversation, Opening] = {}
         self._caches = MemoryCaches(settings.memory_cache)
-        self._openers = Openers(settings, self._reap)
+        self._openers = Openers(settings, forks)
         self._bad = BadImages()
         self._last_id = 0
         self._end_at: float | None = None
@@ -147,6 +179,7 @@ class Supervisor:
         self._crew = Crew(
             settings,
             loop,
+            forks,
             self._scheduler,
             self._streams,
             work,
@@ -156,6 +189,7 @@ class Supervisor:
         )
         self._photographer = Photographer(
             settings,
+            listener,
             self._scheduler,
             self._crew,
             self._streams,
@@ -200,15 +234,36 @@ class Supervisor:
 
     def follow_owner(self) -> None:
         """A private daemon ends as soon as its trainer does, however that ends."""
-        owner = self._settings.owner
-        if owner is None:
-            return
+        owner, control = self._settings.owner, self._settings.control_fd
+        if owner is not None:
+            self._owner = Process(owner)
+        if control is not None:
+            self._control = Channel(socket.socket(fileno=control))
+            self._control.settimeout(0)
+            self._loop.watch(control, self._read_control)
+
+    def _read_control(self) -> None:
+        """Takes in what the owner, or a forked child of it, asks for."""
+        assert self._control is not None
         try:
-            self._loop.watch(os.pidfd_open(owner), self._end_now)
-        except ProcessLookupError:
+            message, fds = self._control.receive_with_fds()
+        except BlockingIOError:
+            return
+        except Closed:  # all who had it are gone, or have executed another program
+            self._loop.forget(self._control.fileno())
             self._end_now()
-        if os.getppid() != owner:
-            self._end_now()
+            return
+        except LoaderdError as error:
+            log.error("the owner's request is lost: %s", error)
+            return
+        match message, fds:
+            case Connect(), [fd]:
+                self._follow(adopt(fd, self._requests, self._clients))
+            case Stop(), []:
+                self.drain()
+            case _:
+                log.error("the owner sent %s", type(message).__name__)
+                descriptors.close_all(fds)
 
     def _end_now(self) -> None:
         log.info("process %s, whose daemon this is, has ended", self._settings.owner)
@@ -239,7 +294,10 @@ class Supervisor:
         if late > LATE_SECONDS:  # frozen, or put to sleep: the silence was ours
             self._crew.forgive(late)
         self._next_check = now + self._settings.silence
+        self._forks.check()
         self._crew.check(now)
+        if self._owner is not None and not self._owner.alive:
+            self._end_now()
         self._notifier.feed(now)
         for stream in list(self._streams.values()):
             self._check_storage(stream, self._crew.waits.longest(stream.id), now)
@@ -247,21 +305,24 @@ class Supervisor:
             self._check_storage(opening, opening.wait, now)
         for client in list(self._clients):
             client.check(now)
-        self._let_in()
+        if self._end_at is None:
+            self._listener.resume()  # after a lack of descriptors
+            self._listener.check()
 
     def shut_down(self) -> None:
-        """Ends all processes and gives all segments up."""
+        """Ends all streams and gives all segments up."""
         for client in list(self._clients):
             client.end()
         self._openers.stop()
-        self._crew.pool.stop()
 
     # -- workers ---------------------------------------------------------------------
 
     def _despair(self) -> None:
         """No worker can start: nobody shall wait for what does not come."""
         if self._on_ready is not None:
-            raise DaemonError("no worker can start; the reason stands above, in the log")
+            raise DaemonError(
+                f"no worker can start: {self._crew.pool.trouble}; the log says more above"
+            )
         for client in [client for client in self._clients if client.stream is not None]:
             self._end_stream(client, self._no_workers())
 
@@ -307,7 +368,7 @@ class Supervisor:
         """What clients know of the daemon, and what it promised them, needs a new one."""
         fixed = {name: getattr(self._settings, name) for name in FIXED}
         for name, value in fixed.items():
-            if name not in ("owner", "ready_fd") and getattr(new, name) != value:
+            if name not in ("owner", "control_fd", "ready_fd") and getattr(new, name) != value:
                 stays = str(value).lower() if isinstance(value, bool) else value
                 log.warning("%s stays %s until the daemon is started again", name, stays)
         self._settings = self._photographer.settings = dataclasses.replace(new, **fixed)
@@ -363,38 +424,23 @@ class Supervisor:
 
     # -- clients ---------------------------------------------------------------------
 
-    def listen(self, listener: socket.socket) -> None:
+    def listen(self) -> None:
         """Begins a conversation with whoever knocks."""
-        self._listener = listener
-        self._loop.watch(listener.fileno(), self._accept)
+        self._listener.watch(self._accept)
 
     def _accept(self) -> None:
         try:
-            client = accept(self._listener, self._requests, self._clients)
-            if client is None:
-                return
-            self._follow(client)
+            sock = self._listener.accept()
         except OSError as error:
             log.error("nobody is let in for a while: %s", error)
-            self._loop.forget(self._listener.fileno())
+            self._listener.pause()
             return
-        self._clients.add(client)
-        self._loop.watch_channel(client.line, client.read)
+        self._follow(accept(sock, self._requests, self._clients))
 
-    def _let_in(self) -> None:
-        """Listens again, after a lack of descriptors."""
-        if self._end_at is None and not self._loop.watches(self._listener.fileno()):
-            self._loop.watch(self._listener.fileno(), self._accept)
-
-    def _follow(self, client: Conversation) -> None:
-        """A client's forked child may hold its socket open: its end is what counts."""
-        if client.pid <= 0:
-            return  # it lives where we cannot see it, as in another container; its socket tells
-        try:
-            client.pidfd = os.pidfd_open(client.pid)
-        except ProcessLookupError:
-            return  # it is gone already; its socket tells
-        self._loop.watch(client.pidfd, client.end)
+    def _follow(self, client: Conversation | None) -> None:
+        if client is not None:
+            self._clients.add(client)
+            self._loop.watch_channel(client.line, client.read)
 
     def _open(self, client: Conversation, request: Open, fds: list[int]) -> None:
         if self._end_at is not None:
@@ -492,15 +538,6 @@ class Supervisor:
         self._loop.forget(opening.opener.line.fileno())
         opening.end()
 
-    def _reap(self, dying: Child) -> None:
-        """Frees what belongs to a killed process once it is dead, which a read may delay."""
-
-        def dead() -> None:
-            self._loop.forget(dying.pidfd)
-            dying.reap()
-
-        self._loop.watch(dying.pidfd, dead)
-
     def _plan(self, client: Conversation, plan: Plan) -> None:
         assert client.stream is not None
         self._perform(self._scheduler.plan(client.stream, plan.want, plan.run))
@@ -513,11 +550,8 @@ class Supervisor:
     def _gone(self, client: Conversation) -> None:
         self._clients.discard(client)
         self._loop.forget(client.line.fileno())
-        if client.pidfd is not None:
-            self._loop.forget(client.pidfd)
-            os.close(client.pidfd)
-            client.pidfd = None
-        self._let_in()
+        if self._end_at is None:
+            self._listener.resume()
         if client in self._openings:
             self._end_opening(client)
         if client.stream is not None:

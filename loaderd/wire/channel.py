@@ -15,8 +15,8 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from loaderd.errors import ProtocolError
-from loaderd.wire import messages
+from loaderd.errors import NoDescriptor, ProtocolError
+from loaderd.wire import address, descriptors, messages
 from loaderd.wire.messages import Message
 
 LONGEST_PACKET = 128 * 1024
@@ -53,14 +53,19 @@ class Channel:
     BlockingIOError in ``receive`` when there is nothing to read, and keeps what
     ``send`` could not write until ``flush``.
 
+    Args:
+        sock: the socket.
+        peer: who is at the other end, where the kernel does not know it.
+
     Attributes:
         on_unsent: called when ``flush`` has something to do, so that a loop may wait
             until the socket can be written.
     """
 
-    def __init__(self, sock: socket.socket) -> None:
+    def __init__(self, sock: socket.socket, peer: Peer | None = None) -> None:
         self.on_unsent: Callable[[], None] = _nothing
         self._socket = sock
+        self._peer = peer
         self._buffer = bytearray(LONGEST_PACKET)
         self._view = memoryview(self._buffer)
         self._unsent: deque[tuple[bytes, tuple[int, ...]]] = deque()
@@ -73,6 +78,8 @@ class Channel:
     @property
     def peer(self) -> Peer:
         """The process that connected."""
+        if self._peer is not None:
+            return self._peer
         raw = self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)
         return Peer(*_UCRED.unpack(raw))
 
@@ -118,7 +125,7 @@ class Channel:
     def _drop_first(self) -> None:
         data, fds = self._unsent.popleft()
         self._unsent_bytes -= len(data)
-        _close_all(fds)
+        descriptors.close_all(fds)
 
     def _write(self, data: bytes, fds: Sequence[int]) -> bool:
         try:
@@ -154,6 +161,7 @@ class Channel:
         Raises:
             Closed: the other end is gone.
             ProtocolError: the packet is too long or no message, or holds too many descriptors.
+            NoDescriptor: none is left for those that came along.
         """
         ask = socket.MSG_CMSG_CLOEXEC | socket.MSG_TRUNC | flags
         try:
@@ -162,11 +170,13 @@ class Channel:
             raise Closed from error
         fds = [fd for level, kind, data in ancillary for fd in _descriptors(level, kind, data)]
         try:
+            if flags & socket.MSG_CTRUNC and len(fds) < _MAX_FDS:
+                raise descriptors.lack("what came with a message")
             if flags & socket.MSG_CTRUNC:
                 raise ProtocolError(f"more than {_MAX_FDS} descriptors in one message")
             return self._decode(length), fds
-        except (ProtocolError, Closed):
-            _close_all(fds)
+        except (ProtocolError, NoDescriptor, Closed):
+            descriptors.close_all(fds)
             raise
 
     def _decode(self, length: int) -> Message:
@@ -222,14 +232,9 @@ def _copies(fds: Sequence[int]) -> tuple[int, ...]:
     try:
         copies += map(os.dup, fds)
     except OSError:
-        _close_all(copies)
+        descriptors.close_all(copies)
         raise
     return tuple(copies)
-
-
-def _close_all(fds: Sequence[int]) -> None:
-    for fd in fds:
-        os.close(fd)
 
 
 def pair() -> tuple[socket.socket, socket.socket]:
@@ -242,11 +247,14 @@ def connect(path: str, timeout: float = 5.0) -> Channel:
 
     Raises:
         OSError: nobody listens there.
+        NoDescriptor: too many files are open.
     """
-    sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC)
+    with descriptors.needed("a connection to the daemon"):
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC)
     try:
         sock.settimeout(timeout)
-        sock.connect(path)
+        with descriptors.needed("a connection to the daemon"), address.usable(path) as short:
+            sock.connect(short)
     except BaseException:
         sock.close()
         raise

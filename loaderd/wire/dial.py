@@ -10,11 +10,12 @@ from loaderd.errors import (
     DaemonError,
     NoAnswer,
     NoDaemon,
+    NoDescriptor,
     ProtocolError,
     VersionMismatch,
     from_wire,
 )
-from loaderd.wire import channel
+from loaderd.wire import address, channel, lock
 from loaderd.wire.channel import Channel, Closed
 from loaderd.wire.messages import (
     PROTOCOL,
@@ -49,21 +50,44 @@ def dial(path: str, timeout: float | None = None) -> Channel:
     Raises:
         NoDaemon: nobody is there.
         NoAnswer: somebody is there, and does not answer.
+        ForeignDaemon: somebody is there who is another user, or could be.
         VersionMismatch: somebody answers in another protocol.
+        NoDescriptor: too many files are open.
     """
+    address.check_place(path)
     try:
         line = channel.connect(path, TIMEOUT if timeout is None else timeout)
+    except NoDescriptor:
+        raise
     except BlockingIOError as error:
         raise _crowded(path) from error
     except OSError as error:
         reason = "there is no such socket" if isinstance(error, FileNotFoundError) else error
         raise NoDaemon(f"no daemon at {path} ({reason}): start one with `loaderd start`") from error
     try:
-        _check(ask(line, Hello(PROTOCOL, __version__, os.getpid()), path), path)
+        address.check_peer(line.peer.uid, path)
+        greet(line, path, timeout)
     except BaseException:
         line.close()
         raise
     return line
+
+
+def greet(line: Channel, path: str, timeout: float | None = None) -> None:
+    """Says hello on a new connection, and hears whether the other end understands it.
+
+    Args:
+        line: the connection.
+        path: the daemon's socket, as people know it.
+        timeout: seconds within which it must answer, here and later; None for the usual.
+
+    Raises:
+        NoDaemon: it went away.
+        NoAnswer: it does not answer.
+        VersionMismatch: it answers in another protocol.
+    """
+    line.settimeout(TIMEOUT if timeout is None else timeout)
+    _check(ask(line, Hello(PROTOCOL, __version__, os.getpid()), path), path)
 
 
 def _check(answer: Message, path: str) -> None:
@@ -77,7 +101,13 @@ def _check(answer: Message, path: str) -> None:
         )
 
 
-def _silent(path: str, pid: int) -> NoAnswer:
+def silent(path: str, pid: int) -> NoAnswer:
+    """The error for a daemon that does not answer in time.
+
+    Args:
+        path: its socket, as people know it.
+        pid: its process.
+    """
     return NoAnswer(
         f"the daemon at {path} (pid {pid}) does not answer: it is stopped or hangs; "
         f"`kill -CONT {pid}` continues one that was stopped, `loaderd stop` ends it",
@@ -87,10 +117,9 @@ def _silent(path: str, pid: int) -> NoAnswer:
 
 def _crowded(path: str) -> NoAnswer:
     """The kernel takes no more connections for a daemon that has long let nobody in."""
-    lock = path.removesuffix(".sock") + ".lock"
     return NoAnswer(
         f"the daemon at {path} does not answer, nor can more wait for it: it is stopped or hangs; "
-        f"`fuser -k {lock}` kills it"
+        f"`fuser -k {lock.path_of(path)}` kills it"
     )
 
 
@@ -99,10 +128,15 @@ def listener(path: str) -> int | None:
 
     Raises:
         NoAnswer: it is there, and not even the kernel answers for it.
+        ForeignDaemon: it is another user's, or could be.
         DaemonError: the socket cannot be used.
+        NoDescriptor: too many files are open.
     """
+    address.check_place(path)
     try:
         line = channel.connect(path)
+    except NoDescriptor:
+        raise
     except (FileNotFoundError, ConnectionRefusedError):
         return None
     except BlockingIOError as error:
@@ -110,6 +144,7 @@ def listener(path: str) -> int | None:
     except OSError as error:
         raise DaemonError(f"the socket {path} cannot be reached: {error}") from error
     try:
+        address.check_peer(line.peer.uid, path)
         return line.peer.pid
     finally:
         line.close()
@@ -127,7 +162,7 @@ def ask(line: Channel, message: Message, path: str) -> Message:
             line.send(message)
         answer = line.receive()
     except TimeoutError as error:
-        raise _silent(path, line.peer.pid) from error
+        raise silent(path, line.peer.pid) from error
     except Closed as error:
         raise NoDaemon(f"the daemon at {path} hung up: perhaps it ends; ask again") from error
     if isinstance(answer, Refused):
@@ -163,13 +198,22 @@ def list_bad(path: str) -> list[BadSample]:
         NoDaemon: nobody is there, or does not answer.
         VersionMismatch: somebody answers in another protocol.
     """
-    found: list[BadSample] = []
     line = dial(path)
     try:
-        while page := _page(ask(line, ListBad(len(found)), path), path):
-            found += page
+        return list_bad_on(line, path)
     finally:
         line.close()
+
+
+def list_bad_on(line: Channel, path: str) -> list[BadSample]:
+    """The same by a connection that has said hello.
+
+    Raises:
+        NoDaemon: the daemon went away, or does not answer.
+    """
+    found: list[BadSample] = []
+    while page := _page(ask(line, ListBad(len(found)), path), path):
+        found += page
     return found
 
 

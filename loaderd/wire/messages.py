@@ -3,12 +3,15 @@
 Every message is a small struct, encoded as MessagePack with its tag in front::
 
     client → daemon      Hello  Open  Plan  Took  Confirm  Observe  ListBad  Stop
+    owner → daemon       Connect  Stop
     daemon → client      Welcome  Opened  Ready  Spoilt  Confirmed  Stalled  Refused  Observed
                          BadList  Stopping
     supervisor → worker  Attach  Chunk  Quarantine  Detach
     worker → supervisor  Up  Attached  Progress  Waiting  Bad  Done  Spoilt
     supervisor → opener  List  Reserve
     opener → supervisor  Waiting  Listed  Reserved  Refused
+    supervisor → forks   Fork  Signal
+    forks → supervisor   Forked  Ended
 
 No sockets here: :mod:`loaderd.wire.channel` carries what this module encodes.
 """
@@ -60,6 +63,10 @@ class Welcome(_Message, frozen=True):
     protocol: int
     version: str
     pid: int
+
+
+class Connect(_Message, frozen=True):
+    """Hands a private daemon its end of a new connection, which travels along."""
 
 
 class Open(_Message, frozen=True):
@@ -377,9 +384,48 @@ class Reserved(_Message, frozen=True):
     trouble: str = ""
 
 
+class Fork(_Message, frozen=True):
+    """Asks the fork server for a child. What it runs, pickled, and its socket travel along.
+
+    Attributes:
+        child: the number that the supervisor gives it.
+    """
+
+    child: int
+
+
+class Signal(_Message, frozen=True):
+    """Asks the fork server to send a signal to a child, if that has not ended."""
+
+    child: int
+    signal: int
+
+
+class Forked(_Message, frozen=True):
+    """A child's own first word: it is there, and nothing has been run in it yet."""
+
+    child: int
+    pid: int
+
+
+class Ended(_Message, frozen=True):
+    """A child is dead, and its memory is gone; or there is none.
+
+    Attributes:
+        child: its number.
+        code: its exit code, -N for signal N; None where it could not be started.
+        trouble: why not.
+    """
+
+    child: int
+    code: int | None
+    trouble: str = ""
+
+
 Message = (
     Hello
     | Welcome
+    | Connect
     | Open
     | Opened
     | Plan
@@ -410,6 +456,10 @@ Message = (
     | Reserve
     | Reserved
     | Observed
+    | Fork
+    | Signal
+    | Forked
+    | Ended
 )
 
 _encoder = msgspec.msgpack.Encoder()

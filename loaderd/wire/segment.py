@@ -1,9 +1,9 @@
 """Blocks of shared memory that leave no name behind.
 
-The creator makes a ``multiprocessing.shared_memory`` segment, keeps a descriptor and
-unlinks the name at once. From then on the segment lives as long as somebody holds a
-descriptor or a mapping: whatever is killed, the kernel frees it. Descriptors travel
-over the sockets; nobody attaches by name, so the resource tracker never sees attachers.
+The supervisor makes rings as ``multiprocessing.shared_memory`` segments, keeps a descriptor
+and unlinks the name at once. What others publish never has a name. A segment lives as long as
+somebody holds a descriptor or a mapping: whatever is killed, the kernel frees it. Descriptors
+travel over the sockets; nobody attaches by name, so the resource tracker never sees attachers.
 """
 
 from __future__ import annotations
@@ -11,11 +11,17 @@ from __future__ import annotations
 import errno
 import mmap
 import os
+from multiprocessing import resource_tracker
 from multiprocessing.shared_memory import SharedMemory
 
 from loaderd.errors import NoRoom, RoomTaken
 
 SHM = "/dev/shm"
+
+
+def prepare() -> None:
+    """Starts multiprocessing's resource tracker, which the first segment would wait for."""
+    resource_tracker.ensure_running()
 
 
 def create(size: int) -> int:
@@ -82,11 +88,25 @@ def attach(fd: int, size: int, *, writable: bool) -> mmap.mmap:
 
 
 def publish(data: bytes) -> int:
-    """A segment that holds ``data``; returns its descriptor."""
-    fd = create(len(data))
-    reserve(fd, len(data))
+    """A segment that holds ``data``; returns its descriptor.
+
+    Unlike ``create`` it needs no resource tracker, which each short-lived process would start.
+
+    Raises:
+        NoRoom: there is no memory for it.
+    """
+    fd = os.memfd_create("loaderd-table")
+    try:
+        reserve(fd, len(data))
+        _write(fd, data)
+    except BaseException:
+        os.close(fd)
+        raise
+    return fd
+
+
+def _write(fd: int, data: bytes) -> None:
     view = memoryview(data)
     written = 0
     while written < len(data):
         written += os.pwrite(fd, view[written:], written)
-    return fd

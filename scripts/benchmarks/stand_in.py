@@ -27,7 +27,7 @@ def answer(row_us: int, pace_ms: int, sock: socket.socket) -> None:
         pace_ms: milliseconds for which it sleeps over a chunk.
         sock: its end of the supervisor's socket.
     """
-    child.settle()
+    child.init_child()
     line = Channel(sock)
     try:
         line.send(Up(os.getpid()))
@@ -61,4 +61,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    # Workers unpickle their entry by its module's name, which must not be __main__.
+    from scripts.benchmarks import stand_in
+
+    stand_in.main()

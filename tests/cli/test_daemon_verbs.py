@@ -135,7 +135,7 @@ class TestStart:
         assert log[-1].startswith("loaderd: ")
         assert "default.lock" in log[-1]
         assert 'File "' not in done.stderr
-        assert last.startswith('loaderd "default" did not start: it ended with 1; the log is ')
+        assert last.startswith('loaderd "default" did not start: it ended before it answered; ')
 
     def test_its_file_is_read_again_at_sighup(
         self, environ: dict[str, str], run: Run, socket: str, tmp_path: Path
@@ -242,7 +242,7 @@ class TestStop:
         with subprocess.Popen(words, stdout=subprocess.PIPE) as other:
             assert other.stdout is not None
             assert other.stdout.readline()
-            with epoch.opened(socket, scan._spec(str(photos))):
+            with epoch.opened(dial.dial(socket), scan._spec(str(photos))):
                 done = run("stop")
             other.kill()
         pids = ", ".join(map(str, sorted([os.getpid(), other.pid])))
@@ -255,7 +255,7 @@ class TestStop:
     def test_one_trainer_is_not_called_several(
         self, run: Run, started: psutil.Process, socket: str, photos: Path
     ) -> None:
-        with epoch.opened(socket, scan._spec(str(photos))):
+        with epoch.opened(dial.dial(socket), scan._spec(str(photos))):
             first, _ = run("stop").stdout.splitlines()
         assert first.startswith(f"1 trainer is attached (pid {os.getpid()}); it waits for ")
 
@@ -263,7 +263,7 @@ class TestStop:
         self, environ: dict[str, str], run: Run, socket: str, photos: Path
     ) -> None:
         with serving(environ, f"--owner={os.getpid()}") as process:
-            with epoch.opened(socket, scan._spec(str(photos))):
+            with epoch.opened(dial.dial(socket), scan._spec(str(photos))):
                 first, _ = run("stop").stdout.splitlines()
             process.wait(DEADLINE)
         assert first == f"its trainer (pid {os.getpid()}) starts another when it needs one"
@@ -272,7 +272,8 @@ class TestStop:
 READER = """
 import signal, sys
 from loaderd.cli import epoch, scan
-with epoch.opened(sys.argv[1], scan._spec(sys.argv[2])):
+from loaderd.wire import dial
+with epoch.opened(dial.dial(sys.argv[1]), scan._spec(sys.argv[2])):
     print("open", flush=True)
     signal.pause()
 """

@@ -12,7 +12,7 @@ import pytest
 from loaderd.cli import epoch, scan
 from loaderd.cli.epoch import Epoch
 from loaderd.errors import DaemonGone, EmptyDataset, StorageTimeout, TooManyBadImages
-from loaderd.wire import channel
+from loaderd.wire import channel, dial
 from loaderd.wire.channel import Channel
 from loaderd.wire.messages import Opened, Ready, Refused, Spoilt, Stalled, Took
 from loaderd.wire.spec import Batch, Spec
@@ -56,7 +56,7 @@ def test_slots_go_back_and_every_batch_comes_once(
     serve: Serve, photos: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(epoch, "_SLOTS", 4)
-    with serve(2) as daemon, epoch.opened(daemon.path, one_by_one(photos)) as batches:
+    with serve(2) as daemon, epoch.opened(dial.dial(daemon.path), one_by_one(photos)) as batches:
         assert daemon.snapshot().streams[0].slots == 4
         outcomes = list(batches)
         assert (batches.samples, batches.batches) == (96, 96)
@@ -65,7 +65,7 @@ def test_slots_go_back_and_every_batch_comes_once(
 
 def test_the_last_batch_is_shorter(serve: Serve, photos: Path) -> None:
     spec = scan._spec(str(photos / "cat"))
-    with serve(1) as daemon, epoch.opened(daemon.path, spec) as batches:
+    with serve(1) as daemon, epoch.opened(dial.dial(daemon.path), spec) as batches:
         assert sorted(outcome.samples for outcome in batches) == [9, 32]
 
 
@@ -76,11 +76,14 @@ def test_what_the_daemon_refuses_is_the_error_that_it_is(
     (folder / "001.jpg").write_bytes(b"")
     (tmp_path / "empty").mkdir()
     with serve(1, "--max-bad=0%") as daemon:
-        with pytest.raises(EmptyDataset), epoch.opened(daemon.path, one_by_one(tmp_path / "empty")):
+        with (
+            pytest.raises(EmptyDataset),
+            epoch.opened(dial.dial(daemon.path), one_by_one(tmp_path / "empty")),
+        ):
             pass
         with (
             pytest.raises(TooManyBadImages),
-            epoch.opened(daemon.path, one_by_one(folder)) as batches,
+            epoch.opened(dial.dial(daemon.path), one_by_one(folder)) as batches,
         ):
             list(batches)
 
@@ -89,7 +92,7 @@ def test_a_daemon_that_dies_is_said_to_be_gone(
     serve: Serve, photos: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(epoch, "_SLOTS", 4)
-    with serve(1) as daemon, epoch.opened(daemon.path, one_by_one(photos)) as batches:
+    with serve(1) as daemon, epoch.opened(dial.dial(daemon.path), one_by_one(photos)) as batches:
         outcomes = iter(batches)
         next(outcomes)
         daemon.process.kill()

@@ -19,8 +19,11 @@ import psutil
 import pytest
 from PIL import Image
 
-from loaderd.cli import background, scan
+from loaderd.cli import scan
 from loaderd.cli.main import main
+from loaderd.launch import launch
+from loaderd.launch.launch import last_lines
+from loaderd.wire import address, dial
 from loaderd.wire.text import printable
 from tests.cli.test_stat import everything
 from tests.conftest import eventually, family, gone
@@ -147,28 +150,31 @@ class TestWhatItRefuses:
             f"loaderd: no images found in {tmp_path}, nor in its subfolders\n"
         )
 
-    def test_a_daemon_that_cannot_start_shows_its_log(
+    def test_a_daemon_that_cannot_start_says_why(
+        self, folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(launch, "_SERVE", "raise OSError('the disk is on fire')")
+        assert main(["scan", str(folder)]) == 1
+        (told,) = capsys.readouterr().err.splitlines()
+        assert told.startswith("loaderd: the private daemon could not start: ")
+        assert "the disk is on fire" in told
+
+    def test_it_needs_no_place_where_it_could_be_found(
         self, folder: Path, capsys: pytest.CaptureFixture[str], runtime: str
     ) -> None:
         lock = Path(runtime, "loaderd", f"scan-{os.getpid()}.lock")
         lock.mkdir(parents=True)
-        assert main(["scan", str(folder)]) == 1
-        log, last = capsys.readouterr().err.splitlines()
-        assert str(lock) in log
-        assert last == "loaderd: the scan's daemon ended with 1"
+        assert main(["scan", str(folder)]) == 0
+        assert capsys.readouterr().out == "25 images, 0 bad\n"
         lock.rmdir()
 
 
 SABOTAGED = """
 import sys
-from loaderd.cli import background, main
+from loaderd.cli import main
+from loaderd.launch import launch
 
-def command(words, tell):
-    pairs = [word.removeprefix("--").split("=") for word in words]
-    flags = [f"{key.replace('-', '_')}={value}" for key, value in pairs]
-    return [sys.executable, "-m", "tests.faults.saboteur", sys.argv[1], str(tell), *flags]
-
-background.command = command
+launch._SERVE = f"from tests.faults import saboteur; saboteur.serve({sys.argv[1]!r}, sys.argv[2:])"
 raise SystemExit(main.main(["scan", *sys.argv[2:]]))
 """
 
@@ -191,7 +197,8 @@ class Scan:
     def in_the_midst(self) -> list[psutil.Process]:
         """Waits for the harm; the scan's processes, its daemon second."""
         eventually(lambda: bool(os.listdir(self._struck)))
-        return family(self.process.pid)
+        socket = address.socket_path(f"scan-{self.process.pid}")
+        return [psutil.Process(self.process.pid), *family(dial.listener(socket) or 0)]
 
     def end(self) -> tuple[int, str, str]:
         out, err = self.process.communicate(timeout=DEADLINE)
@@ -254,5 +261,5 @@ def test_the_log_of_a_long_scan_is_cut(tmp_path: Path) -> None:
     with open(tmp_path / "log", "w+b") as file:
         file.writelines(b"line %d\n" % number for number in range(20_000))
         file.flush()
-        lines = background.last_lines(file.fileno())
+        lines = last_lines(file.fileno())
     assert lines == [f"line {number}" for number in range(19_980, 20_000)]

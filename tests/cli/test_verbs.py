@@ -12,16 +12,18 @@ from pathlib import Path
 import pytest
 
 from loaderd import __version__
-from loaderd.cli import background, extra, serve
+from loaderd.cli import extra, serve
 from loaderd.cli.exits import guarded
 from loaderd.cli.main import loaded, main
 from loaderd.errors import (
     DaemonError,
+    ForeignDaemon,
     InvalidArgument,
     LoaderdError,
     MissingDependency,
     NoDaemon,
 )
+from loaderd.launch import launch
 from loaderd.wire import address, segment
 
 VERBS = ("serve", "start", "stop", "status", "errors", "scan", "cache", "doctor")
@@ -173,7 +175,7 @@ class TestFolders:
     def test_a_link_in_the_usual_place_is_refused(self, runtime: Path, tmp_path: Path) -> None:
         (tmp_path / "trap").mkdir()
         runtime.symlink_to(tmp_path / "trap")
-        with pytest.raises(DaemonError, match="belongs to another user"):
+        with pytest.raises(ForeignDaemon, match="is no folder: remove it"):
             address.make_folder(str(runtime / "x.sock"))
 
     def test_a_folder_that_cannot_be_made(self, tmp_path: Path) -> None:
@@ -232,13 +234,14 @@ def test_a_start_that_fails_shows_the_end_of_the_log_of_this_start_only(
     runtime.mkdir()
     (runtime / "default.log").write_text("an older failure\n")
     code = "import sys; [print('line', i) for i in range(30)]; print('\\x1b[2J'); sys.exit(5)"
-    monkeypatch.setattr(background, "command", lambda words, tell: [sys.executable, "-c", code])
+    monkeypatch.setattr(launch, "_SERVE", code)
     assert main(["start"]) == 1
     lines = capfd.readouterr().err.splitlines()
     assert lines[0] == "line 11"
     assert lines[-2] == "\\x1b[2J"
     assert lines[-1] == (
-        f'loaderd "default" did not start: it ended with 5; the log is {runtime}/default.log'
+        'loaderd "default" did not start: it ended before it answered; the log is '
+        f"{runtime}/default.log"
     )
     assert os.stat(runtime / "default.log").st_size > len("an older failure\n")
 
@@ -247,8 +250,8 @@ def test_a_start_that_hangs_is_ended(
     capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     code = "import signal; signal.pause()"
-    monkeypatch.setattr(background, "command", lambda words, tell: [sys.executable, "-c", code])
-    monkeypatch.setattr(background, "PATIENCE", 0.2)
+    monkeypatch.setattr(launch, "_SERVE", code)
+    monkeypatch.setattr(launch, "START_SECONDS", 0.4)
     assert main(["start"]) == 1
     assert "did not answer within 0 s and was killed" in capfd.readouterr().err
 
@@ -262,15 +265,10 @@ def test_the_child_gets_what_was_given_in_the_same_folder_and_reads_the_rest_its
     monkeypatch.chdir(runtime.parent)
     monkeypatch.setenv("LOADERD_CONFIG", "loaderd.toml")
     code = (
-        "import os, sys; print(*sys.argv[1:]); print(os.getcwd()); "
+        "import os, sys; print(*sys.argv[1:-1]); print(os.getcwd()); "
         "print(*sorted(k for k in os.environ if 'LOADERD_' in k))"
     )
-    real = background.command
-    monkeypatch.setattr(
-        background,
-        "command",
-        lambda words, tell: [sys.executable, "-c", code, *real(words, tell)[4:-1]],
-    )
+    monkeypatch.setattr(launch, "_SERVE", code)
     assert main(["start", "--grace=2", "--memory=50%", "--no-user-code"]) == 1
     assert capfd.readouterr().err.splitlines()[:3] == [
         "serve --memory=50% --no-user-code --grace=2",
@@ -279,14 +277,13 @@ def test_the_child_gets_what_was_given_in_the_same_folder_and_reads_the_rest_its
     ]
 
 
-def test_a_path_that_is_too_long_comes_with_the_cure(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+def test_a_name_that_is_too_long_comes_with_the_cure(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path / ("x" * 100)))
-    assert main(["start"]) == 2
+    assert main(["start", "--name", "x" * 100]) == 2
     told = capsys.readouterr().err
-    assert "the socket's path is longer than 107 bytes" in told
-    assert "set XDG_RUNTIME_DIR to a shorter folder" in told
+    assert "the socket's file name is longer than 80 bytes" in told
+    assert "choose a shorter one with --name or --socket" in told
 
 
 SHORT = (
@@ -300,7 +297,7 @@ class TestLittleSharedMemory:
         self, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
     ) -> None:
         monkeypatch.setattr(segment, "free", lambda: 2**26)
-        monkeypatch.setattr(background, "command", lambda words, tell: ["false"])
+        monkeypatch.setattr(launch, "_SERVE", "sys.exit(1)")
         assert main(["start"]) == 1
         assert capfd.readouterr().err.startswith(f"loaderd: {SHORT}\n")
 

@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from loaderd.errors import BadImage, NoWorkers, StorageTimeout, TooManyBadImages
+from loaderd.errors import BadImage, NoWorkers, ProtocolError, StorageTimeout, TooManyBadImages
 from loaderd.wire import channel, manifest
 from loaderd.wire.channel import Channel
 from loaderd.wire.layout import SlotArrays, slot_layout, view_slot
-from loaderd.wire.messages import Message, Opened, Ready, Refused, Stalled, Took
+from loaderd.wire.messages import Message, Opened, Ready, Refused, Spoilt, Stalled, Took
 from loaderd.wire.run import WHOLE
 from loaderd.wire.spec import Batch, Dataset, LabelMode, Order, Pipeline, Spec
 from loaderd_client.stream import Stream
@@ -148,3 +148,18 @@ def test_storage_that_did_not_answer_is_raised_once_before_the_stream_is_opened_
         daemon.stream.check()
     daemon.stream.check()
     assert capsys.readouterr().err == "loaderd: storage does not answer: /nfs\n"
+
+
+@pytest.mark.parametrize("slot", [-1, SLOTS])
+@pytest.mark.parametrize(
+    "message",
+    [lambda slot: Ready(slot, 0, 0, 0), lambda slot: Spoilt("NoRoom", "none", slot, 0, 0)],
+)
+def test_a_stream_ends_at_a_slot_that_its_ring_has_not(
+    message: Callable[[int], Message], slot: int
+) -> None:
+    daemon = FakeDaemon()
+    daemon.line.send(message(slot))
+    with pytest.raises(ProtocolError, match=f"slot {slot} of 4"):
+        daemon.stream.take((0, 0))
+    assert daemon.stream.ended

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 from loaderd import config
+from loaderd.daemon.forks import ForkServer
 from loaderd.daemon.pool import LINGER_SECONDS, Pool
 
 
 def a_pool(workers: int) -> Pool:
-    return Pool(config.load({"workers": str(workers)}, {}))
+    return Pool(config.load({"workers": str(workers)}, {}), cast(ForkServer, None))
 
 
 def test_as_many_stand_in_as_wait_and_no_more_than_there_are_workers() -> None:

@@ -121,7 +121,7 @@ class Model:
             if place not in coming:
                 return place
         place_of_run = self.run.next
-        if place_of_run is None or (not self.warm and len(coming) >= COLD):
+        if place_of_run is None or (not self.warm and len(coming) >= min(COLD, self.shape.batches)):
             return None
         while place_of_run in coming:
             place_of_run = self.run.after(place_of_run)

@@ -18,7 +18,7 @@ from loaderd_client import LoaderSequence, Session
 from tests.process.test_streams import a_spec, digest, slow
 
 ROWS = 3
-"""So many make a slot of 11 MB: as many as are enough, four, are more than half of what there is."""
+"""So many make a slot of 11 MB: four, as many as are enough, are more than half of all room."""
 
 
 def main(directory: str, kind: str, holding: str) -> None:

@@ -69,7 +69,7 @@ def harm(what: str) -> None:
 
 def work(plan: Plan, sock: socket.socket, settings: Settings) -> None:
     """A worker process that is sabotaged."""
-    child.settle()
+    child.init_child()
     from loaderd.daemon import worker, writer
     from loaderd.render import decode, pipeline
 
@@ -134,16 +134,26 @@ def _after(owner: Any, name: str, strike: Callable[[], None]) -> None:
 
 def main() -> None:
     """Serves until it is told to stop."""
+    serve(sys.argv[1], [f"--ready-fd={sys.argv[2]}", *sys.argv[3:]])
+
+
+def serve(plan: str, words: list[str]) -> None:
+    """The same.
+
+    Args:
+        plan: see above.
+        words: options of ``loaderd serve``, with or without their dashes.
+    """
     from loaderd.daemon import supervisor  # late: the workers import this module too
     from tests.faults import defects
 
     defects.plant()
-    plan = Plan(**json.loads(sys.argv[1]))
-    ready = int(sys.argv[2])
-    os.set_inheritable(ready, False)
-    flags = dict(word.split("=", 1) for word in sys.argv[3:])
+    pairs = [word.removeprefix("--").split("=", 1) for word in words if "=" in word]
+    flags = {key.replace("-", "_"): value for key, value in pairs}
     settings = config.load(flags, {"XDG_RUNTIME_DIR": os.environ["XDG_RUNTIME_DIR"]})
-    supervisor.serve(settings, lambda: _tell(ready), partial(work, plan))
+    assert settings.ready_fd is not None
+    tell = partial(_tell, settings.ready_fd)
+    supervisor.serve(settings, tell, partial(work, Plan(**json.loads(plan))))
 
 
 def _tell(ready: int) -> None:

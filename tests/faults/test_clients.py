@@ -21,7 +21,7 @@ from loaderd.errors import StreamClosed
 from loaderd_client import LoaderSequence, Session
 from loaderd_client import session as sessions
 from loaderd_client.guard import Caller
-from tests.conftest import Daemon, as_if_ours, eventually, gone, stream_of
+from tests.conftest import Daemon, as_if_ours, eventually, gone, kill_private, stream_of
 from tests.process.test_streams import Serve, a_spec, digest, run_of
 
 PROGRAM = """
@@ -246,9 +246,7 @@ def test_a_child_whose_parents_private_daemon_died_starts_its_own(
         expected = digest(LoaderSequence(a_spec(photos), session).fetch(1))
         sequence = LoaderSequence(a_spec(photos), session)
         sequence.fetch(0)
-        assert session._private is not None
-        session._private._process.kill()
-        eventually(lambda: session._private is not None and session._private.ended)
+        kill_private(session)
         assert answer_of(lambda: digest(sequence.fetch(1))) == expected
         assert digest(sequence.fetch(1)) == expected
         eventually(lambda: len(os.listdir(folder)) == 2)  # the child's has gone with it

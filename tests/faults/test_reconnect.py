@@ -23,7 +23,15 @@ from loaderd.errors import DaemonGone, NoDaemon, VersionMismatch
 from loaderd.wire.channel import Channel
 from loaderd.wire.messages import Welcome
 from loaderd_client import ImageDataGenerator, LoaderSequence, Session
-from tests.conftest import Daemon, eventually, family, gone, stream_of
+from tests.conftest import (
+    Daemon,
+    eventually,
+    family,
+    gone,
+    kill_private,
+    private_pid,
+    stream_of,
+)
 from tests.keras.test_article import a_model, seen
 from tests.keras.test_iterators import mapped
 from tests.process.test_streams import Serve, a_spec, digest, slow
@@ -171,19 +179,17 @@ def test_a_private_daemon_that_is_killed_is_started_again_without_a_wait(
     with Session(reconnect_timeout=30) as session:
         sequence = LoaderSequence(a_spec(photos), session)
         got = read(sequence, 0, 5)
-        assert session._private is not None
-        process = session._private._process
-        members, files = family(process.pid), sorted(os.listdir(folder))
-        process.kill()
+        pid = private_pid(session)
+        members, files = family(pid), sorted(os.listdir(folder))
+        kill_private(session)
         assert got + read(sequence, 5) == undisturbed
-        assert session._private._process is not process
+        assert private_pid(session) != pid
         assert sorted(os.listdir(folder)) == files
         eventually(lambda: all(gone(member) for member in members))
         said = capsys.readouterr().err
         assert said.count("the private daemon went away; started another") == 1
         assert "waiting" not in said
-        session._private._process.kill()
-        eventually(lambda: session._private is not None and session._private.ended)
+        kill_private(session)
     assert os.listdir(folder) == []
 
 
@@ -195,8 +201,7 @@ def test_a_private_daemon_that_cannot_start_again_says_why_at_once(
         sequence = LoaderSequence(a_spec(photos), session)
         read(sequence, 0, 1)
         monkeypatch.setenv("LOADERD_WORKERS", "many")
-        assert session._private is not None
-        session._private._process.kill()
+        kill_private(session)
         with pytest.raises(NoDaemon, match="LOADERD_WORKERS"):
             read(sequence)
         with pytest.raises(NoDaemon, match="LOADERD_WORKERS"):

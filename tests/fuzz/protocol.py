@@ -24,10 +24,11 @@ from pathlib import Path
 import psutil
 
 from loaderd.config import Settings
-from loaderd.daemon import pool
+from loaderd.daemon.forks import ForkServer
+from loaderd.daemon.listener import Listener
 from loaderd.daemon.loop import Loop
-from loaderd.daemon.server import listening
 from loaderd.daemon.supervisor import Supervisor
+from loaderd.wire import segment
 from tests.conftest import write_photo
 from tests.fuzz.frames import Descriptors
 from tests.fuzz.peer import Peer, peers
@@ -165,15 +166,16 @@ def run(folder: str, frames: int, seed: int, session: str = "") -> Run:
     photos.mkdir(parents=True)
     for number in range(10):
         write_photo(photos / f"{number}.jpg", number, (16, 16))
-    pool.warm()
     with (
         Descriptors(photos.parent) as fds,
         Loop() as loop,
-        listening(settings.socket) as listener,
+        ForkServer(loop) as forks,
+        Listener(loop, settings.socket) as listener,
     ):
-        supervisor = Supervisor(settings, loop, lambda: going.begin())
+        segment.prepare()
+        supervisor = Supervisor(settings, loop, forks, listener, lambda: going.begin())
         going = Run(peers(settings.socket, seed, fds, session), frames, supervisor, faults, loop)
-        supervisor.listen(listener)
+        supervisor.listen()
         try:
             supervisor.run()
         except Exception:

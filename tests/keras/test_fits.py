@@ -21,7 +21,7 @@ import pytest
 from loaderd.errors import StreamClosed
 from loaderd_client import ImageDataGenerator, LoaderSequence, Session, image_dataset_from_directory
 from loaderd_client.stream import Batch
-from tests.conftest import stream_of
+from tests.conftest import kill_private, stream_of
 from tests.keras.test_article import a_model, seen
 
 SIZE = (32, 32)
@@ -367,9 +367,7 @@ def test_a_closed_sequence_stays_closed(photos: Path) -> None:
 def test_a_private_daemon_that_died_is_started_again(photos: Path, session: Session) -> None:
     train = flow(photos)
     expected = train.fetch(0).ids.tolist()
-    assert session._private is not None
-    session._private._process.kill()
-    session._private._process.wait()
+    kill_private(session)
     for index in range(1, len(train) - 1):  # the epoch goes on
         assert len(train.fetch(index).ids)
     assert train.fetch(0).ids.tolist() == expected

@@ -260,8 +260,9 @@ def test_another_user_is_refused(monkeypatch: pytest.MonkeyPatch, runtime: str) 
         listener.listen()
         with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as caller:
             caller.connect(path)
-            monkeypatch.setattr(os, "getuid", lambda: 4711)
-            assert server.accept(listener, cast(server.Requests, None)) is None
+            monkeypatch.setattr(os, "geteuid", lambda: 4711)
+            knocking = listener.accept()[0]
+            assert server.accept(knocking, cast(server.Requests, None)) is None
             assert caller.recv(1) == b""
 
 

@@ -14,10 +14,10 @@ import psutil
 import pytest
 
 from loaderd.errors import NoDaemon
+from loaderd.launch.launch import Launch
 from loaderd.wire import dial
 from loaderd_client import Session, connect
-from loaderd_client.private import PrivateDaemon
-from tests.conftest import eventually, family, gone
+from tests.conftest import eventually, family, gone, private_pid
 from tests.process.test_streams import Serve, a_spec, run_of
 
 PROGRAM = """
@@ -28,7 +28,7 @@ PROGRAM = """
     session = Session()
     stream = session.open(a_spec(Path(sys.argv[1])), slots=4)
     batch = stream.take((0, 0))
-    print(session._private._process.pid, flush=True)
+    print(session._private.pid, flush=True)
 """
 Trainer = Callable[[str], "subprocess.Popen[str]"]
 
@@ -125,8 +125,7 @@ def test_a_context_manager_closes_everything(photos: Path) -> None:
     with connect() as session:
         stream = session.open(a_spec(photos), slots=4)
         batch = next(run_of(stream))
-        assert session._private is not None
-        members = family(session._private._process.pid)
+        members = family(private_pid(session))
     eventually(lambda: all(gone(member) for member in members))
     assert batch.images.max() <= 1.0  # what was handed out stays valid
 
@@ -156,7 +155,14 @@ def test_ctrl_c_while_it_starts_leaves_nothing(
     def interrupted(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(PrivateDaemon, "_await", interrupted)
+    monkeypatch.setattr(Launch, "_end_booting", interrupted)
     with pytest.raises(KeyboardInterrupt):
         Session()
-    assert not [child for child in psutil.Process().children() if "serve" in child.cmdline()]
+    monkeypatch.undo()
+    eventually(lambda: not serving(f"--owner={os.getpid()}"))
+
+
+def serving(word: str) -> list[psutil.Process]:
+    """Daemons whose command line holds a word."""
+    found = psutil.process_iter(["cmdline"])
+    return [one for one in found if word in (one.info["cmdline"] or ()) and not gone(one)]

@@ -1,0 +1,101 @@
+"""Where a daemon looks for modules: where its starter does.
+
+A fresh interpreter lacks what the starter found through a relative ``PYTHONPATH``, through
+folders that it added to ``sys.path`` itself, or beside its script. So the daemon is handed the
+starter's whole ``sys.path``, in its order and with absolute paths. The script's own folder is not
+among them: a ``types.py`` there is none of the daemon's business. It comes last, and only if
+something that the daemon needs lies there.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from importlib.util import find_spec
+
+NEEDED = (
+    "loaderd",
+    "msgspec",
+    "numpy",
+    "psutil",
+    "rich",
+    "PIL",
+    "cv2",
+    "simplejpeg",
+    "scipy",
+    "cloudpickle",
+)
+"""What a daemon imports that is not Python's own."""
+
+
+def entries() -> list[str]:
+    """The daemon's ``sys.path``: absolute paths, each once."""
+    explicit, script = set(_variable()), _script_folders()
+    given = [entry for entry in sys.path if isinstance(entry, str)]
+    folders = [
+        folder
+        for entry in given
+        if (folder := absolute(entry)) is not None
+        and (folder in explicit or not script & {entry, folder})
+    ]
+    return list(dict.fromkeys([*folders, *_homes()]))
+
+
+def absolute(entry: str) -> str | None:
+    """What an entry of ``sys.path`` means; None for one that the working directory took along.
+
+    What was found through a relative entry was found in the working directory of that time.
+    """
+    finder = sys.path_importer_cache.get(entry)
+    try:
+        return os.path.abspath(getattr(finder, "path", None) or entry)
+    except OSError:
+        return None
+
+
+def variable() -> str:
+    """``PYTHONPATH`` with absolute paths, for what a daemon starts itself."""
+    return os.pathsep.join(_variable())
+
+
+def _variable() -> list[str]:
+    """The folders of ``PYTHONPATH``. Relative ones counted when this process began."""
+    if sys.flags.ignore_environment:
+        return []
+    begun_in = os.environ.get("PWD", "")
+    found: list[str] = []
+    for entry in filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep)):
+        meant = [os.path.normpath(os.path.join(begun_in, entry)), absolute(entry)]
+        known = [folder for folder in meant if folder and folder in sys.path]
+        found += [entry] if os.path.isabs(entry) else known[:1]
+    return found
+
+
+def _script_folders() -> set[str]:
+    """What Python itself has put in front of ``sys.path``: the script's folder, or this one."""
+    if sys.flags.safe_path:
+        return set()
+    folders = {""}
+    script = sys.modules.get("__main__")
+    file = getattr(script, "__file__", None)
+    if file:
+        folders.add(os.path.dirname(os.path.realpath(file)))
+        folders.add(os.path.dirname(absolute(file) or ""))
+    if not file or getattr(script, "__spec__", None) is not None:  # python -m, -c, or no script
+        folders |= {absolute("") or "", os.environ.get("PWD", "")}
+    return folders
+
+
+def _homes() -> Iterator[str]:
+    """The folders in which this process finds what a daemon needs."""
+    for name in NEEDED:
+        try:
+            spec = find_spec(name)
+        except (ImportError, ValueError):  # a module that somebody made by hand has no spec
+            continue
+        inner = list(spec.submodule_search_locations or ()) if spec else []
+        where = inner[0] if inner else spec.origin if spec and spec.has_location else None
+        home = absolute(os.path.dirname(where)) if where else None
+        if home is not None:
+            yield home
