@@ -36,6 +36,7 @@ from loaderd.wire.run import WHOLE, Place, Run
 from loaderd.wire.spec import Dataset, Files, Spec
 from loaderd_client import openings
 from loaderd_client import session as sessions
+from loaderd_client.array_images import ArrayImages
 from loaderd_client.guard import Caller, Claim
 from loaderd_client.patience import Patience
 from loaderd_client.session import Session
@@ -44,7 +45,7 @@ from loaderd_client.stream import Batch, Stream
 _CHILD_SLOTS = 2
 
 _LARGE = 2**22
-"""Bytes of a manifest, or of images, that stay in shared memory while no stream is open."""
+"""Bytes of a manifest that stays in shared memory."""
 
 _START_SECONDS = 0.05
 """A thread that has not begun by then was never started."""
@@ -64,7 +65,7 @@ class Wanted:
     Args:
         spec: what the batches are.
         parts: arrays that the spec means, by name.
-        images: the bundle that has the images already, if there is one.
+        images: what the flow has of its images already, if anything.
         key: the same for all that mean the same batches.
 
     Attributes:
@@ -74,7 +75,7 @@ class Wanted:
     """
 
     def __init__(
-        self, spec: Spec, parts: Parts, images: Bundle | None = None, key: object = None
+        self, spec: Spec, parts: Parts, images: ArrayImages | None = None, key: object = None
     ) -> None:
         self.spec = spec
         self.parts = parts
@@ -104,19 +105,16 @@ class Wanted:
         bundles = [Bundle(light)] if light else []
         if "images" not in self.parts:
             return bundles
-        images = self._images
-        if images is None:
-            images = self._images = Bundle({"images": self.parts["images"]})
-            self.parts = {**self.parts, **images.parts}
+        if self._images is None:
+            self._images = ArrayImages(self.parts["images"])
+        images = self._images.bundle()
+        self.parts = {**self.parts, **images.parts}
         return [images, *bundles]
 
     def rest(self) -> None:
         """Keeps images that are not many in memory of our own, and no descriptor of them."""
-        images = self._images
-        if images is not None and images.nbytes <= _LARGE:
-            self.parts = {**self.parts, "images": images.parts["images"].copy()}
-            self.parts["images"].flags.writeable = False
-            self._images = None
+        if self._images is not None:
+            self.parts = {**self.parts, "images": self._images.rest(self.parts["images"])}
 
 
 class _Opening:

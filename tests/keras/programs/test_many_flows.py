@@ -63,6 +63,36 @@ def test_flows_of_arrays_that_are_kept_hold_no_descriptor() -> None:
         np.testing.assert_array_equal(next(one), x[3:])
 
 
+@pytest.mark.parametrize("pixels", [(6, 16, 16, 3), (6, 256, 256, 3)], ids=["small", "large"])
+def test_flows_of_one_array_that_are_kept_hold_one_copy_of_it(pixels: tuple[int, ...]) -> None:
+    x = np.random.default_rng(1).random(pixels, np.float32)
+    kept, open_files = [], 0
+    for count in range(40):
+        kept.append(ImageDataGenerator().flow(x, batch_size=3, shuffle=False))
+        np.testing.assert_array_equal(next(kept[-1]), x[:3])
+        if count == openings.KEPT + 2:
+            open_files = descriptors()
+    assert descriptors() <= open_files
+    idle = kept[: -openings.KEPT - 1]
+    assert len({one.x.__array_interface__["data"][0] for one in idle}) == 1
+    for one in kept:
+        np.testing.assert_array_equal(next(one), x[3:])
+
+
+def test_flows_of_an_array_that_was_changed_have_what_it_held_when_they_were_made() -> None:
+    x = np.zeros((2, 16, 16, 3), np.float64)  # Keras makes a copy in its own dtype
+    flows = []
+    for value in range(3):
+        x[:] = value
+        flows.append(ImageDataGenerator().flow(x, batch_size=2, shuffle=False))
+    x[:] = 9
+    assert [next(one).max() for one in flows] == [0, 1, 2]
+    again = ImageDataGenerator().flow(x, batch_size=2)
+    for one in flows:
+        one.close()
+    assert next(again).max() == 9
+
+
 def test_batches_that_are_kept_hold_no_descriptor() -> None:
     x = np.random.default_rng(1).random((1, 64, 64, 3), np.float32)
     kept, open_files = [], 0
