@@ -18,6 +18,7 @@ from collections.abc import Iterator
 
 import msgspec
 
+from loaderd.wire.bundle import Bundle, Parts
 from loaderd.wire.run import UNKNOWN, Run
 from loaderd.wire.spec import Spec
 from loaderd_client import connect
@@ -42,22 +43,22 @@ def order(epochs: int) -> list[int]:
     return [*ends, *others]
 
 
-def specs(which: str, data: str) -> Iterator[Spec]:
-    """What a trainer reads."""
+def specs(which: str, data: str) -> Iterator[tuple[Spec, Parts]]:
+    """What a trainer reads, and what its specs mean."""
     for flow in flows.of(which, data):
         if flow is not None:
-            yield flow.spec
+            yield flow.spec, flow._supply.parts
             flow.close()
 
 
-def read(session: Session, spec: Spec, epoch: int) -> None:
+def read(session: Session, spec: Spec, parts: Parts, epoch: int) -> None:
     """One epoch, as a stream of its own."""
     history = History(os.environ[VARIABLE])
-    stream = session.open(spec, 12, Run((epoch, 0), UNKNOWN))
+    stream = session.open(spec, 12, Run((epoch, 0), UNKNOWN), [Bundle(parts)])
     try:
         for position in range(stream.batches):
             batch = stream.take((epoch, position))
-            history.note(batch, spec, {}, stream.batches)
+            history.note(batch, spec, parts, stream.batches)
     finally:
         stream.close()
 
@@ -69,14 +70,14 @@ def main() -> None:
     flows.without_keras()
     with connect("auto") as session:
         turns = [
-            [(spec, epoch) for epoch in order(epochs_of(log))]
+            [(spec, parts, epoch) for epoch in order(epochs_of(log))]
             for which, log in zip(flows.WHICH, logs, strict=True)
-            for spec in specs(which, data)
+            for spec, parts in specs(which, data)
         ]
         for turn in itertools.zip_longest(*turns):
-            for spec, epoch in filter(None, turn):
+            for spec, parts, epoch in filter(None, turn):
                 if time.monotonic() < end:
-                    read(session, spec, epoch)
+                    read(session, spec, parts, epoch)
 
 
 if __name__ == "__main__":

@@ -54,6 +54,8 @@ def parse(words: list[str]) -> argparse.Namespace:
            help="over which the flows are spread, at least (30)")  # fmt: skip
     option("--flows", type=_count, default=5000, metavar="N", help="that are made (5000)")
     option("--workers", type=_count, default=config.cpus(), metavar="N", help="(the CPUs)")
+    option("--trainers", choices=("keras", "plain"), default="keras",
+           help="plain ones take batches as Keras does, and train nothing")  # fmt: skip
     option("--json", action="store_true", help="prints JSON in place of the table")
     option("--data", metavar="DIR",
            help="class folders, for the two that train (made by make-photos)")  # fmt: skip

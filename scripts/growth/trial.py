@@ -148,7 +148,7 @@ class Trial:
         self.daemon.start()
         screen.show("trainers begin")
         for which in flows.WHICH:
-            words = "scripts.faults.trainer", "keras", which, self._data
+            words = "scripts.faults.trainer", self.given.trainers, which, self._data
             self.trainers.append(self._client(which, *words))
         pictures, scratch = self._folder / "pictures", self._folder / "scratch"
         draw_pictures(pictures)
