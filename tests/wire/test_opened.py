@@ -78,7 +78,7 @@ def test_a_stream_that_is_what_it_claims_is_mapped() -> None:
     ],
     ids=str,
 )
-def test_numbers_that_contradict_each_other_are_refused(changes: dict[str, int]) -> None:
+def test_numbers_that_contradict_each_other_are_refused(changes: dict[str, Any]) -> None:
     with pytest.raises(ProtocolError, match=r"^the daemon "):
         take_over(ring(), **changes)
 
