@@ -19,7 +19,7 @@ from loaderd.errors import ProtocolError
 from loaderd.wire.layout import SlotLayout, slot_layout
 from loaderd.wire.manifest import Manifest
 from loaderd.wire.messages import Opened
-from loaderd.wire.spec import Spec
+from loaderd.wire.spec import Order, Spec
 
 _Ring = TypeVar("_Ring")
 
@@ -70,12 +70,20 @@ def take_over(
         os.close(ring)
         os.close(manifest)
     found = Manifest.view(table)
-    if (len(found), len(found.class_names)) != (opened.samples, opened.classes):
+    samples = _epoch_samples(asked.order, len(found), opened.samples)
+    if (samples, len(found.class_names)) != (opened.samples, opened.classes):
         raise ProtocolError(
             f"the daemon sent a manifest of {len(found)} samples and {len(found.class_names)} "
             f"classes, and speaks of {opened.samples} and {opened.classes}"
         )
     return OpenedStream(layout, memory, found)
+
+
+def _epoch_samples(order: Order, listed: int, said: int) -> int:
+    """How many samples an epoch must have."""
+    if order.given:
+        return said  # an order that is given may have samples twice, and leave others out
+    return listed if order.count is None else min(order.count, listed)
 
 
 def check_slot(slot: int, slots: int) -> None:

@@ -16,6 +16,7 @@ from loaderd.errors import ProtocolError
 from loaderd.wire import manifest, opened, segment
 from loaderd.wire.layout import slot_layout
 from loaderd.wire.messages import Opened
+from loaderd.wire.spec import Order, Spec
 from tests.process.test_streams import a_spec
 
 SPEC = a_spec(Path("/photos"))
@@ -38,13 +39,13 @@ def ring(size: int = GOOD.ring_bytes) -> int:
 
 
 def take_over(
-    ring: int, manifest: int | None = None, **changes: Any
+    ring: int, manifest: int | None = None, asked: Spec = SPEC, **changes: Any
 ) -> opened.OpenedStream[mmap.mmap]:
     """With the descriptors that there were before, whatever comes of it."""
     said = msgspec.structs.replace(GOOD, **changes)
     table = segment.publish(TABLE) if manifest is None else manifest
     try:
-        return opened.take_over(SPEC, said, ring, table, mmap.mmap)
+        return opened.take_over(asked, said, ring, table, mmap.mmap)
     finally:
         for fd in (ring, table):
             with pytest.raises(OSError):
@@ -77,9 +78,27 @@ def test_a_stream_that_is_what_it_claims_is_mapped() -> None:
     ],
     ids=str,
 )
-def test_numbers_that_contradict_each_other_are_refused(changes: dict[str, int]) -> None:
+def test_numbers_that_contradict_each_other_are_refused(changes: dict[str, Any]) -> None:
     with pytest.raises(ProtocolError, match=r"^the daemon "):
         take_over(ring(), **changes)
+
+
+@pytest.mark.parametrize(
+    ("order", "samples"),
+    [
+        (Order(shuffle=False, count=9), 9),
+        (Order(shuffle=False, count=99), 20),
+        (Order(shuffle=False, given=True), 70),
+    ],
+)
+def test_an_epoch_may_have_other_samples_than_there_are_where_that_was_asked_for(
+    order: Order, samples: int
+) -> None:
+    asked = msgspec.structs.replace(SPEC, order=order)
+    assert len(take_over(ring(), asked=asked, samples=samples).manifest) == 20
+    if not order.given:
+        with pytest.raises(ProtocolError, match=r"^the daemon sent a manifest"):
+            take_over(ring(), asked=asked, samples=samples - 1)
 
 
 def read_only() -> int:
