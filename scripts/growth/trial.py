@@ -40,11 +40,8 @@ LEAST_PAUSE = 0.25
 BEGIN_SECONDS = 180.0
 """Importing Keras takes long on a busy machine."""
 
-MOST_SILENT = 180.0
-"""Seconds without a flow after which the maker counts as hanging.
-
-TensorFlow alone, with Keras's own iterators, stalls for seconds in ``from_generator`` where the
-processors are busy."""
+MOST_SILENT = 90.0
+"""Seconds without a flow after which the maker counts as hanging."""
 
 LAST_SECONDS = 3.0
 """For so long the maker is still looked at when all flows are made."""

@@ -151,11 +151,15 @@ def _dataset_read(make: Make, keeper: Keeper) -> None:
 
 
 def _tf_dataset(flow: Any) -> Any:
+    """Without a tuner: TensorFlow's destructor of an iterator waits up to a minute for it."""
     import tensorflow as tf
 
-    return tf.data.Dataset.from_generator(
+    options = tf.data.Options()
+    options.autotune.enabled = False
+    dataset = tf.data.Dataset.from_generator(
         lambda: map(images_of, flow), output_signature=tf.TensorSpec((None, None, None, 3))
     )
+    return dataset.with_options(options)
 
 
 def _fit(make: Make, keeper: Keeper) -> None:
