@@ -26,7 +26,7 @@ from loaderd import config
 from loaderd.cli import background, epoch, errors, extra, options, text
 from loaderd.cli.epoch import Epoch, Outcome
 from loaderd.cli.exits import DONE, FAILED
-from loaderd.errors import DaemonError, EmptyDataset, InvalidArgument
+from loaderd.errors import DaemonError, InvalidArgument
 from loaderd.wire import address, dial
 from loaderd.wire.messages import BadSample
 from loaderd.wire.spec import Batch, Dataset, Order, Pipeline, Spec
@@ -144,11 +144,8 @@ def _end(child: subprocess.Popen[bytes], socket: str) -> None:
 
 
 def _scan(socket: str, directory: str) -> Found:
-    try:
-        with epoch.opened(socket, _spec(directory)) as batches:
-            outcomes = list(_tracked(batches))
-    except EmptyDataset as error:
-        raise EmptyDataset(f"no images found in {directory}, nor in its subfolders") from error
+    with epoch.opened(socket, _spec(directory)) as batches:
+        outcomes = list(_tracked(batches))
     spoilt = [outcome for outcome in outcomes if outcome.trouble]
     told = sorted(dial.list_bad(socket), key=lambda sample: sample.path)
     lacking = [sample for sample in told if sample.lacking]
