@@ -21,6 +21,7 @@ from loaderd.wire.spec import (
     Batch,
     Cache,
     ColorMode,
+    DataFormat,
     Dataset,
     Decode,
     Interpolation,
@@ -30,7 +31,7 @@ from loaderd.wire.spec import (
     Pipeline,
     Spec,
 )
-from loaderd_client import arguments
+from loaderd_client import arguments, bases
 from loaderd_client.switches import pils_switches
 
 if TYPE_CHECKING:
@@ -81,28 +82,29 @@ def image_dataset_from_directory(
     exif: bool = False,
     max_queue_size: int = 10,
 ) -> LoaderSequence | list[LoaderSequence]:
-    """A sequence of the images below ``directory``, float32 from 0 to 255.
+    """A sequence of the images below ``directory``, float32 from 0 to 255 (``nearest``: uint8).
 
     Args:
         directory: the folder.
-        labels: ``"inferred"`` from the subfolders, None, or one number for each file in
-            the order of their sorted paths.
+        labels: ``"inferred"`` from the subfolders, None for none, or one number for each file
+            in the order of their sorted paths. But for ``"inferred"``, all files of the folder
+            and of its subfolders are taken.
         label_mode: ``int`` (int32), ``categorical`` (one-hot float32), ``binary``
-            (float32 of shape (batch, 1)), or None.
+            (float32 of shape (batch, 1)), or None, which is ``labels=None``.
         class_names: names of the subfolders in label order; None takes all, sorted.
         color_mode: ``rgb``, ``rgba`` or ``grayscale``.
         batch_size: samples in a batch.
         image_size: (height, width) in pixels, or one number for both.
         shuffle: a new order for every epoch.
         seed: decides split and order; needed to split a shuffled list.
-        validation_split: fraction of the files that is kept for validation.
+        validation_split: fraction of the files that is kept for validation; None or 0 for none.
         subset: ``training``, ``validation``, or ``both`` for a list of the two.
         interpolation: ``nearest``, ``bilinear``, ``bicubic``, ``hamming``, ``box`` (or
             ``area``), ``lanczos`` (or ``lanczos3``).
         follow_links: whether symbolic links to folders are followed.
         crop_to_aspect_ratio: crops the centre instead of stretching.
         pad_to_aspect_ratio: pads with black instead of stretching.
-        data_format: None or ``channels_last``.
+        data_format: ``channels_last`` or ``channels_first``; None is Keras's setting.
         format: ``"loaderd"``; Keras's own function makes ``tf`` and ``grain``.
         verbose: whether to print how many files were found.
         cache: where decoded images are kept, so that they are decoded once: ``none``,
@@ -117,8 +119,8 @@ def image_dataset_from_directory(
         max_queue_size: batches kept ready.
 
     Returns:
-        A :class:`LoaderSequence` with ``class_names`` and ``file_paths``; with
-        ``subset="both"`` a list of two.
+        A :class:`LoaderSequence` with ``class_names`` (None without labels) and
+        ``file_paths``; with ``subset="both"`` a list of two.
 
     Raises:
         InvalidArgument: a value that is not allowed (also a ``ValueError``).
@@ -129,18 +131,23 @@ def image_dataset_from_directory(
     labels, subset = arguments.plain(labels), arguments.plain(subset)
     names = arguments.names("class_names", class_names)
     mode = _label_mode(labels, label_mode, names)
+    if mode == "none":
+        labels = None  # as in Keras: subfolders are no classes then
     shuffle = arguments.flag("shuffle", shuffle)
     validation_split = _split(validation_split, subset, shuffle, seed)
-    _check_format(format, data_format)
+    _check_format(format)
+    resizing = _interpolation(interpolation)
     pipeline = Pipeline(
         target_size=_size(image_size),
         color_mode=_color_mode(color_mode),
-        interpolation=_interpolation(interpolation),
+        data_format=_data_format(data_format),
+        interpolation=resizing,
         aspect=_aspect(crop_to_aspect_ratio, pad_to_aspect_ratio),
         decode=_word("decode", decode, get_args(Decode)),
         exif=arguments.flag("exif", exif),
         pil=pils_switches(),
         reading="decode_image",
+        dtype="uint8" if resizing == "nearest" else "float32",  # which TensorFlow leaves as it is
     )
     order = Order(shuffle=shuffle, seed=_seed(seed))
     whole = Dataset(
@@ -243,11 +250,12 @@ def _label_mode(
             '`label_mode` argument must be one of "int", "categorical", "binary", or None. '
             f"Received: label_mode={label_mode}"
         )
-    if labels is None and class_names is not None:
+    mode = "none" if labels is None else _LABEL_MODES[arguments.plain(label_mode)]
+    if mode == "none" and class_names is not None:
         raise InvalidArgument(
             "When `labels=None` (no labels), argument `class_names` cannot be specified."
         )
-    return "none" if labels is None else _LABEL_MODES[arguments.plain(label_mode)]
+    return mode
 
 
 def _check_labels(
@@ -328,33 +336,43 @@ def _aspect(crop: bool, pad: bool) -> Aspect:
     return "crop" if crop else "pad" if pad else "stretch"
 
 
-def _check_format(format: str, data_format: str | None) -> None:
+def _check_format(format: str) -> None:
     if format != "loaderd":
         raise InvalidArgument(
             f'`format` should be "loaderd": keras.utils makes "tf" and "grain". Received: {format}'
         )
-    if data_format not in (None, "channels_last"):
-        raise InvalidArgument(f'`data_format` should be "channels_last". Received: {data_format}')
+
+
+def _data_format(data_format: str | None) -> DataFormat:
+    """After Keras's ``standardize_data_format``."""
+    if data_format is None:
+        return bases.image_data_format()  # type: ignore[no-any-return]  # Keras has checked it
+    name = arguments.text("data_format", data_format).lower()
+    if name not in get_args(DataFormat):
+        raise InvalidArgument(
+            "The `data_format` argument must be one of {'channels_first', 'channels_last'}. "
+            f"Received: data_format={data_format}"
+        )
+    return name  # type: ignore[return-value]  # it is one of them
 
 
 def _split(
     split: float | None, subset: str | None, shuffle: bool, seed: int | None
 ) -> float | None:
     """The share of validation, after Keras's ``dataset_utils.check_validation_split_arg``."""
-    if split is not None:
-        split = arguments.share("validation_split", split)
-        if not 0 < split < 1:
-            raise InvalidArgument(f"`validation_split` must be between 0 and 1, received: {split}")
-    if (split is not None or subset is not None) and not (split and subset):
+    share = 0.0 if split is None else arguments.share("validation_split", split)
+    if share and not 0 < share < 1:
+        raise InvalidArgument(f"`validation_split` must be between 0 and 1, received: {split}")
+    if (share or subset) and not (share and subset):
         raise InvalidArgument("If `subset` is set, `validation_split` must be set, and inversely.")
     if not arguments.is_one_of(subset, ("training", "validation", "both", None)):
         raise InvalidArgument(
             f'`subset` must be either "training", "validation" or "both", received: {subset}'
         )
-    if split and shuffle and seed is None:
+    if share and shuffle and seed is None:
         raise InvalidArgument(
             "If using `validation_split` and shuffling the data, you must provide a `seed` "
             "argument, to make sure that there is no overlap between the training and "
             "validation subset."
         )
-    return split
+    return share or None

@@ -69,7 +69,7 @@ class LoaderSequence(*bases.sequences()):  # type: ignore[misc]  # whichever Ker
         seed: decides order and augmentation; picked if it was None.
         shuffle: whether every epoch has a new order.
         classes: int32 (n,), the class of every sample (also ``labels``).
-        class_names: names of the classes in label order.
+        class_names: names of the classes in label order; None without labels.
         class_indices: class name → class.
         num_classes: number of classes.
         directory: the folder that was listed.
@@ -101,9 +101,9 @@ class LoaderSequence(*bases.sequences()):  # type: ignore[misc]  # whichever Ker
         self.seed: Any = self._supply.spec.order.seed
         self.shuffle = spec.order.shuffle
         self.directory: Any = manifest.root
-        self.class_names = list(manifest.class_names)
-        self.class_indices = {name: index for index, name in enumerate(self.class_names)}
-        self.num_classes = len(self.class_names)
+        self.class_names: Any = list(manifest.class_names) or None
+        self.class_indices = {name: index for index, name in enumerate(manifest.class_names)}
+        self.num_classes = len(manifest.class_names)
         self.target_size = spec.pipeline.target_size
         self.color_mode = spec.pipeline.color_mode
         self.dtype: Any = spec.pipeline.dtype

@@ -25,7 +25,7 @@ from loaderd import config
 from loaderd.cli import epoch, errors, extra, given, options, text
 from loaderd.cli.epoch import Epoch, Outcome
 from loaderd.cli.exits import DONE, FAILED
-from loaderd.errors import DaemonError, EmptyDataset, InvalidArgument
+from loaderd.errors import DaemonError, InvalidArgument
 from loaderd.launch.private import PrivateDaemon
 from loaderd.wire import dial
 from loaderd.wire.messages import BadSample
@@ -119,11 +119,8 @@ def _daemon(words: list[str]) -> Iterator[PrivateDaemon]:
 
 
 def _scan(daemon: PrivateDaemon, directory: str) -> Found:
-    try:
-        with epoch.opened(daemon.connect(), _spec(directory)) as batches:
-            outcomes = list(_tracked(batches))
-    except EmptyDataset as error:
-        raise EmptyDataset(f"no images found in {directory}, nor in its subfolders") from error
+    with epoch.opened(daemon.connect(), _spec(directory)) as batches:
+        outcomes = list(_tracked(batches))
     spoilt = [outcome for outcome in outcomes if outcome.trouble]
     told = sorted(_bad(daemon), key=lambda sample: sample.path)
     lacking = [sample for sample in told if sample.lacking]

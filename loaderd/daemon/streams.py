@@ -380,13 +380,20 @@ class Opening:
 
 
 def _empty(asked: Spec) -> EmptyDataset:
-    dataset = asked.dataset
-    if isinstance(dataset, Dataset) and dataset.classes:
+    """Where images were looked for; it begins as Keras's error does."""
+    dataset, place = asked.dataset, asked.dataset.directory
+    if not isinstance(dataset, Dataset):
+        return EmptyDataset(f"No images found in {place}")
+    if dataset.classes:
         names = ", ".join(map(repr, dataset.classes))
-        return EmptyDataset(f"no images found in the folders {names} of {dataset.directory}")
-    return EmptyDataset(
-        f"no images found in {dataset.directory}: they belong into one subfolder for each class"
-    )
+        text = f"No images found in the folders {names} of {place}"
+    elif dataset.flat:
+        text = f"No images found in {place}, nor in its subfolders"
+    else:
+        text = f"No images found in {place}: they belong into one subfolder for each class"
+    if dataset.split_per_class or dataset.split_overall:
+        text += ", or validation_split leaves none of them for this subset"
+    return EmptyDataset(text)
 
 
 class Room(NamedTuple):

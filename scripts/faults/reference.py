@@ -47,7 +47,7 @@ def specs(which: str, data: str) -> Iterator[tuple[Spec, Parts]]:
     """What a trainer reads, and what its specs mean."""
     for flow in flows.of(which, data):
         if flow is not None:
-            yield flow.spec, flow._supply.parts
+            yield flow._supply.spec, flow._supply.parts
             flow.close()
 
 

@@ -147,7 +147,7 @@ class TestWhatItRefuses:
     ) -> None:
         assert main(["scan", str(tmp_path)]) == 1
         assert capsys.readouterr().err == (
-            f"loaderd: no images found in {tmp_path}, nor in its subfolders\n"
+            f"loaderd: No images found in {tmp_path}, nor in its subfolders\n"
         )
 
     def test_a_daemon_that_cannot_start_says_why(

@@ -367,7 +367,7 @@ def test_a_directory_may_be_bytes(photos: Path) -> None:
 
 
 def test_classes_that_are_all_misspelt_are_named(photos: Path) -> None:
-    with pytest.raises(EmptyDataset, match="no images found in the folders 'cta', 'dgo'"):
+    with pytest.raises(EmptyDataset, match="No images found in the folders 'cta', 'dgo'"):
         ImageDataGenerator().flow_from_directory(photos, classes=["cta", "dgo"])
 
 
