@@ -243,11 +243,11 @@ def test_a_child_whose_parents_private_daemon_died_starts_its_own(
 ) -> None:
     folder = os.path.join(runtime, "loaderd")
     with Session() as session:
-        expected = digest(LoaderSequence(a_spec(photos), session).fetch(1))
-        sequence = LoaderSequence(a_spec(photos), session)
-        sequence.fetch(0)
+        expected = digest(LoaderSequence(a_spec(photos), session).fetch(11))
+        sequence = LoaderSequence(a_spec(photos), session, max_queue_size=4)
+        sequence.fetch(0)  # and the last batch is not there yet
         kill_private(session)
-        assert answer_of(lambda: digest(sequence.fetch(1))) == expected
-        assert digest(sequence.fetch(1)) == expected
+        assert answer_of(lambda: digest(sequence.fetch(11))) == expected
+        assert digest(sequence.fetch(11)) == expected
         eventually(lambda: len(os.listdir(folder)) == 2)  # the child's has gone with it
     assert os.listdir(folder) == []
