@@ -69,6 +69,7 @@ def test_a_bad_image_is_raised_with_its_path_and_the_rest_is_delivered(
     bad.write_bytes(bad.read_bytes()[:200])
     with serve(workers=2) as daemon, Session(daemon.path) as session:
         stream = session.open(of(a_spec(folder), folder), slots=4)
+        eventually(lambda: len(daemon.workers()) == 2)
         workers = daemon.workers()
         good, errors = [], []
         for position in range(stream.batches):
