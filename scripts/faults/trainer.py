@@ -6,6 +6,7 @@ It trains until SIGTERM, to the end of the epoch. Where it loads from and what i
 
 from __future__ import annotations
 
+import faulthandler
 import random
 import signal
 import sys
@@ -74,6 +75,7 @@ def main() -> None:
 
     kind, which, data = sys.argv[1:]
     signal.signal(signal.SIGTERM, lambda *_: stopped.set())
+    faulthandler.register(signal.SIGUSR1)  # where it is, if it hangs
     with connect("auto"):
         (with_keras if kind == "keras" else without_keras)(which, data)
 

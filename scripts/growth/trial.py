@@ -193,7 +193,17 @@ class Trial:
     def _look(self) -> None:
         self.made.read()
         for trainer in self.trainers:
+            before = len(trainer.findings)
             trainer.look()
+            if len(trainer.findings) > before:
+                self._note_where(trainer)
+
+    def _note_where(self, client: Client) -> None:
+        """Keeps what the daemon says, and has the client print its stacks into its log."""
+        with open(self._folder / "snapshot.json", "wb") as file:
+            file.write(msgspec.json.encode(self.daemon.snapshot()))
+        client.signal(signal.SIGUSR1)
+        time.sleep(1.0)
 
     def _sample(self, maker: Client) -> None:
         readings = gauges.of_daemon(self.daemon.pid, self.daemon.snapshot())
@@ -210,10 +220,8 @@ class Trial:
         return f"{made.flows} of {self.given.flows} flows, {batches} batches to the two trainers"
 
     def _give_up(self, maker: Client, why: str) -> None:
-        """The maker's log says where it is: it prints its stacks at this signal."""
         self.findings.append(f"{why}; {self.made.flows} of {self.given.flows} flows were made")
-        maker.signal(signal.SIGUSR1)
-        time.sleep(1.0)
+        self._note_where(maker)
         maker.kill()
 
     def _end(self) -> None:
