@@ -380,6 +380,8 @@ class Supply:
             self.samples, self.batches = stream.samples, stream.batches
             self._stream = stream
             openings.note(self)
+        elif self._stream is not stream:
+            stream.close()  # another thread was faster
 
 
 def _seed(spec: Spec, supply: Supply) -> int:

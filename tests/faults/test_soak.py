@@ -24,6 +24,7 @@ from scripts.growth.maker import LEFT_OUT, combinations
 from scripts.growth.sources import SOURCES
 from scripts.growth.trial import MOST_KEPT, kept
 from scripts.growth.uses import USES
+from tests.conftest import eventually
 from tests.faults.test_chaos import ROOT, left_of
 
 FLOWS = 5000
@@ -66,7 +67,7 @@ def test_ctrl_c_ends_it_and_leaves_nothing(folder: Path) -> None:
     _, said = process.communicate(timeout=60)
     assert process.returncode == 130, said
     assert "soak: interrupted" in said
-    assert left_of(folder) == []
+    eventually(lambda: left_of(folder) == [])
 
 
 def test_every_way_of_making_a_flow_meets_every_way_of_using_it() -> None:
