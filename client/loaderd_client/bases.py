@@ -31,11 +31,6 @@ def sequences() -> tuple[type, ...]:
     return tuple(dict.fromkeys(keras.utils.Sequence for keras in in_use()))
 
 
-def has_keras2() -> bool:
-    """Whether one of them is Keras 2."""
-    return any(not hasattr(keras.utils, "PyDataset") for keras in in_use())
-
-
 def floatx() -> str:
     """The dtype that Keras computes in."""
     return str(in_use()[0].backend.floatx())
