@@ -14,6 +14,7 @@ import signal
 import socket
 from collections.abc import Iterable
 
+from loaderd import memory
 from loaderd.config import Settings
 from loaderd.wire.process import JOB_SIGNALS
 
@@ -90,13 +91,6 @@ def _as_usual() -> None:
             signal.signal(number, usual)
 
 
-def _data_bytes() -> int:
-    """What this process has taken of RLIMIT_DATA so far: the libraries reserve a lot."""
-    with open("/proc/self/status", encoding="ascii", errors="replace") as file:
-        lines = dict(line.split(":", 1) for line in file)
-    return int(lines["VmData"].split()[0]) * 1024
-
-
 def limit(what: int, most: int) -> None:
     """Lowers a limit of this process; one that is lower already stays."""
     soft, hard = resource.getrlimit(what)
@@ -118,7 +112,7 @@ def work(sock: socket.socket, settings: Settings) -> None:
 
     if settings.nice:
         os.nice(settings.nice)  # added to what the daemon has
-    limit(resource.RLIMIT_DATA, _data_bytes() + settings.worker_memory)
+    limit(resource.RLIMIT_DATA, memory.taken() + settings.worker_memory)
     worker.main(sock, settings)
 
 

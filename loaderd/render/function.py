@@ -27,7 +27,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from loaderd.errors import LoaderdError, MissingDependency, RenderError
+from loaderd import memory
+from loaderd.errors import LoaderdError, MissingDependency, NoRoom, RenderError
 from loaderd.render import stand_ins, state
 from loaderd.wire import code
 from loaderd.wire.code import Code
@@ -64,6 +65,7 @@ class UserFunction:
 
     Raises:
         RenderError: it cannot be loaded here; the text says why.
+        NoRoom: nor is there memory left for it.
         MissingDependency: cloudpickle is not installed.
         ProtocolError: the parts are damaged.
     """
@@ -87,6 +89,12 @@ class UserFunction:
         except LoaderdError:
             raise
         except BaseException as error:  # importing is running, and may raise anything
+            if memory.is_used_up():  # libraries say so in words of all kinds
+                raise NoRoom(
+                    f"preprocessing_function {function.name} cannot be loaded: the worker has too "
+                    "little memory for it; raise the daemon's --worker-memory "
+                    f"(LOADERD_WORKER_MEMORY): {explain(error)}"
+                ) from error
             raise RenderError.of(
                 error,
                 f"preprocessing_function {function.name} cannot be loaded by a worker: "

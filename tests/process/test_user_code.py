@@ -191,6 +191,34 @@ def test_a_file_name_that_is_no_text_is_told(tmp_path: Path, serve: Serve) -> No
         batches(tmp_path, user_functions.refuse)
 
 
+GREEDY = """
+import resource
+held = []
+if resource.getrlimit(resource.RLIMIT_DATA)[0] != resource.RLIM_INFINITY:
+    try:
+        while True:
+            held.append(bytearray(2**20))
+    except MemoryError:
+        raise SystemError("error return without exception set") from None
+def same(image):
+    return image
+"""
+
+
+def test_an_import_for_which_there_is_no_memory_is_told_as_that_whatever_it_raises(
+    photos: Path, serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "greedy_import.py").write_text(GREEDY)
+    monkeypatch.syspath_prepend(tmp_path)
+    same = importlib.import_module("greedy_import").same
+    with (
+        serve(1, "--worker-memory=64M") as daemon,
+        Session(daemon.path),
+        pytest.raises(NoRoom, match=r"same cannot be loaded.*--worker-memory"),
+    ):
+        batches(photos, same)
+
+
 def test_leaving_the_program_is_an_error_like_others(photos: Path, serve: Serve) -> None:
     with serve() as daemon, Session("auto"):
         eventually(lambda: len(daemon.workers()) == 2)

@@ -1,0 +1,21 @@
+"""How much memory of its own this process may still take (``RLIMIT_DATA``)."""
+
+from __future__ import annotations
+
+import resource
+
+_LEAST = 2**22
+"""Bytes. With less than that left, whatever fails has most likely failed for lack of memory."""
+
+
+def taken() -> int:
+    """Bytes that count against the limit: the libraries reserve a lot."""
+    with open("/proc/self/status", encoding="ascii", errors="replace") as file:
+        lines = dict(line.split(":", 1) for line in file)
+    return int(lines["VmData"].split()[0]) * 1024
+
+
+def is_used_up() -> bool:
+    """Whether next to nothing is left, if there is a limit."""
+    limit, _ = resource.getrlimit(resource.RLIMIT_DATA)
+    return limit != resource.RLIM_INFINITY and limit - taken() < _LEAST
