@@ -78,27 +78,25 @@ class Claim:
         turn = self._turn
         while True:
             owner = turn.said.setdefault(0, me)
-            if owner is me:
+            assert isinstance(owner, Caller)
+            if owner is me and not turn.over:
                 self._turn = turn
                 return None
-            assert isinstance(owner, Caller)
             if not turn.over:
                 # A thread makes one call at a time: another one of our own thread has left.
                 if owner.thread != me.thread and not owner.left:
                     return owner
-                self.torn = True
-                turn.over = True
+                if not turn.over:  # looked at once more: it may have given it back and left since
+                    self.torn = True
+                    turn.over = True
             following = turn.said.setdefault(1, _Turn())
             assert isinstance(following, _Turn)
             turn = following
 
     def give_back(self) -> None:
         """Gives it back; only the owner may."""
-        turn = self._turn
-        turn.over = True
-        following = turn.said.setdefault(1, _Turn())
-        assert isinstance(following, _Turn)
-        self._turn = following
+        # Who comes next notes his own turn: if we did, it might be a later one's already.
+        self._turn.over = True
 
 
 class Guard(Claim):
