@@ -62,9 +62,13 @@ class ReadAhead:
         """Whether the daemon makes this batch next, without being asked."""
         return place == self._run.next and place not in self._lost
 
-    def stale(self, place: Place) -> bool:
-        """Whether the trainer has had this batch since the run was told to go on here."""
-        return place in self._taken
+    def expects(self, place: Place) -> bool:
+        """Whether the run brings this batch soon, and the trainer has not had it.
+
+        What was being made when the run was told to go on elsewhere is not expected.
+        """
+        first = self._run.next
+        return first is not None and place not in self._taken and place in self.window(first)
 
     def ask(self, place: Place) -> Run | None:
         """The run from now on, as this batch is asked for; None if it stays as it is.

@@ -592,9 +592,12 @@ class Stream:
     def _keep(self, place: Place, slot: _Slot) -> None:
         if self._ring is None:
             return
+        wanted = place in self._asked or self._ahead.expects(place)
         self._asked.discard(place)
         waited_for = self._waited_for(place)
-        if place in self._ready or (self._ahead.stale(place) and not waited_for):
+        if place in self._ready or not (wanted or waited_for):
+            # To keep it would hold a slot, and have the daemon think that we have enough.
+            self._ahead.lost(place)
             self._send_took((), (slot.number,), 0)
             return
         self._ready[place] = slot

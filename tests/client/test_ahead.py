@@ -41,6 +41,16 @@ def test_threads_that_swap_places_do_not_ask_for_what_follows() -> None:
     assert run.comes((0, 3))
 
 
+def test_what_the_run_brings_is_expected_and_what_was_left_or_taken_is_not() -> None:
+    run = ahead()
+    run.took((0, 0))
+    assert [run.expects((0, one)) for one in range(6)] == [False, True, True, True, True, False]
+    run = ahead()
+    run.ask((3, 0))
+    assert run.expects((3, 1))
+    assert not run.expects((0, 1))
+
+
 def test_epochs_of_a_part_are_foreseen_after_the_first() -> None:
     assert asked(ahead(), epochs(5, range(4))) == [(1, 0)]
 

@@ -83,6 +83,17 @@ def test_rows_that_are_left_out_are_dropped_everywhere() -> None:
     assert batch.images.max() == 6, "what is left is the client's own"
 
 
+def test_a_batch_of_a_run_that_was_left_is_given_back_at_once() -> None:
+    daemon = FakeDaemon()
+    daemon.fill(2, [4, 5, 6])
+    daemon.line.send(Ready(1, 5, 0, 0))  # it was being made when the trainer went elsewhere
+    daemon.line.send(Ready(2, 0, 0, 0))
+    assert daemon.stream.take((0, 0)).ids.tolist() == [4, 5, 6]
+    heard = daemon.heard()
+    assert isinstance(heard, Took)
+    assert (heard.taken, heard.released) == ((), (1,))
+
+
 def test_the_slot_of_a_batch_that_lacks_rows_is_given_back_at_once() -> None:
     daemon = FakeDaemon()
     daemon.fill(2, [4, -1, 6])
