@@ -45,26 +45,15 @@ def test_flows_that_are_kept_hold_no_ring_and_go_on_where_they_were(
         if count == openings.KEPT + 2:
             open_files = descriptors()
     assert len(daemon.snapshot().streams) <= openings.KEPT + 1
-    assert descriptors() <= open_files
+    eventually(lambda: descriptors() <= open_files)  # a thread may just be opening one
     for one in kept:
         assert numbers(next(one)) == expected[1]
 
 
-def test_flows_of_arrays_that_are_kept_hold_no_descriptor() -> None:
-    x = np.random.default_rng(1).random((6, 16, 16, 3), np.float32)
-    kept, open_files = [], 0
-    for count in range(40):
-        kept.append(ImageDataGenerator().flow(x, batch_size=3, shuffle=False))
-        np.testing.assert_array_equal(next(kept[-1]), x[:3])
-        if count == openings.KEPT + 2:
-            open_files = descriptors()
-    assert descriptors() <= open_files
-    for one in kept:
-        np.testing.assert_array_equal(next(one), x[3:])
-
-
 @pytest.mark.parametrize("pixels", [(6, 16, 16, 3), (6, 256, 256, 3)], ids=["small", "large"])
-def test_flows_of_one_array_that_are_kept_hold_one_copy_of_it(pixels: tuple[int, ...]) -> None:
+def test_flows_of_one_array_that_are_kept_hold_one_copy_and_no_descriptor(
+    pixels: tuple[int, ...],
+) -> None:
     x = np.random.default_rng(1).random(pixels, np.float32)
     kept, open_files = [], 0
     for count in range(40):
@@ -72,7 +61,7 @@ def test_flows_of_one_array_that_are_kept_hold_one_copy_of_it(pixels: tuple[int,
         np.testing.assert_array_equal(next(kept[-1]), x[:3])
         if count == openings.KEPT + 2:
             open_files = descriptors()
-    assert descriptors() <= open_files
+    eventually(lambda: descriptors() <= open_files)  # a thread may just be opening one
     idle = kept[: -openings.KEPT - 1]
     assert len({one.x.__array_interface__["data"][0] for one in idle}) == 1
     for one in kept:
