@@ -13,7 +13,7 @@ import os
 import sys
 from importlib import import_module
 from types import FrameType
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 _NAMES = ("keras", "tf_keras")
 
@@ -55,18 +55,54 @@ def image_data_format() -> Any:
 _ADAPTERS = ("data_adapters.py_dataset_adapter", "engine.data_adapter")
 _INDEXING = "get_index"
 """What Keras's threads read a sequence by, in an order of their own."""
+_ENQUEUERS = "utils.data_utils"
+"""Where Keras 2 has its ``OrderedEnqueuer``."""
+
+Reading = Literal["index", "pass", "look"]
 
 
-def reading(frame: FrameType) -> Literal["index", "pass", "look"]:
+def reading(frame: FrameType) -> Reading:
     """How a frame that asks a sequence for an index, or its length, reads it.
 
     Keras's own pass over the sequence is a generator in the adapter that ``fit`` makes of it
     (Keras 3: ``keras/src/trainers/data_adapters/py_dataset_adapter.py``, Keras 2:
     ``engine/data_adapter.py``); what else that adapter reads is a look.
     """
-    if not str(frame.f_globals.get("__name__")).endswith(_ADAPTERS):
+    if not _module(frame).endswith(_ADAPTERS):
         return "index"
     code = frame.f_code
     if code.co_name == _INDEXING:
         return "index"
     return "pass" if code.co_flags & inspect.CO_GENERATOR else "look"
+
+
+class EpochEnd(NamedTuple):
+    """Who says that an epoch is over.
+
+    Attributes:
+        reads: how it reads the sequence.
+        enqueuer: the ``OrderedEnqueuer`` of Keras 2 by which it reads, if by any.
+        steps: how many batches of that were used; None if it is the enqueuer that speaks, which
+            has handed out all of an epoch.
+    """
+
+    reads: Reading
+    enqueuer: int | None = None
+    steps: int | None = None
+
+
+def epoch_end(frame: FrameType) -> EpochEnd:
+    """What it means that a frame calls ``on_epoch_end``."""
+    reads, caller = reading(frame), frame.f_locals.get("self")
+    if reads == "index":
+        is_enqueuer = frame.f_code.co_name == "_run" and _module(frame).endswith(_ENQUEUERS)
+        return EpochEnd(reads, id(caller) if is_enqueuer else None)
+    enqueuer = getattr(caller, "_enqueuer", None)
+    if enqueuer is None:
+        return EpochEnd(reads)
+    handler = frame.f_back.f_locals.get("self") if frame.f_back else None
+    return EpochEnd(reads, id(enqueuer), int(getattr(handler, "_current_step", 0)))
+
+
+def _module(frame: FrameType) -> str:
+    return str(frame.f_globals.get("__name__"))

@@ -5,7 +5,8 @@ A stream holds batches by place, (epoch, position). A trainer asks in three ways
 - **by index**: index i is position i of the present epoch, whoever asks, in whatever order. An
   index that is read again has the same samples and new random parameters
   (``loaderd.wire.run.ROUND``). The epoch ends with ``on_epoch_end``, read or not, so that two
-  sequences that are told together stay together, though somebody had a look at one of them.
+  sequences that are told together stay together, though somebody had a look at one of them. The
+  enqueuers of Keras 2 read ahead by index, into epochs that ``fit`` may not come to.
 - **by next**: position after position, endlessly; after the last of an epoch comes the next epoch.
 - **in a pass**: a loop over all indices, of Keras's (``fit``) or of the user's. ``fit(shuffle=
   True)`` permutes the indices of its passes; as the batches of a shuffled epoch are exchangeable,
@@ -156,6 +157,10 @@ class Places:
     def end_epoch(self) -> None:
         """``on_epoch_end``, of whoever reads by index."""
         self._advance()
+
+    def begin_again(self, back: int) -> None:
+        """The present epoch, or one so many before it, is read as if nothing had been."""
+        self._by_index = _ByIndex(max(0, self.epoch - back))
 
     # -- by next ---------------------------------------------------------------------
 

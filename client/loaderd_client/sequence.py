@@ -109,6 +109,7 @@ class LoaderSequence(*bases.sequences()):  # type: ignore[misc]  # whichever Ker
         self.dtype: Any = spec.pipeline.dtype
         self.interpolation = spec.pipeline.interpolation
         self._places = self._first_places()
+        self._early_ends: dict[int | None, int] = {}  # enqueuer → epochs that it has ended
 
     def _first_places(self) -> Places:
         return Places(len(self), self.spec.order.shuffle)
@@ -211,14 +212,34 @@ class LoaderSequence(*bases.sequences()):  # type: ignore[misc]  # whichever Ker
 
     def on_epoch_end(self) -> None:
         """Ends the epoch; Keras's own calls may come early, often or never, and it bears them."""
-        me, reads = Caller(), bases.reading(sys._getframe(1))
+        me, end = Caller(), bases.epoch_end(sys._getframe(1))
         self._guard.enter(me)
         self._heed_epoch_end()
-        if reads == "index":
+        if end.enqueuer is not None:
+            self._end_enqueued(end)
+        elif end.reads == "index":
             self._end_epoch()
         else:
             self._places.end_pass()
         self._guard.give_back()
+
+    def _end_enqueued(self, end: bases.EpochEnd) -> None:
+        """Ends an epoch that is read through an enqueuer of Keras 2.
+
+        The enqueuer says so when all of it was handed out, and reads ahead of ``fit`` into the
+        next one; ``fit`` says so when it is through, mostly later, but if its steps are short it
+        stops the enqueuer first. Whichever it was, the next epoch is read from its beginning.
+        """
+        early = self._early_ends.get(end.enqueuer, 0)
+        if end.steps is None:
+            self._early_ends = {end.enqueuer: early + 1}
+            self._end_epoch()
+            return
+        self._early_ends = {}
+        due = max(1, -(-end.steps // len(self)))
+        for _ in range(due - early):
+            self._end_epoch()
+        self._places.begin_again(max(0, early - due))
 
     def __iter__(self) -> Iterator[Any]:
         """One pass over an epoch, each time a new one."""

@@ -12,6 +12,7 @@ import os
 import resource
 import signal
 import socket
+import threading
 from collections.abc import Iterable
 
 from loaderd import memory
@@ -72,12 +73,32 @@ def _pass_over_job_signals() -> None:
     """Handles them by doing nothing; what the user's code starts has them as usual.
 
     Signals that are ignored would be ignored by every program that it starts, and by the children
-    of its own pools, which are ended by SIGTERM.
+    of its own pools, which are ended by SIGTERM: also by one that comes before the child has set
+    anything, and waits till then.
     """
     for number in JOB_SIGNALS:
         signal.signal(number, _do_nothing)
         signal.siginterrupt(number, False)
-    os.register_at_fork(after_in_child=_as_usual)
+    fork = _Fork()
+    os.register_at_fork(
+        before=fork.begin, after_in_parent=fork.end, after_in_child=fork.end_in_child
+    )
+
+
+class _Fork(threading.local):
+    """A thread of a worker makes a child: signals to that wait until it has them as usual."""
+
+    mask: Iterable[int] = ()
+
+    def begin(self) -> None:
+        self.mask = signal.pthread_sigmask(signal.SIG_BLOCK, JOB_SIGNALS)
+
+    def end_in_child(self) -> None:
+        _as_usual()
+        self.end()
+
+    def end(self) -> None:
+        signal.pthread_sigmask(signal.SIG_SETMASK, self.mask)
 
 
 def _do_nothing(*_: object) -> None:

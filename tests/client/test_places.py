@@ -62,6 +62,15 @@ def test_on_epoch_end_ends_the_epoch_read_or_not() -> None:
     assert read(looked, 2) == read(fresh, 2) == (1, 2)
 
 
+def test_an_epoch_that_was_read_ahead_for_nobody_is_read_from_its_beginning() -> None:
+    places = Places(4, shuffle=True)
+    for _ in range(3):
+        read(places, 0)
+        places.end_epoch()
+    places.begin_again(2)
+    assert [read(places, index) for index in (0, 1, 0)] == [(1, 0), (1, 1), (1 + ROUND, 0)]
+
+
 def test_loops_over_all_indices_without_an_end_stay_in_the_epoch() -> None:
     places = Places(3, shuffle=True)
     for turn in range(3):

@@ -89,15 +89,16 @@ def test_the_workers_of_a_shared_daemon_take_no_notice_either(serve: Serve, phot
 
 
 FORKS = """
-import os, signal, subprocess, sys
+import itertools, os, signal, subprocess, sys
 
 def waits(image):
-    for child in (sleeping(), os.fork() or signal.pause()):
+    forks = (os.fork() or signal.pause() for _ in range(100))
+    for child in itertools.chain([started()], forks):  # struck at once, before it has done anything
         os.kill(child, signal.SIGTERM)
         assert os.waitpid(child, 0)[1] == signal.SIGTERM
     return image
 
-def sleeping():
+def started():
     return subprocess.Popen(["sleep", "60"]).pid
 """
 

@@ -67,6 +67,56 @@ for batch in seen:
     np.testing.assert_allclose(batch, np.sort(next(expected)[0].sum((1, 2, 3))), rtol=1e-5)
 """
 
+FIT_IS_FIRST = """
+from tf_keras.src.utils.data_utils import OrderedEnqueuer
+OrderedEnqueuer._wait_queue = lambda self: self.stop_signal.wait()
+steps_of_fits = (None, 2)  # a whole epoch each, and parts
+"""
+
+ENQUEUER_IS_FIRST = """
+import threading, time
+from tf_keras.src.utils.data_utils import OrderedEnqueuer
+
+def wait_queue(self):
+    while self.queue.unfinished_tasks and not self.stop_signal.is_set():
+        time.sleep(0.001)
+
+def send_sequence(self, send=OrderedEnqueuer._send_sequence):
+    send(self)
+    self.sent = getattr(self, "sent", 0) + 1
+    if self.sent > 1:
+        ended.set()
+
+class Waits(tf.keras.callbacks.Callback):
+    def on_epoch_end(self, epoch, logs=None):
+        assert ended.wait(60)
+        ended.clear()
+
+ended = threading.Event()
+OrderedEnqueuer._wait_queue, OrderedEnqueuer._send_sequence = wait_queue, send_sequence
+callbacks = [Waits()]
+steps_of_fits = (None, 6, 2)  # also two epochs at once
+"""
+
+EPOCH_AFTER_EPOCH = """
+def flow():
+    return ImageDataGenerator(horizontal_flip=True).flow_from_directory(
+        train_data_dir, target_size=(40, 50), seed=5)
+
+train, reference = flow(), flow()
+for steps in steps_of_fits:
+    model.fit(train, epochs=2, steps_per_epoch=steps, shuffle=False, workers=2,
+              use_multiprocessing=FORKED, callbacks=globals().get("callbacks"))
+    for epoch in range(2):
+        for step in range(steps or 3):
+            batch = np.sort(reference[step % 3][0].sum((1, 2, 3)))
+            np.testing.assert_allclose(seen.pop(0), batch, rtol=1e-5)
+            if step % 3 == 2:
+                reference.on_epoch_end()
+        if step % 3 < 2:
+            reference.on_epoch_end()
+"""
+
 OF_THREADS = """
 train_generator = ImageDataGenerator().flow_from_directory(train_data_dir, target_size=(40, 50))
 model.fit(train_generator, epochs=epochs, workers=4)
@@ -128,6 +178,18 @@ def test_every_sample_comes_once_per_epoch(program: str, photos: Path, serve: Se
         assert same(*epochs)
         eventually(lambda: not daemon.snapshot().streams)
     eventually(lambda: set(os.listdir("/dev/shm")) <= shm)
+
+
+@pytest.mark.parametrize(
+    ("first", "forked"),
+    [(FIT_IS_FIRST, True), (ENQUEUER_IS_FIRST, False)],
+    ids=["fit, of forked children", "the enqueuer, of threads"],
+)
+def test_an_epoch_follows_another_whoever_is_the_first_to_say_that_it_is_over(
+    first: str, forked: bool, photos: Path, serve: Serve
+) -> None:
+    with serve():
+        run(first + EPOCH_AFTER_EPOCH.replace("FORKED", str(forked)), photos)
 
 
 def same(one: list[float], other: list[float]) -> bool:
