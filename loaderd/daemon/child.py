@@ -23,6 +23,8 @@ _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
 _PR_SET_NO_NEW_PRIVS = 38
 
+_SIGNAL_STACK = ctypes.create_string_buffer(256 * 1024)
+
 MOST_DESCRIPTORS = 8192
 """Of a worker: some for each stream, and what the user's code may need."""
 
@@ -110,6 +112,29 @@ def _as_usual() -> None:
         if signal.getsignal(number) is _do_nothing:
             usual = signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL
             signal.signal(number, usual)
+
+
+class _Stack(ctypes.Structure):
+    """``stack_t`` of sigaltstack(2)."""
+
+    _fields_ = (
+        ("address", ctypes.c_void_p),
+        ("flags", ctypes.c_int),
+        ("size", ctypes.c_size_t),
+    )
+
+
+def enlarge_signal_stack() -> None:
+    """Gives the handlers of this thread a stack that holds all of them at once.
+
+    To be called after ``faulthandler.enable``, whose stack Python's own handlers run on too. CPUs
+    with wide registers lay several KiB on it for each, and the kernel kills a process whose stack
+    is full: job signals may come all at the same moment.
+    """
+    stack = _Stack(ctypes.addressof(_SIGNAL_STACK), 0, len(_SIGNAL_STACK))
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.sigaltstack(ctypes.byref(stack), None) != 0:
+        raise OSError(ctypes.get_errno(), "sigaltstack")
 
 
 def limit(what: int, most: int) -> None:

@@ -19,6 +19,7 @@ from collections import defaultdict
 import cv2
 
 from loaderd.config import Settings
+from loaderd.daemon import child
 from loaderd.daemon.reports import Reports
 from loaderd.daemon.watch import StorageWatch
 from loaderd.daemon.writer import StreamWriter
@@ -130,6 +131,7 @@ def main(sock: socket.socket, settings: Settings) -> None:
     A worker that dies by a fault of a decoder writes its stack to the daemon's log first.
     """
     faulthandler.enable(all_threads=False)
+    child.enlarge_signal_stack()
     cv2.setNumThreads(1)
     gc.freeze()  # the libraries live as long as we do: no collection need look at them
     line = Channel(sock)
