@@ -18,6 +18,7 @@ from collections import defaultdict
 
 import cv2
 
+from loaderd import memory
 from loaderd.config import Settings
 from loaderd.daemon import child
 from loaderd.daemon.reports import Reports
@@ -55,14 +56,19 @@ def _answer(streams: _Streams, chunk: Chunk) -> Message:
         if isinstance(stream, LoaderdError):
             raise stream
         return stream.write(chunk)
-    except LoaderdError as error:
-        return _spoilt(chunk, error)
     except BaseException as error:  # only a death is a death: all else is told
-        return _spoilt(chunk, RenderError.of(error, explain(error)))
+        told = _told(error)
+        return Spoilt(type(told).__name__, fitting(str(told)), ticket=chunk.ticket)
 
 
-def _spoilt(chunk: Chunk, error: LoaderdError) -> Spoilt:
-    return Spoilt(type(error).__name__, fitting(str(error)), ticket=chunk.ticket)
+def _told(error: BaseException) -> LoaderdError:
+    """What the trainer is told of an error; one for lack of memory may be of any type."""
+    if isinstance(error, LoaderdError):
+        return error
+    short = isinstance(error, OSError) and error.errno == errno.ENOMEM
+    if short or isinstance(error, MemoryError) or memory.is_used_up():
+        return NoRoom(_NO_MEMORY)
+    return RenderError.of(error, explain(error))
 
 
 class _Worker:
@@ -113,16 +119,8 @@ class _Worker:
         quarantine = self._quarantine[function.name if function else ""]
         try:
             return StreamWriter(attach, asked, self._reports, quarantine, self._max_pixels, *fds)
-        except LoaderdError as error:
-            return error
-        except MemoryError:
-            return NoRoom(_NO_MEMORY)
-        except OSError as error:
-            if error.errno == errno.ENOMEM:
-                return NoRoom(_NO_MEMORY)
-            return RenderError.of(error, str(error))
         except BaseException as error:
-            return RenderError.of(error, explain(error))
+            return _told(error)
 
 
 def main(sock: socket.socket, settings: Settings) -> None:
