@@ -131,8 +131,10 @@ class Stream:
     run: Run
     """Where the run goes on; if there is none, only what is wanted is made."""
     slots: SlotTable
-    warm: bool = False
-    """Whether a batch was taken."""
+    is_small: bool = False
+    """Whether a batch is less work than two workers' getting to know the stream."""
+    taken: int = 0
+    """Batches that the client has taken."""
     want: deque[Place] = field(default_factory=deque)
     missing: int = 0
     """Batches, not cut into chunks yet, that the trainer needs before those that are ready."""
@@ -210,13 +212,14 @@ class Stream:
         return next_one
 
     @property
-    def _cold(self) -> int:
-        return min(COLD, self.shape.batches)  # a flow of a single batch is mostly read once
-
-    @property
     def _rests(self) -> bool:
-        """Whether enough is made for a client that has taken nothing, and wants nothing else."""
-        if self.warm or self.run.next is None or len(self.held) < self._cold:
+        """Whether enough is made for a client that has taken next to nothing, and wants no more.
+
+        A flow of a single batch is mostly read once.
+        """
+        cold = min(COLD, self.shape.batches)
+        is_warm = self.taken > COLD - cold
+        if is_warm or self.run.next is None or len(self.held) < cold:
             return False
         return all(place in self.held for place in self.want)
 
@@ -260,8 +263,14 @@ class Scheduler:
         """Whether no batch is being filled."""
         return not any(stream.filling for stream in self.streams.values())
 
-    def open(self, stream: int, shape: Shape, run: Run) -> list[Action]:
+    def open(self, stream: int, shape: Shape, run: Run, is_small: bool = False) -> list[Action]:
         """A stream begins.
+
+        Args:
+            stream: its number.
+            shape: its sizes.
+            run: what is made ahead.
+            is_small: whether the first batch is no work to be shared out.
 
         Raises:
             ProtocolError: there is no such run.
@@ -269,7 +278,12 @@ class Scheduler:
         run = run.within(shape.batches)
         shape.check_run(run)
         self.streams[stream] = Stream(
-            stream, shape, run, SlotTable(shape.slots), doubted=bool(self._waiting)
+            stream,
+            shape,
+            run,
+            SlotTable(shape.slots),
+            is_small=is_small,
+            doubted=bool(self._waiting),
         )
         return self._assign_all()
 
@@ -307,7 +321,7 @@ class Scheduler:
         for slot in taken:
             state.slots.apply(slot, Event.TAKE)
             state.let_go(slot)
-            state.warm = True
+            state.taken += 1
         for slot in released:
             state.slots.apply(slot, Event.RELEASE)
             state.let_go(slot)
@@ -579,7 +593,7 @@ class Scheduler:
         """Chunks that a batch must have at least; the first ones are shared out among all."""
         workers = max(1, len(self._workers))
         if not stream.row_ns:
-            return workers
+            return 1 if stream.is_small else workers
         fillable = max(1, len(stream.slots) - LEASED)
         return -(-QUEUED * workers // fillable)
 

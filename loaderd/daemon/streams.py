@@ -64,7 +64,7 @@ from loaderd.wire.messages import (
     Waiting,
 )
 from loaderd.wire.run import Place
-from loaderd.wire.spec import PILS_PIXELS, Dataset, Spec
+from loaderd.wire.spec import PILS_PIXELS, Arrays, Dataset, Spec
 from loaderd.wire.text import readable
 
 log = logging.getLogger("loaderd")
@@ -75,6 +75,13 @@ LONGEST_SPEC = 64 * 2**20
 """Labels of some 20 million files."""
 
 LONGEST_PIPELINE = 2**16
+
+SMALL_BYTES = 2**19
+"""Of a batch: to be told of a stream takes a worker as long as some dozen rows without a decode."""
+
+SMALL_RING = 2 * 2**20
+"""Bytes that are reserved sooner than an opener is told to reserve them."""
+
 _PICKED_SEEDS = 2**31
 
 
@@ -120,6 +127,12 @@ class Stream:
             self.bundle_sizes,
             bool(self.cache),
         )
+
+    @property
+    def is_small(self) -> bool:
+        """Whether one worker has a batch sooner than two."""
+        decoded = isinstance(self.spec.dataset, Arrays) and self.spec.pipeline.function is None
+        return decoded and self.ring_bytes // self.shape.slots <= SMALL_BYTES
 
     @property
     def folder(self) -> str:
@@ -320,6 +333,10 @@ class Opening:
         self.shape.check_run(self.run.within(self.shape.batches))
         self.ring_bytes = layout.nbytes * slots
         self._fds.append(segment.create(self.ring_bytes))
+        if self.ring_bytes <= SMALL_RING and not listed.cache_keys:
+            segment.reserve(self._fds[-1], self.ring_bytes)
+            self._finish(self, self._stream(Reserved()))
+            return
         memory, cache_room = self._memory_cache(listed)
         self._idle = False
         self.opener.line.send(Reserve(self.ring_bytes, cache_room), [self._fds[-1], *memory])

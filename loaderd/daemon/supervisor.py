@@ -529,7 +529,7 @@ class Supervisor:
             raise
         self._streams[stream.id] = stream
         client.stream = stream.id
-        self._perform(self._scheduler.open(stream.id, stream.shape, opening.run))
+        self._perform(self._scheduler.open(stream.id, stream.shape, opening.run, stream.is_small))
 
     def _end_opening(self, client: Conversation) -> None:
         opening = self._openings.pop(client, None)

@@ -94,8 +94,8 @@ class Model:
 
     shape: Shape
     run: Run
-    warm: bool = False
-    """Whether the client has taken a batch."""
+    taken: int = 0
+    """Batches that the client has taken."""
     want: list[Place] = field(default_factory=list)
     filling: dict[int, Batch] = field(default_factory=dict)
     hands: dict[int, Place] = field(default_factory=dict)
@@ -121,7 +121,9 @@ class Model:
             if place not in coming:
                 return place
         place_of_run = self.run.next
-        if place_of_run is None or (not self.warm and len(coming) >= min(COLD, self.shape.batches)):
+        cold = min(COLD, self.shape.batches)
+        warm = self.taken > COLD - cold
+        if place_of_run is None or (not warm and len(coming) >= cold):
             return None
         while place_of_run in coming:
             place_of_run = self.run.after(place_of_run)
@@ -410,7 +412,7 @@ class Machine(RuleBasedStateMachine):
         slot = data.draw(st.sampled_from(sorted(model.hands)))
         if lease:
             model.leased[slot] = model.hands.pop(slot)
-            model.warm = True
+            model.taken += 1
             self.perform(self.scheduler.took(stream, (slot,), ()))
         else:
             self.hand_back(stream, slot)
@@ -752,7 +754,7 @@ def test_rows_that_are_left_out_are_counted_with_their_batch() -> None:
 def opened(scheduler: Scheduler, stream: int, shape: Shape) -> list[Action]:
     """Opens a stream whose client has taken a batch already."""
     actions = scheduler.open(stream, shape, WHOLE)
-    scheduler.streams[stream].warm = True
+    scheduler.streams[stream].taken = COLD
     return actions + scheduler.plan(stream, (), None)
 
 
