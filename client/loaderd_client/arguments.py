@@ -15,7 +15,7 @@ from typing import Any, get_args
 
 import numpy as np
 
-from loaderd.errors import InvalidArgument, InvalidType
+from loaderd.errors import DatasetNotFound, InvalidArgument, InvalidType
 from loaderd.wire.spec import DType, OnError
 
 _PICKED_SEEDS = 2**31
@@ -75,8 +75,13 @@ def folder(name: str, path: object) -> str:
 
     Raises:
         InvalidType: it is no path.
+        DatasetNotFound: it is empty.
     """
     if isinstance(path, (str, bytes, os.PathLike)):
+        if not os.fspath(
+            path
+        ):  # the working directory it would be, as of a variable without a value
+            raise DatasetNotFound(f"`{name}` is empty: give the path of a folder")
         return plain(os.path.abspath(os.fsdecode(path)))  # type: ignore[no-any-return]  # a str
     raise InvalidType(f"`{name}` should be the path of a folder. Received: {path!r}")
 

@@ -197,8 +197,8 @@ class Session:
         if left.over:
             waited = f" and did not come back within {left.seconds:g} s" if left.seconds else ""
             raise DaemonGone(
-                f"the daemon at {self.path} went away{waited}: start one with `loaderd start` and "
-                "go on, nothing is lost"
+                f"the daemon at {self.path} went away{waited}: start one with "
+                f"`{addresses.start_command(self.path)}` and go on, nothing is lost"
             ) from error
         if isinstance(error, NoAnswer):
             self._tell(

@@ -47,8 +47,9 @@ def parser_of(
 
 def add_address(parser: argparse.ArgumentParser) -> None:
     """Which daemon is meant."""
-    parser.add_argument("--name", help='the daemon\'s name (LOADERD_NAME; "default")')
-    parser.add_argument(
+    either = parser.add_mutually_exclusive_group()
+    either.add_argument("--name", help='the daemon\'s name (LOADERD_NAME; "default")')
+    either.add_argument(
         "--socket", metavar="PATH", help="the socket itself, in place of a name (LOADERD_SOCKET)"
     )
     parser.add_argument(

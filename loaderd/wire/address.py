@@ -5,10 +5,12 @@ from __future__ import annotations
 import contextlib
 import os
 import pwd
+import shlex
 import stat
 from collections.abc import Iterator
 
 from loaderd.errors import DaemonError, ForeignDaemon, InvalidArgument
+from loaderd.wire.text import printable
 
 DEFAULT_NAME = "default"
 _MAX_PATH = 107
@@ -66,6 +68,15 @@ def socket_path(name: str | None = None, socket: str | None = None) -> str:
             "one with --name or --socket (LOADERD_NAME, LOADERD_SOCKET)"
         )
     return path
+
+
+def start_command(path: str) -> str:
+    """What is typed to start a daemon at an address."""
+    folder, file = os.path.split(path)
+    name, ending = os.path.splitext(file)
+    if folder != runtime_dir() or ending != ".sock":
+        return f"loaderd start --socket {shlex.quote(printable(path))}"
+    return "loaderd start" if name == DEFAULT_NAME else f"loaderd start --name {shlex.quote(name)}"
 
 
 def _named(name: str) -> str:

@@ -63,7 +63,8 @@ def dial(path: str, timeout: float | None = None) -> Channel:
         raise _crowded(path) from error
     except OSError as error:
         reason = "there is no such socket" if isinstance(error, FileNotFoundError) else error
-        raise NoDaemon(f"no daemon at {path} ({reason}): start one with `loaderd start`") from error
+        start = address.start_command(path)
+        raise NoDaemon(f"no daemon at {path} ({reason}): start one with `{start}`") from error
     try:
         address.check_peer(line.peer.uid, path)
         greet(line, path, timeout)

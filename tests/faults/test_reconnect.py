@@ -281,7 +281,7 @@ def test_when_the_time_is_over_it_is_an_error_and_a_later_call_goes_on(
         sequence = LoaderSequence(spec, session, max_queue_size=2)
         got = [take(sequence)]
         kill(daemon)
-        with pytest.raises(DaemonGone, match=r"within 0\.2 s: start one with `loaderd start`"):
+        with pytest.raises(DaemonGone, match=r"within 0\.2 s: start one with `loaderd start"):
             got.extend(take(sequence) for _ in itertools.count())
         with pytest.raises(DaemonGone):
             take(sequence)

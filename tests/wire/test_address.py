@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shlex
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,6 +24,17 @@ as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can play anoth
 def test_a_runtime_folder_of_ours_is_used(runtime: str) -> None:
     assert address.runtime_dir() == f"{runtime}/loaderd"
     assert address.socket_path("gpu0") == f"{runtime}/loaderd/gpu0.sock"
+
+
+@pytest.mark.parametrize("where", [(), ("gpu0",), ("my gpu",), (None, "/tmp/a b.sock")])
+def test_the_command_that_is_advised_starts_a_daemon_at_the_same_address(
+    runtime: str, where: tuple[str, ...]
+) -> None:
+    path = address.socket_path(*where)
+    _, verb, *options = shlex.split(address.start_command(path))
+    given = dict(zip(options[::2], options[1::2], strict=True))
+    assert verb == "start"
+    assert address.socket_path(given.get("--name"), given.get("--socket")) == path
 
 
 def nothing(folder: Path) -> None:

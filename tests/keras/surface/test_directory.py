@@ -36,6 +36,12 @@ def test_the_classes_are_those_of_the_folders(tree: Shelf) -> None:
         assert name.startswith(f"class-{number}/")
 
 
+@pytest.mark.parametrize("directory", ["", b""])
+def test_a_folder_without_a_name_is_not_the_working_directory(directory: Any) -> None:
+    with pytest.raises(FileNotFoundError):
+        image.ImageDataGenerator().flow_from_directory(directory)
+
+
 def test_pictures_are_known_by_the_ends_of_their_names(tmp_path: Path) -> None:
     pictures = ["a.png", "b0.jpg", "c-1.jpeg", "2d.bmp", "e.ppm", "f.tiff", "5-g.tif", "h.PnG"]
     others = ["notes.txt", "table.csv", "smile.gif", "png.old"]
