@@ -16,6 +16,11 @@ def taken() -> int:
 
 
 def is_used_up() -> bool:
-    """Whether next to nothing is left, if there is a limit."""
+    """Whether next to nothing is left, if there is a limit; raises nothing."""
     limit, _ = resource.getrlimit(resource.RLIMIT_DATA)
-    return limit != resource.RLIM_INFINITY and limit - taken() < _LEAST
+    try:
+        return limit != resource.RLIM_INFINITY and limit - taken() < _LEAST
+    except MemoryError:
+        return True
+    except OSError:  # of descriptors there are none
+        return False

@@ -39,6 +39,7 @@ class ReadAhead:
         self._first = run.first
         self._taken: set[Place] = set()
         self._lost: set[Place] = set()
+        self._left = False
         self._jumps = 0
         self._stride = 0
         self._steps = 0
@@ -49,26 +50,32 @@ class ReadAhead:
         return self._run.at(None)
 
     def window(self, place: Place) -> set[Place]:
-        """``place`` and those that follow it, as many as there is room for."""
-        places = {place}
-        while len(places) < self._slots:
-            place = self._run.after(place)
-            if place in places:
+        """``place`` and those that follow it and were not taken, as many as there is room for."""
+        places: set[Place] = set()
+        for _ in range(self._slots + len(self._taken)):
+            if len(places) == self._slots:
                 break
-            places.add(place)
+            if place not in self._taken:
+                places.add(place)
+            place = self._run.after(place)
         return places
+
+    @property
+    def _next(self) -> Place | None:
+        """What the run makes next; None if it was left behind, and nothing of it comes."""
+        return None if self._left else self._run.next
 
     def comes(self, place: Place) -> bool:
         """Whether the daemon makes this batch next, without being asked."""
-        return place == self._run.next and place not in self._lost
+        return place == self._next and place not in self._lost
 
     def expects(self, place: Place) -> bool:
         """Whether the run brings this batch soon, and the trainer has not had it.
 
         What was being made when the run was told to go on elsewhere is not expected.
         """
-        first = self._run.next
-        return first is not None and place not in self._taken and place in self.window(first)
+        first = self._next
+        return first is not None and place in self.window(first)
 
     def ask(self, place: Place) -> Run | None:
         """The run from now on, as this batch is asked for; None if it stays as it is.
@@ -77,7 +84,7 @@ class ReadAhead:
         """
         last = self._last
         stride = self._strode(place)
-        near = self._run.next is not None and place in self.window(self._run.next)
+        near = self._next is not None and place in self.window(self._next)
         if stride == 1 or self._steps >= (_SURE_STEPS if near else _STEPS):
             return self._go_on(place, stride)
         begins = place[1] in (0, self._run.first)
@@ -116,9 +123,12 @@ class ReadAhead:
         return self._aim(run.at(place))
 
     def _aim(self, run: Run) -> Run | None:
-        if not self._may_run or (run == self._run and run.next not in self._lost):
+        if not self._may_run:
+            return None
+        if run == self._run and not self._left and run.next not in self._lost:
             return None
         self._run = run
+        self._left = False
         self._jumps = 0
         self._taken.clear()
         self._lost.clear()
@@ -147,4 +157,4 @@ class ReadAhead:
         self._taken = {one for one in self._taken if in_time(one) >= first}
         self._lost = {one for one in self._lost if in_time(one) >= first}
         if self._run.next is not None and in_time(self._run.next) < first:
-            self._lost.add(self._run.next)
+            self._left = True

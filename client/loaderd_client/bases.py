@@ -81,7 +81,7 @@ class EpochEnd(NamedTuple):
 
     Attributes:
         reads: how it reads the sequence.
-        enqueuer: the ``OrderedEnqueuer`` of Keras 2 by which it reads, if by any.
+        enqueuer: the ``uid`` of the ``OrderedEnqueuer`` of Keras 2 by which it reads, if by any.
         steps: how many batches of that were used; None if it is the enqueuer that speaks, which
             has handed out all of an epoch.
     """
@@ -96,12 +96,22 @@ def epoch_end(frame: FrameType) -> EpochEnd:
     reads, caller = reading(frame), frame.f_locals.get("self")
     if reads == "index":
         is_enqueuer = frame.f_code.co_name == "_run" and _module(frame).endswith(_ENQUEUERS)
-        return EpochEnd(reads, id(caller) if is_enqueuer else None)
+        return EpochEnd(reads, caller.uid if caller is not None and is_enqueuer else None)
     enqueuer = getattr(caller, "_enqueuer", None)
     if enqueuer is None:
         return EpochEnd(reads)
-    handler = frame.f_back.f_locals.get("self") if frame.f_back else None
-    return EpochEnd(reads, id(enqueuer), int(getattr(handler, "_current_step", 0)))
+    return EpochEnd(reads, enqueuer.uid, _steps(frame.f_back))
+
+
+def _steps(frame: FrameType | None) -> int:
+    """The steps of the epoch that ``enumerate_epochs`` of Keras 2 has just come through."""
+    if frame is None:
+        return 0
+    local = frame.f_locals
+    steps = int(getattr(local.get("self"), "_current_step", 0))
+    if isinstance(local, dict):  # up to Python 3.12: a copy, which the frame keeps, and it the
+        local.clear()  # iterator that Keras is about to drop
+    return steps
 
 
 def _module(frame: FrameType) -> str:

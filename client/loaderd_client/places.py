@@ -159,7 +159,7 @@ class Places:
         self._advance()
 
     def begin_again(self, back: int) -> None:
-        """The present epoch, or one so many before it, is read as if nothing had been."""
+        """The epoch ``back`` before the present one is read as if nothing of it had been."""
         self._by_index = _ByIndex(max(0, self.epoch - back))
 
     # -- by next ---------------------------------------------------------------------

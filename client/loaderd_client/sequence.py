@@ -29,7 +29,7 @@ from loaderd_client.supply import Superseded, Supply
 
 Claimed = tuple[Places, Place]
 
-_OWN = ("_guard", "_history", "_index_generator", "_issued", "lock")
+_OWN = ("_early_ends", "_guard", "_history", "_index_generator", "_issued", "lock")
 """Attributes that no copy has from its original."""
 _MOVING = ("_places", "_segment", "_standard", "_applied")
 """Attributes that say where a sequence is."""
@@ -198,6 +198,7 @@ class LoaderSequence(*bases.sequences()):  # type: ignore[misc]  # whichever Ker
         """See ``__getstate__``."""
         self.__dict__.update(state)
         self._guard = Guard()
+        self._early_ends = {}
         self._history = history.of_environment()
 
     # -- epochs ----------------------------------------------------------------------
@@ -232,10 +233,10 @@ class LoaderSequence(*bases.sequences()):  # type: ignore[misc]  # whichever Ker
         """
         early = self._early_ends.get(end.enqueuer, 0)
         if end.steps is None:
-            self._early_ends = {end.enqueuer: early + 1}
+            self._early_ends[end.enqueuer] = early + 1
             self._end_epoch()
             return
-        self._early_ends = {}
+        self._early_ends.pop(end.enqueuer, None)
         due = max(1, -(-end.steps // len(self)))
         for _ in range(due - early):
             self._end_epoch()

@@ -597,7 +597,8 @@ class Stream:
         waited_for = self._waited_for(place)
         if place in self._ready or not (wanted or waited_for):
             # To keep it would hold a slot, and have the daemon think that we have enough.
-            self._ahead.lost(place)
+            if place not in self._ready:
+                self._ahead.lost(place)
             self._send_took((), (slot.number,), 0)
             return
         self._ready[place] = slot

@@ -96,6 +96,8 @@ class _Fork(threading.local):
         self.mask = signal.pthread_sigmask(signal.SIG_BLOCK, JOB_SIGNALS)
 
     def end_in_child(self) -> None:
+        if signal.SIGINT in signal.sigpending():  # Python would drop its exception here
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
         _as_usual()
         self.end()
 

@@ -132,7 +132,7 @@ class Stream:
     """Where the run goes on; if there is none, only what is wanted is made."""
     slots: SlotTable
     is_small: bool = False
-    """Whether a batch is less work than two workers' getting to know the stream."""
+    """Whether its first batch is given to one worker."""
     taken: int = 0
     """Batches that the client has taken."""
     want: deque[Place] = field(default_factory=deque)
@@ -213,9 +213,10 @@ class Stream:
 
     @property
     def _rests(self) -> bool:
-        """Whether enough is made for a client that has taken next to nothing, and wants no more.
+        """Whether enough is made for a client that may read no further, and wants nothing else.
 
-        A flow of a single batch is mostly read once.
+        That is one that has taken nothing. A flow of a single batch is mostly read once: there it
+        is one that has taken at most one.
         """
         cold = min(COLD, self.shape.batches)
         is_warm = self.taken > COLD - cold
@@ -270,7 +271,7 @@ class Scheduler:
             stream: its number.
             shape: its sizes.
             run: what is made ahead.
-            is_small: whether the first batch is no work to be shared out.
+            is_small: whether the first batch is given to one worker.
 
         Raises:
             ProtocolError: there is no such run.

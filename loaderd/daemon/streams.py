@@ -77,10 +77,10 @@ LONGEST_SPEC = 64 * 2**20
 LONGEST_PIPELINE = 2**16
 
 SMALL_BYTES = 2**19
-"""Of a batch: to be told of a stream takes a worker as long as some dozen rows without a decode."""
+"""Batches of arrays up to this size are rendered by one worker: to attach two costs more."""
 
 SMALL_RING = 2 * 2**20
-"""Bytes that are reserved sooner than an opener is told to reserve them."""
+"""Rings up to this size are reserved in the supervisor's loop, in less than a millisecond."""
 
 _PICKED_SEEDS = 2**31
 

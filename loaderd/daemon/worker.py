@@ -62,12 +62,13 @@ def _answer(streams: _Streams, chunk: Chunk) -> Message:
 
 
 def _told(error: BaseException) -> LoaderdError:
-    """What the trainer is told of an error; one for lack of memory may be of any type."""
+    """What the trainer is told of an error; without memory libraries raise errors of any type."""
     if isinstance(error, LoaderdError):
         return error
-    short = isinstance(error, OSError) and error.errno == errno.ENOMEM
-    if short or isinstance(error, MemoryError) or memory.is_used_up():
+    if isinstance(error, MemoryError) or getattr(error, "errno", None) == errno.ENOMEM:
         return NoRoom(_NO_MEMORY)
+    if memory.is_used_up():
+        return NoRoom(f"{_NO_MEMORY}: {error!r}")
     return RenderError.of(error, explain(error))
 
 

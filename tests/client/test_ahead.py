@@ -143,3 +143,22 @@ def test_where_nothing_may_be_made_ahead_nothing_is() -> None:
     run = ReadAhead(BATCHES, Run(None, BATCHES), 4, may_run=False)
     assert asked(run, epochs(3, [0])) == epochs(3, [0])
     assert run.ask((0, 3)) is None
+
+
+def test_nothing_comes_by_itself_of_a_run_that_was_left_behind() -> None:
+    run = ReadAhead(3, Run((0, 0), 3), 8)
+    for place in ((0, 2), (0, 0), (ROUND, 2)):
+        run.took(place)
+    run.took((0, 1))  # the daemon has gone on long ago
+    assert not run.comes((0, 2))
+    assert not run.expects((0, 2))
+
+
+def test_what_comes_while_a_slow_batch_is_awaited_is_expected() -> None:
+    run = ReadAhead(9, Run((0, 0), 9), 3)
+    for position in (1, 2, 3):
+        run.took((0, position))
+    assert [run.expects((0, position)) for position in range(7)] == [
+        *(True, False, False, False),
+        *(True, True, False),
+    ]

@@ -154,6 +154,19 @@ def test_negative_indices_count_from_the_end(folder: Path) -> None:
     np.testing.assert_array_equal(plain[-1], plain[BATCHES - 1])
 
 
+def test_next_goes_on_after_looks_at_what_was_read_before() -> None:
+    x = np.arange(6, dtype=np.float32).repeat(48).reshape(6, 4, 4, 3)
+    mixed = ImageDataGenerator().flow(x, batch_size=2, shuffle=False, max_queue_size=6)
+    seen = []
+    for look in (2, None, 2, None, None, 1, 1, None, 0, None):
+        batch = next(mixed) if look is None else mixed[look]
+        if look is None:
+            seen.append(int(batch[0, 0, 0, 0]) // 2)
+        else:
+            np.testing.assert_array_equal(batch, x[2 * look : 2 * look + 2])
+    assert seen == [0, 1, 2, 0, 1]
+
+
 def _batches(one: Any) -> Callable[[], Any]:
     return lambda: (one[index] for index in range(len(one)))
 
