@@ -79,9 +79,6 @@ LONGEST_PIPELINE = 2**16
 SMALL_BYTES = 2**19
 """Batches of arrays up to this size are rendered by one worker: to attach two costs more."""
 
-SMALL_RING = 2 * 2**20
-"""Rings up to this size are reserved in the supervisor's loop, in less than a millisecond."""
-
 _PICKED_SEEDS = 2**31
 
 
@@ -333,10 +330,6 @@ class Opening:
         self.shape.check_run(self.run.within(self.shape.batches))
         self.ring_bytes = layout.nbytes * slots
         self._fds.append(segment.create(self.ring_bytes))
-        if self.ring_bytes <= SMALL_RING and not listed.cache_keys:
-            segment.reserve(self._fds[-1], self.ring_bytes)
-            self._finish(self, self._stream(Reserved()))
-            return
         memory, cache_room = self._memory_cache(listed)
         self._idle = False
         self.opener.line.send(Reserve(self.ring_bytes, cache_room), [self._fds[-1], *memory])
