@@ -78,9 +78,7 @@ def folder(name: str, path: object) -> str:
         DatasetNotFound: it is empty.
     """
     if isinstance(path, (str, bytes, os.PathLike)):
-        if not os.fspath(
-            path
-        ):  # the working directory it would be, as of a variable without a value
+        if not os.fspath(path):  # of a variable that is not set; it would be the working directory
             raise DatasetNotFound(f"`{name}` is empty: give the path of a folder")
         return plain(os.path.abspath(os.fsdecode(path)))  # type: ignore[no-any-return]  # a str
     raise InvalidType(f"`{name}` should be the path of a folder. Received: {path!r}")

@@ -75,8 +75,8 @@ def _pass_over_job_signals() -> None:
     """Handles them by doing nothing; what the user's code starts has them as usual.
 
     Signals that are ignored would be ignored by every program that it starts, and by the children
-    of its own pools, which are ended by SIGTERM: also by one that comes before the child has set
-    anything, and waits till then.
+    of its own pools, which are ended by SIGTERM. One that comes right after a fork waits until the
+    child has the usual handlers.
     """
     for number in JOB_SIGNALS:
         signal.signal(number, _do_nothing)
@@ -96,10 +96,12 @@ class _Fork(threading.local):
         self.mask = signal.pthread_sigmask(signal.SIG_BLOCK, JOB_SIGNALS)
 
     def end_in_child(self) -> None:
-        if signal.SIGINT in signal.sigpending():  # Python would drop its exception here
-            signal.signal(signal.SIGINT, signal.SIG_DFL)
-        _as_usual()
+        ours = [number for number in JOB_SIGNALS if signal.getsignal(number) is _do_nothing]
+        for number in ours:
+            signal.signal(number, signal.SIG_DFL)
         self.end()
+        if signal.SIGINT in ours:  # not before: Python drops what is raised in here
+            signal.signal(signal.SIGINT, signal.default_int_handler)
 
     def end(self) -> None:
         signal.pthread_sigmask(signal.SIG_SETMASK, self.mask)
@@ -107,13 +109,6 @@ class _Fork(threading.local):
 
 def _do_nothing(*_: object) -> None:
     """Handles a signal."""
-
-
-def _as_usual() -> None:
-    for number in JOB_SIGNALS:
-        if signal.getsignal(number) is _do_nothing:
-            usual = signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL
-            signal.signal(number, usual)
 
 
 class _Stack(ctypes.Structure):

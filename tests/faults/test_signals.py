@@ -92,18 +92,27 @@ FORKS = """
 import itertools, os, signal, subprocess, sys
 
 def waits(image):
-    forks = (os.fork() or signal.pause() for _ in range(100))
-    for child in itertools.chain([started()], forks):  # struck at once, before it has done anything
-        os.kill(child, signal.SIGTERM)
-        assert os.waitpid(child, 0)[1] == signal.SIGTERM
+    # Children are struck at once, before they have done anything.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        for child in itertools.chain([started()], (forked() for _ in range(100))):
+            os.kill(child, number)
+            assert os.waitpid(child, 0)[1] in (number, INTERRUPTED << 8)
     return image
+
+INTERRUPTED = 3
+
+def forked():
+    try:
+        return os.fork() or signal.pause()
+    except KeyboardInterrupt:
+        os._exit(INTERRUPTED)
 
 def started():
     return subprocess.Popen(["sleep", "60"]).pid
 """
 
 
-def test_what_a_users_function_starts_is_ended_by_sigterm_as_ever(
+def test_what_a_users_function_starts_is_ended_by_signals_as_ever(
     serve: Serve, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "starts_processes.py").write_text(FORKS)
