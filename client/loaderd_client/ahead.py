@@ -108,7 +108,7 @@ class ReadAhead:
         if self._run.next is None and self._steps < _STEPS:
             return None
         run = Run(place, self._run.end, self._run.step, self._first, stride)
-        if stride != self._run.stride or not run.reads(place[1]):
+        if stride != self._run.stride or not (run.reads(place[1]) and run.reads(run.first)):
             run = Run(place, self._batches if stride > 0 else -1, run.step, self._first, stride)
         return self._aim(run)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterable
 
+from loaderd.daemon.shape import Shape
 from loaderd.wire.run import ROUND, Place, Run
 from loaderd_client.ahead import ReadAhead
 
@@ -162,3 +163,19 @@ def test_what_comes_while_a_slow_batch_is_awaited_is_expected() -> None:
         *(True, False, False, False),
         *(True, True, False),
     ]
+
+
+def test_whatever_is_read_the_run_that_is_asked_for_is_one_that_there_is() -> None:
+    shape, chance = Shape(12, 3, 4), random.Random(1)
+    for _ in range(3000):
+        run = ahead(shape.batches, shape.slots)
+        epoch, position = 0, 0
+        for _ in range(20):
+            if chance.random() < 0.2:
+                epoch += chance.choice([1, ROUND])
+            position = (position + chance.choice([-2, -1, -1, 1, 1, 2])) % shape.batches
+            place = epoch, position
+            plan = None if run.comes(place) else run.ask(place)
+            if plan is not None:
+                shape.check_run(plan)
+            run.took(place)

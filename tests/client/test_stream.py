@@ -24,7 +24,13 @@ SLOTS = 4
 class FakeDaemon:
     """One stream of batches of three rows, as a daemon would have opened it."""
 
-    def __init__(self, label_mode: LabelMode = "sparse", weight: float | None = None) -> None:
+    def __init__(
+        self,
+        label_mode: LabelMode = "sparse",
+        weight: float | None = None,
+        batches: int = 3,
+        slots: int = SLOTS,
+    ) -> None:
         spec = Spec(
             dataset=Dataset(directory="/photos", extensions=(".jpg",)),
             pipeline=Pipeline(target_size=(2, 2)),
@@ -32,14 +38,15 @@ class FakeDaemon:
             order=Order(seed=1),
         )
         layout = slot_layout(spec.pipeline, spec.batch, classes=1)
-        table = manifest.pack("/photos", ["cat"], [b"x.jpg"] * 9, np.zeros(9, np.int32))
-        ring, listing = memory(layout.nbytes * SLOTS), memory(len(table))
+        samples = 3 * batches
+        table = manifest.pack("/photos", ["cat"], [b"x.jpg"] * samples, np.zeros(samples, np.int32))
+        ring, listing = memory(layout.nbytes * slots), memory(len(table))
         os.pwrite(listing, table, 0)
-        sizes = SLOTS, layout.nbytes * SLOTS, len(table)
+        sizes = slots, layout.nbytes * slots, len(table)
         theirs, ours = channel.pair()
         self.line = Channel(ours)
-        self.slots = [view_slot(mapped(ring), layout, slot) for slot in range(SLOTS)]
-        opened = Opened(1, 1, 9, 3, 1, *sizes)
+        self.slots = [view_slot(mapped(ring), layout, slot) for slot in range(slots)]
+        opened = Opened(1, 1, samples, 3, 1, *sizes)
         self.stream = Stream(Channel(theirs), spec, WHOLE, opened, ring, listing)
 
     def fill(self, slot: int, ids: list[int]) -> SlotArrays:
