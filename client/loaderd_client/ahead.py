@@ -8,7 +8,7 @@ about nothing is made ahead, as it would not be read. Pure.
 
 from __future__ import annotations
 
-from loaderd.wire.run import Place, Run, in_time
+from loaderd.wire.run import Place, Run, in_time, is_left_to_ask
 
 _JUMPS = 2
 """After so many requests that nothing has led to, nothing is made ahead."""
@@ -38,6 +38,7 @@ class ReadAhead:
         self._last: Place | None = None
         self._first = run.first
         self._taken: set[Place] = set()
+        self._count = 0
         self._lost: set[Place] = set()
         self._left = False
         self._jumps = 0
@@ -67,6 +68,8 @@ class ReadAhead:
 
     def comes(self, place: Place) -> bool:
         """Whether the daemon makes this batch next, without being asked."""
+        if is_left_to_ask(self._batches, self._count):
+            return False
         return place == self._next and place not in self._lost
 
     def expects(self, place: Place) -> bool:
@@ -93,7 +96,8 @@ class ReadAhead:
         if near:
             return None  # another thread has swapped places with this one
         self._jumps += 1
-        return self._aim(self._run.at(None)) if self._jumps >= _JUMPS else None
+        makes_in_vain = self._left or self._jumps >= _JUMPS
+        return self._aim(self._run.at(None)) if makes_in_vain else None
 
     def _strode(self, place: Place) -> int:
         """From the batch that was taken last to this one of the same epoch; else 0."""
@@ -146,6 +150,7 @@ class ReadAhead:
         if self.comes(place):
             self._jumps = 0
         self._taken.add(place)
+        self._count += 1
         self._last = place
         while self._run.next in self._taken:
             assert self._run.next is not None

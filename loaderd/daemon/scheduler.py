@@ -52,7 +52,7 @@ from loaderd.daemon.shape import Shape
 from loaderd.daemon.slots import Event, SlotTable, State
 from loaderd.errors import ProtocolError
 from loaderd.wire.messages import Chunk
-from loaderd.wire.run import Place, Run
+from loaderd.wire.run import Place, Run, is_left_to_ask
 
 QUEUED = 2
 """Chunks that a worker holds: one in hand, one queued behind it."""
@@ -201,6 +201,8 @@ class Stream:
         while self.want:
             place = self.want.popleft()
             if place not in self.held:
+                if place == self.run.next:
+                    self._pass(place)
                 return place
             self.missing = max(0, self.missing - 1)
         next_one = self.run.next
@@ -208,21 +210,24 @@ class Stream:
             return None
         while next_one in self.held:
             next_one = self.run.after(next_one)
-        self.run = self.run.at(self.run.after(next_one))
+        self._pass(next_one)
         return next_one
+
+    def _pass(self, place: Place) -> None:
+        self.run = self.run.at(self.run.after(place))
 
     @property
     def _rests(self) -> bool:
-        """Whether enough is made for a client that may read no further, and wants nothing else.
-
-        That is one that has taken nothing. A flow of a single batch is mostly read once: there it
-        is one that has taken at most one.
-        """
-        cold = min(COLD, self.shape.batches)
-        is_warm = self.taken > COLD - cold
-        if is_warm or self.run.next is None or len(self.held) < cold:
+        """Whether enough is made for a client that may read no further, and wants nothing else."""
+        if self.run.next is None or not self._is_cold:
             return False
         return all(place in self.held for place in self.want)
+
+    @property
+    def _is_cold(self) -> bool:
+        if is_left_to_ask(self.shape.batches, self.taken):
+            return True
+        return not self.taken and len(self.held) >= min(COLD, self.shape.batches)
 
 
 @dataclass(slots=True)
@@ -287,6 +292,11 @@ class Scheduler:
             doubted=bool(self._waiting),
         )
         return self._assign_all()
+
+    def is_still(self, stream: int) -> bool:
+        """Whether no slot is being written, and none is in use: another stream may have them."""
+        state = self.streams[stream]
+        return not state.filling and not state.slots.count(State.LEASED)
 
     def close(self, stream: int) -> list[Action]:
         """A stream ends; its chunks that are with workers count for nothing."""

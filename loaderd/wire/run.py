@@ -62,6 +62,19 @@ class Run(msgspec.Struct, frozen=True, array_like=True):
         return Run(place, self.end, self.step, self.first, self.stride)
 
 
+def is_left_to_ask(batches: int, taken: int) -> bool:
+    """Whether nothing is made of a run until it is asked for.
+
+    A flow of a single batch is mostly read once, and made by the thousand. It is read on when a
+    second batch is asked for.
+
+    Args:
+        batches: those of an epoch.
+        taken: those that the client has taken.
+    """
+    return batches == 1 and taken == 1
+
+
 UNKNOWN = 2**31
 """Stands for the batches of an epoch before the dataset was listed; a run ends with the epoch."""
 

@@ -179,3 +179,15 @@ def test_whatever_is_read_the_run_that_is_asked_for_is_one_that_there_is() -> No
             if plan is not None:
                 shape.check_run(plan)
             run.took(place)
+
+
+def test_the_second_batch_of_a_flow_of_one_is_asked_for_and_then_it_reads_on() -> None:
+    assert asked(ahead(batches=1), epochs(1, range(6))) == [(1, 0)]
+
+
+def test_a_run_that_was_left_behind_is_stopped_when_anything_is_asked_for() -> None:
+    run = ahead()
+    for place in [(0, 0), (0, 2), (0, 4), (1, 0)]:
+        run.took(place)
+    assert run.ask((1, 2)) == run.shape
+    assert run.shape.next is None

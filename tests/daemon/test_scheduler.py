@@ -121,13 +121,17 @@ class Model:
             if place not in coming:
                 return place
         place_of_run = self.run.next
-        cold = min(COLD, self.shape.batches)
-        warm = self.taken > COLD - cold
-        if place_of_run is None or (not warm and len(coming) >= cold):
+        cold = not self.taken and len(coming) >= min(COLD, self.shape.batches)
+        if place_of_run is None or cold or self.is_left_to_ask:
             return None
         while place_of_run in coming:
             place_of_run = self.run.after(place_of_run)
         return place_of_run
+
+    @property
+    def is_left_to_ask(self) -> bool:
+        """Whether the one batch of an epoch was read, and nobody has asked for more."""
+        return self.shape.batches == 1 and self.taken == 1
 
     @property
     def near(self) -> list[Place]:
@@ -167,10 +171,12 @@ class Model:
         assert slot not in self.hands.keys() | self.leased.keys()
         assert not any(batch.to_give for batch in self.filling.values())
         assert place == self.next
+        is_of_run = place not in self.want or place == self.run.next
         if place in self.want:
             del self.want[: self.want.index(place) + 1]
         else:
             self.want.clear()
+        if is_of_run:
             self.run = self.run.at(self.run.after(place))
         self.filling[slot] = Batch(place, self.shape.rows(place[1]))
 
@@ -554,7 +560,7 @@ class Machine(RuleBasedStateMachine):
 
     def goal(self, model: Model) -> int:
         """How many batches must have ended when its run has gone on for an epoch."""
-        ahead = model.shape.batches if model.run.next else 0
+        ahead = model.shape.batches if model.run.next and not model.is_left_to_ask else 0
         return model.ended + len(model.filling) + len(set(model.want) - model.coming) + ahead
 
     def reached(self, goals: dict[int, int]) -> bool:
@@ -749,6 +755,30 @@ def test_rows_that_are_left_out_are_counted_with_their_batch() -> None:
     first = next(one for one in scheduler.worker_up(1) if isinstance(one, Assign))
     out = scheduler.done(1, first.chunk.ticket, 1, skipped=3)
     assert [one.skipped for one in out if isinstance(one, Deliver)] == [3]
+
+
+def test_a_flow_of_one_batch_goes_on_when_a_second_one_is_asked_for() -> None:
+    scheduler = Scheduler()
+    scheduler.open(7, Shape(samples=4, batch_size=4, slots=4), WHOLE)
+    made: list[Deliver] = []
+
+    def make(actions: list[Action]) -> list[int]:
+        """Does all that is to be done; returns the epochs that are made."""
+        while actions:
+            match actions.pop(0):
+                case Assign(worker, chunk):
+                    actions += scheduler.done(worker, chunk.ticket, 1)
+                case Deliver() as out:
+                    made.append(out)
+        return [out.place[0] for out in made]
+
+    def take(number: int) -> list[Action]:
+        return scheduler.took(7, (made[number].slot,), (made[number].slot,))
+
+    assert make(scheduler.worker_up(1)) == [0]
+    assert make(take(0)) == [0]
+    assert make(scheduler.plan(7, ((1, 0),), None)) == [0, 1]
+    assert make(take(1)) == [0, 1, 2, 3, 4, 5]
 
 
 def opened(scheduler: Scheduler, stream: int, shape: Shape) -> list[Action]:
