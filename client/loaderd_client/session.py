@@ -1,8 +1,8 @@
 """The trainer's way to a daemon: one that runs, or a private one.
 
 A session knows an address and the streams that were opened through it; every stream has
-a connection of its own. Sequences use the innermost open session, and make one where
-there is none.
+a connection of its own, or that of one before it which nobody has any more. Sequences use
+the innermost open session, and make one where there is none.
 """
 
 from __future__ import annotations
@@ -34,14 +34,16 @@ from loaderd.wire import descriptors
 from loaderd.wire import spec as specs
 from loaderd.wire.bundle import Bundle
 from loaderd.wire.channel import Channel, Closed
-from loaderd.wire.dial import dial
+from loaderd.wire.dial import SOON, dial
 from loaderd.wire.messages import (
     ENOUGH_SLOTS,
     IDLE_SECONDS,
     Message,
     Open,
     Opened,
+    Ready,
     Refused,
+    Spoilt,
     Stalled,
 )
 from loaderd.wire.run import WHOLE, Run
@@ -58,8 +60,14 @@ LONG_SECONDS = 20.0
 ROOM_SECONDS = IDLE_SECONDS + 1
 """For so long a ring for which there is no room now is tried again: idle ones give way."""
 
+LEFT = 2
+"""Streams whose flows are gone, and whose connections are kept for flows like them."""
+
 DYING_SECONDS = 0.5
 """Of a private daemon that hung up, the end is waited for so long."""
+
+_Kind = tuple[Spec, int]
+"""What streams have in common that follow one another on a connection: all but the seed."""
 
 _sessions: list[Session] = []
 _making = Guard()
@@ -94,6 +102,7 @@ class Session:
         self._told: dict[str, Caller] = {}
         self._closed = False
         self._streams: weakref.WeakSet[Stream] = weakref.WeakSet()
+        self._left: dict[_Kind, Stream] = {}
         self._private: PrivateDaemon | None = None
         self.path = addresses.socket_path(socket=None if address == "auto" else address)
         try:
@@ -131,10 +140,10 @@ class Session:
         while True:
             try:
                 stream = self._open(spec, slots, run, bundles, None)
-                if not _is_cramped(stream, slots):
+                if not self._is_cramped(stream, slots):
                     return stream
             except RoomTaken:
-                if not openings.give_way():
+                if not self._give_way():
                     if left.over:
                         raise
                     left.pause()
@@ -170,7 +179,7 @@ class Session:
             self.wait(left, error)
             return None
         except RoomTaken as error:  # perhaps by the ring that was lost, which others may still map
-            if openings.give_way():
+            if self._give_way():
                 return None
             if left.over:
                 raise
@@ -178,7 +187,7 @@ class Session:
             left.pause()
             return None
         self._told.clear()
-        return None if _is_cramped(stream, slots) else stream
+        return None if self._is_cramped(stream, slots) else stream
 
     def wait(self, left: Patience, error: DaemonError) -> None:
         """Waits a moment for the daemon to come back, and says so once.
@@ -230,6 +239,9 @@ class Session:
     ) -> Stream:
         if self._closed:
             raise StreamClosed("the session was closed")
+        stream = self._open_on_left(spec, slots, run, bundles)
+        if stream is not None:
+            return stream
         line = self._dial(patience)
         try:
             stream = _open(line, spec, slots, run, bundles)
@@ -238,6 +250,62 @@ class Session:
             raise
         self._streams.add(stream)
         return stream
+
+    def inherit(self, stream: Stream, spec: Spec, slots: int) -> None:
+        """Keeps a stream whose flow is gone: one like it is opened at less cost.
+
+        May be called at any moment, even by the garbage collector: it takes no lock.
+
+        Args:
+            stream: the stream, which nobody has any more.
+            spec: what it was opened for.
+            slots: slots wished for.
+        """
+        if self._closed or not stream.is_small:
+            return
+        kind = specs.unseeded(spec), slots
+        with contextlib.suppress(StopIteration, RuntimeError):  # others may change it meanwhile
+            while len(self._left) >= LEFT and kind not in self._left:
+                self._left.pop(next(iter(self._left)), None)
+        self._left[kind] = stream
+
+    def _open_on_left(
+        self, spec: Spec, slots: int, run: Run, bundles: Sequence[Bundle]
+    ) -> Stream | None:
+        """A stream on the connection of one like it that was left; None if there is none."""
+        if not self._left:
+            return None
+        left = self._left.pop((specs.unseeded(spec), slots), None)
+        line = None if left is None else left.leave()
+        if line is None:
+            return None
+        try:
+            line.settimeout(SOON)
+            _ask(line, spec, slots, run, bundles)
+            stream = _opened(line, spec, run, *_receive(line))
+        except (LoaderdError, Closed, TimeoutError):
+            line.close()
+            return None  # whatever it is, who asks on a new connection is told of it
+        except BaseException:
+            line.close()
+            raise
+        self._streams.add(stream)
+        return stream
+
+    def _give_way(self) -> bool:
+        """Closes a stream that nobody needs at the moment; returns whether there was one."""
+        with contextlib.suppress(KeyError):
+            self._left.popitem()[1].close()
+            return True
+        return openings.give_way()
+
+    def _is_cramped(self, stream: Stream, slots: int) -> bool:
+        """Whether its ring is small, and another try gets more, as an idle stream gave way."""
+        enough = min(slots, ENOUGH_SLOTS, 2 * stream.batches)
+        if stream.slots >= enough or not self._give_way():
+            return False
+        stream.close()
+        return True
 
     def _dial(self, patience: float | None) -> Channel:
         private = self._private
@@ -269,6 +337,7 @@ class Session:
         self._closed = True
         for stream in list(self._streams):
             stream.close()
+        self._left.clear()
         if self in _sessions:
             _sessions.remove(self)
         me = Caller()
@@ -301,20 +370,16 @@ def _warn(words: str) -> None:
         print(f"loaderd: {words}", file=sys.stderr)
 
 
-def _is_cramped(stream: Stream, slots: int) -> bool:
-    """Whether its ring is small, and another try gets more, as an idle stream of ours gave way."""
-    if stream.slots >= min(slots, ENOUGH_SLOTS) or not openings.give_way():
-        return False
-    stream.close()
-    return True
-
-
 def _open(line: Channel, spec: Spec, slots: int, run: Run, bundles: Sequence[Bundle]) -> Stream:
     try:
         _ask(line, spec, slots, run, bundles)
         answer, fds = _answer(line, spec)
     except Closed as error:
         raise DaemonGone("the daemon went away while it opened the stream") from error
+    return _opened(line, spec, run, answer, fds)
+
+
+def _opened(line: Channel, spec: Spec, run: Run, answer: Message, fds: list[int]) -> Stream:
     match answer, fds:
         case Opened(), [ring, manifest]:
             with descriptors.needed("a stream"):
@@ -339,11 +404,15 @@ def _answer(line: Channel, spec: Spec) -> tuple[Message, list[int]]:
 
 
 def _receive(line: Channel) -> tuple[Message, list[int]]:
-    """The answer; that storage keeps it waiting is told to the user."""
+    """The answer; that storage keeps it waiting is told to the user.
+
+    What was sent of the last stream of the connection may lie before it.
+    """
     message, fds = line.receive_with_fds()
-    while isinstance(message, Stalled):
+    while isinstance(message, (Stalled, Ready, Spoilt)):
         descriptors.close_all(fds)
-        _warn(printable(message.text))
+        if isinstance(message, Stalled):
+            _warn(printable(message.text))
         message, fds = line.receive_with_fds()
     return message, fds
 

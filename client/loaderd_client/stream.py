@@ -45,6 +45,7 @@ from loaderd.errors import (
     from_wire,
 )
 from loaderd.wire.channel import Channel, Closed
+from loaderd.wire.layout import is_small
 from loaderd.wire.messages import (
     IDLE_SECONDS,
     Confirm,
@@ -69,7 +70,7 @@ from loaderd_client.mapping import Mapping
 SPARE_SLOTS = 2
 """When fewer than these would be left, a batch is copied and not leased."""
 
-_SMALL = 2**15
+_COPIED = 2**15
 """Bytes of a slot whose batch is copied in less time than a lease takes."""
 
 TELL_NS = 500_000_000
@@ -188,6 +189,7 @@ class Stream:
         batches: batches in an epoch.
         samples: samples in an epoch.
         used_at: when a batch was last asked for, by ``time.monotonic``.
+        is_small: whether its batches are made as fast as it is opened.
     """
 
     def __init__(
@@ -207,7 +209,8 @@ class Stream:
         self.batches = -(-opened.samples // opened.batch_size)
         self.used_at = self._told_at = monotonic()
         self._batch_size = opened.batch_size
-        self._is_small = given.layout.nbytes <= _SMALL
+        self.is_small = is_small(spec, given.layout.nbytes)
+        self._copies = given.layout.nbytes <= _COPIED
         self._directory = spec.dataset.directory
         self._has_labels = given.layout.labels is not None
         self._bell = _Bell()
@@ -301,6 +304,17 @@ class Stream:
             return  # a forked child: the connection is its parent's
         me = Caller()
         self._step(me, self._close)
+
+    def leave(self) -> Channel | None:
+        """Ends a stream that nobody has any more, for the next one: on the same connection.
+
+        Returns:
+            The connection; None if arrays of the stream live, or it has ended before.
+        """
+        if self.ended:
+            return None
+        me = Caller()
+        return self._step(me, self._leave)
 
     def let_go(self) -> None:
         """Gives the ring of an ended stream up. Arrays that were handed out stay valid.
@@ -404,6 +418,17 @@ class Stream:
         if not self._waits:
             self._line.close()
 
+    def _leave(self) -> Channel | None:
+        if self._waits or self._ring is None or self._ring.is_leased:
+            return None
+        if self._releases.slots:
+            self._send_took((), (), 0)  # that the daemon knows that nobody reads them
+        if self._end is not None or self._line.unsent:
+            return None
+        self._end = StreamClosed("the stream was closed")
+        self._forget()
+        return self._line
+
     def _let_go(self) -> None:
         if self._ring is not None and self.lost:
             self._ring.empty()
@@ -488,7 +513,7 @@ class Stream:
             copies = self._copied(slot, rows, waited_ns)
             return [array[kept] for array in copies], ids[kept]
         scarce = self._leased - len(self._releases.slots) + SPARE_SLOTS >= self.slots
-        if scarce or self._is_small:
+        if scarce or self._copies:
             return self._copied(slot, rows, waited_ns), ids
         return self._lent(slot, rows, waited_ns), ids
 
@@ -551,18 +576,20 @@ class Stream:
         except (Closed, OSError):
             self._hear_last_words()
         else:
-            self._hear_all()
+            self._hear(
+                self.slots
+            )  # not all: in place of what we give back others may come for ever
 
     def _hear_last_words(self) -> None:
         """The daemon has hung up; the reason may stand behind what it sent before."""
         if not self._hung_up:
             self._hung_up = True
-            self._hear_all()
+            self._hear(sys.maxsize)
             self._finish(_gone())
 
-    def _hear_all(self) -> None:
+    def _hear(self, most: int) -> None:
         try:
-            while True:
+            for _ in range(most):
                 self._heard(self._line.receive())
         except BlockingIOError:
             return

@@ -215,6 +215,12 @@ class Supply:
         self.samples = self.batches = 0
         self._usable((0, 0), None)
 
+    def __del__(self) -> None:
+        """The next stream may be opened on the connection of the last; runs at any moment."""
+        session, stream = self.__dict__.get("_session"), self.__dict__.get("_stream")
+        if session is not None and stream is not None:
+            session.inherit(stream, self.spec, self._slots)
+
     @property
     def spec(self) -> Spec:
         """What is asked for, with the seed that counts."""

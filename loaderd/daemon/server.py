@@ -1,8 +1,8 @@
 """One conversation per client.
 
 A client says Hello first; then it may ask for snapshots, for the end of the daemon, or
-for one stream, which lives as long as the connection. Whatever a client does wrong ends
-its own conversation and nothing else.
+for a stream, which lives as long as the connection, or until another is opened on it.
+Whatever a client does wrong ends its own conversation and nothing else.
 """
 
 from __future__ import annotations
@@ -121,12 +121,8 @@ class Conversation:
         return False
 
     def _read_one(self) -> None:
-        if self.stream is not None:
-            message = self.line.receive()
-            self.heard_at = time.monotonic()
-            self._serve(message, [])
-            return
         message, fds = self.line.receive_with_fds()
+        self.heard_at = time.monotonic()
         try:
             self._serve(message, fds)
         finally:
@@ -142,7 +138,7 @@ class Conversation:
                 self._requests.plan(self, message)
             case Confirm() if self.stream is not None:
                 self.send(Confirmed())
-            case Open() if self.stream is None and len(fds) == 1 + len(message.bundles):
+            case Open() if len(fds) == 1 + len(message.bundles):
                 self._requests.open(self, message, fds)
             case Hello():
                 self._greeted = True

@@ -8,6 +8,9 @@ Opening is a dialogue, so that the loop never waits for a disk::
       │               │ how many slots fit? the ring ─│─► reserves its pages
       │               │◄───────────────────── Reserved│
       │◄─ Opened(ring, manifest)
+
+A client that opens one small stream after the other does so on one connection: the next gets
+the ring of the last (``Stream.renewed``), and no opener is asked.
 """
 
 from __future__ import annotations
@@ -21,7 +24,7 @@ import os
 import random
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 import msgspec
@@ -45,9 +48,9 @@ from loaderd.errors import (
     RoomTaken,
     TooManyBadImages,
 )
-from loaderd.wire import bundle, segment, spec
+from loaderd.wire import bundle, descriptors, segment, spec
 from loaderd.wire.channel import Closed
-from loaderd.wire.layout import slot_layout
+from loaderd.wire.layout import is_small, slot_layout
 from loaderd.wire.manifest import Manifest, sample_key
 from loaderd.wire.messages import (
     ENOUGH_SLOTS,
@@ -64,7 +67,7 @@ from loaderd.wire.messages import (
     Waiting,
 )
 from loaderd.wire.run import Place
-from loaderd.wire.spec import PILS_PIXELS, Arrays, Dataset, Spec
+from loaderd.wire.spec import PILS_PIXELS, Dataset, Spec
 from loaderd.wire.text import readable
 
 log = logging.getLogger("loaderd")
@@ -75,9 +78,6 @@ LONGEST_SPEC = 64 * 2**20
 """Labels of some 20 million files."""
 
 LONGEST_PIPELINE = 2**16
-
-SMALL_BYTES = 2**19
-"""Batches of arrays up to this size are rendered by one worker: to attach two costs more."""
 
 _PICKED_SEEDS = 2**31
 
@@ -90,6 +90,8 @@ class Stream:
     client: Conversation
     spec: Spec
     shape: Shape
+    wish: int
+    """Slots that the client wished for."""
     classes: int
     ring: int
     ring_bytes: int
@@ -127,9 +129,8 @@ class Stream:
 
     @property
     def is_small(self) -> bool:
-        """Whether one worker has a batch sooner than two."""
-        decoded = isinstance(self.spec.dataset, Arrays) and self.spec.pipeline.function is None
-        return decoded and self.ring_bytes // self.shape.slots <= SMALL_BYTES
+        """Whether its batches are made as fast as it is opened."""
+        return is_small(self.spec, self.ring_bytes // self.shape.slots)
 
     @property
     def folder(self) -> str:
@@ -207,6 +208,46 @@ class Stream:
         for slot in slots:
             ring.madvise(mmap.MADV_REMOVE, slot * size, size)
 
+    def renewed(self, id: int, request: Open, fds: list[int]) -> Stream | None:
+        """The stream that gets this one's ring, which nobody writes or reads any more.
+
+        Args:
+            id: its number.
+            request: what is asked for.
+            fds: descriptors of the spec and of the bundles, which stay the caller's.
+
+        Returns:
+            None if something else is asked for than this stream over other images, with another
+            seed.
+
+        Raises:
+            ProtocolError: a bundle is not sealed, or has holes.
+        """
+        if not self.is_small or (request.slots, request.bundles) != (self.wish, self.bundle_sizes):
+            return None
+        asked = _with_seed(spec.decode(_read_spec(request, fds[0])))
+        asked = _no_larger(asked, self.shape.samples)
+        if asked.order.given or spec.unseeded(asked) != spec.unseeded(self.spec):
+            return None
+        self.shape.check_run(request.run.within(self.shape.batches))
+        for fd, nbytes in zip(fds[1:], request.bundles, strict=True):
+            bundle.check(fd, nbytes)
+        ring, manifest, *bundles = descriptors.copies((self.ring, self.manifest, *fds[1:]))
+        return replace(
+            self,
+            id=id,
+            spec=asked,
+            ring=ring,
+            manifest=manifest,
+            bundles=bundles,
+            opened_at=time.monotonic(),
+            batches=0,
+            samples=0,
+            waited_ns=0,
+            bad={},
+            stall=Stall(),
+        )
+
     def close(self) -> None:
         """Gives the segments up; they live on while somebody maps them."""
         for fd in (self.ring, self.manifest, *self.bundles):
@@ -274,7 +315,7 @@ class Opening:
         limits.check_spec(self.spec, settings.max_pixels or PILS_PIXELS)
         self._max_bad = settings.max_bad
         self.opener = openers.take()
-        self._bundles = [os.dup(fd) for fd in bundles]
+        self._bundles = list(descriptors.copies(bundles))
         with contextlib.suppress(Closed):  # its death is noticed when its socket is read
             self.opener.line.send(List(request.spec_bytes, request.bundles), fds)
 
@@ -319,7 +360,8 @@ class Opening:
         layout = slot_layout(self.spec.pipeline, self.spec.batch, listed.classes)
         batches = -(-listed.samples // self.spec.batch.batch_size)
         # Two epochs ahead are enough: flows of few batches are made by the thousand.
-        self._wish = min(self._wish, max(ENOUGH_SLOTS, 2 * batches))
+        enough = 2 if is_small(self.spec, layout.nbytes) else ENOUGH_SLOTS
+        self._wish = min(self._wish, max(enough, 2 * batches))
         wanted = min(self._wish, ENOUGH_SLOTS) * layout.nbytes
         room = self._room(wanted)
         # What cannot fit must not cost others their caches.
@@ -354,6 +396,7 @@ class Opening:
             self.client,
             self.spec,
             self.shape,
+            self._request.slots,
             self._listed.classes,
             ring,
             self.ring_bytes,

@@ -64,6 +64,7 @@ from loaderd.wire.messages import (
     fitting,
 )
 from loaderd.wire.process import JOB_SIGNALS, Process
+from loaderd.wire.run import Run
 from loaderd.wire.text import readable
 
 log = logging.getLogger("loaderd")
@@ -451,8 +452,10 @@ class Supervisor:
             raise ProtocolError("a second stream on one connection")
         if len(request.bundles) > MOST_BUNDLES:
             raise ProtocolError(f"more than {MOST_BUNDLES} bundles")
-        self._make_number(client.pid)
         self._last_id += 1
+        if client.stream is not None and self._renew(client, request, fds):
+            return
+        self._make_number(client.pid)
         opening = Opening(
             self._last_id,
             client,
@@ -466,6 +469,18 @@ class Supervisor:
         )
         self._openings[client] = opening
         self._loop.watch_channel(opening.opener.line, opening.read)
+
+    def _renew(self, client: Conversation, request: Open, fds: list[int]) -> bool:
+        """Ends a client's stream for the next one, which gets its ring if it is like it."""
+        assert client.stream is not None
+        last = self._streams[client.stream]
+        is_still = self._scheduler.is_still(last.id)
+        stream = last.renewed(self._last_id, request, fds) if is_still else None
+        client.stream = None
+        self._close(self._streams.pop(last.id))
+        if stream is not None:
+            self._begin(stream, request.run)
+        return stream is not None
 
     def _make_number(self, pid: int) -> None:
         """Makes sure that one more stream may be opened; idle ones give way."""
@@ -518,18 +533,19 @@ class Supervisor:
         self._end_stream(stream.client, RingReclaimed("another stream needed the room"))
 
     def _opened(self, opening: Opening, stream: Stream | None) -> None:
-        client = opening.client
-        self._end_opening(client)
-        if stream is None:
-            return
+        self._end_opening(opening.client)
+        if stream is not None:
+            self._begin(stream, opening.run)
+
+    def _begin(self, stream: Stream, run: Run) -> None:
         try:
-            client.send(stream.opened(), (stream.ring, stream.manifest))
+            stream.client.send(stream.opened(), (stream.ring, stream.manifest))
         except OSError:
             stream.close()
             raise
         self._streams[stream.id] = stream
-        client.stream = stream.id
-        self._perform(self._scheduler.open(stream.id, stream.shape, opening.run, stream.is_small))
+        stream.client.stream = stream.id
+        self._perform(self._scheduler.open(stream.id, stream.shape, run, stream.is_small))
 
     def _end_opening(self, client: Conversation) -> None:
         opening = self._openings.pop(client, None)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import array
 import contextlib
-import os
 import socket
 import struct
 from collections import deque
@@ -105,7 +104,7 @@ class Channel:
         if len(self._unsent) >= MOST_UNSENT or size > LONGEST_UNSENT:
             raise Unread
         # The descriptors are the caller's and may be closed before the packet goes.
-        self._unsent.append((data, _copies(fds)))
+        self._unsent.append((data, descriptors.copies(fds)))
         self._unsent_bytes = size
         self.on_unsent()
 
@@ -225,16 +224,6 @@ def _descriptors(level: int, kind: int, data: bytes) -> list[int]:
     fds = array.array("i")
     fds.frombytes(data[: len(data) - len(data) % fds.itemsize])
     return list(fds)
-
-
-def _copies(fds: Sequence[int]) -> tuple[int, ...]:
-    copies: list[int] = []
-    try:
-        copies += map(os.dup, fds)
-    except OSError:
-        descriptors.close_all(copies)
-        raise
-    return tuple(copies)
 
 
 def pair() -> tuple[socket.socket, socket.socket]:

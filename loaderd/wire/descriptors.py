@@ -51,6 +51,21 @@ def close_all(fds: Iterable[int]) -> None:
         os.close(fd)
 
 
+def copies(fds: Iterable[int]) -> tuple[int, ...]:
+    """The same descriptors once more, all of them.
+
+    Raises:
+        OSError: there are too few left.
+    """
+    made: list[int] = []
+    try:
+        made.extend(map(os.dup, fds))
+    except OSError:
+        close_all(made)
+        raise
+    return tuple(made)
+
+
 def raise_limit(most: int) -> None:
     """Lets this process have so many descriptors, as far as its hard limit goes."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)

@@ -17,12 +17,15 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from loaderd.wire.spec import Batch, Pipeline
+from loaderd.wire.spec import Arrays, Batch, Pipeline, Spec
 
 ALIGNMENT = 64
 """TensorFlow takes an array without a copy only at this alignment."""
 
 PAGE = 4096
+
+SMALL = 2**19
+"""Bytes of a slot: to open a stream of such batches takes longer than to make one."""
 
 
 class Field(NamedTuple):
@@ -46,6 +49,15 @@ class SlotLayout(NamedTuple):
     weights: Field | None
     ids: Field
     nbytes: int
+
+
+def is_small(asked: Spec, slot_bytes: int) -> bool:
+    """Whether the batches are made as fast as a stream of them is opened.
+
+    One worker then has the first batch sooner than two, and the ring is used again.
+    """
+    decoded = isinstance(asked.dataset, Arrays) and asked.pipeline.function is None
+    return decoded and slot_bytes <= SMALL
 
 
 def slot_layout(pipeline: Pipeline, batch: Batch, classes: int) -> SlotLayout:

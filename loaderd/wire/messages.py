@@ -26,7 +26,7 @@ from loaderd.wire.run import Place, Run
 from loaderd.wire.snapshot import Snapshot
 from loaderd.wire.text import encodable
 
-PROTOCOL = 6
+PROTOCOL = 7
 """Raised whenever a message or a layout changes its meaning."""
 
 LONGEST_TEXT = 8000

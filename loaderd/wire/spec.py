@@ -436,6 +436,11 @@ _SURROGATE = b"\\ud"
 """What the slow way alone writes: msgspec escapes nothing but controls, and has no surrogates."""
 
 
+def unseeded(spec: Spec) -> Spec:
+    """The same for all seeds."""
+    return msgspec.structs.replace(spec, order=msgspec.structs.replace(spec.order, seed=None))
+
+
 def for_workers(spec: Spec) -> Spec:
     """What a worker must know: the manifest that goes along says which files there are."""
     return msgspec.structs.replace(spec, dataset=Files())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import socket
 import threading
@@ -104,6 +105,7 @@ def test_what_a_daemon_hands_over_is_checked_and_nothing_of_it_is_kept(
 ) -> None:
     path = str(tmp_path / "x.sock")
     segment.prepare()
+    gc.collect()  # what other tests have left
     before = open_fds()
     with a_daemon(path, *answers), Session(path) as session, pytest.raises(kind, match=words):
         session.open(a_spec(Path("/photos")), slots=4)

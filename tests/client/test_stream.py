@@ -101,6 +101,17 @@ def test_a_batch_of_a_run_that_was_left_is_given_back_at_once() -> None:
     assert (heard.taken, heard.released) == ((), (1,))
 
 
+def test_whoever_waits_is_not_kept_by_batches_that_are_given_back(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """In place of each that is given back the daemon makes another of its run."""
+    daemon = FakeDaemon()
+    daemon.fill(2, [4, 5, 6])
+    messages = iter([Ready(2, 0, 0, 0), *(Ready(1, 5 + epoch, 0, 0) for epoch in range(100))])
+    monkeypatch.setattr(daemon.stream._line, "receive", lambda: next(messages))
+    assert daemon.stream.take((0, 0)).ids.tolist() == [4, 5, 6]
+
+
 def test_the_slot_of_a_batch_that_lacks_rows_is_given_back_at_once() -> None:
     daemon = FakeDaemon()
     daemon.fill(2, [4, -1, 6])

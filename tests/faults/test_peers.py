@@ -29,6 +29,7 @@ from loaderd.errors import InvalidArgument, LoaderdError, NoDaemon, NoRoom, Requ
 from loaderd.wire import channel, dial, manifest, spec
 from loaderd.wire.bundle import Bundle
 from loaderd.wire.channel import Channel, Closed, Unread
+from loaderd.wire.descriptors import copies
 from loaderd.wire.messages import (
     PROTOCOL,
     Hello,
@@ -361,7 +362,7 @@ def test_descriptors_that_cannot_be_kept_are_not_lost(monkeypatch: pytest.Monkey
 
     monkeypatch.setattr(os, "dup", scarce)
     with pytest.raises(OSError, match="Too many"):
-        channel._copies([0, 0, 0])
+        copies([0, 0, 0])
     assert len(os.listdir("/proc/self/fd")) == before
 
 
@@ -375,7 +376,7 @@ OUT_OF_TURN: dict[str, Callable[[int], Message]] = {
     "a slot that is not there": lambda _: Took((99,), (), 0, 0, 0),
     "a slot that was not given": lambda slots: Took((), tuple(range(slots)) * 2, 0, 0, 0),
     "a negative slot": lambda _: Took((-1,), (), 0, 0, 0),
-    "another stream": lambda _: Open(10, (), 4, WHOLE),
+    "a stream without a spec": lambda _: Open(10, (), 4, WHOLE),
     "a message of ours": lambda _: Welcome(1, "", 1),
 }
 

@@ -198,7 +198,7 @@ def test_orders_that_can_be_foreseen_make_little_in_vain(
         for index in range(BATCHES)[::step]:
             taken += len(wrapped[index])
         wrapped.on_epoch_end()
-    rings = 2 * (wrapped.max_queue_size + RING_EXTRA) * wrapped.batch_size
+    rings = 4 * (wrapped.max_queue_size + RING_EXTRA) * wrapped.batch_size
     assert made(daemon) - before <= taken + rings  # until it is foreseen, and after the end
 
 
