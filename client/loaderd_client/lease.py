@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from loaderd.wire.layout import SlotLayout
+from loaderd.wire.owned import Owned
 from loaderd_client.mapping import Mapping
 
 
@@ -45,16 +46,21 @@ class Ring:
     Args:
         memory: the mapping.
         layout: where things lie in a slot.
-        released: called with a slot's number when its last array has died; in any
-            thread, at any moment, so it must neither block nor raise.
+        released: gets a slot's number when its last array has died; in any thread, at any
+            moment, in one step of C code.
+        then: called afterwards, likewise; it must neither block nor raise.
     """
 
     def __init__(
-        self, memory: Mapping, layout: SlotLayout, released: Callable[[int], None]
+        self,
+        memory: Mapping,
+        layout: SlotLayout,
+        released: Callable[[int], None],
+        then: Callable[[], None] | None = None,
     ) -> None:
         self._memory = memory
         self._layout = layout
-        self._released = released
+        self._held = Owned(released, then)
         arrays = (layout.images, layout.labels, layout.weights)
         self._arrays = [(field, np.dtype(field.dtype).str) for field in arrays if field]
         self._ids = _all_ids(memory, layout)
@@ -68,7 +74,7 @@ class Ring:
             rows: samples that it holds.
         """
         lease = _Lease(self._memory)
-        weakref.finalize(lease, self._released, slot).atexit = False
+        self._held.watch(lease, slot)
         self._leases[slot] = lease
         return [np.asarray(memory) for memory in self._memories(slot, rows, lease)]
 
@@ -84,10 +90,14 @@ class Ring:
             if slot not in self._leases:
                 self._memory.empty(slot * size, size)
 
+    def sweep(self) -> None:
+        """Sees to it that all slots whose arrays have died are known to be released."""
+        self._held.sweep()
+
     @property
     def is_leased(self) -> bool:
         """Whether arrays of it live."""
-        return bool(self._leases)
+        return any(True for _ in self._leases.values())  # len() would count some that are dead
 
     def ids(self, slot: int, rows: int) -> NDArray[np.int32]:
         """A copy of the sample numbers of the slot's rows."""

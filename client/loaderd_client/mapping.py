@@ -9,7 +9,8 @@ from __future__ import annotations
 import ctypes
 import mmap
 import os
-import weakref
+
+from loaderd.wire.owned import Owned
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _map = _libc.mmap
@@ -28,6 +29,8 @@ _advise = _libc.madvise
 _advise.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
 
 _FAILED = ctypes.c_void_p(-1).value
+
+_mappings = Owned(_unmap)
 
 
 class Mapping:
@@ -52,7 +55,7 @@ class Mapping:
             raise OSError(number, os.strerror(number))
         self.address: int = address
         self.nbytes = nbytes
-        weakref.finalize(self, _unmap, address, nbytes).atexit = False
+        _mappings.watch(self, address, nbytes)
 
     def empty(self, offset: int, nbytes: int) -> None:
         """Gives the memory of a range back, for all who have the segment."""

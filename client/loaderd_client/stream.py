@@ -59,6 +59,7 @@ from loaderd.wire.messages import (
     Took,
 )
 from loaderd.wire.opened import check_slot, take_over
+from loaderd.wire.owned import Owned
 from loaderd.wire.run import Place, Run, in_time
 from loaderd.wire.spec import Spec
 from loaderd.wire.text import printable
@@ -118,12 +119,15 @@ def _gone() -> DaemonGone:
     )
 
 
+_bells = Owned(os.close)
+
+
 class _Bell:
     """Wakes all who wait in ``poll``; the stream's."""
 
     def __init__(self) -> None:
         self.fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
-        weakref.finalize(self, os.close, self.fd).atexit = False
+        _bells.watch(self, self.fd)
 
     def ring(self) -> None:
         os.eventfd_write(self.fd, 1)
@@ -145,9 +149,8 @@ class _Releases:
         self.heard = False
         self._bell = weakref.ref(bell)
 
-    def add(self, slot: int) -> None:
+    def tell(self) -> None:
         """A lease has ended. Runs in any thread, perhaps in the middle of a step."""
-        self.slots.append(slot)
         bell = self._bell() if self.heard else None
         if bell is not None:
             bell.ring()
@@ -215,7 +218,9 @@ class Stream:
         self._has_labels = given.layout.labels is not None
         self._bell = _Bell()
         self._releases = _Releases(self._bell)
-        self._ring: Ring | None = Ring(given.ring, given.layout, self._releases.add)
+        self._ring: Ring | None = Ring(
+            given.ring, given.layout, self._releases.slots.append, self._releases.tell
+        )
         self._line = line
         self._line.settimeout(0)
         self._guard = Guard()
@@ -474,6 +479,8 @@ class Stream:
 
     def _make_room(self) -> None:
         """Gives the daemon a slot to work with, if we hold all of them."""
+        if self._ring is not None:
+            self._ring.sweep()
         if self._releases.slots:
             self._send_took((), (), 0)
         if self._leased + len(self._ready) < self.slots:

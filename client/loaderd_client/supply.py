@@ -12,9 +12,8 @@ interrupted at any time, and what was opened meanwhile is found by the next one 
 from __future__ import annotations
 
 import _thread
+import contextlib
 import os
-import select
-import weakref
 from collections.abc import Callable
 from time import monotonic
 from typing import Any
@@ -135,24 +134,29 @@ class _Opening:
         self._left = left
         self._begun = Claim()
         self._running = False
-        self._bell = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
-        weakref.finalize(self, os.close, self._bell).atexit = False
+        # Held until it is over. No descriptor: who is interrupted here must lose none.
+        self._pending = _thread.allocate_lock()
+        self._pending.acquire()
 
     def wait(self) -> None:
         """Waits until there is a stream, or an error."""
         started = -_START_SECONDS
-        poll = select.poll()
-        poll.register(self._bell, select.POLLIN)
         while not self.done and not self._given_up:
             if not self._running and monotonic() - started >= _START_SECONDS:
                 started = monotonic()
                 _thread.start_new_thread(self._work, ())
-            poll.poll(_START_SECONDS * 1000 if not self._running else 1000)
+            # Whoever is interrupted before the release costs others a second, and no more.
+            if self._pending.acquire(timeout=1 if self._running else _START_SECONDS):
+                self._pending.release()
 
     def give_up(self) -> None:
         """Nobody wants the stream any more; whoever waits for it waits no longer."""
         self._given_up = True
-        os.eventfd_write(self._bell, 1)
+        self._wake()
+
+    def _wake(self) -> None:
+        with contextlib.suppress(RuntimeError):  # it was released before
+            self._pending.release()
 
     def _work(self) -> None:
         me = Caller()
@@ -164,7 +168,7 @@ class _Opening:
         except BaseException as error:
             self.error = error
         self.done = True
-        os.eventfd_write(self._bell, 1)
+        self._wake()
 
     def _open(self) -> Stream:
         bundles = self.wanted.bundles()

@@ -19,7 +19,6 @@ import math
 import mmap
 import os
 import struct
-import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -28,6 +27,7 @@ from numpy.typing import NDArray
 
 from loaderd.errors import InvalidArgument, NoRoom, ProtocolError
 from loaderd.wire import segment
+from loaderd.wire.owned import Owned
 
 Parts = Mapping[str, NDArray[Any]]
 
@@ -40,6 +40,8 @@ _KINDS = "biuf"
 _PIECE = 1 << 26  # bytes that are written at once
 _COMPARED = 1 << 20  # bytes that are compared at once
 _LONGEST_INDEX = 1 << 16
+
+_descriptors = Owned(os.close)
 
 
 class Bundle:
@@ -67,7 +69,7 @@ class Bundle:
         except BaseException:
             os.close(self.fd)
             raise
-        weakref.finalize(self, os.close, self.fd).atexit = False
+        _descriptors.watch(self, self.fd)
 
 
 def check(fd: int, nbytes: int) -> None:

@@ -56,8 +56,9 @@ def flow(images: Any) -> Any:
     return ImageDataGenerator(rescale=0.5).flow(images, batch_size=2, shuffle=False)
 
 
-def main(seed: int, wanted: int) -> None:
-    images = np.arange(2 * BATCHES, dtype=np.float32)[:, None, None, None] * np.ones((1, 8, 8, 3))
+def main(seed: int, wanted: int, edge: int) -> None:
+    numbers = np.arange(2 * BATCHES, dtype=np.float32)
+    images = numbers[:, None, None, None] * np.ones((1, edge, edge, 3))
     next(flow(images))  # what is imported is imported
     interrupter = Interrupter(seed, wanted)
     wrong: list[str] = []
@@ -92,4 +93,4 @@ def main(seed: int, wanted: int) -> None:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), int(sys.argv[2]))
+    main(*map(int, sys.argv[1:]))
