@@ -8,7 +8,7 @@ about nothing is made ahead, as it would not be read. Pure.
 
 from __future__ import annotations
 
-from loaderd.wire.run import Place, Run, in_time, is_left_to_ask
+from loaderd.wire.run import ROUND, Place, Run, in_time, waits_for_request
 
 _JUMPS = 2
 """After so many requests that nothing has led to, nothing is made ahead."""
@@ -68,7 +68,7 @@ class ReadAhead:
 
     def comes(self, place: Place) -> bool:
         """Whether the daemon makes this batch next, without being asked."""
-        if is_left_to_ask(self._batches, self._count):
+        if waits_for_request(self._batches, self._count):
             return False
         return place == self._next and place not in self._lost
 
@@ -126,8 +126,9 @@ class ReadAhead:
         last, run = self._last, self._run
         if last is not None and place[0] > last[0] and not self._jumps:
             end = last[1] + (1 if run.stride > 0 else -1)
-            if Run(None, end, 1, 0, run.stride).reads(place[1]):
-                step = place[0] - last[0]
+            step = place[0] - last[0]
+            goes_on = step < ROUND or step % ROUND == 0  # other epochs, or the same one again
+            if goes_on and Run(None, end, 1, 0, run.stride).reads(place[1]):
                 return self._aim(Run(place, end, step, place[1], run.stride))
         return self._aim(run.at(place))
 

@@ -36,7 +36,6 @@ from loaderd.wire.bundle import Bundle
 from loaderd.wire.channel import Channel, Closed
 from loaderd.wire.dial import SOON, dial
 from loaderd.wire.messages import (
-    ENOUGH_SLOTS,
     IDLE_SECONDS,
     Message,
     Open,
@@ -52,6 +51,7 @@ from loaderd.wire.text import printable
 from loaderd_client import openings, patience
 from loaderd_client.guard import Caller, Guard
 from loaderd_client.patience import Patience
+from loaderd_client.spares import Spares, is_cramped, kind_of
 from loaderd_client.stream import Stream
 
 LONG_SECONDS = 20.0
@@ -60,14 +60,8 @@ LONG_SECONDS = 20.0
 ROOM_SECONDS = IDLE_SECONDS + 1
 """For so long a ring for which there is no room now is tried again: idle ones give way."""
 
-LEFT = 2
-"""Streams whose flows are gone, and whose connections are kept for flows like them."""
-
 DYING_SECONDS = 0.5
 """Of a private daemon that hung up, the end is waited for so long."""
-
-_Kind = tuple[Spec, int]
-"""What streams have in common that follow one another on a connection: all but the seed."""
 
 _sessions: list[Session] = []
 _making = Guard()
@@ -89,6 +83,7 @@ class Session:
     Attributes:
         path: the daemon's socket.
         reconnect_timeout: seconds for which sequences wait.
+        spares: streams whose sequences are gone.
 
     Raises:
         InvalidArgument: a value that is not allowed (also a ``ValueError``).
@@ -102,7 +97,7 @@ class Session:
         self._told: dict[str, Caller] = {}
         self._closed = False
         self._streams: weakref.WeakSet[Stream] = weakref.WeakSet()
-        self._left: dict[_Kind, Stream] = {}
+        self.spares = Spares()
         self._private: PrivateDaemon | None = None
         self.path = addresses.socket_path(socket=None if address == "auto" else address)
         try:
@@ -239,70 +234,22 @@ class Session:
     ) -> Stream:
         if self._closed:
             raise StreamClosed("the session was closed")
-        stream = self._open_on_left(spec, slots, run, bundles)
-        if stream is not None:
-            return stream
-        line = self._dial(patience)
-        try:
-            stream = _open(line, spec, slots, run, bundles)
-        except BaseException:
-            line.close()
-            raise
-        self._streams.add(stream)
-        return stream
-
-    def inherit(self, stream: Stream, spec: Spec, slots: int) -> None:
-        """Keeps a stream whose flow is gone: one like it is opened at less cost.
-
-        May be called at any moment, even by the garbage collector: it takes no lock.
-
-        Args:
-            stream: the stream, which nobody has any more.
-            spec: what it was opened for.
-            slots: slots wished for.
-        """
-        if self._closed or not stream.is_small:
-            return
-        kind = specs.unseeded(spec), slots
-        with contextlib.suppress(StopIteration, RuntimeError):  # others may change it meanwhile
-            while len(self._left) >= LEFT and kind not in self._left:
-                self._left.pop(next(iter(self._left)), None)
-        self._left[kind] = stream
-
-    def _open_on_left(
-        self, spec: Spec, slots: int, run: Run, bundles: Sequence[Bundle]
-    ) -> Stream | None:
-        """A stream on the connection of one like it that was left; None if there is none."""
-        if not self._left:
-            return None
-        left = self._left.pop((specs.unseeded(spec), slots), None)
-        line = None if left is None else left.leave()
-        if line is None:
-            return None
-        try:
-            line.settimeout(SOON)
-            _ask(line, spec, slots, run, bundles)
-            stream = _opened(line, spec, run, *_receive(line))
-        except (LoaderdError, Closed, TimeoutError):
-            line.close()
-            return None  # whatever it is, who asks on a new connection is told of it
-        except BaseException:
-            line.close()
-            raise
+        kind = kind_of(spec, slots, bundles)
+        spare = self.spares.take(kind)
+        stream = None if spare is None else _open_on(spare, spec, slots, run, bundles)
+        if stream is None:
+            stream = _open(self._dial(patience), spec, slots, run, bundles)
+        stream.kind = kind
         self._streams.add(stream)
         return stream
 
     def _give_way(self) -> bool:
         """Closes a stream that nobody needs at the moment; returns whether there was one."""
-        with contextlib.suppress(KeyError):
-            self._left.popitem()[1].close()
-            return True
-        return openings.give_way()
+        return self.spares.close_one() or openings.give_way()
 
     def _is_cramped(self, stream: Stream, slots: int) -> bool:
         """Whether its ring is small, and another try gets more, as an idle stream gave way."""
-        enough = min(slots, ENOUGH_SLOTS, 2 * stream.batches)
-        if stream.slots >= enough or not self._give_way():
+        if not is_cramped(stream, slots) or not self._give_way():
             return False
         stream.close()
         return True
@@ -337,7 +284,7 @@ class Session:
         self._closed = True
         for stream in list(self._streams):
             stream.close()
-        self._left.clear()
+        self.spares.clear()
         if self in _sessions:
             _sessions.remove(self)
         me = Caller()
@@ -371,12 +318,36 @@ def _warn(words: str) -> None:
 
 
 def _open(line: Channel, spec: Spec, slots: int, run: Run, bundles: Sequence[Bundle]) -> Stream:
+    """Opens a stream on a new connection."""
     try:
         _ask(line, spec, slots, run, bundles)
         answer, fds = _answer(line, spec)
+        return _opened(line, spec, run, answer, fds)
     except Closed as error:
+        line.close()
         raise DaemonGone("the daemon went away while it opened the stream") from error
-    return _opened(line, spec, run, answer, fds)
+    except BaseException:
+        line.close()
+        raise
+
+
+def _open_on(
+    line: Channel, spec: Spec, slots: int, run: Run, bundles: Sequence[Bundle]
+) -> Stream | None:
+    """Opens a stream on the connection of one that has ended; None if that does not go."""
+    try:
+        line.settimeout(SOON)
+        _ask(line, spec, slots, run, bundles)
+        message, fds = _receive(line)
+        while isinstance(message, (Ready, Spoilt)):  # of the stream that has ended
+            message, fds = _receive(line)
+        return _opened(line, spec, run, message, fds)
+    except (LoaderdError, Closed, OSError):
+        line.close()
+        return None  # whatever it is, who asks on a new connection is told of it
+    except BaseException:
+        line.close()
+        raise
 
 
 def _opened(line: Channel, spec: Spec, run: Run, answer: Message, fds: list[int]) -> Stream:
@@ -404,15 +375,11 @@ def _answer(line: Channel, spec: Spec) -> tuple[Message, list[int]]:
 
 
 def _receive(line: Channel) -> tuple[Message, list[int]]:
-    """The answer; that storage keeps it waiting is told to the user.
-
-    What was sent of the last stream of the connection may lie before it.
-    """
+    """The answer; that storage keeps it waiting is told to the user."""
     message, fds = line.receive_with_fds()
-    while isinstance(message, (Stalled, Ready, Spoilt)):
+    while isinstance(message, Stalled):
         descriptors.close_all(fds)
-        if isinstance(message, Stalled):
-            _warn(printable(message.text))
+        _warn(printable(message.text))
         message, fds = line.receive_with_fds()
     return message, fds
 
@@ -457,6 +424,15 @@ def current() -> Session:
         raise
     _making.give_back()
     return found
+
+
+def _forked() -> None:
+    """The spare streams are the parent's."""
+    for session in _sessions:
+        session.spares.clear()
+
+
+os.register_at_fork(after_in_child=_forked)
 
 
 @atexit.register

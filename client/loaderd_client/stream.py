@@ -29,7 +29,7 @@ import weakref
 from collections import deque
 from collections.abc import Callable
 from time import monotonic, perf_counter_ns
-from typing import Any, NamedTuple, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -67,6 +67,9 @@ from loaderd_client.ahead import ReadAhead
 from loaderd_client.guard import Caller, Guard
 from loaderd_client.lease import Ring
 from loaderd_client.mapping import Mapping
+
+if TYPE_CHECKING:
+    from loaderd_client.spares import Kind
 
 SPARE_SLOTS = 2
 """When fewer than these would be left, a batch is copied and not leased."""
@@ -193,7 +196,11 @@ class Stream:
         samples: samples in an epoch.
         used_at: when a batch was last asked for, by ``time.monotonic``.
         is_small: whether its batches are made as fast as it is opened.
+        kind: what the next stream on its connection must have in common with it; None if there
+            shall be none.
     """
+
+    kind: Kind | None = None
 
     def __init__(
         self,
@@ -310,8 +317,8 @@ class Stream:
         me = Caller()
         self._step(me, self._close)
 
-    def leave(self) -> Channel | None:
-        """Ends a stream that nobody has any more, for the next one: on the same connection.
+    def detach(self) -> Channel | None:
+        """Ends a stream that nobody has any more, so that another is opened on its connection.
 
         Returns:
             The connection; None if arrays of the stream live, or it has ended before.
@@ -319,7 +326,7 @@ class Stream:
         if self.ended:
             return None
         me = Caller()
-        return self._step(me, self._leave)
+        return self._step(me, self._detach)
 
     def let_go(self) -> None:
         """Gives the ring of an ended stream up. Arrays that were handed out stay valid.
@@ -423,7 +430,7 @@ class Stream:
         if not self._waits:
             self._line.close()
 
-    def _leave(self) -> Channel | None:
+    def _detach(self) -> Channel | None:
         if self._waits or self._ring is None or self._ring.is_leased:
             return None
         if self._releases.slots:
@@ -465,12 +472,12 @@ class Stream:
         if run is None:
             self._send(Plan((place,), None))
             return
-        others: list[Place] = []
-        if run.next is not None:  # what others wait for may have been in its way
+        if run.next is not None:
             self._give_up_outside(self._ahead.window(place))
-            waits = {wait.place for wait in tuple(self._waits.values())} - {place}
-            others = [other for other in waits if other not in self._ready]
             run = run.at(run.after(place))
+        # What others wait for may have been in the way of the run that ends here.
+        waits = {wait.place for wait in tuple(self._waits.values())} - {place}
+        others = [other for other in waits if other not in self._ready]
         self._send(Plan((place, *others), run))
 
     def _give_up_outside(self, window: set[Place]) -> None:
@@ -583,9 +590,8 @@ class Stream:
         except (Closed, OSError):
             self._hear_last_words()
         else:
-            self._hear(
-                self.slots
-            )  # not all: in place of what we give back others may come for ever
+            # Not all: in place of what we give back others may come for ever.
+            self._hear(self.slots)
 
     def _hear_last_words(self) -> None:
         """The daemon has hung up; the reason may stand behind what it sent before."""

@@ -14,9 +14,10 @@ from __future__ import annotations
 import _thread
 import contextlib
 import os
+import weakref
 from collections.abc import Callable
 from time import monotonic
-from typing import Any
+from typing import Any, Self
 
 import msgspec
 import numpy as np
@@ -39,6 +40,7 @@ from loaderd_client.array_images import ArrayImages
 from loaderd_client.guard import Caller, Claim
 from loaderd_client.patience import Patience
 from loaderd_client.session import Session
+from loaderd_client.spares import Spares
 from loaderd_client.stream import Batch, Stream
 
 _CHILD_SLOTS = 2
@@ -184,6 +186,30 @@ class _Opening:
                 raise StreamClosed("the stream was closed")
 
 
+class _Held:
+    """The stream of a supply, which may outlive it."""
+
+    def __init__(self) -> None:
+        self.stream: Stream | None = None
+        self.spares: Spares | None = None
+
+    @classmethod
+    def by(cls, supply: Supply) -> Self:
+        """Held by a supply: what it has when it dies is left for another one.
+
+        The finalizer keeps the stream whole. Had the supply alone held it, the garbage collector
+        might have taken it apart.
+        """
+        held = cls()
+        weakref.finalize(supply, held.leave).atexit = False
+        return held
+
+    def leave(self) -> None:
+        """Nobody has the stream any more."""
+        if self.stream is not None and self.spares is not None:
+            self.spares.keep(self.stream)
+
+
 class Supply:
     """Batches by place, from one stream after another.
 
@@ -210,7 +236,7 @@ class Supply:
         self._slots = slots
         self._ahead = ahead
         self._wanted = Wanted(spec, parts)
-        self._stream: Stream | None = None
+        self._held = _Held.by(self)
         self._opening: _Opening | None = None
         self._closed = False
         self._pid = os.getpid()
@@ -219,11 +245,9 @@ class Supply:
         self.samples = self.batches = 0
         self._usable((0, 0), None)
 
-    def __del__(self) -> None:
-        """The next stream may be opened on the connection of the last; runs at any moment."""
-        session, stream = self.__dict__.get("_session"), self.__dict__.get("_stream")
-        if session is not None and stream is not None:
-            session.inherit(stream, self.spec, self._slots)
+    @property
+    def _stream(self) -> Stream | None:
+        return self._held.stream
 
     @property
     def spec(self) -> Spec:
@@ -247,7 +271,8 @@ class Supply:
         self._wanted = Wanted(state.pop("spec"), state.pop("parts"))
         self.manifest = Manifest.view(state.pop("table"))
         self.__dict__.update(state)
-        self._session = self._stream = self._opening = None
+        self._session = self._opening = None
+        self._held = _Held.by(self)
         self._pid = os.getpid()
 
     def _table(self) -> bytes:
@@ -297,7 +322,7 @@ class Supply:
     def beside(self, spec: Spec, parts: Parts, me: Caller) -> Batch:
         """The first batch of another spec over the same samples, of a stream of its own."""
         other = Supply.__new__(Supply)
-        other.__dict__.update(self.__dict__, _stream=None, _opening=None, _slots=1, _ahead=False)
+        other.__dict__.update(self.__dict__, _held=_Held(), _opening=None, _slots=1, _ahead=False)
         other.change(spec, parts)
         try:
             return other.fetch((0, 0), me)
@@ -331,7 +356,7 @@ class Supply:
         return stream.used_at
 
     def _end_stream(self) -> None:
-        stream, self._stream = self._stream, None
+        stream, self._held.stream = self._stream, None
         if stream is not None:
             stream.close()
 
@@ -388,7 +413,7 @@ class Supply:
                 self.manifest = _kept(stream.manifest)
             self._wanted = self._wanted.found(self.manifest, stream.seed)
             self.samples, self.batches = stream.samples, stream.batches
-            self._stream = stream
+            self._held.stream, self._held.spares = stream, self.session.spares
             openings.note(self)
         elif self._stream is not stream:
             stream.close()  # another thread was faster

@@ -52,7 +52,7 @@ from loaderd.daemon.shape import Shape
 from loaderd.daemon.slots import Event, SlotTable, State
 from loaderd.errors import ProtocolError
 from loaderd.wire.messages import Chunk
-from loaderd.wire.run import Place, Run, is_left_to_ask
+from loaderd.wire.run import Place, Run, waits_for_request
 
 QUEUED = 2
 """Chunks that a worker holds: one in hand, one queued behind it."""
@@ -225,7 +225,7 @@ class Stream:
 
     @property
     def _is_cold(self) -> bool:
-        if is_left_to_ask(self.shape.batches, self.taken):
+        if waits_for_request(self.shape.batches, self.taken):
             return True
         return not self.taken and len(self.held) >= min(COLD, self.shape.batches)
 

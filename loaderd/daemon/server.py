@@ -138,6 +138,8 @@ class Conversation:
                 self._requests.plan(self, message)
             case Confirm() if self.stream is not None:
                 self.send(Confirmed())
+            case Open() if self.line.unsent:  # each answer that waits holds descriptors
+                self._lose("it does not read what it is sent")
             case Open() if len(fds) == 1 + len(message.bundles):
                 self._requests.open(self, message, fds)
             case Hello():

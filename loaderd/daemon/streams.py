@@ -24,7 +24,7 @@ import os
 import random
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import msgspec
@@ -218,7 +218,7 @@ class Stream:
 
         Returns:
             None if something else is asked for than this stream over other images, with another
-            seed.
+            seed. Workers make sure that there are as many images.
 
         Raises:
             ProtocolError: a bundle is not sealed, or has holes.
@@ -233,19 +233,23 @@ class Stream:
         for fd, nbytes in zip(fds[1:], request.bundles, strict=True):
             bundle.check(fd, nbytes)
         ring, manifest, *bundles = descriptors.copies((self.ring, self.manifest, *fds[1:]))
-        return replace(
-            self,
-            id=id,
-            spec=asked,
-            ring=ring,
-            manifest=manifest,
-            bundles=bundles,
+        return Stream(
+            id,
+            self.client,
+            asked,
+            self.shape,
+            self.wish,
+            self.classes,
+            ring,
+            self.ring_bytes,
+            manifest,
+            self.manifest_bytes,
+            bundles,
+            self.bundle_sizes,
+            cache=[],
+            cached_rows=0,
             opened_at=time.monotonic(),
-            batches=0,
-            samples=0,
-            waited_ns=0,
-            bad={},
-            stall=Stall(),
+            bad_limit=self.bad_limit,
         )
 
     def close(self) -> None:

@@ -452,10 +452,10 @@ class Supervisor:
             raise ProtocolError("a second stream on one connection")
         if len(request.bundles) > MOST_BUNDLES:
             raise ProtocolError(f"more than {MOST_BUNDLES} bundles")
-        self._last_id += 1
         if client.stream is not None and self._renew(client, request, fds):
             return
-        self._make_number(client.pid)
+        self._make_number(client.pid)  # this may read what others want, and open it
+        self._last_id += 1
         opening = Opening(
             self._last_id,
             client,
@@ -474,6 +474,7 @@ class Supervisor:
         """Ends a client's stream for the next one, which gets its ring if it is like it."""
         assert client.stream is not None
         last = self._streams[client.stream]
+        self._last_id += 1
         is_still = self._scheduler.is_still(last.id)
         stream = last.renewed(self._last_id, request, fds) if is_still else None
         client.stream = None
@@ -522,6 +523,8 @@ class Supervisor:
 
         What the client has said meanwhile counts: it may have taken a batch just now.
         """
+        if self._streams.get(stream.id) is not stream:
+            return
         while stream.client.read():
             pass
         idle = time.monotonic() - stream.client.heard_at >= IDLE_SECONDS

@@ -20,7 +20,7 @@ from loaderd.daemon.sources import ArraySource, CachedSource, FileSource, Source
 from loaderd.data.draws import SampleDraws, substitutes
 from loaderd.data.keras_draws import BatchDraws
 from loaderd.data.order import EpochOrder, Ids
-from loaderd.errors import BadImage, MissingCodec, RenderError
+from loaderd.errors import BadImage, MissingCodec, ProtocolError, RenderError
 from loaderd.render.pipeline import Renderer
 from loaderd.render.save import save_picture
 from loaderd.wire import bundle as bundles
@@ -53,7 +53,7 @@ class StreamWriter:
     Raises:
         RenderError: the user's function cannot be loaded.
         MissingDependency: nor what it, or the warp, needs.
-        ProtocolError: the manifest or the bundle is damaged.
+        ProtocolError: the manifest or the bundle is damaged, or one is not of the other.
     """
 
     def __init__(
@@ -102,7 +102,10 @@ class StreamWriter:
 
     def _source_of(self, arrays: Parts, store: Store | None) -> Source:
         if "images" in arrays:
-            return ArraySource(_last(arrays["images"], self._pipeline.data_format))
+            images = arrays["images"]
+            if images.shape != (len(self._manifest), *self._pipeline.image_shape):
+                raise ProtocolError(f"images of shape {images.shape}")
+            return ArraySource(_last(images, self._pipeline.data_format))
         if store is not None:
             return CachedSource(self._renderer, self._manifest, store)
         return FileSource(self._renderer, self._manifest)

@@ -62,7 +62,7 @@ class Run(msgspec.Struct, frozen=True, array_like=True):
         return Run(place, self.end, self.step, self.first, self.stride)
 
 
-def is_left_to_ask(batches: int, taken: int) -> bool:
+def waits_for_request(batches: int, taken: int) -> bool:
     """Whether nothing is made of a run until it is asked for.
 
     A flow of a single batch is mostly read once, and made by the thousand. It is read on when a

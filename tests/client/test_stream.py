@@ -2,21 +2,31 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import threading
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
 
-from loaderd.errors import BadImage, NoWorkers, ProtocolError, StorageTimeout, TooManyBadImages
+from loaderd.errors import (
+    BadImage,
+    NoWorkers,
+    ProtocolError,
+    StorageTimeout,
+    StreamClosed,
+    TooManyBadImages,
+)
 from loaderd.wire import channel, manifest
 from loaderd.wire.channel import Channel
 from loaderd.wire.layout import SlotArrays, slot_layout, view_slot
-from loaderd.wire.messages import Message, Opened, Ready, Refused, Spoilt, Stalled, Took
-from loaderd.wire.run import WHOLE
+from loaderd.wire.messages import Message, Opened, Plan, Ready, Refused, Spoilt, Stalled, Took
+from loaderd.wire.run import WHOLE, Place
 from loaderd.wire.spec import Batch, Dataset, LabelMode, Order, Pipeline, Spec
 from loaderd_client.stream import Stream
+from tests.conftest import eventually
 
 SLOTS = 4
 
@@ -110,6 +120,27 @@ def test_whoever_waits_is_not_kept_by_batches_that_are_given_back(
     messages = iter([Ready(2, 0, 0, 0), *(Ready(1, 5 + epoch, 0, 0) for epoch in range(100))])
     monkeypatch.setattr(daemon.stream._line, "receive", lambda: next(messages))
     assert daemon.stream.take((0, 0)).ids.tolist() == [4, 5, 6]
+
+
+def test_what_another_waits_for_is_asked_for_when_the_run_that_would_bring_it_ends() -> None:
+    daemon = FakeDaemon(batches=10)
+
+    def take(place: Place) -> None:
+        with contextlib.suppress(StreamClosed):
+            daemon.stream.take(place)
+
+    threading.Thread(target=take, args=((0, 0),), daemon=True).start()  # it comes by itself
+    eventually(lambda: bool(daemon.stream._waits))
+    for place in [(0, 2), (1, 0)]:
+        daemon.line.send(Ready(1, *place, 0, 0))
+        daemon.stream.take(place)
+    threading.Thread(target=take, args=((1, 2),), daemon=True).start()
+    plans = (message for message in iter(daemon.heard, None) if isinstance(message, Plan))
+    plan = next(plan for plan in plans if (1, 2) in plan.want)
+    assert plan.run is not None
+    assert plan.run.next is None
+    assert (0, 0) in plan.want
+    daemon.stream.close()
 
 
 def test_the_slot_of_a_batch_that_lacks_rows_is_given_back_at_once() -> None:

@@ -7,6 +7,7 @@ import select
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable
+from time import monotonic
 
 import pytest
 
@@ -81,7 +82,7 @@ class Daemon(FakeDaemon):
 
 
 def mark(place: Place) -> list[int]:
-    return [place[0] % ROUND, place[0] // ROUND, place[1]]
+    return [place[0] % ROUND % 1000, place[0] // ROUND, place[1]]
 
 
 def by_index(places: Places, chance: random.Random, batches: int) -> Place:
@@ -98,14 +99,15 @@ def with_next(places: Places, chance: random.Random, batches: int) -> Place:
     return places.next(Caller()) if chance.random() < 0.6 else by_index(places, chance, batches)
 
 
-@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("threads", [1, 3])
+@pytest.mark.parametrize("seed", range(6))
 @pytest.mark.parametrize("read", [by_index, with_looks, with_next])
 def test_whatever_is_asked_for_comes_and_nothing_is_made_without_end(
-    read: Callable[[Places, random.Random, int], Place], seed: int
+    read: Callable[[Places, random.Random, int], Place], seed: int, threads: int
 ) -> None:
     chance = random.Random(seed)
     for _ in range(50):
-        batches, slots = chance.choice([1, 2, 3, 4]), chance.choice([4, 6, 8])
+        batches, slots = chance.choice([1, 2, 3, 4]), chance.choice([2, 3, 4, 8])
         places, asked = Places(batches, shuffle=True), list[Place]()
         for _ in range(READS):
             if chance.random() < 0.15:
@@ -113,14 +115,28 @@ def test_whatever_is_asked_for_comes_and_nothing_is_made_without_end(
             asked.append(read(places, chance, batches))
             places.done(asked[-1])
         daemon = Daemon(batches, slots, chance)
-        got: list[list[int]] = []
-        trainer = threading.Thread(target=take_all, args=(daemon, asked, got), daemon=True)
-        trainer.start()
-        trainer.join(DEADLINE_S)
-        assert got == [mark(place) for place in asked], (batches, slots, asked)
+        got: dict[int, list[int]] = {}
+        takers = [
+            threading.Thread(
+                target=take_some,
+                args=(daemon, asked, range(first, READS, threads), got),
+                daemon=True,
+            )
+            for first in range(threads)
+        ]
+        for taker in takers:
+            taker.start()
+        deadline = monotonic() + DEADLINE_S
+        for taker in takers:
+            taker.join(max(0, deadline - monotonic()))
+        expected = {number: mark(place) for number, place in enumerate(asked)}
+        assert got == expected, (batches, slots, asked)
         daemon.end()
         assert daemon.made <= CHURN * READS * slots
 
 
-def take_all(daemon: Daemon, asked: list[Place], got: list[list[int]]) -> None:
-    got.extend(daemon.stream.take(place).ids.tolist() for place in asked)
+def take_some(
+    daemon: Daemon, asked: list[Place], numbers: range, got: dict[int, list[int]]
+) -> None:
+    for number in numbers:
+        got[number] = daemon.stream.take(asked[number]).ids.tolist()

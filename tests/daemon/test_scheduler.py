@@ -122,14 +122,14 @@ class Model:
                 return place
         place_of_run = self.run.next
         cold = not self.taken and len(coming) >= min(COLD, self.shape.batches)
-        if place_of_run is None or cold or self.is_left_to_ask:
+        if place_of_run is None or cold or self.waits_for_request:
             return None
         while place_of_run in coming:
             place_of_run = self.run.after(place_of_run)
         return place_of_run
 
     @property
-    def is_left_to_ask(self) -> bool:
+    def waits_for_request(self) -> bool:
         """Whether the one batch of an epoch was read, and nobody has asked for more."""
         return self.shape.batches == 1 and self.taken == 1
 
@@ -560,7 +560,7 @@ class Machine(RuleBasedStateMachine):
 
     def goal(self, model: Model) -> int:
         """How many batches must have ended when its run has gone on for an epoch."""
-        ahead = model.shape.batches if model.run.next and not model.is_left_to_ask else 0
+        ahead = model.shape.batches if model.run.next and not model.waits_for_request else 0
         return model.ended + len(model.filling) + len(set(model.want) - model.coming) + ahead
 
     def reached(self, goals: dict[int, int]) -> bool:

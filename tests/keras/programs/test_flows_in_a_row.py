@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,7 +15,7 @@ from keras.src.legacy.preprocessing.image import ImageDataGenerator as KerasGene
 from loaderd.errors import NoRoom
 from loaderd_client import ImageDataGenerator, Session
 from loaderd_client.patience import Patience
-from loaderd_client.session import LEFT
+from loaderd_client.spares import KEPT
 from tests.conftest import Daemon, eventually, kill_private, running
 
 EDGE = 64
@@ -104,25 +105,46 @@ def test_others_of_other_arrays_are_opened_besides(daemon: Daemon, dialled: list
         for edge in (8, 16, 32, 40):
             x = np.random.default_rng(edge).random((edge, edge, edge, 3), np.float32)
             np.testing.assert_array_equal(next(flow(x, batch_size=edge)), x)
-    assert len(daemon.snapshot().streams) <= LEFT
+    assert len(daemon.snapshot().streams) <= KEPT
     dialled.clear()
     for _ in range(5):  # an image and its mask
         for channels in (3, 1):
             x = pictures()[..., :channels]
             np.testing.assert_array_equal(next(flow(x)), x)
-    assert len(dialled) <= LEFT
+    assert len(dialled) <= KEPT
 
 
-def test_more_images_or_fewer_come_on_the_same_connection(
-    daemon: Daemon, dialled: list[object]
-) -> None:
-    for count in (8, 24, 5, 8, 1, 16):
-        x = pictures(count)
+def test_others_of_as_many_bytes_have_all_of_their_images(daemon: Daemon) -> None:
+    for x in (
+        np.random.default_rng(1).random((8, 8, 8, 3), np.float32),
+        np.random.default_rng(2).integers(0, 256, (32, 8, 8, 3), np.uint8),
+        np.random.default_rng(3).integers(0, 256, (6, 3, 3, 1), np.uint8),
+        np.random.default_rng(4).integers(0, 256, (7, 3, 3, 1), np.uint8),
+        np.random.default_rng(5).integers(0, 256, (6, 3, 3, 1), np.uint8),
+    ):
         batches = flow(x)
+        assert len(batches) == -(-len(x) // ROWS)
         images = np.concatenate([next(batches) for _ in range(len(batches))])
         np.testing.assert_array_equal(images, x)
         del batches
-    assert len(dialled) == 1
+
+
+def test_one_that_the_garbage_collector_finds_is_as_good_as_any(daemon: Daemon) -> None:
+    for seed in range(4):
+        x = pictures(seed=seed)
+        knot: list[Any] = [flow(x)]
+        np.testing.assert_array_equal(next(knot[0]), x)
+        next(knot[0].index_generator)  # which holds the flow
+        knot.append(knot)
+        del knot
+        gc.collect()
+    assert len(daemon.snapshot().streams) == 1
+
+
+def test_of_many_images_nothing_is_kept(daemon: Daemon) -> None:
+    x = pictures(12 * ROWS)
+    next(flow(x))
+    eventually(lambda: not daemon.snapshot().streams)
 
 
 def test_they_survive_the_end_of_the_daemon() -> None:
@@ -171,6 +193,24 @@ def test_a_forked_child_leaves_its_parents_connection_alone(daemon: Daemon) -> N
         os._exit(0 if right else 1)
     assert os.waitpid(child, 0)[1] == 0
     np.testing.assert_array_equal(next(flow(x)), x)
+
+
+def test_a_child_does_not_keep_what_its_parent_gives_up(daemon: Daemon) -> None:
+    next(flow(pictures()))
+    hold, release = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.close(release)
+        os.read(hold, 1)
+        os._exit(0)
+    try:
+        for edge in range(8, 8 + KEPT):
+            next(flow(np.zeros((4, edge, edge, 3))))
+        eventually(lambda: len(daemon.snapshot().streams) == KEPT)
+    finally:
+        os.close(release)
+        os.waitpid(child, 0)
+        os.close(hold)
 
 
 def test_of_a_session_that_is_closed_nothing_is_left(daemon: Daemon) -> None:

@@ -198,8 +198,9 @@ def test_orders_that_can_be_foreseen_make_little_in_vain(
         for index in range(BATCHES)[::step]:
             taken += len(wrapped[index])
         wrapped.on_epoch_end()
+    # Until it is foreseen, as fast workers go on while the first epoch is read; and after the end.
     rings = 4 * (wrapped.max_queue_size + RING_EXTRA) * wrapped.batch_size
-    assert made(daemon) - before <= taken + rings  # until it is foreseen, and after the end
+    assert made(daemon) - before <= taken + rings
 
 
 def made(daemon: Daemon) -> int:

@@ -1,0 +1,109 @@
+"""Streams that follow one another on a connection, as no client of ours would ask for them."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+
+import numpy as np
+import pytest
+
+from loaderd.daemon.limits import MOST_STREAMS_OF_ONE
+from loaderd.wire import dial
+from loaderd.wire.bundle import Bundle
+from loaderd.wire.channel import Channel, Closed
+from loaderd.wire.messages import IDLE_SECONDS, Message, Opened, Plan, Ready, Took
+from loaderd.wire.run import WHOLE
+from loaderd.wire.spec import Arrays, Batch, Order, Pipeline, Spec
+from loaderd_client import session
+from tests.conftest import eventually
+from tests.process.test_streams import Serve
+
+NO_RUN = WHOLE.at(None)
+SMALL = Spec(
+    dataset=Arrays(),
+    pipeline=Pipeline(target_size=(8, 8)),
+    batch=Batch(batch_size=4, label_mode="none"),
+    order=Order(seed=1),
+)
+
+
+@pytest.fixture(scope="module")
+def images() -> Bundle:
+    return Bundle({"images": np.ones((4, 8, 8, 3), np.float32)})
+
+
+def ask(line: Channel, images: Bundle) -> None:
+    session._ask(line, SMALL, 2, NO_RUN, [images])
+
+
+def hear(line: Channel) -> Message:
+    message, fds = line.receive_with_fds()
+    for fd in fds:
+        os.close(fd)
+    return message
+
+
+def opened(path: str, images: Bundle) -> tuple[Channel, Opened]:
+    line = dial.dial(path)
+    ask(line, images)
+    answer = hear(line)
+    assert isinstance(answer, Opened)
+    return line, answer
+
+
+def test_each_has_a_number_of_its_own_and_the_ring_of_the_last(
+    serve: Serve, images: Bundle
+) -> None:
+    with serve() as daemon:
+        line, first = opened(daemon.path, images)
+        numbers = {first.stream}
+        for _ in range(5):
+            ask(line, images)
+            answer = hear(line)
+            assert isinstance(answer, Opened)
+            numbers.add(answer.stream)
+            assert answer.ring_bytes == first.ring_bytes
+        assert len(numbers) == 6
+        assert len(daemon.snapshot().streams) == 1
+        line.send(Took((0,), (), 0, 0, 0))  # of a slot that it was not given
+        with pytest.raises(Closed):
+            hear(line)
+            hear(line)
+        eventually(lambda: not daemon.snapshot().streams)
+
+
+def test_an_idle_one_that_asks_just_when_its_room_is_needed_gets_another_number(
+    serve: Serve, images: Bundle
+) -> None:
+    with serve() as daemon:
+        lines = [opened(daemon.path, images)[0] for _ in range(MOST_STREAMS_OF_ONE)]
+        new = dial.dial(daemon.path)
+        idle_at = time.monotonic() + IDLE_SECONDS
+        eventually(lambda: time.monotonic() > idle_at)
+        os.kill(daemon.process.pid, signal.SIGSTOP)
+        ask(new, images)
+        ask(lines[0], images)
+        os.kill(daemon.process.pid, signal.SIGCONT)
+        answers = [hear(lines[0]), hear(new)]
+        numbers = {answer.stream for answer in answers if isinstance(answer, Opened)}
+        assert len(numbers) == 2
+        lines.pop(0).close()
+        new.send(Plan(((0, 0),), None))
+        assert isinstance(hear(new), Ready)
+        assert daemon.process.poll() is None
+        for line in [new, *lines]:
+            line.close()
+
+
+def test_whoever_reads_no_answer_gets_no_further_stream(serve: Serve, images: Bundle) -> None:
+    with serve() as daemon:
+        line = opened(daemon.path, images)[0]
+        before = len(os.listdir(f"/proc/{daemon.process.pid}/fd"))
+        with pytest.raises((Closed, TimeoutError)):
+            for _ in range(2000):
+                ask(line, images)
+        assert len(os.listdir(f"/proc/{daemon.process.pid}/fd")) < before + 50
+        line.close()
+        eventually(lambda: not daemon.snapshot().streams)
