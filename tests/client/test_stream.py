@@ -123,23 +123,26 @@ def test_whoever_waits_is_not_kept_by_batches_that_are_given_back(
 
 
 def test_what_another_waits_for_is_asked_for_when_the_run_that_would_bring_it_ends() -> None:
-    daemon = FakeDaemon(batches=10)
+    daemon = FakeDaemon()
 
-    def take(place: Place) -> None:
-        with contextlib.suppress(StreamClosed):
-            daemon.stream.take(place)
+    def wait_for(place: Place) -> None:
+        def run() -> None:
+            with contextlib.suppress(StreamClosed):
+                daemon.stream.take(place)
 
-    threading.Thread(target=take, args=((0, 0),), daemon=True).start()  # it comes by itself
-    eventually(lambda: bool(daemon.stream._waits))
+        threading.Thread(target=run, daemon=True).start()
+        eventually(lambda: place in daemon.stream._asked)
+
+    wait_for((0, 0))  # it comes by itself
+    daemon.line.send(Ready(1, 0, 2, 0))
+    daemon.line.send(Ready(2, 1, 0, 0))
     for place in [(0, 2), (1, 0)]:
-        daemon.line.send(Ready(1, *place, 0, 0))
         daemon.stream.take(place)
-    threading.Thread(target=take, args=((1, 2),), daemon=True).start()
-    plans = (message for message in iter(daemon.heard, None) if isinstance(message, Plan))
-    plan = next(plan for plan in plans if (1, 2) in plan.want)
+    wait_for((1, 2))
+    plan = next(message for message in iter(daemon.heard, None) if isinstance(message, Plan))
+    assert plan.want == ((1, 2), (0, 0))
     assert plan.run is not None
     assert plan.run.next is None
-    assert (0, 0) in plan.want
     daemon.stream.close()
 
 
