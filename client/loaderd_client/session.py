@@ -48,10 +48,10 @@ from loaderd.wire.messages import (
 from loaderd.wire.run import WHOLE, Run
 from loaderd.wire.spec import Spec
 from loaderd.wire.text import printable
-from loaderd_client import openings, patience
+from loaderd_client import openings, patience, spares
 from loaderd_client.guard import Caller, Guard
 from loaderd_client.patience import Patience
-from loaderd_client.spares import Spares, is_cramped, kind_of
+from loaderd_client.spares import is_cramped, kind_of
 from loaderd_client.stream import Stream
 
 LONG_SECONDS = 20.0
@@ -83,7 +83,6 @@ class Session:
     Attributes:
         path: the daemon's socket.
         reconnect_timeout: seconds for which sequences wait.
-        spares: streams whose sequences are gone.
 
     Raises:
         InvalidArgument: a value that is not allowed (also a ``ValueError``).
@@ -97,7 +96,6 @@ class Session:
         self._told: dict[str, Caller] = {}
         self._closed = False
         self._streams: weakref.WeakSet[Stream] = weakref.WeakSet()
-        self.spares = Spares()
         self._private: PrivateDaemon | None = None
         self.path = addresses.socket_path(socket=None if address == "auto" else address)
         try:
@@ -234,8 +232,8 @@ class Session:
     ) -> Stream:
         if self._closed:
             raise StreamClosed("the session was closed")
-        kind = kind_of(spec, slots, bundles)
-        spare = self.spares.take(kind)
+        kind = kind_of(self.path, spec, slots, bundles)
+        spare = spares.of_process.take(kind)
         stream = None if spare is None else _open_on(spare, spec, slots, run, bundles)
         if stream is None:
             stream = _open(self._dial(patience), spec, slots, run, bundles)
@@ -245,7 +243,7 @@ class Session:
 
     def _give_way(self) -> bool:
         """Closes a stream that nobody needs at the moment; returns whether there was one."""
-        return self.spares.close_one() or openings.give_way()
+        return spares.of_process.close_one() or openings.give_way()
 
     def _is_cramped(self, stream: Stream, slots: int) -> bool:
         """Whether its ring is small, and another try gets more, as an idle stream gave way."""
@@ -284,7 +282,6 @@ class Session:
         self._closed = True
         for stream in list(self._streams):
             stream.close()
-        self.spares.clear()
         if self in _sessions:
             _sessions.remove(self)
         me = Caller()
@@ -424,15 +421,6 @@ def current() -> Session:
         raise
     _making.give_back()
     return found
-
-
-def _forked() -> None:
-    """The spare streams are the parent's."""
-    for session in _sessions:
-        session.spares.clear()
-
-
-os.register_at_fork(after_in_child=_forked)
 
 
 @atexit.register

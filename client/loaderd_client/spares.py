@@ -7,6 +7,7 @@ longer than to make that batch, so the last streams are kept, if they are small.
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Sequence
 
 from loaderd.wire.bundle import Bundle
@@ -19,14 +20,15 @@ from loaderd_client.stream import Stream
 KEPT = 2
 """An image and its mask."""
 
-Kind = tuple[Spec, int, tuple[tuple[str, tuple[int, ...], str], ...]]
+Kind = tuple[str, Spec, int, tuple[tuple[str, tuple[int, ...], str], ...]]
 """What streams that follow one another have in common: all but the seed and the arrays' values."""
 
 
-def kind_of(spec: Spec, slots: int, bundles: Sequence[Bundle]) -> Kind | None:
+def kind_of(path: str, spec: Spec, slots: int, bundles: Sequence[Bundle]) -> Kind | None:
     """The kind of a stream.
 
     Args:
+        path: the daemon's socket.
         spec: what was asked for.
         slots: slots wished for.
         bundles: the arrays that the spec means.
@@ -40,11 +42,11 @@ def kind_of(spec: Spec, slots: int, bundles: Sequence[Bundle]) -> Kind | None:
         return None
     parts = [item for bundle in bundles for item in bundle.parts.items()]
     arrays = tuple((name, part.shape, part.dtype.str) for name, part in parts)
-    return unseeded(spec), slots, arrays
+    return path, unseeded(spec), slots, arrays
 
 
 class Spares:
-    """The streams of a session that nobody has any more, one of each kind."""
+    """Streams that nobody has any more, one of each kind."""
 
     def __init__(self) -> None:
         self._streams: dict[Kind, Stream] = {}
@@ -55,7 +57,7 @@ class Spares:
         May be called at any moment, also by the garbage collector: it takes no lock.
         """
         kind = stream.kind
-        if kind is None or stream.ended or not stream.is_small or is_cramped(stream, kind[1]):
+        if kind is None or stream.ended or not stream.is_small or is_cramped(stream, kind[2]):
             return
         with contextlib.suppress(StopIteration, RuntimeError):  # another thread is at it
             while len(self._streams) >= KEPT and kind not in self._streams:
@@ -76,8 +78,14 @@ class Spares:
         return True
 
     def clear(self) -> None:
-        """Forgets all streams: whoever calls has closed them, or is a forked child."""
+        """Forgets all streams."""
         self._streams.clear()
+
+
+of_process = Spares()
+"""Those of all sessions: programs may leave sessions open by the hundred."""
+
+os.register_at_fork(after_in_child=of_process.clear)  # they are the parent's
 
 
 def is_cramped(stream: Stream, slots: int) -> bool:

@@ -34,13 +34,12 @@ from loaderd.wire.bundle import Bundle, Parts
 from loaderd.wire.manifest import Manifest
 from loaderd.wire.run import WHOLE, Place, Run
 from loaderd.wire.spec import Dataset, Files, Spec
-from loaderd_client import openings
+from loaderd_client import openings, spares
 from loaderd_client import session as sessions
 from loaderd_client.array_images import ArrayImages
 from loaderd_client.guard import Caller, Claim
 from loaderd_client.patience import Patience
 from loaderd_client.session import Session
-from loaderd_client.spares import Spares
 from loaderd_client.stream import Batch, Stream
 
 _CHILD_SLOTS = 2
@@ -191,7 +190,6 @@ class _Held:
 
     def __init__(self) -> None:
         self.stream: Stream | None = None
-        self.spares: Spares | None = None
 
     @classmethod
     def by(cls, supply: Supply) -> Self:
@@ -206,8 +204,8 @@ class _Held:
 
     def leave(self) -> None:
         """Nobody has the stream any more."""
-        if self.stream is not None and self.spares is not None:
-            self.spares.keep(self.stream)
+        if self.stream is not None:
+            spares.of_process.keep(self.stream)
 
 
 class Supply:
@@ -413,7 +411,7 @@ class Supply:
                 self.manifest = _kept(stream.manifest)
             self._wanted = self._wanted.found(self.manifest, stream.seed)
             self.samples, self.batches = stream.samples, stream.batches
-            self._held.stream, self._held.spares = stream, self.session.spares
+            self._held.stream = stream
             openings.note(self)
         elif self._stream is not stream:
             stream.close()  # another thread was faster

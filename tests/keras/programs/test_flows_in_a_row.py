@@ -213,6 +213,16 @@ def test_a_child_does_not_keep_what_its_parent_gives_up(daemon: Daemon) -> None:
         os.close(hold)
 
 
+def test_sessions_that_are_left_open_keep_nothing_each(daemon: Daemon) -> None:
+    sessions = []
+    for edge in range(8, 20):
+        sessions.append(Session(daemon.path))
+        next(flow(np.zeros((4, edge, edge, 3))))
+    eventually(lambda: len(daemon.snapshot().streams) <= KEPT)
+    for session in sessions:
+        session.close()
+
+
 def test_of_a_session_that_is_closed_nothing_is_left(daemon: Daemon) -> None:
     with Session(daemon.path):
         next(flow(pictures()))
