@@ -13,16 +13,17 @@ import weakref
 from collections import deque
 from collections.abc import Callable
 from itertools import starmap
-from operator import attrgetter
 from typing import Any
 
 
 class _Watch(weakref.ref[Any]):
-    """Notes that its object is dead, and holds what belonged to it."""
+    """Notes that its object is dead."""
 
-    __slots__ = ("args", "sweeper")
-    args: tuple[Any, ...]
+    __slots__ = ("sweeper",)
     sweeper: weakref.ref[Any]
+    # Two of one object are not the same; both still in C.
+    __eq__ = object.__eq__
+    __hash__ = object.__hash__
 
 
 class Owned:
@@ -38,18 +39,17 @@ class Owned:
         self, give_up: Callable[..., object], then: Callable[[], None] | None = None
     ) -> None:
         self._dead: deque[_Watch] = deque()
-        args = map(attrgetter("args"), iter(self._dead.popleft, None))
-        self._steps = starmap(give_up, args)
-        self._watches: dict[tuple[Any, ...], _Watch] = {}
+        self._things: dict[_Watch, tuple[Any, ...]] = {}
+        self._steps = starmap(give_up, map(self._things.pop, iter(self._dead.popleft, None)))
         self._then = then
 
-    def watch(self, owner: object, *args: Any) -> None:
-        """Has ``give_up(*args)`` called when an object has died; no other one has the same."""
+    def watch(self, owner: object, *thing: Any) -> None:
+        """Has ``give_up(*thing)`` called when an object has died."""
         self.sweep()
         sweeper = weakref.ref(owner, self._sweep_after)
         watch = _Watch(owner, self._dead.append)  # the later one is called first
-        watch.args, watch.sweeper = args, sweeper
-        self._watches[args] = watch  # in place of one that is over: nobody else could have these
+        watch.sweeper = sweeper
+        self._things[watch] = thing
 
     def sweep(self) -> None:
         """Gives up what was left over."""

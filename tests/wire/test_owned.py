@@ -70,6 +70,13 @@ def test_nothing_is_lost_or_given_up_twice_whatever_strikes(struck: list[int]) -
     assert sorted(given_up) == list(range(watched))
 
 
+def test_nothing_is_kept_of_the_dead() -> None:
+    owned = Owned([].append)
+    for number in range(100):
+        owned.watch(Owner(), number)
+    assert not owned._things
+
+
 def test_one_that_has_the_same_number_again_is_another_one() -> None:
     owned = Owned(os.close)
     for _ in range(3):
