@@ -548,6 +548,7 @@ class Supervisor:
             raise
         self._streams[stream.id] = stream
         stream.client.stream = stream.id
+        stream.client.takes_descriptors = stream.is_small
         self._perform(self._scheduler.open(stream.id, stream.shape, run, stream.is_small))
 
     def _end_opening(self, client: Conversation) -> None:
