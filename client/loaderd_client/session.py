@@ -12,7 +12,7 @@ import contextlib
 import os
 import sys
 import weakref
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Self
 
 from loaderd.errors import (
@@ -317,31 +317,35 @@ def _warn(words: str) -> None:
 def _open(line: Channel, spec: Spec, slots: int, run: Run, bundles: Sequence[Bundle]) -> Stream:
     """Opens a stream on a new connection."""
     try:
-        _ask(line, spec, slots, run, bundles)
-        answer, fds = _answer(line, spec)
-        return _opened(line, spec, run, answer, fds)
+        with _closed_on_error(line):
+            _ask(line, spec, slots, run, bundles)
+            return _opened(line, spec, run, *_answer(line, spec))
     except Closed as error:
-        line.close()
         raise DaemonGone("the daemon went away while it opened the stream") from error
-    except BaseException:
-        line.close()
-        raise
 
 
 def _open_on(
     line: Channel, spec: Spec, slots: int, run: Run, bundles: Sequence[Bundle]
 ) -> Stream | None:
-    """Opens a stream on the connection of one that has ended; None if that does not go."""
-    try:
+    """Opens a stream on the connection of one that has ended.
+
+    None if that does not go: whatever it is, who asks on a new connection is told of it.
+    """
+    with contextlib.suppress(LoaderdError, Closed, OSError), _closed_on_error(line):
         line.settimeout(SOON)
         _ask(line, spec, slots, run, bundles)
-        message, fds = _receive(line)
-        while isinstance(message, (Ready, Spoilt)):  # of the stream that has ended
-            message, fds = _receive(line)
-        return _opened(line, spec, run, message, fds)
-    except (LoaderdError, Closed, OSError):
-        line.close()
-        return None  # whatever it is, who asks on a new connection is told of it
+        answer, fds = _receive(line)
+        while isinstance(answer, (Ready, Spoilt)):  # of the stream that has ended
+            descriptors.close_all(fds)
+            answer, fds = _receive(line)
+        return _opened(line, spec, run, answer, fds)
+    return None
+
+
+@contextlib.contextmanager
+def _closed_on_error(line: Channel) -> Iterator[None]:
+    try:
+        yield
     except BaseException:
         line.close()
         raise

@@ -781,6 +781,20 @@ def test_a_flow_of_one_batch_goes_on_when_a_second_one_is_asked_for() -> None:
     assert make(take(1)) == [0, 1, 2, 3, 4, 5]
 
 
+def test_a_stream_is_still_when_no_slot_is_written_or_in_use() -> None:
+    scheduler = Scheduler()
+    scheduler.open(7, Shape(samples=4, batch_size=4, slots=4), WHOLE)
+    assert scheduler.is_still(7)
+    (given,) = (one for one in scheduler.worker_up(1) if isinstance(one, Assign))
+    assert not scheduler.is_still(7)
+    (made,) = (one for one in scheduler.done(1, given.chunk.ticket, 1) if isinstance(one, Deliver))
+    assert scheduler.is_still(7)
+    scheduler.took(7, (made.slot,), ())
+    assert not scheduler.is_still(7)
+    scheduler.took(7, (), (made.slot,))
+    assert scheduler.is_still(7)
+
+
 def opened(scheduler: Scheduler, stream: int, shape: Shape) -> list[Action]:
     """Opens a stream whose client has taken a batch already."""
     actions = scheduler.open(stream, shape, WHOLE)

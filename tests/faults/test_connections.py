@@ -39,32 +39,38 @@ def ask(line: Channel, images: Bundle) -> None:
 
 
 def hear(line: Channel) -> Message:
+    return hear_of_ring(line)[0]
+
+
+def hear_of_ring(line: Channel) -> tuple[Message, int]:
+    """A message, and which ring came with it, if one did."""
     message, fds = line.receive_with_fds()
+    ring = os.fstat(fds[0]).st_ino if fds else 0
     for fd in fds:
         os.close(fd)
-    return message
+    return message, ring
 
 
-def opened(path: str, images: Bundle) -> tuple[Channel, Opened]:
+def opened(path: str, images: Bundle) -> tuple[Channel, Opened, int]:
     line = dial.dial(path)
     ask(line, images)
-    answer = hear(line)
+    answer, ring = hear_of_ring(line)
     assert isinstance(answer, Opened)
-    return line, answer
+    return line, answer, ring
 
 
 def test_each_has_a_number_of_its_own_and_the_ring_of_the_last(
     serve: Serve, images: Bundle
 ) -> None:
     with serve() as daemon:
-        line, first = opened(daemon.path, images)
+        line, first, ring = opened(daemon.path, images)
         numbers = {first.stream}
         for _ in range(5):
             ask(line, images)
-            answer = hear(line)
+            answer, same = hear_of_ring(line)
             assert isinstance(answer, Opened)
+            assert same == ring
             numbers.add(answer.stream)
-            assert answer.ring_bytes == first.ring_bytes
         assert len(numbers) == 6
         assert len(daemon.snapshot().streams) == 1
         line.send(Took((0,), (), 0, 0, 0))  # of a slot that it was not given
@@ -72,6 +78,20 @@ def test_each_has_a_number_of_its_own_and_the_ring_of_the_last(
             hear(line)
             hear(line)
         eventually(lambda: not daemon.snapshot().streams)
+
+
+def test_a_ring_of_which_a_slot_is_in_use_is_not_given_on(serve: Serve, images: Bundle) -> None:
+    with serve() as daemon:
+        line, _, ring = opened(daemon.path, images)
+        line.send(Plan(((0, 0),), None))
+        ready = hear(line)
+        assert isinstance(ready, Ready)
+        line.send(Took((ready.slot,), (), 1, 4, 0))
+        ask(line, images)
+        answer, another = hear_of_ring(line)
+        assert isinstance(answer, Opened)
+        assert another != ring
+        line.close()
 
 
 def test_an_idle_one_that_asks_just_when_its_room_is_needed_gets_another_number(
