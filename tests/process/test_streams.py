@@ -6,11 +6,10 @@ import collections
 import contextlib
 import gc
 import hashlib
-import itertools
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from multiprocessing.pool import ThreadPool
 from pathlib import Path
 
@@ -79,40 +78,33 @@ def check_epochs(batches: list[np.ndarray], samples: int, per_epoch: int) -> Non
     assert (epochs[0] != epochs[1]).any()
 
 
-@contextlib.contextmanager
-def killing_one(daemon: Daemon, every: float) -> Iterator[None]:
-    """Kills one worker with SIGKILL, again and again."""
-    enough = threading.Event()
+def killing_one(daemon: Daemon, batches: Iterable[Taken], every: int = 3) -> Iterator[Taken]:
+    """Kills one worker with SIGKILL as each so many batches were read."""
+    kills = 0
 
-    def kill() -> None:
-        for turn in itertools.count():
-            if enough.wait(every):
-                return
+    def all_replaced() -> bool:
+        return daemon.snapshot().restarts == kills
+
+    for count, batch in enumerate(batches, 1):
+        yield batch
+        if count % every == 0:
             workers = daemon.workers()
-            if workers:
-                os.kill(workers[turn % len(workers)], signal.SIGKILL)
-
-    thread = threading.Thread(target=kill)
-    thread.start()
-    try:
-        yield
-    finally:
-        enough.set()
-        thread.join()
+            os.kill(workers[kills % len(workers)], signal.SIGKILL)
+            kills += 1
+            eventually(all_replaced)
+    assert kills >= 3
 
 
-def digests(serve: Serve, spec: Spec, workers: int, kill_every: float | None = None) -> list[str]:
+def digests(serve: Serve, spec: Spec, workers: int, kill: bool = False) -> list[str]:
     with serve(workers=workers) as daemon, Session(daemon.path) as session:
         stream = session.open(spec, slots=6)
-        storm = killing_one(daemon, kill_every) if kill_every else contextlib.nullcontext()
-        with storm:
-            out, ids = [], []
-            for batch in run_of(stream):
-                out.append(digest(batch))
-                ids.append(batch.ids)
+        read = run_of(stream)
+        out, ids = [], []
+        for batch in killing_one(daemon, read) if kill else read:
+            out.append(digest(batch))
+            ids.append(batch.ids)
         check_epochs(ids, 96, stream.batches)
-        restarts = daemon.snapshot().restarts
-        assert restarts >= 3 if kill_every else restarts == 0
+        assert kill or daemon.snapshot().restarts == 0
         return out
 
 
@@ -123,7 +115,7 @@ def test_the_bytes_are_the_same_for_1_worker_3_workers_and_3_that_are_killed(
     alone = digests(serve, spec, workers=1)
     assert len(set(alone)) == len(alone) == 24
     assert digests(serve, spec, workers=3) == alone
-    assert digests(serve, spec, workers=3, kill_every=0.3) == alone
+    assert digests(serve, spec, workers=3, kill=True) == alone
 
 
 def test_every_worker_killed_at_once_costs_nothing_but_time(serve: Serve, photos: Path) -> None:
