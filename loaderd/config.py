@@ -22,7 +22,7 @@ from typing import NamedTuple, TypeVar
 import psutil
 
 from loaderd.errors import InvalidArgument, LoaderdError
-from loaderd.wire import address, segment
+from loaderd.ipc import address, segment
 
 FILE_KEYS = (
     "name",

@@ -2,8 +2,8 @@
 
 A disk that does not answer holds a process in a system call, where it can neither say so nor do
 anything else. So who asks storage notes what for, and a thread of the process that has one
-(:mod:`loaderd.daemon.watch`) can tell. A note costs a fifth of a microsecond, as it is made for
-every image.
+(:mod:`loaderd.child.storage_watch`) can tell. A note costs a fifth of a microsecond, as it is
+made for every image.
 
 One note for each process: it is of what the main thread does, and nothing relies on it.
 """

@@ -14,10 +14,10 @@ import argparse
 import contextlib
 import hashlib
 import os
-import sys
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -130,8 +130,8 @@ def of_directory(root: Path) -> Streams:
     yield "exif", flow({}, exif=True)
     for cache in ("memory", "disk"):
         yield f"cache {cache}", flow(AUGMENTED, cache=cache)
-    for mode in ("binary", "sparse", "input", None):
-        yield f"class_mode {mode}", flow({}, class_mode=mode, classes=["class0", "class2"])
+    for labels in ("binary", "sparse", "input", None):
+        yield f"class_mode {labels}", flow({}, class_mode=labels, classes=["class0", "class2"])
     for subset in ("training", "validation"):
         yield f"subset {subset}", flow({"validation_split": 0.3, **AUGMENTED}, subset=subset)
     yield "function", flow({"preprocessing_function": negative, "rescale": 1 / 255})
@@ -145,8 +145,11 @@ def of_bad_files(root: Path) -> Streams:
     for way in ("substitute", "skip"):
         yield (
             f"on_error {way}",
-            lambda way=way: ImageDataGenerator(**AUGMENTED).flow_from_directory(
-                root / "bad", on_error=way, **IMAGES
+            partial(
+                ImageDataGenerator(**AUGMENTED).flow_from_directory,
+                root / "bad",
+                on_error=way,
+                **IMAGES,
             ),
         )
     yield (
@@ -166,9 +169,13 @@ def of_applications(root: Path) -> Streams:
     for module in (mobilenet_v2, resnet, vgg16):
         yield (
             module.__name__.rpartition(".")[2],
-            lambda module=module: ImageDataGenerator(
-                preprocessing_function=module.preprocess_input, zoom_range=0.2
-            ).flow_from_directory(root / "files", **IMAGES),
+            partial(
+                ImageDataGenerator(
+                    preprocessing_function=module.preprocess_input, zoom_range=0.2
+                ).flow_from_directory,
+                root / "files",
+                **IMAGES,
+            ),
         )
 
 
@@ -263,8 +270,13 @@ def of_formats(root: Path) -> Streams:
     for color in ("rgb", "rgba", "grayscale"):
         yield (
             f"formats {color}",
-            lambda color=color: ImageDataGenerator().flow_from_directory(
-                root, classes=["formats"], color_mode=color, shuffle=False, **IMAGES
+            partial(
+                ImageDataGenerator().flow_from_directory,
+                root,
+                classes=["formats"],
+                color_mode=color,
+                shuffle=False,
+                **IMAGES,
             ),
         )
 
@@ -316,4 +328,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -20,10 +20,10 @@ import numpy as np
 import psutil
 import pytest
 
-from loaderd.wire import dial
-from loaderd.wire.snapshot import Snapshot
+from loaderd.ipc import dial
+from loaderd.ipc.snapshot import Snapshot
 from loaderd_client import Session
-from loaderd_client.stream import Stream
+from loaderd_client.core.stream import Stream
 
 DEADLINE = 30.0
 

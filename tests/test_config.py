@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from loaderd import config
 from loaderd.config import Address, Settings
 from loaderd.errors import InvalidArgument
-from loaderd.wire import segment
+from loaderd.ipc import segment
 
 GIB = 2**30
 

@@ -16,78 +16,115 @@ from loaderd_client import Session
 from tests.process.test_streams import Serve, a_spec
 
 ROOT = Path(__file__).parents[1]
-MAY = {
-    "loaderd": {"loaderd"},
+BELOW = {
+    "loaderd": set(),
     "loaderd.errors": set(),
     "loaderd.pillow": set(),
     "loaderd.storage": set(),
     "loaderd.memory": set(),
-    "loaderd.config": {"loaderd.errors", "loaderd.wire"},
-    "loaderd.wire": {"loaderd", "loaderd.errors"},
-    "loaderd.launch": {"loaderd.errors", "loaderd.wire"},
-    "loaderd.data": {"loaderd.errors", "loaderd.storage", "loaderd.wire"},
+    "loaderd.spec": {"loaderd.errors"},
+    "loaderd.ipc": {"loaderd", "loaderd.errors", "loaderd.spec"},
+    "loaderd.formatting": {"loaderd.ipc"},
+    "loaderd.config": {"loaderd.errors", "loaderd.ipc"},
+    "loaderd.launch": {"loaderd.errors", "loaderd.ipc"},
+    "loaderd.sampling": {"loaderd.ipc", "loaderd.spec"},
+    "loaderd.sources": {"loaderd.errors", "loaderd.spec", "loaderd.storage"},
     "loaderd.render": {
         "loaderd.errors",
+        "loaderd.ipc",
         "loaderd.memory",
         "loaderd.pillow",
+        "loaderd.spec",
         "loaderd.storage",
-        "loaderd.wire",
     },
-    "loaderd.cache": {"loaderd.errors", "loaderd.storage", "loaderd.wire"},
-    "loaderd.daemon": {
-        "loaderd",
+    "loaderd.cache": {"loaderd.errors", "loaderd.ipc", "loaderd.spec", "loaderd.storage"},
+    "loaderd.child": {"loaderd.ipc", "loaderd.storage"},
+    "loaderd.worker": {
         "loaderd.cache",
+        "loaderd.child",
         "loaderd.config",
-        "loaderd.data",
         "loaderd.errors",
-        "loaderd.launch",
+        "loaderd.ipc",
         "loaderd.memory",
         "loaderd.render",
+        "loaderd.sampling",
+        "loaderd.spec",
         "loaderd.storage",
-        "loaderd.wire",
     },
+    "loaderd.opener": {
+        "loaderd.cache",
+        "loaderd.child",
+        "loaderd.config",
+        "loaderd.errors",
+        "loaderd.ipc",
+        "loaderd.render",
+        "loaderd.sampling",
+        "loaderd.sources",
+        "loaderd.spec",
+        "loaderd.storage",
+    },
+    "loaderd.forkserver": {
+        "loaderd.child",
+        "loaderd.config",
+        "loaderd.ipc",
+        "loaderd.memory",
+        "loaderd.opener",
+        "loaderd.worker",
+    },
+    "loaderd.supervisor": {
+        "loaderd",
+        "loaderd.cache",
+        "loaderd.child",
+        "loaderd.config",
+        "loaderd.errors",
+        "loaderd.forkserver",
+        "loaderd.ipc",
+        "loaderd.launch",
+        "loaderd.sampling",
+        "loaderd.spec",
+        "loaderd.storage",
+    },
+    "loaderd.monitor": {"loaderd.formatting", "loaderd.ipc"},
     "loaderd.cli": {
         "loaderd",
         "loaderd.cache",
         "loaderd.config",
-        "loaderd.daemon",
         "loaderd.errors",
+        "loaderd.formatting",
+        "loaderd.ipc",
         "loaderd.launch",
+        "loaderd.monitor",
         "loaderd.pillow",
-        "loaderd.wire",
+        "loaderd.spec",
+        "loaderd.supervisor",
     },
     "loaderd.__main__": {"loaderd.cli"},
-    "loaderd_client": {
-        "loaderd",
-        "loaderd.data",
+    "loaderd_client.core": {"loaderd.errors", "loaderd.ipc", "loaderd.launch", "loaderd.spec"},
+    "loaderd_client.keras": {
         "loaderd.errors",
+        "loaderd.ipc",
         "loaderd.launch",
         "loaderd.render",
-        "loaderd.wire",
+        "loaderd.sampling",
+        "loaderd.spec",
+        "loaderd_client.core",
     },
+    "loaderd_client.image": {"loaderd_client.keras"},
+    "loaderd_client": {"loaderd", "loaderd.launch", "loaderd_client.core", "loaderd_client.keras"},
 }
+"""The packages, and the modules beside them, each with those that it may import."""
 OF_THE_CLIENT = {
-    "loaderd.data.keras_draws",
-    "loaderd.data.order",
-    "loaderd.render.augment",
-    "loaderd.render.keras_images",
-    "loaderd.render.normalize",
-    "loaderd.render.stand_ins",
+    "loaderd.sampling.keras_draws",
+    "loaderd.sampling.order",
+    "loaderd.render.transforms.augment",
+    "loaderd.render.transforms.keras_images",
+    "loaderd.render.transforms.normalize",
+    "loaderd.render.transforms.stand_ins",
 }
-"""What the client takes from beyond the wire: Keras's order, draws and values, on the spot; and
+"""What the client takes from beyond ``ipc``: Keras's order, draws and values, on the spot; and
 what it tells workers to run in the place of Keras's functions."""
 DECODERS = {"PIL", "cv2", "simplejpeg"}
 TRAINERS = {"keras", "tensorflow", "jax", "torch"}
-SUPERVISOR = {
-    "loop",
-    "pool",
-    "scheduler",
-    "server",
-    "slots",
-    "snapshot",
-    "streams",
-    "supervisor",
-}
 
 
 def sources() -> list[Path]:
@@ -102,7 +139,7 @@ def module_of(path: Path) -> str:
 def unit_of(module: str) -> str:
     """A package of ours, or a module beside the packages."""
     parts = module.split(".")
-    return ".".join(parts[:2]) if parts[0] == "loaderd" else parts[0]
+    return ".".join(parts[:2])
 
 
 def imports_of(path: Path) -> Iterator[str]:
@@ -123,14 +160,16 @@ def test_imports_point_in_the_allowed_direction(path: Path) -> None:
     unit = unit_of(module_of(path))
     for name in imports_of(path):
         if name.split(".")[0] in ("loaderd", "loaderd_client"):
-            assert unit_of(name) in MAY[unit] | {unit}, f"{path} imports {name}"
+            assert unit_of(name) in BELOW[unit] | {unit}, f"{path} imports {name}"
 
 
 @pytest.mark.parametrize("path", sources(), ids=module_of)
-def test_the_client_takes_from_data_and_render_what_it_computes_on_the_spot(path: Path) -> None:
+def test_the_client_takes_from_sampling_and_render_what_it_computes_on_the_spot(path: Path) -> None:
     if module_of(path).startswith("loaderd_client"):
         found = {
-            name for name in imports_of(path) if unit_of(name) in ("loaderd.data", "loaderd.render")
+            name
+            for name in imports_of(path)
+            if unit_of(name) in ("loaderd.sampling", "loaderd.render")
         }
         assert found <= OF_THE_CLIENT
 
@@ -138,7 +177,7 @@ def test_the_client_takes_from_data_and_render_what_it_computes_on_the_spot(path
 @pytest.mark.parametrize("path", sources(), ids=module_of)
 def test_decoders_are_imported_by_render_and_workers_only(path: Path) -> None:
     module = module_of(path)
-    allowed = module.startswith(("loaderd.render", "loaderd.daemon.worker")) or (
+    allowed = module.startswith(("loaderd.render", "loaderd.worker")) or (
         module == "loaderd.cli.doctor"
     )
     found = {name.split(".")[0] for name in imports_of(path)}
@@ -162,11 +201,11 @@ def test_the_client_loads_neither_decoders_nor_keras() -> None:
 
 
 def test_the_supervisor_loads_no_decoder() -> None:
-    assert not modules_after("import loaderd.daemon.supervisor") & (DECODERS | TRAINERS)
+    assert not modules_after("import loaderd.supervisor.supervisor") & (DECODERS | TRAINERS)
 
 
 def test_a_worker_loads_no_keras() -> None:
-    loaded = modules_after("import loaderd.daemon.worker")
+    loaded = modules_after("import loaderd.worker.loop")
     assert loaded >= DECODERS
     assert not loaded & TRAINERS
 

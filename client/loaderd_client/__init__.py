@@ -12,17 +12,17 @@ from loaderd import __version__
 from loaderd.launch import cpus as _cpus
 
 if TYPE_CHECKING:
-    from loaderd_client.dataset import image_dataset_from_directory
-    from loaderd_client.generator import ImageDataGenerator
-    from loaderd_client.sequence import LoaderSequence
-    from loaderd_client.session import Session, connect
+    from loaderd_client.core.session import Session, connect
+    from loaderd_client.keras.dataset import image_dataset_from_directory
+    from loaderd_client.keras.generator import ImageDataGenerator
+    from loaderd_client.keras.sequence import LoaderSequence
 
 _HOMES = {
-    "ImageDataGenerator": "generator",
-    "image_dataset_from_directory": "dataset",
-    "LoaderSequence": "sequence",
-    "Session": "session",
-    "connect": "session",
+    "ImageDataGenerator": "keras.generator",
+    "image_dataset_from_directory": "keras.dataset",
+    "LoaderSequence": "keras.sequence",
+    "Session": "core.session",
+    "connect": "core.session",
 }
 
 __all__ = [

@@ -19,12 +19,11 @@ if TYPE_CHECKING:
         smart_resize,
     )
 
-    from loaderd_client.arrays import NumpyArrayIterator
-    from loaderd_client.dataframe import DataFrameIterator
-    from loaderd_client.files import DirectoryIterator
-    from loaderd_client.generator import ImageDataGenerator
-    from loaderd_client.iterators import Iterator
-    from loaderd_client.spot import (
+    from loaderd_client.keras.arrays import NumpyArrayIterator
+    from loaderd_client.keras.dataframe import DataFrameIterator
+    from loaderd_client.keras.files import DirectoryIterator
+    from loaderd_client.keras.generator import ImageDataGenerator
+    from loaderd_client.keras.in_process import (
         apply_affine_transform,
         apply_brightness_shift,
         apply_channel_shift,
@@ -35,6 +34,7 @@ if TYPE_CHECKING:
         random_shift,
         random_zoom,
     )
+    from loaderd_client.keras.iterators import Iterator
 
 _HOMES = {
     "ImageDataGenerator": "generator",
@@ -80,9 +80,9 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     if name in _HOMES:
-        return getattr(import_module(f"loaderd_client.{_HOMES[name]}"), name)
+        return getattr(import_module(f"loaderd_client.keras.{_HOMES[name]}"), name)
     if name in _KERAS:
-        from loaderd_client import bases
+        from loaderd_client.keras import adapter
 
-        return getattr(bases.in_use()[0].preprocessing.image, name)
+        return getattr(adapter.in_use()[0].preprocessing.image, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from loaderd import storage
-from loaderd.wire.manifest import Manifest
+from loaderd.ipc.manifest import Manifest
 
 Numbers = NDArray[np.int64]
 

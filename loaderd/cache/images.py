@@ -16,7 +16,7 @@ import msgspec
 
 from loaderd import storage
 from loaderd.cache.layout import Head
-from loaderd.wire.spec import Pil, Pipeline
+from loaderd.spec.spec import Pil, Pipeline
 
 _LONGEST = 300
 """Characters of a path of which people see the end: the header has one page."""

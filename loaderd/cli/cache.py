@@ -14,15 +14,15 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from rich.console import Console
 from rich.progress import track
 
-from loaderd import config
+from loaderd import config, formatting
 from loaderd.cache import folder, layout, store
 from loaderd.cache.folder import Found
 from loaderd.cache.layout import Head
-from loaderd.cli import options, text
-from loaderd.cli.exits import DONE, FAILED
+from loaderd.cli import console, options
+from loaderd.cli.exit_codes import DONE, FAILED
 from loaderd.errors import CacheError, InvalidArgument, LoaderdError
-from loaderd.wire import dial
-from loaderd.wire.text import encodable
+from loaderd.ipc import dial
+from loaderd.ipc.text import encodable
 
 _KEY = 12
 """Characters of a key that are shown; as many as make it unique are enough to name it."""
@@ -81,7 +81,7 @@ def tell_of_daemon(args: argparse.Namespace, where: str) -> None:
     with contextlib.suppress(LoaderdError, OSError):
         daemon = dial.observe(options.address(args).socket, dial.SOON).daemon
         if not encodable(where).endswith(daemon.cache_dir):  # the end of a long path
-            text.tell(
+            console.tell(
                 f'loaderd: the daemon "{daemon.name}" has its caches in another folder than '
                 f"{where}: add --cache-dir {shlex.quote(daemon.cache_dir)}"
             )
@@ -92,12 +92,12 @@ def _ls(args: argparse.Namespace) -> int:
     found = folder.caches(where)
     if args.json:
         for one in found:
-            text.say(text.as_json(_row(one)))
+            console.say(formatting.as_json(_row(one)))
         return DONE
     for line in _lines(found):
-        text.say(line)
+        console.say(line)
     total = sum(one.nbytes for one in found)
-    text.say(f"{text.count(len(found), 'cache')}, {text.size(total)}, in {where}")
+    console.say(f"{formatting.count(len(found), 'cache')}, {formatting.size(total)}, in {where}")
     return DONE
 
 
@@ -121,7 +121,7 @@ def _lines(found: Sequence[Found]) -> Iterator[str]:
         if one.head is not None:
             alike[_images(one.head)].append(one.head.about)
     for one in found:
-        start = f"{one.key[:_KEY]}  {text.size(one.nbytes):>10}  {_ago(one.used_at):>11} ago"
+        start = f"{one.key[:_KEY]}  {formatting.size(one.nbytes):>10}  {_ago(one.used_at):>11} ago"
         if one.head is None:
             yield f"{start}  damaged, or of another version"
         else:
@@ -145,7 +145,7 @@ def _images(head: Head) -> str:
 
 
 def _ago(then: float) -> str:
-    return text.duration(max(0.0, time.time() - then))
+    return formatting.duration(max(0.0, time.time() - then))
 
 
 def _cached(found: Found) -> int:
@@ -210,8 +210,8 @@ def _rm(args: argparse.Namespace) -> int:
     chosen = found if args.all else _chosen(found, args.keys)
     for one in chosen:
         folder.remove(one)
-    size = text.size(sum(one.nbytes for one in chosen))
-    text.say(f"removed {text.count(len(chosen), 'cache')}, {size}, in {where}")
+    size = formatting.size(sum(one.nbytes for one in chosen))
+    console.say(f"removed {formatting.count(len(chosen), 'cache')}, {size}, in {where}")
     return DONE
 
 
@@ -227,9 +227,9 @@ def _verify(args: argparse.Namespace) -> int:
     removed = [one for one in chosen if one.head is None]
     for one in removed:
         folder.remove(one)
-        text.say(f"{one.key[:_KEY]}  removed: damaged, or of another version")
-    verified = text.count(len(chosen) - len(removed), "cache")
-    text.say(f"{verified} verified, {text.count(damaged, 'row')} damaged, in {where}")
+        console.say(f"{one.key[:_KEY]}  removed: damaged, or of another version")
+    verified = formatting.count(len(chosen) - len(removed), "cache")
+    console.say(f"{verified} verified, {formatting.count(damaged, 'row')} damaged, in {where}")
     return FAILED if damaged or removed else DONE
 
 
@@ -240,7 +240,7 @@ def _verify_one(found: Found) -> int:
         bad = [place for place in tracked if not _is_whole(cache, place)]
         for place in bad:
             store.forget(cache.fd, cache.head, int(cache.rows[place]))
-    text.say(f"{found.key[:_KEY]}  {len(cache.marked):,} rows, {len(bad):,} damaged")
+    console.say(f"{found.key[:_KEY]}  {len(cache.marked):,} rows, {len(bad):,} damaged")
     return len(bad)
 
 

@@ -6,8 +6,8 @@ import argparse
 from collections.abc import Sequence
 
 from loaderd import __version__
-from loaderd.cli import cache, doctor, errors, scan, serve, start, status, stop, text
-from loaderd.cli.exits import guarded
+from loaderd.cli import cache, console, doctor, errors, scan, serve, start, status, stop
+from loaderd.cli.exit_codes import guarded
 
 _VERBS = (serve, start, stop, status, errors, scan, cache, doctor)
 _DESCRIPTION = "Loads images for Keras in worker processes, over shared memory."
@@ -29,7 +29,7 @@ examples:
 
 def run(argv: Sequence[str] | None) -> int:
     """Runs one verb and returns its exit code."""
-    text.survive_any_name()
+    console.survive_any_name()
     return guarded("loaderd", lambda: _run(argv))
 
 

@@ -10,11 +10,11 @@ from collections.abc import Callable
 
 import psutil
 
-from loaderd import __version__, config, pillow
-from loaderd.cli import cache, options, target, text
-from loaderd.cli.exits import DONE, FAILED
-from loaderd.cli.extra import DECODERS, SOMETIMES
-from loaderd.wire import address, segment
+from loaderd import __version__, config, formatting, pillow
+from loaderd.cli import cache, console, options, target
+from loaderd.cli.decoders import DECODERS, SOMETIMES
+from loaderd.cli.exit_codes import DONE, FAILED
+from loaderd.ipc import address, segment
 
 _EXAMPLES = """\
   loaderd doctor        exit code 1 if the decoders of loaderd[daemon] do not work
@@ -44,13 +44,16 @@ def run(args: argparse.Namespace) -> int:
         works, finding = _decoder(module)
         _row(module, finding if works else f"{finding}; needed for {use}")
     _row("CPUs", f"{config.cpus()} of {psutil.cpu_count()} may be used: "
-                 f"{text.count(settings.workers, 'worker')}")  # fmt: skip
+                 f"{formatting.count(settings.workers, 'worker')}")  # fmt: skip
     _row(
         "memory",
-        f"{text.size(config.ram())} may be used, the rings may take {text.size(settings.memory)}",
+        f"{formatting.size(config.ram())} may be used, the rings may take "
+        f"{formatting.size(settings.memory)}",
     )
     _row("cache", _cache(settings.cache_dir))
-    _row("/dev/shm", f"{text.size(segment.free())} of {text.size(segment.total())} free")
+    _row(
+        "/dev/shm", f"{formatting.size(segment.free())} of {formatting.size(segment.total())} free"
+    )
     _row("socket", f"{settings.socket} ({_state(settings.socket)})")
     _row("sockets", f"{address.runtime_dir()}: {_alive()}{_runtime_dir()}")
     cache.tell_of_daemon(args, settings.cache_dir)
@@ -58,7 +61,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _row(what: str, finding: str) -> None:
-    text.say(f"{what:<11} {finding}")
+    console.say(f"{what:<11} {finding}")
 
 
 def _cache(folder: str) -> str:
@@ -92,7 +95,9 @@ def _runtime_dir() -> str:
 def _judge(works: list[bool]) -> int:
     if all(works):
         return DONE
-    text.tell('loaderd: decoders are missing, the daemon cannot run: pip install "loaderd[daemon]"')
+    console.tell(
+        'loaderd: decoders are missing, the daemon cannot run: pip install "loaderd[daemon]"'
+    )
     return FAILED
 
 

@@ -16,13 +16,14 @@ import os
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from loaderd.cli import text
+from loaderd.cli import console
 from loaderd.errors import DaemonGone, ProtocolError, from_wire
-from loaderd.wire import descriptors, spec
-from loaderd.wire.channel import Channel, Closed
-from loaderd.wire.messages import Message, Open, Opened, Ready, Refused, Spoilt, Stalled, Took
-from loaderd.wire.run import WHOLE
-from loaderd.wire.spec import Spec
+from loaderd.ipc import descriptors
+from loaderd.ipc.channel import Channel, Closed
+from loaderd.ipc.messages import Message, Open, Opened, Ready, Refused, Spoilt, Stalled, Took
+from loaderd.ipc.prefetch import WHOLE
+from loaderd.spec import spec
+from loaderd.spec.spec import Spec
 
 _SLOTS = 128
 """So many batches are on their way at once: none of many workers waits for another."""
@@ -142,7 +143,7 @@ def _told_of_stalls(line: Channel) -> tuple[Message, list[int]]:
         if not isinstance(message, Stalled):
             return message, fds
         descriptors.close_all(fds)
-        text.tell(f"loaderd: {message.text}")
+        console.tell(f"loaderd: {message.text}")
 
 
 @contextlib.contextmanager

@@ -7,11 +7,12 @@ import os
 
 import msgspec
 
-from loaderd.cli import options, target, text
-from loaderd.cli.exits import DONE
-from loaderd.wire import dial
-from loaderd.wire.messages import BadSample
-from loaderd.wire.text import readable
+from loaderd import formatting
+from loaderd.cli import console, options, target
+from loaderd.cli.exit_codes import DONE
+from loaderd.ipc import dial
+from loaderd.ipc.messages import BadSample
+from loaderd.ipc.text import readable
 
 _EXAMPLES = """\
   loaderd errors                  one line for each: its path, why, and how often it was met
@@ -40,14 +41,14 @@ def run(args: argparse.Namespace) -> int:
     total = max(total, len(bad))  # another may have come in between
     if args.json:
         rows = [row(sample) for sample in bad]
-        text.say(text.as_json({"total": total, "bad": rows}))
+        console.say(formatting.as_json({"total": total, "bad": rows}))
         return DONE
     for sample in bad:
-        text.say(f"{line(sample)} ({_history(sample)})")
+        console.say(f"{line(sample)} ({_history(sample)})")
     if total > len(bad):
-        text.say(f"and {total - len(bad)} more, of which the daemon keeps no names")
+        console.say(f"and {total - len(bad)} more, of which the daemon keeps no names")
     if not total:
-        text.say("no bad images")
+        console.say("no bad images")
     return DONE
 
 
@@ -64,5 +65,5 @@ def row(sample: BadSample) -> dict[str, object]:
 
 
 def _history(sample: BadSample) -> str:
-    met = text.count(sample.times, "time")
+    met = formatting.count(sample.times, "time")
     return f"{met}, quarantined" if sample.quarantined else met

@@ -21,15 +21,15 @@ import msgspec
 from rich.console import Console
 from rich.progress import track
 
-from loaderd import config
-from loaderd.cli import epoch, errors, extra, given, options, text
+from loaderd import config, formatting
+from loaderd.cli import console, decoders, epoch, errors, forwarded_options, options
 from loaderd.cli.epoch import Epoch, Outcome
-from loaderd.cli.exits import DONE, FAILED
+from loaderd.cli.exit_codes import DONE, FAILED
 from loaderd.errors import DaemonError, InvalidArgument
+from loaderd.ipc import dial
+from loaderd.ipc.messages import BadSample
 from loaderd.launch.private import PrivateDaemon
-from loaderd.wire import dial
-from loaderd.wire.messages import BadSample
-from loaderd.wire.spec import Batch, Dataset, Order, Pipeline, Spec
+from loaderd.spec.spec import Batch, Dataset, Order, Pipeline, Spec
 
 EXTENSIONS = ("png", "jpg", "jpeg", "bmp", "ppm", "tif", "tiff", ".gif")
 """What either rule of Keras takes for an image; that of ``ImageDataGenerator`` wants no dot."""
@@ -87,17 +87,17 @@ def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Prints the bad images; 1 if there are any, or some could not be tried."""
-    extra.require()
+    decoders.require()
     config.load(options.flags(args), os.environ)  # before anything is started
     directory = os.path.abspath(args.directory)
     if not os.path.isdir(args.directory):  # as it was said: "" is no folder
         raise InvalidArgument(
             f"{args.directory!r} is no folder: name the one that holds the images"
         )
-    with _daemon(given.words(args)) as daemon:
+    with _daemon(forwarded_options.words(args)) as daemon:
         found = _scan(daemon, directory)
     if args.json:
-        text.say(text.as_json(_row(found)))
+        console.say(formatting.as_json(_row(found)))
     else:
         _tell(found)
     return FAILED if found.skipped or found.lacking or found.untried else DONE
@@ -112,7 +112,7 @@ def _daemon(words: list[str]) -> Iterator[PrivateDaemon]:
     except DaemonError:
         daemon.stop()
         for line in daemon.last_lines(_LINES):
-            text.tell(line)
+            console.tell(line)
         raise
     finally:
         daemon.stop()
@@ -186,14 +186,14 @@ def _bad_row(sample: BadSample) -> dict[str, object]:
 
 def _tell(found: Found) -> None:
     for sample in found.bad:
-        text.say(errors.line(sample))
+        console.say(errors.line(sample))
     if found.skipped > len(found.bad):
-        text.say(f"and {found.skipped - len(found.bad)} more")
+        console.say(f"and {found.skipped - len(found.bad)} more")
     for sample in found.lacking:
-        text.say(errors.line(sample))
+        console.say(errors.line(sample))
     for trouble in found.troubles:
-        text.tell(f"loaderd: {trouble}")
+        console.tell(f"loaderd: {trouble}")
     untried = f", {found.untried} not tried" if found.untried else ""
     missing = len(found.lacking)
     lacking = f", {missing} that this installation cannot decode" if missing else ""
-    text.say(f"{text.count(found.images, 'image')}, {found.skipped} bad{lacking}{untried}")
+    console.say(f"{formatting.count(found.images, 'image')}, {found.skipped} bad{lacking}{untried}")

@@ -10,14 +10,14 @@ import os
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from loaderd import config
-from loaderd.cli import extra, options, text
-from loaderd.cli.exits import DONE
+from loaderd import config, formatting
+from loaderd.cli import decoders, options
+from loaderd.cli.exit_codes import DONE
 from loaderd.config import Settings
+from loaderd.ipc import segment
+from loaderd.ipc.text import printable
 from loaderd.launch import cpus
 from loaderd.launch.launch import READY
-from loaderd.wire import segment
-from loaderd.wire.text import printable
 
 LITTLE_SHM = 64 * 2**20
 """What Docker gives a container that asks for nothing: room for one small ring."""
@@ -51,7 +51,7 @@ def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Serves until it is told to stop."""
-    extra.require()
+    decoders.require()
     if args.cpus is not None:
         cpus.use(args.cpus)  # first, as the default number of workers depends on it
     settings = config.load(options.flags(args), os.environ)
@@ -61,7 +61,7 @@ def run(args: argparse.Namespace) -> int:
         logging.getLogger("loaderd").warning(short)
     os.chdir("/")  # holds no folder, and takes no modules from the one that we are in
     # Late, so that every other verb and every wrong flag is answered at once.
-    from loaderd.daemon import supervisor
+    from loaderd.supervisor import supervisor
 
     supervisor.serve(settings, _teller(settings), reload=_reloader(flags, settings))
     return DONE
@@ -73,8 +73,8 @@ def shortage() -> str:
     if free > LITTLE_SHM:
         return ""
     return (
-        f"only {text.size(free)} of shared memory are free in {segment.SHM}: rings will be small "
-        "or refused; make it larger (docker run --shm-size)"
+        f"only {formatting.size(free)} of shared memory are free in {segment.SHM}: rings will be "
+        "small or refused; make it larger (docker run --shm-size)"
     )
 
 

@@ -10,13 +10,14 @@ from collections.abc import Callable, Iterator, Sequence
 from rich.live import Live
 
 from loaderd import __version__
-from loaderd.cli import options, report, rows, screen, target, text
-from loaderd.cli.exits import DONE, FAILED, guarded
-from loaderd.cli.report import Report, derive
+from loaderd.cli import console, options, target
+from loaderd.cli.exit_codes import DONE, FAILED, guarded
 from loaderd.config import Address
 from loaderd.errors import NoAnswer, NoDaemon
-from loaderd.wire import dial
-from loaderd.wire.snapshot import Snapshot
+from loaderd.ipc import dial
+from loaderd.ipc.snapshot import Snapshot
+from loaderd.monitor import report, rows, screen
+from loaderd.monitor.report import Report, derive
 
 Show = Callable[[Report], None]
 
@@ -36,7 +37,7 @@ private one. Exit codes: 0 done, 1 no daemon answers or it went away, 2 wrong ar
 
 def run(argv: Sequence[str] | None) -> int:
     """Shows the daemon once or until Ctrl-C, and returns the exit code."""
-    text.survive_any_name()
+    console.survive_any_name()
     return guarded("loaderd-stat", lambda: _run(_parser().parse_args(argv)))
 
 
@@ -72,7 +73,9 @@ def _run(args: argparse.Namespace) -> int:
     with contextlib.suppress(KeyboardInterrupt):
         with _shown_again(args.json) as show:
             last = _watch(where, args.watch, show)
-        text.tell(f'loaderd-stat: loaderd "{last.daemon.name}" (pid {last.daemon.pid}) went away')
+        console.tell(
+            f'loaderd-stat: loaderd "{last.daemon.name}" (pid {last.daemon.pid}) went away'
+        )
         return FAILED
     return DONE
 
@@ -120,7 +123,7 @@ def _shown_again(json: bool) -> Iterator[Show]:
 
 
 def _json_line(seen: Report) -> None:
-    text.say(report.to_json(seen))
+    console.say(report.to_json(seen))
 
 
 def _rolling() -> Show:
@@ -131,13 +134,13 @@ def _rolling() -> Show:
         paths = ", ".join(sorted({storage.path for storage in seen.now.storage}))
         if paths != silent:
             silent = paths
-            text.say(f"storage does not answer: {paths}" if paths else "storage answers again")
+            console.say(f"storage does not answer: {paths}" if paths else "storage answers again")
         if seen.now.daemon.trouble != trouble:
             trouble = seen.now.daemon.trouble
-            text.say(f"TROUBLE  {trouble}" if trouble else "the trouble is over")
+            console.say(f"TROUBLE  {trouble}" if trouble else "the trouble is over")
         if shown % rows.HEADER_EVERY == 0:
-            text.say(rows.header())
-        text.say(rows.row(seen))
+            console.say(rows.header())
+        console.say(rows.row(seen))
         shown += 1
 
     return show

@@ -8,12 +8,12 @@ import os
 from collections.abc import Iterator
 
 from loaderd import config
-from loaderd.cli import extra, given, options, serve, text
-from loaderd.cli.exits import DONE, FAILED
+from loaderd.cli import console, decoders, forwarded_options, options, serve
+from loaderd.cli.exit_codes import DONE, FAILED
 from loaderd.config import Settings
 from loaderd.errors import DaemonError, DaemonRunning, NoDescriptor
+from loaderd.ipc import address, descriptors, dial
 from loaderd.launch.launch import Launch, last_lines
-from loaderd.wire import address, descriptors, dial
 
 _EXAMPLES = """\
   loaderd start
@@ -36,18 +36,18 @@ def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Starts a daemon and waits until it answers."""
-    extra.require()
+    decoders.require()
     settings = config.load(options.flags(args), os.environ)
     address.make_folder(settings.socket)  # also makes one that others might write safe
     _refuse_a_second(settings.socket)
     log = log_path(settings.socket)
     if shortage := serve.shortage():
-        text.tell(f"loaderd: {shortage}")
+        console.tell(f"loaderd: {shortage}")
     with _opened(log) as fd:
         begin = os.fstat(fd).st_size
-        launch = Launch(given.words(args), fd)
+        launch = Launch(forwarded_options.words(args), fd)
     if launch.wait() and launch.process is not None:
-        text.say(f'loaderd "{settings.name}" is up: pid {launch.process.pid}, '
+        console.say(f'loaderd "{settings.name}" is up: pid {launch.process.pid}, '
                  f"socket {settings.socket}, log {log}")  # fmt: skip
         return DONE
     _explain(settings, launch.failure, log, begin)
@@ -89,5 +89,5 @@ def _explain(settings: Settings, failure: str, log: str, begin: int) -> None:
     _refuse_a_second(settings.socket)  # started at the same time as ours, and faster
     with open(log, "rb") as file:
         for line in last_lines(file.fileno(), begin):
-            text.tell(line)
-    text.tell(f'loaderd "{settings.name}" did not start: it {failure}; the log is {log}')
+            console.tell(line)
+    console.tell(f'loaderd "{settings.name}" did not start: it {failure}; the log is {log}')

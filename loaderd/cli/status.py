@@ -6,12 +6,13 @@ import argparse
 
 import msgspec
 
-from loaderd.cli import options, target, text
-from loaderd.cli.exits import DONE, FAILED, NOT_RUNNING
+from loaderd import formatting
+from loaderd.cli import console, options, target
+from loaderd.cli.exit_codes import DONE, FAILED, NOT_RUNNING
 from loaderd.config import Address
 from loaderd.errors import NoAnswer, NoDaemon
-from loaderd.wire import dial
-from loaderd.wire.snapshot import Snapshot
+from loaderd.ipc import dial
+from loaderd.ipc.snapshot import Snapshot
 
 _EXAMPLES = """\
   loaderd status                  one line; exit code 0 if a daemon runs, 3 if none does,
@@ -58,7 +59,7 @@ def run(args: argparse.Namespace) -> int:
         status = _silent(where, error)
         state = "running, but" if status.running else "not running:"
         line = f'loaderd "{where.name}" is {state} {error}'
-    text.say(text.as_json(status) if args.json else line)
+    console.say(formatting.as_json(status) if args.json else line)
     if status.answers:
         return DONE
     return FAILED if status.running else NOT_RUNNING
@@ -89,7 +90,8 @@ def _line(status: Status) -> str:
     trouble = f"; TROUBLE: {status.trouble}" if status.trouble else ""
     return (
         f'loaderd "{status.name}" is running: pid {status.pid}, '
-        f"up {text.duration(status.uptime_s or 0)}, {text.count(status.workers or 0, 'worker')}, "
-        f"{text.count(status.streams or 0, 'stream')}, socket {status.socket}, "
+        f"up {formatting.duration(status.uptime_s or 0)}, "
+        f"{formatting.count(status.workers or 0, 'worker')}, "
+        f"{formatting.count(status.streams or 0, 'stream')}, socket {status.socket}, "
         f"version {status.version}{trouble}"
     )

@@ -7,8 +7,8 @@ import contextlib
 import signal
 import time
 
-from loaderd.cli import options, text
-from loaderd.cli.exits import DONE
+from loaderd.cli import console, options
+from loaderd.cli.exit_codes import DONE
 from loaderd.config import Address
 from loaderd.errors import (
     DaemonError,
@@ -18,9 +18,9 @@ from loaderd.errors import (
     RequestRefused,
     VersionMismatch,
 )
-from loaderd.wire import dial
-from loaderd.wire.process import Process
-from loaderd.wire.snapshot import Snapshot
+from loaderd.ipc import dial
+from loaderd.ipc.process import Process
+from loaderd.ipc.snapshot import Snapshot
 
 PATIENCE = 10.0
 
@@ -54,16 +54,18 @@ def run(args: argparse.Namespace) -> int:
     where = options.address(args)
     pid = dial.listener(where.socket)
     if pid is None:
-        text.say(f'loaderd "{where.name}" is not running')
+        console.say(f'loaderd "{where.name}" is not running')
         return DONE
     if not pid:  # it lives in another container, and has no number here
         _ask(where.socket, args.timeout / _ANSWERS)
-        text.say(f'loaderd "{where.name}" was asked to stop; its process cannot be seen from here')
+        console.say(
+            f'loaderd "{where.name}" was asked to stop; its process cannot be seen from here'
+        )
         return DONE
     process = Process(pid)  # means this one, and never a later one of the same number
     if process.alive:
         _end(where, process, args.timeout)
-    text.say(f'loaderd "{where.name}" is stopped')
+    console.say(f'loaderd "{where.name}" is stopped')
     return DONE
 
 
@@ -72,13 +74,15 @@ def _end(where: Address, process: Process, patience: float) -> None:
     try:
         _ask(where.socket, patience / _ANSWERS)
     except NoAnswer:
-        text.tell(f'loaderd "{where.name}" (pid {pid}) does not answer: sending it SIGTERM')
+        console.tell(f'loaderd "{where.name}" (pid {pid}) does not answer: sending it SIGTERM')
         process.send(signal.SIGTERM)
     except (NoDaemon, VersionMismatch, RequestRefused):  # it ends already, or lets nobody in
         process.send(signal.SIGTERM)
     if process.wait(max(0.0, end - time.monotonic())):
         return
-    text.tell(f'loaderd "{where.name}" (pid {pid}) did not end within {patience:g} s: killing it')
+    console.tell(
+        f'loaderd "{where.name}" (pid {pid}) did not end within {patience:g} s: killing it'
+    )
     process.send(signal.SIGKILL)
     if not process.wait(PATIENCE):
         raise DaemonError(f"pid {pid} does not end, not even by SIGKILL")
@@ -94,11 +98,11 @@ def _tell_of_trainers(seen: Snapshot) -> None:
     """Who will miss it, and what becomes of them."""
     pids = sorted({stream.client_pid for stream in seen.streams})
     if seen.daemon.private and pids:
-        text.say(f"its trainer (pid {pids[0]}) starts another when it needs one")
+        console.say(f"its trainer (pid {pids[0]}) starts another when it needs one")
     elif len(pids) == 1:
-        text.say(f"1 trainer is attached (pid {pids[0]}); it waits for a daemon at the same "
+        console.say(f"1 trainer is attached (pid {pids[0]}); it waits for a daemon at the same "
                  "address, up to its reconnect timeout")  # fmt: skip
     elif pids:
         named = ", ".join(map(str, pids))
-        text.say(f"{len(pids)} trainers are attached (pids {named}); they wait for a daemon at "
+        console.say(f"{len(pids)} trainers are attached (pids {named}); they wait for a daemon at "
                  "the same address, up to their reconnect timeout")  # fmt: skip

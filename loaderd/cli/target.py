@@ -10,7 +10,7 @@ import os
 
 from loaderd.config import Address
 from loaderd.errors import DaemonError, LoaderdError, NoAnswer, NoDaemon
-from loaderd.wire import address, dial
+from loaderd.ipc import address, dial
 
 _ENDING = ".sock"
 

@@ -21,10 +21,10 @@ from collections.abc import Sequence
 from time import monotonic
 
 from loaderd.errors import NoDaemon, NoDescriptor
+from loaderd.ipc import descriptors
+from loaderd.ipc.process import JOB_SIGNALS, Process
 from loaderd.launch import interpreter, search_path
 from loaderd.launch.low import high
-from loaderd.wire import descriptors
-from loaderd.wire.process import JOB_SIGNALS, Process
 
 READY = b"1"
 """What the daemon writes to its ``--ready-fd`` once it answers."""

@@ -26,14 +26,14 @@ from functools import partial
 from time import monotonic, sleep
 
 from loaderd.errors import InvalidArgument, NoDaemon
+from loaderd.ipc import address, channel, descriptors, dial, lock, messages
+from loaderd.ipc.channel import Channel, Peer
+from loaderd.ipc.messages import Connect, Message, Stop
+from loaderd.ipc.process import Process
+from loaderd.ipc.text import printable
 from loaderd.launch import cpus
 from loaderd.launch.launch import Launch, last_lines
 from loaderd.launch.low import high
-from loaderd.wire import address, channel, descriptors, dial, lock, messages
-from loaderd.wire.channel import Channel, Peer
-from loaderd.wire.messages import Connect, Message, Stop
-from loaderd.wire.process import Process
-from loaderd.wire.text import printable
 
 STOP_SECONDS = 5.0
 """What a daemon may take to end; after that it is killed."""

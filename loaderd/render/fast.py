@@ -11,9 +11,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from loaderd.render.geometry import Warp
-from loaderd.wire.spec import Pipeline
-from loaderd.wire.transform import Transform
+from loaderd.render.transforms.geometry import Warp
+from loaderd.spec.spec import Pipeline
+from loaderd.spec.transform import Transform
 
 Array = NDArray[Any]
 

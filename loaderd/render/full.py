@@ -18,12 +18,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from loaderd.errors import LoaderdError, RenderError
-from loaderd.render import augment
-from loaderd.render.function import UserFunction, explain
-from loaderd.render.geometry import Warp
-from loaderd.render.normalize import IMAGENET_MEAN_BGR, Normalization, imagenet
-from loaderd.wire.spec import Pipeline
-from loaderd.wire.transform import Transform
+from loaderd.render.transforms import augment
+from loaderd.render.transforms.geometry import Warp
+from loaderd.render.transforms.normalize import IMAGENET_MEAN_BGR, Normalization, imagenet
+from loaderd.render.transforms.user_function import UserFunction, explain
+from loaderd.spec.spec import Pipeline
+from loaderd.spec.transform import Transform
 
 Array = NDArray[Any]
 _MOST_CHANNELS = 4  # that OpenCV warps at once

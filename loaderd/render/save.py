@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 
 from loaderd import storage
 from loaderd.errors import RenderError
-from loaderd.render.augment import to_picture
-from loaderd.wire.spec import Pipeline
+from loaderd.render.transforms.augment import to_picture
+from loaderd.spec.spec import Pipeline
 
 
 def save_picture(image: NDArray[Any], pipeline: Pipeline, sample: int, number: int) -> None:

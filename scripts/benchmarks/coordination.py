@@ -32,11 +32,11 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from loaderd.wire import dial
-from loaderd.wire.bundle import Bundle
-from loaderd.wire.spec import Arrays, Batch, Order, Pipeline, Spec
+from loaderd.ipc import dial
+from loaderd.ipc.bundle import Bundle
+from loaderd.spec.spec import Arrays, Batch, Order, Pipeline, Spec
 from loaderd_client import Session
-from loaderd_client.stream import Stream
+from loaderd_client.core.stream import Stream
 
 BATCH = 32
 BATCHES = 1000  # of an epoch

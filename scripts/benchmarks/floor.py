@@ -13,10 +13,10 @@ from multiprocessing.connection import Connection
 import cv2
 import numpy as np
 
-from loaderd.data.draws import SampleDraws
-from loaderd.data.listing import list_samples
-from loaderd.render.pipeline import Renderer
-from loaderd.wire.spec import Dataset, Spec
+from loaderd.render.renderer import Renderer
+from loaderd.sampling.draws import SampleDraws
+from loaderd.sources.listing import list_samples
+from loaderd.spec.spec import Dataset, Spec
 
 
 def _render(spec: Spec, part: int, parts: int, images: int, pipe: Connection) -> None:

@@ -20,9 +20,9 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from loaderd.data.order import EpochOrder
-from loaderd.wire import dial
-from loaderd.wire.spec import Batch, Dataset, Order, Pipeline, Spec
+from loaderd.ipc import dial
+from loaderd.sampling.order import EpochOrder
+from loaderd.spec.spec import Batch, Dataset, Order, Pipeline, Spec
 from loaderd_client import Session
 from scripts.benchmarks import ring
 

@@ -19,9 +19,9 @@ from rich.console import Console
 from rich.table import Table
 
 from loaderd import config
-from loaderd.wire import dial
-from loaderd.wire.snapshot import DaemonPicture
-from loaderd.wire.spec import Batch, Dataset, Order, Pipeline, Spec
+from loaderd.ipc import dial
+from loaderd.ipc.snapshot import DaemonPicture
+from loaderd.spec.spec import Batch, Dataset, Order, Pipeline, Spec
 from loaderd_client import Session
 from scripts.benchmarks import floor
 
@@ -173,7 +173,7 @@ def _timed_flow(data: str, opening: str) -> float:
     program = f"""
 import time, keras
 from loaderd_client import ImageDataGenerator, Session
-from loaderd_client.sequence import LoaderSequence
+from loaderd_client.keras.sequence import LoaderSequence
 {opening}
     start = time.perf_counter()
     flow = ImageDataGenerator(rescale=1/255).flow_from_directory({data!r}, (150, 150))
@@ -186,7 +186,9 @@ from loaderd_client.sequence import LoaderSequence
 
 def _import_ms() -> float:
     """Milliseconds, less what an interpreter takes that imports nothing."""
-    return (_interpreter("import loaderd_client, loaderd_client.session") - _interpreter("")) * 1e3
+    return (
+        _interpreter("import loaderd_client, loaderd_client.core.session") - _interpreter("")
+    ) * 1e3
 
 
 def _interpreter(statement: str) -> float:

@@ -14,9 +14,9 @@ import sys
 import time
 
 from loaderd import config
-from loaderd.daemon import child
-from loaderd.wire.channel import Channel, Closed
-from loaderd.wire.messages import Chunk, Done, Up
+from loaderd.child import init
+from loaderd.ipc.channel import Channel, Closed
+from loaderd.ipc.messages import Chunk, Done, Up
 
 
 def answer(row_us: int, pace_ms: int, sock: socket.socket) -> None:
@@ -27,7 +27,7 @@ def answer(row_us: int, pace_ms: int, sock: socket.socket) -> None:
         pace_ms: milliseconds for which it sleeps over a chunk.
         sock: its end of the supervisor's socket.
     """
-    child.init_child()
+    init.init_child()
     line = Channel(sock)
     try:
         line.send(Up(os.getpid()))
@@ -51,7 +51,7 @@ def _answer_one(line: Channel, row_us: int, pace_ms: int) -> None:
 
 def main() -> None:
     """Serves until it is stopped: ``SOCKET WORKERS ROW_US PACE_MS READY_FD``."""
-    from loaderd.daemon import supervisor  # late: the workers import this module too
+    from loaderd.supervisor import supervisor  # late: the workers import this module too
 
     path, workers, owner = sys.argv[1], sys.argv[2], str(os.getppid())
     row_us, pace_ms, ready = map(int, sys.argv[3:])

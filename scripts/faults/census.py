@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import psutil
 
-from loaderd.wire import segment
+from loaderd.ipc import segment
 
 _NAMED = "psm_"
 """How Python begins the names of its segments; other programs' come and go."""

@@ -11,8 +11,8 @@ import time
 from pathlib import Path
 
 from loaderd.errors import LoaderdError
-from loaderd.wire import dial
-from loaderd.wire.snapshot import Snapshot
+from loaderd.ipc import dial
+from loaderd.ipc.snapshot import Snapshot
 from scripts.faults import census
 
 START_SECONDS = 60.0

@@ -18,11 +18,11 @@ import time
 from collections.abc import Callable
 
 from loaderd.errors import LoaderdError
-from loaderd.wire import channel, dial
-from loaderd.wire.channel import Closed
-from loaderd.wire.messages import Observe
-from loaderd.wire.spec import Batch, Dataset, Order, Pipeline, Spec
-from loaderd_client.session import Session
+from loaderd.ipc import channel, dial
+from loaderd.ipc.channel import Closed
+from loaderd.ipc.messages import Observe
+from loaderd.spec.spec import Batch, Dataset, Order, Pipeline, Spec
+from loaderd_client.core.session import Session
 
 PAUSE = 0.3
 PATIENCE = 4.0

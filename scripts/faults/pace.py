@@ -8,10 +8,10 @@ import time
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from loaderd.wire.run import Place
-from loaderd.wire.spec import Batch, Dataset, Order, Pipeline, Spec
-from loaderd_client.session import Session
-from loaderd_client.stream import Stream
+from loaderd.ipc.prefetch import Place
+from loaderd.spec.spec import Batch, Dataset, Order, Pipeline, Spec
+from loaderd_client.core.session import Session
+from loaderd_client.core.stream import Stream
 from scripts.faults.storm import DEADLY, Storm
 
 SLOTS = 6

@@ -18,12 +18,12 @@ from collections.abc import Iterator
 
 import msgspec
 
-from loaderd.wire.bundle import Bundle, Parts
-from loaderd.wire.run import UNKNOWN, Run
-from loaderd.wire.spec import Spec
+from loaderd.ipc.bundle import Bundle, Parts
+from loaderd.ipc.prefetch import UNKNOWN, Run
+from loaderd.spec.spec import Spec
 from loaderd_client import connect
-from loaderd_client.history import VARIABLE, History
-from loaderd_client.session import Session
+from loaderd_client.core.session import Session
+from loaderd_client.keras.history import VARIABLE, History
 from scripts.faults import flows
 from scripts.faults.history import Line
 

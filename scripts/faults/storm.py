@@ -10,7 +10,7 @@ import threading
 from collections import Counter
 from collections.abc import Iterator, Mapping
 
-from loaderd.wire.snapshot import Snapshot
+from loaderd.ipc.snapshot import Snapshot
 from scripts.faults.daemons import Daemon
 
 MIXED: Mapping[signal.Signals, int] = {

@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from loaderd_client.session import Session
+from loaderd_client.core.session import Session
 from scripts.faults import census, command, figures, flows, history, pace
 from scripts.faults.census import Census
 from scripts.faults.clients import Client

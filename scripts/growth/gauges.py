@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import psutil
 
-from loaderd.wire.snapshot import Snapshot
+from loaderd.ipc.snapshot import Snapshot
 from scripts.faults import census
 
 MIB = 2**20

@@ -13,10 +13,10 @@ import pytest
 
 from loaderd.cache import files
 from loaderd.cache.files import UNREADABLE, Files
-from loaderd.render.decode import Decoder
-from loaderd.wire import manifest
-from loaderd.wire.manifest import Manifest
-from loaderd.wire.spec import Pipeline
+from loaderd.ipc import manifest
+from loaderd.ipc.manifest import Manifest
+from loaderd.render.load.decode import Decoder
+from loaderd.spec.spec import Pipeline
 
 HOUR = 3600 * 10**9
 

@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from loaderd.cache import images
-from loaderd.wire.spec import Pil, Pipeline
+from loaderd.spec.spec import Pil, Pipeline
 
 PLAIN = Pipeline(target_size=(8, 9))
 LATER = {

@@ -15,7 +15,7 @@ import pytest
 
 from loaderd.cache import folder, images, layout, store
 from loaderd.cli.main import main
-from loaderd.wire.spec import Pipeline
+from loaderd.spec.spec import Pipeline
 from loaderd_client import Session
 from tests.cache.support import files
 from tests.process.test_streams import Serve, a_spec, digest

@@ -18,7 +18,7 @@ import pytest
 
 from loaderd.cli import epoch, scan, stat
 from loaderd.cli.main import main
-from loaderd.wire import dial
+from loaderd.ipc import dial
 from tests.conftest import eventually
 
 DEADLINE = 30.0
@@ -272,7 +272,7 @@ class TestStop:
 READER = """
 import signal, sys
 from loaderd.cli import epoch, scan
-from loaderd.wire import dial
+from loaderd.ipc import dial
 with epoch.opened(dial.dial(sys.argv[1]), scan._spec(sys.argv[2])):
     print("open", flush=True)
     signal.pause()

@@ -12,10 +12,10 @@ import pytest
 from loaderd.cli import epoch, scan
 from loaderd.cli.epoch import Epoch
 from loaderd.errors import DaemonGone, EmptyDataset, StorageTimeout, TooManyBadImages
-from loaderd.wire import channel, dial
-from loaderd.wire.channel import Channel
-from loaderd.wire.messages import Opened, Ready, Refused, Spoilt, Stalled, Took
-from loaderd.wire.spec import Batch, Spec
+from loaderd.ipc import channel, dial
+from loaderd.ipc.channel import Channel
+from loaderd.ipc.messages import Opened, Ready, Refused, Spoilt, Stalled, Took
+from loaderd.spec.spec import Batch, Spec
 from tests.process.test_streams import Serve
 
 

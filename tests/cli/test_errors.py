@@ -16,9 +16,9 @@ import pytest
 
 from loaderd.cli import epoch, scan
 from loaderd.cli.main import main
-from loaderd.wire import dial
-from loaderd.wire.channel import Channel, Closed
-from loaderd.wire.messages import (
+from loaderd.ipc import dial
+from loaderd.ipc.channel import Channel, Closed
+from loaderd.ipc.messages import (
     PROTOCOL,
     BadList,
     BadSample,

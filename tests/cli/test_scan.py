@@ -21,10 +21,10 @@ from PIL import Image
 
 from loaderd.cli import scan
 from loaderd.cli.main import main
+from loaderd.ipc import address, dial
+from loaderd.ipc.text import printable
 from loaderd.launch import launch
 from loaderd.launch.launch import last_lines
-from loaderd.wire import address, dial
-from loaderd.wire.text import printable
 from tests.cli.test_stat import everything
 from tests.conftest import eventually, family, gone
 
@@ -104,7 +104,7 @@ class TestWhatItFinds:
 
     @pytest.mark.parametrize("module", ["iterators", "dataset"])
     def test_all_that_either_rule_of_keras_lists_is_looked_at(self, module: str) -> None:
-        source = (ROOT / "client" / "loaderd_client" / f"{module}.py").read_text()
+        source = (ROOT / "client" / "loaderd_client" / "keras" / f"{module}.py").read_text()
         found = re.search(r"^EXTENSIONS = (\(.*\))$", source, re.MULTILINE)
         assert found
         for extension in ast.literal_eval(found[1]):

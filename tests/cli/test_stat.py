@@ -24,10 +24,10 @@ from loaderd.cli import main as loaderd
 from loaderd.cli import options, show, stat, target
 from loaderd.config import Address
 from loaderd.errors import NoDaemon
-from loaderd.wire import channel, dial
-from loaderd.wire.channel import Channel, Closed
-from loaderd.wire.messages import PROTOCOL, Hello, Message, Observe, Observed, Welcome
-from loaderd.wire.snapshot import SCHEMA, DaemonPicture, HostPicture, Snapshot
+from loaderd.ipc import channel, dial
+from loaderd.ipc.channel import Channel, Closed
+from loaderd.ipc.messages import PROTOCOL, Hello, Message, Observe, Observed, Welcome
+from loaderd.ipc.snapshot import SCHEMA, DaemonPicture, HostPicture, Snapshot
 
 STAT = [sys.executable, "-c", "from loaderd.cli.stat import main; raise SystemExit(main())"]
 DEADLINE = 20.0

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from loaderd import __version__
-from loaderd.cli import extra, serve
-from loaderd.cli.exits import guarded
+from loaderd.cli import decoders, serve
+from loaderd.cli.exit_codes import guarded
 from loaderd.cli.main import loaded, main
 from loaderd.errors import (
     DaemonError,
@@ -23,8 +23,8 @@ from loaderd.errors import (
     MissingDependency,
     NoDaemon,
 )
+from loaderd.ipc import address, segment
 from loaderd.launch import launch
-from loaderd.wire import address, segment
 
 VERBS = ("serve", "start", "stop", "status", "errors", "scan", "cache", "doctor")
 
@@ -43,7 +43,7 @@ def no_decoders(monkeypatch: pytest.MonkeyPatch) -> None:
     def find_spec(name: str) -> object:
         return None if name in ("cv2", "PIL") else importlib.util.find_spec(name)
 
-    monkeypatch.setattr(extra, "find_spec", find_spec)
+    monkeypatch.setattr(decoders, "find_spec", find_spec)
 
 
 class TestExitCodes:
@@ -304,7 +304,7 @@ class TestLittleSharedMemory:
     def test_serve_warns_in_its_log(self, runtime: Path) -> None:
         (runtime / "default.lock").mkdir(parents=True)  # so it ends soon
         program = (
-            "from loaderd.cli.main import main; from loaderd.wire import segment; "
+            "from loaderd.cli.main import main; from loaderd.ipc import segment; "
             "segment.free = lambda: 2**26; raise SystemExit(main(['serve']))"
         )
         done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)

@@ -7,7 +7,7 @@ import threading
 
 import pytest
 
-from loaderd_client.guard import Caller, Guard
+from loaderd_client.core.guard import Caller, Guard
 from tests.conftest import as_if_ours
 
 

@@ -11,7 +11,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from loaderd.wire.spec import Order, Pipeline
+from loaderd.spec.spec import Order, Pipeline
 from loaderd_client import LoaderSequence, Session
 from tests.conftest import stream_of
 from tests.process.test_streams import Serve, a_spec

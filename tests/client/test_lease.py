@@ -9,10 +9,10 @@ import os
 import numpy as np
 import pytest
 
-from loaderd.wire.layout import ALIGNMENT, SlotLayout, slot_layout, view_slot
-from loaderd.wire.spec import Batch, Pipeline
-from loaderd_client.lease import Ring
-from loaderd_client.mapping import Mapping
+from loaderd.ipc.slot_layout import ALIGNMENT, SlotLayout, slot_layout, view_slot
+from loaderd.spec.spec import Batch, Pipeline
+from loaderd_client.core.lease import Ring
+from loaderd_client.core.mapping import Mapping
 
 LAYOUT = slot_layout(Pipeline(target_size=(5, 7)), Batch(batch_size=3), classes=2)
 SLOTS = 2

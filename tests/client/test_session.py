@@ -16,13 +16,13 @@ import pytest
 
 from loaderd import __version__
 from loaderd.errors import EmptyDataset, LoaderdError, ProtocolError
-from loaderd.wire import descriptors, segment
-from loaderd.wire.channel import Channel, Closed
-from loaderd.wire.messages import PROTOCOL, Message, Refused, Stalled, Welcome
+from loaderd.ipc import descriptors, segment
+from loaderd.ipc.channel import Channel, Closed
+from loaderd.ipc.messages import PROTOCOL, Message, Refused, Stalled, Welcome
 from loaderd_client import Session
 from tests.conftest import DEADLINE, eventually
+from tests.ipc.test_opened import GOOD, TABLE
 from tests.process.test_streams import a_spec
-from tests.wire.test_opened import GOOD, TABLE
 
 
 class Answer(NamedTuple):

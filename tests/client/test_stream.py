@@ -19,13 +19,13 @@ from loaderd.errors import (
     StreamClosed,
     TooManyBadImages,
 )
-from loaderd.wire import channel, manifest
-from loaderd.wire.channel import Channel
-from loaderd.wire.layout import SlotArrays, slot_layout, view_slot
-from loaderd.wire.messages import Message, Opened, Plan, Ready, Refused, Spoilt, Stalled, Took
-from loaderd.wire.run import WHOLE, Place
-from loaderd.wire.spec import Batch, Dataset, LabelMode, Order, Pipeline, Spec
-from loaderd_client.stream import Stream
+from loaderd.ipc import channel, manifest
+from loaderd.ipc.channel import Channel
+from loaderd.ipc.messages import Message, Opened, Plan, Ready, Refused, Spoilt, Stalled, Took
+from loaderd.ipc.prefetch import WHOLE, Place
+from loaderd.ipc.slot_layout import SlotArrays, slot_layout, view_slot
+from loaderd.spec.spec import Batch, Dataset, LabelMode, Order, Pipeline, Spec
+from loaderd_client.core.stream import Stream
 from tests.conftest import eventually
 
 SLOTS = 4

@@ -11,14 +11,14 @@ from time import monotonic
 
 import pytest
 
-from loaderd.daemon.actions import Action, Assign, Deliver
-from loaderd.daemon.scheduler import Scheduler
-from loaderd.daemon.shape import Shape
-from loaderd.wire.channel import Closed
-from loaderd.wire.messages import Plan, Ready, Took
-from loaderd.wire.run import ROUND, WHOLE, Place
-from loaderd_client.guard import Caller
-from loaderd_client.places import Places
+from loaderd.ipc.channel import Closed
+from loaderd.ipc.messages import Plan, Ready, Took
+from loaderd.ipc.prefetch import ROUND, WHOLE, Place
+from loaderd.supervisor.actions import Action, Assign, Deliver
+from loaderd.supervisor.scheduler import Scheduler
+from loaderd.supervisor.stream_shape import Shape
+from loaderd_client.core.guard import Caller
+from loaderd_client.keras.batch_index import Places
 from tests.client.test_stream import FakeDaemon
 
 WORKERS = 2

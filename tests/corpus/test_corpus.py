@@ -18,10 +18,10 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from loaderd.data.listing import Listing, list_samples
 from loaderd.errors import BadImage
-from loaderd.render.pipeline import Renderer
-from loaderd.wire.spec import Dataset, Interpolation, Pipeline
+from loaderd.render.renderer import Renderer
+from loaderd.sources.listing import Listing, list_samples
+from loaderd.spec.spec import Dataset, Interpolation, Pipeline
 from tests.corpus import make, pictures
 from tests.corpus.make import Expected
 
@@ -173,8 +173,8 @@ def test_the_first_of_several_pictures_is_taken(corpus: Path) -> None:
 FOREIGN = """
 import os, sys
 from loaderd.errors import BadImage
-from loaderd.render.pipeline import Renderer
-from loaderd.wire.spec import Pipeline
+from loaderd.render.renderer import Renderer
+from loaderd.spec.spec import Pipeline
 renderer = Renderer(Pipeline(target_size=(8, 8), exif=True))
 for entry in os.scandir(sys.argv[1]):
     try:
@@ -251,9 +251,9 @@ def test_a_loop_of_links_is_gone_through_once(corpus: Path, expected: list[Expec
 
 UNREADABLE = """
 import os, sys
-from loaderd.data.listing import list_samples
+from loaderd.sources.listing import list_samples
 from loaderd.errors import DatasetNotFound
-from loaderd.wire.spec import Dataset
+from loaderd.spec.spec import Dataset
 if os.geteuid() == 0:
     os.seteuid(65534)
 try:
@@ -277,8 +277,8 @@ def test_a_folder_that_must_not_be_read_is_an_error() -> None:
 UNREADABLE_FILE = """
 import os, sys
 from loaderd.errors import BadImage
-from loaderd.render.pipeline import Renderer
-from loaderd.wire.spec import Pipeline
+from loaderd.render.renderer import Renderer
+from loaderd.spec.spec import Pipeline
 renderer = Renderer(Pipeline(target_size=(8, 8)))
 if os.geteuid() == 0:
     os.seteuid(65534)

@@ -34,22 +34,23 @@ from keras.src.legacy.preprocessing import image as keras_source
 
 import loaderd_client
 from loaderd import config, errors, pillow
-from loaderd.cli import command, rows, stat, target, verdict
-from loaderd.render.pipeline import Renderer
-from loaderd.wire import dial
-from loaderd.wire.snapshot import StoragePicture
-from loaderd.wire.spec import Cache, Pipeline
-from loaderd.wire.transform import Transform
+from loaderd.cli import command, stat, target
+from loaderd.ipc import dial
+from loaderd.ipc.snapshot import StoragePicture
+from loaderd.monitor import rows, verdict
+from loaderd.render.renderer import Renderer
+from loaderd.spec.spec import Cache, Pipeline
+from loaderd.spec.transform import Transform
 from loaderd_client import (
     ImageDataGenerator,
     LoaderSequence,
     Session,
-    history,
     image,
     image_dataset_from_directory,
-    patience,
 )
-from loaderd_client import session as sessions
+from loaderd_client.core import deadline
+from loaderd_client.core import session as sessions
+from loaderd_client.keras import history
 from tests.conftest import eventually
 from tests.process.test_streams import Serve, a_spec
 
@@ -556,7 +557,7 @@ def test_flags_of_loaderd_stat(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_variables_and_keys() -> None:
     named = {name for page in PAGES for name in re.findall(r"\bLOADERD_[A-Z_]+", page.read_text())}
-    assert named == {*config.VARIABLES.values(), patience.VARIABLE, history.VARIABLE}
+    assert named == {*config.VARIABLES.values(), deadline.VARIABLE, history.VARIABLE}
     assert named <= spans_of(LOADERD.read_text())
     assert set(config.FILE_KEYS) <= spans_of(LOADERD.read_text())
 

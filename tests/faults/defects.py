@@ -15,8 +15,8 @@ VARIABLE = "PLANTED_DEFECT"
 
 def slot_is_reused_before_its_workers_death_is_confirmed() -> None:
     """A worker that gives no sign of life counts as dead, and is left as it is."""
-    from loaderd.daemon.actions import Death
-    from loaderd.daemon.crew import Crew
+    from loaderd.supervisor.actions import Death
+    from loaderd.supervisor.workers import Crew
 
     def check(self: Any, worker: Any, now: float) -> None:
         if worker.condemned_at is None and now - worker.since > worker.patience:
@@ -28,7 +28,7 @@ def slot_is_reused_before_its_workers_death_is_confirmed() -> None:
 
 def attempt_is_not_checked() -> None:
     """Whatever a worker reports counts for the chunk in its hand."""
-    from loaderd.daemon.scheduler import Scheduler
+    from loaderd.supervisor.scheduler import Scheduler
 
     def take_back(self: Any, worker: int, ticket: int) -> Any:
         self._slow.discard(worker)
@@ -41,7 +41,7 @@ def lease_hangs_on_the_array() -> None:
     """A slot is released when the array dies that was handed out, whatever views it has."""
     import numpy as np
 
-    from loaderd_client.lease import Ring
+    from loaderd_client.core.lease import Ring
 
     def lease(self: Any, slot: int, rows: int) -> Any:
         whole = np.frombuffer(self._memory, np.uint8)
@@ -58,7 +58,7 @@ def lease_hangs_on_the_array() -> None:
 
 def run_leaves_a_gap() -> None:
     """Where a batch is made already, the run leaves out the one after it too."""
-    from loaderd.daemon.scheduler import Stream
+    from loaderd.supervisor.scheduler import Stream
 
     healthy = Stream.next_place
 
@@ -76,7 +76,7 @@ def run_leaves_a_gap() -> None:
 
 def chunk_is_lost() -> None:
     """What was queued behind the chunk over which a worker died is never done."""
-    from loaderd.daemon.scheduler import Scheduler
+    from loaderd.supervisor.scheduler import Scheduler
 
     healthy = Scheduler.worker_down
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import psutil
 
-from loaderd.wire import address
+from loaderd.ipc import address
 from loaderd_client import LoaderSequence, Session
 from tests.process.test_streams import a_spec, digest, slow
 

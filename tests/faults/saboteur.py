@@ -18,8 +18,8 @@ from functools import partial
 from typing import Any
 
 from loaderd import config
+from loaderd.child import init
 from loaderd.config import Settings
-from loaderd.daemon import child
 
 NAPS = {"hang": 3600.0, "nap": 0.3}
 """Seconds."""
@@ -69,20 +69,21 @@ def harm(what: str) -> None:
 
 def work(plan: Plan, sock: socket.socket, settings: Settings) -> None:
     """A worker process that is sabotaged."""
-    child.init_child()
-    from loaderd.daemon import worker, writer
-    from loaderd.render import decode, pipeline
+    init.init_child()
+    from loaderd.render import renderer
+    from loaderd.render.load import decode
+    from loaderd.worker import chunk_renderer, loop
 
     match plan.stage:
         case "reading":
             _before(decode.Decoder, "read", plan.strike)
         case "decoding":
-            _with_path(pipeline.Renderer, decode.Decoder, plan)
+            _with_path(renderer.Renderer, decode.Decoder, plan)
         case "writing":
-            _half_written(pipeline.Renderer, plan)
+            _half_written(renderer.Renderer, plan)
         case "after":
-            _after(writer.StreamWriter, "write", plan.strike)
-    worker.main(sock, settings)
+            _after(chunk_renderer.StreamWriter, "write", plan.strike)
+    loop.main(sock, settings)
 
 
 def _before(owner: Any, name: str, strike: Callable[[Any], None]) -> None:
@@ -144,7 +145,7 @@ def serve(plan: str, words: list[str]) -> None:
         plan: see above.
         words: options of ``loaderd serve``, with or without their dashes.
     """
-    from loaderd.daemon import supervisor  # late: the workers import this module too
+    from loaderd.supervisor import supervisor  # late: the workers import this module too
     from tests.faults import defects
 
     defects.plant()

@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 
 from loaderd.errors import BadImage, NoRoom, StreamClosed, TooManyBadImages
-from loaderd.wire import dial
-from loaderd.wire.spec import Cache, Dataset, OnError, Spec
+from loaderd.ipc import dial
+from loaderd.spec.spec import Cache, Dataset, OnError, Spec
 from loaderd_client import ImageDataGenerator, LoaderSequence, Session
-from loaderd_client.stream import Batch, Stream
+from loaderd_client.core.stream import Batch, Stream
 from tests.conftest import eventually
 from tests.process.test_streams import Serve, a_spec, digest, run_of
 

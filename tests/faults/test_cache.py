@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from loaderd.wire import dial
-from loaderd.wire.spec import Spec
+from loaderd.ipc import dial
+from loaderd.spec.spec import Spec
 from loaderd_client import Session
 from tests.conftest import Daemon, eventually
 from tests.process.test_cache import batches, cached, found, plain

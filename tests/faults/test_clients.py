@@ -19,8 +19,8 @@ import pytest
 
 from loaderd.errors import StreamClosed
 from loaderd_client import LoaderSequence, Session
-from loaderd_client import session as sessions
-from loaderd_client.guard import Caller
+from loaderd_client.core import session as sessions
+from loaderd_client.core.guard import Caller
 from tests.conftest import Daemon, as_if_ours, eventually, gone, kill_private, stream_of
 from tests.process.test_streams import Serve, a_spec, digest, run_of
 

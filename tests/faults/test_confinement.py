@@ -9,7 +9,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from loaderd.daemon.child import MOST_DESCRIPTORS
+from loaderd.child.init import MOST_DESCRIPTORS
 from tests.process.test_streams import Serve
 
 

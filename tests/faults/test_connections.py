@@ -9,14 +9,14 @@ import time
 import numpy as np
 import pytest
 
-from loaderd.daemon.limits import MOST_STREAMS_OF_ONE
-from loaderd.wire import dial
-from loaderd.wire.bundle import Bundle
-from loaderd.wire.channel import Channel, Closed
-from loaderd.wire.messages import IDLE_SECONDS, Message, Opened, Plan, Ready, Took
-from loaderd.wire.run import WHOLE
-from loaderd.wire.spec import Arrays, Batch, Order, Pipeline, Spec
-from loaderd_client import session
+from loaderd.ipc import dial
+from loaderd.ipc.bundle import Bundle
+from loaderd.ipc.channel import Channel, Closed
+from loaderd.ipc.messages import IDLE_SECONDS, Message, Opened, Plan, Ready, Took
+from loaderd.ipc.prefetch import WHOLE
+from loaderd.spec.spec import Arrays, Batch, Order, Pipeline, Spec
+from loaderd.supervisor.request_limits import MOST_STREAMS_OF_ONE
+from loaderd_client.core import session
 from tests.conftest import eventually
 from tests.process.test_streams import Serve
 

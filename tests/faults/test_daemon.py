@@ -15,9 +15,10 @@ import psutil
 import pytest
 
 from loaderd.errors import DaemonGone
-from loaderd.wire import dial
-from loaderd.wire.run import WHOLE
-from loaderd_client import LoaderSequence, Session, session, stream
+from loaderd.ipc import dial
+from loaderd.ipc.prefetch import WHOLE
+from loaderd_client import LoaderSequence, Session
+from loaderd_client.core import session, stream
 from tests.conftest import eventually, family, gone, stream_of
 from tests.faults.test_workers import read_all
 from tests.process.test_streams import Serve, a_spec, digest, run_of, slow
@@ -93,7 +94,7 @@ def test_sighup_reads_the_file_again_and_a_wrong_one_changes_nothing(
         log: list[str] = []
         reader = threading.Thread(target=lambda: log.extend(process.stderr or ()))
         reader.start()
-        from loaderd.wire import dial
+        from loaderd.ipc import dial
 
         path = flags[1].removeprefix("--socket=")
         eventually(lambda: os.path.exists(path) and bool(dial.observe(path).workers))

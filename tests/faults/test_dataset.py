@@ -13,7 +13,7 @@ from PIL import Image
 
 from loaderd.errors import BadImage
 from loaderd_client import Session
-from loaderd_client.stream import Stream
+from loaderd_client.core.stream import Stream
 from tests.faults.test_bad_images import asks
 from tests.process.test_streams import Serve, digest
 

@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 
 from loaderd.errors import NoDescriptor
-from loaderd.wire import channel, descriptors, messages
-from loaderd.wire.channel import Channel
-from loaderd.wire.messages import Stop
+from loaderd.ipc import channel, descriptors, messages
+from loaderd.ipc.channel import Channel
+from loaderd.ipc.messages import Stop
 from tests.conftest import eventually
 from tests.process.test_places import BEGIN
 from tests.process.test_private_daemon import serving
@@ -59,7 +59,7 @@ def batch():
 
 import select
 rows()  # what is imported is imported
-loaderd_client.session.current().close()
+loaderd_client.core.session.current().close()
 before = len(os.listdir("/proc/self/fd"))
 told = [with_left(left, batch) for left in range(14)]
 told.append(batch())

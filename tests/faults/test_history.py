@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
-from loaderd_client import history as written
-from loaderd_client.session import Session
-from loaderd_client.stream import Batch
+from loaderd_client.core.session import Session
+from loaderd_client.core.stream import Batch
+from loaderd_client.keras import history as written
 from scripts.faults import history
 from scripts.faults.history import judge
 from tests.process.test_streams import Serve, a_spec, run_of

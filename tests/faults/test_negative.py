@@ -15,10 +15,10 @@ ROOT = Path(__file__).parents[2]
 
 JUDGES = {
     "early": ["tests/faults/test_workers.py", "-k", "never_writes_when_it_goes_on"],
-    "attempt": ["tests/daemon/test_scheduler.py", "-k", "Histories"],
+    "attempt": ["tests/supervisor/test_scheduler.py", "-k", "Histories"],
     "lease": ["tests/client/test_lease.py"],
-    "gap": ["tests/daemon/test_scheduler.py", "-k", "Histories"],
-    "lost": ["tests/daemon/test_scheduler.py", "-k", "Histories"],
+    "gap": ["tests/supervisor/test_scheduler.py", "-k", "Histories"],
+    "lost": ["tests/supervisor/test_scheduler.py", "-k", "Histories"],
 }
 
 

@@ -22,15 +22,12 @@ import psutil
 import pytest
 
 from loaderd.cli import serve as serve_verb
-from loaderd.daemon import limits, server
-from loaderd.daemon.loop import Loop
-from loaderd.daemon.server import HELLO_SECONDS, MOST_CLIENTS, MOST_OF_ONE_PROCESS, Conversation
 from loaderd.errors import InvalidArgument, LoaderdError, NoDaemon, NoRoom, RequestRefused
-from loaderd.wire import channel, dial, manifest, spec
-from loaderd.wire.bundle import Bundle
-from loaderd.wire.channel import Channel, Closed, Unread
-from loaderd.wire.descriptors import copies
-from loaderd.wire.messages import (
+from loaderd.ipc import channel, dial, manifest
+from loaderd.ipc.bundle import Bundle
+from loaderd.ipc.channel import Channel, Closed, Unread
+from loaderd.ipc.descriptors import copies
+from loaderd.ipc.messages import (
     PROTOCOL,
     Hello,
     ListBad,
@@ -44,8 +41,17 @@ from loaderd.wire.messages import (
     Took,
     Welcome,
 )
-from loaderd.wire.run import WHOLE, Run
-from loaderd.wire.spec import Spec
+from loaderd.ipc.prefetch import WHOLE, Run
+from loaderd.spec import spec
+from loaderd.spec.spec import Spec
+from loaderd.supervisor import clients, request_limits
+from loaderd.supervisor.clients import (
+    HELLO_SECONDS,
+    MOST_CLIENTS,
+    MOST_OF_ONE_PROCESS,
+    Conversation,
+)
+from loaderd.supervisor.loop import Loop
 from loaderd_client import Session
 from tests.conftest import Daemon, eventually
 from tests.process.test_given import a_living_daemon, descriptors, files
@@ -113,7 +119,7 @@ def test_one_process_does_not_take_all_connections(serve: Serve, photos: Path) -
         lines = [dial.dial(daemon.path) for _ in range(MOST_OF_ONE_PROCESS - 1)]
         with pytest.raises(RequestRefused, match=f"has {MOST_OF_ONE_PROCESS} connections"):
             dial.dial(daemon.path)
-        program = f"from loaderd.wire import dial; dial.observe({daemon.path!r})"
+        program = f"from loaderd.ipc import dial; dial.observe({daemon.path!r})"
         subprocess.run([sys.executable, "-c", program], check=True, timeout=30)
         for line in lines:
             line.close()
@@ -132,10 +138,10 @@ def test_all_processes_together_do_not_either(runtime: str) -> None:
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener:
         listener.bind(path)
         listener.listen()
-        for room, clients in ((0, others), (1, others[1:])):
+        for room, known in ((0, others), (1, others[1:])):
             line = channel.connect(path)
             knocking = listener.accept()[0]
-            let_in = server.accept(knocking, cast(server.Requests, None), cast(Any, clients))
+            let_in = clients.accept(knocking, cast(clients.Requests, None), cast(Any, known))
             assert (let_in is not None) == room
             if not room:
                 answer = line.receive()
@@ -164,7 +170,7 @@ def descriptors_limited(daemon: Daemon, most: int) -> Iterator[None]:
 def test_some_descriptors_are_kept_for_those_who_are_in(serve: Serve, photos: Path) -> None:
     with a_living_daemon(serve, photos) as (daemon, session):
         free = lowest_free(daemon)
-        most = free + server.SPARE_DESCRIPTORS + 1
+        most = free + clients.SPARE_DESCRIPTORS + 1
         text = f"no descriptors left.*{most}"
         with descriptors_limited(daemon, most):
             line = dial.dial(daemon.path)
@@ -191,16 +197,20 @@ def test_a_lack_of_descriptors_leaves_the_daemon_deaf_for_a_moment_only(
 def test_one_process_does_not_take_all_streams(serve: Serve, photos: Path) -> None:
     small = with_pipeline(a_spec(photos, batch_size=1), target_size=(2, 2))
     with a_living_daemon(serve, photos) as (_, session):  # which holds one
-        streams = [session.open(small, slots=4) for _ in range(limits.MOST_STREAMS_OF_ONE - 1)]
-        with pytest.raises(RequestRefused, match=f"has {limits.MOST_STREAMS_OF_ONE} streams"):
+        streams = [
+            session.open(small, slots=4) for _ in range(request_limits.MOST_STREAMS_OF_ONE - 1)
+        ]
+        with pytest.raises(
+            RequestRefused, match=f"has {request_limits.MOST_STREAMS_OF_ONE} streams"
+        ):
             session.open(small, slots=4)
         assert len(streams[-1].take((0, 0)).ids) == 1
 
 
 def test_streams_are_counted_over_all_processes() -> None:
-    limits.check_number(0, range(limits.MOST_STREAMS - 1))
-    with pytest.raises(RequestRefused, match=f"{limits.MOST_STREAMS} streams"):
-        limits.check_number(0, range(limits.MOST_STREAMS))
+    request_limits.check_number(0, range(request_limits.MOST_STREAMS - 1))
+    with pytest.raises(RequestRefused, match=f"{request_limits.MOST_STREAMS} streams"):
+        request_limits.check_number(0, range(request_limits.MOST_STREAMS))
 
 
 # ---- floods --------------------------------------------------------------------------

@@ -20,8 +20,8 @@ import numpy as np
 import pytest
 
 from loaderd.errors import DaemonGone, NoDaemon, VersionMismatch
-from loaderd.wire.channel import Channel
-from loaderd.wire.messages import Welcome
+from loaderd.ipc.channel import Channel
+from loaderd.ipc.messages import Welcome
 from loaderd_client import ImageDataGenerator, LoaderSequence, Session
 from tests.conftest import (
     Daemon,

@@ -11,9 +11,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from loaderd.daemon import pool
-from loaderd.daemon.actions import Death
-from loaderd.wire import dial
+from loaderd.ipc import dial
+from loaderd.supervisor import worker_processes
+from loaderd.supervisor.actions import Death
 from loaderd_client import Session
 from tests.conftest import eventually, family, gone, private_pid
 from tests.faults.conftest import Sabotage
@@ -159,8 +159,8 @@ def test_who_dies_by_a_signal_from_elsewhere_is_not_to_blame(
         in_hand = (1,)
         attaching: tuple[int, ...] = ()
 
-    assert pool._death(Anybody(), code) == death  # type: ignore[arg-type]
-    assert pool._cause(code)
+    assert worker_processes._death(Anybody(), code) == death  # type: ignore[arg-type]
+    assert worker_processes._cause(code)
 
 
 def test_a_sample_over_which_workers_get_such_signals_is_not_quarantined(

@@ -17,12 +17,12 @@ from typing import Any
 import msgspec
 import pytest
 
-from loaderd.cli.report import derive
 from loaderd.errors import BadImage, LoaderdError, StorageTimeout
-from loaderd.wire import dial
-from loaderd.wire.spec import Save, Spec
+from loaderd.ipc import dial
+from loaderd.monitor.report import derive
+from loaderd.spec.spec import Save, Spec
 from loaderd_client import ImageDataGenerator, LoaderSequence, Session
-from loaderd_client.stream import Stream
+from loaderd_client.core.stream import Stream
 from tests.conftest import Daemon, eventually, family, gone, running
 from tests.faults.disk import Disk, Way, mounted
 from tests.process.test_cache import cached

@@ -17,10 +17,10 @@ import msgspec
 import psutil
 import pytest
 
-from loaderd.daemon.scheduler import CRASHES, KILLS
 from loaderd.errors import BadImage, NoWorkers, WorkerCrashed
-from loaderd.wire import dial
-from loaderd.wire.spec import Spec
+from loaderd.ipc import dial
+from loaderd.spec.spec import Spec
+from loaderd.supervisor.scheduler import CRASHES, KILLS
 from loaderd_client import Session
 from tests.conftest import Daemon, eventually, running
 from tests.faults.conftest import Sabotage
@@ -320,7 +320,7 @@ def test_workers_that_cannot_start_are_an_error_and_the_daemon_lives(
     with copied() as (daemon, package), Session(daemon.path) as session:
         stream = session.open(a_spec(photos), slots=4)
         stream.take((0, 0))
-        with without(package / "daemon" / "worker.py"):
+        with without(package / "worker" / "loop.py"):
             forkserver = psutil.Process(daemon.workers()[0]).parent()
             assert forkserver is not None
             forkserver.kill()

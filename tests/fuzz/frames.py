@@ -14,11 +14,12 @@ from typing import Any, NamedTuple
 import msgspec
 import numpy as np
 
-from loaderd.wire import channel, messages, spec
-from loaderd.wire.bundle import Bundle
-from loaderd.wire.messages import PROTOCOL, Hello, ListBad, Message, Observe, Open, Plan, Stop, Took
-from loaderd.wire.run import ROUND, WHOLE, Run
-from loaderd.wire.spec import Batch, Dataset, Files, Function, Order, Pipeline, Spec
+from loaderd.ipc import channel, messages
+from loaderd.ipc.bundle import Bundle
+from loaderd.ipc.messages import PROTOCOL, Hello, ListBad, Message, Observe, Open, Plan, Stop, Took
+from loaderd.ipc.prefetch import ROUND, WHOLE, Run
+from loaderd.spec import spec
+from loaderd.spec.spec import Batch, Dataset, Files, Function, Order, Pipeline, Spec
 
 Random = random.Random
 

@@ -11,9 +11,9 @@ from collections import deque
 from collections.abc import Iterator
 
 from loaderd import __version__
-from loaderd.wire import messages
-from loaderd.wire.channel import LONGEST_PACKET
-from loaderd.wire.messages import (
+from loaderd.ipc import messages
+from loaderd.ipc.channel import LONGEST_PACKET
+from loaderd.ipc.messages import (
     PROTOCOL,
     Hello,
     ListBad,
@@ -24,7 +24,7 @@ from loaderd.wire.messages import (
     Spoilt,
     Took,
 )
-from loaderd.wire.run import Place, Run
+from loaderd.ipc.prefetch import Place, Run
 from tests.fuzz.frames import Descriptors, Frame, any_frame, mutate, packed, unasked
 
 GREETING = packed(Hello(PROTOCOL, __version__, os.getpid()))

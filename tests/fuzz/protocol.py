@@ -24,11 +24,11 @@ from pathlib import Path
 import psutil
 
 from loaderd.config import Settings
-from loaderd.daemon.forks import ForkServer
-from loaderd.daemon.listener import Listener
-from loaderd.daemon.loop import Loop
-from loaderd.daemon.supervisor import Supervisor
-from loaderd.wire import segment
+from loaderd.ipc import segment
+from loaderd.supervisor.children import ForkServer
+from loaderd.supervisor.listener import Listener
+from loaderd.supervisor.loop import Loop
+from loaderd.supervisor.supervisor import Supervisor
 from tests.conftest import write_photo
 from tests.fuzz.frames import Descriptors
 from tests.fuzz.peer import Peer, peers

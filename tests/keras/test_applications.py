@@ -17,9 +17,9 @@ import numpy as np
 import pytest
 from keras.src.legacy.preprocessing.image import ImageDataGenerator as Original
 
-from loaderd.render.normalize import imagenet
+from loaderd.render.transforms.normalize import imagenet
 from loaderd_client import ImageDataGenerator, Session
-from loaderd_client.functions import pack
+from loaderd_client.keras.functions import pack
 from tests.process.test_streams import Serve
 
 MODULES = [
@@ -149,8 +149,8 @@ def test_keras_2_is_recognised_too() -> None:
 import os
 os.environ["TF_USE_LEGACY_KERAS"] = "1"
 import numpy as np, tf_keras
-from loaderd.render.normalize import imagenet
-from loaderd_client.functions import pack
+from loaderd.render.transforms.normalize import imagenet
+from loaderd_client.keras.functions import pack
 for name in ("vgg16", "mobilenet_v2", "densenet", "efficientnet"):
     theirs = getattr(tf_keras.applications, name).preprocess_input
     packed = pack(theirs, "float32")

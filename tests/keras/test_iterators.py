@@ -185,7 +185,7 @@ def test_a_stream_goes_on_when_its_workers_are_killed(photos: Path, serve: Serve
 
 
 def workers_of(iterator: Any) -> list[int]:
-    from loaderd.wire import dial
+    from loaderd.ipc import dial
 
     return [worker.pid for worker in dial.observe(iterator._supply.session.path).workers]
 

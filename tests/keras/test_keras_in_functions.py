@@ -23,7 +23,7 @@ from keras.src.legacy.preprocessing.image import ImageDataGenerator as Original
 from keras.utils import array_to_img, img_to_array
 
 from loaderd_client import ImageDataGenerator, Session
-from loaderd_client.functions import pack
+from loaderd_client.keras.functions import pack
 from tests.conftest import Daemon
 from tests.process.test_streams import Serve
 

@@ -17,7 +17,7 @@ import os
 {before}
 import loaderd_client
 {after}
-from loaderd.wire import dial
+from loaderd.ipc import dial
 with loaderd_client.connect() as session:
     print(dial.observe(session.path).workers_wanted)
     print(len(os.sched_getaffinity(session._private.pid)))

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from loaderd.errors import CacheError
-from loaderd.wire.spec import Cache, Spec
+from loaderd.spec.spec import Cache, Spec
 from loaderd_client import Session
 from tests.conftest import Daemon, write_photo
 from tests.process.test_streams import Serve, a_spec, digest, killing_one, run_of, slow

@@ -15,9 +15,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from loaderd.wire import manifest
-from loaderd.wire.bundle import Bundle
-from loaderd.wire.spec import Batch, Cache, Dataset, Files, Order, Pipeline, Spec
+from loaderd.ipc import manifest
+from loaderd.ipc.bundle import Bundle
+from loaderd.spec.spec import Batch, Cache, Dataset, Files, Order, Pipeline, Spec
 from loaderd_client import Session
 from tests.conftest import Daemon, eventually
 from tests.process.test_cache import found, small_disk  # noqa: F401

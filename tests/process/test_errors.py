@@ -16,7 +16,6 @@ import msgspec
 import psutil
 import pytest
 
-from loaderd.daemon import server
 from loaderd.errors import (
     BadImage,
     DaemonGone,
@@ -31,11 +30,12 @@ from loaderd.errors import (
     WorkerCrashed,
     from_wire,
 )
-from loaderd.wire import dial, segment
-from loaderd.wire.channel import Channel
-from loaderd.wire.messages import Open, Refused, Took, Welcome
-from loaderd.wire.run import WHOLE, Run
-from loaderd.wire.spec import Spec
+from loaderd.ipc import dial, segment
+from loaderd.ipc.channel import Channel
+from loaderd.ipc.messages import Open, Refused, Took, Welcome
+from loaderd.ipc.prefetch import WHOLE, Run
+from loaderd.spec.spec import Spec
+from loaderd.supervisor import clients
 from loaderd_client import Session
 from tests.conftest import eventually
 from tests.process.test_streams import Serve, a_spec, digest, run_of
@@ -263,7 +263,7 @@ def test_another_user_is_refused(monkeypatch: pytest.MonkeyPatch, runtime: str) 
             caller.connect(path)
             monkeypatch.setattr(os, "geteuid", lambda: 4711)
             knocking = listener.accept()[0]
-            assert server.accept(knocking, cast(server.Requests, None)) is None
+            assert clients.accept(knocking, cast(clients.Requests, None)) is None
             assert caller.recv(1) == b""
 
 

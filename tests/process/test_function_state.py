@@ -19,9 +19,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from loaderd.wire.code import Code
-from loaderd_client import ImageDataGenerator, Session, functions
-from loaderd_client.guard import Caller
+from loaderd.ipc.user_code import Code
+from loaderd_client import ImageDataGenerator, Session
+from loaderd_client.core.guard import Caller
+from loaderd_client.keras import functions
 from tests.conftest import running
 
 IMAGES = np.zeros((4, 2, 2, 3), np.float32)

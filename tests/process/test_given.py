@@ -13,11 +13,12 @@ import numpy as np
 import pytest
 
 from loaderd.errors import EmptyDataset, LoaderdError, ProtocolError
-from loaderd.wire import dial, manifest, spec
-from loaderd.wire.bundle import Bundle
-from loaderd.wire.messages import Open, Opened, Refused
-from loaderd.wire.run import UNKNOWN, WHOLE, Run
-from loaderd.wire.spec import Arrays, Batch, Files, Order, Pipeline, Spec
+from loaderd.ipc import dial, manifest
+from loaderd.ipc.bundle import Bundle
+from loaderd.ipc.messages import Open, Opened, Refused
+from loaderd.ipc.prefetch import UNKNOWN, WHOLE, Run
+from loaderd.spec import spec
+from loaderd.spec.spec import Arrays, Batch, Files, Order, Pipeline, Spec
 from loaderd_client import Session
 from tests.conftest import Daemon, eventually
 from tests.process.test_streams import Serve, a_spec, run_of

@@ -22,7 +22,7 @@ BEGIN = """\
 import contextlib, os, signal, subprocess, sys
 import loaderd_client
 from loaderd_client import connect
-from loaderd.wire.spec import Batch, Dataset, Order, Pipeline, Spec
+from loaderd.spec.spec import Batch, Dataset, Order, Pipeline, Spec
 
 FOLDER = sys.argv[1]
 
@@ -34,13 +34,13 @@ def rows(session=None):
         batch=Batch(batch_size=32),
         order=Order(shuffle=False),
     )
-    session = session or loaderd_client.session.current()
+    session = session or loaderd_client.core.session.current()
     return len(session.open(spec, slots=4).take((0, 0)).ids)
 
 def daemon():
-    return loaderd_client.session.current()._private.pid
+    return loaderd_client.core.session.current()._private.pid
 
-import loaderd_client.session
+import loaderd_client.core.session
 """
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
@@ -91,7 +91,7 @@ def test_folders_that_cannot_be_used_keep_nobody_from_training(run: Run) -> None
 
 def test_a_daemon_is_found_by_a_path_of_any_length(run: Run, tmp_path: Path) -> None:
     program = """
-        from loaderd.wire import dial
+        from loaderd.ipc import dial
         with connect() as session:
             print(len(session.path) > 200, dial.listener(session.path) == session._private.pid)
     """
@@ -178,10 +178,10 @@ def test_signals_that_the_trainer_ignores_or_blocks_are_the_daemons_as_ever(run:
         with open(f"/proc/{daemon()}/status") as file:
             blocked = int(next(line.split()[1] for line in file if line.startswith("SigBlk")), 16)
         print([one.name for one in (signal.SIGTERM, signal.SIGHUP) if blocked >> one - 1 & 1])
-        from loaderd.wire import dial
-        worker = dial.observe(loaderd_client.session.current().path).workers[0].pid
+        from loaderd.ipc import dial
+        worker = dial.observe(loaderd_client.core.session.current().path).workers[0].pid
         os.kill(worker, signal.SIGKILL)
-        while not dial.observe(loaderd_client.session.current().path).restarts:
+        while not dial.observe(loaderd_client.core.session.current().path).restarts:
             pass
         print(rows())
     """
@@ -197,7 +197,7 @@ def test_a_trainer_that_becomes_another_user_goes_on_with_its_daemon(run: Run) -
         os.setgid(65534)
         os.setuid(65534)
         print(rows(), daemon() == before)
-        loaderd_client.session.current().close()
+        loaderd_client.core.session.current().close()
     """
     check(run(program), "32", "32 True")
 
@@ -331,10 +331,10 @@ def test_niceness_is_added_to_what_the_trainer_has(run: Run) -> None:
         os.nice(5)
         os.environ["LOADERD_NICE"] = "3"
         import psutil
-        from loaderd.wire import dial
+        from loaderd.ipc import dial
         rows()
         print(os.getpriority(os.PRIO_PROCESS, daemon()))
-        seen = dial.observe(loaderd_client.session.current().path)
+        seen = dial.observe(loaderd_client.core.session.current().path)
         print(*{psutil.Process(worker.pid).nice() for worker in seen.workers})
     """
     check(run(program), "5", "8")

@@ -14,8 +14,8 @@ import psutil
 import pytest
 
 from loaderd.errors import NoDaemon
+from loaderd.ipc import dial
 from loaderd.launch.launch import Launch
-from loaderd.wire import dial
 from loaderd_client import Session, connect
 from tests.conftest import eventually, family, gone, private_pid
 from tests.process.test_streams import Serve, a_spec, run_of

@@ -19,10 +19,10 @@ import psutil
 import pytest
 
 from loaderd.errors import DaemonGone
-from loaderd.wire.spec import Batch, Dataset, Order, Pipeline, Spec
+from loaderd.spec.spec import Batch, Dataset, Order, Pipeline, Spec
 from loaderd_client import Session
-from loaderd_client.stream import Batch as Taken
-from loaderd_client.stream import Stream
+from loaderd_client.core.stream import Batch as Taken
+from loaderd_client.core.stream import Stream
 from tests.conftest import Daemon, eventually, gone
 
 Serve = Callable[..., contextlib.AbstractContextManager[Daemon]]

@@ -11,9 +11,9 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from loaderd.render.pipeline import Renderer
-from loaderd.wire.spec import Pipeline
-from loaderd.wire.transform import Transform
+from loaderd.render.renderer import Renderer
+from loaderd.spec.spec import Pipeline
+from loaderd.spec.transform import Transform
 
 Pixels = NDArray[Any]
 

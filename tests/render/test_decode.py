@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 from PIL import Image, features
 
 from loaderd.errors import BadImage
-from loaderd.render.pipeline import Renderer
-from loaderd.wire.spec import ColorMode, Interpolation, Pipeline
-from loaderd.wire.transform import Transform
+from loaderd.render.renderer import Renderer
+from loaderd.spec.spec import ColorMode, Interpolation, Pipeline
+from loaderd.spec.transform import Transform
 
 Pixels = NDArray[Any]
 Pipe = Callable[..., Pixels]

@@ -14,10 +14,10 @@ from PIL import Image, ImageOps
 
 from loaderd.cache import images
 from loaderd.errors import NoRoom
-from loaderd.render import decode
-from loaderd.render.decode import Decoder
-from loaderd.render.resize import Reduced
-from loaderd.wire.spec import Aspect, ColorMode, Interpolation, Pipeline
+from loaderd.render.load import decode
+from loaderd.render.load.decode import Decoder
+from loaderd.render.load.resize import Reduced
+from loaderd.spec.spec import Aspect, ColorMode, Interpolation, Pipeline
 from tests.corpus import pictures
 
 Pixels = NDArray[Any]

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from loaderd.render.fast import flip, write
-from loaderd.wire.spec import ColorMode, DType, Pipeline
-from loaderd.wire.transform import Transform
+from loaderd.spec.spec import ColorMode, DType, Pipeline
+from loaderd.spec.transform import Transform
 
 Pixels = NDArray[Any]
 Pipe = Callable[..., Pixels]

@@ -16,9 +16,9 @@ from PIL import Image
 
 from loaderd import pillow
 from loaderd.errors import BadImage, MissingCodec, MissingDependency
-from loaderd.render import formats
-from loaderd.render.pipeline import Renderer
-from loaderd.wire.spec import ColorMode, Pil, Pipeline, Plugin
+from loaderd.render.load import formats
+from loaderd.render.renderer import Renderer
+from loaderd.spec.spec import ColorMode, Pil, Pipeline, Plugin
 from tests.corpus import odd, pictures
 
 Pipe = Callable[..., NDArray[Any]]

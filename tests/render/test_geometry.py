@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image
 
-from loaderd.render.geometry import Warp, fixed_matrix, flipped, keras_matrix
-from loaderd.render.pipeline import Renderer
-from loaderd.wire.spec import ColorMode, FillMode, Pipeline
-from loaderd.wire.transform import Transform
+from loaderd.render.renderer import Renderer
+from loaderd.render.transforms.geometry import Warp, fixed_matrix, flipped, keras_matrix
+from loaderd.spec.spec import ColorMode, FillMode, Pipeline
+from loaderd.spec.transform import Transform
 
 Pixels = NDArray[Any]
 Pipe = Callable[..., Pixels]

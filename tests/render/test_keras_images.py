@@ -19,8 +19,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from loaderd.render.keras_images import KerasImages
-from loaderd.wire.spec import Keras
+from loaderd.render.transforms.keras_images import KerasImages
+from loaderd.spec.spec import Keras
 
 LEGACY = os.environ.get("LOADERD_KERAS") == "2"
 ROOT = Path(__file__).parents[2]

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from loaderd.errors import BadImage
-from loaderd.render.resize import FILTERS, Resizer, crop_box, pad_margins
-from loaderd.wire.spec import Aspect, ColorMode, Interpolation, Pipeline
+from loaderd.render.load.resize import FILTERS, Resizer, crop_box, pad_margins
+from loaderd.spec.spec import Aspect, ColorMode, Interpolation, Pipeline
 
 Pixels = NDArray[Any]
 Pipe = Callable[..., Pixels]

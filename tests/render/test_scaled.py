@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image
 
-from loaderd.render.decode import Decoder
-from loaderd.render.resize import FILTERS, Reduced, Resizer
-from loaderd.wire.spec import Aspect, ColorMode, Decode, Interpolation, Pipeline
+from loaderd.render.load.decode import Decoder
+from loaderd.render.load.resize import FILTERS, Reduced, Resizer
+from loaderd.spec.spec import Aspect, ColorMode, Decode, Interpolation, Pipeline
 
 Pixels = NDArray[Any]
 Pipe = Callable[..., Pixels]

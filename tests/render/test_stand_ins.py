@@ -18,8 +18,8 @@ import pytest
 BEGINNING = """
 import os, sys
 sys.path.insert(0, os.environ["STAND_INS"])
-from loaderd.render import stand_ins
-from loaderd.wire.spec import Keras
+from loaderd.render.transforms import stand_ins
+from loaderd.spec.spec import Keras
 stand_ins.current = standing_in = stand_ins.StandIns(
     Keras(preprocess=(("vgg16", "caffe", "channels_last"),))
 )

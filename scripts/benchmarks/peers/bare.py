@@ -16,11 +16,11 @@ from typing import Any
 import cv2
 import numpy as np
 
-from loaderd.data.keras_draws import BatchDraws
-from loaderd.data.order import EpochOrder
-from loaderd.render.pipeline import Renderer
-from loaderd.wire.spec import Order, Pipeline
-from loaderd.wire.transform import Transform
+from loaderd.render.renderer import Renderer
+from loaderd.sampling.keras_draws import BatchDraws
+from loaderd.sampling.order import EpochOrder
+from loaderd.spec.spec import Order, Pipeline
+from loaderd.spec.transform import Transform
 from scripts.benchmarks.peers.protocol import Measure, Task, class_files, describe, serve_measure
 from scripts.benchmarks.ring import AUGMENT, PLAIN
 

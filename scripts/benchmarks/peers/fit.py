@@ -20,8 +20,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from loaderd.render.pipeline import Renderer
-from loaderd.wire.spec import Pipeline
+from loaderd.render.renderer import Renderer
+from loaderd.spec.spec import Pipeline
 from loaderd_client import Session
 from scripts.benchmarks.peers import ours
 from scripts.benchmarks.peers.protocol import (

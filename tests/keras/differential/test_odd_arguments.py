@@ -16,7 +16,7 @@ import pandas as pd
 import pytest
 
 from loaderd.errors import InvalidArgument
-from loaderd.wire import spec as specs
+from loaderd.spec import spec as specs
 from tests.keras.differential.cases import Options
 from tests.keras.differential.conftest import Connect
 from tests.keras.differential.corpus import table

@@ -14,8 +14,8 @@ from keras.src.legacy.preprocessing.image import ImageDataGenerator as KerasGene
 
 from loaderd.errors import NoRoom
 from loaderd_client import ImageDataGenerator, Session
-from loaderd_client.patience import Patience
-from loaderd_client.spares import KEPT
+from loaderd_client.core.deadline import Patience
+from loaderd_client.core.spare_streams import KEPT
 from tests.conftest import Daemon, eventually, kill_private, running
 
 EDGE = 64

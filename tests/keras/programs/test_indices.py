@@ -15,7 +15,7 @@ import pytest
 import tensorflow as tf
 
 from loaderd_client import ImageDataGenerator
-from loaderd_client.sequence import RING_EXTRA
+from loaderd_client.keras.sequence import RING_EXTRA
 from tests.conftest import Daemon
 from tests.keras.programs.conftest import TOTAL, numbers
 

@@ -16,8 +16,9 @@ import psutil
 import pytest
 
 from loaderd.errors import NoRoom
-from loaderd.wire.messages import IDLE_SECONDS
-from loaderd_client import ImageDataGenerator, Session, openings
+from loaderd.ipc.messages import IDLE_SECONDS
+from loaderd_client import ImageDataGenerator, Session
+from loaderd_client.core import open_streams
 from tests.conftest import Daemon, eventually, running
 from tests.keras.programs.conftest import TOTAL, numbers
 
@@ -42,9 +43,9 @@ def test_flows_that_are_kept_hold_no_ring_and_go_on_where_they_were(
     for count in range(90):
         kept.append(flow(folder))
         assert numbers(next(kept[-1])) == expected[0]
-        if count == openings.KEPT + 2:
+        if count == open_streams.KEPT + 2:
             open_files = descriptors()
-    assert len(daemon.snapshot().streams) <= openings.KEPT + 1
+    assert len(daemon.snapshot().streams) <= open_streams.KEPT + 1
     eventually(lambda: descriptors() <= open_files)  # a thread may just be opening one
     for one in kept:
         assert numbers(next(one)) == expected[1]
@@ -59,10 +60,10 @@ def test_flows_of_one_array_that_are_kept_hold_one_copy_and_no_descriptor(
     for count in range(40):
         kept.append(ImageDataGenerator().flow(x, batch_size=3, shuffle=False))
         np.testing.assert_array_equal(next(kept[-1]), x[:3])
-        if count == openings.KEPT + 2:
+        if count == open_streams.KEPT + 2:
             open_files = descriptors()
     eventually(lambda: descriptors() <= open_files)  # a thread may just be opening one
-    idle = kept[: -openings.KEPT - 1]
+    idle = kept[: -open_streams.KEPT - 1]
     assert len({one.x.__array_interface__["data"][0] for one in idle}) == 1
     for one in kept:
         np.testing.assert_array_equal(next(one), x[3:])
@@ -180,7 +181,7 @@ def test_a_stream_that_another_process_leaves_idle_gives_its_room_up(
         started = time.monotonic()
         assert len(next(flow(folder, target_size=(16, 16), batch_size=4))) == 4
         assert time.monotonic() - started < 4 * IDLE_SECONDS
-        openings.give_way()
+        open_streams.give_way()
         read += [line.strip() for line in _asked(idler, 2)]
         idler.stdin.close()
     assert [line for line in read if line == "4"] == ["4"] * 3

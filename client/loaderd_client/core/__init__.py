@@ -1,0 +1,1 @@
+"""Sessions, streams and leases; knows nothing of Keras."""

@@ -1,0 +1,267 @@
+"""Arguments, checked in Keras's words, as plain values that a spec can hold.
+
+The checks follow ``keras/src/legacy/preprocessing/image.py``. What Keras takes for a number or a
+text is taken here: NumPy's scalars and arrays without dimensions, subclasses of ``str`` and
+``int``, enumerations of these, fractions. A spec gets Python's own.
+"""
+
+from __future__ import annotations
+
+import math
+import operator
+import os
+from collections.abc import Iterable, Sequence
+from typing import Any, get_args
+
+import numpy as np
+
+from loaderd.errors import DatasetNotFound, InvalidArgument, InvalidType
+from loaderd.spec.spec import DType, OnError
+
+_PICKED_SEEDS = 2**31
+
+
+def plain(value: Any) -> Any:
+    """A text as Python's own ``str``, an array without dimensions as what it holds."""
+    if isinstance(value, np.ndarray) and value.ndim == 0:
+        value = value.item()
+    return str.__str__(value) if isinstance(value, str) else value
+
+
+def is_one_of(value: Any, allowed: Iterable[str | None]) -> bool:
+    """Whether it is one of the words; None may be one of them, and nothing else."""
+    value = plain(value)
+    return (value is None or isinstance(value, str)) and value in allowed
+
+
+def one_of(name: str, value: object, allowed: tuple[str, ...]) -> Any:
+    """One of the words.
+
+    Raises:
+        InvalidArgument: it is none of them.
+    """
+    if not is_one_of(value, allowed):
+        words = ", ".join(f'"{word}"' for word in allowed)
+        raise InvalidArgument(f"Invalid {name}: {value}; expected one of {words}.")
+    return plain(value)
+
+
+def text(name: str, value: object) -> str:
+    """A text.
+
+    Raises:
+        InvalidType: it is none.
+    """
+    value = plain(value)
+    if isinstance(value, str):
+        return value
+    raise InvalidType(f"`{name}` should be a text. Received: {value!r}")
+
+
+def flag(name: str, value: object) -> bool:
+    """Whether it is true, as Python takes values for it.
+
+    Raises:
+        InvalidArgument: it is neither, as a pandas Series.
+    """
+    try:
+        return bool(value)
+    except (ValueError, TypeError) as error:
+        raise InvalidArgument(f"`{name}` should be True or False. Received: {value!r}") from error
+
+
+def folder(name: str, path: object) -> str:
+    """An absolute path.
+
+    Raises:
+        InvalidType: it is no path.
+        DatasetNotFound: it is empty.
+    """
+    if isinstance(path, (str, bytes, os.PathLike)):
+        if not os.fspath(path):  # of a variable that is not set; it would be the working directory
+            raise DatasetNotFound(f"`{name}` is empty: give the path of a folder")
+        return plain(os.path.abspath(os.fsdecode(path)))  # type: ignore[no-any-return]  # a str
+    raise InvalidType(f"`{name}` should be the path of a folder. Received: {path!r}")
+
+
+def number(name: str, value: object) -> float:
+    """A finite number.
+
+    Raises:
+        InvalidType: it is none.
+        InvalidArgument: it is not finite.
+    """
+    value = plain(value)
+    try:
+        if isinstance(value, (str, bytes, bytearray)):  # float() would read them
+            raise TypeError
+        found = float(value)  # type: ignore[arg-type]  # that is what is tried
+    except (TypeError, ValueError, OverflowError) as error:
+        raise InvalidType(f"`{name}` should be a number. Received: {value!r}") from error
+    if not math.isfinite(found):
+        raise InvalidArgument(f"`{name}` should be a number. Received: {value!r}")
+    return found
+
+
+def share(name: str, value: object) -> float:
+    """A share of samples, as a number.
+
+    Their count is the product's whole part, so a float32 is what its digits say: 0.7 of ten
+    are seven, and not the six of 0.699999988.
+
+    Raises:
+        InvalidType: it is no number.
+        InvalidArgument: it is not finite.
+    """
+    value = plain(value)
+    return number(name, float(str(value)) if isinstance(value, np.floating) else value)
+
+
+def seed(value: Any) -> int:
+    """A seed; one that is picked for None.
+
+    Keras draws from NumPy's global generator then, which programs seed at their top: so it is
+    picked from there. Two flows of one program differ, two runs of one program do not.
+
+    Raises:
+        InvalidType: it is no whole number.
+    """
+    if value is None:
+        return int(np.random.randint(_PICKED_SEEDS))
+    return whole("seed", np.squeeze(value) if hasattr(value, "squeeze") else value)
+
+
+def whole(name: str, value: object) -> int:
+    """A whole number.
+
+    Raises:
+        InvalidType: it is none.
+    """
+    try:
+        return int(operator.index(value))  # type: ignore[arg-type]  # that is what is tried
+    except TypeError as error:
+        raise InvalidType(f"`{name}` should be a whole number. Received: {value!r}") from error
+
+
+def substitute_weight(on_error: object, weight: object, labelled: bool) -> float | None:
+    """The weight of substitutes, checked together with what decides whether there are any.
+
+    Args:
+        on_error: what becomes of an image that cannot be read.
+        weight: of its substitute; None for batches without weights.
+        labelled: whether the batches have labels.
+
+    Raises:
+        InvalidArgument: a value is not allowed, or not with the others.
+    """
+    one_of("on_error", on_error, get_args(OnError))
+    if weight is None:
+        return None
+    checked = number("substitute_weight", weight)
+    if checked < 0:
+        raise InvalidArgument(f"`substitute_weight` should be 0 or more. Received: {weight!r}")
+    if on_error != "substitute":
+        raise InvalidArgument(
+            f'`substitute_weight` needs on_error="substitute". Received: on_error="{on_error}"'
+        )
+    if not labelled:
+        raise InvalidArgument("`substitute_weight` needs labels: there is nothing else to weigh")
+    return checked
+
+
+def size(target_size: Sequence[int]) -> tuple[int, int]:
+    """(height, width).
+
+    Raises:
+        InvalidArgument: it is no pair of whole numbers.
+    """
+    pair = _items("target_size", target_size, "(height, width) in pixels")
+    if len(pair) != 2:
+        raise InvalidArgument(
+            f"`target_size` should be (height, width) in pixels. Received: {target_size!r}"
+        )
+    return (whole("target_size", pair[0]), whole("target_size", pair[1]))
+
+
+def names(name: str, classes: Iterable[str] | None) -> tuple[str, ...] | None:
+    """Names of classes: any list, array or column of them; None for none.
+
+    Raises:
+        InvalidArgument: it is one text, whose letters would be taken for names.
+        InvalidType: they are no texts.
+    """
+    if isinstance(classes, (str, bytes)):
+        raise InvalidArgument(f"`{name}` should be a list of names. Received: {classes!r}")
+    if classes is None:
+        return None
+    return tuple(text(name, one) for one in _items(name, classes, "a list of names"))
+
+
+def _items(name: str, value: Any, what: str) -> list[Any]:
+    try:
+        return list(value)
+    except TypeError as error:
+        raise InvalidType(f"`{name}` should be {what}. Received: {value!r}") from error
+
+
+def zoom(zoom_range: Any) -> list[float]:
+    """``[lower, upper]``.
+
+    Raises:
+        InvalidArgument: it is neither a number nor a pair of them.
+        InvalidType: it is nothing like it.
+    """
+    if isinstance(zoom_range, (float, int)):
+        return [1 - zoom_range, 1 + zoom_range]
+    if np.shape(zoom_range) == (2,) and all(isinstance(one, (float, int)) for one in zoom_range):
+        return [*zoom_range]
+    kind = InvalidArgument if hasattr(zoom_range, "__len__") else InvalidType
+    raise kind(
+        f"`zoom_range` should be a float or a tuple or list of two floats. Received: {zoom_range}"
+    )
+
+
+def shift(name: str, value: float | Sequence[float]) -> int | float | tuple[float, ...]:
+    """As a spec has it: plain numbers, whatever NumPy's the user gave; 0 for None.
+
+    Raises:
+        InvalidType: it is neither a number nor a list of them.
+    """
+    value = plain(value)
+    if value is None:
+        return 0.0
+    if isinstance(value, (int, np.integer)):
+        return int(value)
+    if hasattr(value, "__iter__") and not isinstance(value, (str, bytes, bytearray)):
+        return tuple(number(name, one) for one in value)
+    return number(name, value)
+
+
+def pair(name: str, value: Sequence[float] | None) -> tuple[float, float] | None:
+    """Two numbers, or None.
+
+    Raises:
+        InvalidArgument: they are not two.
+        InvalidType: they are no numbers.
+    """
+    if value is None:
+        return None
+    both = _items(name, value, "two numbers")
+    if len(both) != 2:
+        raise InvalidArgument(f"`{name}` should be two numbers. Received: {value!r}")
+    return (number(name, both[0]), number(name, both[1]))
+
+
+def dtype(value: Any) -> DType:
+    """The name of a dtype.
+
+    Raises:
+        InvalidType: batches cannot have it.
+    """
+    try:
+        name: Any = np.dtype(value).name
+    except TypeError:
+        name = str(value)
+    if name not in get_args(DType):
+        raise InvalidType(f"Invalid dtype: {value}; expected one of {', '.join(get_args(DType))}.")
+    return name  # type: ignore[no-any-return]  # it is one of them

@@ -1,0 +1,62 @@
+"""Shared memory in our address space.
+
+Python's ``mmap`` keeps a descriptor as long as the mapping lives (before 3.13, always). Programs
+keep batches by the thousand, each of a ring of its own, and may have 1024 descriptors.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import mmap
+import os
+
+from loaderd.ipc.owned import Owned
+
+_libc = ctypes.CDLL(None, use_errno=True)
+_map = _libc.mmap
+_map.restype = ctypes.c_void_p
+_map.argtypes = [
+    ctypes.c_void_p,
+    ctypes.c_size_t,
+    ctypes.c_int,
+    ctypes.c_int,
+    ctypes.c_int,
+    ctypes.c_ssize_t,
+]
+_unmap = _libc.munmap
+_unmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
+_advise = _libc.madvise
+_advise.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
+
+_FAILED = ctypes.c_void_p(-1).value
+
+_mappings = Owned(_unmap)
+
+
+class Mapping:
+    """A segment that is mapped to be read and written, until this object dies.
+
+    Args:
+        fd: the segment; the caller's.
+        nbytes: its length.
+
+    Attributes:
+        address: where it begins.
+        nbytes: its length.
+
+    Raises:
+        OSError: it cannot be mapped.
+    """
+
+    def __init__(self, fd: int, nbytes: int) -> None:
+        address = _map(None, nbytes, mmap.PROT_READ | mmap.PROT_WRITE, mmap.MAP_SHARED, fd, 0)
+        if address is None or address == _FAILED:
+            number = ctypes.get_errno()
+            raise OSError(number, os.strerror(number))
+        self.address: int = address
+        self.nbytes = nbytes
+        _mappings.watch(self, address, nbytes)
+
+    def empty(self, offset: int, nbytes: int) -> None:
+        """Gives the memory of a range back, for all who have the segment."""
+        _advise(self.address + offset, nbytes, mmap.MADV_REMOVE)

@@ -1,0 +1,217 @@
+"""What a generator's attributes mean to the workers: a pipeline, and arrays beside it."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, get_args
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from loaderd.errors import InvalidArgument
+from loaderd.spec.spec import (
+    ColorMode,
+    DataFormat,
+    Decode,
+    FillMode,
+    Interpolation,
+    Pipeline,
+    Save,
+)
+from loaderd_client.core import arguments
+from loaderd_client.keras import adapter, functions
+from loaderd_client.keras.pil_settings import pils_switches, takes_truncated
+
+if TYPE_CHECKING:
+    from loaderd_client.keras.generator import ImageDataGenerator
+
+Arrays = dict[str, NDArray[Any]]
+
+SAVED_FILES = 10**7
+SAVED_ARRAYS = 10**4
+"""Keras numbers saved pictures at random, below these."""
+
+_STATISTICS = (
+    ("featurewise_center", "mean", "mean"),
+    ("featurewise_std_normalization", "std", "std"),
+    ("zca_whitening", "zca_whitening_matrix", "zca"),
+)
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """What an iterator, and not its generator, says about its images.
+
+    Attributes:
+        target_size: (height, width) in pixels.
+        data_format: Keras's.
+        dtype: of the batch.
+        color_mode: of files.
+        channels: of arrays.
+        interpolation: of files.
+        keep_aspect_ratio: of files.
+        decode: of files.
+        exif: of files.
+        validation: whether they are the validation subset.
+        save: where finished images are kept.
+    """
+
+    target_size: tuple[int, int]
+    data_format: DataFormat
+    dtype: Any
+    color_mode: ColorMode = "rgb"
+    channels: int | None = None
+    interpolation: Interpolation = "nearest"
+    keep_aspect_ratio: bool = False
+    decode: Decode = "exact"
+    exif: bool = False
+    validation: bool = False
+    save: Save | None = None
+
+
+def save_of(directory: Any, prefix: str, format: str, most: int) -> Save | None:
+    """Where pictures are kept; None for nowhere."""
+    if not directory:
+        return None
+    folder = arguments.folder("save_to_dir", directory)
+    return Save(folder, str(arguments.plain(prefix)), str(arguments.plain(format)), most)
+
+
+def pipeline_of(
+    generator: ImageDataGenerator | None,
+    pictures: Pictures,
+    before: functions.Packed | None = None,
+) -> tuple[Pipeline, Arrays]:
+    """The pipeline, and the arrays that belong into its bundle.
+
+    Args:
+        generator: says what happens to loaded images; None leaves them.
+        pictures: says how they are loaded.
+        before: the same function as it was sent before, if it was; see ``functions.pack``.
+
+    Raises:
+        InvalidArgument: a value is not allowed, or the generator's methods are overridden.
+    """
+    if not arguments.is_one_of(pictures.interpolation, get_args(Interpolation)):
+        raise InvalidArgument(
+            f"Invalid interpolation method {pictures.interpolation} specified. Supported methods "
+            f"are {', '.join(get_args(Interpolation))}"
+        )
+    pipeline = Pipeline(
+        target_size=arguments.size(pictures.target_size),
+        color_mode=arguments.one_of("color_mode", pictures.color_mode, get_args(ColorMode)),
+        channels=pictures.channels,
+        data_format=arguments.one_of("data_format", pictures.data_format, get_args(DataFormat)),
+        interpolation=arguments.plain(pictures.interpolation),
+        aspect="crop" if pictures.keep_aspect_ratio else "stretch",
+        decode=arguments.one_of("decode", pictures.decode, get_args(Decode)),
+        exif=bool(pictures.exif),
+        floatx=arguments.dtype(adapter.floatx()),
+        dtype=arguments.dtype(pictures.dtype),
+        save=pictures.save,
+        truncated=takes_truncated(),
+        pil=pils_switches(),
+    )
+    if generator is None:
+        return pipeline, {}
+    _check_methods(generator)
+    still = pictures.validation and generator.compat == "fixed"
+    fields = _normalizing(generator, pipeline.dtype) | ({} if still else _augmenting(generator))
+    packed = functions.pack(generator.preprocessing_function, pipeline.floatx, before)
+    fields |= {
+        "preprocessing": packed.preprocessing,
+        "preprocessing_format": packed.data_format,
+        "function": packed.function,
+        "compat": generator.compat,
+    }
+    return _replaced(pipeline, fields), {**dict(_statistics(generator)), **packed.parts}
+
+
+def _replaced(pipeline: Pipeline, fields: dict[str, Any]) -> Pipeline:
+    return msgspec.structs.replace(pipeline, **fields)
+
+
+def _augmenting(generator: ImageDataGenerator) -> dict[str, Any]:
+    return {
+        "rotation_range": arguments.number("rotation_range", _or_zero(generator.rotation_range)),
+        "width_shift_range": arguments.shift("width_shift_range", generator.width_shift_range),
+        "height_shift_range": arguments.shift("height_shift_range", generator.height_shift_range),
+        "shear_range": arguments.number("shear_range", _or_zero(generator.shear_range)),
+        "zoom_range": arguments.pair("zoom_range", generator.zoom_range) or (1.0, 1.0),
+        "channel_shift_range": arguments.number(
+            "channel_shift_range", generator.channel_shift_range
+        ),
+        "brightness_range": arguments.pair("brightness_range", generator.brightness_range),
+        "horizontal_flip": arguments.flag("horizontal_flip", generator.horizontal_flip),
+        "vertical_flip": arguments.flag("vertical_flip", generator.vertical_flip),
+        "fill_mode": arguments.one_of("fill_mode", generator.fill_mode, get_args(FillMode)),
+        "cval": arguments.number("cval", generator.cval),
+        "interpolation_order": arguments.whole(
+            "interpolation_order", generator.interpolation_order
+        ),
+    }
+
+
+def _normalizing(generator: ImageDataGenerator, dtype: str) -> dict[str, Any]:
+    rescale = arguments.number("rescale", _or_zero(generator.rescale)) or None
+    _warn_cut_off(rescale, dtype)
+    return {
+        "rescale": rescale,
+        "samplewise_center": arguments.flag("samplewise_center", generator.samplewise_center),
+        "samplewise_std_normalization": arguments.flag(
+            "samplewise_std_normalization", generator.samplewise_std_normalization
+        ),
+    }
+
+
+def _or_zero(value: Any) -> Any:
+    """Keras asks whether there is such a value, and takes None for none."""
+    return 0.0 if value is None else value
+
+
+def _statistics(generator: ImageDataGenerator) -> Iterator[tuple[str, NDArray[Any]]]:
+    for flag, attribute, part in _STATISTICS:
+        value = getattr(generator, attribute)
+        if not getattr(generator, flag):
+            continue
+        if value is None:
+            warn_unfit(flag)
+        else:
+            yield part, np.array(value)  # not its own, which may be changed in place
+
+
+def _warn_cut_off(rescale: float | None, dtype: str) -> None:
+    if rescale and rescale % 1 and not dtype.startswith("float"):
+        warnings.warn(
+            f"rescale={rescale} makes fractions, which dtype={dtype!r} cuts off: leave rescale "
+            'out, or use dtype="float32"',
+            stacklevel=2,
+        )
+
+
+def warn_unfit(flag: str) -> None:
+    """Keras's warning that statistics are asked for which nobody has computed."""
+    warnings.warn(
+        f"This ImageDataGenerator specifies `{flag}`, but it hasn't been fit on any training "
+        "data. Fit it first by calling `.fit(numpy_data)`.",
+        stacklevel=2,
+    )
+
+
+_METHODS = ("standardize", "get_random_transform", "apply_transform", "random_transform")
+
+
+def _check_methods(generator: ImageDataGenerator) -> None:
+    """Workers know the generator's attributes, not what a subclass makes of them."""
+    from loaderd_client.keras.generator import ImageDataGenerator
+
+    for name in _METHODS:
+        theirs = getattr(type(generator), name) is not getattr(ImageDataGenerator, name)
+        if theirs or name in vars(generator):
+            raise InvalidArgument(
+                f"{type(generator).__name__} overrides {name}, which workers do not call: "
+                "give the code as preprocessing_function"
+            )

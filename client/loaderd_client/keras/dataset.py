@@ -1,0 +1,379 @@
+"""``image_dataset_from_directory``: Keras's arguments, as a sequence from a daemon.
+
+The arguments, their checks and the words of the errors follow
+``keras/src/utils/image_dataset_utils.py``; order and split of the files are Keras's.
+Pixels are decoded as by ``ImageDataGenerator`` and resized by Pillow's antialiased filters,
+where Keras decodes and resizes with TensorFlow: JPEGs differ by a few grey levels at any size.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+import msgspec
+import numpy as np
+
+from loaderd.errors import InvalidArgument
+from loaderd.spec.spec import (
+    Aspect,
+    Batch,
+    Cache,
+    ColorMode,
+    DataFormat,
+    Dataset,
+    Decode,
+    Interpolation,
+    LabelMode,
+    OnError,
+    Order,
+    Pipeline,
+    Spec,
+)
+from loaderd_client.core import arguments
+from loaderd_client.keras import adapter
+from loaderd_client.keras.pil_settings import pils_switches
+
+if TYPE_CHECKING:
+    from loaderd_client.keras.sequence import LoaderSequence
+
+EXTENSIONS = (".bmp", ".gif", ".jpeg", ".jpg", ".png")
+"""What Keras's ``image_dataset_from_directory`` takes for images."""
+
+_INTERPOLATIONS: dict[str, Interpolation] = {name: name for name in get_args(Interpolation)} | {
+    "area": "box",
+    "lanczos3": "lanczos",
+}
+_LABEL_MODES: dict[str | None, LabelMode] = {
+    "int": "int",
+    "categorical": "categorical",
+    "binary": "binary",
+    None: "none",
+}
+_Subset = Literal["training", "validation"]
+_PICKED_SEEDS = 10**6
+"""Keras picks below it."""
+
+
+def image_dataset_from_directory(
+    directory: str | os.PathLike[str],
+    labels: str | Sequence[int] | None = "inferred",
+    label_mode: str | None = "int",
+    class_names: Sequence[str] | None = None,
+    color_mode: ColorMode = "rgb",
+    batch_size: int = 32,
+    image_size: int | tuple[int, int] = (256, 256),
+    shuffle: bool = True,
+    seed: int | None = None,
+    validation_split: float | None = None,
+    subset: str | None = None,
+    interpolation: str = "bilinear",
+    follow_links: bool = False,
+    crop_to_aspect_ratio: bool = False,
+    pad_to_aspect_ratio: bool = False,
+    data_format: str | None = None,
+    format: str = "loaderd",
+    verbose: bool = True,
+    *,
+    cache: Cache = "none",
+    decode: Decode = "exact",
+    on_error: OnError = "raise",
+    substitute_weight: float | None = None,
+    exif: bool = False,
+    max_queue_size: int = 10,
+) -> LoaderSequence | list[LoaderSequence]:
+    """A sequence of the images below ``directory``, float32 from 0 to 255 (``nearest``: uint8).
+
+    Args:
+        directory: the folder.
+        labels: ``"inferred"`` from the subfolders, None for none, or one number for each file
+            in the order of their sorted paths. But for ``"inferred"``, all files of the folder
+            and of its subfolders are taken.
+        label_mode: ``int`` (int32), ``categorical`` (one-hot float32), ``binary``
+            (float32 of shape (batch, 1)), or None, which is ``labels=None``.
+        class_names: names of the subfolders in label order; None takes all, sorted.
+        color_mode: ``rgb``, ``rgba`` or ``grayscale``.
+        batch_size: samples in a batch.
+        image_size: (height, width) in pixels, or one number for both.
+        shuffle: a new order for every epoch.
+        seed: decides split and order; needed to split a shuffled list.
+        validation_split: fraction of the files that is kept for validation; None or 0 for none.
+        subset: ``training``, ``validation``, or ``both`` for a list of the two.
+        interpolation: ``nearest``, ``bilinear``, ``bicubic``, ``hamming``, ``box`` (or
+            ``area``), ``lanczos`` (or ``lanczos3``).
+        follow_links: whether symbolic links to folders are followed.
+        crop_to_aspect_ratio: crops the centre instead of stretching.
+        pad_to_aspect_ratio: pads with black instead of stretching.
+        data_format: ``channels_last`` or ``channels_first``; None is Keras's setting.
+        format: ``"loaderd"``; Keras's own function makes ``tf`` and ``grain``.
+        verbose: whether to print how many files were found.
+        cache: where decoded images are kept, so that they are decoded once: ``none``,
+            ``memory`` as long as the daemon lives, ``disk`` for ever; no value changes by it.
+        decode: ``exact``, or ``scaled``, which decodes large JPEGs at a half, a quarter or an
+            eighth of their size.
+        on_error: what becomes of an image that cannot be read: ``raise`` an error,
+            ``substitute`` another image of its class, or ``skip`` it: its batch is smaller.
+        substitute_weight: the sample weight of substitutes, where all others have 1; the
+            batches are (images, labels, weights) then. None for no weights.
+        exif: whether images are turned as their EXIF orientation says; Keras does not.
+        max_queue_size: batches kept ready.
+
+    Returns:
+        A :class:`LoaderSequence` with ``class_names`` (None without labels) and
+        ``file_paths``; with ``subset="both"`` a list of two.
+
+    Raises:
+        InvalidArgument: a value that is not allowed (also a ``ValueError``).
+        DatasetNotFound: the directory is missing (also a ``FileNotFoundError``).
+        EmptyDataset: it holds no image.
+        NoRoom: the ring does not fit in shared memory.
+    """
+    labels, subset = arguments.plain(labels), arguments.plain(subset)
+    names = arguments.names("class_names", class_names)
+    mode = _label_mode(labels, label_mode, names)
+    if mode == "none":
+        labels = None  # as in Keras: subfolders are no classes then
+    shuffle = arguments.flag("shuffle", shuffle)
+    validation_split = _split(validation_split, subset, shuffle, seed)
+    _check_format(format)
+    resizing = _interpolation(interpolation)
+    pipeline = Pipeline(
+        target_size=_size(image_size),
+        color_mode=_color_mode(color_mode),
+        data_format=_data_format(data_format),
+        interpolation=resizing,
+        aspect=_aspect(crop_to_aspect_ratio, pad_to_aspect_ratio),
+        decode=_word("decode", decode, get_args(Decode)),
+        exif=arguments.flag("exif", exif),
+        pil=pils_switches(),
+        reading="decode_image",
+        dtype="uint8" if resizing == "nearest" else "float32",  # which TensorFlow leaves as it is
+    )
+    order = Order(shuffle=shuffle, seed=_seed(seed))
+    whole = Dataset(
+        directory=arguments.folder("directory", directory),
+        extensions=EXTENSIONS,
+        classes=names,
+        hidden=False,
+        flat=not _is_inferred(labels),
+        follow_links=arguments.flag("follow_links", follow_links),
+        shuffle_seed=order.seed if shuffle else None,
+        labels=None if labels is None or isinstance(labels, str) else tuple(map(int, labels)),
+    )
+    batch = Batch(
+        batch_size=_batch_size(batch_size),
+        label_mode=mode,
+        substitute_weight=arguments.substitute_weight(on_error, substitute_weight, mode != "none"),
+    )
+    spec = Spec(
+        dataset=whole,
+        pipeline=pipeline,
+        batch=batch,
+        order=order,
+        cache=_word("cache", cache, get_args(Cache)),
+        on_error=_word("on_error", on_error, get_args(OnError)),
+    )
+    parts = _parts(spec, validation_split, subset)
+    sequences = [_open(part, max_queue_size) for part in parts]
+    if mode == "binary":
+        _check_two_classes(sequences)
+    if verbose:
+        for sequence in sequences:
+            _tell(sequence)
+    return sequences if subset == "both" else sequences[0]
+
+
+def _parts(spec: Spec, split: float | None, subset: str | None) -> list[Spec]:
+    """One spec for every subset that is asked for; validation is shuffled once only."""
+    if split is None or subset is None:
+        return [spec]
+    wanted: tuple[_Subset, ...] = (
+        ("training", "validation")
+        if subset == "both"
+        else (("training",) if subset == "training" else ("validation",))
+    )
+    return [_part(spec, split, one, shuffle=_reshuffles(spec, subset, one)) for one in wanted]
+
+
+def _reshuffles(spec: Spec, subset: str, one: _Subset) -> bool:
+    """As in Keras, the validation half of ``both`` keeps one order for all epochs."""
+    return spec.order.shuffle and not (subset == "both" and one == "validation")
+
+
+def _part(spec: Spec, split: float, subset: _Subset, shuffle: bool) -> Spec:
+    dataset = msgspec.structs.replace(spec.dataset, split_overall=(float(split), subset))
+    order = msgspec.structs.replace(spec.order, shuffle=shuffle)
+    return msgspec.structs.replace(spec, dataset=dataset, order=order)
+
+
+def _open(spec: Spec, max_queue_size: int) -> LoaderSequence:
+    from loaderd_client.keras.sequence import LoaderSequence
+
+    return LoaderSequence(spec, max_queue_size=max_queue_size)
+
+
+def _tell(sequence: LoaderSequence) -> None:
+    spec = sequence.spec
+    classes = (
+        f" belonging to {sequence.num_classes} classes" if spec.batch.label_mode != "none" else ""
+    )
+    assert isinstance(spec.dataset, Dataset)
+    split = spec.dataset.split_overall
+    purpose = f" for {split[1]}" if split else ""
+    print(f"{'Using' if split else 'Found'} {sequence.n} files{classes}{purpose}.")
+
+
+def _check_two_classes(sequences: list[LoaderSequence]) -> None:
+    if sequences[0].num_classes != 2:
+        for sequence in sequences:
+            sequence.close()
+        raise InvalidArgument(
+            'When passing `label_mode="binary"`, there must be exactly 2 class_names. '
+            f"Received: class_names={sequences[0].class_names}"
+        )
+
+
+# -- the arguments, checked in Keras's words -------------------------------------------
+
+
+def _is_inferred(labels: object) -> bool:
+    return isinstance(labels, str) and labels == "inferred"
+
+
+def _label_mode(
+    labels: str | Sequence[int] | None, label_mode: str | None, class_names: Sequence[str] | None
+) -> LabelMode:
+    if labels is not None and not _is_inferred(labels):
+        _check_labels(labels, label_mode, class_names)
+    if not arguments.is_one_of(label_mode, _LABEL_MODES):
+        raise InvalidArgument(
+            '`label_mode` argument must be one of "int", "categorical", "binary", or None. '
+            f"Received: label_mode={label_mode}"
+        )
+    mode = "none" if labels is None else _LABEL_MODES[arguments.plain(label_mode)]
+    if mode == "none" and class_names is not None:
+        raise InvalidArgument(
+            "When `labels=None` (no labels), argument `class_names` cannot be specified."
+        )
+    return mode
+
+
+def _check_labels(
+    labels: str | Sequence[int], label_mode: str | None, class_names: Sequence[str] | None
+) -> None:
+    if not isinstance(labels, (list, tuple)):
+        raise InvalidArgument(
+            "`labels` argument should be a list/tuple of integer labels, of the same size as "
+            'the number of image files in the target directory, "inferred", or None. '
+            f"Received: labels={labels}"
+        )
+    if class_names:
+        raise InvalidArgument(
+            'You can only pass `class_names` if `labels="inferred"`. '
+            f"Received: class_names={class_names}"
+        )
+    if label_mode == "categorical" and set(labels) != set(range(len(set(labels)))):
+        raise InvalidArgument(
+            '`labels` must be the whole numbers from 0 on for `label_mode="categorical"`. '
+            f"Received: {sorted(set(labels))}"
+        )
+
+
+def _color_mode(color_mode: ColorMode) -> ColorMode:
+    if not arguments.is_one_of(color_mode, get_args(ColorMode)):
+        raise InvalidArgument(
+            '`color_mode` must be one of {"rgb", "rgba", "grayscale"}. '
+            f"Received: color_mode={color_mode}"
+        )
+    return arguments.plain(color_mode)  # type: ignore[no-any-return]  # it is one of them
+
+
+def _word(name: str, value: Any, allowed: tuple[str, ...]) -> Any:
+    return arguments.one_of(name, value, allowed)
+
+
+def _size(image_size: int | tuple[int, int]) -> tuple[int, int]:
+    if isinstance(image_size, int):
+        image_size = (image_size, image_size)
+    if not isinstance(image_size, (list, tuple)) or len(image_size) != 2:
+        raise InvalidArgument(
+            "Invalid `image_size` value. Expected a tuple of 2 integers. "
+            f"Received: image_size={image_size}"
+        )
+    height, width = (arguments.whole("image_size", one) for one in image_size)
+    return (height, width)
+
+
+def _batch_size(batch_size: int) -> int:
+    if batch_size is None:
+        raise InvalidArgument("`batch_size` must be a number: a sequence gives whole batches")
+    size = arguments.number("batch_size", batch_size)
+    if size % 1:
+        raise InvalidArgument(f"`batch_size` should be a whole number. Received: {batch_size!r}")
+    return int(size)
+
+
+def _seed(seed: int | None) -> int:
+    """Without one Keras picks it from NumPy's global generator, which programs seed."""
+    return int(np.random.randint(_PICKED_SEEDS)) if seed is None else arguments.whole("seed", seed)
+
+
+def _interpolation(name: str) -> Interpolation:
+    name = arguments.text("interpolation", name)
+    if name.lower() not in _INTERPOLATIONS:
+        raise InvalidArgument(
+            f"Argument `interpolation` should be one of {tuple(_INTERPOLATIONS)}. "
+            f"Received: interpolation={name}"
+        )
+    return _INTERPOLATIONS[name.lower()]
+
+
+def _aspect(crop: bool, pad: bool) -> Aspect:
+    if crop and pad:
+        raise InvalidArgument(
+            "Only one of `pad_to_aspect_ratio`, `crop_to_aspect_ratio` can be set to `True`."
+        )
+    return "crop" if crop else "pad" if pad else "stretch"
+
+
+def _check_format(format: str) -> None:
+    if format != "loaderd":
+        raise InvalidArgument(
+            f'`format` should be "loaderd": keras.utils makes "tf" and "grain". Received: {format}'
+        )
+
+
+def _data_format(data_format: str | None) -> DataFormat:
+    """After Keras's ``standardize_data_format``."""
+    if data_format is None:
+        return adapter.image_data_format()  # type: ignore[no-any-return]  # Keras has checked it
+    name = arguments.text("data_format", data_format).lower()
+    if name not in get_args(DataFormat):
+        raise InvalidArgument(
+            "The `data_format` argument must be one of {'channels_first', 'channels_last'}. "
+            f"Received: data_format={data_format}"
+        )
+    return name  # type: ignore[return-value]  # it is one of them
+
+
+def _split(
+    split: float | None, subset: str | None, shuffle: bool, seed: int | None
+) -> float | None:
+    """The share of validation, after Keras's ``dataset_utils.check_validation_split_arg``."""
+    share = 0.0 if split is None else arguments.share("validation_split", split)
+    if share and not 0 < share < 1:
+        raise InvalidArgument(f"`validation_split` must be between 0 and 1, received: {split}")
+    if (share or subset) and not (share and subset):
+        raise InvalidArgument("If `subset` is set, `validation_split` must be set, and inversely.")
+    if not arguments.is_one_of(subset, ("training", "validation", "both", None)):
+        raise InvalidArgument(
+            f'`subset` must be either "training", "validation" or "both", received: {subset}'
+        )
+    if share and shuffle and seed is None:
+        raise InvalidArgument(
+            "If using `validation_split` and shuffling the data, you must provide a `seed` "
+            "argument, to make sure that there is no overlap between the training and "
+            "validation subset."
+        )
+    return share or None

@@ -1,0 +1,234 @@
+"""A ``preprocessing_function`` on its way to the workers.
+
+- One of ``keras.applications.*.preprocess_input`` is recognised: workers do its arithmetic.
+- A function that a module holds travels by its name.
+- Anything else (a lambda, a closure, what the script itself defines) is pickled by value with
+  cloudpickle.
+
+Both bring along what they work with (:mod:`loaderd_client.keras.capture`). Programs change that
+as they train, so iterators ask again with every epoch what would be sent: :func:`pack` is quick,
+and gives equal parts where nothing has changed.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import warnings
+from collections.abc import Callable
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from loaderd.errors import InvalidArgument, InvalidType, MissingDependency
+from loaderd.ipc.bundle import Parts, same_bytes
+from loaderd.ipc.user_code import PART, Code
+from loaderd.launch import search_path
+from loaderd.spec.spec import DataFormat, Function, Keras, Pipeline, Preprocessing
+from loaderd_client.keras import adapter, keras_functions
+from loaderd_client.keras.capture import (
+    INSTALLED,
+    MOST_DATA,
+    At,
+    Capture,
+    TooLarge,
+    is_users,
+    own_place,
+)
+
+_KERAS = {"keras", "tf_keras", "tensorflow"}
+_unsent: dict[At, int] = {}
+"""What was not sent of the modules that functions use: ids of the things."""
+
+
+class Packed(NamedTuple):
+    """A function as a pipeline and a bundle hold it.
+
+    Attributes:
+        preprocessing: the arithmetic of ``keras.applications``, if it is that.
+        data_format: where that looks for the channels.
+        function: the user's function, if it is one.
+        parts: of the bundle, to be sent with it; see :mod:`loaderd.ipc.user_code`.
+    """
+
+    preprocessing: Preprocessing | None = None
+    data_format: DataFormat = "channels_last"
+    function: Function | None = None
+    parts: Parts = MappingProxyType({})
+
+    @classmethod
+    def of(cls, pipeline: Pipeline, parts: Parts) -> Packed:
+        """As it was sent with a spec."""
+        own = {name: part for name, part in parts.items() if name.partition(".")[0] == PART}
+        return cls(pipeline.preprocessing, pipeline.preprocessing_format, pipeline.function, own)
+
+    @property
+    def is_watched(self) -> bool:
+        """Whether it is small enough to be pickled again with every epoch."""
+        return PART not in self.parts or self.parts[PART].nbytes <= MOST_DATA
+
+
+def pack(function: Callable[..., Any] | None, floatx: str, before: Packed | None = None) -> Packed:
+    """Makes a function ready to travel.
+
+    Args:
+        function: takes an image and returns one; None for none.
+        floatx: what Keras computes in.
+        before: the same function as it was sent before, if it was. One of many megabytes is
+            not pickled again: a warning has told so.
+
+    Raises:
+        InvalidArgument: it cannot be pickled; the text says why.
+        MissingDependency: that takes cloudpickle, which is not installed.
+    """
+    if function is None:
+        return Packed()
+    if not callable(function):
+        raise InvalidType(f"`preprocessing_function` should be callable. Received: {function!r}")
+    known = keras_functions.arithmetic(function, floatx)
+    if known is not None:
+        return Packed(known.mode, known.data_format)
+    name = _name(function)
+    if before is not None and not before.is_watched:
+        return before
+    capture, packed = _look(function, floatx)
+    _warn_of_left_out(capture, name)
+    if before is not None:
+        if _same(packed.parts, before.parts):
+            return packed._replace(parts=before.parts)
+        if not _same(packed.parts, _look(function, floatx)[1].parts):
+            _warn_unstable(name)
+            return before
+    elif not packed.is_watched:
+        _warn_unwatched(name)
+    _warn_of_heavy(capture, name)
+    # Not the function's own arrays, which may be changed in place.
+    return packed._replace(parts={part: np.array(own) for part, own in packed.parts.items()})
+
+
+def _look(function: Callable[..., Any], floatx: str) -> tuple[Capture, Packed]:
+    """The function as it would be sent now."""
+    name, place = _name(function), own_place(function)
+    capture = Capture(floatx)
+    if place is None:
+        parts = _by_value(capture, function, name).parts()
+    else:
+        parts = capture.by_name(function).parts() if is_users(place[0]) else {}
+    return capture, Packed(
+        function=Function(
+            place[0] if place else "",
+            name,
+            _file(place[0]) if place else "",
+            _path(),
+            _folder(),
+            sys.version_info[:2] if parts else (0, 0),
+            _keras(capture, floatx),
+        ),
+        parts=parts,
+    )
+
+
+def _same(parts: Parts, others: Parts) -> bool:
+    return parts.keys() == others.keys() and all(
+        same_bytes(part, others[name]) for name, part in parts.items()
+    )
+
+
+def _name(function: Callable[..., Any]) -> str:
+    name = keras_functions.attribute(function, "__qualname__")
+    return name if isinstance(name, str) else type(function).__qualname__
+
+
+def _by_value(capture: Capture, function: Callable[..., Any], name: str) -> Code:
+    try:
+        return capture.by_value(function)
+    except MissingDependency as error:
+        raise MissingDependency(
+            f"preprocessing_function {name} is no function of a module, and sending it takes "
+            "cloudpickle: pip install cloudpickle, or put it into a module"
+        ) from error
+    except Exception as error:  # what it refers to may refuse in any way
+        raise InvalidArgument(
+            f"preprocessing_function {name} cannot be sent to workers: {error}; make such "
+            "things within the function, or put both into a module, which workers import"
+        ) from error
+
+
+def _keras(capture: Capture, floatx: str) -> Keras:
+    return Keras(
+        floatx=floatx,
+        data_format=adapter.image_data_format(),
+        backend=adapter.backend(),
+        legacy=adapter.is_legacy(),
+        itself=not capture.heavy.isdisjoint(_KERAS),
+        preprocess=keras_functions.applications(floatx),
+    )
+
+
+def _file(module: str) -> str:
+    """Of a module; packages may lie elsewhere for the daemon."""
+    file = getattr(sys.modules[module], "__file__", None) or ""
+    return "" if not file or INSTALLED.search(file) else search_path.absolute(file) or file
+
+
+def _path() -> tuple[str, ...]:
+    folders = (search_path.absolute(entry) for entry in sys.path if isinstance(entry, str))
+    return tuple(dict.fromkeys(folder for folder in folders if folder is not None))
+
+
+def _folder() -> str:
+    try:
+        return os.getcwd()
+    except FileNotFoundError:  # it was removed
+        return ""
+
+
+# -- what programs should hear ---------------------------------------------------------
+
+
+def _warn_unwatched(name: str) -> None:
+    warnings.warn(
+        f"preprocessing_function {name} holds more than {MOST_DATA >> 20} MB beside arrays, so "
+        "what is changed in it does not reach the workers: assign preprocessing_function anew "
+        "when it changes, or keep large data in NumPy arrays",
+        stacklevel=3,
+    )
+
+
+def _warn_unstable(name: str) -> None:
+    warnings.warn(
+        f"preprocessing_function {name} is pickled differently each time, so what is changed in "
+        "it does not reach the workers: assign preprocessing_function anew when it changes",
+        stacklevel=3,
+    )
+
+
+def _warn_of_heavy(capture: Capture, name: str) -> None:
+    if capture.heavy:
+        warnings.warn(
+            f"preprocessing_function {name} makes every worker load "
+            f"{', '.join(sorted(capture.heavy))}, which takes seconds and half a gigabyte each: "
+            "use NumPy in it, or only Keras's preprocess_input and functions for images",
+            stacklevel=3,
+        )
+
+
+def _warn_of_left_out(capture: Capture, name: str) -> None:
+    """Of what changes without effect: what is large or of a heavy package, and what is new."""
+    for at, (value, why) in capture.left_out.items():
+        is_new = _unsent.get(at, id(value)) != id(value) and at not in capture.stored
+        first = at not in _unsent
+        _unsent[at] = id(value)
+        is_data = (
+            isinstance(why, TooLarge) or keras_functions.root_of(value) in keras_functions.HEAVY
+        )
+        if is_new or (first and is_data):
+            where = ".".join((at[0], *(str(step) for step in at[1])))
+            warnings.warn(
+                f"preprocessing_function {name} uses {where}, which is not sent to workers "
+                f"({why}): they have what importing {at[0]} makes of it, whatever the program "
+                "assigns; make it within the function or the module, or hold it in an object "
+                "that is the preprocessing_function",
+                stacklevel=3,
+            )

@@ -1,0 +1,158 @@
+"""What user code takes from Keras, and what workers run in its place.
+
+- ``keras.applications.*.preprocess_input`` is recognised by where it comes from and by what it
+  does to a probe: workers do its arithmetic.
+- ``array_to_img``, ``img_to_array``, ``load_img``, ``save_img`` and ``smart_resize`` are
+  recognised by where they come from.
+- Modules of Keras's and TensorFlow's have stand-ins that load the real ones where more is asked.
+
+So a worker loads Keras and TensorFlow for what needs them alone.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from types import ModuleType
+from typing import Any, NamedTuple, get_args
+
+import numpy as np
+
+from loaderd.render.transforms import keras_images, stand_ins
+from loaderd.render.transforms.normalize import Imagenet, imagenet
+from loaderd.spec.spec import DataFormat, Preprocessing
+from loaderd_client.keras import adapter
+
+HEAVY = {"tensorflow", "keras", "tf_keras", "jax", "torch"}
+"""Packages that take seconds to load, and hundreds of megabytes."""
+
+_APPLICATIONS = re.compile(
+    r"(keras|tf_keras|tensorflow\.python\.keras)(\.src|\.api)*\.applications\b"
+)
+_IMAGES = re.compile(r"(keras|tf_keras)(\.src)?\.utils\.image_utils$")
+
+
+class Arithmetic(NamedTuple):
+    """What a ``preprocess_input`` does.
+
+    Attributes:
+        mode: Keras's word for it; None for nothing.
+        data_format: where it looks for the channels.
+    """
+
+    mode: Preprocessing | None
+    data_format: DataFormat
+
+
+def arithmetic(function: Any, floatx: str) -> Arithmetic | None:
+    """What a ``preprocess_input`` does; None if it is none, or does what we do not know."""
+    if not _APPLICATIONS.match(getattr(function, "__module__", None) or ""):
+        return None
+    if getattr(function, "__name__", "") != "preprocess_input":
+        return None
+    return _probed(function, floatx, adapter.image_data_format())
+
+
+@functools.lru_cache(maxsize=64)
+def _probed(function: Callable[..., Any], floatx: str, data_format: str) -> Arithmetic | None:
+    """What it does with a small image; the last argument is a setting that it reads."""
+    del data_format
+    probe = np.random.RandomState(0).uniform(0, 255, (3, 3, 3)).astype(floatx)
+    does = np.asarray(function(probe.copy()))
+    if np.array_equal(does, probe):
+        return Arithmetic(None, "channels_last")
+    for known in _candidates():
+        assert known.mode is not None
+        if np.array_equal(does, imagenet(probe.copy(), known.mode, known.data_format, floatx)):
+            return known
+    return None
+
+
+def _candidates() -> Iterator[Arithmetic]:
+    for mode in get_args(Preprocessing):
+        for data_format in get_args(DataFormat):
+            yield Arithmetic(mode, data_format)
+
+
+def image_function(thing: Any) -> str | None:
+    """The name of Keras's function for images that it is."""
+    module, name = getattr(thing, "__module__", None), getattr(thing, "__name__", None)
+    if name not in keras_images.NAMES or not _IMAGES.match(module or ""):
+        return None
+    real = getattr(sys.modules.get(str(module)), str(name), None)
+    return str(name) if real is thing else None
+
+
+def replacement(thing: Any, floatx: str) -> tuple[Callable[..., Any], tuple[Any, ...]] | None:
+    """How a worker makes what runs in the thing's place: a function and its arguments.
+
+    Returns:
+        None where the thing travels as it is.
+    """
+    if isinstance(thing, ModuleType):
+        if stand_ins.members(thing.__name__) is None and not _is_application(thing, floatx):
+            return None
+        return stand_ins.module, (thing.__name__,)
+    if not callable(thing):
+        return None
+    image = image_function(thing)
+    if image is not None:
+        return stand_ins.image_function, (image,)
+    known = arithmetic(thing, floatx)
+    return None if known is None or _takes_more(thing) else (Imagenet, (*known, floatx))
+
+
+def _is_application(module: ModuleType, floatx: str) -> bool:
+    """Whether it is one of ``keras.applications`` whose function is known."""
+    function = vars(module).get("preprocess_input")
+    return arithmetic(function, floatx) is not None and not _takes_more(function)
+
+
+def _takes_more(function: Any) -> bool:
+    """Whether calls may say what it does: ``imagenet_utils`` has one that takes the mode."""
+    code = getattr(function, "__code__", None)
+    return code is None or code.co_varnames[: code.co_argcount] != ("x", "data_format")
+
+
+def attribute(thing: Any, name: str) -> Any:
+    """An attribute, or None; objects of the user's may raise anything when they are asked."""
+    try:
+        return getattr(thing, name, None)
+    except Exception:
+        return None
+
+
+def stands_in(module: str, attributes: Sequence[str]) -> bool:
+    """Whether a stand-in has what is asked of a module that the trainer has not imported yet."""
+    members = stand_ins.members(module)
+    return members is not None and (not attributes or attributes[0] in members)
+
+
+def root_of(thing: Any) -> str:
+    """The package that a function, a class, a module or an object's class is of."""
+    if isinstance(thing, ModuleType):
+        name = thing.__name__
+    else:
+        name = attribute(thing, "__module__") or type(thing).__module__
+    return name.partition(".")[0] if isinstance(name, str) else ""
+
+
+def applications(floatx: str) -> tuple[tuple[str, Preprocessing | None, DataFormat], ...]:
+    """The modules of ``keras.applications`` whose ``preprocess_input`` is known; and what it is."""
+    return _applications(floatx, adapter.image_data_format())
+
+
+@functools.cache
+def _applications(
+    floatx: str, data_format: str
+) -> tuple[tuple[str, Preprocessing | None, DataFormat], ...]:
+    del data_format  # a setting that the functions read
+    found = []
+    for name, module in sorted(vars(adapter.in_use()[0].applications).items()):
+        if isinstance(module, ModuleType) and _is_application(module, floatx):
+            known = arithmetic(vars(module)["preprocess_input"], floatx)
+            assert known is not None
+            found.append((name, *known))
+    return tuple(found)

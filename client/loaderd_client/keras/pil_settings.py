@@ -1,0 +1,83 @@
+"""PIL's own switches, as the program has set them.
+
+They are read where PIL is loaded already: a trainer that never uses it need not have it.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from typing import Any, Literal
+
+from loaderd.spec.spec import MOST_PIXELS, Pil, Plugin
+
+_DEFAULT = Pil()
+_MOST_BYTES = 2**62
+_PLACES = (
+    ("PIL.Image", "MAX_IMAGE_PIXELS"),
+    ("PIL.ImageFile", "LOAD_TRUNCATED_IMAGES"),
+    ("PIL.PngImagePlugin", "MAX_TEXT_CHUNK"),
+    ("PIL.PngImagePlugin", "MAX_TEXT_MEMORY"),
+    ("PIL.GifImagePlugin", "LOADING_STRATEGY"),
+    ("PIL.BmpImagePlugin", "USE_RAW_ALPHA"),
+    ("PIL.TiffImagePlugin", "READ_LIBTIFF"),
+)
+
+
+def look() -> list[Any]:
+    """What decides about the switches, as it is; some microseconds."""
+    modules = sys.modules
+    values = [getattr(modules.get(module), name, None) for module, name in _PLACES]
+    return [*values, len(_switch("Image", "OPEN", ()))]
+
+
+def pils_switches() -> Pil:
+    """What workers have to set, so that their PIL reads what the program's does."""
+    image = sys.modules.get("PIL.Image")
+    if image is None:
+        return _DEFAULT
+    return Pil(
+        max_pixels=_pixels(image.MAX_IMAGE_PIXELS),
+        max_text_chunk=_bytes("PngImagePlugin", "MAX_TEXT_CHUNK", _DEFAULT.max_text_chunk),
+        max_text_memory=_bytes("PngImagePlugin", "MAX_TEXT_MEMORY", _DEFAULT.max_text_memory),
+        gif_loading=_gif_loading(),
+        bmp_alpha=bool(_switch("BmpImagePlugin", "USE_RAW_ALPHA", False)),
+        libtiff=bool(_switch("TiffImagePlugin", "READ_LIBTIFF", False)),
+        plugins=tuple(_plugins(image)),
+    )
+
+
+def takes_truncated() -> bool:
+    """Whether the program has told PIL to take images whose end is missing."""
+    return bool(_switch("ImageFile", "LOAD_TRUNCATED_IMAGES", False))
+
+
+def _switch(module: str, name: str, default: Any) -> Any:
+    return getattr(sys.modules.get(f"PIL.{module}"), name, default)
+
+
+def _pixels(limit: float | None) -> int:
+    """PIL warns beyond its limit, and refuses beyond twice as much."""
+    return MOST_PIXELS if limit is None else int(max(0, min(2 * limit, MOST_PIXELS)))
+
+
+def _bytes(module: str, name: str, default: int) -> int:
+    return int(max(0, min(_switch(module, name, default), _MOST_BYTES)))
+
+
+def _gif_loading() -> Literal[0, 1, 2]:
+    """An enumeration; whatever else was put there PIL takes for its own default."""
+    number = getattr(_switch("GifImagePlugin", "LOADING_STRATEGY", None), "value", 0)
+    return 1 if number == 1 else 2 if number == 2 else 0
+
+
+def _plugins(image: Any) -> Iterator[Plugin]:
+    """Formats that other packages have registered."""
+    for name, (factory, accept) in image.OPEN.items():
+        module = str(getattr(factory, "__module__", ""))
+        if not module.startswith("PIL."):
+            yield Plugin(name, module, _name(factory), _name(accept) if accept else "")
+
+
+def _name(thing: Any) -> str:
+    return str(getattr(thing, "__qualname__", type(thing).__qualname__))

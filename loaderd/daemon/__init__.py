@@ -1,1 +1,0 @@
-"""The service: supervisor, workers, scheduler."""

@@ -1,1 +1,0 @@
-"""What to load: files, their numbers, their order, their random draws."""

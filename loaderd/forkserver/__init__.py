@@ -1,0 +1,1 @@
+"""The process from which workers and openers are forked."""

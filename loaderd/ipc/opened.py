@@ -1,0 +1,125 @@
+"""What a daemon says of a stream that it has opened, held against what was asked for.
+
+Arrays are made on the memory that it hands over, by sizes that it names. A wrong size would be
+a fault far from here, or the end of the trainer by SIGBUS.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import mmap
+import os
+import stat
+from collections.abc import Callable
+from typing import Generic, NamedTuple, TypeVar
+
+import msgspec
+
+from loaderd.errors import ProtocolError
+from loaderd.ipc.manifest import Manifest
+from loaderd.ipc.messages import Opened
+from loaderd.ipc.slot_layout import SlotLayout, slot_layout
+from loaderd.spec.spec import Order, Spec
+
+_Ring = TypeVar("_Ring")
+
+
+class OpenedStream(NamedTuple, Generic[_Ring]):
+    """What came with a stream.
+
+    Attributes:
+        layout: where things lie in a slot.
+        ring: its slots, mapped.
+        manifest: the names and labels of its samples.
+    """
+
+    layout: SlotLayout
+    ring: _Ring
+    manifest: Manifest
+
+
+def take_over(
+    asked: Spec,
+    opened: Opened,
+    ring: int,
+    manifest: int,
+    map_ring: Callable[[int, int], _Ring],
+) -> OpenedStream[_Ring]:
+    """Maps what came with a stream, if it is what it claims to be.
+
+    Args:
+        asked: what the stream should be.
+        opened: what the daemon says that it is.
+        ring: descriptor of the ring; it is closed, whatever comes of it.
+        manifest: descriptor of the manifest, likewise.
+        map_ring: maps the ring, given its descriptor, which stays ours, and its bytes.
+
+    Raises:
+        ProtocolError: something contradicts something else.
+        OSError: it cannot be mapped, as no descriptor is left, or no memory.
+    """
+    try:
+        layout = _layout(asked, opened)
+        _check_memory("ring", ring, opened.ring_bytes)
+        _check_memory("manifest", manifest, opened.manifest_bytes)
+        if fcntl.fcntl(ring, fcntl.F_GETFL) & os.O_ACCMODE != os.O_RDWR:
+            raise ProtocolError("the daemon sent a ring that cannot be written")
+        memory = map_ring(ring, opened.ring_bytes)
+        table = mmap.mmap(manifest, opened.manifest_bytes, mmap.MAP_SHARED, mmap.PROT_READ)
+    finally:
+        os.close(ring)
+        os.close(manifest)
+    found = Manifest.view(table)
+    samples = _epoch_samples(asked.order, len(found), opened.samples)
+    if (samples, len(found.class_names)) != (opened.samples, opened.classes):
+        raise ProtocolError(
+            f"the daemon sent a manifest of {len(found)} samples and {len(found.class_names)} "
+            f"classes, and speaks of {opened.samples} and {opened.classes}"
+        )
+    return OpenedStream(layout, memory, found)
+
+
+def _epoch_samples(order: Order, listed: int, said: int) -> int:
+    """How many samples an epoch must have."""
+    if order.given:
+        return said  # an order that is given may have samples twice, and leave others out
+    return listed if order.count is None else min(order.count, listed)
+
+
+def check_slot(slot: int, slots: int) -> None:
+    """Makes sure that a batch lies in the ring.
+
+    Args:
+        slot: where the daemon says that it lies.
+        slots: those of the ring.
+
+    Raises:
+        ProtocolError: there is no such slot.
+    """
+    if not 0 <= slot < slots:
+        raise ProtocolError(f"the daemon speaks of slot {slot} of {slots}")
+
+
+def _layout(asked: Spec, opened: Opened) -> SlotLayout:
+    rows = min(asked.batch.batch_size, opened.samples)
+    if opened.samples < 1 or opened.batch_size != rows:
+        raise ProtocolError(
+            f"the daemon speaks of batches of {opened.batch_size} of {opened.samples} samples, "
+            f"and {asked.batch.batch_size} were asked for"
+        )
+    batch = msgspec.structs.replace(asked.batch, batch_size=rows)
+    layout = slot_layout(asked.pipeline, batch, max(0, opened.classes))
+    if opened.slots < 1 or opened.ring_bytes != opened.slots * layout.nbytes:
+        raise ProtocolError(
+            f"the daemon speaks of a ring of {opened.ring_bytes} bytes with {opened.slots} slots "
+            f"of {layout.nbytes}"
+        )
+    return layout
+
+
+def _check_memory(what: str, fd: int, size: int) -> None:
+    state = os.fstat(fd)
+    if not stat.S_ISREG(state.st_mode):
+        raise ProtocolError(f"the daemon sent something else than memory as the {what}")
+    if size < 1 or state.st_size != size:
+        raise ProtocolError(f"the daemon sent a {what} of {state.st_size} bytes, not {size}")

@@ -1,0 +1,127 @@
+"""Where things lie in a slot; pure arithmetic, the same in worker and client.
+
+A slot is a block of whole pages. In it lie, each aligned to 64 bytes::
+
+    images  (batch, height, width, channels)  the pipeline's dtype
+    labels  by label_mode, may be absent
+    weights (batch,) float32: where substitutes have a weight of their own, else absent
+    ids     (batch,) int32: the sample number of each row, as the manifest counts; -1 for a
+            row that is left out
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from loaderd.spec.spec import Arrays, Batch, Pipeline, Spec
+
+ALIGNMENT = 64
+"""TensorFlow takes an array without a copy only at this alignment."""
+
+PAGE = 4096
+
+SMALL = 2**19
+"""Bytes of a slot: to open a stream of such batches takes longer than to make one."""
+
+
+class Field(NamedTuple):
+    """One array of a slot."""
+
+    offset: int
+    shape: tuple[int, ...]
+    dtype: str
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that the array takes."""
+        return math.prod(self.shape) * np.dtype(self.dtype).itemsize
+
+
+class SlotLayout(NamedTuple):
+    """The arrays of a slot, and the slot's length in bytes."""
+
+    images: Field
+    labels: Field | None
+    weights: Field | None
+    ids: Field
+    nbytes: int
+
+
+def is_small(asked: Spec, slot_bytes: int) -> bool:
+    """Whether the batches are made as fast as a stream of them is opened.
+
+    One worker then has the first batch sooner than two, and the ring is used again.
+    """
+    decoded = isinstance(asked.dataset, Arrays) and asked.pipeline.function is None
+    return decoded and slot_bytes <= SMALL
+
+
+def slot_layout(pipeline: Pipeline, batch: Batch, classes: int) -> SlotLayout:
+    """Lays out a slot.
+
+    Args:
+        pipeline: gives the images' shape and dtype.
+        batch: gives the number of rows and the kind of labels.
+        classes: number of classes, the width of categorical labels.
+
+    Returns:
+        Fields relative to the slot's start.
+    """
+    images = Field(0, (batch.batch_size, *pipeline.image_shape), pipeline.dtype)
+    labels = _labels(pipeline, batch, classes, after=images)
+    weights = None
+    if batch.substitute_weight is not None:
+        weights = _after(labels or images, (batch.batch_size,), "float32")
+    ids = _after(weights or labels or images, (batch.batch_size,), "int32")
+    return SlotLayout(images, labels, weights, ids, _round(ids.offset + ids.nbytes, PAGE))
+
+
+def _labels(pipeline: Pipeline, batch: Batch, classes: int, after: Field) -> Field | None:
+    rows = batch.batch_size
+    match batch.label_mode:
+        case "categorical":
+            return _after(after, (rows, classes), pipeline.dtype)
+        case "sparse":
+            return _after(after, (rows,), pipeline.dtype)
+        case "int":
+            return _after(after, (rows,), "int32")
+        case "binary":
+            return _after(after, (rows, 1), "float32")
+        case "input":
+            return _after(after, after.shape, after.dtype)
+        case "none":
+            return None
+
+
+def _after(field: Field, shape: tuple[int, ...], dtype: str) -> Field:
+    return Field(_round(field.offset + field.nbytes, ALIGNMENT), shape, dtype)
+
+
+def _round(size: int, unit: int) -> int:
+    return -(-size // unit) * unit
+
+
+class SlotArrays(NamedTuple):
+    """A slot's arrays as views of shared memory."""
+
+    images: NDArray[Any]
+    labels: NDArray[Any] | None
+    weights: NDArray[np.float32] | None
+    ids: NDArray[np.int32]
+
+
+def view_slot(buffer: memoryview, layout: SlotLayout, slot: int) -> SlotArrays:
+    """The arrays of one slot, as views of a mapped ring."""
+    base = slot * layout.nbytes
+    labels = None if layout.labels is None else _view(buffer, base, layout.labels)
+    weights = None if layout.weights is None else _view(buffer, base, layout.weights)
+    images, ids = _view(buffer, base, layout.images), _view(buffer, base, layout.ids)
+    return SlotArrays(images, labels, weights, ids)
+
+
+def _view(buffer: memoryview, base: int, field: Field) -> NDArray[Any]:
+    return np.ndarray(field.shape, field.dtype, buffer, base + field.offset)

@@ -1,0 +1,1 @@
+"""Snapshots of a daemon, for people and programs."""

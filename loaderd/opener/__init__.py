@@ -1,0 +1,1 @@
+"""The process that lists datasets and reserves rings."""

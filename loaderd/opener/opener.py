@@ -1,0 +1,235 @@
+"""The process that does the slow half of opening streams, so that the loop never waits.
+
+It lists the directory into a manifest, or checks what the client has brought along, and,
+once the supervisor has decided how large the ring is, reserves the ring's pages and opens
+the cache. Then it waits for the next stream. A listing of a million files or a ring of
+gigabytes delays no other stream: those that come meanwhile are opened by others.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from loaderd import storage
+from loaderd.cache import files, folder, images, layout, memory
+from loaderd.cache.files import Files as CachedFiles
+from loaderd.cache.index import Granted
+from loaderd.cache.layout import Head
+from loaderd.child.storage_watch import StorageWatch
+from loaderd.config import Settings
+from loaderd.errors import CacheError, LoaderdError, NoRoom, ProtocolError, RequestRefused
+from loaderd.ipc import bundle, manifest, segment
+from loaderd.ipc.bundle import Parts
+from loaderd.ipc.channel import Channel, Closed
+from loaderd.ipc.manifest import Manifest
+from loaderd.ipc.messages import List, Listed, Reserve, Reserved, refusal
+from loaderd.ipc.text import printable
+from loaderd.render.versions import decoders
+from loaderd.sampling.order import epoch_length
+from loaderd.sources.listing import list_samples
+from loaderd.spec import spec
+from loaderd.spec.spec import Arrays, Dataset, Files, Order, Pipeline, Spec
+
+
+class _Cache(NamedTuple):
+    """The cache that a stream wants: names that it may have, and what shall be in it."""
+
+    keys: tuple[str, ...]
+    directory: str
+    empty: Head
+    files: CachedFiles
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that it takes if nothing else is in it."""
+        samples = len(self.files.keys)
+        return self.empty.grown(samples).overhead + samples * self.empty.row_bytes
+
+
+def main(sock: socket.socket, settings: Settings) -> None:
+    """Lists and reserves, again and again, on the opener's end of the supervisor's socket."""
+    line = Channel(sock)
+    watch = StorageWatch(line, settings.silence)
+    watch.start()
+    opener = _Opener(line, settings, watch)
+    try:
+        while True:
+            opener.serve()
+    except Closed:
+        return
+
+
+class _Opener:
+    """One opener, and the stream that it is opening."""
+
+    def __init__(self, line: Channel, settings: Settings, watch: StorageWatch) -> None:
+        self._line = line
+        self._settings = settings
+        self._watch = watch
+        self._cache: _Cache | None = None
+
+    def serve(self) -> None:
+        """Does what the supervisor asks for next."""
+        message, fds = self._line.receive_with_fds()
+        self._watch.begin()
+        try:
+            match message:
+                case List():
+                    self._list(message, fds)
+                case Reserve():
+                    self._reserve(message, fds)
+        except LoaderdError as error:
+            self._line.send(refusal(error))
+        except Exception as error:  # what is odd in a bundle must be told, whatever it leads to
+            self._line.send(refusal(RequestRefused(f"the dataset cannot be listed: {error!r}")))
+        finally:
+            for fd in fds:
+                os.close(fd)
+
+    def _list(self, request: List, fds: list[int]) -> None:
+        asked, given = _given(request, fds)
+        table = _table(asked, given)
+        found = Manifest.view(table)
+        if asked.batch.label_mode == "categorical":
+            _check_labels(found)
+        length = epoch_length(asked.order, len(found), _order(given, asked.order, len(found)))
+        self._cache = _cache(found, asked)
+        wanted = (self._cache.keys, self._cache.nbytes) if self._cache else ((), 0)
+        fd = segment.publish(table)
+        try:
+            answer = Listed(length, len(found.class_names), len(table), *wanted)
+            self._line.send(answer, [fd])
+        finally:
+            os.close(fd)
+
+    def _reserve(self, request: Reserve, fds: list[int]) -> None:
+        ring, *held = fds
+        segment.reserve(ring, request.ring_bytes)
+        cache, self._cache = self._cache, None
+        if cache is None:
+            self._line.send(Reserved())
+            return
+        try:
+            fd, granted = _open_cache(cache, request, held, self._settings)
+            rows = segment.publish(granted.rows.tobytes())
+        except (OSError, NoRoom) as error:
+            self._line.send(Reserved(trouble=_no_room(cache, error)))
+            return
+        fit = len(granted.rows) - granted.lacking
+        self._line.send(Reserved(True, fit, _partly(cache, granted)), [fd, rows])
+        os.close(rows)
+        os.close(fd)
+
+
+def _given(request: List, fds: list[int]) -> tuple[Spec, Parts]:
+    """The client's spec and bundles, checked; the supervisor never looks into the latter."""
+    asked, *bundles = fds
+    for fd, nbytes in zip(bundles, request.bundles, strict=True):
+        bundle.check(fd, nbytes)
+    given = bundle.attach_all([os.dup(fd) for fd in bundles], request.bundles)
+    return spec.decode(os.pread(asked, request.spec_bytes, 0)), given
+
+
+def _table(asked: Spec, given: Parts) -> bytes:
+    """The samples, packed as a manifest."""
+    match asked.dataset:
+        case Dataset():
+            listing = list_samples(asked.dataset)
+            return manifest.pack(
+                listing.root, listing.class_names, listing.filenames, listing.labels
+            )
+        case Files():
+            return _part(given, "manifest").tobytes()
+        case Arrays():
+            samples = _count_images(_part(given, "images"), asked.pipeline)
+            return manifest.pack("", (), [b""] * samples, np.zeros(samples, np.int32))
+
+
+def _order(given: Parts, order: Order, samples: int) -> NDArray[Any] | None:
+    """The order that is given, checked."""
+    if not order.given:
+        return None
+    ids = _part(given, "order")
+    if ids.ndim != 1 or ids.dtype.kind != "i":
+        raise ProtocolError("the order is no row of whole numbers")
+    if len(ids) and not 0 <= ids.min() <= ids.max() < samples:
+        raise ProtocolError(f"the order has samples beyond the {samples} that there are")
+    return ids
+
+
+def _part(given: Parts, name: str) -> NDArray[Any]:
+    if name not in given:
+        raise ProtocolError(f"the bundle lacks {name!r}")
+    return given[name]
+
+
+def _check_labels(found: Manifest) -> None:
+    labels = found.labels
+    if len(labels) and not 0 <= labels.min() <= labels.max() < max(1, len(found.class_names)):
+        raise ProtocolError("the manifest has labels without a class")
+
+
+def _count_images(images: NDArray[Any], pipeline: Pipeline) -> int:
+    if images.shape[1:] != pipeline.image_shape:
+        raise ProtocolError(f"images of shape {images.shape[1:]}, not {pipeline.image_shape}")
+    return len(images)
+
+
+def _cache(found: Manifest, asked: Spec) -> _Cache | None:
+    """Images that are in memory already need none."""
+    if asked.cache == "none" or isinstance(asked.dataset, Arrays) or not len(found):
+        return None
+    where, versions = images.folder_of(asked.dataset.directory), decoders()
+    return _Cache(
+        images.keys(asked.pipeline, where, versions),
+        asked.dataset.directory,
+        images.head(asked.pipeline, where, versions),
+        files.look(found),
+    )
+
+
+def _partly(cache: _Cache, granted: Granted) -> str:
+    """What people are told where not all images fit."""
+    if not granted.lacking:
+        return ""
+    samples = len(granted.rows)
+    return (
+        f"{samples - granted.lacking:,} of {samples:,} images of {printable(cache.directory)} fit "
+        "into the cache, and the others are decoded each time: --cache-size (LOADERD_CACHE_SIZE), "
+        "or what is free, allows no more"
+    )
+
+
+def _no_room(cache: _Cache, error: OSError | NoRoom) -> str:
+    """What people are told of a cache for which there is no room; other errors are raised."""
+    if isinstance(error, CacheError):
+        raise error
+    if isinstance(error, OSError) and not layout.is_full(error):
+        raise CacheError(f"no cache can be made: {error.strerror}") from error
+    directory = printable(cache.directory)
+    return f"there is no room for a cache of {directory}, whose images are decoded each time"
+
+
+def _open_cache(
+    cache: _Cache, message: Reserve, held: list[int], settings: Settings
+) -> tuple[int, Granted]:
+    """The cache's file, locked as in use, and its rows.
+
+    Args:
+        cache: what is wanted.
+        message: how much room there is in memory.
+        held: the supervisor's descriptors of a cache in memory.
+        settings: where those on disk lie, and how much they may take.
+    """
+    if held:
+        mine, turn = held
+        return memory.open_cache(mine, turn, cache.empty, cache.files, message.cache_room)
+    with storage.asking(settings.cache_dir):
+        return folder.open_cache(
+            settings.cache_dir, cache.keys, cache.empty, cache.files, settings.cache_size
+        )

@@ -1,0 +1,393 @@
+"""A file's bytes, and the picture in them, exactly as Keras's ``load_img`` sees it.
+
+JPEG, the common case, is decoded by simplejpeg into memory that is reused; the pixels
+are those of PIL, which decodes everything else: other formats, CMYK, and files that
+are damaged a little, about which PIL's judgement is Keras's.
+
+What a header claims is checked before memory is taken for it: pixels, and a JPEG's scans.
+Which formats there are, and PIL's own switches: :mod:`loaderd.render.load.formats`.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import stat
+import struct
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+import numpy as np
+import simplejpeg
+from numpy.typing import NDArray
+from PIL import Image, UnidentifiedImageError
+
+from loaderd.errors import BadImage, MissingCodec, NoRoom
+from loaderd.ipc.text import printable, readable
+from loaderd.render.load import formats, pixel_limits
+from loaderd.render.load.formats import LacksCodec, Switches
+from loaderd.render.load.jpeg import has_too_many_scans, may_be_turned, most_scans
+from loaderd.render.load.pixel_limits import PixelLimit, TooManyPixels
+from loaderd.render.load.resize import Reduced, Size, takes_arrays
+from loaderd.spec.spec import ColorMode, Pipeline
+
+Path = bytes | str
+Pixels = NDArray[Any]
+Picture = Image.Image | Pixels | Reduced
+"""A PIL image, an array (height, width, 3) of uint8, or an image of a fraction of its size."""
+
+_JPEG_START = b"\xff\xd8\xff"
+_GIF_START = b"GIF8"
+_JPEG_COLORS = frozenset({"YCbCr", "RGB", "GRAY"})
+_PILS_MEMORY_ERROR = "out of memory"
+_LARGEST_SCRATCH = 1 << 26  # bytes; a larger file or picture has memory of its own
+
+_MODES: dict[ColorMode, str] = {"rgb": "RGB", "rgba": "RGBA", "grayscale": "L"}
+_GREY_MODES = ("L", "I;16", "I")
+
+_ORIENTATION = 0x0112  # the EXIF tag
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_UPRIGHT = (None, *list(_TURNS.values())[:3])
+"""Turns that leave width and height what they are."""
+_FROM_THE_RIGHT = (_TURNS[2], _TURNS[3], _TURNS[6], _TURNS[7])
+_FROM_BELOW = (_TURNS[3], _TURNS[4], _TURNS[7], _TURNS[8])
+"""Turns after which what was the last column or row comes first."""
+
+
+_MOST_BYTES = 2**31
+"""Of a file, which may hold more than the one picture that is taken. For a larger one, such as a
+sparse file of terabytes, no memory is asked."""
+
+_PIXEL_BYTES = 16
+
+
+class Scratch:
+    """Memory that is used again for each sample, and grows to the largest one."""
+
+    def __init__(self) -> None:
+        self._memory = _memory(1 << 16)
+
+    def take(self, size: int) -> memoryview:
+        """The first ``size`` bytes; the next call gives the same ones away again."""
+        if size > len(self._memory):
+            if size > _LARGEST_SCRATCH:
+                return _memory(size)
+            self._memory = _memory(min(size + size // 2, _LARGEST_SCRATCH))
+        return self._memory[:size]
+
+
+def _memory(size: int) -> memoryview:
+    """Bytes that take no room before they are written."""
+    return np.empty(size, np.uint8).data
+
+
+class Decoder:
+    """Reads and decodes files to pictures of one colour mode.
+
+    ``rgb`` images of JPEGs have PIL's mode RGBX (the fourth byte is padding) where they do not
+    come as arrays; ``grayscale`` ones keep 16 and 32 bit values, as Keras's ``load_img`` does.
+
+    Args:
+        pipeline: what is wanted. ``compat="keras"`` leaves grey pictures of 16 bits to PIL, which
+            clips all above 255 when it makes them ``rgb``; ``fixed`` keeps their upper 8 bits.
+        limit: pixels of a picture, at most; larger ones are bad images.
+        reduction: by how much a JPEG of some size is to be reduced: 8, 4, 2, or 1 for not.
+
+    Attributes:
+        source: what the file system said of the file that was read last; None if it changed
+            meanwhile.
+    """
+
+    def __init__(
+        self,
+        pipeline: Pipeline,
+        limit: PixelLimit = pixel_limits.DEFAULT,
+        reduction: Callable[[Size], int] | None = None,
+    ) -> None:
+        self._color_mode: ColorMode = pipeline.color_mode
+        self._as_tensorflow = pipeline.reading == "decode_image"
+        self._fixed = self._as_tensorflow or pipeline.compat == "fixed"
+        self._arrays = pipeline.color_mode == "rgb" and takes_arrays(
+            pipeline.interpolation, pipeline.aspect
+        )
+        self._reduction = reduction
+        self._exif = pipeline.exif
+        pil = msgspec.structs.replace(
+            pipeline.pil, bmp_alpha=self._as_tensorflow or pipeline.pil.bmp_alpha
+        )
+        self._switches = Switches(pil, pipeline.truncated)
+        self._limit = limit
+        self._max_pixels = limit.pixels
+        self._most_bytes = max(_MOST_BYTES, _PIXEL_BYTES * limit.pixels)
+        self.source: os.stat_result | None = None
+        self._file = Scratch()
+        self._pixels = Scratch()
+
+    def read(self, path: Path) -> memoryview:
+        """The bytes of a file, valid until the next ``read``.
+
+        Raises:
+            BadImage: the file is missing, unreadable or not a regular file.
+            NoRoom: there is no memory for it.
+        """
+        try:
+            # A FIFO opened without O_NONBLOCK would wait for its writer for ever.
+            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+            try:
+                return self._read(descriptor)
+            finally:
+                os.close(descriptor)
+        except (OSError, ValueError, MemoryError) as error:
+            raise file_error(path, error) from error
+
+    def _read(self, descriptor: int) -> memoryview:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            raise ValueError("not a regular file")
+        if status.st_size > self._most_bytes:
+            raise ValueError(
+                f"{status.st_size} bytes are more than any picture of {self._max_pixels} pixels "
+                f"has: if it is real, raise {self._limit.setting}"
+            )
+        data = self._file.take(status.st_size)
+        done = 0
+        while done < len(data) and (count := os.readv(descriptor, [data[done:]])):
+            done += count
+        unchanged = os.fstat(descriptor).st_ctime_ns == status.st_ctime_ns
+        self.source = status if unchanged else None
+        return data[:done]
+
+    def decode(self, data: memoryview) -> Picture:
+        """The picture in a file's bytes, valid until the next ``decode``.
+
+        Raises:
+            TooManyPixels: its header claims more than ``max_pixels``.
+            MemoryError: there is no memory for it.
+            Exception: whatever PIL raises when it cannot decode them.
+        """
+        if data[:3] == _JPEG_START:
+            picture = self._decode_jpeg(data)
+            if picture is not None:
+                return picture
+        return self._decode_any(data)
+
+    def _decode_jpeg(self, data: memoryview) -> Picture | None:
+        """The picture, or None if PIL should see the file."""
+        try:
+            # Faults that PIL overlooks must not keep the size from being checked.
+            height, width, colors, _ = simplejpeg.decode_jpeg_header(data, strict=False)
+        except (ValueError, LookupError):
+            return None
+        self._check((width, height), data)
+        if colors not in _JPEG_COLORS:
+            return None
+        turn = self._turn_of_jpeg(data) if self._exif and may_be_turned(data) else None
+        return self._decode_plain_jpeg(data, (width, height), colors, turn)
+
+    def _decode_plain_jpeg(
+        self, data: memoryview, size: Size, colors: str, turn: Image.Transpose | None
+    ) -> Picture | None:
+        width, height = size
+        upright = size if turn in _UPRIGHT else (height, width)
+        reduction = self._reduction(upright) if self._reduction else 1
+        columns, rows = -(-width // reduction), -(-height // reduction)
+        arrays = self._arrays and reduction == 1 and turn is None
+        layout, mode = ("RGB", "RGB") if arrays else self._layout(colors)
+        memory = self._pixels.take(rows * columns * len(mode))
+        # libjpeg's smallest picture that has as many pixels is the one that is wanted.
+        least = {} if reduction == 1 else {"min_height": rows, "min_width": columns}
+        pixels = _jpeg_pixels(data, layout, memory, least)
+        if pixels is None or arrays:
+            return pixels
+        image = Image.frombuffer(mode, (columns, rows), pixels, "raw", mode, 0, 1)
+        if self._color_mode == "grayscale" and mode != "L":
+            image = image.convert("L")
+        image = image if turn is None else image.transpose(turn)
+        return image if reduction == 1 else _reduced(image, reduction, upright, turn)
+
+    def _layout(self, colors: str) -> tuple[str, str]:
+        """The names that simplejpeg and PIL have for the pixels to decode to."""
+        if self._color_mode == "rgba":
+            return "RGBA", "RGBA"
+        if self._color_mode == "grayscale" and colors == "GRAY":
+            return "GRAY", "L"
+        return "RGBX", "RGBX"
+
+    def _decode_any(self, data: memoryview) -> Image.Image:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about odd files; what is wrong raises
+            image = self._load(data)
+            turn = _turn_of(image) if self._exif else None
+            image = image if turn is None else image.transpose(turn)
+            if self._as_tensorflow and image.format == "GIF":
+                image = self._on_black(image)
+            if self._fixed and _is_deep(image):
+                image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+            if self._color_mode == "grayscale" and image.mode in _GREY_MODES:
+                return image
+            mode = _MODES[self._color_mode]
+            return image if image.mode == mode else image.convert(mode)
+
+    def _on_black(self, image: Image.Image) -> Image.Image:
+        """A GIF without its transparent pixels, which TensorFlow makes black."""
+        if "transparency" not in image.info or self._color_mode == "rgba":
+            return image
+        pixels = image.convert("RGBA")
+        canvas = Image.new("RGB", image.size)
+        canvas.paste(pixels, mask=pixels.getchannel("A"))
+        return canvas
+
+    def _load(self, data: memoryview) -> Image.Image:
+        """What PIL makes of it."""
+        image = self._open(data)
+        self._check(image.size, data)
+        # For what lies within it: tiles, frames and images of other sizes.
+        Image.MAX_IMAGE_PIXELS = self._pils_limit
+        try:
+            image.load()
+        except Image.DecompressionBombError as error:
+            raise self._too_many(error) from error
+        except OSError as error:
+            formats.check_tiff(image, error)
+            raise
+        return image
+
+    def _open(self, data: memoryview) -> Image.Image:
+        """Reads the header; PIL must not refuse a size before it can be told."""
+        self._switches.set()
+        Image.MAX_IMAGE_PIXELS = None
+        if data[:4] == _GIF_START and len(data) >= 10:
+            self._check(struct.unpack_from("<HH", data, 6), data)
+            Image.MAX_IMAGE_PIXELS = self._pils_limit  # some have memory taken at once
+        try:
+            return formats.open_first(data)
+        except Image.DecompressionBombError as error:
+            raise self._too_many(error) from error
+        except UnidentifiedImageError:
+            return self._open_other(data)
+
+    def _open_other(self, data: memoryview) -> Image.Image:
+        """Some of the other formats have memory taken when their header is read."""
+        size = formats.size_before_opening(data)
+        if size is not None:
+            self._check(size, data)
+        Image.MAX_IMAGE_PIXELS = self._pils_limit
+        try:
+            return formats.open_other(data, self._switches)
+        except Image.DecompressionBombError as error:
+            raise self._too_many(error) from error
+
+    @property
+    def _pils_limit(self) -> Any:
+        """For PIL, which refuses what has more than twice as many pixels as it is told."""
+        return self._max_pixels / 2
+
+    def _too_many(self, error: Image.DecompressionBombError) -> TooManyPixels:
+        """PIL's error has the pixels in parentheses, of the picture or of one within it."""
+        found = re.search(r"\d+(?= pixels\))", str(error))
+        return TooManyPixels(f"{found[0] if found else 'its'} pixels", self._limit)
+
+    def _check(self, size: Size, data: memoryview) -> None:
+        """Refuses what would take too much memory, or too long."""
+        width, height = size
+        pixels = width * height
+        if pixels > self._max_pixels:
+            raise TooManyPixels(f"{width}x{height} pixels", self._limit)
+        if has_too_many_scans(data, pixels):
+            raise ValueError(
+                f"more than {most_scans(pixels)} scans of {width}x{height} pixels "
+                "would take too long to decode"
+            )
+
+    def _turn_of_jpeg(self, data: memoryview) -> Image.Transpose | None:
+        """As PIL reads it: EXIF blocks in pieces, and the orientation in XMP too."""
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            try:
+                return _turn_of(self._open(data))
+            except MemoryError:
+                raise
+            except Exception:  # the pixels do not need what PIL stumbles over
+                return None
+
+
+def _jpeg_pixels(
+    data: memoryview, layout: str, memory: memoryview, least: dict[str, int]
+) -> Pixels | None:
+    try:
+        pixels: Pixels = simplejpeg.decode_jpeg(data, layout, buffer=memory, **least)
+    except ValueError as error:
+        if "memory" in str(error).lower():  # PIL would only say that the file is broken
+            raise MemoryError(str(error)) from error
+        return None
+    return pixels
+
+
+def _reduced(
+    image: Image.Image, reduction: int, size: Size, turn: Image.Transpose | None
+) -> Reduced:
+    """A reduced picture that was turned: what is there in part may come first now."""
+    columns = image.width * reduction - size[0] if turn in _FROM_THE_RIGHT else 0
+    rows = image.height * reduction - size[1] if turn in _FROM_BELOW else 0
+    return Reduced(image, reduction, size, (columns, rows))
+
+
+def _turn_of(image: Image.Image) -> Image.Transpose | None:
+    """What PIL's ``exif_transpose`` would do; nothing if the block is damaged.
+
+    PIL itself turns TIFFs when it loads them, in Keras too, and then forgets their tag.
+    """
+    try:
+        return _TURNS.get(image.getexif().get(_ORIENTATION, 1))
+    except MemoryError:
+        raise  # or the same file would be turned at one time and not at another
+    except Exception:  # PIL's parser raises nearly everything
+        return None
+
+
+def _is_deep(image: Image.Image) -> bool:
+    """Whether it is a grey picture of 16 bits; some versions of PIL hold those of PNGs in 32."""
+    return image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PNG")
+
+
+def file_error(path: Path, error: Exception) -> BadImage | NoRoom | MissingCodec:
+    """The error for a file that ``error`` came from: one line that any terminal can show.
+
+    Too little memory says nothing about the file, nor does a PIL that was built without what
+    decodes it, so those are no :class:`BadImage`.
+    """
+    name = readable(path)
+    if isinstance(error, MemoryError) or str(error).startswith(_PILS_MEMORY_ERROR):
+        return NoRoom(
+            f"{name}: the worker has too little memory for it; raise the daemon's "
+            "--worker-memory (LOADERD_WORKER_MEMORY)"
+        )
+    lacks = str(error) if isinstance(error, LacksCodec) else formats.lack_behind(error)
+    if lacks:
+        return MissingCodec(f"{name}: {printable(lacks)}")
+    return BadImage(f"{name}: {printable(_reason(error))}")
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, OSError) and error.errno == errno.ENXIO:
+        return "not a regular file"  # a socket, or a device that nothing drives
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    if "MAX_TEXT_" in str(error):
+        return f"{error}; if the file is real, raise PIL's PngImagePlugin.{_switch_in(error)}"
+    return str(error) or type(error).__name__
+
+
+def _switch_in(error: Exception) -> str:
+    return "MAX_TEXT_CHUNK" if "CHUNK" in str(error) else "MAX_TEXT_MEMORY"

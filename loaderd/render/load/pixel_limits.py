@@ -1,0 +1,55 @@
+"""How many pixels a picture may have, and who has said so."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from loaderd.spec.spec import PILS_PIXELS, Pil
+
+_DAEMON = "--max-pixels (LOADERD_MAX_PIXELS)"
+_PROGRAM = "PIL.Image.MAX_IMAGE_PIXELS in the program"
+
+
+class PixelLimit(NamedTuple):
+    """The most pixels that a picture may have.
+
+    Attributes:
+        pixels: so many.
+        setting: what people raise to have larger ones.
+    """
+
+    pixels: int
+    setting: str
+
+
+DEFAULT = PixelLimit(PILS_PIXELS, f"{_DAEMON}, or {_PROGRAM}")
+
+
+def pixel_limit(pil: Pil, allowed: int | None) -> PixelLimit:
+    """The limit of a stream.
+
+    Args:
+        pil: the trainer's, whose limit counts where it is none of PIL's own accord.
+        allowed: the daemon's, which holds for everybody; None if it was not told any.
+    """
+    chosen = None if pil.max_pixels == PILS_PIXELS else pil.max_pixels
+    if allowed is None and chosen is None:
+        return DEFAULT
+    if chosen is None or (allowed is not None and allowed <= chosen):
+        assert allowed is not None
+        return PixelLimit(allowed, _DAEMON)
+    return PixelLimit(chosen, _PROGRAM)
+
+
+class TooManyPixels(ValueError):
+    """A picture has too many pixels, or needs too many on the way.
+
+    Args:
+        what: has too many: "60000x60000 pixels".
+        limit: how many are allowed.
+    """
+
+    def __init__(self, what: str, limit: PixelLimit) -> None:
+        super().__init__(
+            f"{what} are more than {limit.pixels}; if the picture is real, raise {limit.setting}"
+        )

@@ -1,0 +1,186 @@
+"""Keras's augmentations of one image, operation by operation, with Keras's exact values.
+
+Each follows the function of its name in ``keras/src/legacy/preprocessing/image.py``, down
+to the layout of the results in memory, on which later sums depend in their last bit. The
+warp of the common case is that of :mod:`loaderd.render.transforms.geometry`, which is twenty
+times as fast.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+from PIL import Image, ImageEnhance
+
+from loaderd.errors import InvalidArgument, MissingDependency
+from loaderd.spec.transform import Transform
+
+Array = NDArray[Any]
+Axes = tuple[int, int, int]
+"""Where an image has its (rows, columns, channels)."""
+
+LAST: Axes = (0, 1, 2)
+
+
+def flip_axis(x: Array, axis: int) -> Array:
+    """A view of the image, read backwards along an axis."""
+    return np.flip(x, axis)
+
+
+def shift_channels(x: Array, intensity: float, channel_axis: int) -> Array:
+    """Adds a number of grey levels, kept within the image's own range."""
+    x = np.rollaxis(x, channel_axis, 0)
+    low, high = np.min(x), np.max(x)
+    shifted = np.stack([np.clip(channel + intensity, low, high) for channel in x])
+    return np.rollaxis(shifted, 0, channel_axis + 1)
+
+
+def shift_brightness(x: Array, brightness: float, scale: bool, dtype: DTypeLike) -> Array:
+    """Multiplies the brightness, by way of a picture of 8 bits.
+
+    Args:
+        x: (height, width, channels).
+        brightness: a factor.
+        scale: whether the image's range is stretched to 0 to 255 before.
+        dtype: of the result.
+
+    Raises:
+        ValueError: pictures have 1, 3 or 4 channels.
+    """
+    low, high = x.min(), x.max()
+    outside = bool(low < 0 or high > 255)
+    picture = ImageEnhance.Brightness(to_picture(x, outside or scale, dtype)).enhance(brightness)
+    x = from_picture(picture, dtype)
+    if not outside or scale:
+        return x
+    stretched: Array = x / 255 * (high - low) + low
+    return stretched
+
+
+def to_picture(x: Array, scale: bool, dtype: DTypeLike) -> Image.Image:
+    """An image (height, width, channels) as PIL has it (Keras's ``array_to_img``).
+
+    Args:
+        x: the image.
+        scale: whether its range is stretched to 0 to 255; otherwise it is cut off.
+        dtype: what is computed in.
+
+    Raises:
+        ValueError: pictures have 1, 3 or 4 channels.
+    """
+    x = np.asarray(x, dtype)
+    if scale:
+        x = x - np.min(x)
+        highest = np.max(x)
+        if highest != 0:
+            x /= highest
+        x *= 255
+    if x.shape[2] not in (1, 3, 4):
+        raise ValueError(f"Unsupported channel number: {x.shape[2]}")
+    if x.shape[2] == 1:
+        x = x[:, :, 0]
+        if np.max(x) > 255:
+            return Image.fromarray(x.astype(np.int32))
+    with np.errstate(invalid="ignore"):  # NaN has no grey level
+        return Image.fromarray(x.astype(np.uint8))
+
+
+def from_picture(picture: Image.Image, dtype: DTypeLike) -> Array:
+    """A picture as (height, width, channels) of a dtype (Keras's ``img_to_array``)."""
+    x = np.asarray(picture, dtype)
+    return x[:, :, np.newaxis] if x.ndim == 2 else x
+
+
+def affine_matrix(transform: Transform) -> Array | None:
+    """Rotation · shift · shear · zoom about the origin; None if nothing moves."""
+    theta, shear = np.deg2rad(transform.theta), np.deg2rad(transform.shear)
+    tx, ty, zx, zy = transform.tx, transform.ty, transform.zx, transform.zy
+    turn = [[np.cos(theta), -np.sin(theta), 0], [np.sin(theta), np.cos(theta), 0], [0, 0, 1]]
+    parts = (
+        (transform.theta != 0, turn),
+        (tx != 0 or ty != 0, [[1, 0, tx], [0, 1, ty], [0, 0, 1]]),
+        (transform.shear != 0, [[1, -np.sin(shear), 0], [0, np.cos(shear), 0], [0, 0, 1]]),
+        (zx != 1 or zy != 1, [[zx, 0, 0], [0, zy, 0], [0, 0, 1]]),
+    )
+    matrix = None
+    for moves, part in parts:
+        if moves:
+            matrix = np.array(part) if matrix is None else np.dot(matrix, np.array(part))
+    return matrix
+
+
+def apply_affine(
+    x: Array,
+    transform: Transform,
+    axes: Axes,
+    *,
+    fill_mode: str,
+    cval: float,
+    order: int,
+    fixed: bool = False,
+) -> Array:
+    """Warps an image with scipy, to the bit as Keras does.
+
+    Args:
+        x: the image.
+        transform: the parameters; flips, brightness and channels are left alone.
+        axes: where the image has its rows, columns and channels.
+        fill_mode: what lies outside: scipy's ``mode``.
+        cval: the value outside for ``constant``.
+        order: of the spline, 0 to 5.
+        fixed: whether shifts and centre are put right (``compat="fixed"``).
+
+    Raises:
+        MissingDependency: scipy is not installed.
+        RuntimeError: scipy takes no images of this dtype.
+    """
+    rows, columns, channels = axes
+    size = (x.shape[columns], x.shape[rows]) if fixed else (x.shape[rows], x.shape[columns])
+    if fixed:
+        transform = transform._replace(tx=transform.ty, ty=transform.tx)
+    matrix = affine_matrix(transform)
+    if matrix is None:
+        return x
+    matrix = _about_center(matrix, *size)
+    if columns > rows:
+        matrix[:, [0, 1]] = matrix[:, [1, 0]]
+        matrix[[0, 1]] = matrix[[1, 0]]
+    warp = _scipy_ndimage().affine_transform
+    warped = [
+        warp(channel, matrix[:2, :2], matrix[:2, 2], order=order, mode=fill_mode, cval=cval)
+        for channel in np.rollaxis(x, channels, 0)
+    ]
+    stacked: Array = np.rollaxis(np.stack(warped), 0, channels + 1)
+    return stacked
+
+
+def _about_center(matrix: Array, x: int, y: int) -> Any:
+    center_x, center_y = float(x) / 2 - 0.5, float(y) / 2 - 0.5
+    there = np.array([[1, 0, center_x], [0, 1, center_y], [0, 0, 1]])
+    back = np.array([[1, 0, -center_x], [0, 1, -center_y], [0, 0, 1]])
+    return np.dot(np.dot(there, matrix), back)
+
+
+def _scipy_ndimage() -> Any:
+    """Loaded when it is needed first: the common warp is OpenCV's."""
+    try:
+        return import_module("scipy.ndimage")
+    except ImportError as error:
+        raise MissingDependency(
+            'this warp needs scipy, which this Python lacks: pip install "loaderd[daemon]"'
+        ) from error
+
+
+def check_axes(x: Array, axes: Axes) -> None:
+    """Raises InvalidArgument, in Keras's words, unless this is an image with these axes."""
+    if len(set(axes)) != 3:
+        raise InvalidArgument("'row_axis', 'col_axis', and 'channel_axis' must be distinct")
+    if set(axes) != {0, 1, 2}:
+        raise InvalidArgument(f"Invalid axis' indices: {set(axes) - {0, 1, 2}}")
+    if x.ndim != 3:
+        raise InvalidArgument("Input arrays must be multi-channel 2D images.")
+    if axes[2] not in (0, 2):
+        raise InvalidArgument("Channels are allowed and the first and last dimensions.")

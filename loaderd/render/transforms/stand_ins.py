@@ -1,0 +1,224 @@
+"""Modules that stand in for Keras and TensorFlow until something else than images is asked of them.
+
+User code imports ``keras`` or ``tensorflow`` for a function or two, and importing them takes
+seconds and hundreds of megabytes in every worker. So while user code runs, modules of these names
+are in their place, as long as neither is loaded::
+
+    keras ─ utils ─ array_to_img, …         from keras.utils import array_to_img    as here
+          ─ preprocessing.image ─ …         keras.layers, tf.image, import keras.src
+          ─ applications.vgg16 ─ preprocess_input       the real ones are imported, for good
+    tensorflow ─ keras ─ (the same)
+
+Any other attribute is that of the real module, which is imported then; and so is any other
+submodule. Code that holds a stand-in goes on with it and gets the real attributes.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import importlib.util
+import re
+import sys
+from collections.abc import Callable, Mapping
+from functools import partial
+from importlib.abc import Loader
+from importlib.machinery import ModuleSpec, PathFinder
+from types import ModuleType
+from typing import Any
+
+from loaderd.render.transforms.keras_images import NAMES, KerasImages, keras_original
+from loaderd.render.transforms.normalize import Imagenet
+from loaderd.spec.spec import Keras
+
+ROOTS = ("keras", "tf_keras", "tensorflow")
+
+_SPELLINGS = re.compile(
+    r"(tensorflow\.keras|keras\._tf_keras\.keras|tf_keras\.api\._v2\.keras|keras\.api|tf_keras"
+    r"|keras)(?=\.|$)"
+)
+"""The names that ``keras`` has as a module: of TensorFlow, and of its versions."""
+
+_READ = ("__all__", "__version__")
+"""Names with underscores that programs ask for; others are asked for by Python's own tools."""
+
+_Tree = Mapping[str, Any]
+
+
+def canonical(name: str) -> str:
+    """The name of a module of Keras's below ``keras``, whichever Keras it is of."""
+    return _SPELLINGS.sub("keras", name, count=1) if _SPELLINGS.match(name) else name
+
+
+@functools.cache
+def members(module: str) -> frozenset[str] | None:
+    """The functions and submodules that a stand-in of this name has; None if there is none.
+
+    Those of ``keras.applications`` are in the settings.
+    """
+    branch = _branch(_tree(KerasImages(Keras(), keras_original)), module)
+    return None if branch is None else frozenset(branch)
+
+
+def _branch(tree: _Tree, name: str) -> _Tree | None:
+    branch: _Tree | None = tree
+    for part in canonical(name).split("."):
+        branch = branch.get(part) if isinstance(branch, Mapping) else None
+    return branch if isinstance(branch, Mapping) else None
+
+
+def _tree(images: KerasImages) -> dict[str, Any]:
+    """What the stand-ins have: submodules are dictionaries."""
+    functions = {name: getattr(images, name) for name in NAMES}
+    settings = images.settings
+    keras = {
+        "utils": {name: functions[name] for name in NAMES if name != "smart_resize"},
+        "preprocessing": {"image": functions},
+        "applications": {
+            name: {"preprocess_input": Imagenet(mode, data_format, settings.floatx)}
+            for name, mode, data_format in settings.preprocess
+        },
+    }
+    return {"keras": keras, "tf_keras": keras, "tensorflow": {"keras": keras}}
+
+
+class StandIn(ModuleType):
+    """A module that is loaded when it is asked for more than it has.
+
+    Args:
+        name: the real module's.
+        known: what it has.
+        load: gives the real module.
+    """
+
+    def __init__(self, name: str, known: _Tree, load: Callable[[], ModuleType]) -> None:
+        super().__init__(name)
+        self.__spec__ = ModuleSpec(name, None, is_package=True)
+        self.__path__ = []  # submodules are asked of a finder, see below
+        self.__dict__["_load"] = load
+        self.__dict__.update(known)
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "__all__":
+            real = self._load()
+            return getattr(real, name, [one for one in vars(real) if not one.startswith("_")])
+        if name.startswith("__") and name not in _READ:
+            raise AttributeError(f"module {self.__name__!r} has no attribute {name!r}")
+        return getattr(self._load(), name)
+
+
+class StandIns:
+    """The stand-ins of one stream's code.
+
+    Args:
+        settings: of the trainer's Keras; None for no stand-ins.
+    """
+
+    def __init__(self, settings: Keras | None) -> None:
+        self.images = KerasImages(settings or Keras(), self._original)
+        self._wanted = settings is not None and not settings.itself
+        self._modules: dict[str, StandIn] = {}
+        self._tree = _tree(self.images) if self._wanted else {}
+        for root, known in self._tree.items():
+            self._plant(root, known)
+        self._roots: list[str] | None = None
+
+    def _plant(self, name: str, known: _Tree) -> StandIn:
+        module = self._modules[name] = self._stand_in(name, known)
+        return module
+
+    def _stand_in(self, name: str, known: _Tree) -> StandIn:
+        members = {
+            child: self._plant(f"{name}.{child}", one) if isinstance(one, dict) else one
+            for child, one in known.items()
+        }
+        return StandIn(name, members, partial(self._load, name))
+
+    def enter(self) -> None:
+        """Puts them where imports look, unless one of the real ones is there already."""
+        if not self._wanted or _is_loaded():
+            return
+        if self._roots is None:  # what is not installed cannot be imported here either
+            self._roots = [root for root in ROOTS if importlib.util.find_spec(root)]
+        for name, module in self._modules.items():
+            if name.partition(".")[0] in self._roots:
+                sys.modules[name] = module
+        sys.meta_path.insert(0, self)
+
+    def leave(self) -> None:
+        """Takes out those that are still there."""
+        for name, module in self._modules.items():
+            if sys.modules.get(name) is module:
+                del sys.modules[name]
+        if self in sys.meta_path:
+            sys.meta_path.remove(self)
+
+    def find_spec(self, name: str, path: object, target: object = None) -> ModuleSpec | None:
+        """Of a submodule that has no stand-in: the real ones take their places first.
+
+        It is a finder on ``sys.meta_path``.
+        """
+        del path, target
+        parent, _, child = name.rpartition(".")
+        if not child or not isinstance(sys.modules.get(parent), StandIn):
+            return None
+        package = self._load(parent)
+        if name in sys.modules:  # importing its parent has loaded it
+            spec = ModuleSpec(name, _Loaded(sys.modules[name]))
+            sys.modules[name].__spec__ = spec  # which importing looks at before ours
+            return spec
+        return PathFinder.find_spec(name, package.__path__)
+
+    def module(self, name: str) -> ModuleType:
+        """A module that code by value holds: a stand-in, or the real one where there are none."""
+        if not self._wanted or _is_loaded():
+            return importlib.import_module(name)
+        if name in self._modules:
+            return self._modules[name]
+        known = _branch(self._tree, name)
+        return importlib.import_module(name) if known is None else self._stand_in(name, known)
+
+    def _load(self, name: str) -> ModuleType:
+        self.leave()
+        return importlib.import_module(name)
+
+    def _original(self, name: str) -> Callable[..., Any]:
+        self.leave()
+        return keras_original(name)
+
+
+def _is_loaded() -> bool:
+    """Whether one of the real ones is."""
+    return any(not isinstance(sys.modules.get(root), (StandIn, type(None))) for root in ROOTS)
+
+
+class _Loaded(Loader):
+    """A loader of a module that is there: nothing is to be done."""
+
+    def __init__(self, module: ModuleType) -> None:
+        self._module = module
+        self._spec = module.__spec__
+
+    def create_module(self, spec: ModuleSpec) -> ModuleType:
+        """The module itself."""
+        del spec
+        return self._module
+
+    def exec_module(self, module: ModuleType) -> None:
+        """Leaves it as it is."""
+        module.__spec__ = self._spec
+
+
+current = StandIns(None)
+"""Those of the stream whose code is being loaded."""
+
+
+def image_function(name: str) -> Callable[..., Any]:
+    """Keras's function for images of a name, as code by value gets it."""
+    function: Callable[..., Any] = getattr(current.images, name)
+    return function
+
+
+def module(name: str) -> ModuleType:
+    """A module of Keras's or TensorFlow's, as code by value gets it."""
+    return current.module(name)

@@ -1,0 +1,268 @@
+"""Code of the user's, as a worker loads and runs it.
+
+A function comes by the name of its module or as cloudpickle wrote it. Its modules are
+imported anew for each stream: two trainers may have different modules of one name, and a
+file that was edited must not be found as it was. What the trainer has assigned in them comes
+along (:mod:`loaderd.render.transforms.module_state`). Code runs as if it were in the trainer's
+folder and with the variables that it reads there.
+"""
+
+from __future__ import annotations
+
+import gc
+import importlib
+import os
+import random
+import re
+import sys
+import traceback
+import weakref
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from itertools import takewhile
+from types import CodeType, ModuleType
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from loaderd import memory
+from loaderd.errors import LoaderdError, MissingDependency, NoRoom, RenderError
+from loaderd.ipc import user_code
+from loaderd.ipc.pickling import forget_classes
+from loaderd.ipc.user_code import Code
+from loaderd.render.transforms import module_state, stand_ins
+from loaderd.spec.spec import Function
+
+Array = NDArray[Any]
+
+_OURS = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "")
+_SYSTEM = re.compile(r"-packages(/|$)|/lib\w*/python[\d.]*(/|$)|\.zip$")
+"""Folders of Python's own modules and of installed packages."""
+
+_Generator = np.random.Generator | np.random.RandomState | random.Random
+_NOT_ENTERED = (ModuleType, CodeType, str, bytes, int, float, np.ndarray)
+_MOST_THINGS = 100_000
+
+_MARK = "loaderd.render.transforms.user_function.mark"
+_mark = ModuleType(_MARK)
+
+_Modules = dict[str, ModuleType]
+_libraries: dict[tuple[str, ...], _Modules] = {}
+"""Packages that trainers have and the daemon has not, by the folders that they come from.
+
+They are loaded once, as some can be loaded only once; other folders have others.
+"""
+
+
+class UserFunction:
+    """The user's function, with modules of its own.
+
+    Args:
+        function: what it is.
+        parts: of the stream's bundle.
+
+    Raises:
+        RenderError: it cannot be loaded here; the text says why.
+        NoRoom: nor is there memory left for it.
+        MissingDependency: cloudpickle is not installed.
+        ProtocolError: the parts are damaged.
+    """
+
+    def __init__(self, function: Function, parts: Mapping[str, Array]) -> None:
+        self._path = [folder for folder in function.path if folder not in sys.path]
+        self._own = tuple(os.path.join(one, "") for one in function.path if not _SYSTEM.search(one))
+        installed = tuple(os.path.join(one, "") for one in self._path if _SYSTEM.search(one))
+        self._installed = installed
+        self._shared = _libraries.setdefault(installed, {})
+        self._modules: _Modules = {}
+        self._stand_ins = stand_ins.StandIns(function.keras)
+        self._folders = _open_folders(function.folder)
+        for fd in self._folders:
+            weakref.finalize(self, os.close, fd)
+        asked = Code.of(parts)
+        self._environment = dict(asked.environment)
+        try:
+            with self.at_home():
+                found = _loaded(function, asked, self._stand_ins)
+        except LoaderdError:
+            raise
+        except BaseException as error:  # importing is running, and may raise anything
+            if memory.is_used_up():  # libraries say so in words of all kinds
+                raise NoRoom(
+                    f"preprocessing_function {function.name} cannot be loaded: the worker has too "
+                    "little memory for it; raise the daemon's --worker-memory "
+                    f"(LOADERD_WORKER_MEMORY): {explain(error)}"
+                ) from error
+            raise RenderError.of(
+                error,
+                f"preprocessing_function {function.name} cannot be loaded by a worker: "
+                f"{explain(error)}",
+            ) from error
+        if not callable(found):
+            raise RenderError(f"preprocessing_function {function.name} is no function")
+        self._call: Callable[[Array], Array] = found
+        self._generators = list(_generators_of(found, self._is_own))
+
+    def seed(self, number: int, row: int, again: int = 0) -> None:
+        """Makes what the function draws depend on the stream's seed, batch and row alone.
+
+        That holds for NumPy's and Python's global generators, and for those that it holds
+        itself: every worker has a copy of these, and all would draw the same.
+
+        Args:
+            number: seed + batch number.
+            row: of the batch.
+            again: how often the batch was read before.
+        """
+        numbers = (number, row, again) if again else (number, row)
+        np.random.seed([one % 2**32 for one in numbers])
+        random.seed(repr(numbers) if again else number * 2**20 + row)
+        for index, generator in enumerate(self._generators):
+            _seed(generator, (*numbers, index))
+
+    def __call__(self, image: Array) -> Array:
+        """What the function makes of an image; within ``at_home``."""
+        return self._call(image)
+
+    @contextmanager
+    def at_home(self) -> Iterator[None]:
+        """Lets imports look where the trainer looks, and takes what they find out again."""
+        path = sys.path[:]
+        sys.path += self._path
+        sys.modules.update(self._shared)
+        sys.modules.update(self._modules)
+        sys.modules[_MARK] = _mark  # what is imported meanwhile comes behind it
+        variables = {name: os.environ.get(name) for name in self._environment}
+        try:
+            _set_variables(self._environment)
+            for folder in self._folders[1:]:
+                os.fchdir(folder)
+            self._stand_ins.enter()
+            yield
+        finally:
+            self._stand_ins.leave()
+            for folder in self._folders[:1]:
+                os.fchdir(folder)
+            _set_variables(variables)
+            sys.path[:] = path
+            for name in list(takewhile(_MARK.__ne__, reversed(sys.modules))):
+                self._keep(name, sys.modules[name])
+            for name in (_MARK, *self._modules, *self._shared):
+                sys.modules.pop(name, None)
+
+    def _is_own(self, kind: type) -> bool:
+        """Whether it is a class of the user's: others are full of what is not."""
+        return kind.__module__ in self._modules or kind.__module__ == "__main__"
+
+    def _keep(self, name: str, module: ModuleType) -> None:
+        """Notes a module that was not there before, if it is not one of the daemon's own."""
+        places = _places(module)
+        if name.partition(".")[0] in ("loaderd", "loaderd_client"):
+            return
+        if any(place.startswith(self._installed) for place in places):
+            self._shared[name] = module
+        elif any(place.startswith(self._own) and not _SYSTEM.search(place) for place in places):
+            self._modules[name] = module
+
+
+def _places(module: ModuleType) -> list[str]:
+    """Where a module comes from; a folder without ``__init__.py`` is a package too."""
+    file = getattr(module, "__file__", None)
+    return [file] if file else [str(folder) for folder in getattr(module, "__path__", ())]
+
+
+def _module(function: Function) -> ModuleType:
+    module = importlib.import_module(function.module)
+    if function.file and not _same_file(getattr(module, "__file__", None), function.file):
+        raise ImportError(f"the workers' {function.module} is not {function.file}")
+    return module
+
+
+def _same_file(one: str | None, other: str) -> bool:
+    return one is not None and os.path.realpath(one) == os.path.realpath(other)
+
+
+def _open_folders(path: str) -> list[int]:
+    """Descriptors of our folder and of the trainer's; none if that is not here as well."""
+    flags = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
+    if not os.path.isdir(path):
+        return []
+    return [os.open(".", flags), os.open(path, flags)]
+
+
+def _set_variables(variables: Mapping[str, str | None]) -> None:
+    for name, value in variables.items():
+        if value is None:
+            os.environ.pop(name, None)
+        else:
+            os.environ[name] = value
+
+
+def _loaded(function: Function, asked: Code, standing_in: stand_ins.StandIns) -> Any:
+    stand_ins.current = standing_in
+    forget_classes()
+    importlib.invalidate_caches()
+    if not function.module:
+        module_state.assign(asked.state)
+        return _by_value(function, asked)
+    found: Any = _module(function)
+    module_state.assign(asked.state, same_python=function.python == sys.version_info[:2])
+    for name in function.name.split("."):
+        found = getattr(found, name)
+    return found
+
+
+def _by_value(function: Function, asked: Code) -> Any:
+    if function.python != sys.version_info[:2]:
+        theirs, ours = ("{}.{}".format(*version) for version in (function.python, sys.version_info))
+        raise RuntimeError(
+            f"it was pickled by Python {theirs} and the daemon runs Python {ours}: put it into "
+            "a module, or start the daemon with the trainer's Python"
+        )
+    try:
+        importlib.import_module("cloudpickle")
+    except ImportError as error:
+        raise MissingDependency("cloudpickle is missing: pip install cloudpickle") from error
+    assert asked.function is not None
+    return user_code.load(asked.function)
+
+
+def _generators_of(function: Any, enters: Callable[[type], bool]) -> Iterator[_Generator]:
+    """The random generators that can be reached from a function.
+
+    Args:
+        function: where to begin; modules are not entered.
+        enters: whether a class may hold some.
+    """
+    waiting, seen = deque([function]), {id(function)}
+    while waiting and len(seen) < _MOST_THINGS:
+        thing = waiting.popleft()
+        if isinstance(thing, (np.random.Generator, np.random.RandomState, random.Random)):
+            yield thing
+            continue
+        for other in gc.get_referents(thing):
+            if id(other) in seen or (isinstance(other, type) and not enters(other)):
+                continue
+            if not isinstance(other, _NOT_ENTERED):
+                seen.add(id(other))
+                waiting.append(other)
+
+
+def _seed(generator: _Generator, numbers: tuple[int, ...]) -> None:
+    if isinstance(generator, np.random.Generator):
+        bits = generator.bit_generator
+        bits.state = type(bits)(np.random.SeedSequence(numbers)).state
+    elif isinstance(generator, np.random.RandomState):
+        generator.seed([number % 2**32 for number in numbers])
+    else:
+        generator.seed(repr(numbers))
+
+
+def explain(error: BaseException) -> str:
+    """The error's traceback without our own frames; its last line alone if none are left."""
+    report = traceback.TracebackException.from_exception(error)
+    report.stack[:] = [frame for frame in report.stack if not frame.filename.startswith(_OURS)]
+    lines = list(report.format() if report.stack else report.format_exception_only())
+    return "".join(lines).strip()

@@ -1,0 +1,192 @@
+"""The random parameters of each sample as Keras draws them, batch by batch; pure.
+
+Keras seeds NumPy's global generator with seed + k for batch number k, and draws the
+parameters of its samples one after the other. So the parameters of a batch are a function
+of (seed, k), but those of a row depend on the rows before it: a batch is drawn whole. The
+source is ``ImageDataGenerator.get_random_transform`` and ``Iterator._flow_index`` in
+``keras/src/legacy/preprocessing/image.py``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import repeat
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from loaderd.sampling.order import EpochOrder
+from loaderd.spec.spec import Pipeline
+from loaderd.spec.transform import Transform
+
+Range = float | Sequence[float]
+_Size = tuple[int, int]
+_KEPT = 4  # batches that chunks are cut from at the same time
+_STILL = Transform()
+
+
+def draw(rng: Any, ranges: Any, size: _Size) -> Transform:
+    """Draws one sample's parameters, in Keras's order.
+
+    Args:
+        rng: a ``RandomState``, or the module ``numpy.random``.
+        ranges: what is random: a pipeline, or whatever has Keras's names for it.
+        size: (height, width) of the image.
+    """
+    theta = _symmetric(rng, ranges.rotation_range)
+    tx = _draw_shift(rng, ranges.height_shift_range, size[0])
+    ty = _draw_shift(rng, ranges.width_shift_range, size[1])
+    shear = _symmetric(rng, ranges.shear_range)
+    low, high = ranges.zoom_range
+    zx, zy = (1.0, 1.0) if low == 1 and high == 1 else rng.uniform(low, high, 2).tolist()
+    flip_horizontal = rng.random() < 0.5 and bool(ranges.horizontal_flip)
+    flip_vertical = rng.random() < 0.5 and bool(ranges.vertical_flip)
+    channels = ranges.channel_shift_range
+    intensity = rng.uniform(-channels, channels) if channels != 0 else None
+    light = ranges.brightness_range
+    brightness = None if light is None else rng.uniform(light[0], light[1])
+    return Transform(
+        theta, tx, ty, shear, zx, zy, flip_horizontal, flip_vertical, intensity, brightness
+    )
+
+
+def _symmetric(rng: Any, reach: float) -> float:
+    return float(rng.uniform(-reach, reach)) if reach else 0.0
+
+
+def _draw_shift(rng: Any, reach: Range, size: int) -> float:
+    """Keras asks ``choice`` first: it takes whole numbers above 0, and lists.
+
+    ``choice`` draws one ``randint``, which is called here without its detours.
+    """
+    if not reach:
+        return 0.0
+    if isinstance(reach, (int, np.integer)) and reach > 0:
+        return float(rng.randint(0, reach) * _sign(rng))
+    if isinstance(reach, (tuple, list, np.ndarray)):
+        shift = reach[rng.randint(0, len(reach))] * _sign(rng)
+        return float(shift * size if max(reach) < 1 else shift)
+    shift = rng.uniform(-reach, reach)  # type: ignore[operator]  # a number
+    return float(shift * size if reach < 1 else shift)  # type: ignore[operator]
+
+
+def _sign(rng: Any) -> int:
+    return 1 if rng.randint(0, 2) else -1
+
+
+class BatchDraws:
+    """Draws the parameters of any rows of any batch.
+
+    Args:
+        pipeline: what is random.
+        epochs: the order of the samples, which Keras draws from the same generator.
+    """
+
+    def __init__(self, pipeline: Pipeline, epochs: EpochOrder) -> None:
+        self._pipeline = pipeline
+        self._epochs = epochs
+        self._plan = None if _chooses(pipeline) else _plan(pipeline)
+        self._rng = np.random.RandomState(0)
+        self._batches: dict[tuple[int, int], list[Transform]] = {}
+
+    def rows(self, epoch: int, position: int, first: int, last: int) -> list[Transform]:
+        """The parameters of rows ``first`` to ``last`` (excluded) of a batch."""
+        if not self._pipeline.is_random:
+            return [_STILL] * (last - first)
+        return self._batch(epoch, position)[first:last]
+
+    def numbers(self, epoch: int, position: int) -> list[int]:
+        """The random numbers in the names of a batch's saved pictures, one for each row.
+
+        Keras draws them when all samples of the batch are made.
+        """
+        save = self._pipeline.save
+        assert save is not None
+        rows = self._epochs.rows(position)
+        self._seed_and_draw(epoch, position, rows)
+        return [int(self._rng.randint(save.most)) for _ in range(rows)]
+
+    def _batch(self, epoch: int, position: int) -> list[Transform]:
+        place = (epoch, position)
+        if place not in self._batches:
+            if len(self._batches) == _KEPT:
+                del self._batches[next(iter(self._batches))]
+            rows = self._epochs.rows(position)
+            self._batches[place] = self._seed_and_draw(epoch, position, rows)
+        return self._batches[place]
+
+    def _seed_and_draw(self, epoch: int, position: int, rows: int) -> list[Transform]:
+        # A generator is seeded in a tenth of the time that it takes to make one.
+        self._epochs.seed_batch(self._rng, epoch, position)
+        return self._draw(self._rng, rows)
+
+    def _draw(self, rng: np.random.RandomState, rows: int) -> list[Transform]:
+        if self._plan is None:
+            return [draw(rng, self._pipeline, self._pipeline.target_size) for _ in range(rows)]
+        return self._plan.draw(rng, rows)
+
+
+def _chooses(pipeline: Pipeline) -> bool:
+    """Whether a shift is a choice, which takes an unknown number of the generator's words."""
+    return any(
+        isinstance(reach, tuple) or (isinstance(reach, int) and reach > 0)
+        for reach in (pipeline.height_shift_range, pipeline.width_shift_range)
+    )
+
+
+class _Plan(NamedTuple):
+    """Uniform draws of one sample, in Keras's order: so all of a batch are one call."""
+
+    fields: list[int]
+    low: list[float]
+    high: list[float]
+    unit: list[float]
+    flips: tuple[bool, bool]
+
+    def draw(self, rng: np.random.RandomState, rows: int) -> list[Transform]:
+        drawn = rng.uniform(self.low, self.high, (rows, len(self.fields))) * self.unit
+        columns: list[Any] = [repeat(value) for value in _STILL]
+        for field, column in zip(self.fields, drawn.T, strict=True):
+            columns[field] = column.tolist()
+        for field, flips in enumerate(self.flips, _FLIP):
+            columns[field] = [flips and value < 0.5 for value in columns[field]]
+        return list(map(Transform._make, zip(*columns, strict=False)))
+
+
+_FLIP = Transform._fields.index("flip_horizontal")
+
+
+def _plan(pipeline: Pipeline) -> _Plan:
+    """As :func:`draw`, for a pipeline whose shifts are uniform."""
+    height, width = pipeline.target_size
+    plan = _Plan([], [], [], [], (pipeline.horizontal_flip, pipeline.vertical_flip))
+    _add_symmetric(plan, "theta", pipeline.rotation_range)
+    _add_shift(plan, "tx", pipeline.height_shift_range, height)
+    _add_shift(plan, "ty", pipeline.width_shift_range, width)
+    _add_symmetric(plan, "shear", pipeline.shear_range)
+    if pipeline.zoom_range != (1, 1):
+        _add(plan, "zx", *pipeline.zoom_range)
+        _add(plan, "zy", *pipeline.zoom_range)
+    _add(plan, "flip_horizontal", 0, 1)
+    _add(plan, "flip_vertical", 0, 1)
+    _add_symmetric(plan, "channel_shift_intensity", pipeline.channel_shift_range)
+    if pipeline.brightness_range is not None:
+        _add(plan, "brightness", *pipeline.brightness_range)
+    return plan
+
+
+def _add(plan: _Plan, field: str, low: float, high: float, unit: float = 1.0) -> None:
+    plan.fields.append(Transform._fields.index(field))
+    plan.low.append(low)
+    plan.high.append(high)
+    plan.unit.append(unit)
+
+
+def _add_symmetric(plan: _Plan, field: str, reach: float) -> None:
+    if reach:
+        _add(plan, field, -reach, reach)
+
+
+def _add_shift(plan: _Plan, field: str, reach: Any, size: int) -> None:
+    if reach:
+        _add(plan, field, -reach, reach, size if reach < 1 else 1)

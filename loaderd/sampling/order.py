@@ -1,0 +1,152 @@
+"""(seed, epoch) becomes the sample ids of each batch of the epoch; pure.
+
+Two sources, which :class:`~loaderd.spec.spec.Order` chooses between:
+
+- ``sample``: NumPy's ``RandomState(Philox(key=(seed, epoch)))``, with the last word of
+  Philox's counter set to ``_ORDER``, so that no other use of the same key draws the same
+  numbers;
+- ``batch``: Keras's own (``Iterator._flow_index`` in
+  ``keras/src/legacy/preprocessing/image.py``): ``RandomState(seed + k)``, where k is the
+  number of the epoch's first batch, counted from the stream's start.
+
+An order may be given instead, sample by sample; then all epochs have that. Epochs that are read
+again (``loaderd.ipc.prefetch.ROUND``) have the order that they had.
+
+Philox, the Mersenne Twister and the shuffles of ``RandomState`` are frozen by NumPy's
+compatibility policy (NEP 19), which ``Generator.permutation`` is not: an epoch has the same
+order on every machine and under every version of NumPy, and a stream can be resumed
+anywhere. Any change here changes every user's order; the tests hold it fast.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from loaderd.ipc.prefetch import ROUND
+from loaderd.spec.spec import Order
+
+Ids = npt.NDArray[np.int32] | npt.NDArray[np.int64]
+
+SEEDS = 2**32
+"""Seeds of ``RandomState``; Keras's run of seeds begins again from 0 beyond them."""
+
+_ORDER = 2**64 - 1
+_KEPT = 2  # this epoch, and the next one's first batches
+
+
+class EpochOrder:
+    """The order of the samples in every epoch of a stream.
+
+    Args:
+        order: seed (None counts as 0), source, and whether epochs are shuffled;
+            otherwise sample i comes i-th, always.
+        samples: the size of the dataset.
+        batch_size: samples in a batch, at least 1; the last of an epoch may have fewer.
+        given: the order, where ``order`` says that it is given.
+
+    Attributes:
+        samples: in an epoch.
+        batches: batches in an epoch; 0 if there are no samples.
+    """
+
+    def __init__(
+        self, order: Order, samples: int, batch_size: int, given: Ids | None = None
+    ) -> None:
+        self.seed = order.seed or 0
+        self.samples = epoch_length(order, samples, given)
+        self.shuffle = order.shuffle and not order.given
+        self.batch_size = batch_size
+        self.batches = -(-self.samples // batch_size)
+        self._draws = order.draws
+        self._given = given if order.given else None
+        self._epochs: dict[int, Ids] = {}
+
+    def rows(self, position: int) -> int:
+        """The number of samples in a batch.
+
+        Raises:
+            IndexError: the epoch has no such position.
+        """
+        if not 0 <= position < self.batches:
+            raise IndexError(f"position {position} of {self.batches}")
+        return min(self.batch_size, self.samples - position * self.batch_size)
+
+    def ids(self, epoch: int, position: int) -> Ids:
+        """The samples of a batch, in the order of its rows.
+
+        Returns:
+            Sample ids of shape (rows(position),), read-only; int32 if that suffices,
+            else int64.
+
+        Raises:
+            IndexError: the epoch has no such position.
+        """
+        start = position * self.batch_size
+        stop = start + self.rows(position)
+        return self._epoch(epoch)[start:stop]
+
+    def epoch(self, epoch: int) -> Ids:
+        """The samples of an epoch in their order, read-only."""
+        return self._epoch(epoch)
+
+    def number(self, epoch: int, position: int) -> int:
+        """The number of a batch in the stream, as Keras counts it; that of its first reading."""
+        return epoch % ROUND * self.batches + position
+
+    def seed_batch(self, rng: np.random.RandomState, epoch: int, position: int) -> None:
+        """Sets a generator as Keras's is when the first sample of a batch is drawn.
+
+        A batch that is read again has a seed of two words, which is no other batch's.
+        """
+        seed, again = (self.seed + self.number(epoch, position)) % SEEDS, epoch // ROUND
+        rng.seed([seed, again % SEEDS] if again else seed)
+        if position == 0 and self.shuffle and not again:
+            rng.shuffle(_ids(self.samples))  # as the order was drawn
+
+    def _epoch(self, epoch: int) -> Ids:
+        epoch = epoch % ROUND if self.shuffle else 0  # unshuffled, all epochs are one
+        if epoch not in self._epochs:
+            if len(self._epochs) == _KEPT:
+                del self._epochs[next(iter(self._epochs))]  # the one that was made first
+            ids = _ids(self.samples) if self._given is None else self._given
+            if self.shuffle:
+                self._source(epoch).shuffle(ids)
+            ids.flags.writeable = False
+            self._epochs[epoch] = ids
+        return self._epochs[epoch]
+
+    def _source(self, epoch: int) -> np.random.RandomState:
+        if self._draws == "batch":
+            return np.random.RandomState((self.seed + epoch * self.batches) % SEEDS)
+        return np.random.RandomState(_bits(self.seed, epoch))
+
+
+def epoch_length(order: Order, samples: int, given: Ids | None = None) -> int:
+    """Samples in an epoch.
+
+    Args:
+        order: says whether the order is given, and how many samples count.
+        samples: the size of the dataset.
+        given: the order, if it is given.
+    """
+    if order.given:
+        return 0 if given is None else len(given)
+    return samples if order.count is None else min(order.count, samples)
+
+
+def _bits(seed: int, epoch: int) -> np.random.Philox:
+    return np.random.Philox(
+        key=np.array([seed, epoch], np.uint64),
+        counter=np.array([0, 0, 0, _ORDER], np.uint64),
+    )
+
+
+def _ids(samples: int) -> Ids:
+    """All samples in their own order; of 32 bits if that suffices, in which they are shuffled.
+
+    That is what ``RandomState.permutation`` does, in 64 bits: the numbers are the same.
+    """
+    if samples < 2**31:
+        return np.arange(samples, dtype=np.int32)
+    return np.arange(samples, dtype=np.int64)

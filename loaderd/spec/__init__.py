@@ -1,0 +1,1 @@
+"""What a stream is: frozen values, pure."""

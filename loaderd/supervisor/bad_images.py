@@ -1,0 +1,70 @@
+"""The images that could not be read: kept for people, once for each path; pure."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from itertools import islice
+
+from loaderd.ipc.messages import BadList, BadSample
+
+MOST = 100_000
+"""So many are noted; those beyond are neither logged nor listed."""
+
+PAGE_BYTES = 60_000
+"""Texts of one answer, so that it fits into a packet."""
+
+LONGEST = 4_096
+"""Bytes of a path, and characters of a reason, that are kept."""
+
+
+@dataclass(slots=True)
+class _Bad:
+    """What is known of one path."""
+
+    reason: str
+    directory: str
+    lacking: bool
+    times: int = 0
+    quarantined: bool = False
+
+
+class BadImages:
+    """All of them since the daemon's start."""
+
+    def __init__(self) -> None:
+        self._known: dict[bytes, _Bad] = {}
+
+    def add(
+        self,
+        path: bytes,
+        reason: str,
+        directory: str,
+        quarantined: bool = False,
+        lacking: bool = False,
+    ) -> bool:
+        """Notes that an image could not be read; returns whether it is new."""
+        path = path[-LONGEST:]
+        new = path not in self._known
+        if new and len(self._known) >= MOST:
+            return False
+        bad = self._known.setdefault(path, _Bad(reason[:LONGEST], directory[-LONGEST:], lacking))
+        bad.times += not quarantined
+        bad.quarantined |= quarantined
+        return new
+
+    @property
+    def total(self) -> int:
+        """How many different ones there were."""
+        return len(self._known)
+
+    def page(self, first: int) -> BadList:
+        """Those from the ``first`` on, as many as fit into a packet."""
+        samples: list[BadSample] = []
+        room = PAGE_BYTES
+        first = min(max(0, first), self.total)
+        for path, bad in islice(self._known.items(), first, None):
+            room -= 4 * len(path) + 4 * len(bad.reason) + 4 * len(bad.directory) + 64
+            if samples and room < 0:
+                break
+            samples.append(BadSample(path, **asdict(bad)))
+        return BadList(self.total, tuple(samples))

@@ -1,0 +1,363 @@
+"""The daemon's children, as the supervisor has them: asked of a fork server, heard of at their end.
+
+A child has a socket to the supervisor, and a number that the supervisor gave it. The fork server,
+whose child it is, tells when it is dead and its memory is gone: only then may others write what
+it was writing. If the fork server dies, its children die with it; the supervisor has become
+their parent by then, and sees their ends itself.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import pickle
+import select
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import psutil
+
+from loaderd.child import init
+from loaderd.errors import LoaderdError, NoDescriptor, ProtocolError
+from loaderd.ipc import channel
+from loaderd.ipc.channel import Channel, Closed
+from loaderd.ipc.messages import Ended, Fork, Forked, Message, Signal
+from loaderd.ipc.process import JOB_SIGNALS
+from loaderd.launch import interpreter, search_path
+from loaderd.supervisor.loop import Loop
+
+log = logging.getLogger("loaderd")
+
+Messages = list[tuple[Message, list[int]]]
+"""What was said, and the descriptors that came along."""
+
+LAST_SECONDS = 1.0
+"""For so long those that were killed are waited for at the end: one in a read may not die yet."""
+
+POLL_SECONDS = 0.005
+_SERVE = "from loaderd.forkserver.server import main; main()"
+
+
+class Child:
+    """A process of ours, and the supervisor's end of its socket.
+
+    Attributes:
+        line: the socket.
+        inbox: the child's own end, from which messages can be taken back.
+        pid: its process id; 0 until it has told.
+        ended: whether it is dead, and its memory is gone.
+        code: its exit code then, -N for signal N; None where nobody knows.
+        trouble: why it could not be started.
+    """
+
+    def __init__(self, line: Channel, send: Callable[[signal.Signals], None]) -> None:
+        self.line = line
+        self.inbox: Channel | None = None
+        self.pid = 0
+        self.ended = False
+        self.code: int | None = None
+        self.trouble = ""
+        self._on_end: Callable[[], object] = _nothing
+        self._send = send
+
+    def kill(self) -> None:
+        """Kills the process, if it still lives."""
+        self.send(signal.SIGKILL)
+
+    def send(self, number: signal.Signals) -> None:
+        """Sends a signal to the process, if it still lives."""
+        if not self.ended:
+            self._send(number)
+
+    @property
+    def hung_up(self) -> bool:
+        """Whether it has closed its end of the socket, as it does when it ends."""
+        poll = select.poll()
+        poll.register(self.line.fileno(), 0)  # the kernel tells unasked
+        return bool(poll.poll(0))
+
+    def when_ended(self, callback: Callable[[], object]) -> None:
+        """Calls back once it has ended; at once if it has already."""
+        if self.ended:
+            callback()
+        self._on_end = callback
+
+    def note_end(self, code: int | None) -> None:
+        """It has ended."""
+        self.ended, self.code = True, code
+        self._on_end()
+
+    def close(self) -> None:
+        """Closes the socket; what the child was sent and has not read is lost."""
+        self.line.close()
+        if self.inbox is not None:
+            self.inbox.close()
+
+    def take_back(self) -> Messages:
+        """What the child was sent and has not read: the kernel gives each message out once."""
+        back: Messages = []
+        while self.inbox is not None:
+            try:
+                # Not settimeout(0), which would be the child's as well.
+                back.append(self.inbox.receive_with_fds(socket.MSG_DONTWAIT))
+            except (ProtocolError, NoDescriptor):  # those that came along are lost
+                self.kill()
+                break
+            except (BlockingIOError, Closed):
+                break
+        return back
+
+
+class _Server:
+    """One fork server process."""
+
+    def __init__(self) -> None:
+        ours, theirs = channel.pair()
+        with theirs:
+            self.channel = Channel(ours)
+            self.channel.settimeout(0)
+            try:
+                self.process = _start(theirs.fileno())
+            except BaseException:
+                self.channel.close()
+                raise
+
+    def send(self, number: signal.Signals) -> None:
+        """Sends it a signal. It keeps its number until ``reap`` has taken note of its end.
+
+        ``Popen.send_signal`` would take note itself.
+        """
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self.process.pid, number)
+
+
+class ForkServer:
+    """Starts children, and tells when they end. A context manager: its end ends all of them.
+
+    Args:
+        loop: waits for what the fork server says.
+    """
+
+    def __init__(self, loop: Loop) -> None:
+        self._loop = loop
+        self._children: dict[int, Child] = {}
+        self._last = 0
+        self._server: _Server | None = None
+        init.adopt_orphans(True)
+
+    def __enter__(self) -> ForkServer:
+        with contextlib.suppress(OSError, LoaderdError):  # whoever needs a child says why
+            self._running()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def spawn(self, target: Callable[..., None], *args: Any, revocable: bool = False) -> Child:
+        """Starts ``target(socket, *args)`` in a new process.
+
+        Args:
+            target: a function of a module.
+            args: for it.
+            revocable: whether messages may be taken back. Then the end of the child's end of the
+                socket is not seen, only the child's.
+
+        Raises:
+            OSError: there is no descriptor left, or no fork server can be started.
+        """
+        server = self._running()
+        work = _pickled(target, args)
+        try:
+            ours, theirs = channel.pair()
+            with theirs:
+                number = self._last = self._last + 1
+                new = Child(Channel(ours), partial(self._signal, number))
+                try:
+                    new.line.settimeout(0)
+                    if revocable:
+                        new.inbox = Channel(theirs.dup())
+                    self._say(server, Fork(number), [work, theirs.fileno()])
+                except BaseException:
+                    new.close()
+                    raise
+        finally:
+            os.close(work)
+        self._children[number] = new
+        return new
+
+    def check(self) -> None:
+        """To be called about once a second: somebody may have stopped the fork server.
+
+        One that is stopped tells of nobody's end.
+        """
+        if self._server is not None:
+            self._server.send(signal.SIGCONT)
+        self.reap()
+
+    def catch_up(self) -> None:
+        """Takes in what the fork server has told by now."""
+        if self._server is not None:
+            self._read(self._server)
+
+    def reap(self) -> None:
+        """Takes note of children of our own that have ended; to be called at SIGCHLD."""
+        while (found := _ended()) is not None:
+            if self._server is not None and found.si_pid == self._server.process.pid:
+                self._server_ended(self._server)
+                continue
+            os.waitpid(found.si_pid, 0)
+            code = found.si_status if found.si_code == os.CLD_EXITED else -found.si_status
+            for number, one in list(self._children.items()):
+                if one.pid == found.si_pid:
+                    self._end(number, code)
+
+    def stop(self) -> None:
+        """Kills all children, and waits a moment until they are dead."""
+        if self._server is not None:
+            self._loop.forget(self._server.channel.fileno())
+            self._server.channel.close()
+            self._server.process.kill()
+            self._server.process.wait()
+            self._server = None
+        for orphan in psutil.Process().children():  # also multiprocessing's resource tracker
+            with contextlib.suppress(psutil.Error):
+                orphan.kill()
+        end = time.monotonic() + LAST_SECONDS
+        while (ended := _last_ended()) is not None:
+            if not ended and time.monotonic() > end:
+                log.warning("some workers cannot be ended yet: storage does not answer")
+                break
+            if not ended:
+                time.sleep(POLL_SECONDS)
+        for one in self._children.values():
+            one.close()
+        self._children.clear()
+        init.adopt_orphans(False)
+
+    # -- the fork server -------------------------------------------------------------
+
+    def _running(self) -> _Server:
+        """The fork server; another one, if it has died."""
+        if self._server is None:
+            server = self._server = _Server()
+            self._loop.watch_channel(server.channel, lambda: self._read(server))
+        return self._server
+
+    def _say(self, server: _Server, message: Message, fds: list[int]) -> None:
+        server.send(signal.SIGCONT)  # one that somebody has stopped would hold up everybody
+        try:
+            server.channel.send(message, fds)
+        except Closed as error:
+            raise OSError("no process could be started: the fork server has died") from error
+
+    def _signal(self, number: int, what: signal.Signals) -> None:
+        one = self._children.get(number)
+        if self._server is not None:
+            with contextlib.suppress(OSError):  # it has died, and its children with it
+                self._say(self._server, Signal(number, what), [])
+        elif one is not None and one.pid:  # it is our own by now
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(one.pid, what)
+
+    def _read(self, server: _Server) -> None:
+        try:
+            while True:
+                self._heard(server.channel.receive())
+        except BlockingIOError:
+            return
+        except (Closed, ProtocolError):
+            self._loop.forget(server.channel.fileno())
+            server.send(signal.SIGKILL)  # the end of the process is what counts: see ``reap``
+
+    def _heard(self, message: Message) -> None:
+        match message:
+            case Forked(number, pid) if number in self._children:
+                self._children[number].pid = pid
+            case Ended(number, code, trouble) if number in self._children:
+                self._children[number].trouble = trouble
+                self._end(number, code)
+
+    def _end(self, number: int, code: int | None) -> None:
+        self._children.pop(number).note_end(code)
+
+    def _server_ended(self, server: _Server) -> None:
+        """Its children are ours now, and die; their ends are seen like its own was."""
+        self._read(server)  # what it told before still counts
+        self._server = None
+        self._loop.forget(server.channel.fileno())
+        server.channel.close()
+        code = server.process.wait()
+        log.warning("the fork server has ended (%d); its children end with it", code)
+        for number, one in list(self._children.items()):
+            if not one.pid:
+                one.trouble = "the fork server died over it"
+                self._end(number, None)
+            elif not _is_ours(one.pid):
+                self._end(number, None)
+            else:
+                os.kill(one.pid, signal.SIGKILL)
+
+
+def _start(control: int) -> subprocess.Popen[bytes]:
+    """The process; it finds the modules that we find."""
+    given = (search_path.absolute(entry) for entry in sys.path if isinstance(entry, str))
+    path = [folder for folder in given if folder is not None]
+    # What is sent to the whole job before the fork server can ignore it waits until then.
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, JOB_SIGNALS)
+    try:
+        return subprocess.Popen(
+            [*interpreter.command(), "loaderd-forks", str(control), str(os.getpid())],
+            stdin=subprocess.DEVNULL,
+            pass_fds=[control],
+            env=interpreter.environment(path, _SERVE),
+        )
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _pickled(target: Callable[..., None], args: tuple[Any, ...]) -> int:
+    """What a child runs, in memory of its own."""
+    fd = os.memfd_create("loaderd-work")
+    try:
+        with open(fd, "wb", closefd=False) as file:
+            pickle.dump((target, args), file)
+    except BaseException:
+        os.close(fd)
+        raise
+    return fd
+
+
+def _ended() -> os.waitid_result | None:
+    """A child of this process that has ended, and that is still to be waited for."""
+    try:
+        return os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    except ChildProcessError:
+        return None
+
+
+def _last_ended() -> int | None:
+    """A child of ours that has ended and is gone now; 0 if none has, None if none is left."""
+    try:
+        return os.waitpid(-1, os.WNOHANG)[0]
+    except ChildProcessError:
+        return None
+
+
+def _is_ours(pid: int) -> bool:
+    """Whether a process, which may have ended, is a child of this one."""
+    try:
+        os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    except ChildProcessError:
+        return False
+    return True
+
+
+def _nothing() -> None:
+    """What is called where nobody listens."""

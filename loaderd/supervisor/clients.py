@@ -1,0 +1,280 @@
+"""One conversation per client.
+
+A client says Hello first; then it may ask for snapshots, for the end of the daemon, or
+for a stream, which lives as long as the connection, or until another is opened on it.
+Whatever a client does wrong ends its own conversation and nothing else.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import resource
+import socket
+import time
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+
+from loaderd import __version__
+from loaderd.errors import (
+    LoaderdError,
+    ProtocolError,
+    RequestRefused,
+)
+from loaderd.ipc import descriptors
+from loaderd.ipc.channel import Channel, Closed, Unread
+from loaderd.ipc.messages import (
+    PROTOCOL,
+    BadList,
+    Confirm,
+    Confirmed,
+    Hello,
+    ListBad,
+    Message,
+    Observe,
+    Observed,
+    Open,
+    Plan,
+    Refused,
+    Stop,
+    Stopping,
+    Took,
+    Welcome,
+    refusal,
+)
+from loaderd.ipc.process import Process
+from loaderd.ipc.snapshot import Snapshot
+
+log = logging.getLogger("loaderd")
+
+HELLO_SECONDS = 5.0
+"""A client that has not said Hello by then is dropped."""
+
+MOST_CLIENTS = 1024
+MOST_OF_ONE_PROCESS = 256
+"""Connections; a process that loses count of its own leaves some to others."""
+
+SPARE_DESCRIPTORS = 128
+"""Kept for workers, openers and the streams of those who are in."""
+
+
+@dataclass(frozen=True, slots=True)
+class Requests:
+    """What a client may ask of the supervisor; every call may raise a LoaderdError."""
+
+    observe: Callable[[], Snapshot]
+    list_bad: Callable[[int], BadList]
+    stop: Callable[[], None]
+    open: Callable[[Conversation, Open, list[int]], None]
+    plan: Callable[[Conversation, Plan], None]
+    took: Callable[[Conversation, Took], None]
+    gone: Callable[[Conversation], None]
+
+
+class Conversation:
+    """One client.
+
+    Attributes:
+        stream: the number of its stream, once that is open.
+        takes_descriptors: whether it may open a stream, or another one in place of its own.
+        heard_at: when it last said something.
+    """
+
+    def __init__(self, line: Channel, requests: Requests) -> None:
+        self.line = line
+        self.pid = line.peer.pid
+        self.stream: int | None = None
+        self.takes_descriptors = True
+        # Of one in another container we are told no number; its socket tells of its end.
+        self._process = Process(self.pid) if self.pid > 0 else None
+        self._requests = requests
+        self.heard_at = self._since = time.monotonic()
+        self._greeted = False
+        self._lost = False
+
+    def read(self) -> bool:
+        """Answers what the client has sent; ends the conversation if it must.
+
+        Returns:
+            Whether there may be more.
+        """
+        if self._lost:
+            self.end()
+            return False
+        try:
+            self._read_one()
+            return True
+        except BlockingIOError:
+            return False
+        except Closed:
+            self.end()
+        except ProtocolError as error:
+            self._drop(error)
+        except LoaderdError as error:
+            self.refuse(error)
+        except OSError as error:  # no descriptor or process left, or a descriptor of theirs is odd
+            log.warning("client %d is refused: %s", self.pid, error)
+            self.refuse(RequestRefused(f"the daemon could not do it: {error}"))
+        except Exception as error:  # a fault of ours must not end the other streams
+            log.exception("client %d is dropped", self.pid)
+            self.refuse(RequestRefused(f"a fault in the daemon, see its log: {error!r}"))
+            self.end()
+        return False
+
+    def _read_one(self) -> None:
+        if self.takes_descriptors:
+            message, fds = self.line.receive_with_fds()
+        else:
+            message, fds = self.line.receive(), []  # in half the time
+        self.heard_at = time.monotonic()
+        try:
+            self._serve(message, fds)
+        finally:
+            descriptors.close_all(fds)
+
+    def _serve(self, message: Message, fds: list[int]) -> None:
+        if not self._greeted and not isinstance(message, Hello):
+            raise ProtocolError(f"{type(message).__name__} before Hello")
+        match message:
+            case Took() if self.stream is not None:
+                self._requests.took(self, message)
+            case Plan() if self.stream is not None:
+                self._requests.plan(self, message)
+            case Confirm() if self.stream is not None:
+                self.send(Confirmed())
+            case Open() if self.line.unsent:  # each answer that waits holds descriptors
+                self._lose("it does not read what it is sent")
+            case Open() if len(fds) == 1 + len(message.bundles):
+                self._requests.open(self, message, fds)
+            case Hello():
+                self._greeted = True
+                self.send(Welcome(PROTOCOL, __version__, os.getpid()))
+            case Observe():
+                self.send(Observed(self._requests.observe()))
+            case ListBad(first):
+                self.send(self._requests.list_bad(first))
+            case Stop():
+                self.send(Stopping())
+                self._requests.stop()
+            case _:
+                raise ProtocolError(f"{type(message).__name__} does not belong here")
+
+    def send(self, message: Message, fds: tuple[int, ...] = ()) -> None:
+        """Sends; a client that is gone is noticed when its socket is read.
+
+        Raises:
+            OSError: descriptors cannot be sent.
+        """
+        try:
+            self.line.send(message, fds)
+        except Unread:
+            self._lose("it does not read what it is sent")
+        except Closed:
+            return
+        except OSError as error:
+            if fds:
+                raise
+            self._lose(str(error))
+
+    def _lose(self, reason: str) -> None:
+        """Drops the client when its socket is read next: whoever sends is in the midst of it."""
+        if not self._lost:
+            log.warning("client %d is dropped: %s", self.pid, reason)
+        self._lost = True
+        self.line.shut_down()
+
+    def refuse(self, error: LoaderdError | Refused) -> None:
+        """Tells the client that it does not get what it asked for."""
+        self.send(error if isinstance(error, Refused) else refusal(error))
+
+    def check(self, now: float) -> None:
+        """Drops a client that says nothing, or is dead; called about once a second.
+
+        A forked child of it may hold its socket open: the end of the client is what counts.
+        """
+        if self._process is not None and not self._process.alive:
+            self.end()
+        elif not self._greeted and now - self._since > HELLO_SECONDS:
+            self._drop(ProtocolError(f"no Hello within {HELLO_SECONDS:g} seconds"))
+
+    def _drop(self, error: ProtocolError) -> None:
+        log.warning("client %d is dropped: %s", self.pid, error)
+        self.refuse(error)
+        self.end()
+
+    def end(self) -> None:
+        """Closes the connection and the stream that hangs on it."""
+        self._requests.gone(self)
+        self.line.hang_up()
+
+
+def accept(
+    sock: socket.socket, requests: Requests, clients: Collection[Conversation] = ()
+) -> Conversation | None:
+    """The client at a connection, if it is this user, and there is room for it.
+
+    Args:
+        sock: the connection, which is ours from now on.
+        requests: what it may ask for.
+        clients: those who are in.
+    """
+    line = Channel(sock)
+    if line.peer.uid != os.geteuid():
+        log.warning("refused user %d (process %d)", line.peer.uid, line.peer.pid)
+        line.close()
+        return None
+    return _admit(line, requests, clients)
+
+
+def adopt(
+    fd: int, requests: Requests, clients: Collection[Conversation] = ()
+) -> Conversation | None:
+    """The client at the end of a socket pair that came from our owner, if there is room for it.
+
+    Whoever has the control socket is let in, also as another user: it has become one.
+
+    Args:
+        fd: the descriptor, which is ours from now on.
+        requests: what it may ask for.
+        clients: those who are in.
+    """
+    try:
+        sock = socket.socket(fileno=fd)
+    except OSError as error:
+        log.error("the owner sent a descriptor that is no socket: %s", error)
+        os.close(fd)
+        return None
+    return _admit(Channel(sock), requests, clients)
+
+
+def _admit(
+    line: Channel, requests: Requests, clients: Collection[Conversation]
+) -> Conversation | None:
+    """A conversation, if there is room for one more."""
+    line.settimeout(0)
+    reason = _too_many(line, clients)
+    if reason:
+        _turn_away(line, reason)
+        return None
+    return Conversation(line, requests)
+
+
+def _too_many(line: Channel, clients: Collection[Conversation]) -> str:
+    """Why there is no room for one more; empty if there is."""
+    if len(clients) >= MOST_CLIENTS:
+        return f"the daemon has {MOST_CLIENTS} connections, and takes no more"
+    pid = line.peer.pid
+    if sum(client.pid == pid for client in clients) >= MOST_OF_ONE_PROCESS:
+        return f"process {pid} has {MOST_OF_ONE_PROCESS} connections, and gets no more"
+    limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    if line.fileno() >= limit - SPARE_DESCRIPTORS:  # the kernel gives the lowest that is free
+        return f"the daemon has no descriptors left (ulimit -n is {limit})"
+    return ""
+
+
+def _turn_away(line: Channel, reason: str) -> None:
+    log.warning("client %d is turned away: %s", line.peer.pid, reason)
+    with contextlib.suppress(Closed):
+        line.send(Refused(RequestRefused.__name__, f"{reason}: close some streams"))
+    line.hang_up()

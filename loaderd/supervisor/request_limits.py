@@ -1,0 +1,70 @@
+"""What clients may ask for at most; checked before anything is listed or allocated; pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from loaderd.errors import InvalidArgument, RequestRefused
+from loaderd.spec.spec import Dataset, Pipeline, Spec
+
+MOST_CHANNELS = 4096
+
+MOST_STREAMS = 128
+"""Open at once; a snapshot of more would not fit into one packet."""
+
+MOST_STREAMS_OF_ONE = 64
+"""Of them, of one process: one that loses count of its own leaves some to others."""
+
+
+def check_spec(asked: Spec, max_pixels: int) -> None:
+    """Makes sure that numbers in a spec are of a size that can be meant.
+
+    How many bytes they come to is checked when the dataset's size is known.
+
+    Args:
+        asked: the spec.
+        max_pixels: the daemon's.
+
+    Raises:
+        InvalidArgument: one is not; the text names it.
+    """
+    _check_images(asked.pipeline, max_pixels)
+    if isinstance(asked.dataset, Dataset):
+        _check_listing(asked.dataset)
+
+
+def _check_images(pipeline: Pipeline, max_pixels: int) -> None:
+    height, width = pipeline.target_size
+    if height * width > max_pixels:
+        raise InvalidArgument(
+            f"target_size {pipeline.target_size} has {height * width:,} pixels, and the daemon's "
+            f"--max-pixels (LOADERD_MAX_PIXELS) allows {max_pixels:,}"
+        )
+    if (pipeline.channels or 0) > MOST_CHANNELS:
+        raise InvalidArgument(f"images have {MOST_CHANNELS} channels at most")
+
+
+def _check_listing(dataset: Dataset) -> None:
+    if not 0 <= (dataset.shuffle_seed or 0) < 2**32:
+        raise InvalidArgument(f"seed must be between 0 and 2**32 - 1, got {dataset.shuffle_seed}")
+    shares = [*(dataset.split_per_class or ()), *(dataset.split_overall or ())[:1]]
+    if not all(0 <= share <= 1 for share in shares):
+        raise InvalidArgument(f"validation_split must be between 0 and 1, got {shares}")
+
+
+def check_number(pid: int, holders: Sequence[int]) -> None:
+    """Makes sure that one more stream may be opened.
+
+    Args:
+        pid: the process that asks.
+        holders: those that have streams, once for each.
+
+    Raises:
+        RequestRefused: there are too many.
+    """
+    if len(holders) >= MOST_STREAMS:
+        raise RequestRefused(f"the daemon has {MOST_STREAMS} streams, and opens no more")
+    if holders.count(pid) >= MOST_STREAMS_OF_ONE:
+        raise RequestRefused(
+            f"process {pid} has {MOST_STREAMS_OF_ONE} streams, and gets no more: close some"
+        )

@@ -1,0 +1,44 @@
+"""The sizes of a stream; pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from loaderd.errors import ProtocolError
+from loaderd.ipc.prefetch import Place, Run
+
+EPOCHS = 2**63
+"""No stream comes so far."""
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """The sizes of a stream: samples of an epoch, rows of a batch, slots of the ring."""
+
+    samples: int
+    batch_size: int
+    slots: int
+
+    @property
+    def batches(self) -> int:
+        """Batches of an epoch; the last may be smaller."""
+        return -(-self.samples // self.batch_size)
+
+    def rows(self, position: int) -> int:
+        """Rows of the batch at ``position``."""
+        return min(self.batch_size, self.samples - position * self.batch_size)
+
+    def check(self, place: Place) -> None:
+        """Raises ProtocolError if there is no such batch."""
+        epoch, position = place
+        if not 0 <= epoch < EPOCHS or not 0 <= position < self.batches:
+            raise ProtocolError(f"there is no batch {position} in epoch {epoch}")
+
+    def check_run(self, run: Run) -> None:
+        """Raises ProtocolError if there is no such run."""
+        if run.next is not None:
+            self.check(run.next)
+        ends = 0 < run.end <= self.batches if run.stride > 0 else -1 <= run.end < self.batches
+        begins = 0 <= run.first < self.batches and run.reads(run.first)
+        if not (ends and begins) or not run.stride or not 1 <= run.step < EPOCHS:
+            raise ProtocolError(f"there is no {run} in {self.batches} batches")

@@ -1,0 +1,547 @@
+"""Streams as the supervisor holds them, and how they are opened.
+
+Opening is a dialogue, so that the loop never waits for a disk::
+
+    client        supervisor                     opener (a process of its own)
+      │ Open(spec) ──►│── List(spec, bundles) ───────►│ lists the directory
+      │               │◄──────────── Listed(manifest) │
+      │               │ how many slots fit? the ring ─│─► reserves its pages
+      │               │◄───────────────────── Reserved│
+      │◄─ Opened(ring, manifest)
+
+A client that opens one small stream after the other does so on one connection: the next gets
+the ring of the last (``Stream.renewed``), and no opener is asked.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import logging
+import math
+import mmap
+import os
+import random
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import msgspec
+
+from loaderd import storage
+from loaderd.config import Settings
+from loaderd.errors import (
+    EmptyDataset,
+    InvalidArgument,
+    LoaderdError,
+    NoRoom,
+    ProtocolError,
+    RequestRefused,
+    RoomTaken,
+    TooManyBadImages,
+)
+from loaderd.ipc import bundle, descriptors, segment
+from loaderd.ipc.channel import Closed
+from loaderd.ipc.manifest import Manifest, sample_key
+from loaderd.ipc.messages import (
+    ENOUGH_SLOTS,
+    Attach,
+    List,
+    Listed,
+    Open,
+    Opened,
+    Quarantine,
+    Refused,
+    Reserve,
+    Reserved,
+    Took,
+    Waiting,
+)
+from loaderd.ipc.prefetch import Place
+from loaderd.ipc.slot_layout import is_small, slot_layout
+from loaderd.ipc.text import readable
+from loaderd.sampling.order import EpochOrder, Ids
+from loaderd.spec import spec
+from loaderd.spec.spec import PILS_PIXELS, Dataset, Spec
+from loaderd.supervisor import request_limits
+from loaderd.supervisor.clients import Conversation
+from loaderd.supervisor.memory_caches import MemoryCaches
+from loaderd.supervisor.opener_processes import Openers
+from loaderd.supervisor.storage_waits import Stall, Wait
+from loaderd.supervisor.stream_shape import Shape
+
+log = logging.getLogger("loaderd")
+
+MOST_BUNDLES = 2
+MOST_SLOTS = 256
+LONGEST_SPEC = 64 * 2**20
+"""Labels of some 20 million files."""
+
+LONGEST_PIPELINE = 2**16
+
+_PICKED_SEEDS = 2**31
+
+
+@dataclass(slots=True)
+class Stream:
+    """An open stream: its descriptors, and what the client did with it."""
+
+    id: int
+    client: Conversation
+    spec: Spec
+    shape: Shape
+    wish: int
+    """Slots that the client wished for."""
+    classes: int
+    ring: int
+    ring_bytes: int
+    manifest: int
+    manifest_bytes: int
+    bundles: list[int]
+    """The descriptors of the bundles."""
+    bundle_sizes: tuple[int, ...]
+    cache: list[int]
+    """The descriptors of the cache and of the rows of its files, if there is one."""
+    cached_rows: int
+    """Samples that fit in the cache."""
+    opened_at: float
+    batches: int = 0
+    samples: int = 0
+    waited_ns: int = 0
+    bad_limit: int = 0
+    """So many of its images may be bad where they are passed over."""
+    bad: dict[bytes, str] = field(default_factory=dict)
+    """Those that could not be read, and why."""
+    stall: Stall = field(default_factory=Stall)
+
+    def attach(self) -> Attach:
+        """What a worker must know; ``segments`` travel along."""
+        return Attach(
+            self.id,
+            spec.encode(spec.for_workers(self.spec)),
+            self.classes,
+            self.shape.slots,
+            self.ring_bytes,
+            self.manifest_bytes,
+            self.bundle_sizes,
+            bool(self.cache),
+        )
+
+    @property
+    def is_small(self) -> bool:
+        """Whether its batches are made as fast as it is opened."""
+        return is_small(self.spec, self.ring_bytes // self.shape.slots)
+
+    @property
+    def folder(self) -> str:
+        """Where the images lie, for people."""
+        return readable(self.spec.dataset.directory)
+
+    @property
+    def segments(self) -> list[int]:
+        """Descriptors of what workers read and write."""
+        return [self.ring, self.manifest, *self.bundles, *self.cache]
+
+    def opened(self) -> Opened:
+        """What the client must know; ring and manifest travel along."""
+        return Opened(
+            self.id,
+            self.spec.order.seed or 0,
+            self.shape.samples,
+            self.shape.batch_size,
+            self.classes,
+            self.shape.slots,
+            self.ring_bytes,
+            self.manifest_bytes,
+        )
+
+    def names(self, place: Place, first: int, last: int) -> str:
+        """The files of some rows of a batch, for an error's text."""
+        table = self._table()
+        rows = self._rows(place)[first:last].tolist()
+        return ", ".join(repr(os.fsdecode(table.path(row)) or f"image {row}") for row in rows)
+
+    def quarantine(self, place: Place, row: int, cause: str) -> Quarantine:
+        """What workers are told of the sample in a row that killed those who tried it."""
+        sample = int(self._rows(place)[row])
+        function = self.spec.pipeline.function
+        reason = f"quarantined: the workers that tried it died ({cause})"
+        if function is not None:
+            reason += f"; it may be the preprocessing_function {function.name}"
+        name = function.name if function else ""
+        return Quarantine(sample_key(self._table(), self.id, sample), name, reason)
+
+    def path(self, place: Place, row: int) -> bytes:
+        """The path of the sample in a row, or what people read where it has none."""
+        sample = int(self._rows(place)[row])
+        return self._table().path(sample) or b"image %d of the arrays" % sample
+
+    def _rows(self, place: Place) -> Ids:
+        given = bundle.attach_all(list(map(os.dup, self.bundles)), self.bundle_sizes).get("order")
+        order = EpochOrder(self.spec.order, self.shape.samples, self.shape.batch_size, given)
+        return order.ids(*place)
+
+    def _table(self) -> Manifest:
+        memory = segment.attach(os.dup(self.manifest), self.manifest_bytes, writable=False)
+        return Manifest.view(memory)
+
+    def too_many_bad(self) -> TooManyBadImages:
+        """Why the stream ends, with some of the images."""
+        first = list(self.bad.items())[:5]
+        some = "; ".join(f"{readable(path)}: {reason}" for path, reason in first)
+        return TooManyBadImages(
+            f"{len(self.bad)} of {self.shape.samples} images of {self.folder} "
+            "cannot be read, and the daemon's --max-bad (LOADERD_MAX_BAD) allows "
+            f"{self.bad_limit}: {some}; `loaderd errors` lists them all, and `loaderd scan` finds "
+            "them before training"
+        )
+
+    def count(self, took: Took) -> None:
+        """Keeps the counters that the client sends along."""
+        self.batches, self.samples = took.batches, took.samples
+        self.waited_ns += took.waited_ns
+
+    def empty(self, slots: Iterable[int]) -> None:
+        """Gives the memory of slots back, though the client goes on to map them."""
+        ring = segment.attach(os.dup(self.ring), self.ring_bytes, writable=True)
+        size = self.ring_bytes // self.shape.slots
+        for slot in slots:
+            ring.madvise(mmap.MADV_REMOVE, slot * size, size)
+
+    def renewed(self, id: int, request: Open, fds: list[int]) -> Stream | None:
+        """The stream that gets this one's ring, which nobody writes or reads any more.
+
+        Args:
+            id: its number.
+            request: what is asked for.
+            fds: descriptors of the spec and of the bundles, which stay the caller's.
+
+        Returns:
+            None if something else is asked for than this stream over other images, with another
+            seed. Workers make sure that there are as many images.
+
+        Raises:
+            ProtocolError: a bundle is not sealed, or has holes.
+        """
+        if not self.is_small or (request.slots, request.bundles) != (self.wish, self.bundle_sizes):
+            return None
+        asked = _with_seed(spec.decode(_read_spec(request, fds[0])))
+        asked = _no_larger(asked, self.shape.samples)
+        if asked.order.given or spec.unseeded(asked) != spec.unseeded(self.spec):
+            return None
+        self.shape.check_run(request.run.within(self.shape.batches))
+        for fd, nbytes in zip(fds[1:], request.bundles, strict=True):
+            bundle.check(fd, nbytes)
+        ring, manifest, *bundles = descriptors.copies((self.ring, self.manifest, *fds[1:]))
+        return Stream(
+            id,
+            self.client,
+            asked,
+            self.shape,
+            self.wish,
+            self.classes,
+            ring,
+            self.ring_bytes,
+            manifest,
+            self.manifest_bytes,
+            bundles,
+            self.bundle_sizes,
+            cache=[],
+            cached_rows=0,
+            opened_at=time.monotonic(),
+            bad_limit=self.bad_limit,
+        )
+
+    def close(self) -> None:
+        """Gives the segments up; they live on while somebody maps them."""
+        for fd in (self.ring, self.manifest, *self.bundles):
+            os.close(fd)
+        if self.cache:
+            storage.close(self.cache)
+
+
+class Opening:
+    """A stream on its way; ``read`` goes on when the opener has said something.
+
+    Args:
+        id: the stream's number.
+        client: who asked.
+        request: what it asked for.
+        fds: descriptors of the spec and of the bundles, which stay the caller's.
+        settings: the daemon's.
+        caches: those in memory.
+        openers: the processes that list and reserve.
+        room: the bytes that rings may still take, where so many are wanted.
+        finish: called once, with the stream or None.
+
+    Attributes:
+        run: what is made ahead.
+        opener: the process that lists and reserves.
+        wait: what the opener waits for, if storage does not answer.
+        stall: what the client was told of that.
+
+    Raises:
+        InvalidArgument: the spec is not valid.
+        RequestRefused: it holds code, which the daemon does not run.
+    """
+
+    def __init__(
+        self,
+        id: int,
+        client: Conversation,
+        request: Open,
+        fds: list[int],
+        settings: Settings,
+        caches: MemoryCaches,
+        openers: Openers,
+        room: Callable[[int], Room],
+        finish: Callable[[Opening, Stream | None], None],
+    ) -> None:
+        self.id = id
+        self.client = client
+        self.ring_bytes = 0
+        self.run = request.run
+        self._request = request
+        self._wish = max(1, min(request.slots, MOST_SLOTS))
+        self._caches = caches
+        self._taken = ""
+        self._room = room
+        self._finish = finish
+        self.wait: Wait | None = None
+        self.stall = Stall()
+        self._fds: list[int] = []
+        self._listed: Listed | None = None
+        self._idle = False
+        self._openers = openers
+        spec_fd, *bundles = fds
+        self.spec = _with_seed(spec.decode(_read_spec(request, spec_fd)))
+        self.spec = _check_code(self.spec, settings.user_code)
+        request_limits.check_spec(self.spec, settings.max_pixels or PILS_PIXELS)
+        self._max_bad = settings.max_bad
+        self.opener = openers.take()
+        self._bundles = list(descriptors.copies(bundles))
+        with contextlib.suppress(Closed):  # its death is noticed when its socket is read
+            self.opener.line.send(List(request.spec_bytes, request.bundles), fds)
+
+    def read(self) -> None:
+        """Goes on with the dialogue."""
+        try:
+            message, fds = self.opener.line.receive_with_fds()
+            self._fds += fds
+            self._answer(message)
+        except BlockingIOError:
+            return
+        except Closed:
+            self._fail(self._openers.died(self.opener))
+        except LoaderdError as error:
+            self._fail(error)
+        except Exception as error:  # a fault here must not end the other streams
+            log.exception("a stream of client %d cannot be opened", self.client.pid)
+            self._fail(RequestRefused(f"the daemon could not open the stream: {error}"))
+
+    def _answer(self, message: object) -> None:
+        self.wait = None
+        match message:
+            case Waiting(path, seconds):
+                self.wait = Wait(readable(path), time.monotonic() - seconds) if path else None
+            case Listed():
+                self._size(message)
+            case Reserved():
+                self._idle = True
+                self._finish(self, self._stream(message))
+            case Refused():
+                self._idle = True
+                self._fail(message)
+            case _:
+                raise ProtocolError(f"the opener sent {type(message).__name__}")
+
+    def _size(self, listed: Listed) -> None:
+        self._listed = listed
+        self._idle = True  # until it is told to reserve
+        if not listed.samples:
+            raise _empty(self.spec)
+        self.spec = _no_larger(self.spec, listed.samples)
+        layout = slot_layout(self.spec.pipeline, self.spec.batch, listed.classes)
+        batches = -(-listed.samples // self.spec.batch.batch_size)
+        # Two epochs ahead are enough: flows of few batches are made by the thousand.
+        enough = 2 if is_small(self.spec, layout.nbytes) else ENOUGH_SLOTS
+        self._wish = min(self._wish, max(enough, 2 * batches))
+        wanted = min(self._wish, ENOUGH_SLOTS) * layout.nbytes
+        room = self._room(wanted)
+        # What cannot fit must not cost others their caches.
+        fitting_slots(layout.nbytes, self._wish, room._replace(shm=segment.total()))
+        self._caches.give_way(2 * self._wish * layout.nbytes)  # a ring gets half of what is free
+        slots = fitting_slots(layout.nbytes, self._wish, room._replace(shm=segment.free()))
+        self.shape = Shape(listed.samples, self.spec.batch.batch_size, slots)
+        self.shape.check_run(self.run.within(self.shape.batches))
+        self.ring_bytes = layout.nbytes * slots
+        self._fds.append(segment.create(self.ring_bytes))
+        memory, cache_room = self._memory_cache(listed)
+        self._idle = False
+        self.opener.line.send(Reserve(self.ring_bytes, cache_room), [self._fds[-1], *memory])
+
+    def _memory_cache(self, listed: Listed) -> tuple[list[int], int]:
+        """What the opener needs of a cache in memory, if one is wanted: descriptors, and room."""
+        if self.spec.cache != "memory" or not listed.cache_keys:
+            return [], 0
+        self._taken, fd, room = self._caches.take(listed.cache_keys, listed.cache_bytes)
+        return [fd, self._caches.turn], room
+
+    def _stream(self, reserved: Reserved) -> Stream:
+        if reserved.trouble:
+            log.warning("%s", reserved.trouble)
+        assert self._listed is not None
+        manifest, ring, *cache = self._fds
+        if len(cache) != 2 * reserved.cached:
+            raise ProtocolError(f"the opener sent {len(cache)} descriptors with Reserved")
+        bundles, self._fds, self._bundles = self._bundles, [], []
+        return Stream(
+            self.id,
+            self.client,
+            self.spec,
+            self.shape,
+            self._request.slots,
+            self._listed.classes,
+            ring,
+            self.ring_bytes,
+            manifest,
+            self._listed.manifest_bytes,
+            bundles,
+            self._request.bundles,
+            cache,
+            reserved.rows,
+            time.monotonic(),
+            bad_limit=math.ceil(self._max_bad * self.shape.samples),
+        )
+
+    def _fail(self, error: LoaderdError | Refused) -> None:
+        self.client.refuse(error)
+        self._finish(self, None)
+
+    def end(self) -> None:
+        """Gives the opener back, or ends it in its work, and closes what was not handed on."""
+        if self._idle:
+            self._openers.give_back(self.opener, self._listed.manifest_bytes if self._listed else 0)
+            self._cache_opened()
+        else:
+            self._openers.discard(self.opener)
+            self.opener.when_ended(self._cache_opened)  # it may be using the cache until then
+        unused = [*self._fds, *self._bundles]
+        if unused:
+            storage.close(unused)
+
+    def _cache_opened(self) -> None:
+        if self._taken:
+            assert self._listed is not None
+            self._caches.opened(self._taken, self._listed.cache_bytes)
+
+
+def _empty(asked: Spec) -> EmptyDataset:
+    """Where images were looked for; it begins as Keras's error does."""
+    dataset, place = asked.dataset, asked.dataset.directory
+    if not isinstance(dataset, Dataset):
+        return EmptyDataset(f"No images found in {place}")
+    if dataset.classes:
+        names = ", ".join(map(repr, dataset.classes))
+        text = f"No images found in the folders {names} of {place}"
+    elif dataset.flat:
+        text = f"No images found in {place}, nor in its subfolders"
+    else:
+        text = f"No images found in {place}: they belong into one subfolder for each class"
+    if dataset.split_per_class or dataset.split_overall:
+        text += ", or validation_split leaves none of them for this subset"
+    return EmptyDataset(text)
+
+
+class Room(NamedTuple):
+    """Bytes that rings may still take.
+
+    Attributes:
+        memory: of the daemon's ``--memory``.
+        shm: of the machine.
+        limit: ``--memory``.
+    """
+
+    memory: int
+    shm: int
+    limit: int
+
+
+def fitting_slots(slot_bytes: int, wish: int, room: Room) -> int:
+    """How many slots a ring gets: what was wished for, as far as half the room goes.
+
+    Half, so that the next stream (validation) finds room too; as many as are enough may take
+    all of it, and a single one does where there is no more.
+
+    Raises:
+        NoRoom: not even one fits.
+        RoomTaken: nor now, but it would if other streams were closed.
+    """
+    if slot_bytes > room.shm:
+        kind = NoRoom if slot_bytes > segment.total() else RoomTaken
+        raise kind(segment.room_text(slot_bytes, room.shm))
+    if slot_bytes > room.memory:
+        kind = NoRoom if slot_bytes > room.limit else RoomTaken
+        raise kind(
+            f"a batch takes {slot_bytes:,} bytes, and {max(0, room.memory):,} of the daemon's "
+            f"{room.limit:,} are left: lower batch_size or target_size, close other iterators, or "
+            "start the daemon with more --memory (LOADERD_MEMORY)"
+        )
+    fitting = min(room.memory, room.shm) // slot_bytes
+    return min(wish, max(min(fitting, ENOUGH_SLOTS), fitting // 2))
+
+
+def _check_code(asked: Spec, user_code: bool) -> Spec:
+    """What workers are told must fit into one packet, and they may run no code but what is allowed.
+
+    PIL's plugins of other packages are code too, which few of those who load them need.
+    """
+    function = asked.pipeline.function
+    if function is not None and not user_code:
+        raise RequestRefused(
+            "the daemon runs no user code (--no-user-code, LOADERD_USER_CODE=false), and "
+            f"preprocessing_function is {function.name}: leave it out, or start a daemon that may "
+            "run it"
+        )
+    if len(spec.encode(spec.for_workers(asked))) > LONGEST_PIPELINE:
+        raise InvalidArgument(
+            "width_shift_range, height_shift_range, save_to_dir or the trainer's sys.path has too "
+            "many values"
+        )
+    if user_code or not asked.pipeline.pil.plugins:
+        return asked
+    pil = msgspec.structs.replace(asked.pipeline.pil, plugins=())
+    return msgspec.structs.replace(asked, pipeline=msgspec.structs.replace(asked.pipeline, pil=pil))
+
+
+def _no_larger(asked: Spec, samples: int) -> Spec:
+    """A batch never has more rows than the dataset has samples."""
+    rows = min(asked.batch.batch_size, samples)
+    return msgspec.structs.replace(
+        asked, batch=msgspec.structs.replace(asked.batch, batch_size=rows)
+    )
+
+
+def _with_seed(asked: Spec) -> Spec:
+    if asked.order.seed is not None:
+        return asked
+    seed = random.SystemRandom().randrange(_PICKED_SEEDS)
+    return msgspec.structs.replace(asked, order=msgspec.structs.replace(asked.order, seed=seed))
+
+
+def _read_spec(request: Open, fd: int) -> bytes:
+    size = request.spec_bytes
+    if not 0 < size <= LONGEST_SPEC:
+        raise ProtocolError(f"a spec of {size} bytes; at most {LONGEST_SPEC} are allowed")
+    if not _in_memory(fd) or os.fstat(fd).st_size != size:
+        raise RequestRefused(f"the spec is no memory of {size} bytes")
+    return os.pread(fd, size, 0)
+
+
+def _in_memory(fd: int) -> bool:
+    """Whether it can be read without waiting; a file may lie on a disk that does not answer."""
+    try:
+        return fcntl.fcntl(fd, fcntl.F_GET_SEALS) >= 0
+    except OSError:
+        return False

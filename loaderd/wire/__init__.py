@@ -1,1 +1,0 @@
-"""What two processes must agree on."""

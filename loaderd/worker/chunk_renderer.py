@@ -1,0 +1,263 @@
+"""One stream as a worker knows it: what a chunk of it asks for becomes rows of a slot.
+
+A writer holds no reference to itself, not even a bound method: its mappings must go with it,
+and not when the garbage collector next looks.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from time import perf_counter_ns
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from loaderd.cache.store import Store
+from loaderd.errors import BadImage, MissingCodec, ProtocolError, RenderError
+from loaderd.ipc import bundle as bundles
+from loaderd.ipc import segment
+from loaderd.ipc.bundle import Parts
+from loaderd.ipc.manifest import Manifest, sample_key
+from loaderd.ipc.messages import Attach, Chunk, Done, fitting
+from loaderd.ipc.prefetch import ROUND
+from loaderd.ipc.slot_layout import SlotArrays, slot_layout, view_slot
+from loaderd.ipc.text import printable
+from loaderd.render.renderer import Renderer
+from loaderd.render.save import save_picture
+from loaderd.sampling.draws import SampleDraws, substitutes
+from loaderd.sampling.keras_draws import BatchDraws
+from loaderd.sampling.order import EpochOrder, Ids
+from loaderd.spec.spec import DataFormat, LabelMode, OnError, Spec
+from loaderd.spec.transform import Transform
+from loaderd.worker.reports import Reports
+from loaderd.worker.sources import ArraySource, CachedSource, FileSource, Source, attach_store
+
+Array = NDArray[Any]
+
+
+class StreamWriter:
+    """One stream: its mappings, order, draws and renderer.
+
+    Args:
+        attach: the stream's sizes.
+        asked: its spec.
+        reports: hears of bad images, and that we live.
+        quarantine: samples that are no longer tried, and why; others add to it.
+        max_pixels: of a picture, if the daemon was told.
+        ring: descriptor of the ring, which is now ours.
+        manifest: descriptor of the manifest, which is now ours.
+        more: those of bundles, cache and its rows, if there are such; also ours now.
+
+    Raises:
+        RenderError: the user's function cannot be loaded.
+        MissingDependency: nor what it, or the warp, needs.
+        ProtocolError: the manifest or the bundle is damaged, or one is not of the other.
+    """
+
+    def __init__(
+        self,
+        attach: Attach,
+        asked: Spec,
+        reports: Reports,
+        quarantine: Mapping[bytes, str],
+        max_pixels: int | None,
+        ring: int,
+        manifest: int,
+        *more: int,
+    ) -> None:
+        self._stream = attach.stream
+        self._reports = reports
+        self._quarantine = quarantine
+        self._on_error: OnError = asked.on_error
+        self._left_out = (BadImage, MissingCodec) if asked.survey else BadImage
+        self._substitute_weight = asked.batch.substitute_weight
+        self._slots = _map_ring(attach, asked, ring)
+        table = segment.attach(manifest, attach.manifest_bytes, writable=False)
+        self._manifest = Manifest.view(table)
+        arrays = bundles.attach_all(more[: len(attach.bundles)], attach.bundles)
+        pipeline = self._pipeline = asked.pipeline
+        self._epochs = EpochOrder(
+            asked.order, len(self._manifest), asked.batch.batch_size, arrays.get("order")
+        )
+        self._batch_draws = BatchDraws(pipeline, self._epochs)
+        self._sample_draws = SampleDraws(pipeline, asked.order.seed or 0)
+        self._by_batch = asked.order.draws == "batch"
+        # Before the renderer, which may raise: descriptors must not stay open, nor their lock.
+        store = self._attach_store(*more[-2:]) if attach.cached else None
+        self._renderer = Renderer(pipeline, arrays, max_pixels)
+        self._copies = self._renderer.copies
+        self._source = self._source_of(arrays, store)
+        self._label_mode = asked.batch.label_mode
+        self._skipped = 0
+
+    @property
+    def runs_code(self) -> bool:
+        """Whether code of the user's runs on its images."""
+        return self._pipeline.function is not None
+
+    def _attach_store(self, cache: int, rows: int) -> Store:
+        return attach_store(cache, rows, self._pipeline, len(self._manifest))
+
+    def _source_of(self, arrays: Parts, store: Store | None) -> Source:
+        if "images" in arrays:
+            images = arrays["images"]
+            if images.shape != (len(self._manifest), *self._pipeline.image_shape):
+                raise ProtocolError(f"images of shape {images.shape}")
+            return ArraySource(_last(images, self._pipeline.data_format))
+        if store is not None:
+            return CachedSource(self._renderer, self._manifest, store)
+        return FileSource(self._renderer, self._manifest)
+
+    def write(self, chunk: Chunk) -> Done:
+        """Renders the rows of one chunk.
+
+        Raises:
+            BadImage: a file could not be read or decoded, nor one in its stead; rows may be
+                half written.
+            NoRoom: a picture needs more memory than a worker may take.
+            RenderError: a sample could not be augmented, preprocessed or saved.
+        """
+        start = perf_counter_ns()
+        self._reports.begin()
+        self._skipped = 0
+        slot = self._slots[chunk.slot]
+        ids = self._epochs.ids(chunk.epoch, chunk.position)[chunk.first : chunk.last]
+        cached = self._source.begin(ids)
+        if slot.weights is not None:
+            slot.weights[chunk.first : chunk.last] = 1
+        if not self._gathered(slot, chunk, ids):
+            with self._renderer.at_home():
+                ids = self._write_images(slot, chunk, ids)
+        self._write_labels(slot, chunk, ids)
+        slot.ids[chunk.first : chunk.last] = ids
+        if self._pipeline.save is not None:
+            self._save(slot, chunk, ids)
+        times = self._renderer.take_times()
+        took = perf_counter_ns() - start
+        trouble = self._source.take_trouble()
+        return Done(chunk.ticket, len(ids), took, *times, cached, trouble, self._skipped)
+
+    def _gathered(self, slot: SlotArrays, chunk: Chunk, ids: Ids) -> bool:
+        """Copies the whole chunk at once, if that goes; returns whether it went."""
+        if not self._copies or self._quarantine:
+            return False
+        return self._source.gather(ids, slot.images[chunk.first : chunk.last])
+
+    def _write_images(self, slot: SlotArrays, chunk: Chunk, ids: Ids) -> Ids:
+        """Renders the rows; returns whose pictures they hold, -1 for a row that is left out."""
+        images, finish, alive = slot.images, self._renderer.finish, self._reports.alive
+        load = self._load_unless_quarantined if self._quarantine else self._source.load
+        samples = ids.tolist()
+        transforms = self._draws(chunk, samples)
+        runs_code = self.runs_code
+        number = self._epochs.seed + self._epochs.number(chunk.epoch, chunk.position)
+        for row, sample in enumerate(samples, chunk.first):
+            try:
+                image: Array | None = load(sample)
+            except self._left_out as error:
+                ids, image = self._replace(slot, chunk, ids, row, error)
+            if image is None:
+                continue
+            try:
+                if runs_code:
+                    self._renderer.seed(number, row, chunk.epoch // ROUND)
+                finish(image, transforms[row - chunk.first], images[row])
+            except RenderError as error:
+                shown = int(ids[row - chunk.first])  # it may be a substitute's picture
+                raise RenderError.of(error, f"{self._name(shown)}: {error}") from error
+            alive(chunk.ticket)
+        return ids
+
+    def _load_unless_quarantined(self, sample: int) -> Array:
+        reason = self._quarantine.get(sample_key(self._manifest, self._stream, sample))
+        if reason is not None:
+            raise BadImage(f"{printable(self._name(sample))}: {reason}")
+        return self._source.load(sample)
+
+    def _replace(
+        self, slot: SlotArrays, chunk: Chunk, ids: Ids, row: int, error: BadImage | MissingCodec
+    ) -> tuple[Ids, Array | None]:
+        """Does with a bad image what was asked for; the ids are changed in a copy.
+
+        Raises:
+            BadImage: it shall be told, or there is none to take its place.
+        """
+        at = row - chunk.first
+        sample = int(ids[at])
+        self._report(sample, error)
+        if self._on_error == "raise":
+            raise error
+        substitute, image = -1, None
+        if self._on_error == "substitute":
+            substitute, image = self._substitute(chunk.epoch, sample, error)
+            if slot.weights is not None:
+                slot.weights[row] = self._substitute_weight
+        else:
+            slot.images[row] = 0
+            self._skipped += 1
+        ids = ids.copy()
+        ids[at] = substitute
+        return ids, image
+
+    def _report(self, sample: int, error: BadImage | MissingCodec) -> None:
+        name = self._name(sample)
+        reason = fitting(str(error).removeprefix(f"{printable(name)}: "))
+        lacking = isinstance(error, MissingCodec)
+        self._reports.bad(self._stream, os.fsencode(name), reason, lacking)
+
+    def _substitute(
+        self, epoch: int, sample: int, error: BadImage | MissingCodec
+    ) -> tuple[int, Array]:
+        """Another sample of the same class: the first that can be read of those drawn."""
+        labels = self._manifest.labels
+        others = np.flatnonzero(labels == labels[sample])
+        for other in substitutes(self._epochs.seed, epoch, sample, len(others)):
+            candidate = int(others[other])
+            if candidate == sample:
+                continue
+            try:
+                return candidate, self._load_unless_quarantined(candidate)
+            except BadImage as another:
+                self._report(candidate, another)
+        raise BadImage(f"{error}; nor could another image of its class be read")
+
+    def _name(self, sample: int) -> str:
+        """What people read about a sample."""
+        return os.fsdecode(self._manifest.path(sample)) or f"image {sample} of the arrays"
+
+    def _draws(self, chunk: Chunk, samples: list[int]) -> list[Transform]:
+        if self._by_batch:
+            return self._batch_draws.rows(chunk.epoch, chunk.position, chunk.first, chunk.last)
+        return [self._sample_draws(chunk.epoch, sample) for sample in samples]
+
+    def _write_labels(self, slot: SlotArrays, chunk: Chunk, ids: Ids) -> None:
+        if slot.labels is None:
+            return
+        rows = slot.labels[chunk.first : chunk.last]
+        mode: LabelMode = self._label_mode
+        if mode == "input":
+            rows[...] = slot.images[chunk.first : chunk.last]
+        elif mode == "categorical":
+            rows[...] = 0
+            rows[range(len(ids)), self._manifest.labels[ids]] = 1
+        else:
+            rows.reshape(-1)[...] = self._manifest.labels[ids]
+
+    def _save(self, slot: SlotArrays, chunk: Chunk, ids: Ids) -> None:
+        numbers = self._batch_draws.numbers(chunk.epoch, chunk.position)
+        for row, sample in enumerate(ids.tolist(), chunk.first):
+            if sample >= 0:
+                save_picture(slot.images[row], self._pipeline, sample, numbers[row])
+
+
+def _map_ring(attach: Attach, asked: Spec, ring: int) -> list[SlotArrays]:
+    memory = memoryview(segment.attach(ring, attach.ring_bytes, writable=True))
+    layout = slot_layout(asked.pipeline, asked.batch, attach.classes)
+    return [view_slot(memory, layout, slot) for slot in range(attach.slots)]
+
+
+def _last(images: Array, data_format: DataFormat) -> Array:
+    """The images with their channels last, whatever the data format."""
+    return images.transpose(0, 2, 3, 1) if data_format == "channels_first" else images

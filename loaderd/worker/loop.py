@@ -1,0 +1,143 @@
+"""The loop of one worker process: chunks in, finished rows out.
+
+A worker reads chunks from its socket, renders their samples one by one into rows of
+the ring, and reports each chunk when its last row is written. It holds nothing that
+another worker could not make again, so it may be killed at any time. It ends when the
+supervisor's end of the socket closes.
+"""
+
+from __future__ import annotations
+
+import errno
+import faulthandler
+import gc
+import os
+import signal
+import socket
+from collections import defaultdict
+
+import cv2
+
+from loaderd import memory
+from loaderd.child import init
+from loaderd.child.storage_watch import StorageWatch
+from loaderd.config import Settings
+from loaderd.errors import LoaderdError, NoRoom, RenderError
+from loaderd.ipc.channel import Channel, Closed
+from loaderd.ipc.messages import (
+    Attach,
+    Attached,
+    Chunk,
+    Detach,
+    Message,
+    Quarantine,
+    Spoilt,
+    Up,
+    fitting,
+)
+from loaderd.render.transforms.user_function import explain
+from loaderd.render.versions import pils_name
+from loaderd.spec import spec
+from loaderd.worker.chunk_renderer import StreamWriter
+from loaderd.worker.reports import Reports
+
+_Streams = dict[int, StreamWriter | LoaderdError]
+"""Streams by number; the error is that of a stream which this worker cannot write."""
+
+_NO_MEMORY = (
+    "a worker has no memory, or no room in its address space, for the stream: raise the "
+    "daemon's --worker-memory (LOADERD_WORKER_MEMORY), or its `ulimit -v`"
+)
+
+
+def _answer(streams: _Streams, chunk: Chunk) -> Message:
+    stream = streams[chunk.stream]
+    try:
+        if isinstance(stream, LoaderdError):
+            raise stream
+        return stream.write(chunk)
+    except BaseException as error:  # only a death is a death: all else is told
+        told = _told(error)
+        return Spoilt(type(told).__name__, fitting(str(told)), ticket=chunk.ticket)
+
+
+def _told(error: BaseException) -> LoaderdError:
+    """What the trainer is told of an error; without memory libraries raise errors of any type."""
+    if isinstance(error, LoaderdError):
+        return error
+    if isinstance(error, MemoryError) or getattr(error, "errno", None) == errno.ENOMEM:
+        return NoRoom(_NO_MEMORY)
+    if memory.is_used_up():
+        return NoRoom(f"{_NO_MEMORY}: {error!r}")
+    return RenderError.of(error, explain(error))
+
+
+class _Worker:
+    """One worker and its streams."""
+
+    def __init__(self, line: Channel, settings: Settings) -> None:
+        self._line = line
+        self._streams: _Streams = {}
+        self._quarantine: dict[str, dict[bytes, str]] = defaultdict(dict)
+        self._reports = Reports(line, settings.silence)
+        self._watch = StorageWatch(line, settings.silence)
+        self._watch.start()
+        self._max_pixels = settings.max_pixels
+
+    def obey(self) -> None:
+        """Does what the supervisor says next."""
+        message, fds = self._line.receive_with_fds()
+        self._watch.begin()
+        self._do(message, fds)
+        self._watch.end()
+
+    def _do(self, message: Message, fds: list[int]) -> None:
+        match message:
+            case Chunk() if message.stream not in self._streams:
+                # What told us of the stream was taken back from behind our last chunk, and this
+                # we were too fast for. Nobody is to blame: it counts as killed.
+                os.kill(os.getpid(), signal.SIGKILL)
+            case Chunk():
+                self._line.send(_answer(self._streams, message))
+            case Attach():
+                self._streams[message.stream] = self._writer(message, fds)
+                self._line.send(Attached(message.stream))
+            case Quarantine(key, function, reason):
+                self._quarantine[function][key] = reason
+            case Detach():
+                self._detach(message.stream)
+
+    def _detach(self, number: int) -> None:
+        stream = self._streams.pop(number, None)
+        runs_code = isinstance(stream, LoaderdError) or (stream is not None and stream.runs_code)
+        del stream
+        if runs_code:
+            gc.collect()  # the user's code may have left cycles that hold a mapping
+
+    def _writer(self, attach: Attach, fds: list[int]) -> StreamWriter | LoaderdError:
+        asked = spec.decode(attach.spec)
+        function = asked.pipeline.function
+        quarantine = self._quarantine[function.name if function else ""]
+        try:
+            return StreamWriter(attach, asked, self._reports, quarantine, self._max_pixels, *fds)
+        except BaseException as error:
+            return _told(error)
+
+
+def main(sock: socket.socket, settings: Settings) -> None:
+    """Runs a worker on its end of the supervisor's socket, until that closes.
+
+    A worker that dies by a fault of a decoder writes its stack to the daemon's log first.
+    """
+    faulthandler.enable(all_threads=False)
+    init.enlarge_signal_stack()
+    cv2.setNumThreads(1)
+    gc.freeze()  # the libraries live as long as we do: no collection need look at them
+    line = Channel(sock)
+    worker = _Worker(line, settings)
+    try:
+        line.send(Up(os.getpid(), pils_name()))
+        while True:
+            worker.obey()
+    except Closed:
+        return

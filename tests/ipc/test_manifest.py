@@ -1,0 +1,124 @@
+"""A manifest gives back what was packed, from any buffer, and refuses anything else."""
+
+from __future__ import annotations
+
+import mmap
+import os
+import struct
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from loaderd.errors import ProtocolError
+from loaderd.ipc.manifest import VERSION, Manifest, pack
+
+file_names = st.binary(min_size=1, max_size=30).filter(lambda name: b"\0" not in name)
+folder_names = st.binary(max_size=30).filter(lambda n: b"\0" not in n).map(os.fsdecode)
+
+
+def int32(values: list[int]) -> npt.NDArray[np.int32]:
+    return np.array(values, np.int32)
+
+
+def a_table() -> bytes:
+    return pack("/data", ["cat", "dog"], [b"cat/1.jpg", b"dog/2.jpg"], int32([0, 1]))
+
+
+@given(folder_names, st.lists(folder_names), st.lists(file_names), st.data())
+def test_what_was_packed_is_read_back(
+    root: str, class_names: list[str], filenames: list[bytes], data: st.DataObject
+) -> None:
+    numbers = st.integers(-(2**31), 2**31 - 1)
+    labels = data.draw(st.lists(numbers, min_size=len(filenames), max_size=len(filenames)))
+    manifest = Manifest.view(pack(root, class_names, filenames, int32(labels)))
+    assert manifest.root == root
+    assert manifest.class_names == tuple(class_names)
+    assert manifest.labels.tolist() == labels
+    assert len(manifest) == len(filenames)
+    assert [manifest.filename(i) for i in range(len(manifest))] == filenames
+    assert manifest.filenames() == [os.fsdecode(name) for name in filenames]
+    assert [manifest.path(i) for i in range(len(manifest))] == [
+        os.path.join(os.fsencode(root), b"") + name for name in filenames
+    ]
+
+
+@pytest.mark.parametrize("root", ["/data", "/data/"])
+def test_a_path_is_the_root_and_the_file_name(root: str) -> None:
+    manifest = Manifest.view(pack(root, ["cat"], [b"cat/\xff.jpg"], int32([0])))
+    assert manifest.path(0) == b"/data/cat/\xff.jpg"
+
+
+def test_it_is_read_in_place_from_a_longer_mapping() -> None:
+    table = a_table()
+    with mmap.mmap(-1, len(table) + mmap.PAGESIZE) as shared:
+        shared[: len(table)] = table
+        manifest = Manifest.view(shared)
+        at = table.index(b"dog/2.jpg")
+        shared[at : at + 3] = b"DOG"  # a copy would not see this
+        assert manifest.filename(1) == b"DOG/2.jpg"
+        del manifest  # else the mapping could not be closed
+
+
+def test_labels_lie_in_the_table_aligned_and_read_only() -> None:
+    shared = mmap.mmap(-1, mmap.PAGESIZE)
+    shared[: len(a_table())] = a_table()
+    labels = Manifest.view(shared).labels
+    assert labels.dtype == np.int32
+    assert labels.ctypes.data % 64 == 0
+    with pytest.raises(ValueError, match="read-only"):
+        labels[0] = 1
+
+
+@pytest.mark.parametrize("sample", [-1, 2])
+def test_a_sample_that_does_not_exist_is_refused(sample: int) -> None:
+    manifest = Manifest.view(a_table())
+    with pytest.raises(IndexError, match=f"sample {sample} of 2"):
+        manifest.filename(sample)
+    with pytest.raises(IndexError):
+        manifest.path(sample)
+
+
+def test_labels_that_do_not_fit_the_names_are_refused() -> None:
+    with pytest.raises(ValueError, match="2 file names, but labels of shape"):
+        pack("/data", [], [b"1.jpg", b"2.jpg"], int32([0]))
+
+
+@pytest.mark.parametrize(
+    ("kept", "why"),
+    [(0, "no room for its header"), (63, "no room"), (64, "ends after 64"), (-1, "ends after")],
+)
+def test_half_a_table_is_refused(kept: int, why: str) -> None:
+    with pytest.raises(ProtocolError, match=why):
+        Manifest.view(a_table()[:kept])
+
+
+@pytest.mark.parametrize(
+    ("at", "data", "why"),
+    [
+        (0, b"X", "holds no manifest"),
+        (8, struct.pack("<I", VERSION + 1), f"has version {VERSION + 1}, not {VERSION}"),
+        (16, struct.pack("<Q", 3), "is damaged"),
+        (16, struct.pack("<Q", 2**63), "is damaged"),
+        (56, struct.pack("<Q", 2**63), "is damaged"),
+        (128 + 16, struct.pack("<q", 2**40), "do not fill their place"),
+        (-1, b"X", "class names cannot be read"),
+    ],
+)
+def test_a_damaged_table_is_refused(at: int, data: bytes, why: str) -> None:
+    table = bytearray(a_table())
+    at %= len(table)
+    table[at : at + len(data)] = data
+    with pytest.raises(ProtocolError, match=why):
+        Manifest.view(table)
+
+
+def test_an_ending_is_found_in_any_case() -> None:
+    def packed(*names: bytes) -> Manifest:
+        return Manifest.view(pack("/r", (), names, np.zeros(len(names), np.int32)))
+
+    assert packed(b"a/1.jpg", b"a/2.TifF", b"b/3.png").has_ending(b".tiff")
+    assert not packed(b"a.tiff/1.jpg", b"a/tiff", b"a/2.tiff2").has_ending(b".tiff")
+    assert not packed().has_ending(b".tiff")

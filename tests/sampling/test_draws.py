@@ -1,0 +1,166 @@
+"""Draws depend on (seed, epoch, sample) only, and are distributed as Keras's."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from loaderd.sampling.draws import SampleDraws
+from loaderd.spec.spec import Pipeline
+from loaderd.spec.transform import Transform
+
+SIZE = (40, 60)
+EVERYTHING = Pipeline(
+    target_size=SIZE,
+    rotation_range=20,
+    width_shift_range=0.2,
+    height_shift_range=0.1,
+    shear_range=15,
+    zoom_range=(0.8, 1.3),
+    horizontal_flip=True,
+    vertical_flip=True,
+    channel_shift_range=30,
+    brightness_range=(0.5, 2.0),
+)
+WHOLE = st.integers(0, 2**63 - 1)
+
+
+@given(seed=WHOLE, epoch=WHOLE, sample=WHOLE, before=WHOLE)
+def test_a_draw_does_not_depend_on_earlier_draws(
+    seed: int, epoch: int, sample: int, before: int
+) -> None:
+    draws = SampleDraws(EVERYTHING, seed)
+    draws(before, sample)
+    draws(epoch, before)
+    assert draws(epoch, sample) == SampleDraws(EVERYTHING, seed)(epoch, sample)
+
+
+@pytest.mark.parametrize("changed", [(8, 3, 5), (7, 4, 5), (7, 3, 6), (7, 5, 3)])
+def test_seed_epoch_and_sample_each_change_the_draw(changed: tuple[int, int, int]) -> None:
+    def draw(seed: int, epoch: int, sample: int) -> Transform:
+        return SampleDraws(EVERYTHING, seed)(epoch, sample)
+
+    pairs = zip(draw(7, 3, 5)[:6], draw(*changed)[:6], strict=True)
+    assert all(a != b for a, b in pairs)
+
+
+def test_these_draws_stay_the_same_in_every_version() -> None:
+    """A training run that is resumed must see the samples that it would have seen."""
+    expected = Transform(
+        theta=-13.500140100010242,
+        tx=2.8405997693597493,
+        ty=-2.1478836949757945,
+        shear=9.266748233269329,
+        zx=1.1749158465469818,
+        zy=0.9940937679662308,
+        flip_horizontal=True,
+        flip_vertical=False,
+        channel_shift_intensity=26.600658416229138,
+        brightness=1.9896014926385035,
+    )
+    drawn = np.array(SampleDraws(EVERYTHING, 42)(3, 1000), float)
+    np.testing.assert_allclose(drawn, np.array(expected, float), rtol=1e-12)
+
+
+PARAMETERS: dict[str, tuple[Any, tuple[str, ...]]] = {
+    "rotation_range": (0, ("theta",)),
+    "height_shift_range": (0.0, ("tx",)),
+    "width_shift_range": (0.0, ("ty",)),
+    "shear_range": (0, ("shear",)),
+    "zoom_range": ((1.0, 1.0), ("zx", "zy")),
+    "horizontal_flip": (False, ("flip_horizontal",)),
+    "vertical_flip": (False, ("flip_vertical",)),
+    "channel_shift_range": (0.0, ("channel_shift_intensity",)),
+    "brightness_range": (None, ("brightness",)),
+}
+
+
+@pytest.mark.parametrize("name", PARAMETERS)
+def test_leaving_a_parameter_out_changes_no_other_draw(name: str) -> None:
+    off, fields = PARAMETERS[name]
+    some = msgspec.structs.replace(EVERYTHING, **{name: off})
+    for sample in range(20):
+        default = {field: Transform()._asdict()[field] for field in fields}
+        assert SampleDraws(some, 1)(0, sample) == SampleDraws(EVERYTHING, 1)(0, sample)._replace(
+            **default
+        )
+
+
+def test_without_random_parameters_all_samples_share_one_default() -> None:
+    draws = SampleDraws(Pipeline(target_size=SIZE), 0)
+    assert draws(0, 0) is draws(5, 9)
+    assert draws(0, 0) == Transform()
+    assert not draws(0, 0).warps
+
+
+def test_parameters_that_are_off_do_not_warp() -> None:
+    draws = SampleDraws(Pipeline(target_size=SIZE, horizontal_flip=True), 0)
+    drawn = [draws(0, sample) for sample in range(50)]
+    assert not any(transform.warps for transform in drawn)
+    assert {transform.flip_horizontal for transform in drawn} == {True, False}
+
+
+# Keras's distributions
+
+
+def many(pipeline: Pipeline, count: int = 4000) -> np.ndarray[Any, np.dtype[np.float64]]:
+    draws = SampleDraws(pipeline, 11)
+    return np.nan_to_num(np.array([draws(0, sample) for sample in range(count)], np.float64))
+
+
+def of_keras(pipeline: Pipeline, count: int = 4000) -> np.ndarray[Any, np.dtype[np.float64]]:
+    from keras.src.legacy.preprocessing.image import ImageDataGenerator
+
+    names = tuple(PARAMETERS)
+    generator = ImageDataGenerator(**{name: getattr(pipeline, name) for name in names})
+    np.random.seed(11)
+    shape = pipeline.image_shape
+    drawn = (generator.get_random_transform(shape) for _ in range(count))
+    table = np.array([[d[field] for field in Transform._fields] for d in drawn], np.float64)
+    return np.nan_to_num(table)
+
+
+SHIFTS: list[Any] = [0.2, 0.999, 1.0, 2.5, 1, 2, 7, -2, (-3, 0, 8), (0.1, 0.3), (-0.5, 2.0), (5,)]
+
+
+@pytest.mark.parametrize("shift", SHIFTS)
+def test_shifts_are_distributed_as_in_keras(shift: Any) -> None:
+    pipeline = Pipeline(target_size=SIZE, width_shift_range=shift, height_shift_range=shift)
+    same_distribution(many(pipeline), of_keras(pipeline))
+
+
+def test_all_parameters_are_distributed_as_in_keras() -> None:
+    same_distribution(many(EVERYTHING), of_keras(EVERYTHING))
+
+
+def same_distribution(ours: Any, theirs: Any) -> None:
+    from scipy.stats import ks_2samp
+
+    for field, a, b in zip(Transform._fields, ours.T, theirs.T, strict=True):
+        assert ks_2samp(a, b, method="asymp").pvalue > 1e-4, field
+        few = np.unique(b)
+        if len(few) < 50:
+            np.testing.assert_array_equal(np.unique(a), few)
+
+
+def test_the_parameters_of_a_sample_do_not_depend_on_each_other() -> None:
+    correlation = np.corrcoef(many(EVERYTHING).T)
+    assert abs(correlation - np.eye(10)).max() < 0.08
+
+
+def test_neighbouring_samples_and_epochs_do_not_depend_on_each_other() -> None:
+    draws = SampleDraws(EVERYTHING, 11)
+    grid = np.array([[draws(epoch, sample).theta for sample in range(60)] for epoch in range(60)])
+    for a, b in ((grid[1:], grid[:-1]), (grid[:, 1:], grid[:, :-1])):
+        assert abs(np.corrcoef(a.ravel(), b.ravel())[0, 1]) < 0.08
+
+
+def test_shifts_below_one_are_fractions_of_their_own_axis() -> None:
+    drawn = many(EVERYTHING)
+    assert 0.9 * 4 < abs(drawn[:, 1]).max() <= 4  # a tenth of the height
+    assert 0.9 * 12 < abs(drawn[:, 2]).max() <= 12  # a fifth of the width

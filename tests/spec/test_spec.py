@@ -1,0 +1,74 @@
+"""A spec comes out as it went in, whatever the names in it, and workers get what they need."""
+
+from __future__ import annotations
+
+import os
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from loaderd.errors import InvalidArgument
+from loaderd.ipc.messages import LONGEST_TEXT, Attach, decode, encode
+from loaderd.spec import spec as specs
+from loaderd.spec.spec import Batch, Dataset, Files, Function, Order, Pil, Pipeline, Save, Spec
+
+NAMES = st.binary(min_size=1, max_size=30).map(os.fsdecode)
+
+
+@given(directory=NAMES, name=NAMES, folder=NAMES)
+def test_names_are_what_the_file_system_holds(directory: str, name: str, folder: str) -> None:
+    asked = Spec(
+        dataset=Dataset(directory=directory, extensions=("jpg",), classes=(name,), labels=(1, 2)),
+        pipeline=Pipeline(
+            target_size=(8, 8),
+            function=Function("module", "name", file=folder, path=(folder, name)),
+            save=Save(folder, name, "png", 9),
+            cval=0.5,
+        ),
+        batch=Batch(batch_size=2),
+        order=Order(seed=3),
+    )
+    assert specs.decode(specs.encode(asked)) == asked
+    told = decode(
+        encode(Attach(1, specs.encode(specs.for_workers(asked)), 1, 2, 3, 4, (5,), False))
+    )
+    assert isinstance(told, Attach)
+    found = specs.decode(told.spec)
+    assert (found.pipeline, found.batch, found.order) == (
+        asked.pipeline, asked.batch, asked.order,
+    )  # fmt: skip
+
+
+def test_workers_are_told_nothing_of_the_listing() -> None:
+    asked = Spec(
+        dataset=Dataset(directory="/d", extensions=("jpg",), labels=tuple(range(10_000))),
+        pipeline=Pipeline(target_size=(8, 8)),
+        batch=Batch(batch_size=2),
+        order=Order(),
+    )
+    assert len(specs.encode(specs.for_workers(asked))) < LONGEST_TEXT / 4
+    assert specs.for_workers(asked).dataset == Files()
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b'{"dataset":"\\ud800"}',
+        b"\xff\\ud",
+        b"[" * 100_000 + b"\\ud",
+        b'{"dataset":{"type":"files","directory":"\\udcff"},"pipeline":{"target_size":[NaN,1]},'
+        b'"batch":{"batch_size":1},"order":{}}',
+    ],
+)
+def test_what_is_no_spec_is_refused(data: bytes) -> None:
+    with pytest.raises(InvalidArgument, match="the spec is not valid"):
+        specs.decode(data)
+
+
+def test_pils_numbers_must_be_such() -> None:
+    for name, value in (("max_pixels", -1), ("max_pixels", 2**50), ("max_text_chunk", -1)):
+        with pytest.raises(InvalidArgument):
+            msgspec.structs.replace(Pil(), **{name: value})
