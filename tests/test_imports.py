@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from loaderd_client import Session
-from tests.process.test_streams import Serve, a_spec
+from tests.support.daemons import Serve
+from tests.support.streams import a_spec
 
 ROOT = Path(__file__).parents[1]
 BELOW = {

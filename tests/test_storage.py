@@ -9,7 +9,7 @@ import timeit
 import pytest
 
 from loaderd import storage
-from tests.conftest import eventually
+from tests.support.daemons import eventually
 
 
 def test_what_is_asked_is_noted_until_it_is_answered() -> None:

@@ -16,7 +16,7 @@ import pytest
 from scripts.benchmarks import contest, photos
 from scripts.benchmarks.contest import Contestant, Failed
 from scripts.benchmarks.peers.protocol import Source, Task, class_files, rate
-from tests.conftest import eventually, gone
+from tests.support.daemons import eventually, gone
 
 
 @pytest.fixture

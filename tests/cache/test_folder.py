@@ -16,8 +16,8 @@ from loaderd.cache import folder
 from loaderd.cache.layout import Head
 from loaderd.cache.store import Store
 from loaderd.errors import CacheError
-from tests.cache import support
-from tests.conftest import eventually
+from tests.support import caches
+from tests.support.daemons import eventually
 
 ROW = 4096
 SAMPLES = 8
@@ -30,8 +30,8 @@ def opened(
     where: Path, *keys: str, size: int | None = None, names: Iterable[int] = range(SAMPLES)
 ) -> tuple[int, int]:
     """A descriptor of a cache in use, and how many of the files have a row."""
-    wanted = support.files([*names])
-    fd, granted = folder.open_cache(str(where), keys, support.head(ROW), wanted, size)
+    wanted = caches.files([*names])
+    fd, granted = folder.open_cache(str(where), keys, caches.head(ROW), wanted, size)
     return fd, len(granted.rows) - granted.lacking
 
 
@@ -39,8 +39,8 @@ def filled(
     where: Path, *keys: str, size: int | None = None, names: Iterable[int] = range(8)
 ) -> int:
     """A cache that is full, and closed again; returns how many of the files are there."""
-    wanted = support.files([*names])
-    fd, granted = folder.open_cache(str(where), keys, support.head(ROW), wanted, size)
+    wanted = caches.files([*names])
+    fd, granted = folder.open_cache(str(where), keys, caches.head(ROW), wanted, size)
     cache = Store(fd, (1, 1, ROW), granted.rows)
     for sample in range(len(granted.rows)):
         cache.keep(sample, np.full((1, 1, ROW), sample + 1, np.uint8), 1)
@@ -155,7 +155,7 @@ def test_a_damaged_one_is_made_anew_and_whoever_maps_it_keeps_it(tmp_path: Path)
 def test_without_a_size_half_of_the_disk_is_the_limit(tmp_path: Path) -> None:
     state = os.statvfs(tmp_path)
     vast = Head(state.f_bavail * state.f_frsize // 10, {})
-    wanted = support.files(range(10))
+    wanted = caches.files(range(10))
     fd, granted = folder.open_cache(str(tmp_path), [AA], vast, wanted, None)
     os.close(fd)
     assert 5 <= granted.lacking <= 6
@@ -222,7 +222,7 @@ def test_openers_take_turns(tmp_path: Path) -> None:
     fcntl.flock(lock, fcntl.LOCK_EX)
     with ThreadPoolExecutor(1) as threads:
         job = threads.submit(filled, tmp_path, AA)
-        eventually(lambda: support.is_waited_for(lock))
+        eventually(lambda: caches.is_waited_for(lock))
         assert not job.done()
         os.close(lock)
         assert job.result() == SAMPLES

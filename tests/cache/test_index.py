@@ -17,7 +17,7 @@ from loaderd.cache import layout
 from loaderd.cache.files import Files
 from loaderd.cache.index import NO_ROW
 from loaderd.cache.layout import Head
-from tests.cache.support import AMPLE, Kept, files, head
+from tests.support.caches import AMPLE, Kept, files, head
 
 ROW = 4096
 

@@ -15,7 +15,7 @@ from loaderd.cache import layout, store
 from loaderd.cache.files import Files
 from loaderd.cache.layout import Head
 from loaderd.cache.store import Store
-from tests.cache import support
+from tests.support import caches
 
 SHAPE = (5, 7, 3)
 SAMPLES = 10
@@ -28,7 +28,7 @@ def path(tmp_path: Path) -> Path:
 
 
 def known(version: int = 1) -> Files:
-    return support.files([3, 1, 4, 0, 5, 9, 2, 6, 8, 7], version)
+    return caches.files([3, 1, 4, 0, 5, 9, 2, 6, 8, 7], version)
 
 
 def head(path: Path) -> Head:
@@ -39,7 +39,7 @@ def head(path: Path) -> Head:
 
 
 def opened(path: Path, version: int = 1, shape: tuple[int, int, int] = SHAPE) -> Store:
-    fd, granted = support.adopted(path, support.head(int(np.prod(shape))), known(version))
+    fd, granted = caches.adopted(path, caches.head(int(np.prod(shape))), known(version))
     return Store(fd, shape, granted.rows)
 
 
@@ -82,7 +82,7 @@ def test_what_was_kept_is_found_and_reads_the_same(path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["", "some.images"])
 def test_several_are_gathered_at_once(path: Path, name: str) -> None:
-    fd, granted = support.adopted(path, support.head(int(np.prod(SHAPE))), known())
+    fd, granted = caches.adopted(path, caches.head(int(np.prod(SHAPE))), known())
     if not name:
         path.unlink()  # as one in memory: its rows are used in place
     cache = filled(Store(fd, SHAPE, granted.rows))
@@ -169,8 +169,8 @@ def test_a_full_disk_ends_the_writing_and_nothing_else(path: Path) -> None:
 
 
 def test_holes_take_no_room(path: Path) -> None:
-    wanted = support.files(range(10**6))
-    fd, granted = support.adopted(path, support.head(150 * 150 * 3), wanted, 10**11)
+    wanted = caches.files(range(10**6))
+    fd, granted = caches.adopted(path, caches.head(150 * 150 * 3), wanted, 10**11)
     os.close(fd)
     assert granted.lacking == 0
     assert path.stat().st_size > 60 * 10**9
@@ -178,7 +178,7 @@ def test_holes_take_no_room(path: Path) -> None:
 
 
 def test_the_pages_of_the_columns_are_taken_at_once(path: Path) -> None:
-    fd, _ = support.adopted(path, support.head(3), support.files(range(10**5)))
+    fd, _ = caches.adopted(path, caches.head(3), caches.files(range(10**5)))
     os.close(fd)
     assert path.stat().st_blocks * 512 >= 10**5 * 32
 
@@ -214,7 +214,7 @@ def test_a_cache_of_an_earlier_version_is_known_for_none(path: Path) -> None:
 
 
 def test_a_cache_of_another_shape_is_not_used(path: Path) -> None:
-    fd, granted = support.adopted(path, support.head(int(np.prod(SHAPE))), known())
+    fd, granted = caches.adopted(path, caches.head(int(np.prod(SHAPE))), known())
     cache = Store(fd, (4, 7, 3), granted.rows)
     assert (cache.trouble, cache.lost) == (store.LOST, True)
     assert not cache.find(ALL).any()

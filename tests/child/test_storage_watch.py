@@ -12,7 +12,7 @@ from loaderd.child.storage_watch import StorageWatch
 from loaderd.ipc import channel
 from loaderd.ipc.channel import Channel
 from loaderd.ipc.messages import Waiting
-from tests.conftest import eventually
+from tests.support.daemons import eventually
 
 SILENCE = 0.1
 

@@ -17,8 +17,9 @@ from loaderd.cache import folder, images, layout, store
 from loaderd.cli.main import main
 from loaderd.spec.spec import Pipeline
 from loaderd_client import Session
-from tests.cache.support import files
-from tests.process.test_streams import Serve, a_spec, digest
+from tests.support.caches import files
+from tests.support.daemons import Serve
+from tests.support.streams import a_spec, digest
 
 SAMPLES = 8
 PLAIN = Pipeline(target_size=(40, 50))

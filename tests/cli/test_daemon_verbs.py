@@ -19,7 +19,7 @@ import pytest
 from loaderd.cli import epoch, scan, stat
 from loaderd.cli.main import main
 from loaderd.ipc import dial
-from tests.conftest import eventually
+from tests.support.daemons import eventually
 
 DEADLINE = 30.0
 LOADERD = [sys.executable, "-m", "loaderd"]

@@ -16,7 +16,7 @@ from loaderd.ipc import channel, dial
 from loaderd.ipc.channel import Channel
 from loaderd.ipc.messages import Opened, Ready, Refused, Spoilt, Stalled, Took
 from loaderd.spec.spec import Batch, Spec
-from tests.process.test_streams import Serve
+from tests.support.daemons import Serve
 
 
 def one_by_one(folder: Path) -> Spec:

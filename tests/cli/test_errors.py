@@ -30,7 +30,7 @@ from loaderd.ipc.messages import (
     Welcome,
 )
 from tests.cli.test_stat import snapshot
-from tests.process.test_streams import Serve
+from tests.support.daemons import Serve
 
 PAGE = 2
 

@@ -26,7 +26,7 @@ from loaderd.ipc.text import printable
 from loaderd.launch import launch
 from loaderd.launch.launch import last_lines
 from tests.cli.test_stat import everything
-from tests.conftest import eventually, family, gone
+from tests.support.daemons import eventually, family, gone
 
 ROOT = Path(__file__).parents[2]
 DEADLINE = 30.0

@@ -14,7 +14,7 @@ import pytest
 from loaderd.errors import InvalidArgument
 from loaderd_client import ImageDataGenerator, Session, image_dataset_from_directory
 from loaderd_client.core import arguments
-from tests.process.test_streams import Serve
+from tests.support.daemons import Serve
 
 FLOW: dict[str, Any] = {"target_size": (20, 30), "batch_size": 16, "seed": 3}
 

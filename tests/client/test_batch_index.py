@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from loaderd.ipc.prefetch import ROUND, Place
 from loaderd_client.core.guard import Caller
 from loaderd_client.keras.batch_index import Places
-from tests.conftest import as_if_ours
+from tests.support.daemons import as_if_ours
 
 
 def a_pass(places: Places, batches: int, read: int | None = None) -> list[Place]:

@@ -8,7 +8,7 @@ import threading
 import pytest
 
 from loaderd_client.core.guard import Caller, Guard
-from tests.conftest import as_if_ours
+from tests.support.daemons import as_if_ours
 
 
 def entered(guard: Guard) -> None:

@@ -13,8 +13,8 @@ import pytest
 
 from loaderd.spec.spec import Order, Pipeline
 from loaderd_client import LoaderSequence, Session
-from tests.conftest import stream_of
-from tests.process.test_streams import Serve, a_spec
+from tests.support.daemons import Serve, stream_of
+from tests.support.streams import a_spec
 
 
 @pytest.fixture

@@ -20,9 +20,9 @@ from loaderd.ipc import descriptors, segment
 from loaderd.ipc.channel import Channel, Closed
 from loaderd.ipc.messages import PROTOCOL, Message, Refused, Stalled, Welcome
 from loaderd_client import Session
-from tests.conftest import DEADLINE, eventually
 from tests.ipc.test_opened import GOOD, TABLE
-from tests.process.test_streams import a_spec
+from tests.support.daemons import DEADLINE, eventually
+from tests.support.streams import a_spec
 
 
 class Answer(NamedTuple):

@@ -26,7 +26,7 @@ from loaderd.ipc.prefetch import WHOLE, Place
 from loaderd.ipc.slot_layout import SlotArrays, slot_layout, view_slot
 from loaderd.spec.spec import Batch, Dataset, LabelMode, Order, Pipeline, Spec
 from loaderd_client.core.stream import Stream
-from tests.conftest import eventually
+from tests.support.daemons import eventually
 
 SLOTS = 4
 

@@ -51,8 +51,8 @@ from loaderd_client import (
 from loaderd_client.core import deadline
 from loaderd_client.core import session as sessions
 from loaderd_client.keras import history
-from tests.conftest import eventually
-from tests.process.test_streams import Serve, a_spec
+from tests.support.daemons import Serve, eventually
+from tests.support.streams import a_spec
 
 ROOT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent

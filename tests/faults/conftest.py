@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import loaderd
-from tests.conftest import Daemon, running
+from tests.support.daemons import Daemon, running
 
 Sabotage = Callable[..., contextlib.AbstractContextManager[Daemon]]
 

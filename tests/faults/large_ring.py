@@ -15,7 +15,7 @@ import psutil
 
 from loaderd.ipc import address
 from loaderd_client import LoaderSequence, Session
-from tests.process.test_streams import a_spec, digest, slow
+from tests.support.streams import a_spec, digest, slow
 
 ROWS = 3
 """So many make a slot of 11 MB: four, as many as are enough, are more than half of all room."""

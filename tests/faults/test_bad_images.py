@@ -17,8 +17,8 @@ from loaderd.ipc import dial
 from loaderd.spec.spec import Cache, Dataset, OnError, Spec
 from loaderd_client import ImageDataGenerator, LoaderSequence, Session
 from loaderd_client.core.stream import Batch, Stream
-from tests.conftest import eventually
-from tests.process.test_streams import Serve, a_spec, digest, run_of
+from tests.support.daemons import Serve, eventually
+from tests.support.streams import a_spec, digest, run_of
 
 BAD = ("cat/003.jpg", "dog/007.jpg", "dog/008.jpg")
 

@@ -12,9 +12,9 @@ import pytest
 from loaderd.ipc import dial
 from loaderd.spec.spec import Spec
 from loaderd_client import Session
-from tests.conftest import Daemon, eventually
-from tests.process.test_cache import batches, cached, found, plain
-from tests.process.test_streams import Serve, a_spec, digest, run_of, slow
+from tests.process.test_cache import batches, found, plain
+from tests.support.daemons import Daemon, Serve, eventually
+from tests.support.streams import a_spec, cached, digest, run_of, slow
 
 GONE = "is used no more, and its images are decoded each time until a stream is opened anew"
 PIXELS = 500 * 600 * 3

@@ -21,8 +21,16 @@ from loaderd.errors import StreamClosed
 from loaderd_client import LoaderSequence, Session
 from loaderd_client.core import session as sessions
 from loaderd_client.core.guard import Caller
-from tests.conftest import Daemon, as_if_ours, eventually, gone, kill_private, stream_of
-from tests.process.test_streams import Serve, a_spec, digest, run_of
+from tests.support.daemons import (
+    Daemon,
+    Serve,
+    as_if_ours,
+    eventually,
+    gone,
+    kill_private,
+    stream_of,
+)
+from tests.support.streams import a_spec, digest, run_of
 
 PROGRAM = """
     import os, signal, sys

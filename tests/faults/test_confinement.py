@@ -10,7 +10,7 @@ import psutil
 import pytest
 
 from loaderd.child.init import MOST_DESCRIPTORS
-from tests.process.test_streams import Serve
+from tests.support.daemons import Serve
 
 
 def status(pid: int, field: str) -> str:

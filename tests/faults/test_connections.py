@@ -17,8 +17,7 @@ from loaderd.ipc.prefetch import WHOLE
 from loaderd.spec.spec import Arrays, Batch, Order, Pipeline, Spec
 from loaderd.supervisor.request_limits import MOST_STREAMS_OF_ONE
 from loaderd_client.core import session
-from tests.conftest import eventually
-from tests.process.test_streams import Serve
+from tests.support.daemons import Serve, eventually
 
 NO_RUN = WHOLE.at(None)
 SMALL = Spec(

@@ -19,9 +19,8 @@ from loaderd.ipc import dial
 from loaderd.ipc.prefetch import WHOLE
 from loaderd_client import LoaderSequence, Session
 from loaderd_client.core import session, stream
-from tests.conftest import eventually, family, gone, stream_of
-from tests.faults.test_workers import read_all
-from tests.process.test_streams import Serve, a_spec, digest, run_of, slow
+from tests.support.daemons import Serve, eventually, family, gone, stream_of
+from tests.support.streams import a_spec, digest, read_all, run_of, slow
 
 
 def serve_words(*flags: str) -> list[str]:

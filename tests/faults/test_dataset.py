@@ -15,7 +15,8 @@ from loaderd.errors import BadImage
 from loaderd_client import Session
 from loaderd_client.core.stream import Stream
 from tests.faults.test_bad_images import asks
-from tests.process.test_streams import Serve, digest
+from tests.support.daemons import Serve
+from tests.support.streams import digest
 
 
 def larger(path: Path) -> None:

@@ -16,9 +16,9 @@ from loaderd.errors import NoDescriptor
 from loaderd.ipc import channel, descriptors, messages
 from loaderd.ipc.channel import Channel
 from loaderd.ipc.messages import Stop
-from tests.conftest import eventually
 from tests.process.test_places import BEGIN
 from tests.process.test_private_daemon import serving
+from tests.support.daemons import eventually
 
 FEW = (
     BEGIN

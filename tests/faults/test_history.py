@@ -17,7 +17,8 @@ from loaderd_client.core.stream import Batch
 from loaderd_client.keras import history as written
 from scripts.faults import history
 from scripts.faults.history import judge
-from tests.process.test_streams import Serve, a_spec, run_of
+from tests.support.daemons import Serve
+from tests.support.streams import a_spec, run_of
 
 ROOT = Path(__file__).parents[2]
 BATCHES = 4

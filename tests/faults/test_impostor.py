@@ -16,7 +16,7 @@ from loaderd.cli import stat
 from loaderd.cli.main import main
 from loaderd.errors import ForeignDaemon
 from loaderd_client import Session, connect
-from tests.process.test_streams import a_spec
+from tests.support.streams import a_spec
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root can play another user")
 

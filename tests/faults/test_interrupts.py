@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from tests.process.test_streams import Serve
+from tests.support.daemons import Serve
 
 EDGES = pytest.mark.parametrize("edge", [8, 96], ids=["copied", "leased"])
 

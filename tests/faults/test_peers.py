@@ -53,9 +53,9 @@ from loaderd.supervisor.clients import (
 )
 from loaderd.supervisor.loop import Loop
 from loaderd_client import Session
-from tests.conftest import Daemon, eventually
 from tests.process.test_given import a_living_daemon, descriptors, files
-from tests.process.test_streams import Serve, a_spec, digest, run_of
+from tests.support.daemons import Daemon, Serve, eventually
+from tests.support.streams import a_spec, digest, run_of
 
 HELLO = Hello(PROTOCOL, "1", 1)
 

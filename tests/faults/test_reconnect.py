@@ -23,8 +23,11 @@ from loaderd.errors import DaemonGone, NoDaemon, VersionMismatch
 from loaderd.ipc.channel import Channel
 from loaderd.ipc.messages import Welcome
 from loaderd_client import ImageDataGenerator, LoaderSequence, Session
-from tests.conftest import (
+from tests.keras.test_article import a_model, seen
+from tests.keras.test_iterators import mapped
+from tests.support.daemons import (
     Daemon,
+    Serve,
     eventually,
     family,
     gone,
@@ -32,9 +35,7 @@ from tests.conftest import (
     private_pid,
     stream_of,
 )
-from tests.keras.test_article import a_model, seen
-from tests.keras.test_iterators import mapped
-from tests.process.test_streams import Serve, a_spec, digest, slow
+from tests.support.streams import a_spec, digest, slow
 
 BATCHES = 24
 """Two epochs of ``a_spec``."""

@@ -13,8 +13,8 @@ import pytest
 
 from loaderd.errors import BadImage, NoRoom
 from loaderd_client import Session
-from tests.faults.test_workers import read_all
-from tests.process.test_streams import Serve, a_spec, run_of
+from tests.support.daemons import Serve
+from tests.support.streams import a_spec, read_all, run_of
 
 SMALL = "mount -t tmpfs -o size=64m tmpfs /dev/shm && exec "
 

@@ -15,10 +15,9 @@ from loaderd.ipc import dial
 from loaderd.supervisor import worker_processes
 from loaderd.supervisor.actions import Death
 from loaderd_client import Session
-from tests.conftest import eventually, family, gone, private_pid
 from tests.faults.conftest import Sabotage
-from tests.faults.test_workers import read_all
-from tests.process.test_streams import Serve, a_spec, digest, run_of, slow
+from tests.support.daemons import Serve, eventually, family, gone, private_pid
+from tests.support.streams import a_spec, digest, read_all, run_of, slow
 
 JOB = [signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGHUP, signal.SIGXCPU, signal.SIGINT]
 

@@ -24,8 +24,8 @@ from scripts.growth.maker import LEFT_OUT, combinations
 from scripts.growth.sources import SOURCES
 from scripts.growth.trial import MOST_KEPT, kept
 from scripts.growth.uses import USES
-from tests.conftest import eventually
 from tests.faults.test_chaos import ROOT, left_of
+from tests.support.daemons import eventually
 
 FLOWS = 5000
 

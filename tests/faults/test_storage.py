@@ -23,10 +23,9 @@ from loaderd.monitor.report import derive
 from loaderd.spec.spec import Save, Spec
 from loaderd_client import ImageDataGenerator, LoaderSequence, Session
 from loaderd_client.core.stream import Stream
-from tests.conftest import Daemon, eventually, family, gone, running
 from tests.faults.disk import Disk, Way, mounted
-from tests.process.test_cache import cached
-from tests.process.test_streams import Serve, a_spec, digest, run_of
+from tests.support.daemons import Daemon, Serve, eventually, family, gone, running
+from tests.support.streams import a_spec, cached, digest, run_of
 
 WAYS: tuple[Way, ...] = ("killable", "unkillable")
 SHORT = "--sample-timeout=1"

@@ -13,34 +13,18 @@ import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import msgspec
 import psutil
 import pytest
 
 from loaderd.errors import BadImage, NoWorkers, WorkerCrashed
 from loaderd.ipc import dial
-from loaderd.spec.spec import Spec
 from loaderd.supervisor.scheduler import CRASHES, KILLS
 from loaderd_client import Session
-from tests.conftest import Daemon, eventually, running
 from tests.faults.conftest import Sabotage
-from tests.process.test_streams import Serve, a_spec, check_epochs, digest, run_of, slow
+from tests.support.daemons import Daemon, Serve, eventually, running
+from tests.support.streams import a_spec, digest, read_all, run_of, slow, with_errors
 
 DEADLY = ("SIGKILL", "SIGSEGV", "SIGABRT")
-
-
-def with_errors(spec: Spec, on_error: str) -> Spec:
-    return msgspec.structs.replace(spec, on_error=on_error)
-
-
-def read_all(path: str, spec: Spec) -> list[str]:
-    """Two epochs, of which every sample came once."""
-    with Session(path) as session:
-        stream = session.open(spec, slots=6)
-        batches = [(batch.ids, digest(batch)) for batch in run_of(stream)]
-        check_epochs([ids for ids, _ in batches], 96, stream.batches)
-        stream.close()
-    return [one for _, one in batches]
 
 
 @pytest.fixture(scope="module")

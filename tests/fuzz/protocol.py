@@ -29,9 +29,9 @@ from loaderd.supervisor.children import ForkServer
 from loaderd.supervisor.listener import Listener
 from loaderd.supervisor.loop import Loop
 from loaderd.supervisor.supervisor import Supervisor
-from tests.conftest import write_photo
 from tests.fuzz.frames import Descriptors
 from tests.fuzz.peer import Peer, peers
+from tests.support.photos import write_photo
 
 MOST_GROWTH = 64 * 2**20
 """Bytes of memory that a run may take more than it had after its first tenth."""

@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 
 from loaderd_client import Session
-from tests.conftest import eventually
 from tests.fuzz.frames import Descriptors
 from tests.fuzz.peer import peers
 from tests.process.test_given import descriptors
-from tests.process.test_streams import Serve, a_spec, digest, run_of
+from tests.support.daemons import Serve, eventually
+from tests.support.streams import a_spec, digest, run_of
 
 SHORT = 5_000
 LONG = 1_000_000

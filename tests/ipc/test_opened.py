@@ -17,7 +17,7 @@ from loaderd.ipc import manifest, opened, segment
 from loaderd.ipc.messages import Opened
 from loaderd.ipc.slot_layout import slot_layout
 from loaderd.spec.spec import Order, Spec
-from tests.process.test_streams import a_spec
+from tests.support.streams import a_spec
 
 SPEC = a_spec(Path("/photos"))
 LAYOUT = slot_layout(SPEC.pipeline, SPEC.batch, 2)

@@ -11,7 +11,7 @@ import pytest
 
 from loaderd.ipc import process
 from loaderd.ipc.process import Process
-from tests.conftest import eventually
+from tests.support.daemons import eventually
 
 
 @pytest.fixture

@@ -20,7 +20,7 @@ from keras.src.legacy.preprocessing.image import ImageDataGenerator as Original
 from loaderd.render.transforms.normalize import imagenet
 from loaderd_client import ImageDataGenerator, Session
 from loaderd_client.keras.functions import pack
-from tests.process.test_streams import Serve
+from tests.support.daemons import Serve
 
 MODULES = [
     module.name

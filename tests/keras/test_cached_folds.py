@@ -13,9 +13,8 @@ from keras.src.legacy.preprocessing.image import ImageDataGenerator as Original
 
 from loaderd.spec.spec import Cache
 from loaderd_client import ImageDataGenerator, Session, image_dataset_from_directory
-from tests.conftest import Daemon
 from tests.process.test_cache import found
-from tests.process.test_streams import Serve
+from tests.support.daemons import Daemon, Serve
 
 PHOTOS = 96
 SIZE: dict[str, Any] = {"target_size": (20, 30), "batch_size": 16}

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from loaderd_client import ImageDataGenerator, Session
-from tests.process.test_streams import Serve
+from tests.support.daemons import Serve
 
 
 @pytest.fixture(autouse=True)

@@ -15,7 +15,7 @@ from PIL import Image
 
 from loaderd_client import Session, image_dataset_from_directory
 from tests.corpus import pictures
-from tests.process.test_streams import Serve
+from tests.support.daemons import Serve
 
 SIDE = 32
 random = np.random.default_rng(7)

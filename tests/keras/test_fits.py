@@ -21,8 +21,8 @@ import pytest
 from loaderd.errors import StreamClosed
 from loaderd_client import ImageDataGenerator, LoaderSequence, Session, image_dataset_from_directory
 from loaderd_client.core.stream import Batch
-from tests.conftest import kill_private, stream_of
 from tests.keras.test_article import a_model, seen
+from tests.support.daemons import kill_private, stream_of
 
 SIZE = (32, 32)
 

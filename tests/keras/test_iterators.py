@@ -18,8 +18,8 @@ from PIL import ImageFile
 
 from loaderd.errors import BadImage, EmptyDataset
 from loaderd_client import ImageDataGenerator, Session
-from tests.conftest import eventually, stream_of, write_photo
-from tests.process.test_streams import Serve
+from tests.support.daemons import Serve, eventually, stream_of
+from tests.support.photos import write_photo
 
 AUGMENTED: dict[str, Any] = {
     "horizontal_flip": True,

@@ -14,8 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import eventually
-from tests.process.test_streams import Serve
+from tests.support.daemons import Serve, eventually
 
 HEAD = """
 import json, os, sys

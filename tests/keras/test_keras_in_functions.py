@@ -24,8 +24,7 @@ from keras.utils import array_to_img, img_to_array
 
 from loaderd_client import ImageDataGenerator, Session
 from loaderd_client.keras.functions import pack
-from tests.conftest import Daemon
-from tests.process.test_streams import Serve
+from tests.support.daemons import Daemon, Serve
 
 FLOW: dict[str, Any] = {"target_size": (20, 30), "batch_size": 8, "class_mode": None, "seed": 4}
 

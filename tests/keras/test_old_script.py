@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.process.test_streams import Serve
+from tests.support.daemons import Serve
 
 IMPORT = (
     "from tensorflow.keras.preprocessing.image import ImageDataGenerator, img_to_array, load_img"

@@ -15,8 +15,8 @@ from loaderd.errors import NoDaemon, NoDescriptor
 from loaderd.launch import interpreter, launch
 from loaderd.launch.launch import Launch, last_lines
 from loaderd.launch.private import PrivateDaemon
-from tests.conftest import eventually
 from tests.process.test_private_daemon import serving
+from tests.support.daemons import eventually
 
 MARK = f"--owner={os.getpid()}"
 

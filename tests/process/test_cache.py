@@ -16,8 +16,9 @@ import pytest
 from loaderd.errors import CacheError
 from loaderd.spec.spec import Cache, Spec
 from loaderd_client import Session
-from tests.conftest import Daemon, write_photo
-from tests.process.test_streams import Serve, a_spec, digest, killing_one, run_of, slow
+from tests.support.daemons import Daemon, Serve
+from tests.support.photos import write_photo
+from tests.support.streams import a_spec, cached, digest, killing_one, run_of, slow
 
 
 @pytest.fixture
@@ -29,10 +30,6 @@ def folder(tmp_path: Path) -> Path:
 def own_photos(photos: Path, tmp_path: Path) -> Path:
     """A copy that may be changed."""
     return Path(shutil.copytree(photos, tmp_path / "photos"))
-
-
-def cached(spec: Spec, cache: Cache) -> Spec:
-    return msgspec.structs.replace(spec, cache=cache)
 
 
 def plain(spec: Spec) -> Spec:

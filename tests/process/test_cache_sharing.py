@@ -19,8 +19,8 @@ from loaderd.ipc import manifest
 from loaderd.ipc.bundle import Bundle
 from loaderd.spec.spec import Batch, Cache, Dataset, Files, Order, Pipeline, Spec
 from loaderd_client import Session
-from tests.conftest import Daemon, eventually
 from tests.process.test_cache import found, small_disk  # noqa: F401
+from tests.support.daemons import Daemon, eventually
 
 Serve = Callable[..., contextlib.AbstractContextManager[Daemon]]
 SIDE = 20

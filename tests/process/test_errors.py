@@ -37,8 +37,8 @@ from loaderd.ipc.prefetch import WHOLE, Run
 from loaderd.spec.spec import Spec
 from loaderd.supervisor import clients
 from loaderd_client import Session
-from tests.conftest import eventually
-from tests.process.test_streams import Serve, a_spec, digest, run_of
+from tests.support.daemons import Serve, eventually
+from tests.support.streams import a_spec, digest, run_of
 
 
 def of(spec: Spec, directory: Path) -> Spec:

@@ -16,7 +16,7 @@ from PIL import Image, ImageFile, PngImagePlugin
 from loaderd.errors import BadImage, MissingCodec
 from loaderd_client import ImageDataGenerator, Session
 from tests.corpus import odd, pictures
-from tests.process.test_streams import Serve
+from tests.support.daemons import Serve
 
 FLOW: dict[str, Any] = {
     "target_size": (8, 8), "batch_size": 1, "class_mode": None, "shuffle": False,

@@ -23,7 +23,7 @@ from loaderd.ipc.user_code import Code
 from loaderd_client import ImageDataGenerator, Session
 from loaderd_client.core.guard import Caller
 from loaderd_client.keras import functions
-from tests.conftest import running
+from tests.support.daemons import running
 
 IMAGES = np.zeros((4, 2, 2, 3), np.float32)
 

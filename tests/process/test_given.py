@@ -20,8 +20,8 @@ from loaderd.ipc.prefetch import UNKNOWN, WHOLE, Run
 from loaderd.spec import spec
 from loaderd.spec.spec import Arrays, Batch, Files, Order, Pipeline, Spec
 from loaderd_client import Session
-from tests.conftest import Daemon, eventually
-from tests.process.test_streams import Serve, a_spec, run_of
+from tests.support.daemons import Daemon, Serve, eventually
+from tests.support.streams import a_spec, run_of
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (10, 4, 5, 3), np.uint8)
 

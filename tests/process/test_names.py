@@ -17,8 +17,7 @@ from PIL import Image
 
 from loaderd.errors import BadImage, DatasetNotFound
 from loaderd_client import ImageDataGenerator, Session, image_dataset_from_directory
-from tests.conftest import Daemon
-from tests.process.test_streams import Serve
+from tests.support.daemons import Daemon, Serve
 
 ODD = os.fsdecode(b"\xe4\xff\n'\"\\ud")
 LONG = os.fsdecode(b"\xe4" * 250)

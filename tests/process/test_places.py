@@ -14,7 +14,7 @@ from typing import Any
 import psutil
 import pytest
 
-from tests.conftest import eventually, gone
+from tests.support.daemons import eventually, gone
 
 ROOT = Path(__file__).parents[2]
 

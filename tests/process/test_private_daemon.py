@@ -17,8 +17,8 @@ from loaderd.errors import NoDaemon
 from loaderd.ipc import dial
 from loaderd.launch.launch import Launch
 from loaderd_client import Session, connect
-from tests.conftest import eventually, family, gone, private_pid
-from tests.process.test_streams import Serve, a_spec, run_of
+from tests.support.daemons import Serve, eventually, family, gone, private_pid
+from tests.support.streams import a_spec, run_of
 
 PROGRAM = """
     import sys

@@ -5,11 +5,9 @@ from __future__ import annotations
 import collections
 import contextlib
 import gc
-import hashlib
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterable, Iterator
 from multiprocessing.pool import ThreadPool
 from pathlib import Path
 
@@ -19,80 +17,10 @@ import psutil
 import pytest
 
 from loaderd.errors import DaemonGone
-from loaderd.spec.spec import Batch, Dataset, Order, Pipeline, Spec
+from loaderd.spec.spec import Order, Spec
 from loaderd_client import Session
-from loaderd_client.core.stream import Batch as Taken
-from loaderd_client.core.stream import Stream
-from tests.conftest import Daemon, eventually, gone
-
-Serve = Callable[..., contextlib.AbstractContextManager[Daemon]]
-
-
-def a_spec(photos: Path, shuffle: bool = True, batch_size: int = 8) -> Spec:
-    return Spec(
-        dataset=Dataset(directory=str(photos), extensions=(".jpg",)),
-        pipeline=Pipeline(
-            target_size=(40, 50),
-            rotation_range=20.0,
-            width_shift_range=0.2,
-            height_shift_range=0.2,
-            shear_range=0.2,
-            zoom_range=(0.8, 1.2),
-            horizontal_flip=True,
-            rescale=1 / 255,
-        ),
-        batch=Batch(batch_size=batch_size),
-        order=Order(shuffle=shuffle, seed=11),
-    )
-
-
-def slow(spec: Spec) -> Spec:
-    """The same with much larger images, so that there is time to kill and to interrupt."""
-    pipeline = msgspec.structs.replace(
-        spec.pipeline, target_size=(500, 600), interpolation="lanczos"
-    )
-    return msgspec.structs.replace(spec, pipeline=pipeline)
-
-
-def run_of(stream: Stream, epochs: int = 2) -> Iterator[Taken]:
-    for epoch in range(epochs):
-        for position in range(stream.batches):
-            yield stream.take((epoch, position))
-
-
-def digest(batch: Taken) -> str:
-    assert batch.labels is not None
-    sha = hashlib.sha256(repr(batch.place).encode())
-    for array in (batch.images, batch.labels, batch.ids):
-        sha.update(array.tobytes())
-    return sha.hexdigest()
-
-
-def check_epochs(batches: list[np.ndarray], samples: int, per_epoch: int) -> None:
-    """Every sample exactly once per epoch, and the epochs in different orders."""
-    epochs = [
-        np.concatenate(batches[i : i + per_epoch]) for i in range(0, 2 * per_epoch, per_epoch)
-    ]
-    for ids in epochs:
-        assert sorted(ids.tolist()) == list(range(samples))
-    assert (epochs[0] != epochs[1]).any()
-
-
-def killing_one(daemon: Daemon, batches: Iterable[Taken], every: int = 3) -> Iterator[Taken]:
-    """Kills one worker with SIGKILL as each so many batches were read."""
-    kills = 0
-
-    def all_replaced() -> bool:
-        return daemon.snapshot().restarts == kills
-
-    for count, batch in enumerate(batches, 1):
-        yield batch
-        if count % every == 0:
-            workers = daemon.workers()
-            os.kill(workers[kills % len(workers)], signal.SIGKILL)
-            kills += 1
-            eventually(all_replaced)
-    assert kills >= 3
+from tests.support.daemons import Serve, eventually, gone
+from tests.support.streams import a_spec, check_epochs, digest, killing_one, run_of, slow
 
 
 def digests(serve: Serve, spec: Spec, workers: int, kill: bool = False) -> list[str]:

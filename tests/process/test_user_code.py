@@ -17,9 +17,9 @@ import pytest
 
 from loaderd.errors import BadImage, InvalidArgument, NoRoom, RenderError, RequestRefused
 from loaderd_client import ImageDataGenerator, Session
-from tests.conftest import eventually, write_photo
 from tests.process import user_functions
-from tests.process.test_streams import Serve
+from tests.support.daemons import Serve, eventually
+from tests.support.photos import write_photo
 
 SIZE = (20, 30)
 

@@ -19,8 +19,7 @@ from loaderd.launch import interpreter
 from loaderd.supervisor import children
 from loaderd.supervisor.children import Child, ForkServer
 from loaderd.supervisor.loop import Loop
-from tests.conftest import DEADLINE, eventually, gone
-from tests.process.test_streams import Serve
+from tests.support.daemons import DEADLINE, Serve, eventually, gone
 
 
 def obey(sock: socket.socket) -> None:

@@ -20,9 +20,8 @@ from loaderd.supervisor import listener as listeners
 from loaderd.supervisor.listener import Listener
 from loaderd.supervisor.loop import Loop
 from loaderd_client import Session
-from tests.conftest import eventually
-from tests.faults.test_workers import read_all
-from tests.process.test_streams import Serve, a_spec, digest
+from tests.support.daemons import Serve, eventually
+from tests.support.streams import a_spec, digest, read_all
 
 
 @pytest.fixture

@@ -15,9 +15,9 @@ from loaderd.cache import memory
 from loaderd.cache.layout import Head
 from loaderd.cache.store import Store
 from loaderd.supervisor.memory_caches import MemoryCaches
-from tests.cache import support
 from tests.cache.conftest import closed_at_once  # noqa: F401
-from tests.conftest import eventually
+from tests.support import caches
+from tests.support.daemons import eventually
 
 ROW = 4096
 WHOLE = Head(ROW, {}, (8,), 8).claim
@@ -37,9 +37,9 @@ class Streams:
     def finish(self, begun: tuple[str, int, int], names: Iterable[int] = range(8)) -> Store:
         """The stream's cache, filled as far as it goes."""
         key, fd, room = begun
-        wanted = support.files([*names])
+        wanted = caches.files([*names])
         turn = self.caches.turn
-        mine, granted = memory.open_cache(fd, turn, support.head(ROW), wanted, room)
+        mine, granted = memory.open_cache(fd, turn, caches.head(ROW), wanted, room)
         count = len(granted.rows)
         self.caches.opened(key, Head(ROW, {}, (count,), count).claim)
         store = Store(mine, (1, 1, ROW), granted.rows)
@@ -54,7 +54,7 @@ class Streams:
         """How many of the files are there for the next stream."""
         begun = self.begin(*keys, count=len([*names]))
         mine, granted = memory.open_cache(
-            begun[1], self.caches.turn, support.head(ROW), support.files([*names]), begun[2]
+            begun[1], self.caches.turn, caches.head(ROW), caches.files([*names]), begun[2]
         )
         self.caches.opened(begun[0], Head(ROW, {}, (8,), 8).claim)
         return count(Store(mine, (1, 1, ROW), granted.rows))
@@ -137,7 +137,7 @@ def test_openers_take_turns(streams: Streams) -> None:
     fcntl.flock(lock, fcntl.LOCK_EX)
     with ThreadPoolExecutor(1) as threads:
         job = threads.submit(streams.opened, "a")
-        eventually(lambda: support.is_waited_for(lock))
+        eventually(lambda: caches.is_waited_for(lock))
         assert not job.done()
         os.close(lock)
         assert count(job.result()) == 8
@@ -161,7 +161,7 @@ def test_an_opener_that_is_killed_leaves_a_cache_that_can_be_used(
         patch.setattr(os, "pwrite", killed)
         with pytest.raises(KeyboardInterrupt):
             memory.open_cache(
-                fd, streams.caches.turn, support.head(ROW), support.files(range(8)), room
+                fd, streams.caches.turn, caches.head(ROW), caches.files(range(8)), room
             )
     streams.caches.opened(key, WHOLE)
     assert count(streams.opened("a")) == 8

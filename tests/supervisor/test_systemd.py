@@ -15,7 +15,7 @@ import pytest
 
 from loaderd.supervisor import systemd
 from loaderd.supervisor.systemd import Notifier
-from tests.process.test_streams import Serve
+from tests.support.daemons import Serve
 
 
 class Manager:

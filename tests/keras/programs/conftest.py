@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from loaderd_client import Session
-from tests.conftest import Daemon, running
+from tests.support.daemons import Daemon, running
 
 CLASSES, PER_CLASS = 4, 10
 TOTAL = CLASSES * PER_CLASS

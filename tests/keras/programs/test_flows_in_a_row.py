@@ -16,7 +16,7 @@ from loaderd.errors import NoRoom
 from loaderd_client import ImageDataGenerator, Session
 from loaderd_client.core.deadline import Patience
 from loaderd_client.core.spare_streams import KEPT
-from tests.conftest import Daemon, eventually, kill_private, running
+from tests.support.daemons import Daemon, eventually, kill_private, running
 
 EDGE = 64
 ROWS = 8

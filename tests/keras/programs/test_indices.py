@@ -16,8 +16,8 @@ import tensorflow as tf
 
 from loaderd_client import ImageDataGenerator
 from loaderd_client.keras.sequence import RING_EXTRA
-from tests.conftest import Daemon
 from tests.keras.programs.conftest import TOTAL, numbers
+from tests.support.daemons import Daemon
 
 FLOW: dict[str, Any] = {"target_size": (8, 8), "class_mode": None, "batch_size": 2, "seed": 3}
 BATCHES = TOTAL // 2

@@ -19,8 +19,8 @@ from loaderd.errors import NoRoom
 from loaderd.ipc.messages import IDLE_SECONDS
 from loaderd_client import ImageDataGenerator, Session
 from loaderd_client.core import open_streams
-from tests.conftest import Daemon, eventually, running
 from tests.keras.programs.conftest import TOTAL, numbers
+from tests.support.daemons import Daemon, eventually, running
 
 BATCH_BYTES = 8 * 8 * 3 * 4
 PAGES = 4096

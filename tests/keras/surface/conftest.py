@@ -14,9 +14,9 @@ from collections.abc import Iterator
 import pytest
 
 from loaderd_client import Session
-from tests.conftest import DEADLINE, eventually, family, gone
 from tests.keras.surface.module import ON_KERAS
 from tests.keras.surface.samples import CHANNELS, Pixels, Shelf, every_kind, grains, write
+from tests.support.daemons import DEADLINE, eventually, family, gone
 
 CLASSES = 2
 PLACES = ("", "inner", "other", "inner/deeper")
