@@ -31,6 +31,7 @@ BELOW = {
     "loaderd.sampling": {"loaderd.ipc", "loaderd.spec"},
     "loaderd.sources": {"loaderd.errors", "loaderd.spec", "loaderd.storage"},
     "loaderd.render": {
+        "loaderd",
         "loaderd.errors",
         "loaderd.ipc",
         "loaderd.memory",

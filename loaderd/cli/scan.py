@@ -29,7 +29,10 @@ from loaderd.errors import DaemonError, InvalidArgument
 from loaderd.ipc import dial
 from loaderd.ipc.messages import BadSample
 from loaderd.launch.private import PrivateDaemon
-from loaderd.spec.spec import Batch, Dataset, Order, Pipeline, Spec
+from loaderd.spec.load import Load
+from loaderd.spec.output import Batch, Order, Output
+from loaderd.spec.source import Directory
+from loaderd.spec.spec import Spec
 
 EXTENSIONS = ("png", "jpg", "jpeg", "bmp", "ppm", "tif", "tiff", ".gif")
 """What either rule of Keras takes for an image; that of ``ImageDataGenerator`` wants no dot."""
@@ -146,8 +149,10 @@ def _bad(daemon: PrivateDaemon) -> list[BadSample]:
 def _spec(directory: str) -> Spec:
     """As little as possible besides reading and decoding."""
     return Spec(
-        dataset=Dataset(directory=directory, extensions=EXTENSIONS, flat=True),
-        pipeline=Pipeline(target_size=(1, 1), dtype="uint8"),
+        source=Directory(directory=directory, extensions=EXTENSIONS, flat=True),
+        load=Load(target_size=(1, 1)),
+        transforms=(),
+        output=Output(dtype="uint8"),
         batch=Batch(batch_size=32, label_mode="none"),
         order=Order(shuffle=False, seed=0),
         on_error="skip",

@@ -128,7 +128,7 @@ class Photographer:
         return StreamPicture(
             id=stream.id,
             client_pid=stream.client.pid,
-            directory=_tail(stream.spec.dataset.directory),
+            directory=_tail(stream.spec.source.directory),
             samples=stream.shape.samples,
             batch_size=stream.shape.batch_size,
             batches_per_epoch=stream.shape.batches,

@@ -21,7 +21,6 @@ import logging
 import math
 import mmap
 import os
-import random
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -63,7 +62,9 @@ from loaderd.ipc.slot_layout import is_small, slot_layout
 from loaderd.ipc.text import readable
 from loaderd.sampling.order import EpochOrder, Ids
 from loaderd.spec import spec
-from loaderd.spec.spec import PILS_PIXELS, Dataset, Spec
+from loaderd.spec.load import PILS_PIXELS
+from loaderd.spec.source import Directory
+from loaderd.spec.spec import Spec
 from loaderd.supervisor import request_limits
 from loaderd.supervisor.clients import Conversation
 from loaderd.supervisor.memory_caches import MemoryCaches
@@ -80,8 +81,6 @@ LONGEST_SPEC = 64 * 2**20
 
 LONGEST_PIPELINE = 2**16
 
-_PICKED_SEEDS = 2**31
-
 
 @dataclass(slots=True)
 class Stream:
@@ -90,6 +89,8 @@ class Stream:
     id: int
     client: Conversation
     spec: Spec
+    encoded: bytes
+    """The same for workers."""
     shape: Shape
     wish: int
     """Slots that the client wished for."""
@@ -119,7 +120,7 @@ class Stream:
         """What a worker must know; ``segments`` travel along."""
         return Attach(
             self.id,
-            spec.encode(spec.for_workers(self.spec)),
+            self.encoded,
             self.classes,
             self.shape.slots,
             self.ring_bytes,
@@ -136,7 +137,7 @@ class Stream:
     @property
     def folder(self) -> str:
         """Where the images lie, for people."""
-        return readable(self.spec.dataset.directory)
+        return readable(self.spec.source.directory)
 
     @property
     def segments(self) -> list[int]:
@@ -165,7 +166,7 @@ class Stream:
     def quarantine(self, place: Place, row: int, cause: str) -> Quarantine:
         """What workers are told of the sample in a row that killed those who tried it."""
         sample = int(self._rows(place)[row])
-        function = self.spec.pipeline.function
+        function = self.spec.function
         reason = f"quarantined: the workers that tried it died ({cause})"
         if function is not None:
             reason += f"; it may be the preprocessing_function {function.name}"
@@ -226,8 +227,8 @@ class Stream:
         """
         if not self.is_small or (request.slots, request.bundles) != (self.wish, self.bundle_sizes):
             return None
-        asked = _with_seed(spec.decode(_read_spec(request, fds[0])))
-        asked = _no_larger(asked, self.shape.samples)
+        data = _read_spec(request, fds[0])
+        asked = spec.fitted(spec.decode(data), self.shape.samples)
         if asked.order.given or spec.unseeded(asked) != spec.unseeded(self.spec):
             return None
         self.shape.check_run(request.run.within(self.shape.batches))
@@ -238,6 +239,7 @@ class Stream:
             id,
             self.client,
             asked,
+            _for_workers(asked, data),
             self.shape,
             self.wish,
             self.classes,
@@ -315,8 +317,10 @@ class Opening:
         self._idle = False
         self._openers = openers
         spec_fd, *bundles = fds
-        self.spec = _with_seed(spec.decode(_read_spec(request, spec_fd)))
-        self.spec = _check_code(self.spec, settings.user_code)
+        data = _read_spec(request, spec_fd)
+        asked = spec.decode(data)
+        self.spec = _check_code(asked, settings.user_code)
+        self._encoded = _for_workers(self.spec, data if self.spec is asked else b"")
         request_limits.check_spec(self.spec, settings.max_pixels or PILS_PIXELS)
         self._max_bad = settings.max_bad
         self.opener = openers.take()
@@ -361,8 +365,8 @@ class Opening:
         self._idle = True  # until it is told to reserve
         if not listed.samples:
             raise _empty(self.spec)
-        self.spec = _no_larger(self.spec, listed.samples)
-        layout = slot_layout(self.spec.pipeline, self.spec.batch, listed.classes)
+        self.spec = spec.fitted(self.spec, listed.samples)
+        layout = slot_layout(self.spec, listed.classes)
         batches = -(-listed.samples // self.spec.batch.batch_size)
         # Two epochs ahead are enough: flows of few batches are made by the thousand.
         enough = 2 if is_small(self.spec, layout.nbytes) else ENOUGH_SLOTS
@@ -400,6 +404,7 @@ class Opening:
             self.id,
             self.client,
             self.spec,
+            self._encoded,
             self.shape,
             self._request.slots,
             self._listed.classes,
@@ -439,17 +444,17 @@ class Opening:
 
 def _empty(asked: Spec) -> EmptyDataset:
     """Where images were looked for; it begins as Keras's error does."""
-    dataset, place = asked.dataset, asked.dataset.directory
-    if not isinstance(dataset, Dataset):
+    source, place = asked.source, asked.source.directory
+    if not isinstance(source, Directory):
         return EmptyDataset(f"No images found in {place}")
-    if dataset.classes:
-        names = ", ".join(map(repr, dataset.classes))
+    if source.classes:
+        names = ", ".join(map(repr, source.classes))
         text = f"No images found in the folders {names} of {place}"
-    elif dataset.flat:
+    elif source.flat:
         text = f"No images found in {place}, nor in its subfolders"
     else:
         text = f"No images found in {place}: they belong into one subfolder for each class"
-    if dataset.split_per_class or dataset.split_overall:
+    if source.split_per_class or source.split_overall:
         text += ", or validation_split leaves none of them for this subset"
     return EmptyDataset(text)
 
@@ -493,41 +498,41 @@ def fitting_slots(slot_bytes: int, wish: int, room: Room) -> int:
 
 
 def _check_code(asked: Spec, user_code: bool) -> Spec:
-    """What workers are told must fit into one packet, and they may run no code but what is allowed.
+    """Workers may run no code but what is allowed.
 
     PIL's plugins of other packages are code too, which few of those who load them need.
     """
-    function = asked.pipeline.function
+    function = asked.function
     if function is not None and not user_code:
         raise RequestRefused(
             "the daemon runs no user code (--no-user-code, LOADERD_USER_CODE=false), and "
             f"preprocessing_function is {function.name}: leave it out, or start a daemon that may "
             "run it"
         )
-    if len(spec.encode(spec.for_workers(asked))) > LONGEST_PIPELINE:
+    if user_code or not asked.load.pil.plugins:
+        return asked
+    pil = msgspec.structs.replace(asked.load.pil, plugins=())
+    return msgspec.structs.replace(asked, load=msgspec.structs.replace(asked.load, pil=pil))
+
+
+def _for_workers(asked: Spec, data: bytes) -> bytes:
+    """What workers are told, which must fit into one packet: the client's bytes, if they do.
+
+    Args:
+        asked: the spec.
+        data: the same as the client has encoded it; empty if it was changed since.
+
+    Raises:
+        InvalidArgument: it does not fit, even without what only the opener needs.
+    """
+    if not 0 < len(data) <= LONGEST_PIPELINE:
+        data = spec.encode(spec.for_workers(asked))
+    if len(data) > LONGEST_PIPELINE:
         raise InvalidArgument(
             "width_shift_range, height_shift_range, save_to_dir or the trainer's sys.path has too "
             "many values"
         )
-    if user_code or not asked.pipeline.pil.plugins:
-        return asked
-    pil = msgspec.structs.replace(asked.pipeline.pil, plugins=())
-    return msgspec.structs.replace(asked, pipeline=msgspec.structs.replace(asked.pipeline, pil=pil))
-
-
-def _no_larger(asked: Spec, samples: int) -> Spec:
-    """A batch never has more rows than the dataset has samples."""
-    rows = min(asked.batch.batch_size, samples)
-    return msgspec.structs.replace(
-        asked, batch=msgspec.structs.replace(asked.batch, batch_size=rows)
-    )
-
-
-def _with_seed(asked: Spec) -> Spec:
-    if asked.order.seed is not None:
-        return asked
-    seed = random.SystemRandom().randrange(_PICKED_SEEDS)
-    return msgspec.structs.replace(asked, order=msgspec.structs.replace(asked.order, seed=seed))
+    return data
 
 
 def _read_spec(request: Open, fd: int) -> bytes:

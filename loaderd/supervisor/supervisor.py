@@ -420,7 +420,7 @@ class Supervisor:
         stream, error = self._streams[action.stream], action.error
         words = error.text
         if error.kind == "WorkerCrashed":
-            if stream.spec.pipeline.function is not None:
+            if stream.spec.function is not None:
                 words += "; it may be its preprocessing_function"
             words += f": one of {stream.names(action.place, error.first, error.last)}"
         stream.client.send(Spoilt(error.kind, fitting(words), action.slot, *action.place))

@@ -15,7 +15,8 @@ from loaderd.errors import DaemonGone, EmptyDataset, StorageTimeout, TooManyBadI
 from loaderd.ipc import channel, dial
 from loaderd.ipc.channel import Channel
 from loaderd.ipc.messages import Opened, Ready, Refused, Spoilt, Stalled, Took
-from loaderd.spec.spec import Batch, Spec
+from loaderd.spec.output import Batch
+from loaderd.spec.spec import Spec
 from tests.support.daemons import Serve
 
 

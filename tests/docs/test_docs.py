@@ -39,7 +39,7 @@ from loaderd.ipc import dial
 from loaderd.ipc.snapshot import StoragePicture
 from loaderd.monitor import rows, verdict
 from loaderd.render.renderer import Renderer
-from loaderd.spec.spec import Cache, Pipeline
+from loaderd.spec.base import Cache
 from loaderd.spec.transform import Transform
 from loaderd_client import (
     ImageDataGenerator,
@@ -52,6 +52,7 @@ from loaderd_client.core import deadline
 from loaderd_client.core import session as sessions
 from loaderd_client.keras import history
 from tests.support.daemons import Serve, eventually
+from tests.support.specs import rendering
 from tests.support.streams import a_spec
 
 ROOT = Path(__file__).parents[2]
@@ -774,7 +775,7 @@ def test_warps_are_as_close_as_the_guide_says() -> None:
 def worst_warp(side: int, fill_mode: Any, count: int) -> float:
     """How far white noise comes to lie from Keras's, in grey levels."""
     rng = np.random.default_rng(side)
-    pipeline = Pipeline(target_size=(side, side), fill_mode=fill_mode)
+    pipeline = rendering(target_size=(side, side), fill_mode=fill_mode)
     renderer, generator = Renderer(pipeline), keras_image.ImageDataGenerator(fill_mode=fill_mode)
     row, worst = np.empty(pipeline.image_shape, np.float32), 0.0
     for _ in range(count):

@@ -34,16 +34,18 @@ from loaderd.ipc import dial, segment
 from loaderd.ipc.channel import Channel
 from loaderd.ipc.messages import Open, Refused, Took, Welcome
 from loaderd.ipc.prefetch import WHOLE, Run
+from loaderd.spec.operations import RandomAffine
 from loaderd.spec.spec import Spec
 from loaderd.supervisor import clients
 from loaderd_client import Session
 from tests.support.daemons import Serve, eventually
+from tests.support.specs import with_transform
 from tests.support.streams import a_spec, digest, run_of
 
 
 def of(spec: Spec, directory: Path) -> Spec:
-    dataset = msgspec.structs.replace(spec.dataset, directory=str(directory))
-    return msgspec.structs.replace(spec, dataset=dataset)
+    source = msgspec.structs.replace(spec.source, directory=str(directory))
+    return msgspec.structs.replace(spec, source=source)
 
 
 def test_a_missing_directory_is_named(serve: Serve, photos: Path, tmp_path: Path) -> None:
@@ -198,11 +200,9 @@ def test_a_spec_that_no_packet_holds_is_refused_and_the_daemon_lives(
     serve: Serve, photos: Path
 ) -> None:
     with serve(workers=1) as daemon, Session(daemon.path) as session:
-        pipeline = msgspec.structs.replace(
-            a_spec(photos).pipeline, width_shift_range=tuple(float(i) for i in range(30_000))
-        )
+        huge = RandomAffine(width_shift_range=tuple(float(i) for i in range(30_000)))
         with pytest.raises(InvalidArgument, match="too many values"):
-            session.open(msgspec.structs.replace(a_spec(photos), pipeline=pipeline), 4)
+            session.open(with_transform(a_spec(photos), huge), 4)
         assert len(list(run_of(session.open(a_spec(photos), slots=4)))) == 24
 
 

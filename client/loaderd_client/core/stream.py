@@ -221,7 +221,7 @@ class Stream:
         self._batch_size = opened.batch_size
         self.is_small = is_small(spec, given.layout.nbytes)
         self._copies = given.layout.nbytes <= _COPIED
-        self._directory = spec.dataset.directory
+        self._directory = spec.source.directory
         self._has_labels = given.layout.labels is not None
         self._bell = _Bell()
         self._releases = _Releases(self._bell)

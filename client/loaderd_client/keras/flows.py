@@ -6,7 +6,7 @@ import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, cast
 
-from loaderd.spec.spec import ColorMode, DataFormat, Interpolation
+from loaderd.spec.base import ColorMode, DataFormat, Interpolation
 
 if TYPE_CHECKING:
     from loaderd_client.keras.arrays import NumpyArrayIterator

@@ -20,8 +20,10 @@ from loaderd.errors import NoSuchSample
 from loaderd.ipc.bundle import Parts, same_bytes
 from loaderd.ipc.prefetch import Place
 from loaderd.sampling.order import SEEDS
-from loaderd.spec import spec as specs
-from loaderd.spec.spec import LabelMode, Order, Spec
+from loaderd.spec.base import LabelMode
+from loaderd.spec.output import Batch as BatchSpec
+from loaderd.spec.output import Order
+from loaderd.spec.spec import Spec
 from loaderd_client.core import arguments
 from loaderd_client.core.guard import Caller
 from loaderd_client.core.stream import Batch
@@ -196,7 +198,7 @@ class LoadedIterator(LoaderSequence, Iterator):
         self.batch_size = batch_size
         self._opened()
         self._enter(Segment(self._settings(), self._total()))
-        self._before = Packed.of(spec.pipeline, parts)
+        self._before = Packed.of(spec, parts)
         self.spec, parts = self._spec()
         if _equal(parts, self._supply.parts):  # else a subclass shows other files than were found
             self._applied = self._segment
@@ -221,8 +223,8 @@ class LoadedIterator(LoaderSequence, Iterator):
             return self._segment.order
         return Order(shuffle=arguments.flag("shuffle", self.shuffle), seed=self.seed, draws="batch")
 
-    def _batch(self, label_mode: LabelMode) -> specs.Batch:
-        return specs.Batch(
+    def _batch(self, label_mode: LabelMode) -> BatchSpec:
+        return BatchSpec(
             batch_size=arguments.whole("batch_size", self.batch_size), label_mode=label_mode
         )
 
@@ -463,7 +465,7 @@ class LoadedIterator(LoaderSequence, Iterator):
         self._guard.enter(me)
         self._may_have_changed = True
         if self._places.position:
-            if self.shuffle or self.spec.pipeline.is_random or self._now.given is not None:
+            if self.shuffle or self.spec.is_random or self._now.given is not None:
                 self._begin_segment(self._now.number)
             else:
                 self._places.position = 0
@@ -534,7 +536,7 @@ class LoadedIterator(LoaderSequence, Iterator):
         if self._settings() != self._now.settings:
             self._follow_order()
         spec, parts = self._spec()
-        self._before = Packed.of(spec.pipeline, parts)
+        self._before = Packed.of(spec, parts)
         self._seen = seen  # not before: what is not allowed is told again, until it is mended
         applied = self._applied is self._segment
         if applied and (spec != self.spec or not _equal(parts, self._supply.parts)):

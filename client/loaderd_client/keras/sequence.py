@@ -92,7 +92,7 @@ class LoaderSequence(*adapter.sequences()):  # type: ignore[misc]  # whichever K
         self._guard = Guard()
         self._history = history.of_environment()
         # Of pictures that are saved there shall be as many as were taken, and no more.
-        ahead = spec.pipeline.save is None
+        ahead = spec.output.save is None
         slots = max_queue_size + RING_EXTRA
         self._supply = Supply(spec, parts or {}, session or sessions.current(), slots, ahead)
         manifest = self._supply.manifest
@@ -104,10 +104,10 @@ class LoaderSequence(*adapter.sequences()):  # type: ignore[misc]  # whichever K
         self.class_names: Any = list(manifest.class_names) or None
         self.class_indices = {name: index for index, name in enumerate(manifest.class_names)}
         self.num_classes = len(manifest.class_names)
-        self.target_size = spec.pipeline.target_size
-        self.color_mode = spec.pipeline.color_mode
-        self.dtype: Any = spec.pipeline.dtype
-        self.interpolation = spec.pipeline.interpolation
+        self.target_size = spec.load.target_size
+        self.color_mode = spec.load.color_mode
+        self.dtype: Any = spec.output.dtype
+        self.interpolation = spec.load.interpolation
         self._places = self._first_places()
         self._early_ends: dict[int | None, int] = {}  # enqueuer → epochs that it has ended
 
@@ -149,7 +149,7 @@ class LoaderSequence(*adapter.sequences()):  # type: ignore[misc]  # whichever K
     @property
     def image_shape(self) -> tuple[int, int, int]:
         """The shape of one image, in its data format."""
-        return self.spec.pipeline.image_shape
+        return self.spec.image_shape
 
     @property
     def classes(self) -> NDArray[np.int32]:
