@@ -52,7 +52,7 @@ from loaderd_client.core import deadline
 from loaderd_client.core import session as sessions
 from loaderd_client.keras import history
 from tests.support.daemons import Serve, eventually
-from tests.support.specs import rendering
+from tests.support.specs import moving, parameters_of
 from tests.support.streams import a_spec
 
 ROOT = Path(__file__).parents[2]
@@ -775,14 +775,14 @@ def test_warps_are_as_close_as_the_guide_says() -> None:
 def worst_warp(side: int, fill_mode: Any, count: int) -> float:
     """How far white noise comes to lie from Keras's, in grey levels."""
     rng = np.random.default_rng(side)
-    pipeline = rendering(target_size=(side, side), fill_mode=fill_mode)
-    renderer, generator = Renderer(pipeline), keras_image.ImageDataGenerator(fill_mode=fill_mode)
-    row, worst = np.empty(pipeline.image_shape, np.float32), 0.0
+    spec = moving(target_size=(side, side), fill_mode=fill_mode)
+    renderer, generator = Renderer(spec), keras_image.ImageDataGenerator(fill_mode=fill_mode)
+    row, worst = np.empty(spec.image_shape, np.float32), 0.0
     for _ in range(count):
-        noise = rng.integers(0, 256, pipeline.image_shape, dtype=np.uint8)
+        noise = rng.integers(0, 256, spec.image_shape, dtype=np.uint8)
         turn, (x, y, shear) = rng.uniform(-180, 180), rng.uniform(-30, 30, 3)
         transform = Transform(turn, x, y, shear, rng.uniform(0.5, 1.5), rng.uniform(0.5, 1.5))
-        renderer.finish(noise, transform, row)
+        renderer.finish(noise, parameters_of(spec, transform), row)
         keras_row = generator.apply_transform(noise.astype(np.float32), transform._asdict())
         worst = max(worst, float(abs(row - keras_row).max()))
     return worst
