@@ -332,6 +332,7 @@ LOOKED_UP: dict[str, Callable[[list[str]], None]] = {
     "python3": look_up_venv,
     "scripts/bench": look_up_script,
     "scripts/demo": look_up_script,
+    "scripts/docs": look_up_script,
     "scripts/setup": look_up_script,
     "scripts/test": look_up_script,
     "source": look_up_activate,
