@@ -32,7 +32,7 @@ version = release = __version__
 copyright = "the authors of loaderd, Apache 2.0"
 
 root_doc = "docs/index"
-include_patterns = ["README.md", "CHANGELOG.md", "docs/**.md", "docs/**/*.md"]
+include_patterns = ["README.md", "CHANGELOG.md", "CONTRIBUTING.md", "docs/**.md", "docs/**/*.md"]
 exclude_patterns = [".*", "build", "client", "data", "dist", "loaderd", "scripts", "tests"]
 
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
@@ -59,7 +59,7 @@ CONTENTS = {
             "reference/loaderd-stat",
         ],
         "Explanation": ["explanation/*", "explanation/decisions/README", "benchmarks/README"],
-        "Project": ["/CHANGELOG"],
+        "Project": ["/CONTRIBUTING", "/CHANGELOG"],
     },
     "docs/explanation/decisions/README": {"Decisions": ["*"]},
 }

@@ -57,7 +57,12 @@ from tests.support.streams import a_spec
 ROOT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
 README = ROOT / "README.md"
-PAGES = [README, ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
+PAGES = [
+    README,
+    ROOT / "CHANGELOG.md",
+    ROOT / "CONTRIBUTING.md",
+    *sorted((ROOT / "docs").rglob("*.md")),
+]
 CLIENT = ROOT / "docs/reference/client.md"
 LOADERD = ROOT / "docs/reference/loaderd.md"
 MIGRATION = ROOT / "docs/how-to/migrate-from-imagedatagenerator.md"
