@@ -58,7 +58,12 @@ from tests.support.streams import a_spec
 ROOT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
 README = ROOT / "README.md"
-PAGES = [README, ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
+PAGES = [
+    README,
+    ROOT / "CHANGELOG.md",
+    ROOT / "CONTRIBUTING.md",
+    *sorted((ROOT / "docs").rglob("*.md")),
+]
 CLIENT = ROOT / "docs/reference/client.md"
 LOADERD = ROOT / "docs/reference/loaderd.md"
 MIGRATION = ROOT / "docs/how-to/migrate-from-imagedatagenerator.md"
@@ -333,6 +338,7 @@ LOOKED_UP: dict[str, Callable[[list[str]], None]] = {
     "python3": look_up_venv,
     "scripts/bench": look_up_script,
     "scripts/demo": look_up_script,
+    "scripts/docs": look_up_script,
     "scripts/setup": look_up_script,
     "scripts/test": look_up_script,
     "source": look_up_activate,
@@ -469,7 +475,9 @@ def test_links_lead_somewhere(page: Path) -> None:
 
 def test_every_page_can_be_found_from_the_map() -> None:
     index = ROOT / "docs/index.md"
-    assert set(PAGES) - {ROOT / "CHANGELOG.md"} <= {index} | {there for there, _ in links_of(index)}
+    found = {index} | {there for there, _ in links_of(index)}
+    found |= {there for there, _ in links_of(ROOT / "docs/explanation/decisions/README.md")}
+    assert set(PAGES) - {ROOT / "CHANGELOG.md"} <= found
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
