@@ -29,7 +29,7 @@ import weakref
 from collections import deque
 from collections.abc import Callable
 from time import monotonic, perf_counter_ns
-from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, TypeVar
+from typing import Any, NamedTuple, NoReturn, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -68,9 +68,6 @@ from loaderd_client.core.lease import Ring
 from loaderd_client.core.mapping import Mapping
 from loaderd_client.core.read_ahead import ReadAhead
 
-if TYPE_CHECKING:
-    from loaderd_client.core.spare_streams import Kind
-
 SPARE_SLOTS = 2
 """When fewer than these would be left, a batch is copied and not leased."""
 
@@ -83,6 +80,8 @@ TELL_NS = 500_000_000
 LONG_NS = 60_000_000_000
 """A wait so long is told to the user."""
 
+Kind = tuple[str, Spec, int, tuple[tuple[str, tuple[int, ...], str], ...]]
+"""What streams that follow one another have in common: all but the seed and the arrays' values."""
 
 _Result = TypeVar("_Result")
 

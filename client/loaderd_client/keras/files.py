@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, get_args
+from typing import Any, ClassVar, NamedTuple, get_args
 
 import msgspec
 import numpy as np
@@ -32,11 +32,9 @@ from loaderd.spec.spec import (
 from loaderd_client.core import arguments
 from loaderd_client.core.stream import Batch
 from loaderd_client.keras import adapter
+from loaderd_client.keras.augmentation import Augmentation
 from loaderd_client.keras.compile_spec import SAVED_FILES, Pictures, pipeline_of, save_of
 from loaderd_client.keras.iterators import EXTENSIONS, LoadedIterator
-
-if TYPE_CHECKING:
-    from loaderd_client.keras.generator import ImageDataGenerator
 
 _LABEL_MODES: dict[str | None, LabelMode] = {
     "categorical": "categorical",
@@ -87,7 +85,7 @@ class FilesIterator(LoadedIterator):
 
     def set_processing_attrs(
         self,
-        image_data_generator: ImageDataGenerator | None,
+        image_data_generator: Augmentation | None,
         target_size: Sequence[int],
         color_mode: ColorMode,
         data_format: DataFormat,
@@ -355,7 +353,7 @@ class DirectoryIterator(FilesIterator):
     def __init__(
         self,
         directory: str | os.PathLike[str],
-        image_data_generator: ImageDataGenerator | None,
+        image_data_generator: Augmentation | None,
         target_size: Sequence[int] = (256, 256),
         color_mode: ColorMode = "rgb",
         classes: Sequence[str] | None = None,

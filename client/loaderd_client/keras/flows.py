@@ -1,89 +1,21 @@
-"""The generator's three ways to batches: arrays, a directory, a DataFrame."""
+"""The generator's ways to batches of files: a directory, a DataFrame."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
-from loaderd.spec.spec import ColorMode, DataFormat, Interpolation
+from loaderd.spec.spec import ColorMode, Interpolation
+from loaderd_client.keras.augmentation import Augmentation
 
 if TYPE_CHECKING:
-    from loaderd_client.keras.arrays import NumpyArrayIterator
     from loaderd_client.keras.dataframe import DataFrameIterator
     from loaderd_client.keras.files import DirectoryIterator
-    from loaderd_client.keras.generator import ImageDataGenerator
 
 
-class Flows:
-    """What makes iterators of a generator."""
-
-    data_format: DataFormat
-    dtype: Any
-
-    @property
-    def _generator(self) -> ImageDataGenerator:
-        return cast("ImageDataGenerator", self)
-
-    def flow(
-        self,
-        x: Any,
-        y: Any = None,
-        batch_size: int = 32,
-        shuffle: bool = True,
-        sample_weight: Any = None,
-        seed: int | None = None,
-        save_to_dir: str | os.PathLike[str] | None = None,
-        save_prefix: str = "",
-        save_format: str = "png",
-        ignore_class_split: bool = False,
-        subset: str | None = None,
-        **options: Any,
-    ) -> NumpyArrayIterator:
-        """Batches of images that are in memory.
-
-        They are copied to shared memory once: what you hold of them may go.
-
-        Args:
-            x: images of rank 4, or ``(images, arrays)`` where the arrays are further inputs
-                of as many rows.
-            y: labels: one row for each image, of any shape.
-            batch_size: samples in a batch; the last of an epoch may be smaller.
-            shuffle: a new order for every epoch.
-            sample_weight: one for each image.
-            seed: decides order and augmentation; None picks one.
-            save_to_dir: a folder in which the finished images are kept too.
-            save_prefix: what their names begin with.
-            save_format: ``png``, ``jpg``, …
-            ignore_class_split: allows subsets that lack classes.
-            subset: ``training`` or ``validation``, by ``validation_split``.
-            **options: see ``flow_from_directory``: ``max_queue_size``, ``workers``,
-                ``use_multiprocessing``.
-
-        Raises:
-            InvalidArgument: a value that is not allowed (also a ``ValueError``).
-            EmptyDataset: there are no images.
-            NoRoom: the images, or the ring, do not fit in memory.
-        """
-        from loaderd_client.keras.arrays import NumpyArrayIterator
-
-        return NumpyArrayIterator(
-            x,
-            y,
-            self._generator,
-            batch_size=batch_size,
-            shuffle=shuffle,
-            sample_weight=sample_weight,
-            seed=seed,
-            data_format=self.data_format,
-            save_to_dir=save_to_dir,
-            save_prefix=save_prefix,
-            save_format=save_format,
-            ignore_class_split=ignore_class_split,
-            subset=subset,
-            dtype=self.dtype,
-            **options,
-        )
+class FileFlows(Augmentation):
+    """Makes iterators over image files."""
 
     def flow_from_directory(
         self,
@@ -150,7 +82,7 @@ class Flows:
 
         return DirectoryIterator(
             directory,
-            self._generator,
+            self,
             target_size=target_size,
             color_mode=color_mode,
             keep_aspect_ratio=keep_aspect_ratio,
@@ -232,7 +164,7 @@ class Flows:
         return DataFrameIterator(
             dataframe,
             directory,
-            self._generator,
+            self,
             x_col=x_col,
             y_col=y_col,
             weight_col=weight_col,

@@ -10,7 +10,7 @@ import threading
 from collections.abc import Callable
 from collections.abc import Iterator as Iterable
 from operator import is_
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -27,13 +27,11 @@ from loaderd_client.core.guard import Caller
 from loaderd_client.core.stream import Batch
 from loaderd_client.core.supply import Superseded
 from loaderd_client.keras import adapter, pil_settings
+from loaderd_client.keras.augmentation import Augmentation
 from loaderd_client.keras.batch_index import Places
 from loaderd_client.keras.functions import Packed
 from loaderd_client.keras.segments import Ids, Issued, Segment, Settings, within
 from loaderd_client.keras.sequence import Claimed, LoaderSequence
-
-if TYPE_CHECKING:
-    from loaderd_client.keras.generator import ImageDataGenerator
 
 EXTENSIONS = ("png", "jpg", "jpeg", "bmp", "ppm", "tif", "tiff")
 """What Keras's generators take for images: they look at endings, not at what the dot parts off."""
@@ -171,7 +169,7 @@ class LoadedIterator(LoaderSequence, Iterator):
     ``_get_batches_of_transformed_samples``, ``_set_index_array`` and ``_flow_index``.
     """
 
-    image_data_generator: ImageDataGenerator | None
+    image_data_generator: Augmentation | None
     _segment: Segment | None = None
     _applied: Segment | None = None
     """The segment of which the workers know."""
