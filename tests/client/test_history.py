@@ -33,7 +33,7 @@ def sums(log: Path) -> list[tuple[str, str]]:
 
 def test_without_the_variable_there_is_none(serve: Serve, photos: Path) -> None:
     with serve() as daemon, Session(daemon.path) as session:
-        assert LoaderSequence(a_spec(photos), session)._history is None
+        assert LoaderSequence(a_spec(photos), session)._reader._history is None
 
 
 def test_every_batch_is_a_line_that_says_which_it_was(

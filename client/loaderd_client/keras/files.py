@@ -201,7 +201,7 @@ class FilesIterator(LoadedIterator):
 
     def _files(self) -> tuple[specs.Dataset | specs.Files | specs.Arrays, Parts]:
         """The dataset: as it was listed, or as it is shown."""
-        if self._segment is None and self._listed is not None:
+        if not self._is_open and self._listed is not None:
             return self._listed, {}
         if not self._shows_paths:
             return self._supply.spec.dataset, {"manifest": self._supply.parts["manifest"]}
