@@ -62,7 +62,7 @@ def test_equal_specs_have_equal_names_and_sums_and_others_have_not(
         for asked in (spec, spec, other):
             sequence = LoaderSequence(asked, session)
             next(sequence)
-            stream_of(sequence)._line.shut_down()  # what is opened again has the same name
+            stream_of(sequence)._link.channel.shut_down()  # what is opened again has the same name
             sequence.fetch(0)
     first, same, again, also, different, last = sums(log)
     assert first == same == again == also != different == last

@@ -19,7 +19,7 @@ from loaderd.errors import EmptyDataset, InvalidArgument
 from loaderd.ipc.bundle import Parts
 from loaderd.spec import spec as specs
 from loaderd.spec.spec import DataFormat, Spec
-from loaderd_client.core.stream import Batch
+from loaderd_client.core.batch import Batch
 from loaderd_client.keras import adapter
 from loaderd_client.keras.augmentation import Augmentation
 from loaderd_client.keras.compile_spec import SAVED_ARRAYS, Pictures, pipeline_of, save_of

@@ -27,7 +27,7 @@ from loaderd.spec.spec import (
     Spec,
 )
 from loaderd_client.core import arguments
-from loaderd_client.core.stream import Batch
+from loaderd_client.core.batch import Batch
 from loaderd_client.keras import adapter
 from loaderd_client.keras.augmentation import Augmentation
 from loaderd_client.keras.files import FilesIterator

@@ -30,7 +30,7 @@ from loaderd.spec.spec import (
     Spec,
 )
 from loaderd_client.core import arguments
-from loaderd_client.core.stream import Batch
+from loaderd_client.core.batch import Batch
 from loaderd_client.keras import adapter
 from loaderd_client.keras.augmentation import Augmentation
 from loaderd_client.keras.compile_spec import SAVED_FILES, Pictures, pipeline_of, save_of

@@ -22,8 +22,8 @@ from loaderd.sampling.order import SEEDS
 from loaderd.spec import spec as specs
 from loaderd.spec.spec import LabelMode, Order, Spec
 from loaderd_client.core import arguments
+from loaderd_client.core.batch import Batch
 from loaderd_client.core.guard import Caller
-from loaderd_client.core.stream import Batch
 from loaderd_client.keras import adapter, pil_settings
 from loaderd_client.keras.augmentation import Augmentation
 from loaderd_client.keras.batch_index import Places

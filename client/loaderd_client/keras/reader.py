@@ -16,8 +16,8 @@ from typing import Any, Literal, NamedTuple, Protocol, TypeVar
 
 from loaderd.errors import LoaderdError
 from loaderd.ipc.prefetch import Place
+from loaderd_client.core.batch import Batch
 from loaderd_client.core.guard import Caller, Guard
-from loaderd_client.core.stream import Batch
 from loaderd_client.core.supply import Superseded, Supply
 from loaderd_client.keras import history
 from loaderd_client.keras.adapter import EpochEnd

@@ -12,9 +12,9 @@ from loaderd.ipc.bundle import Parts
 from loaderd.ipc.prefetch import Place
 from loaderd.spec.spec import Spec
 from loaderd_client.core import session as sessions
+from loaderd_client.core.batch import Batch
 from loaderd_client.core.guard import Caller
 from loaderd_client.core.session import Session
-from loaderd_client.core.stream import Batch
 from loaderd_client.core.supply import Supply
 from loaderd_client.keras import adapter
 from loaderd_client.keras.batch_index import Places
