@@ -6,7 +6,7 @@ import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from loaderd.spec.spec import ColorMode, Interpolation
+from loaderd.spec.spec import Cache, ColorMode, Decode, Interpolation, OnError
 from loaderd_client.keras.augmentation import Augmentation
 
 if TYPE_CHECKING:
@@ -34,7 +34,15 @@ class FileFlows(Augmentation):
         subset: str | None = None,
         interpolation: Interpolation = "nearest",
         keep_aspect_ratio: bool = False,
-        **options: Any,
+        *,
+        cache: Cache = "none",
+        decode: Decode = "exact",
+        on_error: OnError = "raise",
+        substitute_weight: float | None = None,
+        exif: bool = False,
+        max_queue_size: int = 10,
+        workers: int = 1,
+        use_multiprocessing: bool = False,
     ) -> DirectoryIterator:
         """Batches of the images below ``directory``, whose subfolders are the classes.
 
@@ -56,21 +64,20 @@ class FileFlows(Augmentation):
             interpolation: ``nearest``, ``bilinear``, ``bicubic``, ``hamming``, ``box`` or
                 ``lanczos``.
             keep_aspect_ratio: crops the centre instead of stretching.
-            **options: ``cache``: where decoded images are kept, so that they are decoded once:
-                ``"none"`` (the default), ``"memory"`` as long as the daemon lives, ``"disk"``
-                for ever; no value changes by it. ``decode``: ``"exact"`` (the default) or
-                ``"scaled"``, which decodes large JPEGs at a half, a quarter or an eighth of
-                their size, and is faster, but not Keras's to the bit.
-                ``on_error``: what becomes of an image that cannot be read: ``"raise"`` (the
-                default) an error, ``"substitute"`` another image of its class, or ``"skip"``
-                it, so that its batch is smaller. ``substitute_weight``: the sample weight of
-                substitutes, where all others have 1; batches are (images, labels, weights)
-                then; None (the default) for no weights. ``exif`` (False): whether images are
-                turned as their EXIF orientation says, which Keras does not.
-                ``max_queue_size`` (10): batches that the daemon keeps ready.
-                ``workers`` and ``use_multiprocessing`` are accepted and not needed: the
-                daemon has workers of its own (``loaderd serve --workers``), which run in
-                parallel whatever these are.
+            cache: where decoded images are kept, so that they are decoded once: ``none``,
+                ``memory`` as long as the daemon lives, ``disk`` for ever; no value changes by it.
+            decode: ``exact``, or ``scaled``, which decodes large JPEGs at a half, a quarter or an
+                eighth of their size, and is faster, but not Keras's to the bit.
+            on_error: what becomes of an image that cannot be read: ``raise`` an error,
+                ``substitute`` another image of its class, or ``skip`` it, so that its batch is
+                smaller.
+            substitute_weight: the sample weight of substitutes, where all others have 1; batches
+                are (images, labels, weights) then. None for no weights.
+            exif: whether images are turned as their EXIF orientation says, which Keras does not.
+            max_queue_size: batches that the daemon keeps ready.
+            workers: accepted and not needed: the daemon has workers of its own (``loaderd serve
+                --workers``), which run in parallel whatever this is.
+            use_multiprocessing: likewise.
 
         Raises:
             InvalidArgument: a value that is not allowed (also a ``ValueError``).
@@ -80,6 +87,7 @@ class FileFlows(Augmentation):
         """
         from loaderd_client.keras.files import DirectoryIterator
 
+        del workers, use_multiprocessing
         return DirectoryIterator(
             directory,
             self,
@@ -99,7 +107,12 @@ class FileFlows(Augmentation):
             subset=subset,
             interpolation=interpolation,
             dtype=self.dtype,
-            **options,
+            cache=cache,
+            decode=decode,
+            on_error=on_error,
+            substitute_weight=substitute_weight,
+            exif=exif,
+            max_queue_size=max_queue_size,
         )
 
     def flow_from_dataframe(
@@ -122,7 +135,17 @@ class FileFlows(Augmentation):
         subset: str | None = None,
         interpolation: Interpolation = "nearest",
         validate_filenames: bool = True,
-        **options: Any,
+        *,
+        keep_aspect_ratio: bool = False,
+        cache: Cache = "none",
+        decode: Decode = "exact",
+        on_error: OnError = "raise",
+        substitute_weight: float | None = None,
+        exif: bool = False,
+        max_queue_size: int = 10,
+        workers: int = 1,
+        use_multiprocessing: bool = False,
+        **kwargs: Any,
     ) -> DataFrameIterator:
         """Batches of the images that a pandas DataFrame names.
 
@@ -146,11 +169,18 @@ class FileFlows(Augmentation):
             subset: ``training`` or ``validation``, by ``validation_split``.
             interpolation: as for ``flow_from_directory``.
             validate_filenames: leaves out files that are not there or are no images.
-            **options: ``keep_aspect_ratio``, and those of ``flow_from_directory``, where
-                samples of several classes, ``raw`` and ``multi_output`` are of one class, and
-                ``weight_col`` and ``substitute_weight`` are multiplied;
-                ``has_ext``, ``sort`` and ``drop_duplicates`` are accepted with a warning, any
-                others without one, as by Keras.
+            keep_aspect_ratio: crops the centre instead of stretching.
+            cache: as for ``flow_from_directory``.
+            decode: as for ``flow_from_directory``.
+            on_error: as for ``flow_from_directory``; samples of several classes, ``raw`` and
+                ``multi_output`` are of one class.
+            substitute_weight: as for ``flow_from_directory``; multiplied with ``weight_col``.
+            exif: as for ``flow_from_directory``.
+            max_queue_size: batches that the daemon keeps ready.
+            workers: accepted and not needed.
+            use_multiprocessing: accepted and not needed.
+            **kwargs: ``has_ext``, ``sort`` and ``drop_duplicates`` are passed over with a warning,
+                any others without one, as by Keras.
 
         Raises:
             InvalidArgument: a value that is not allowed (also a ``ValueError``).
@@ -158,9 +188,10 @@ class FileFlows(Augmentation):
             EmptyDataset: no image is left.
             NoRoom: the ring does not fit in shared memory.
         """
-        from loaderd_client.keras.dataframe import DataFrameIterator, drop_deprecated, known_options
+        from loaderd_client.keras.dataframe import DataFrameIterator, warn_deprecated
 
-        class_mode = drop_deprecated(options, class_mode)
+        del workers, use_multiprocessing
+        class_mode = warn_deprecated(kwargs, class_mode)
         return DataFrameIterator(
             dataframe,
             directory,
@@ -182,6 +213,12 @@ class FileFlows(Augmentation):
             subset=subset,
             interpolation=interpolation,
             validate_filenames=validate_filenames,
+            keep_aspect_ratio=keep_aspect_ratio,
             dtype=self.dtype,
-            **known_options(options),
+            cache=cache,
+            decode=decode,
+            on_error=on_error,
+            substitute_weight=substitute_weight,
+            exif=exif,
+            max_queue_size=max_queue_size,
         )

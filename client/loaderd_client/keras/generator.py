@@ -135,7 +135,10 @@ class ImageDataGenerator(FileFlows):
         save_format: str = "png",
         ignore_class_split: bool = False,
         subset: str | None = None,
-        **options: Any,
+        *,
+        max_queue_size: int = 10,
+        workers: int = 1,
+        use_multiprocessing: bool = False,
     ) -> NumpyArrayIterator:
         """Batches of images that are in memory.
 
@@ -154,8 +157,9 @@ class ImageDataGenerator(FileFlows):
             save_format: ``png``, ``jpg``, …
             ignore_class_split: allows subsets that lack classes.
             subset: ``training`` or ``validation``, by ``validation_split``.
-            **options: see ``flow_from_directory``: ``max_queue_size``, ``workers``,
-                ``use_multiprocessing``.
+            max_queue_size: batches that the daemon keeps ready.
+            workers: accepted and not needed; see ``flow_from_directory``.
+            use_multiprocessing: likewise.
 
         Raises:
             InvalidArgument: a value that is not allowed (also a ``ValueError``).
@@ -164,6 +168,7 @@ class ImageDataGenerator(FileFlows):
         """
         from loaderd_client.keras.arrays import NumpyArrayIterator
 
+        del workers, use_multiprocessing
         return NumpyArrayIterator(
             x,
             y,
@@ -179,7 +184,7 @@ class ImageDataGenerator(FileFlows):
             ignore_class_split=ignore_class_split,
             subset=subset,
             dtype=self.dtype,
-            **options,
+            max_queue_size=max_queue_size,
         )
 
     def overridden(self) -> str | None:

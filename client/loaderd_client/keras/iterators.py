@@ -24,7 +24,7 @@ from loaderd.spec.spec import LabelMode, Order, Spec
 from loaderd_client.core import arguments
 from loaderd_client.core.batch import Batch
 from loaderd_client.core.guard import Caller
-from loaderd_client.keras import adapter, pil_settings
+from loaderd_client.keras import adapter, loading, pil_settings
 from loaderd_client.keras.augmentation import Augmentation
 from loaderd_client.keras.batch_index import Places
 from loaderd_client.keras.functions import Packed
@@ -136,24 +136,20 @@ def _beyond(index: int, length: int) -> str:
 
 
 _SETTABLE = (
+    *loading.NAMES,
     "batch_size",
-    "cache",
     "class_mode",
     "color_mode",
     "data_format",
-    "decode",
     "dtype",
-    "exif",
     "interpolation",
     "keep_aspect_ratio",
     "n",
-    "on_error",
     "save_format",
     "save_prefix",
     "save_to_dir",
     "seed",
     "shuffle",
-    "substitute_weight",
     "target_size",
 )
 """Attributes of iterators that scripts may set, which count from the next batch on."""
