@@ -18,7 +18,8 @@ from loaderd.spec.base import Cache, OnError
 from loaderd.spec.source import Directory
 from loaderd.spec.spec import Spec
 from loaderd_client import ImageDataGenerator, LoaderSequence, Session
-from loaderd_client.core.stream import Batch, Stream
+from loaderd_client.core.batch import Batch
+from loaderd_client.core.stream import Stream
 from tests.support.daemons import Serve, eventually
 from tests.support.streams import a_spec, digest, run_of
 

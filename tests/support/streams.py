@@ -16,7 +16,7 @@ from loaderd.spec.output import Batch, Order
 from loaderd.spec.source import Directory
 from loaderd.spec.spec import Spec
 from loaderd_client import Session
-from loaderd_client.core.stream import Batch as Taken
+from loaderd_client.core.batch import Batch as Taken
 from loaderd_client.core.stream import Stream
 from tests.support.daemons import Daemon, eventually
 from tests.support.specs import stages, with_load

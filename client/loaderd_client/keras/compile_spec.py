@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple, get_args
+from typing import Any, NamedTuple, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,10 +34,8 @@ from loaderd.spec.operations import (
 from loaderd.spec.output import Output, Save
 from loaderd_client.core import arguments
 from loaderd_client.keras import adapter, functions
+from loaderd_client.keras.augmentation import Augmentation
 from loaderd_client.keras.pil_settings import pils_switches, takes_truncated
-
-if TYPE_CHECKING:
-    from loaderd_client.keras.generator import ImageDataGenerator
 
 Arrays = dict[str, NDArray[Any]]
 
@@ -100,7 +98,7 @@ class Stages(NamedTuple):
 
 
 def stages_of(
-    generator: ImageDataGenerator | None,
+    generator: Augmentation | None,
     pictures: Pictures,
     before: functions.Packed | None = None,
 ) -> tuple[Stages, Arrays]:
@@ -156,7 +154,7 @@ def _load(pictures: Pictures, compat: Compat) -> Load:
     )
 
 
-def _augmenting(generator: ImageDataGenerator) -> Iterator[Operation]:
+def _augmenting(generator: Augmentation) -> Iterator[Operation]:
     """The random operations that change anything, in Keras's order."""
     flip = RandomFlip(
         horizontal=arguments.flag("horizontal_flip", generator.horizontal_flip),
@@ -175,7 +173,7 @@ def _augmenting(generator: ImageDataGenerator) -> Iterator[Operation]:
         yield RandomBrightness(brightness_range=brightness)
 
 
-def _affine(generator: ImageDataGenerator) -> RandomAffine:
+def _affine(generator: Augmentation) -> RandomAffine:
     return RandomAffine(
         rotation_range=arguments.number("rotation_range", _or_zero(generator.rotation_range)),
         width_shift_range=arguments.shift("width_shift_range", generator.width_shift_range),
@@ -189,7 +187,7 @@ def _affine(generator: ImageDataGenerator) -> RandomAffine:
     )
 
 
-def _normalizing(generator: ImageDataGenerator, dtype: str) -> Iterator[Operation]:
+def _normalizing(generator: Augmentation, dtype: str) -> Iterator[Operation]:
     scale = arguments.number("rescale", _or_zero(generator.rescale))
     center = arguments.flag("samplewise_center", generator.samplewise_center)
     std = arguments.flag("samplewise_std_normalization", generator.samplewise_std_normalization)
@@ -205,7 +203,7 @@ def _or_zero(value: Any) -> Any:
     return 0.0 if value is None else value
 
 
-def _statistics(generator: ImageDataGenerator) -> Iterator[tuple[Statistic, NDArray[Any]]]:
+def _statistics(generator: Augmentation) -> Iterator[tuple[Statistic, NDArray[Any]]]:
     for flag, attribute, part in _STATISTICS:
         value = getattr(generator, attribute)
         if not getattr(generator, flag):
@@ -228,23 +226,17 @@ def _warn_cut_off(rescale: float, dtype: str) -> None:
 def warn_unfit(flag: str) -> None:
     """Keras's warning that statistics are asked for which nobody has computed."""
     warnings.warn(
-        f"This ImageDataGenerator specifies `{flag}`, but it hasn't been fit on any training "
+        f"This Augmentation specifies `{flag}`, but it hasn't been fit on any training "
         "data. Fit it first by calling `.fit(numpy_data)`.",
         stacklevel=2,
     )
 
 
-_METHODS = ("standardize", "get_random_transform", "apply_transform", "random_transform")
-
-
-def _check_methods(generator: ImageDataGenerator) -> None:
+def _check_methods(generator: Augmentation) -> None:
     """Workers know the generator's attributes, not what a subclass makes of them."""
-    from loaderd_client.keras.generator import ImageDataGenerator
-
-    for name in _METHODS:
-        theirs = getattr(type(generator), name) is not getattr(ImageDataGenerator, name)
-        if theirs or name in vars(generator):
-            raise InvalidArgument(
-                f"{type(generator).__name__} overrides {name}, which workers do not call: "
-                "give the code as preprocessing_function"
-            )
+    name = generator.overridden()
+    if name is not None:
+        raise InvalidArgument(
+            f"{type(generator).__name__} overrides {name}, which workers do not call: "
+            "give the code as preprocessing_function"
+        )

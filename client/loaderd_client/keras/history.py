@@ -22,7 +22,7 @@ from loaderd.ipc.bundle import Parts
 from loaderd.spec import spec as specs
 from loaderd.spec.source import Directory
 from loaderd.spec.spec import Spec
-from loaderd_client.core.stream import Batch
+from loaderd_client.core.batch import Batch
 
 VARIABLE = "LOADERD_HISTORY"
 
