@@ -269,6 +269,10 @@ class Scheduler:
         """Whether no batch is being filled."""
         return not any(stream.filling for stream in self.streams.values())
 
+    def held(self, worker: int) -> list[Chunk]:
+        """The chunks that a worker holds: the one in hand, then the one queued behind it."""
+        return [entry.chunk for entry in self._workers.get(worker, ())]
+
     def open(self, stream: int, shape: Shape, run: Run, is_small: bool = False) -> list[Action]:
         """A stream begins.
 

@@ -30,7 +30,7 @@ from loaderd.supervisor.memory_caches import MemoryCaches
 from loaderd.supervisor.scheduler import Scheduler
 from loaderd.supervisor.slots import State
 from loaderd.supervisor.streams import Opening, Stream
-from loaderd.supervisor.workers import Crew
+from loaderd.supervisor.workers import Workers
 
 LONGEST_PATH = 500
 """Bytes. Of a longer path the end is shown, so that many streams fit into one packet."""
@@ -48,7 +48,7 @@ class Photographer:
         settings: Settings,
         listener: Listener,
         scheduler: Scheduler,
-        crew: Crew,
+        workers: Workers,
         streams: dict[int, Stream],
         openings: Mapping[Conversation, Opening],
         caches: MemoryCaches,
@@ -58,7 +58,7 @@ class Photographer:
         self._listener = listener
         self._bad = bad
         self._scheduler = scheduler
-        self._crew = crew
+        self._workers = workers
         self._streams = streams
         self._openings = openings
         self._caches = caches
@@ -75,9 +75,9 @@ class Photographer:
             daemon=self._daemon(now),
             host=self._host(),
             streams=tuple(self._stream(stream, now) for stream in self._streams.values()),
-            workers=tuple(self._workers(now)),
-            workers_wanted=self._crew.pool.wanted,
-            restarts=self._crew.pool.restarts,
+            workers=tuple(self._worker_stats(now)),
+            workers_wanted=self._workers.processes.wanted,
+            restarts=self._workers.processes.restarts,
             storage=tuple(islice(self._storage(now), MOST_STALLS)),
         )
 
@@ -103,10 +103,12 @@ class Photographer:
             private=self.settings.owner is not None,
             draining=self.draining,
             cpu_s=time.process_time(),
-            chunks=self._crew.chunks,
+            chunks=self._workers.chunks,
             bad=self._bad.total,
             cache_dir=_tail(self.settings.cache_dir),
-            trouble=self._crew.pool.trouble if self._crew.pool.hopeless else "",
+            trouble=self._workers.processes.trouble
+            if self._workers.processes.start_exhausted
+            else "",
         )
 
     def _host(self) -> HostPicture:
@@ -150,22 +152,21 @@ class Photographer:
             cache_samples=stream.cached_rows,
         )
 
-    def _workers(self, now: float) -> Iterable[WorkerPicture]:
-        for worker in self._crew.pool.workers.values():
+    def _worker_stats(self, now: float) -> Iterable[WorkerPicture]:
+        for worker in self._workers.processes.workers.values():
             if worker.up_at is None:
                 continue
-            read, decode, resize, augment = (ns / 1e9 for ns in worker.stage_ns)
-            since = self._crew.waits.since(worker.id)
+            since = self._workers.waits.since(worker.id)
             yield WorkerPicture(
                 pid=worker.pid,
                 up_s=now - worker.up_at,
                 chunks=worker.chunks,
                 rows=worker.rows,
                 cached=worker.cached,
-                read_s=read,
-                decode_s=decode,
-                resize_s=resize,
-                augment_s=augment,
+                read_s=worker.read_ns / 1e9,
+                decode_s=worker.decode_ns / 1e9,
+                resize_s=worker.resize_ns / 1e9,
+                augment_s=worker.augment_ns / 1e9,
                 busy_s=worker.busy_ns / 1e9,
                 waits_s=0.0 if since is None else now - since,
             )

@@ -2,13 +2,13 @@
 
 ::
 
-    clients ── server ──┐                        ┌── Ready, Spoilt ──► clients
-    workers ── crew ────┼──► scheduler: actions ─┤
-    signals ────────────┘                        └── crew: Attach, Chunk ──► workers
+    clients ── requests ─┐                        ┌── Ready, Spoilt ──► clients
+    workers ── events ───┼──► scheduler: actions ─┤
+    signals ─────────────┘                        └── Attach, Chunk ──► workers
 
-Who decides: the scheduler alone. Who writes: workers, to slots that it gave them. This
-module carries events to it and performs its actions, and never touches a pixel. Nothing
-here blocks for long: listing and reserving are an opener's, signals only wake the loop.
+The scheduler alone decides, and keeps the only ledger of who holds which chunk. This module
+carries events to it and performs its actions; nobody else does. It never touches a pixel, and
+never blocks for long: openers list and reserve, signals only wake the loop.
 """
 
 from __future__ import annotations
@@ -39,6 +39,7 @@ from loaderd.ipc.messages import (
     IDLE_SECONDS,
     Bad,
     Connect,
+    Done,
     Open,
     Plan,
     Ready,
@@ -66,8 +67,8 @@ from loaderd.supervisor.snapshot_builder import Photographer
 from loaderd.supervisor.storage_waits import Wait, timeout
 from loaderd.supervisor.streams import MOST_BUNDLES, Opening, Room, Stream
 from loaderd.supervisor.systemd import Notifier
-from loaderd.supervisor.worker_processes import Work
-from loaderd.supervisor.workers import Crew
+from loaderd.supervisor.worker_processes import Work, WorkerProcesses
+from loaderd.supervisor.workers import WorkerEvents, Workers
 
 log = logging.getLogger("loaderd")
 
@@ -179,22 +180,24 @@ class Supervisor:
         self._last_id = 0
         self._end_at: float | None = None
         self._next_check = 0.0
-        self._crew = Crew(
-            settings,
-            loop,
-            forks,
-            self._scheduler,
-            self._streams,
-            work,
-            self._perform,
-            self._worker_up,
-            self._note_bad,
+        events = WorkerEvents(
+            ready=self._worker_ready,
+            done=self._chunk_done,
+            failed=self._chunk_failed,
+            bad_image=self._note_bad,
+            waiting=lambda worker: self._perform(self._scheduler.waiting(worker)),
+            answered=lambda worker: self._perform(self._scheduler.answered(worker)),
+            recalled=lambda worker, tickets: self._perform(self._scheduler.recall(worker, tickets)),
+            retired=lambda worker: self._perform(self._scheduler.retire(worker)),
+            died=lambda *death: self._perform(self._scheduler.worker_down(*death)),
         )
+        self._processes = WorkerProcesses(settings, forks, work)
+        self._workers = Workers(self._processes, loop, self._scheduler.held, events)
         self._photographer = Photographer(
             settings,
             listener,
             self._scheduler,
-            self._crew,
+            self._workers,
             self._streams,
             self._openings,
             self._caches,
@@ -217,10 +220,10 @@ class Supervisor:
             DaemonError: no worker can start.
         """
         while not self._ended():
-            for _ in range(self._crew.pool.missing(time.monotonic())):
-                if self._crew.pool.hopeless:
-                    self._despair()
-                self._crew.start()
+            for _ in range(self._processes.missing(time.monotonic())):
+                if self._processes.start_exhausted:
+                    self._fail_streams()
+                self._workers.start()
             self._loop.turn(self._patience())
             self._check()
 
@@ -283,7 +286,7 @@ class Supervisor:
         moments = [self._next_check]
         if self._end_at is not None:
             moments.append(self._end_at)
-        pause = self._crew.pool.pause(now)
+        pause = self._processes.pause(now)
         if pause is not None:
             moments.append(now + pause)
         return max(0.0, min(moments) - now)
@@ -295,15 +298,15 @@ class Supervisor:
             return
         late = now - self._next_check if self._next_check else 0.0
         if late > LATE_SECONDS:  # frozen, or put to sleep: the silence was ours
-            self._crew.forgive(late)
+            self._workers.extend_deadlines(late)
         self._next_check = now + self._settings.silence
         self._forks.check()
-        self._crew.check(now)
+        self._workers.check(now)
         if self._owner is not None and not self._owner.alive:
             self._end_now()
         self._notifier.feed(now)
         for stream in list(self._streams.values()):
-            self._check_storage(stream, self._crew.waits.longest(stream.id), now)
+            self._check_storage(stream, self._workers.waits.longest(stream.id), now)
         for opening in list(self._openings.values()):
             self._check_storage(opening, opening.wait, now)
         for client in list(self._clients):
@@ -320,11 +323,15 @@ class Supervisor:
 
     # -- workers ---------------------------------------------------------------------
 
-    def _despair(self) -> None:
-        """No worker can start: nobody shall wait for what does not come."""
+    def _fail_streams(self) -> None:
+        """Ends all streams, as no worker can start.
+
+        Raises:
+            DaemonError: none ever was up.
+        """
         if self._on_ready is not None:
             raise DaemonError(
-                f"no worker can start: {self._crew.pool.trouble}; the log says more above"
+                f"no worker can start: {self._processes.trouble}; the log says more above"
             )
         for client in [client for client in self._clients if client.stream is not None]:
             self._end_stream(client, self._no_workers())
@@ -346,15 +353,22 @@ class Supervisor:
 
     def _no_workers(self) -> NoWorkers:
         return NoWorkers(
-            f"no worker can start: {self._crew.pool.trouble}; the daemon's log says more, and "
+            f"no worker can start: {self._processes.trouble}; the daemon's log says more, and "
             "it goes on trying"
         )
 
-    def _worker_up(self) -> None:
+    def _worker_ready(self, worker: int) -> None:
+        self._perform(self._scheduler.worker_up(worker))
         if self._on_ready is not None:
             self._on_ready()
             self._on_ready = None
             self._notifier.ready()
+
+    def _chunk_done(self, worker: int, done: Done) -> None:
+        self._perform(self._scheduler.done(worker, done.ticket, done.total, done.skipped))
+
+    def _chunk_failed(self, worker: int, spoilt: Spoilt) -> None:
+        self._perform(self._scheduler.spoilt(worker, spoilt.ticket, spoilt.kind, spoilt.text))
 
     def renew(self, reload: Callable[[], Settings] | None) -> None:
         """Takes in new settings, if they are well, and replaces the workers one by one."""
@@ -362,7 +376,7 @@ class Supervisor:
         try:
             if reload is not None:
                 self._adopt(reload())
-            self._crew.renew(self._settings)
+            self._workers.renew(self._settings)
         except LoaderdError as error:
             log.error("the settings stay as they are: %s", error)
         self._notifier.ready()
@@ -396,16 +410,16 @@ class Supervisor:
     def _perform(self, actions: Iterable[Action]) -> None:
         for action in actions:
             match action:
-                case Assign():
-                    self._crew.assign(action)
+                case Assign(worker, chunk):
+                    self._workers.assign(worker, chunk, self._streams[chunk.stream])
                 case Deliver(stream, slot, place, attempt, skipped):
                     self._streams[stream].client.send(Ready(slot, *place, attempt, skipped))
                 case Spoil():
                     self._spoil(action)
                 case Isolate():
                     self._isolate(action)
-                case Dismiss():
-                    self._crew.dismiss(action)
+                case Dismiss(worker):
+                    self._workers.dismiss(worker)
 
     def _isolate(self, action: Isolate) -> None:
         """The sample is given away again, and every worker knows by then that it is bad."""
@@ -414,7 +428,7 @@ class Supervisor:
         path = stream.path(action.place, action.row)
         self._bad.add(path, isolated.reason, stream.folder, quarantined=True)
         log.error("quarantined %s: %s", readable(path), isolated.reason)
-        self._crew.quarantine(isolated)
+        self._workers.quarantine(isolated)
 
     def _spoil(self, action: Spoil) -> None:
         stream, error = self._streams[action.stream], action.error
@@ -448,7 +462,7 @@ class Supervisor:
     def _open(self, client: Conversation, request: Open, fds: list[int]) -> None:
         if self._end_at is not None:
             raise Draining("the daemon is draining; start another, or wait")
-        if self._crew.pool.hopeless:
+        if self._processes.start_exhausted:
             raise self._no_workers()
         if client in self._openings:
             raise ProtocolError("a second stream on one connection")
@@ -581,5 +595,5 @@ class Supervisor:
 
     def _close(self, stream: Stream) -> None:
         stream.close()
-        self._crew.detach(stream.id)
+        self._workers.detach(stream.id)
         self._perform(self._scheduler.close(stream.id))

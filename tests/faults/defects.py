@@ -16,14 +16,15 @@ VARIABLE = "PLANTED_DEFECT"
 def slot_is_reused_before_its_workers_death_is_confirmed() -> None:
     """A worker that gives no sign of life counts as dead, and is left as it is."""
     from loaderd.supervisor.actions import Death
-    from loaderd.supervisor.workers import Crew
+    from loaderd.supervisor.workers import Workers
 
     def check(self: Any, worker: Any, now: float) -> None:
-        if worker.condemned_at is None and now - worker.since > worker.patience:
-            worker.condemned_at = now
-            self._perform(self._scheduler.worker_down(worker.id, Death.KILLED))
+        silent = now - worker.heard_at
+        if worker.aborted_at is None and silent > worker.max_silence(self._stream_in_hand(worker)):
+            worker.aborted_at = now
+            self._events.died(worker.id, Death.KILLED, "")
 
-    Crew._check_worker = check  # type: ignore[method-assign]
+    Workers._check_worker = check  # type: ignore[method-assign]
 
 
 def attempt_is_not_checked() -> None:
