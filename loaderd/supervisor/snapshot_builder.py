@@ -125,7 +125,7 @@ class Photographer:
 
     def _stream(self, stream: Stream, now: float) -> StreamPicture:
         scheduled = self._scheduler.streams[stream.id]
-        epoch, position = scheduled.run.next or (0, 0)
+        epoch, position = scheduled.cursor.run.next or (0, 0)
         count = scheduled.slots.count
         return StreamPicture(
             id=stream.id,

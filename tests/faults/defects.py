@@ -59,20 +59,20 @@ def lease_hangs_on_the_array() -> None:
 
 def run_leaves_a_gap() -> None:
     """Where a batch is made already, the run leaves out the one after it too."""
-    from loaderd.supervisor.scheduler import Stream
+    from loaderd.supervisor.cursor import Cursor
 
-    healthy = Stream.next_place
+    healthy = Cursor.next_place
 
-    def next_place(self: Any) -> Any:
-        wanted = any(place not in self.held for place in self.want)
-        made = not wanted and self.run.next in self.held
-        place = healthy(self)
-        if made and place is not None:
+    def next_place(self: Any, made: Any) -> Any:
+        wanted = any(place not in made for place in self.want)
+        is_made = not wanted and self.run.next in made
+        place = healthy(self, made)
+        if is_made and place is not None:
             place = self.run.next
             self.run = self.run.at(self.run.after(place))
         return place
 
-    Stream.next_place = next_place  # type: ignore[method-assign]
+    Cursor.next_place = next_place  # type: ignore[method-assign]
 
 
 def chunk_is_lost() -> None:
