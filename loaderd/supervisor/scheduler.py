@@ -33,29 +33,20 @@ No socket, no clock, no process here: the tests feed it histories.
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterable
-from dataclasses import dataclass
 
 from loaderd.errors import ProtocolError
 from loaderd.ipc.messages import Chunk
 from loaderd.ipc.prefetch import Place, Run
 from loaderd.supervisor.actions import Action, Assign, Death, Dismiss
 from loaderd.supervisor.cursor import Cursor
-from loaderd.supervisor.scheduled_stream import QUEUED, Part, ScheduledStream
+from loaderd.supervisor.ledger import Ledger
+from loaderd.supervisor.scheduled_stream import QUEUED, ScheduledStream
 from loaderd.supervisor.slots import SlotTable, State
 from loaderd.supervisor.stream_shape import Shape
 
 MAX_WANTED = 1024
 """Batches that a client may want out of turn."""
-
-
-@dataclass(slots=True)
-class _Held:
-    """A chunk that a worker holds, and the rows that it stands for."""
-
-    chunk: Chunk
-    part: Part
 
 
 class Scheduler:
@@ -67,12 +58,9 @@ class Scheduler:
 
     def __init__(self) -> None:
         self.streams: dict[int, ScheduledStream] = {}
-        self._workers: dict[int, deque[_Held]] = {}
-        self._retired: set[int] = set()
-        self._slow: set[int] = set()
+        self._ledger = Ledger()
         self._waiting: set[int] = set()
         self._actions: list[Action] = []
-        self._ticket = 0
         self._draining = False
 
     def drain(self) -> None:
@@ -86,7 +74,7 @@ class Scheduler:
 
     def held(self, worker: int) -> list[Chunk]:
         """The chunks that a worker holds: the one in hand, then the one queued behind it."""
-        return [entry.chunk for entry in self._workers.get(worker, ())]
+        return self._ledger.chunks(worker)
 
     def open(self, stream: int, shape: Shape, run: Run, is_small: bool = False) -> list[Action]:
         """A stream begins.
@@ -157,12 +145,12 @@ class Scheduler:
 
     def worker_up(self, worker: int) -> list[Action]:
         """A worker is ready for chunks."""
-        self._workers[worker] = deque()
+        self._ledger.add(worker)
         return self._assign_all()
 
     def retire(self, worker: int) -> list[Action]:
         """A worker gets nothing more, and may go when it holds nothing."""
-        self._retired.add(worker)
+        self._ledger.retired.add(worker)
         self._dismiss(worker)
         return self._flush()
 
@@ -171,15 +159,13 @@ class Scheduler:
 
         Others do them, and it gets nothing until it has reported.
         """
-        held = self._workers[worker]
-        for entry in [entry for entry in held if entry.chunk.ticket in tickets]:
-            held.remove(entry)
-            stream = self.streams.get(entry.chunk.stream)
+        for recalled in self._ledger.recall(worker, tickets):
+            stream = self.streams.get(recalled.chunk.stream)
             if stream is not None:
-                self._actions += stream.take_back(entry.part)
-        if held:  # else it has nothing to report
-            self._slow.add(worker)
-        elif worker in self._retired:
+                self._actions += stream.take_back(recalled.part)
+        if self._ledger.count(worker):  # else it has nothing to report
+            self._ledger.slow.add(worker)
+        elif worker in self._ledger.retired:
             self._dismiss(worker)
         return self._assign_all()
 
@@ -188,24 +174,24 @@ class Scheduler:
 
         What is queued behind it is for ``recall``.
         """
-        held = self._workers[worker]
+        held = self._ledger.chunks(worker)
         if not held:
             return []
         if not self._waiting:
             for stream in self.streams.values():
                 stream.doubted = True
         self._waiting.add(worker)
-        self._slow.add(worker)
-        stuck = self.streams.get(held[0].chunk.stream)
+        self._ledger.slow.add(worker)
+        stuck = self.streams.get(held[0].stream)
         if stuck is not None:
             stuck.doubted = True
         return []
 
     def answered(self, worker: int) -> list[Action]:
         """Storage has answered a worker that waited for it."""
-        held = self._workers[worker]
+        held = self._ledger.chunks(worker)
         self._waiting.discard(worker)
-        self._trust(self.streams.get(held[0].chunk.stream) if held else None)
+        self._trust(self.streams.get(held[0].stream) if held else None)
         return self._assign_all()
 
     def worker_down(self, worker: int, death: Death, cause: str = "") -> list[Action]:
@@ -216,18 +202,16 @@ class Scheduler:
             death: how it died.
             cause: the same for people.
         """
-        held = self._workers.pop(worker, deque())
-        self._retired.discard(worker)
-        self._slow.discard(worker)
+        held = self._ledger.remove(worker)
         if worker in self._waiting:
             self._waiting.remove(worker)
             self._trust(None)
         while held:
-            entry = held.pop()
-            stream = self.streams.get(entry.chunk.stream)
+            lost = held.pop()
+            stream = self.streams.get(lost.chunk.stream)
             if stream is not None:
                 # Only the chunk in hand can have to do with it, not the one behind it.
-                self._actions += stream.take_back(entry.part, None if held else death, cause)
+                self._actions += stream.take_back(lost.part, None if held else death, cause)
         return self._assign_all()
 
     def done(self, worker: int, ticket: int, total_ns: int, skipped: int = 0) -> list[Action]:
@@ -236,10 +220,10 @@ class Scheduler:
         Raises:
             ProtocolError: the worker does not hold that ticket.
         """
-        entry = self._take_back(worker, ticket)
-        stream = self.streams.get(entry.chunk.stream)
+        reported = self._ledger.report(worker, ticket)
+        stream = self.streams.get(reported.chunk.stream)
         if stream is not None:
-            self._actions += stream.written(entry.part, total_ns, skipped)
+            self._actions += stream.written(reported.part, total_ns, skipped)
         return self._go_on(worker, stream)
 
     def spoilt(self, worker: int, ticket: int, kind: str, text: str) -> list[Action]:
@@ -248,18 +232,11 @@ class Scheduler:
         Raises:
             ProtocolError: the worker does not hold that ticket.
         """
-        entry = self._take_back(worker, ticket)
-        stream = self.streams.get(entry.chunk.stream)
+        reported = self._ledger.report(worker, ticket)
+        stream = self.streams.get(reported.chunk.stream)
         if stream is not None:
-            self._actions += stream.failed(entry.part, kind, text)
+            self._actions += stream.failed(reported.part, kind, text)
         return self._go_on(worker, stream)
-
-    def _take_back(self, worker: int, ticket: int) -> _Held:
-        held = self._workers[worker]
-        if not held or held[0].chunk.ticket != ticket:
-            raise ProtocolError(f"worker {worker} reports chunk {ticket}, which it does not hold")
-        self._slow.discard(worker)
-        return held.popleft()
 
     def _flush(self) -> list[Action]:
         actions, self._actions = self._actions, []
@@ -268,30 +245,22 @@ class Scheduler:
     def _assign_all(self) -> list[Action]:
         """Gives chunks to all who have room, those with nothing first."""
         for length in range(1, QUEUED + 1):
-            for worker, held in self._workers.items():
-                if len(held) >= length or worker in self._retired or worker in self._slow:
-                    continue
+            for worker in self._ledger.with_room(length):
                 if not self._assign(worker, length):
                     return self._flush()
         return self._flush()
 
     def _go_on(self, worker: int, stream: ScheduledStream | None) -> list[Action]:
         """A worker has reported a chunk of a stream, and has room for another."""
-        if self._waiting:
-            return self._go_on_in_doubt(worker, stream)
-        if worker in self._retired:
+        in_doubt = bool(self._waiting)
+        if in_doubt:  # the storage of this stream has answered
+            self._waiting.discard(worker)
+            self._trust(stream)
+        if worker in self._ledger.retired:
             self._dismiss(worker)
-        else:
+        elif not in_doubt:
             self._assign(worker, QUEUED)
-        return self._flush()
-
-    def _go_on_in_doubt(self, worker: int, stream: ScheduledStream | None) -> list[Action]:
-        """The same while somebody waits for storage: that of this stream has answered."""
-        self._waiting.discard(worker)
-        self._trust(stream)
-        if worker in self._retired:
-            self._dismiss(worker)
-        return self._assign_all()
+        return self._assign_all() if in_doubt else self._flush()
 
     def _trust(self, stream: ScheduledStream | None) -> None:
         """A stream's storage answers; if nobody waits any more, that of all does."""
@@ -302,43 +271,28 @@ class Scheduler:
                 other.doubted = False
 
     def _dismiss(self, worker: int) -> None:
-        if not self._workers[worker]:
+        if not self._ledger.count(worker):
             self._actions.append(Dismiss(worker))
 
     def _assign(self, worker: int, upto: int) -> bool:
         """Gives one worker chunks; returns whether there were enough."""
-        held = self._workers[worker]
-        while len(held) < upto:
-            entry = self._next()
-            if entry is None:
+        while self._ledger.count(worker) < upto:
+            if not self._assign_next(worker):
                 return False
-            held.append(entry)
-            self._actions.append(Assign(worker, entry.chunk))
         return True
 
-    def _next(self) -> _Held | None:
+    def _assign_next(self, worker: int) -> bool:
+        """Gives one worker the chunk that is most needed; returns whether there was one."""
         streams: Iterable[ScheduledStream] = self.streams.values()
         if len(self.streams) > 1:
             streams = sorted(streams, key=ScheduledStream.turn)
         for stream in streams:
-            entry = self._next_of(stream)
-            if entry is not None:
-                return entry
-        return None
-
-    def _next_of(self, stream: ScheduledStream) -> _Held | None:
-        if stream.doubted and self._is_with_workers(stream):
-            return None
-        part = stream.next_part(len(self._workers), self._draining)
-        return None if part is None else self._hold(stream, part)
-
-    def _is_with_workers(self, stream: ScheduledStream) -> bool:
-        held = (entry for entries in self._workers.values() for entry in entries)
-        return any(entry.chunk.stream == stream.id for entry in held)
-
-    def _hold(self, stream: ScheduledStream, part: Part) -> _Held:
-        self._ticket += 1
-        stream.served = self._ticket
-        slot, (epoch, position) = part.batch.slot, part.batch.place
-        chunk = Chunk(self._ticket, stream.id, slot, epoch, position, part.first, part.last)
-        return _Held(chunk, part)
+            if stream.doubted and self._ledger.is_out(stream.id):
+                continue
+            part = stream.next_part(len(self._ledger), self._draining)
+            if part is not None:
+                chunk = self._ledger.assign(worker, stream.id, part)
+                stream.served = chunk.ticket
+                self._actions.append(Assign(worker, chunk))
+                return True
+        return False

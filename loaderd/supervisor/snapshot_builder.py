@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from itertools import islice
 
 import psutil
@@ -24,12 +24,12 @@ from loaderd.ipc.snapshot import (
 )
 from loaderd.ipc.text import encodable
 from loaderd.supervisor.bad_images import BadImages
-from loaderd.supervisor.clients import Conversation
 from loaderd.supervisor.listener import Listener
-from loaderd.supervisor.memory_caches import MemoryCaches
 from loaderd.supervisor.scheduler import Scheduler
 from loaderd.supervisor.slots import State
-from loaderd.supervisor.streams import Opening, Stream
+from loaderd.supervisor.stream_opener import StreamOpener
+from loaderd.supervisor.streams import PendingStream
+from loaderd.supervisor.subscription import Subscription
 from loaderd.supervisor.workers import Workers
 
 LONGEST_PATH = 500
@@ -40,8 +40,8 @@ MOST_STALLS = 16
 """Of more streams that wait for storage only the first are shown, for the same reason."""
 
 
-class Photographer:
-    """Takes snapshots of the parts that it is given; changes none of them."""
+class SnapshotBuilder:
+    """Builds snapshots from the parts that it is given; changes none of them."""
 
     def __init__(
         self,
@@ -49,9 +49,7 @@ class Photographer:
         listener: Listener,
         scheduler: Scheduler,
         workers: Workers,
-        streams: dict[int, Stream],
-        openings: Mapping[Conversation, Opening],
-        caches: MemoryCaches,
+        streams: StreamOpener,
         bad: BadImages,
     ) -> None:
         self.settings = settings
@@ -60,13 +58,11 @@ class Photographer:
         self._scheduler = scheduler
         self._workers = workers
         self._streams = streams
-        self._openings = openings
-        self._caches = caches
         self._started = time.monotonic()
         self.draining = False
         psutil.cpu_percent()  # the first call begins the interval
 
-    def take(self) -> Snapshot:
+    def build(self) -> Snapshot:
         """The daemon as it is now."""
         now = time.monotonic()
         return Snapshot(
@@ -74,7 +70,7 @@ class Photographer:
             time=time.time(),
             daemon=self._daemon(now),
             host=self._host(),
-            streams=tuple(self._stream(stream, now) for stream in self._streams.values()),
+            streams=tuple(self._stream(one, now) for one in self._streams.open.values()),
             workers=tuple(self._worker_stats(now)),
             workers_wanted=self._workers.processes.wanted,
             restarts=self._workers.processes.restarts,
@@ -82,14 +78,17 @@ class Photographer:
         )
 
     def _storage(self, now: float) -> Iterable[StoragePicture]:
-        readers: list[Stream | Opening] = [*self._streams.values(), *self._openings.values()]
+        readers: list[Subscription | PendingStream] = [
+            *self._streams.open.values(),
+            *self._streams.pending.values(),
+        ]
         for reader in readers:
             wait = reader.stall.wait
             if wait is not None:
                 yield StoragePicture(
                     path=_tail(wait.path),
                     waited_s=now - wait.since,
-                    stream=reader.id if isinstance(reader, Stream) else None,
+                    stream=reader.stream.id if isinstance(reader, Subscription) else None,
                     client_pid=reader.client.pid,
                 )
 
@@ -117,19 +116,20 @@ class Photographer:
             cpu_percent=psutil.cpu_percent(),
             shm_total=segment.total(),
             shm_free=segment.free(),
-            ring_bytes=sum(stream.ring_bytes for stream in self._streams.values()),
+            ring_bytes=sum(one.stream.ring_bytes for one in self._streams.open.values()),
             ring_limit=self.settings.memory,
-            cache_bytes=self._caches.nbytes,
-            cache_limit=self._caches.limit,
+            cache_bytes=self._streams.caches.nbytes,
+            cache_limit=self._streams.caches.limit,
         )
 
-    def _stream(self, stream: Stream, now: float) -> StreamPicture:
+    def _stream(self, subscription: Subscription, now: float) -> StreamPicture:
+        stream = subscription.stream
         scheduled = self._scheduler.streams[stream.id]
         epoch, position = scheduled.cursor.run.next or (0, 0)
         count = scheduled.slots.count
         return StreamPicture(
             id=stream.id,
-            client_pid=stream.client.pid,
+            client_pid=subscription.client.pid,
             directory=_tail(stream.spec.dataset.directory),
             samples=stream.shape.samples,
             batch_size=stream.shape.batch_size,
@@ -141,9 +141,9 @@ class Photographer:
             filling=count(State.FILLING),
             leased=count(State.LEASED),
             age_s=now - stream.opened_at,
-            batches=stream.batches,
-            images=stream.samples,
-            waited_s=stream.waited_ns / 1e9,
+            batches=subscription.batches,
+            images=subscription.samples,
+            waited_s=subscription.waited_ns / 1e9,
             errors=scheduled.errors,
             on_error=stream.spec.on_error,
             bad=len(stream.bad),

@@ -7,7 +7,8 @@ import math
 import signal
 import socket
 import time
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Container
 from dataclasses import dataclass, field
 
 import psutil
@@ -106,6 +107,28 @@ class Worker:
             return max(self.sample_timeout, UP_SECONDS)
         return self.sample_timeout
 
+    def hangs(self, silent: float, stream: int | None) -> bool:
+        """Whether it was silent for too long; a stopped process gets no time to load code.
+
+        Args:
+            silent: seconds since it was last heard.
+            stream: as above.
+        """
+        if silent > self.max_silence(stream):
+            return True
+        return stream is not None and silent > self.sample_timeout and self.stopped
+
+    def silence_reason(self, stream: int | None, waits: bool) -> str:
+        """Why it was silent for too long.
+
+        Args:
+            stream: as above.
+            waits: whether it waits for storage.
+        """
+        if self.stopped:
+            return STOPPED
+        return STORAGE if waits else f"no sign of life for {self.max_silence(stream):g} s"
+
     def abort(self, now: float, reason: str) -> None:
         """Has it write its stack to the log and die; ``kill_aborted`` makes sure of that."""
         self.exit_reason, self.aborted_at = reason, now
@@ -146,8 +169,7 @@ class WorkerProcesses:
     """Starts and counts worker processes, so that as many run as the settings ask for.
 
     Args:
-        settings: how many workers there are, and what they may do. May be replaced; the new
-            ones count for workers that start from then on.
+        settings: how many workers there are, and what they may do.
         forks: where they come from.
         work: what a worker process runs on its end of the socket.
     """
@@ -163,6 +185,9 @@ class WorkerProcesses:
         self._needed_at = 0.0
         self._ids = 0
         self._failed_starts = 0
+        self._leaving: set[int] = set()
+        self._to_renew: deque[int] = deque()
+        self._renewing = 0
         self._resume_at = 0.0
 
     @property
@@ -186,6 +211,38 @@ class WorkerProcesses:
     def surplus(self) -> int:
         """How many workers there are beyond those that are needed; negative if some are missing."""
         return len(self.workers) - self.wanted - self._stand_ins
+
+    def surplus_workers(self, waiting: Container[int]) -> list[int]:
+        """Workers to retire, as those that they stood in for are back: the last that came first.
+
+        Args:
+            waiting: workers that wait for storage, and stay.
+        """
+        self._leaving &= self.workers.keys()
+        leave: list[int] = []
+        for worker in reversed(self.workers.values()):
+            if self.surplus <= len(self._leaving):
+                break
+            busy = worker.id in waiting or worker.id in self._leaving
+            if worker.up_at is not None and not busy:
+                self._leaving.add(worker.id)
+                leave.append(worker.id)
+        return leave
+
+    def renew(self, settings: Settings) -> None:
+        """Has all workers replaced, one by one, by workers with these settings."""
+        log.info("replacing %d workers one by one", len(self.workers))
+        self.settings = settings
+        self._to_renew = deque(self.workers)
+
+    def next_to_renew(self) -> int | None:
+        """The worker to retire next, once all others are up; None if there is none now."""
+        while self._to_renew and self._renewing not in self.workers and self.complete:
+            worker = self.workers.get(self._to_renew.popleft())
+            if worker is not None and worker.up_at is not None:
+                self._renewing = worker.id
+                return worker.id
+        return None
 
     def missing(self, now: float) -> int:
         """How many workers to start now."""

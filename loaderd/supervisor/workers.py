@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import logging
 import time
-from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
@@ -47,7 +46,6 @@ from loaderd.supervisor.storage_waits import Wait, Waits
 from loaderd.supervisor.streams import Stream
 from loaderd.supervisor.worker_processes import (
     SLOW_SECONDS,
-    STOPPED,
     STORAGE,
     Worker,
     WorkerProcesses,
@@ -111,20 +109,15 @@ class Workers:
         self._loop = loop
         self._held = held
         self._events = events
-        self._troubles: set[str] = set()
-        self._pils: set[str] = set()
+        self._logged: set[str] = set()
         self._quarantine: list[Quarantine] = []
-        self._to_renew: deque[int] = deque()
-        self._renewing: int | None = None
-        self._leaving: set[int] = set()
 
     def start(self) -> None:
         """Starts one worker, if that works now."""
         worker = self.processes.start()
-        if worker is None:
-            return
-        self._loop.watch_channel(worker.child.line, lambda: self._read(worker))
-        worker.child.when_ended(lambda: self._died(worker))
+        if worker is not None:
+            self._loop.watch_channel(worker.child.line, lambda: self._read(worker))
+            worker.child.when_ended(lambda: self._died(worker))
 
     # -- what they say ---------------------------------------------------------------
 
@@ -161,14 +154,13 @@ class Workers:
             case Attached():
                 worker.attaching.discard(message.stream)
             case Up():
-                self._log_pil(message.pil)
-                self._up(worker)
+                self._up(worker, message.pil)
             case _:
                 raise ProtocolError(f"it sent {type(message).__name__}")
 
     def _done(self, worker: Worker, done: Done) -> None:
         if done.trouble:  # before the trainer gets the batch
-            self._warn_once(done.trouble)
+            self._log_once(logging.WARNING, done.trouble)
         self._events.done(worker.id, done)
         worker.count(done)
         self.chunks += 1
@@ -204,19 +196,15 @@ class Workers:
             self.waits.forget(worker.id)
             self._events.answered(worker.id)
 
-    def _log_pil(self, pil: str) -> None:
-        """Logs which PIL the workers have, once for each."""
-        if pil and pil not in self._pils:
-            self._pils.add(pil)
-            log.info("images are decoded and resized by %s", pil)
+    def _log_once(self, level: int, text: str) -> None:
+        """Logs what every worker reports alike, such as a full disk, once."""
+        if text not in self._logged:
+            self._logged.add(text)
+            log.log(level, "%s", text)
 
-    def _warn_once(self, trouble: str) -> None:
-        """Logs a trouble once, though every worker meets it, as a full disk."""
-        if trouble not in self._troubles:
-            self._troubles.add(trouble)
-            log.warning("%s", trouble)
-
-    def _up(self, worker: Worker) -> None:
+    def _up(self, worker: Worker, pil: str) -> None:
+        if pil:
+            self._log_once(logging.INFO, f"images are decoded and resized by {pil}")
         self.processes.up(worker)
         for isolated in self._quarantine:
             _send(worker, isolated)
@@ -232,9 +220,7 @@ class Workers:
         death, cause = self.processes.reap(worker, attaching)
         if worker.up_at is not None:
             self._events.died(worker.id, death, cause)
-        if worker.id == self._renewing:
-            self._renewing = None
-            self._renew_next()
+        self._renew_next()
 
     # -- what they are told ----------------------------------------------------------
 
@@ -278,43 +264,19 @@ class Workers:
         for worker in list(self.processes.workers.values()):
             self._check_worker(worker, now)
         self.processes.stand_in(len(self.waits), now)
-        self._retire_surplus()
-
-    def _retire_surplus(self) -> None:
-        """Retires workers that stood in for others, the last that came first."""
-        self._leaving &= self.processes.workers.keys()
-        for worker in reversed(list(self.processes.workers.values())):
-            if self.processes.surplus <= len(self._leaving):
-                return
-            busy = worker.id in self.waits or worker.id in self._leaving
-            if worker.up_at is not None and not busy:
-                self._leaving.add(worker.id)
-                self._events.retired(worker.id)
+        for surplus in self.processes.surplus_workers(self.waits):
+            self._events.retired(surplus)
 
     def _check_worker(self, worker: Worker, now: float) -> None:
-        silent = now - worker.heard_at
+        silent, stream = now - worker.heard_at, self._stream_in_hand(worker)
         if worker.aborted_at is not None:
             worker.kill_aborted(now)
-        elif self._hangs(worker, silent):
-            reason = self._exit_reason(worker)
+        elif worker.hangs(silent, stream):
+            reason = worker.silence_reason(stream, worker.id in self.waits)
             log.error("worker %d is killed: %s; its stack follows", worker.pid, reason)
             worker.abort(now, reason)
         if silent > SLOW_SECONDS and len(self._held(worker.id)) > 1:
             self._recall(worker)
-
-    def _hangs(self, worker: Worker, silent: float) -> bool:
-        """Whether a worker was silent for too long; one that is stopped loads nothing."""
-        stream = self._stream_in_hand(worker)
-        if silent > worker.max_silence(stream):
-            return True
-        return stream is not None and silent > worker.sample_timeout and worker.stopped
-
-    def _exit_reason(self, worker: Worker) -> str:
-        if worker.stopped:
-            return STOPPED
-        if worker.id in self.waits:
-            return STORAGE
-        return f"no sign of life for {worker.max_silence(self._stream_in_hand(worker)):g} s"
 
     def _stream_in_hand(self, worker: Worker) -> int | None:
         """The stream of the chunk that a worker has in hand; None if it has none."""
@@ -358,18 +320,13 @@ class Workers:
 
     def renew(self, settings: Settings) -> None:
         """Replaces all workers, one by one, by workers with these settings."""
-        log.info("replacing %d workers one by one", len(self.processes.workers))
-        self.processes.settings = settings
-        self._to_renew = deque(self.processes.workers)
+        self.processes.renew(settings)
         self._renew_next()
 
     def _renew_next(self) -> None:
-        """Retires the next worker once all the others are up."""
-        while self._to_renew and self._renewing is None and self.processes.complete:
-            worker = self.processes.workers.get(self._to_renew.popleft())
-            if worker is not None and worker.up_at is not None:
-                self._renewing = worker.id
-                self._events.retired(worker.id)
+        worker = self.processes.next_to_renew()
+        if worker is not None:
+            self._events.retired(worker)
 
 
 def _send(worker: Worker, message: Message, fds: Iterable[int] = ()) -> None:

@@ -29,13 +29,13 @@ def slot_is_reused_before_its_workers_death_is_confirmed() -> None:
 
 def attempt_is_not_checked() -> None:
     """Whatever a worker reports counts for the chunk in its hand."""
-    from loaderd.supervisor.scheduler import Scheduler
+    from loaderd.supervisor.ledger import Ledger
 
-    def take_back(self: Any, worker: int, ticket: int) -> Any:
-        self._slow.discard(worker)
-        return self._workers[worker].popleft()
+    def report(self: Any, worker: int, ticket: int) -> Any:
+        self.slow.discard(worker)
+        return self._held[worker].popleft()
 
-    Scheduler._take_back = take_back  # type: ignore[method-assign]
+    Ledger.report = report  # type: ignore[method-assign]
 
 
 def lease_hangs_on_the_array() -> None:
@@ -82,7 +82,7 @@ def chunk_is_lost() -> None:
     healthy = Scheduler.worker_down
 
     def worker_down(self: Any, worker: int, death: Any, cause: str = "") -> Any:
-        held = self._workers.get(worker, ())
+        held = self._ledger._held.get(worker, ())
         while len(held) > 1:
             held.pop()
         return healthy(self, worker, death, cause)

@@ -856,9 +856,9 @@ def test_the_emptier_ring_is_filled_first() -> None:
     todo = opened(scheduler, 2, shape)
     streams = []
     for _ in range(6):
-        held = next(iter(scheduler._workers.values()))
-        streams.append(held[0].chunk.stream)
-        scheduler.done(9, held[0].chunk.ticket, 1)
+        in_hand = scheduler.held(9)[0]
+        streams.append(in_hand.stream)
+        scheduler.done(9, in_hand.ticket, 1)
     assert streams[2:] == [2, 2, 2, 2]
 
 
