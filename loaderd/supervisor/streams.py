@@ -54,7 +54,6 @@ from loaderd.ipc.messages import (
     Refused,
     Reserve,
     Reserved,
-    Took,
     Waiting,
 )
 from loaderd.ipc.prefetch import Place
@@ -66,7 +65,7 @@ from loaderd.spec.load import PILS_PIXELS
 from loaderd.spec.source import Directory
 from loaderd.spec.spec import Spec
 from loaderd.supervisor import request_limits
-from loaderd.supervisor.clients import Conversation
+from loaderd.supervisor.clients import ClientConnection
 from loaderd.supervisor.memory_caches import MemoryCaches
 from loaderd.supervisor.opener_processes import Openers
 from loaderd.supervisor.storage_waits import Stall, Wait
@@ -74,8 +73,8 @@ from loaderd.supervisor.stream_shape import Shape
 
 log = logging.getLogger("loaderd")
 
-MOST_BUNDLES = 2
-MOST_SLOTS = 256
+MAX_BUNDLES = 2
+MAX_SLOTS = 256
 LONGEST_SPEC = 64 * 2**20
 """Labels of some 20 million files."""
 
@@ -84,10 +83,12 @@ LONGEST_PIPELINE = 2**16
 
 @dataclass(slots=True)
 class Stream:
-    """An open stream: its descriptors, and what the client did with it."""
+    """An open stream: its spec, and the descriptors of its ring and of all that workers read.
+
+    It does not know who reads it: that is the ``Subscription``.
+    """
 
     id: int
-    client: Conversation
     spec: Spec
     encoded: bytes
     """The same for workers."""
@@ -107,14 +108,10 @@ class Stream:
     cached_rows: int
     """Samples that fit in the cache."""
     opened_at: float
-    batches: int = 0
-    samples: int = 0
-    waited_ns: int = 0
     bad_limit: int = 0
     """So many of its images may be bad where they are passed over."""
     bad: dict[bytes, str] = field(default_factory=dict)
     """Those that could not be read, and why."""
-    stall: Stall = field(default_factory=Stall)
 
     def attach(self) -> Attach:
         """What a worker must know; ``segments`` travel along."""
@@ -198,11 +195,6 @@ class Stream:
             "them before training"
         )
 
-    def count(self, took: Took) -> None:
-        """Keeps the counters that the client sends along."""
-        self.batches, self.samples = took.batches, took.samples
-        self.waited_ns += took.waited_ns
-
     def empty(self, slots: Iterable[int]) -> None:
         """Gives the memory of slots back, though the client goes on to map them."""
         ring = segment.attach(os.dup(self.ring), self.ring_bytes, writable=True)
@@ -237,7 +229,6 @@ class Stream:
         ring, manifest, *bundles = descriptors.copies((self.ring, self.manifest, *fds[1:]))
         return Stream(
             id,
-            self.client,
             asked,
             _for_workers(asked, data),
             self.shape,
@@ -263,7 +254,24 @@ class Stream:
             storage.close(self.cache)
 
 
-class Opening:
+@dataclass(frozen=True, slots=True)
+class StreamResources:
+    """What streams are opened with.
+
+    Attributes:
+        settings: the daemon's.
+        caches: those in memory.
+        openers: the processes that list and reserve.
+        make_room: the bytes that rings may still take, where so many are wanted.
+    """
+
+    settings: Settings
+    caches: MemoryCaches
+    openers: Openers
+    make_room: Callable[[int], Room]
+
+
+class PendingStream:
     """A stream on its way; ``read`` goes on when the opener has said something.
 
     Args:
@@ -271,10 +279,7 @@ class Opening:
         client: who asked.
         request: what it asked for.
         fds: descriptors of the spec and of the bundles, which stay the caller's.
-        settings: the daemon's.
-        caches: those in memory.
-        openers: the processes that list and reserve.
-        room: the bytes that rings may still take, where so many are wanted.
+        resources: what streams are opened with.
         finish: called once, with the stream or None.
 
     Attributes:
@@ -291,31 +296,28 @@ class Opening:
     def __init__(
         self,
         id: int,
-        client: Conversation,
+        client: ClientConnection,
         request: Open,
         fds: list[int],
-        settings: Settings,
-        caches: MemoryCaches,
-        openers: Openers,
-        room: Callable[[int], Room],
-        finish: Callable[[Opening, Stream | None], None],
+        resources: StreamResources,
+        finish: Callable[[PendingStream, Stream | None], None],
     ) -> None:
         self.id = id
         self.client = client
         self.ring_bytes = 0
         self.run = request.run
         self._request = request
-        self._wish = max(1, min(request.slots, MOST_SLOTS))
-        self._caches = caches
+        self._wish = max(1, min(request.slots, MAX_SLOTS))
+        self._resources = resources
+        self._caches = resources.caches
         self._taken = ""
-        self._room = room
         self._finish = finish
         self.wait: Wait | None = None
         self.stall = Stall()
         self._fds: list[int] = []
         self._listed: Listed | None = None
         self._idle = False
-        self._openers = openers
+        settings = resources.settings
         spec_fd, *bundles = fds
         data = _read_spec(request, spec_fd)
         asked = spec.decode(data)
@@ -323,7 +325,7 @@ class Opening:
         self._encoded = _for_workers(self.spec, data if self.spec is asked else b"")
         request_limits.check_spec(self.spec, settings.max_pixels or PILS_PIXELS)
         self._max_bad = settings.max_bad
-        self.opener = openers.take()
+        self.opener = resources.openers.take()
         self._bundles = list(descriptors.copies(bundles))
         with contextlib.suppress(Closed):  # its death is noticed when its socket is read
             self.opener.line.send(List(request.spec_bytes, request.bundles), fds)
@@ -337,7 +339,7 @@ class Opening:
         except BlockingIOError:
             return
         except Closed:
-            self._fail(self._openers.died(self.opener))
+            self._fail(self._resources.openers.died(self.opener))
         except LoaderdError as error:
             self._fail(error)
         except Exception as error:  # a fault here must not end the other streams
@@ -372,7 +374,7 @@ class Opening:
         enough = 2 if is_small(self.spec, layout.nbytes) else ENOUGH_SLOTS
         self._wish = min(self._wish, max(enough, 2 * batches))
         wanted = min(self._wish, ENOUGH_SLOTS) * layout.nbytes
-        room = self._room(wanted)
+        room = self._resources.make_room(wanted)
         # What cannot fit must not cost others their caches.
         fitting_slots(layout.nbytes, self._wish, room._replace(shm=segment.total()))
         self._caches.give_way(2 * self._wish * layout.nbytes)  # a ring gets half of what is free
@@ -402,7 +404,6 @@ class Opening:
         bundles, self._fds, self._bundles = self._bundles, [], []
         return Stream(
             self.id,
-            self.client,
             self.spec,
             self._encoded,
             self.shape,
@@ -427,10 +428,12 @@ class Opening:
     def end(self) -> None:
         """Gives the opener back, or ends it in its work, and closes what was not handed on."""
         if self._idle:
-            self._openers.give_back(self.opener, self._listed.manifest_bytes if self._listed else 0)
+            self._resources.openers.give_back(
+                self.opener, self._listed.manifest_bytes if self._listed else 0
+            )
             self._cache_opened()
         else:
-            self._openers.discard(self.opener)
+            self._resources.openers.discard(self.opener)
             self.opener.when_ended(self._cache_opened)  # it may be using the cache until then
         unused = [*self._fds, *self._bundles]
         if unused:

@@ -13,8 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -49,11 +48,8 @@ from loaderd.spec.spec import Spec
 from loaderd.supervisor import clients, request_limits
 from loaderd.supervisor.clients import (
     HELLO_SECONDS,
-    MOST_CLIENTS,
     MOST_OF_ONE_PROCESS,
-    Conversation,
 )
-from loaderd.supervisor.loop import Loop
 from loaderd_client import Session
 from tests.process.test_given import a_living_daemon, descriptors, files
 from tests.support.daemons import Daemon, Serve, eventually
@@ -129,24 +125,6 @@ def answers(daemon: Daemon) -> bool:
     return False
 
 
-def test_all_processes_together_do_not_either(runtime: str) -> None:
-    path = os.path.join(runtime, "x.sock")
-    others = [SimpleNamespace(pid=pid) for pid in range(MOST_CLIENTS)]
-    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener:
-        listener.bind(path)
-        listener.listen()
-        for room, known in ((0, others), (1, others[1:])):
-            line = channel.connect(path)
-            knocking = listener.accept()[0]
-            let_in = clients.accept(knocking, cast(clients.Requests, None), cast(Any, known))
-            assert (let_in is not None) == room
-            if not room:
-                answer = line.receive()
-                assert isinstance(answer, Refused)
-                assert f"{MOST_CLIENTS} connections" in answer.text
-            line.close()
-
-
 def lowest_free(daemon: Daemon) -> int:
     """The descriptor that the daemon gets next."""
     taken = {int(name) for name in os.listdir(f"/proc/{daemon.process.pid}/fd")}
@@ -213,17 +191,6 @@ def test_streams_are_counted_over_all_processes() -> None:
 # ---- floods --------------------------------------------------------------------------
 
 
-def conversation(loop: Loop, requests: Any = None) -> tuple[Conversation, Channel]:
-    """A conversation on a loop, and the client's end of it."""
-    ours, theirs = channel.pair()
-    ours.setblocking(False)
-    held = Conversation(Channel(ours), requests)
-    loop.watch_channel(held.line, held.read)
-    line = Channel(theirs)
-    line.settimeout(0)
-    return held, line
-
-
 def said(line: Channel) -> int:
     count = 0
     with contextlib.suppress(BlockingIOError):
@@ -231,18 +198,6 @@ def said(line: Channel) -> int:
             line.receive()
             count += 1
     return count
-
-
-def test_everybody_is_heard_once_a_turn_however_much_one_says() -> None:
-    with Loop() as loop:
-        (_, loud), (_, quiet) = conversation(loop), conversation(loop)
-        for _ in range(50):
-            loud.send(HELLO)
-        quiet.send(HELLO)
-        loop.turn(0)
-        assert (said(loud), said(quiet)) == (1, 1)
-        loop.turn(0)
-        assert (said(loud), said(quiet)) == (1, 0)
 
 
 def flood(line: Channel, message: Message, enough: threading.Event, counts: list[int]) -> None:
@@ -290,18 +245,6 @@ def test_a_client_that_reads_nothing_is_dropped(serve: Serve, photos: Path) -> N
                     line.send(Observe())
             line.close()
         assert psutil.Process(daemon.process.pid).memory_info().rss < before + 2**25
-
-
-def test_one_that_neither_reads_nor_says_anything_is_dropped_too() -> None:
-    gone: list[Conversation] = []
-    with Loop() as loop:
-        held, line = conversation(loop, SimpleNamespace(gone=gone.append))
-        for _ in range(5000):
-            held.send(HELLO)
-        assert not gone  # whoever sends is in the midst of it
-        loop.turn(0)
-        assert gone == [held]
-        line.close()
 
 
 def test_what_waits_unsent_is_limited_by_number_and_by_bytes() -> None:

@@ -132,7 +132,7 @@ class Run:
             return
         if not self._stopped:
             self._stopped = True
-            self._supervisor._openers.stop()  # one is kept for those who come next
+            self._supervisor._streams.stop()  # one is kept for those who come next
             self._settled_at = time.monotonic() + SETTLE_SECONDS
             return
         self._loop.forget(self._always)

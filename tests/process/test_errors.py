@@ -10,7 +10,6 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 from shutil import copytree
-from typing import cast
 
 import msgspec
 import psutil
@@ -36,7 +35,6 @@ from loaderd.ipc.messages import Open, Refused, Took, Welcome
 from loaderd.ipc.prefetch import WHOLE, Run
 from loaderd.spec.operations import RandomAffine
 from loaderd.spec.spec import Spec
-from loaderd.supervisor import clients
 from loaderd_client import Session
 from tests.support.daemons import Serve, eventually
 from tests.support.specs import with_transform
@@ -252,19 +250,6 @@ def test_pages_are_reserved_before_anyone_writes_to_them() -> None:
             segment.reserve(fd, segment.total() * 2)
     finally:
         os.close(fd)
-
-
-def test_another_user_is_refused(monkeypatch: pytest.MonkeyPatch, runtime: str) -> None:
-    path = os.path.join(runtime, "x.sock")
-    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener:
-        listener.bind(path)
-        listener.listen()
-        with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as caller:
-            caller.connect(path)
-            monkeypatch.setattr(os, "geteuid", lambda: 4711)
-            knocking = listener.accept()[0]
-            assert clients.accept(knocking, cast(clients.Requests, None)) is None
-            assert caller.recv(1) == b""
 
 
 def test_releasing_a_slot_that_is_not_ours_drops_the_client(serve: Serve, photos: Path) -> None:
