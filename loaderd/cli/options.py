@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 from collections.abc import Mapping
+from typing import Any
 
 from loaderd import config
 from loaderd.config import Address
@@ -36,13 +37,16 @@ def parser_of(
     verbs: argparse._SubParsersAction[argparse.ArgumentParser], name: str, does: str, examples: str
 ) -> argparse.ArgumentParser:
     """A verb's parser: its name, what it does, and examples under its help."""
-    return verbs.add_parser(
-        name,
-        help=does,
-        description=f"{does[0].upper()}{does[1:]}.",
-        epilog=f"examples:\n{examples}",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    return verbs.add_parser(name, help=does, **texts_of(does, examples))
+
+
+def texts_of(does: str, examples: str) -> dict[str, Any]:
+    """What a parser's help says: the arguments for it."""
+    return {
+        "description": f"{does[0].upper()}{does[1:]}.",
+        "epilog": f"examples:\n{examples}",
+        "formatter_class": argparse.RawDescriptionHelpFormatter,
+    }
 
 
 def add_address(parser: argparse.ArgumentParser) -> None:

@@ -22,9 +22,9 @@ from rich.console import Console
 from rich.progress import track
 
 from loaderd import config, formatting
-from loaderd.cli import console, decoders, epoch, errors, forwarded_options, options
-from loaderd.cli.epoch import Epoch, Outcome
+from loaderd.cli import console, decoders, errors, forwarded_options, options, scan_epoch
 from loaderd.cli.exit_codes import DONE, FAILED
+from loaderd.cli.scan_epoch import Epoch, Outcome
 from loaderd.errors import DaemonError, InvalidArgument
 from loaderd.ipc import dial
 from loaderd.ipc.messages import BadSample
@@ -119,7 +119,7 @@ def _daemon(words: list[str]) -> Iterator[PrivateDaemon]:
 
 
 def _scan(daemon: PrivateDaemon, directory: str) -> Found:
-    with epoch.opened(daemon.connect(), _spec(directory)) as batches:
+    with scan_epoch.opened(daemon.connect(), _spec(directory)) as batches:
         outcomes = list(_tracked(batches))
     spoilt = [outcome for outcome in outcomes if outcome.trouble]
     told = sorted(_bad(daemon), key=lambda sample: sample.path)
