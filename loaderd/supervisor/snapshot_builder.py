@@ -9,7 +9,7 @@ from itertools import islice
 
 import psutil
 
-from loaderd import __version__, config
+from loaderd import __version__, machine
 from loaderd.config import Settings
 from loaderd.ipc import segment
 from loaderd.ipc.prefetch import ROUND
@@ -112,7 +112,7 @@ class SnapshotBuilder:
 
     def _host(self) -> HostPicture:
         return HostPicture(
-            cpus=config.cpus(),
+            cpus=machine.cpus(),
             cpu_percent=psutil.cpu_percent(),
             shm_total=segment.total(),
             shm_free=segment.free(),

@@ -17,7 +17,7 @@ from typing import NamedTuple
 from rich.console import Console
 from rich.table import Table
 
-from loaderd import config
+from loaderd import machine
 from loaderd.ipc import dial
 from loaderd.ipc.snapshot import DaemonPicture
 from loaderd.spec.load import Load
@@ -64,7 +64,7 @@ def add(benchmarks: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
     parser.add_argument("--data", help="folder of class folders (default: the demo's photos)")
     parser.add_argument("--runs", type=int, default=5, help="alternating runs (default 5)")
     parser.add_argument("--images", type=int, default=3000, help="images in a run (default 3000)")
-    parser.add_argument("--workers", type=int, default=config.cpus(), help="default: the CPUs")
+    parser.add_argument("--workers", type=int, default=machine.cpus(), help="default: the CPUs")
     parser.set_defaults(run=run)
 
 

@@ -34,7 +34,8 @@ from keras.src.legacy.preprocessing import image as keras_source
 
 import loaderd_client
 from loaderd import config, errors, pillow
-from loaderd.cli import command, stat, target
+from loaderd.cli import stat, target
+from loaderd.cli import verbs as command
 from loaderd.ipc import dial
 from loaderd.ipc.snapshot import StoragePicture
 from loaderd.monitor import rows, verdict
@@ -202,7 +203,7 @@ class Reader:
         return LOOKED_UP[program](words)
 
     def ours(self, program: str, words: list[str], line: str) -> None:
-        if program == "loaderd-stat":
+        if program == "loaderd-stat" or words[1] == "stat":
             self.have_a_daemon()
             if "--watch" in words:
                 return self.watch(words)
@@ -561,7 +562,9 @@ def test_flags_of_loaderd(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_flags_of_loaderd_stat(capsys: pytest.CaptureFixture[str]) -> None:
-    assert documented_flags(STAT) == flags_of(lambda: stat.main(["--help"]), capsys)
+    flags = flags_of(lambda: stat.main(["--help"]), capsys)
+    assert documented_flags(STAT) == flags
+    assert flags_of(lambda: command.run(["stat", "--help"]), capsys) == flags
 
 
 def test_variables_and_keys() -> None:
