@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -133,8 +134,8 @@ def sources() -> list[Path]:
 
 
 def module_of(path: Path) -> str:
-    parts = path.relative_to(ROOT / "client" if "client" in path.parts else ROOT).with_suffix("")
-    return ".".join(part for part in parts.parts if part != "__init__")
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(part for part in parts if part not in ("client", "__init__"))
 
 
 def unit_of(module: str) -> str:
@@ -186,11 +187,53 @@ def test_decoders_are_imported_by_render_and_workers_only(path: Path) -> None:
     assert module.startswith("loaderd_client") or not found & TRAINERS
 
 
-def modules_after(statement: str) -> set[str]:
+def modules() -> dict[str, Path]:
+    """Every module of the product and of the scripts, by its name."""
+    return {module_of(path): path for path in [*sources(), *(ROOT / "scripts").rglob("*.py")]}
+
+
+def imported_by(path: Path, known: set[str]) -> set[str]:
+    """The modules of ours that a module imports anywhere in it, also for types alone."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {name.name for name in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            inner = {f"{node.module}.{name.name}" for name in node.names}
+            of_package = {node.module or ""} if inner - known else set()
+            found |= inner | of_package
+    return found & known
+
+
+def test_no_module_imports_itself_by_way_of_others() -> None:
+    known = modules()
+    # scripts.benchmarks.stand_in imports itself, as it runs under the name __main__.
+    graph = {name: imported_by(path, set(known)) - {name} for name, path in known.items()}
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        pytest.fail(" imports ".join(reversed(error.args[1])))
+
+
+def test_the_core_of_the_client_knows_no_keras() -> None:
+    known = modules()
+    reached = {name for name in known if name.startswith("loaderd_client.core")}
+    todo = list(reached)
+    while todo:
+        found = imported_by(known[todo.pop()], set(known)) - reached
+        reached |= found
+        todo += found
+    assert "loaderd.spec.spec" in reached
+    assert not [name for name in reached if name.startswith("loaderd_client.keras")]
+    loaded = modules_after("import loaderd_client.core.session", whole=True)
+    assert not [name for name in loaded if name.startswith("loaderd_client.keras")]
+
+
+def modules_after(statement: str, whole: bool = False) -> set[str]:
     program = f"{statement}; import sys; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    return {name.split(".")[0] for name in done.stdout.split()}
+    return {name if whole else name.split(".")[0] for name in done.stdout.split()}
 
 
 def test_the_client_loads_neither_decoders_nor_keras() -> None:

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
 from rich.table import Table
 
-if TYPE_CHECKING:
-    from scripts.faults.trial import Trial
+from scripts.faults.trial import Trial
 
 SLACK = 8
 """Descriptors that a trainer may have more of in the end: Keras opens some late."""
@@ -39,16 +37,6 @@ def _figures_that_must_not_be(trial: Trial) -> Iterator[str]:
             yield f"{trainer.name} had {first} descriptors open, and later {last}"
 
 
-def status(trial: Trial) -> str:
-    """How far it is, in one line."""
-    batches = sum(trainer.batches for trainer in trial.trainers)
-    strikes, restarts = trial.storm.struck.total(), sum(trial.daemon.ends.values())
-    return (
-        f"{batches} batches, {strikes} strikes, {restarts} restarts, "
-        f"longest wait {_longest_wait(trial):.1f} s"
-    )
-
-
 def _struck(trial: Trial) -> str:
     """Signals that workers got."""
     return ", ".join(f"{name} {count}" for name, count in sorted(trial.storm.struck.items()))
@@ -56,10 +44,6 @@ def _struck(trial: Trial) -> str:
 
 def _restarted(trial: Trial) -> str:
     return ", ".join(f"{name} {count}" for name, count in trial.daemon.ends.items())
-
-
-def _longest_wait(trial: Trial) -> float:
-    return max(trainer.longest_silence for trainer in trial.trainers)
 
 
 def table(trial: Trial) -> Table:

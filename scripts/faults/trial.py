@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from loaderd_client.core.session import Session
-from scripts.faults import census, command, figures, flows, history, pace
+from scripts.faults import census, command, flows, history, pace
 from scripts.faults.census import Census
 from scripts.faults.clients import Client
 from scripts.faults.daemons import Daemon
@@ -130,7 +130,7 @@ class Trial:
                 self._watch()
                 if next(restarts):
                     self.daemon.restart(next(numbers))
-                screen.show(figures.status(self))
+                screen.show(_status(self))
 
     def _start_clients(self, screen: Screen) -> None:
         screen.show("trainers begin")
@@ -222,3 +222,17 @@ def _restarts(every: float) -> Iterator[bool]:
         if now:
             due = time.monotonic() + every
         yield now
+
+
+def _status(trial: Trial) -> str:
+    """How far it is, in one line."""
+    batches = sum(trainer.batches for trainer in trial.trainers)
+    strikes, restarts = trial.storm.struck.total(), sum(trial.daemon.ends.values())
+    return (
+        f"{batches} batches, {strikes} strikes, {restarts} restarts, "
+        f"longest wait {_longest_wait(trial):.1f} s"
+    )
+
+
+def _longest_wait(trial: Trial) -> float:
+    return max(trainer.longest_silence for trainer in trial.trainers)

@@ -33,7 +33,7 @@ def sums(log: Path) -> list[tuple[str, str]]:
 
 def test_without_the_variable_there_is_none(serve: Serve, photos: Path) -> None:
     with serve() as daemon, Session(daemon.path) as session:
-        assert LoaderSequence(a_spec(photos), session)._history is None
+        assert LoaderSequence(a_spec(photos), session)._reader._history is None
 
 
 def test_every_batch_is_a_line_that_says_which_it_was(
@@ -62,7 +62,7 @@ def test_equal_specs_have_equal_names_and_sums_and_others_have_not(
         for asked in (spec, spec, other):
             sequence = LoaderSequence(asked, session)
             next(sequence)
-            stream_of(sequence)._line.shut_down()  # what is opened again has the same name
+            stream_of(sequence)._link.channel.shut_down()  # what is opened again has the same name
             sequence.fetch(0)
     first, same, again, also, different, last = sums(log)
     assert first == same == again == also != different == last

@@ -118,7 +118,7 @@ def test_whoever_waits_is_not_kept_by_batches_that_are_given_back(
     daemon = FakeDaemon()
     daemon.fill(2, [4, 5, 6])
     messages = iter([Ready(2, 0, 0, 0), *(Ready(1, 5 + epoch, 0, 0) for epoch in range(100))])
-    monkeypatch.setattr(daemon.stream._line, "receive", lambda: next(messages))
+    monkeypatch.setattr(daemon.stream._link.channel, "receive", lambda: next(messages))
     assert daemon.stream.take((0, 0)).ids.tolist() == [4, 5, 6]
 
 
@@ -131,7 +131,7 @@ def test_what_another_waits_for_is_asked_for_when_the_run_that_would_bring_it_en
                 daemon.stream.take(place)
 
         threading.Thread(target=run, daemon=True).start()
-        eventually(lambda: place in daemon.stream._asked)
+        eventually(lambda: place in daemon.stream.subscription._asked)
 
     wait_for((0, 0))  # it comes by itself
     daemon.line.send(Ready(1, 0, 2, 0))

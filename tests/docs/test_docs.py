@@ -621,15 +621,15 @@ def test_arguments_and_defaults(heading: str, function: Callable[..., Any], iter
 
 
 def arguments_of(function: Callable[..., Any], iterator: Any) -> dict[str, Any]:
-    """Arguments with their defaults; ``**options`` are those that the iterator has besides."""
-    real = {name: it.default for name, it in inspect.signature(function).parameters.items()}
+    """Arguments with their defaults, among which are all options that the iterator has."""
+    parameters = inspect.signature(function).parameters.values()
+    real = {it.name: it.default for it in parameters if it.kind != it.VAR_KEYWORD}
     real.pop("self", None)
     if iterator is not None:
-        del real["options"]
-        options = inspect.signature(iterator).parameters
-        from_generator = {"image_data_generator", "data_format", "dtype"}
-        more = options.keys() - real.keys() - from_generator
-        real |= {name: options[name].default for name in more}
+        options = inspect.signature(iterator).parameters.values()
+        own = {it.name: it.default for it in options if it.kind == it.KEYWORD_ONLY}
+        assert own
+        assert own.items() <= real.items()
     return real
 
 

@@ -16,7 +16,8 @@ from loaderd.errors import BadImage, NoRoom, StreamClosed, TooManyBadImages
 from loaderd.ipc import dial
 from loaderd.spec.spec import Cache, Dataset, OnError, Spec
 from loaderd_client import ImageDataGenerator, LoaderSequence, Session
-from loaderd_client.core.stream import Batch, Stream
+from loaderd_client.core.batch import Batch
+from loaderd_client.core.stream import Stream
 from tests.support.daemons import Serve, eventually
 from tests.support.streams import a_spec, digest, run_of
 

@@ -213,7 +213,8 @@ def test_a_fork_while_another_thread_is_within_all_guards_is_no_deadlock(
         expected = digest(LoaderSequence(a_spec(photos), session).fetch(1))
         sequence = LoaderSequence(a_spec(photos), session)
         sequence.fetch(0)
-        guards = [sequence._guard, stream_of(sequence)._guard, session._guard, sessions._making]
+        reader, stream = sequence._reader, stream_of(sequence)
+        guards = [reader.guard, stream._guard, session._guard, sessions._making]
         held, enough = threading.Event(), threading.Event()
 
         def hold() -> None:

@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
+from loaderd_client.core.batch import Batch
 from loaderd_client.core.session import Session
-from loaderd_client.core.stream import Batch
 from loaderd_client.keras import history as written
 from scripts.faults import history
 from scripts.faults.history import judge

@@ -219,7 +219,7 @@ def test_a_lost_connection_is_made_again(
         got = []
         for index in range(BATCHES):
             if index % 7 == 3:
-                stream_of(sequence)._line.shut_down()
+                stream_of(sequence)._link.channel.shut_down()
             got += read(sequence, index, index + 1)
         assert got == undisturbed
         eventually(lambda: len(daemon.snapshot().streams) == 1)
@@ -238,7 +238,7 @@ def test_a_daemon_that_drains_is_not_back_yet(
         os.kill(worker, signal.SIGSTOP)
         daemon.process.terminate()
         eventually(lambda: daemon.snapshot().daemon.draining)
-        stream_of(sequence)._line.shut_down()
+        stream_of(sequence)._link.channel.shut_down()
         with reading_on(sequence, 2) as rest:
             eventually(lambda: waits(session))
             assert daemon.process.poll() is None

@@ -20,7 +20,7 @@ import pytest
 
 from loaderd.errors import StreamClosed
 from loaderd_client import ImageDataGenerator, LoaderSequence, Session, image_dataset_from_directory
-from loaderd_client.core.stream import Batch
+from loaderd_client.core.batch import Batch
 from tests.keras.test_article import a_model, seen
 from tests.support.daemons import kill_private, stream_of
 

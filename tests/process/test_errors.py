@@ -272,7 +272,7 @@ def test_releasing_a_slot_that_is_not_ours_drops_the_client(serve: Serve, photos
         good = session.open(a_spec(photos), slots=4)
         bad = session.open(a_spec(photos), slots=4)
         bad.take((0, 0))
-        bad._line.send(Took((), (99,), 0, 0, 0))
+        bad._link.channel.send(Took((), (99,), 0, 0, 0))
         eventually(lambda: len(daemon.snapshot().streams) == 1)
         assert len(list(run_of(good))) == 24
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from loaderd.spec.spec import Batch, Cache, Dataset, Order, Pipeline, Spec
 from loaderd_client import Session
-from loaderd_client.core.stream import Batch as Taken
+from loaderd_client.core.batch import Batch as Taken
 from loaderd_client.core.stream import Stream
 from tests.support.daemons import Daemon, eventually
 

@@ -15,13 +15,10 @@ from loaderd.ipc.channel import Channel
 from loaderd.ipc.messages import ENOUGH_SLOTS
 from loaderd.spec.spec import Arrays, Spec, unseeded
 from loaderd_client.core.array_images import LARGE
-from loaderd_client.core.stream import Stream
+from loaderd_client.core.stream import Kind, Stream
 
 KEPT = 2
 """An image and its mask."""
-
-Kind = tuple[str, Spec, int, tuple[tuple[str, tuple[int, ...], str], ...]]
-"""What streams that follow one another have in common: all but the seed and the arrays' values."""
 
 
 def kind_of(path: str, spec: Spec, slots: int, bundles: Sequence[Bundle]) -> Kind | None:

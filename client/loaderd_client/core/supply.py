@@ -37,10 +37,11 @@ from loaderd.spec.spec import Dataset, Files, Spec
 from loaderd_client.core import open_streams, spare_streams
 from loaderd_client.core import session as sessions
 from loaderd_client.core.array_images import ArrayImages
+from loaderd_client.core.batch import Batch
 from loaderd_client.core.deadline import Patience
 from loaderd_client.core.guard import Caller, Claim
 from loaderd_client.core.session import Session
-from loaderd_client.core.stream import Batch, Stream
+from loaderd_client.core.stream import Stream
 
 _CHILD_SLOTS = 2
 
@@ -349,7 +350,7 @@ class Supply:
     def idle_since(self) -> float | None:
         """When a batch was last asked for; None while somebody waits, or if there is no stream."""
         stream = self._stream
-        if stream is None or stream.ended or not stream.idle:
+        if stream is None or stream.ended or not stream.subscription.idle:
             return None
         return stream.used_at
 
@@ -375,7 +376,7 @@ class Supply:
                 return stream
             if stream is not None:
                 stream.check()
-                self._shape = stream.ahead
+                self._shape = stream.subscription.shape
                 stream.let_go()  # the new ring may need the room of the old one
             opening = self._opening
             if (

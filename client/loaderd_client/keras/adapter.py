@@ -52,6 +52,19 @@ def image_data_format() -> Any:
     return in_use()[0].backend.image_data_format()
 
 
+class Constant:
+    """An attribute that always has the same value, whatever is assigned to it."""
+
+    def __init__(self, value: Any) -> None:
+        self._value = value
+
+    def __get__(self, sequence: object, kind: type) -> Any:
+        return self._value
+
+    def __set__(self, sequence: object, value: Any) -> None:
+        """Changes nothing."""
+
+
 _ADAPTERS = ("data_adapters.py_dataset_adapter", "engine.data_adapter")
 _INDEXING = "get_index"
 """What Keras's threads read a sequence by, in an order of their own."""

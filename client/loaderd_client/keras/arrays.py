@@ -10,7 +10,7 @@ import os
 import warnings
 import weakref
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,13 +19,11 @@ from loaderd.errors import EmptyDataset, InvalidArgument
 from loaderd.ipc.bundle import Parts
 from loaderd.spec import spec as specs
 from loaderd.spec.spec import DataFormat, Spec
-from loaderd_client.core.stream import Batch
+from loaderd_client.core.batch import Batch
 from loaderd_client.keras import adapter
+from loaderd_client.keras.augmentation import Augmentation
 from loaderd_client.keras.compile_spec import SAVED_ARRAYS, Pictures, pipeline_of, save_of
 from loaderd_client.keras.iterators import LoadedIterator
-
-if TYPE_CHECKING:
-    from loaderd_client.keras.generator import ImageDataGenerator
 
 Array = NDArray[Any]
 
@@ -214,7 +212,7 @@ class NumpyArrayIterator(LoadedIterator):
         self,
         x: Any,
         y: Any,
-        image_data_generator: ImageDataGenerator | None,
+        image_data_generator: Augmentation | None,
         batch_size: int = 32,
         shuffle: bool = False,
         sample_weight: Any = None,

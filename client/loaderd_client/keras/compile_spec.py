@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, get_args
+from typing import Any, get_args
 
 import msgspec
 import numpy as np
@@ -23,10 +23,8 @@ from loaderd.spec.spec import (
 )
 from loaderd_client.core import arguments
 from loaderd_client.keras import adapter, functions
+from loaderd_client.keras.augmentation import Augmentation
 from loaderd_client.keras.pil_settings import pils_switches, takes_truncated
-
-if TYPE_CHECKING:
-    from loaderd_client.keras.generator import ImageDataGenerator
 
 Arrays = dict[str, NDArray[Any]]
 
@@ -81,7 +79,7 @@ def save_of(directory: Any, prefix: str, format: str, most: int) -> Save | None:
 
 
 def pipeline_of(
-    generator: ImageDataGenerator | None,
+    generator: Augmentation | None,
     pictures: Pictures,
     before: functions.Packed | None = None,
 ) -> tuple[Pipeline, Arrays]:
@@ -134,7 +132,7 @@ def _replaced(pipeline: Pipeline, fields: dict[str, Any]) -> Pipeline:
     return msgspec.structs.replace(pipeline, **fields)
 
 
-def _augmenting(generator: ImageDataGenerator) -> dict[str, Any]:
+def _augmenting(generator: Augmentation) -> dict[str, Any]:
     return {
         "rotation_range": arguments.number("rotation_range", _or_zero(generator.rotation_range)),
         "width_shift_range": arguments.shift("width_shift_range", generator.width_shift_range),
@@ -155,7 +153,7 @@ def _augmenting(generator: ImageDataGenerator) -> dict[str, Any]:
     }
 
 
-def _normalizing(generator: ImageDataGenerator, dtype: str) -> dict[str, Any]:
+def _normalizing(generator: Augmentation, dtype: str) -> dict[str, Any]:
     rescale = arguments.number("rescale", _or_zero(generator.rescale)) or None
     _warn_cut_off(rescale, dtype)
     return {
@@ -172,7 +170,7 @@ def _or_zero(value: Any) -> Any:
     return 0.0 if value is None else value
 
 
-def _statistics(generator: ImageDataGenerator) -> Iterator[tuple[str, NDArray[Any]]]:
+def _statistics(generator: Augmentation) -> Iterator[tuple[str, NDArray[Any]]]:
     for flag, attribute, part in _STATISTICS:
         value = getattr(generator, attribute)
         if not getattr(generator, flag):
@@ -201,17 +199,11 @@ def warn_unfit(flag: str) -> None:
     )
 
 
-_METHODS = ("standardize", "get_random_transform", "apply_transform", "random_transform")
-
-
-def _check_methods(generator: ImageDataGenerator) -> None:
+def _check_methods(generator: Augmentation) -> None:
     """Workers know the generator's attributes, not what a subclass makes of them."""
-    from loaderd_client.keras.generator import ImageDataGenerator
-
-    for name in _METHODS:
-        theirs = getattr(type(generator), name) is not getattr(ImageDataGenerator, name)
-        if theirs or name in vars(generator):
-            raise InvalidArgument(
-                f"{type(generator).__name__} overrides {name}, which workers do not call: "
-                "give the code as preprocessing_function"
-            )
+    name = generator.overridden()
+    if name is not None:
+        raise InvalidArgument(
+            f"{type(generator).__name__} overrides {name}, which workers do not call: "
+            "give the code as preprocessing_function"
+        )

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,12 +27,11 @@ from loaderd.spec.spec import (
     Spec,
 )
 from loaderd_client.core import arguments
-from loaderd_client.core.stream import Batch
+from loaderd_client.core.batch import Batch
 from loaderd_client.keras import adapter
+from loaderd_client.keras.augmentation import Augmentation
 from loaderd_client.keras.files import FilesIterator
-
-if TYPE_CHECKING:
-    from loaderd_client.keras.generator import ImageDataGenerator
+from loaderd_client.keras.loading import Loading
 
 _UNLABELLED = ("input", "multi_output", "raw", None)
 _DEPRECATED = {
@@ -45,11 +44,10 @@ _DEPRECATED = {
 }
 
 
-def drop_deprecated(options: dict[str, Any], class_mode: str | None) -> str | None:
-    """Takes out arguments of old versions, with a warning; returns today's class mode."""
+def warn_deprecated(given: Iterable[str], class_mode: str | None) -> str | None:
+    """Warns of arguments of old versions; returns today's class mode."""
     for name, text in _DEPRECATED.items():
-        if name in options:
-            del options[name]
+        if name in given:
             warnings.warn(text, DeprecationWarning, stacklevel=3)
     if class_mode == "other":
         warnings.warn(
@@ -59,12 +57,6 @@ def drop_deprecated(options: dict[str, Any], class_mode: str | None) -> str | No
         )
         return "raw"
     return class_mode
-
-
-def known_options(options: dict[str, Any]) -> dict[str, Any]:
-    """Those of ours; Keras takes any others in silence."""
-    known = {"keep_aspect_ratio", *(DataFrameIterator.__init__.__kwdefaults__ or ())}
-    return {name: value for name, value in options.items() if name in known}
 
 
 class DataFrameIterator(FilesIterator):
@@ -84,7 +76,7 @@ class DataFrameIterator(FilesIterator):
         self,
         dataframe: Any,
         directory: str | os.PathLike[str] | None = None,
-        image_data_generator: ImageDataGenerator | None = None,
+        image_data_generator: Augmentation | None = None,
         x_col: str = "filename",
         y_col: str | Sequence[str] = "class",
         weight_col: str | None = None,
@@ -115,7 +107,7 @@ class DataFrameIterator(FilesIterator):
         use_multiprocessing: bool = False,
     ) -> None:
         del workers, use_multiprocessing
-        self.set_loading(cache, decode, on_error, substitute_weight, exif)
+        self.set_loading(Loading(cache, decode, on_error, substitute_weight, exif))
         self.set_processing_attrs(
             image_data_generator,
             target_size,

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, get_args
+from typing import Any, ClassVar, NamedTuple, get_args
 
 import msgspec
 import numpy as np
@@ -30,13 +30,12 @@ from loaderd.spec.spec import (
     Spec,
 )
 from loaderd_client.core import arguments
-from loaderd_client.core.stream import Batch
+from loaderd_client.core.batch import Batch
 from loaderd_client.keras import adapter
+from loaderd_client.keras.augmentation import Augmentation
 from loaderd_client.keras.compile_spec import SAVED_FILES, Pictures, pipeline_of, save_of
 from loaderd_client.keras.iterators import EXTENSIONS, LoadedIterator
-
-if TYPE_CHECKING:
-    from loaderd_client.keras.generator import ImageDataGenerator
+from loaderd_client.keras.loading import Loading
 
 _LABEL_MODES: dict[str | None, LabelMode] = {
     "categorical": "categorical",
@@ -65,29 +64,18 @@ class FilesIterator(LoadedIterator):
     _packed: Packed | None = None
     """What the workers know, where it may differ from what is shown."""
 
-    def set_loading(
-        self,
-        cache: Cache,
-        decode: Decode,
-        on_error: OnError = "raise",
-        substitute_weight: float | None = None,
-        exif: bool = False,
-    ) -> None:
+    def set_loading(self, loading: Loading) -> None:
         """Sets how the daemon reads files; see ``ImageDataGenerator.flow_from_directory``.
 
         Raises:
             InvalidArgument: a value that is not allowed (also a ``ValueError``).
         """
-        self.cache: Cache = cache
-        self.decode: Decode = decode
-        self._check_loading()
-        self.on_error: OnError = on_error
-        self.substitute_weight = substitute_weight
-        self.exif = exif
+        loading.check()
+        loading.set_on(self)
 
     def set_processing_attrs(
         self,
-        image_data_generator: ImageDataGenerator | None,
+        image_data_generator: Augmentation | None,
         target_size: Sequence[int],
         color_mode: ColorMode,
         data_format: DataFormat,
@@ -113,7 +101,7 @@ class FilesIterator(LoadedIterator):
         self.save_format = save_format
         self.interpolation = interpolation
         self.keep_aspect_ratio = keep_aspect_ratio
-        self.split = self._split_of(subset)
+        self.split = _split_of(image_data_generator, subset)
         self.subset = subset
 
     @property
@@ -133,10 +121,6 @@ class FilesIterator(LoadedIterator):
                 f"say: set those, and not image_shape to {tuple(value)}"
             )
 
-    def _check_loading(self) -> None:
-        arguments.one_of("cache", self.cache, get_args(Cache))
-        arguments.one_of("decode", self.decode, get_args(Decode))
-
     def _check_colors(self) -> None:
         if not arguments.is_one_of(self.color_mode, get_args(ColorMode)):
             raise InvalidArgument(
@@ -150,25 +134,8 @@ class FilesIterator(LoadedIterator):
                 f"expected one of: {self.allowed_class_modes}"
             )
 
-    def _split_of(self, subset: str | None) -> tuple[float, float] | None:
-        if subset is None:
-            return None
-        if not arguments.is_one_of(subset, ("training", "validation")):
-            raise InvalidArgument(
-                f'Invalid subset name: {subset};expected "training" or "validation"'
-            )
-        split = getattr(self.image_data_generator, "_validation_split", 0.0)
-        if subset == "training":
-            return (split, 1.0)
-        if not split:
-            raise InvalidArgument(
-                'subset="validation" needs `validation_split`: '
-                "ImageDataGenerator(validation_split=0.2) keeps a fifth of each class"
-            )
-        return (0.0, split)
-
     def _pictures(self) -> Pictures:
-        self._check_loading()  # again, as the attributes may have been set since
+        Loading.of(self).check()  # again, as the attributes may have been set since
         self._check_colors()
         self._check_class_mode()
         return Pictures(
@@ -203,7 +170,7 @@ class FilesIterator(LoadedIterator):
 
     def _files(self) -> tuple[specs.Dataset | specs.Files | specs.Arrays, Parts]:
         """The dataset: as it was listed, or as it is shown."""
-        if self._segment is None and self._listed is not None:
+        if not self._is_open and self._listed is not None:
             return self._listed, {}
         if not self._shows_paths:
             return self._supply.spec.dataset, {"manifest": self._supply.parts["manifest"]}
@@ -310,6 +277,23 @@ class FilesIterator(LoadedIterator):
         return labels
 
 
+def _split_of(generator: Augmentation | None, subset: str | None) -> tuple[float, float] | None:
+    """The share of the samples that is a subset, from 0 to 1; None for all."""
+    if subset is None:
+        return None
+    if not arguments.is_one_of(subset, ("training", "validation")):
+        raise InvalidArgument(f'Invalid subset name: {subset};expected "training" or "validation"')
+    split = getattr(generator, "_validation_split", 0.0)
+    if subset == "training":
+        return (split, 1.0)
+    if not split:
+        raise InvalidArgument(
+            'subset="validation" needs `validation_split`: '
+            "ImageDataGenerator(validation_split=0.2) keeps a fifth of each class"
+        )
+    return (0.0, split)
+
+
 _NUMBERED = ("categorical", "binary", "sparse")
 
 
@@ -355,7 +339,7 @@ class DirectoryIterator(FilesIterator):
     def __init__(
         self,
         directory: str | os.PathLike[str],
-        image_data_generator: ImageDataGenerator | None,
+        image_data_generator: Augmentation | None,
         target_size: Sequence[int] = (256, 256),
         color_mode: ColorMode = "rgb",
         classes: Sequence[str] | None = None,
@@ -383,7 +367,7 @@ class DirectoryIterator(FilesIterator):
         use_multiprocessing: bool = False,
     ) -> None:
         del workers, use_multiprocessing
-        self.set_loading(cache, decode, on_error, substitute_weight, exif)
+        self.set_loading(Loading(cache, decode, on_error, substitute_weight, exif))
         self.set_processing_attrs(
             image_data_generator,
             target_size,

@@ -1,89 +1,21 @@
-"""The generator's three ways to batches: arrays, a directory, a DataFrame."""
+"""The generator's ways to batches of files: a directory, a DataFrame."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
-from loaderd.spec.spec import ColorMode, DataFormat, Interpolation
+from loaderd.spec.spec import Cache, ColorMode, Decode, Interpolation, OnError
+from loaderd_client.keras.augmentation import Augmentation
 
 if TYPE_CHECKING:
-    from loaderd_client.keras.arrays import NumpyArrayIterator
     from loaderd_client.keras.dataframe import DataFrameIterator
     from loaderd_client.keras.files import DirectoryIterator
-    from loaderd_client.keras.generator import ImageDataGenerator
 
 
-class Flows:
-    """What makes iterators of a generator."""
-
-    data_format: DataFormat
-    dtype: Any
-
-    @property
-    def _generator(self) -> ImageDataGenerator:
-        return cast("ImageDataGenerator", self)
-
-    def flow(
-        self,
-        x: Any,
-        y: Any = None,
-        batch_size: int = 32,
-        shuffle: bool = True,
-        sample_weight: Any = None,
-        seed: int | None = None,
-        save_to_dir: str | os.PathLike[str] | None = None,
-        save_prefix: str = "",
-        save_format: str = "png",
-        ignore_class_split: bool = False,
-        subset: str | None = None,
-        **options: Any,
-    ) -> NumpyArrayIterator:
-        """Batches of images that are in memory.
-
-        They are copied to shared memory once: what you hold of them may go.
-
-        Args:
-            x: images of rank 4, or ``(images, arrays)`` where the arrays are further inputs
-                of as many rows.
-            y: labels: one row for each image, of any shape.
-            batch_size: samples in a batch; the last of an epoch may be smaller.
-            shuffle: a new order for every epoch.
-            sample_weight: one for each image.
-            seed: decides order and augmentation; None picks one.
-            save_to_dir: a folder in which the finished images are kept too.
-            save_prefix: what their names begin with.
-            save_format: ``png``, ``jpg``, …
-            ignore_class_split: allows subsets that lack classes.
-            subset: ``training`` or ``validation``, by ``validation_split``.
-            **options: see ``flow_from_directory``: ``max_queue_size``, ``workers``,
-                ``use_multiprocessing``.
-
-        Raises:
-            InvalidArgument: a value that is not allowed (also a ``ValueError``).
-            EmptyDataset: there are no images.
-            NoRoom: the images, or the ring, do not fit in memory.
-        """
-        from loaderd_client.keras.arrays import NumpyArrayIterator
-
-        return NumpyArrayIterator(
-            x,
-            y,
-            self._generator,
-            batch_size=batch_size,
-            shuffle=shuffle,
-            sample_weight=sample_weight,
-            seed=seed,
-            data_format=self.data_format,
-            save_to_dir=save_to_dir,
-            save_prefix=save_prefix,
-            save_format=save_format,
-            ignore_class_split=ignore_class_split,
-            subset=subset,
-            dtype=self.dtype,
-            **options,
-        )
+class FileFlows(Augmentation):
+    """Makes iterators over image files."""
 
     def flow_from_directory(
         self,
@@ -102,7 +34,15 @@ class Flows:
         subset: str | None = None,
         interpolation: Interpolation = "nearest",
         keep_aspect_ratio: bool = False,
-        **options: Any,
+        *,
+        cache: Cache = "none",
+        decode: Decode = "exact",
+        on_error: OnError = "raise",
+        substitute_weight: float | None = None,
+        exif: bool = False,
+        max_queue_size: int = 10,
+        workers: int = 1,
+        use_multiprocessing: bool = False,
     ) -> DirectoryIterator:
         """Batches of the images below ``directory``, whose subfolders are the classes.
 
@@ -124,21 +64,20 @@ class Flows:
             interpolation: ``nearest``, ``bilinear``, ``bicubic``, ``hamming``, ``box`` or
                 ``lanczos``.
             keep_aspect_ratio: crops the centre instead of stretching.
-            **options: ``cache``: where decoded images are kept, so that they are decoded once:
-                ``"none"`` (the default), ``"memory"`` as long as the daemon lives, ``"disk"``
-                for ever; no value changes by it. ``decode``: ``"exact"`` (the default) or
-                ``"scaled"``, which decodes large JPEGs at a half, a quarter or an eighth of
-                their size, and is faster, but not Keras's to the bit.
-                ``on_error``: what becomes of an image that cannot be read: ``"raise"`` (the
-                default) an error, ``"substitute"`` another image of its class, or ``"skip"``
-                it, so that its batch is smaller. ``substitute_weight``: the sample weight of
-                substitutes, where all others have 1; batches are (images, labels, weights)
-                then; None (the default) for no weights. ``exif`` (False): whether images are
-                turned as their EXIF orientation says, which Keras does not.
-                ``max_queue_size`` (10): batches that the daemon keeps ready.
-                ``workers`` and ``use_multiprocessing`` are accepted and not needed: the
-                daemon has workers of its own (``loaderd serve --workers``), which run in
-                parallel whatever these are.
+            cache: where decoded images are kept, so that they are decoded once: ``none``,
+                ``memory`` as long as the daemon lives, ``disk`` for ever; no value changes by it.
+            decode: ``exact``, or ``scaled``, which decodes large JPEGs at a half, a quarter or an
+                eighth of their size, and is faster, but not Keras's to the bit.
+            on_error: what becomes of an image that cannot be read: ``raise`` an error,
+                ``substitute`` another image of its class, or ``skip`` it, so that its batch is
+                smaller.
+            substitute_weight: the sample weight of substitutes, where all others have 1; batches
+                are (images, labels, weights) then. None for no weights.
+            exif: whether images are turned as their EXIF orientation says, which Keras does not.
+            max_queue_size: batches that the daemon keeps ready.
+            workers: accepted and not needed: the daemon has workers of its own (``loaderd serve
+                --workers``), which run in parallel whatever this is.
+            use_multiprocessing: likewise.
 
         Raises:
             InvalidArgument: a value that is not allowed (also a ``ValueError``).
@@ -148,9 +87,10 @@ class Flows:
         """
         from loaderd_client.keras.files import DirectoryIterator
 
+        del workers, use_multiprocessing
         return DirectoryIterator(
             directory,
-            self._generator,
+            self,
             target_size=target_size,
             color_mode=color_mode,
             keep_aspect_ratio=keep_aspect_ratio,
@@ -167,7 +107,12 @@ class Flows:
             subset=subset,
             interpolation=interpolation,
             dtype=self.dtype,
-            **options,
+            cache=cache,
+            decode=decode,
+            on_error=on_error,
+            substitute_weight=substitute_weight,
+            exif=exif,
+            max_queue_size=max_queue_size,
         )
 
     def flow_from_dataframe(
@@ -190,7 +135,17 @@ class Flows:
         subset: str | None = None,
         interpolation: Interpolation = "nearest",
         validate_filenames: bool = True,
-        **options: Any,
+        *,
+        keep_aspect_ratio: bool = False,
+        cache: Cache = "none",
+        decode: Decode = "exact",
+        on_error: OnError = "raise",
+        substitute_weight: float | None = None,
+        exif: bool = False,
+        max_queue_size: int = 10,
+        workers: int = 1,
+        use_multiprocessing: bool = False,
+        **kwargs: Any,
     ) -> DataFrameIterator:
         """Batches of the images that a pandas DataFrame names.
 
@@ -214,11 +169,18 @@ class Flows:
             subset: ``training`` or ``validation``, by ``validation_split``.
             interpolation: as for ``flow_from_directory``.
             validate_filenames: leaves out files that are not there or are no images.
-            **options: ``keep_aspect_ratio``, and those of ``flow_from_directory``, where
-                samples of several classes, ``raw`` and ``multi_output`` are of one class, and
-                ``weight_col`` and ``substitute_weight`` are multiplied;
-                ``has_ext``, ``sort`` and ``drop_duplicates`` are accepted with a warning, any
-                others without one, as by Keras.
+            keep_aspect_ratio: crops the centre instead of stretching.
+            cache: as for ``flow_from_directory``.
+            decode: as for ``flow_from_directory``.
+            on_error: as for ``flow_from_directory``; samples of several classes, ``raw`` and
+                ``multi_output`` are of one class.
+            substitute_weight: as for ``flow_from_directory``; multiplied with ``weight_col``.
+            exif: as for ``flow_from_directory``.
+            max_queue_size: batches that the daemon keeps ready.
+            workers: accepted and not needed.
+            use_multiprocessing: accepted and not needed.
+            **kwargs: ``has_ext``, ``sort`` and ``drop_duplicates`` are passed over with a warning,
+                any others without one, as by Keras.
 
         Raises:
             InvalidArgument: a value that is not allowed (also a ``ValueError``).
@@ -226,13 +188,14 @@ class Flows:
             EmptyDataset: no image is left.
             NoRoom: the ring does not fit in shared memory.
         """
-        from loaderd_client.keras.dataframe import DataFrameIterator, drop_deprecated, known_options
+        from loaderd_client.keras.dataframe import DataFrameIterator, warn_deprecated
 
-        class_mode = drop_deprecated(options, class_mode)
+        del workers, use_multiprocessing
+        class_mode = warn_deprecated(kwargs, class_mode)
         return DataFrameIterator(
             dataframe,
             directory,
-            self._generator,
+            self,
             x_col=x_col,
             y_col=y_col,
             weight_col=weight_col,
@@ -250,6 +213,12 @@ class Flows:
             subset=subset,
             interpolation=interpolation,
             validate_filenames=validate_filenames,
+            keep_aspect_ratio=keep_aspect_ratio,
             dtype=self.dtype,
-            **known_options(options),
+            cache=cache,
+            decode=decode,
+            on_error=on_error,
+            substitute_weight=substitute_weight,
+            exif=exif,
+            max_queue_size=max_queue_size,
         )

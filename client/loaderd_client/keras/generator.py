@@ -1,32 +1,26 @@
-"""``ImageDataGenerator``: Keras's arguments and methods, rendered by a daemon.
-
-The arguments, their checks and the words of the errors follow
-``keras/src/legacy/preprocessing/image.py``.
-"""
+"""``ImageDataGenerator``: Keras's arguments and methods, rendered by a daemon."""
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Callable, Sequence
-from typing import Any, get_args
+import os
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 from numpy.typing import NDArray
 
-from loaderd.errors import InvalidArgument
-from loaderd.spec.spec import Compat, DataFormat, FillMode
-from loaderd_client.core import arguments
-from loaderd_client.keras import adapter
-from loaderd_client.keras.flows import Flows
+from loaderd_client.keras import in_process
+from loaderd_client.keras.flows import FileFlows
+
+if TYPE_CHECKING:
+    from loaderd_client.keras.arrays import NumpyArrayIterator
 
 Array = NDArray[Any]
 
-_AXES: dict[DataFormat, tuple[int, int, int]] = {
-    "channels_last": (1, 2, 3),
-    "channels_first": (2, 3, 1),
-}
+_COMPUTED = ("standardize", "get_random_transform", "apply_transform", "random_transform")
+"""Methods that workers do not call: they know the attributes."""
 
 
-class ImageDataGenerator(Flows):
+class ImageDataGenerator(FileFlows):
     """Loads and augments images in parallel; takes Keras's place by its name.
 
     Args:
@@ -64,83 +58,6 @@ class ImageDataGenerator(Flows):
         InvalidArgument: a value that is not allowed (also a ``ValueError``).
     """
 
-    def __init__(
-        self,
-        featurewise_center: bool = False,
-        samplewise_center: bool = False,
-        featurewise_std_normalization: bool = False,
-        samplewise_std_normalization: bool = False,
-        zca_whitening: bool = False,
-        zca_epsilon: float = 1e-6,
-        rotation_range: float = 0,
-        width_shift_range: float | Sequence[float] = 0.0,
-        height_shift_range: float | Sequence[float] = 0.0,
-        brightness_range: Sequence[float] | None = None,
-        shear_range: float = 0.0,
-        zoom_range: float | Sequence[float] = 0.0,
-        channel_shift_range: float = 0.0,
-        fill_mode: FillMode = "nearest",
-        cval: float = 0.0,
-        horizontal_flip: bool = False,
-        vertical_flip: bool = False,
-        rescale: float | None = None,
-        preprocessing_function: Callable[[Array], Array] | None = None,
-        data_format: DataFormat | None = None,
-        validation_split: float = 0.0,
-        interpolation_order: int = 1,
-        dtype: Any = None,
-        *,
-        compat: Compat = "keras",
-    ) -> None:
-        arguments.one_of("compat", compat, get_args(Compat))
-        self.featurewise_center = featurewise_center
-        self.samplewise_center = samplewise_center
-        self.featurewise_std_normalization = featurewise_std_normalization
-        self.samplewise_std_normalization = samplewise_std_normalization
-        self.zca_whitening = zca_whitening
-        self.zca_epsilon = zca_epsilon
-        self.rotation_range = rotation_range
-        self.width_shift_range = width_shift_range
-        self.height_shift_range = height_shift_range
-        self.brightness_range = _brightness(brightness_range)
-        self.shear_range = shear_range
-        self.zoom_range = arguments.zoom(zoom_range)
-        self.channel_shift_range = channel_shift_range
-        self.fill_mode: FillMode = fill_mode
-        self.cval = cval
-        self.horizontal_flip = horizontal_flip
-        self.vertical_flip = vertical_flip
-        self.rescale = rescale
-        self.preprocessing_function = preprocessing_function
-        self.data_format: DataFormat = _data_format(data_format)
-        self.row_axis, self.col_axis, self.channel_axis = _AXES[self.data_format]
-        self._validation_split = _split(validation_split)
-        self.interpolation_order = interpolation_order
-        self.dtype = adapter.floatx() if dtype is None else dtype
-        self.compat: Compat = compat
-        self.mean: Array | None = None
-        self.std: Array | None = None
-        self.zca_whitening_matrix: Array | None = None
-        self._override()
-
-    def _override(self) -> None:
-        """Keras's rules about what includes or excludes what, with its warnings."""
-        if self.zca_whitening:
-            self._imply("zca_whitening", "featurewise_center", True)
-            self._imply("zca_whitening", "featurewise_std_normalization", False)
-        if self.featurewise_std_normalization:
-            self._imply("featurewise_std_normalization", "featurewise_center", True)
-        if self.samplewise_std_normalization:
-            self._imply("samplewise_std_normalization", "samplewise_center", True)
-
-    def _imply(self, what: str, flag: str, value: bool) -> None:
-        if bool(getattr(self, flag)) is not value:
-            setattr(self, flag, value)
-            warnings.warn(
-                f"This ImageDataGenerator specifies `{what}`, which overrides setting of `{flag}`.",
-                stacklevel=4,
-            )
-
     def standardize(self, x: Array) -> Array:
         """Normalizes an image or a batch, in place where that can be done.
 
@@ -150,8 +67,6 @@ class ImageDataGenerator(Flows):
         Returns:
             The normalized images.
         """
-        from loaderd_client.keras import in_process
-
         return in_process.standardize(self, x)
 
     def get_random_transform(
@@ -167,8 +82,6 @@ class ImageDataGenerator(Flows):
             ``theta, tx, ty, shear, zx, zy, flip_horizontal, flip_vertical,
             channel_shift_intensity, brightness``.
         """
-        from loaderd_client.keras import in_process
-
         return in_process.get_random_transform(self, img_shape, seed)
 
     def apply_transform(self, x: Array, transform_parameters: dict[str, Any]) -> Array:
@@ -181,8 +94,6 @@ class ImageDataGenerator(Flows):
         Raises:
             MissingDependency: this Python has no decoders (the extra ``daemon``).
         """
-        from loaderd_client.keras import in_process
-
         return in_process.apply_transform(self, x, transform_parameters)
 
     def random_transform(self, x: Array, seed: int | None = None) -> Array:
@@ -209,41 +120,77 @@ class ImageDataGenerator(Flows):
         Raises:
             InvalidArgument: ``x`` has another rank (also a ``ValueError``).
         """
-        from loaderd_client.keras import in_process
+        in_process.fit(self, x, self.random_transform if augment else None, rounds, seed)
 
-        in_process.fit(self, x, augment, rounds, seed)
+    def flow(
+        self,
+        x: Any,
+        y: Any = None,
+        batch_size: int = 32,
+        shuffle: bool = True,
+        sample_weight: Any = None,
+        seed: int | None = None,
+        save_to_dir: str | os.PathLike[str] | None = None,
+        save_prefix: str = "",
+        save_format: str = "png",
+        ignore_class_split: bool = False,
+        subset: str | None = None,
+        *,
+        max_queue_size: int = 10,
+        workers: int = 1,
+        use_multiprocessing: bool = False,
+    ) -> NumpyArrayIterator:
+        """Batches of images that are in memory.
 
+        They are copied to shared memory once: what you hold of them may go.
 
-def _data_format(value: Any) -> DataFormat:
-    value = adapter.image_data_format() if value is None else arguments.plain(value)
-    if not arguments.is_one_of(value, _AXES):
-        raise InvalidArgument(
-            '`data_format` should be `"channels_last"` (channel after row and column) or '
-            '`"channels_first"` (channel before row and column). '
-            f"Received: {value}"
+        Args:
+            x: images of rank 4, or ``(images, arrays)`` where the arrays are further inputs
+                of as many rows.
+            y: labels: one row for each image, of any shape.
+            batch_size: samples in a batch; the last of an epoch may be smaller.
+            shuffle: a new order for every epoch.
+            sample_weight: one for each image.
+            seed: decides order and augmentation; None picks one.
+            save_to_dir: a folder in which the finished images are kept too.
+            save_prefix: what their names begin with.
+            save_format: ``png``, ``jpg``, …
+            ignore_class_split: allows subsets that lack classes.
+            subset: ``training`` or ``validation``, by ``validation_split``.
+            max_queue_size: batches that the daemon keeps ready.
+            workers: accepted and not needed; see ``flow_from_directory``.
+            use_multiprocessing: likewise.
+
+        Raises:
+            InvalidArgument: a value that is not allowed (also a ``ValueError``).
+            EmptyDataset: there are no images.
+            NoRoom: the images, or the ring, do not fit in memory.
+        """
+        from loaderd_client.keras.arrays import NumpyArrayIterator
+
+        del workers, use_multiprocessing
+        return NumpyArrayIterator(
+            x,
+            y,
+            self,
+            batch_size=batch_size,
+            shuffle=shuffle,
+            sample_weight=sample_weight,
+            seed=seed,
+            data_format=self.data_format,
+            save_to_dir=save_to_dir,
+            save_prefix=save_prefix,
+            save_format=save_format,
+            ignore_class_split=ignore_class_split,
+            subset=subset,
+            dtype=self.dtype,
+            max_queue_size=max_queue_size,
         )
-    return value  # type: ignore[no-any-return]  # it is one of them
 
-
-def _split(validation_split: Any) -> float:
-    share = 0.0
-    if validation_split is not None:
-        share = arguments.share("validation_split", validation_split)
-    if share and not 0 < share < 1:
-        raise InvalidArgument(
-            f"`validation_split` must be strictly between 0 and 1.  Received: {validation_split}"
-        )
-    return share
-
-
-def _brightness(brightness_range: Any) -> Sequence[float] | None:
-    if brightness_range is not None and (
-        not isinstance(brightness_range, (tuple, list)) or len(brightness_range) != 2
-    ):
-        raise InvalidArgument(
-            f"`brightness_range should be tuple or list of two floats. Received: {brightness_range}"
-        )
-    return brightness_range
-
-
-__all__ = ("ImageDataGenerator",)
+    def overridden(self) -> str | None:
+        """The name of a computation that a subclass or the program has replaced."""
+        for name in _COMPUTED:
+            ours = getattr(ImageDataGenerator, name)
+            if getattr(type(self), name) is not ours or name in vars(self):
+                return name
+        return None

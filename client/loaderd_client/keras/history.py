@@ -21,7 +21,7 @@ import numpy as np
 from loaderd.ipc.bundle import Parts
 from loaderd.spec import spec as specs
 from loaderd.spec.spec import Dataset, Spec
-from loaderd_client.core.stream import Batch
+from loaderd_client.core.batch import Batch
 
 VARIABLE = "LOADERD_HISTORY"
 

@@ -7,8 +7,8 @@ loaded when they are needed first; the trainer has them if the extra ``daemon`` 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,10 +18,8 @@ from loaderd.render.transforms.normalize import Normalization
 from loaderd.sampling.keras_draws import draw
 from loaderd.spec.transform import Transform
 from loaderd_client.keras import adapter
+from loaderd_client.keras.augmentation import Augmentation
 from loaderd_client.keras.compile_spec import warn_unfit
-
-if TYPE_CHECKING:
-    from loaderd_client.keras.generator import ImageDataGenerator
 
 Array = NDArray[Any]
 
@@ -37,7 +35,7 @@ def _augment() -> Any:
     return augment
 
 
-def standardize(generator: ImageDataGenerator, x: Array) -> Array:
+def standardize(generator: Augmentation, x: Array) -> Array:
     """See ``ImageDataGenerator.standardize``."""
     for flag, value in (
         ("featurewise_center", generator.mean),
@@ -58,7 +56,7 @@ def standardize(generator: ImageDataGenerator, x: Array) -> Array:
 
 
 def get_random_transform(
-    generator: ImageDataGenerator, img_shape: Sequence[int], seed: int | None
+    generator: Augmentation, img_shape: Sequence[int], seed: int | None
 ) -> dict[str, Any]:
     """See ``ImageDataGenerator.get_random_transform``."""
     if seed is not None:
@@ -67,7 +65,7 @@ def get_random_transform(
     return draw(np.random, generator, size)._asdict()
 
 
-def apply_transform(generator: ImageDataGenerator, x: Array, parameters: dict[str, Any]) -> Array:
+def apply_transform(generator: Augmentation, x: Array, parameters: dict[str, Any]) -> Array:
     """See ``ImageDataGenerator.apply_transform``."""
     augment = _augment()
     rows, columns, channels = (
@@ -105,19 +103,21 @@ def _brighten(x: Array, brightness: float, scale: bool, first: bool) -> Array:
 
 
 def fit(
-    generator: ImageDataGenerator, x: Any, augment: bool, rounds: int, seed: int | None
+    generator: Augmentation,
+    x: Any,
+    augment: Callable[[Array], Array] | None,
+    rounds: int,
+    seed: int | None,
 ) -> None:
-    """See ``ImageDataGenerator.fit``."""
+    """See ``ImageDataGenerator.fit``; ``augment`` changes one image at random."""
     x = np.array(x, dtype=generator.dtype)
     _check_images(generator, x)
     if seed is not None:
         np.random.seed(seed)
     if generator.rescale:
         x *= generator.rescale
-    if augment:
-        x = np.array(
-            [generator.random_transform(image) for _ in range(rounds) for image in x], x.dtype
-        )
+    if augment is not None:
+        x = np.array([augment(image) for _ in range(rounds) for image in x], x.dtype)
     shape = [1, 1, 1]
     shape[generator.channel_axis - 1] = x.shape[generator.channel_axis]
     axes = (0, generator.row_axis, generator.col_axis)
@@ -139,7 +139,7 @@ def _whitening(x: Array, epsilon: float) -> Array:
     return matrix
 
 
-def _check_images(generator: ImageDataGenerator, x: Array) -> None:
+def _check_images(generator: Augmentation, x: Array) -> None:
     if x.ndim != 4:
         raise InvalidArgument(
             f"Input to `.fit()` should have rank 4. Got array with shape: {x.shape}"

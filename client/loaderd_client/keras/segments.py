@@ -9,7 +9,7 @@ that is one segment. Whatever cannot be said so, as an order that was assigned, 
 from __future__ import annotations
 
 import weakref
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +18,7 @@ from loaderd.errors import NoSuchSample
 from loaderd.ipc.prefetch import ROUND, Place
 from loaderd.sampling.order import SEEDS, EpochOrder
 from loaderd.spec.spec import Order
+from loaderd_client.core import arguments
 from loaderd_client.keras.batch_index import Places
 
 Ids = NDArray[np.int64]
@@ -32,6 +33,16 @@ class Settings(NamedTuple):
     batch_size: int
     shuffle: bool
     seed: int
+
+    @classmethod
+    def of(cls, iterator: Any) -> Self:
+        """What they say at the moment, checked."""
+        return cls(
+            arguments.whole("n", iterator.n),
+            arguments.whole("batch_size", iterator.batch_size),
+            arguments.flag("shuffle", iterator.shuffle),
+            arguments.seed(iterator.seed),
+        )
 
     @property
     def batches(self) -> int:
@@ -143,6 +154,66 @@ class Segment:
         if self._shown is None or self._shown[0] != self.places.epoch:
             return False
         return not np.array_equal(self._shown[1][batch], self._shown[2][batch])
+
+
+class Segments:
+    """The segments of one iterator.
+
+    Args:
+        first: the one that it begins in, of an order that the workers know.
+
+    Attributes:
+        now: the present one.
+        applied: the one of which the workers know; None for none.
+    """
+
+    def __init__(self, first: Segment) -> None:
+        self.now = self._standard = first  # the last one whose order the workers know themselves
+        self.applied: Segment | None = None
+
+    @property
+    def places(self) -> Places:
+        """Where the trainer is."""
+        return self.now.places
+
+    def begin(
+        self,
+        settings: Settings,
+        total: int,
+        base: int,
+        given: NDArray[Any] | None = None,
+        position: int = 0,
+    ) -> None:
+        """Begins another one, of which ``next`` has read ``position`` batches; see ``Segment``."""
+        segment = Segment(settings, total, base, given)
+        if position:
+            segment.places.position = position
+        self._enter(segment)
+
+    def resume(self, settings: Settings, total: int) -> None:
+        """Goes back to the order that the workers know, where it was left."""
+        if self._standard.settings == settings:
+            self._enter(self._standard)
+        else:
+            self.begin(settings, total, self.now.number)
+
+    def follow(self, settings: Settings, total: int) -> None:
+        """Other settings begin with the next epoch, as in Keras; this one goes on as it is."""
+        now, size = self.now, settings.batch_size
+        if not self.places.touched and now.given is None:
+            self.begin(settings, total, now.number)
+            return
+        order = now.shown()
+        first = self.places.position * size % max(1, settings.n)
+        position = settings.batches - -(-(settings.n - first) // size)
+        # Where batches begin elsewhere now, the epoch ends with the same samples all the same.
+        order = np.concatenate([order[: position * size], order[first:]])
+        self.begin(settings, total, now.number - position, order, position)
+
+    def _enter(self, segment: Segment) -> None:
+        if segment.given is None:
+            self._standard = segment
+        self.now = segment
 
 
 def within(ids: NDArray[Any], total: int) -> Ids:

@@ -1,0 +1,117 @@
+"""Batches, and how they are made of the slots of a ring."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from loaderd.errors import BadImage, LoaderdError, from_wire
+from loaderd.ipc.messages import Opened, Ready, Spoilt
+from loaderd.ipc.prefetch import Place
+from loaderd.ipc.slot_layout import SlotLayout
+from loaderd.ipc.text import printable
+from loaderd.spec.spec import Spec
+from loaderd_client.core.lease import Ring
+
+_COPIED = 2**15
+"""Bytes of a slot whose batch is copied in less time than a lease takes."""
+
+
+class Batch(NamedTuple):
+    """One batch.
+
+    Attributes:
+        images: (rows, height, width, channels) of the stream's dtype.
+        labels: one row for each image, or None.
+        weights: float32 (rows,): 1, and ``substitute_weight`` for substitutes; or None.
+        ids: int32 (rows,): sample numbers, as ``filenames`` counts them.
+        place: (epoch, position).
+        attempt: how often chunks of it were given again after a worker's death.
+    """
+
+    images: NDArray[Any]
+    labels: NDArray[Any] | None
+    weights: NDArray[np.float32] | None
+    ids: NDArray[np.int32]
+    place: Place
+    attempt: int
+
+    def first(self, rows: int) -> Batch:
+        """The batch's first rows alone."""
+        labels = None if self.labels is None else self.labels[:rows]
+        weights = None if self.weights is None else self.weights[:rows]
+        return self._replace(
+            images=self.images[:rows], labels=labels, weights=weights, ids=self.ids[:rows]
+        )
+
+
+class Slot(NamedTuple):
+    """A slot in our hands: a batch, or why there is none."""
+
+    number: int
+    attempt: int
+    skipped: int
+    error: LoaderdError | None
+
+    @classmethod
+    def of(cls, message: Ready | Spoilt) -> Self:
+        """The slot that a message is about."""
+        if isinstance(message, Ready):
+            return cls(message.slot, message.attempt, message.skipped, None)
+        return cls(message.slot, 0, 0, from_wire(message.kind, message.text))
+
+
+class RingBatches:
+    """The batches in the slots of a ring.
+
+    Args:
+        ring: the ring.
+        layout: where things lie in a slot.
+        opened: how many samples there are.
+        spec: what was asked for.
+
+    Attributes:
+        ring: the same.
+    """
+
+    def __init__(self, ring: Ring, layout: SlotLayout, opened: Opened, spec: Spec) -> None:
+        self.ring = ring
+        self._has_labels = layout.labels is not None
+        self._copies = layout.nbytes <= _COPIED
+        self._samples, self._batch_size = opened.samples, opened.batch_size
+        self._directory = spec.dataset.directory
+
+    def rows(self, place: Place, slot: Slot) -> int:
+        """Samples in a batch, without those that are left out."""
+        return self._all_rows(place) - slot.skipped
+
+    def _all_rows(self, place: Place) -> int:
+        return min(self._batch_size, self._samples - place[1] * self._batch_size)
+
+    def error(self, place: Place, slot: Slot) -> LoaderdError | None:
+        """Why there is no batch; None if there is one."""
+        if slot.error is not None or self.rows(place, slot) > 0:
+            return slot.error
+        return BadImage(
+            f"every image of batch {place} of {printable(self._directory)} could not be read "
+            "(`loaderd errors` says why)"
+        )
+
+    def is_lent(self, slot: Slot) -> bool:
+        """Whether a slot is leased where it can be: others are copied sooner, or lack rows."""
+        return not (slot.skipped or self._copies)
+
+    def make(self, place: Place, slot: Slot, lend: bool) -> Batch:
+        """The batch of a slot, on its memory or as a copy, without the rows that are left out."""
+        rows = self._all_rows(place)
+        ids = self.ring.ids(slot.number, rows)
+        arrays = (self.ring.lease if lend else self.ring.copy)(slot.number, rows)
+        if slot.skipped:
+            kept = ids >= 0
+            arrays, ids = [array[kept] for array in arrays], ids[kept]
+        images, *others = arrays
+        labels = others.pop(0) if self._has_labels else None
+        weights = others.pop() if others else None
+        return Batch(images, labels, weights, ids, place, slot.attempt)

@@ -1,0 +1,90 @@
+"""What a sequence says about its samples: how many there are, their files and classes."""
+
+from __future__ import annotations
+
+import os
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from loaderd.ipc.text import printable
+from loaderd.spec.spec import Spec
+from loaderd_client.core.supply import Supply
+
+
+class Samples:
+    """The samples of a spec, as its supply has found them.
+
+    Attributes:
+        n: samples in an epoch (also ``samples``).
+        batch_size: samples in a batch.
+        seed: decides order and augmentation; picked if it was None.
+        shuffle: whether every epoch has a new order.
+        classes: int32 (n,), the class of every sample (also ``labels``).
+        class_names: names of the classes in label order; None without labels.
+        class_indices: class name → class.
+        num_classes: number of classes.
+        directory: the folder that was listed.
+    """
+
+    spec: Spec
+    _supply: Supply
+
+    def _describe(self) -> None:
+        """Sets the attributes that follow from the spec and from what was found."""
+        manifest, pipeline = self._supply.manifest, self.spec.pipeline
+        self.n = self.samples = len(manifest)
+        self.batch_size = self.spec.batch.batch_size
+        self.seed: Any = self._supply.spec.order.seed
+        self.shuffle = self.spec.order.shuffle
+        self.directory: Any = manifest.root
+        self.class_names: Any = list(manifest.class_names) or None
+        self.class_indices = {name: index for index, name in enumerate(manifest.class_names)}
+        self.num_classes = len(manifest.class_names)
+        self.target_size = pipeline.target_size
+        self.color_mode = pipeline.color_mode
+        self.dtype: Any = pipeline.dtype
+        self.interpolation = pipeline.interpolation
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """The shape of one image, in its data format."""
+        return self.spec.pipeline.image_shape
+
+    @property
+    def classes(self) -> NDArray[np.int32]:
+        """The class of every sample, int32 (n,)."""
+        return self._supply.manifest.labels
+
+    @property
+    def labels(self) -> Any:
+        """The same as ``classes``."""
+        return self.classes
+
+    @cached_property
+    def filenames(self) -> list[str]:
+        """Every sample's path below ``directory``, in the order of ``classes``."""
+        return self._supply.manifest.filenames()
+
+    @cached_property
+    def filepaths(self) -> list[str]:
+        """Every sample's path, in the order of ``classes``."""
+        return [os.path.join(self.directory, name) for name in self.filenames]
+
+    @property
+    def file_paths(self) -> list[str]:
+        """``filepaths`` under the name that ``image_dataset_from_directory`` gives it."""
+        return self.filepaths
+
+    def __len__(self) -> int:
+        return self._supply.batches
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__}: {self.n} images in {len(self)} batches{self._origin()}>"
+
+    def _origin(self) -> str:
+        """What the images are, behind their number."""
+        classes = f", {self.num_classes} classes" if self.num_classes else ""
+        return f"{classes}, of {printable(os.fsdecode(self.directory))}"
