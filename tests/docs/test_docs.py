@@ -40,7 +40,6 @@ from loaderd.cli import verbs as command
 from loaderd.ipc import dial
 from loaderd.ipc.snapshot import StoragePicture
 from loaderd.monitor import rows, verdict
-from loaderd.render.renderer import Renderer
 from loaderd.spec.base import Cache
 from loaderd.spec.transform import Transform
 from loaderd_client import (
@@ -53,6 +52,7 @@ from loaderd_client import (
 from loaderd_client.core import deadline
 from loaderd_client.core import session as sessions
 from loaderd_client.keras import history
+from scripts.benchmarks.file_renderer import FileRenderer
 from tests.support.daemons import Serve, eventually
 from tests.support.specs import moving, parameters_of
 from tests.support.streams import a_spec
@@ -825,7 +825,7 @@ def worst_warp(side: int, fill_mode: Any, count: int) -> float:
     """How far white noise comes to lie from Keras's, in grey levels."""
     rng = np.random.default_rng(side)
     spec = moving(target_size=(side, side), fill_mode=fill_mode)
-    renderer, generator = Renderer(spec), keras_image.ImageDataGenerator(fill_mode=fill_mode)
+    renderer, generator = FileRenderer(spec), keras_image.ImageDataGenerator(fill_mode=fill_mode)
     row, worst = np.empty(spec.image_shape, np.float32), 0.0
     for _ in range(count):
         noise = rng.integers(0, 256, spec.image_shape, dtype=np.uint8)
