@@ -50,7 +50,6 @@ from loaderd_client import (
 )
 from loaderd_client.core import deadline
 from loaderd_client.core import session as sessions
-from loaderd_client.keras import history
 from tests.support.daemons import Serve, eventually
 from tests.support.streams import a_spec
 
@@ -557,7 +556,7 @@ def test_flags_of_loaderd_stat(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_variables_and_keys() -> None:
     named = {name for page in PAGES for name in re.findall(r"\bLOADERD_[A-Z_]+", page.read_text())}
-    assert named == {*config.VARIABLES.values(), deadline.VARIABLE, history.VARIABLE}
+    assert named == {*config.VARIABLES.values(), deadline.VARIABLE}
     assert named <= spans_of(LOADERD.read_text())
     assert set(config.FILE_KEYS) <= spans_of(LOADERD.read_text())
 
