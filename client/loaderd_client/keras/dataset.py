@@ -82,41 +82,49 @@ def image_dataset_from_directory(
     exif: bool = False,
     max_queue_size: int = 10,
 ) -> LoaderSequence | list[LoaderSequence]:
-    """A sequence of the images below ``directory``, float32 from 0 to 255 (``nearest``: uint8).
+    """Makes a sequence of the images below ``directory``; replaces Keras's function of that name.
+
+    Images are float32 from 0 to 255, or uint8 with ``interpolation="nearest"``.
 
     Args:
-        directory: the folder.
-        labels: ``"inferred"`` from the subfolders, None for none, or one number for each file
-            in the order of their sorted paths. But for ``"inferred"``, all files of the folder
-            and of its subfolders are taken.
-        label_mode: ``int`` (int32), ``categorical`` (one-hot float32), ``binary``
-            (float32 of shape (batch, 1)), or None, which is ``labels=None``.
+        directory: the folder; the daemon reads it at the same path.
+        labels: ``"inferred"`` from the subfolders; None for no labels; or one number for each file,
+            in the order of the sorted paths. But for ``"inferred"``, all files of the folder and of
+            its subfolders are taken.
+        label_mode: ``int`` (int32), ``categorical`` (one-hot float32), ``binary`` (float32 of shape
+            (rows, 1)), or None, which means ``labels=None``.
         class_names: names of the subfolders in label order; None takes all, sorted.
         color_mode: ``rgb``, ``rgba`` or ``grayscale``.
-        batch_size: samples in a batch.
+        batch_size: samples in a batch; the last batch of an epoch may have fewer. None is refused.
         image_size: (height, width) in pixels, or one number for both.
-        shuffle: a new order for every epoch.
-        seed: decides split and order; needed to split a shuffled list.
-        validation_split: fraction of the files that is kept for validation; None or 0 for none.
+        shuffle: whether every epoch has a new order.
+        seed: decides split and order; needed to split a shuffled list. None picks one from NumPy's
+            global generator.
+        validation_split: fraction of the files that is kept for validation; None and 0 for none.
         subset: ``training``, ``validation``, or ``both`` for a list of the two.
-        interpolation: ``nearest``, ``bilinear``, ``bicubic``, ``hamming``, ``box`` (or
-            ``area``), ``lanczos`` (or ``lanczos3``).
+        interpolation: ``nearest``, ``bilinear``, ``bicubic``, ``hamming``, ``box`` (or ``area``),
+            ``lanczos`` (or ``lanczos3``); all but ``nearest`` average when they shrink
+            (antialiasing).
         follow_links: whether symbolic links to folders are followed.
-        crop_to_aspect_ratio: crops the centre instead of stretching.
-        pad_to_aspect_ratio: pads with black instead of stretching.
+        crop_to_aspect_ratio: whether pictures are cropped to the target's shape, about their
+            centre, instead of stretched.
+        pad_to_aspect_ratio: whether they are padded with black instead of stretched.
         data_format: ``channels_last`` or ``channels_first``; None is Keras's setting.
-        format: ``"loaderd"``; Keras's own function makes ``tf`` and ``grain``.
+        format: ``"loaderd"`` only; Keras's own function makes ``tf`` and ``grain``.
         verbose: whether to print how many files were found.
-        cache: where decoded images are kept, so that they are decoded once: ``none``,
-            ``memory`` as long as the daemon lives, ``disk`` for ever; no value changes by it.
-        decode: ``exact``, or ``scaled``, which decodes large JPEGs at a half, a quarter or an
-            eighth of their size.
-        on_error: what becomes of an image that cannot be read: ``raise`` an error,
-            ``substitute`` another image of its class, or ``skip`` it: its batch is smaller.
-        substitute_weight: the sample weight of substitutes, where all others have 1; the
-            batches are (images, labels, weights) then. None for no weights.
-        exif: whether images are turned as their EXIF orientation says; Keras does not.
-        max_queue_size: batches kept ready.
+        cache: where decoded images are kept, so that each is decoded once: ``"none"``, ``"memory"``
+            (of the daemon, until it ends) or ``"disk"`` (until it is removed). Changes no byte of a
+            batch.
+        decode: ``"exact"``, or ``"scaled"``: decodes large JPEGs at a half, a quarter or an eighth
+            of their size, which is faster and does not give Keras's pixels.
+        on_error: what happens to an image that cannot be read: ``"raise"`` raises ``BadImage`` for
+            its batch, ``"substitute"`` takes another image of its class, ``"skip"`` leaves the row
+            out, so that the batch is smaller.
+        substitute_weight: sample weight of substitutes, 0 or more, where all other samples weigh 1;
+            batches are then (images, labels, weights), with float32 weights. Needs
+            ``on_error="substitute"`` and labels. None makes no weights.
+        exif: whether pictures are turned as their EXIF orientation says; Keras turns TIFFs only.
+        max_queue_size: batches that the daemon keeps ready.
 
     Returns:
         A :class:`LoaderSequence` with ``class_names`` (None without labels) and

@@ -17,16 +17,7 @@ from loaderd_client.core.supply import Supply
 class Samples:
     """The samples of a spec, as its supply has found them.
 
-    Attributes:
-        n: samples in an epoch (also ``samples``).
-        batch_size: samples in a batch.
-        seed: decides order and augmentation; picked if it was None.
-        shuffle: whether every epoch has a new order.
-        classes: int32 (n,), the class of every sample (also ``labels``).
-        class_names: names of the classes in label order; None without labels.
-        class_indices: class name → class.
-        num_classes: number of classes.
-        directory: the folder that was listed.
+    ``LoaderSequence`` describes the attributes.
     """
 
     spec: Spec
