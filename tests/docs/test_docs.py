@@ -7,10 +7,10 @@ Commands that install something or take minutes are only looked up.
 
 from __future__ import annotations
 
-import ast
 import builtins
 import configparser
 import contextlib
+import functools
 import importlib.util
 import inspect
 import json
@@ -20,6 +20,7 @@ import shlex
 import signal
 import subprocess
 import sys
+import types
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -34,12 +35,13 @@ from keras.src.legacy.preprocessing import image as keras_source
 
 import loaderd_client
 from loaderd import config, errors, pillow
-from loaderd.cli import command, stat, target
+from loaderd.cli import stat, target
+from loaderd.cli import verbs as command
 from loaderd.ipc import dial
 from loaderd.ipc.snapshot import StoragePicture
 from loaderd.monitor import rows, verdict
 from loaderd.render.renderer import Renderer
-from loaderd.spec.spec import Cache, Pipeline
+from loaderd.spec.base import Cache
 from loaderd.spec.transform import Transform
 from loaderd_client import (
     ImageDataGenerator,
@@ -51,12 +53,18 @@ from loaderd_client import (
 from loaderd_client.core import deadline
 from loaderd_client.core import session as sessions
 from tests.support.daemons import Serve, eventually
+from tests.support.specs import moving, parameters_of
 from tests.support.streams import a_spec
 
 ROOT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
 README = ROOT / "README.md"
-PAGES = [README, ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
+PAGES = [
+    README,
+    ROOT / "CHANGELOG.md",
+    ROOT / "CONTRIBUTING.md",
+    *sorted((ROOT / "docs").rglob("*.md")),
+]
 CLIENT = ROOT / "docs/reference/client.md"
 LOADERD = ROOT / "docs/reference/loaderd.md"
 MIGRATION = ROOT / "docs/how-to/migrate-from-imagedatagenerator.md"
@@ -195,7 +203,7 @@ class Reader:
         return LOOKED_UP[program](words)
 
     def ours(self, program: str, words: list[str], line: str) -> None:
-        if program == "loaderd-stat":
+        if program == "loaderd-stat" or words[1] == "stat":
             self.have_a_daemon()
             if "--watch" in words:
                 return self.watch(words)
@@ -331,6 +339,7 @@ LOOKED_UP: dict[str, Callable[[list[str]], None]] = {
     "python3": look_up_venv,
     "scripts/bench": look_up_script,
     "scripts/demo": look_up_script,
+    "scripts/docs": look_up_script,
     "scripts/setup": look_up_script,
     "scripts/test": look_up_script,
     "source": look_up_activate,
@@ -467,7 +476,9 @@ def test_links_lead_somewhere(page: Path) -> None:
 
 def test_every_page_can_be_found_from_the_map() -> None:
     index = ROOT / "docs/index.md"
-    assert set(PAGES) - {ROOT / "CHANGELOG.md"} <= {index} | {there for there, _ in links_of(index)}
+    found = {index} | {there for there, _ in links_of(index)}
+    found |= {there for there, _ in links_of(ROOT / "docs/explanation/decisions/README.md")}
+    assert set(PAGES) - {ROOT / "CHANGELOG.md"} <= found
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
@@ -551,7 +562,9 @@ def test_flags_of_loaderd(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_flags_of_loaderd_stat(capsys: pytest.CaptureFixture[str]) -> None:
-    assert documented_flags(STAT) == flags_of(lambda: stat.main(["--help"]), capsys)
+    flags = flags_of(lambda: stat.main(["--help"]), capsys)
+    assert documented_flags(STAT) == flags
+    assert flags_of(lambda: command.run(["stat", "--help"]), capsys) == flags
 
 
 def test_variables_and_keys() -> None:
@@ -587,41 +600,65 @@ def first_table(page: Path) -> str:
     return page.read_text().partition("\n## ")[0]
 
 
-ALWAYS: Any = inspect.Parameter.empty
+def described(documented: Any, section: str) -> list[str]:
+    """What a section of a docstring describes, in its order."""
+    text = inspect.getdoc(documented) or ""
+    found = re.search(rf"^{section}:\n((?:(?: {{4}}.*)?\n?)*)", text, re.MULTILINE)
+    return re.findall(r"^ {4}(\**\w+): ", found[1], re.MULTILINE) if found else []
+
+
+PUBLIC: list[Callable[..., Any]] = [
+    ImageDataGenerator,
+    ImageDataGenerator.flow,
+    ImageDataGenerator.flow_from_directory,
+    ImageDataGenerator.flow_from_dataframe,
+    ImageDataGenerator.fit,
+    ImageDataGenerator.standardize,
+    ImageDataGenerator.get_random_transform,
+    ImageDataGenerator.apply_transform,
+    ImageDataGenerator.random_transform,
+    image_dataset_from_directory,
+    LoaderSequence,
+    LoaderSequence.fetch,
+    Session,
+    Session.open,
+    loaderd_client.connect,
+    *(
+        getattr(image, name)
+        for name in sorted(image.__all__)
+        if name.startswith(("apply", "random"))
+    ),
+]
+
+
+@pytest.mark.parametrize("function", PUBLIC, ids=lambda function: function.__qualname__)
+def test_every_argument_is_described_in_the_docstring(function: Callable[..., Any]) -> None:
+    """Which the reference is generated from; it shows the defaults of the signature."""
+    stars: dict[Any, str] = {
+        inspect.Parameter.VAR_KEYWORD: "**",
+        inspect.Parameter.VAR_POSITIONAL: "*",
+    }
+    parameters = inspect.signature(function).parameters.values()
+    real = [stars.get(it.kind, "") + it.name for it in parameters if it.name != "self"]
+    assert described(function, "Args") == real
 
 
 @pytest.mark.parametrize(
-    ("heading", "function", "iterator"),
+    ("function", "iterator"),
     [
-        ("`ImageDataGenerator`", ImageDataGenerator.__init__, None),
-        ("`flow`", ImageDataGenerator.flow, image.NumpyArrayIterator),
-        ("`flow_from_directory`", ImageDataGenerator.flow_from_directory, image.DirectoryIterator),
-        ("`flow_from_dataframe`", ImageDataGenerator.flow_from_dataframe, image.DataFrameIterator),
-        ("`image_dataset_from_directory`", image_dataset_from_directory, None),
-        ("`LoaderSequence`", LoaderSequence.__init__, None),
+        (ImageDataGenerator.flow, image.NumpyArrayIterator),
+        (ImageDataGenerator.flow_from_directory, image.DirectoryIterator),
+        (ImageDataGenerator.flow_from_dataframe, image.DataFrameIterator),
     ],
 )
-def test_arguments_and_defaults(heading: str, function: Callable[..., Any], iterator: Any) -> None:
-    documented: dict[str, Any] = {}
-    for names, default, *_ in tables_of(section_of(CLIENT, heading))[0]:
-        found = re.findall(r"`(\w+)`", names)
-        value = ast.literal_eval(default.replace("`", "")) if default else ALWAYS
-        each = value if len(found) > 1 and isinstance(value, tuple) else [value] * len(found)
-        documented |= dict(zip(found, each, strict=True))
-    assert documented == arguments_of(function, iterator)
-
-
-def arguments_of(function: Callable[..., Any], iterator: Any) -> dict[str, Any]:
-    """Arguments with their defaults, among which are all options that the iterator has."""
-    parameters = inspect.signature(function).parameters.values()
-    real = {it.name: it.default for it in parameters if it.kind != it.VAR_KEYWORD}
-    real.pop("self", None)
-    if iterator is not None:
-        options = inspect.signature(iterator).parameters.values()
-        own = {it.name: it.default for it in options if it.kind == it.KEYWORD_ONLY}
-        assert own
-        assert own.items() <= real.items()
-    return real
+def test_flows_have_the_options_of_their_iterators(
+    function: Callable[..., Any], iterator: Any
+) -> None:
+    options = inspect.signature(iterator).parameters.values()
+    own = {it.name: it.default for it in options if it.kind == it.KEYWORD_ONLY}
+    real = {it.name: it.default for it in inspect.signature(function).parameters.values()}
+    assert own
+    assert own.items() <= real.items()
 
 
 class Kinds(NamedTuple):
@@ -653,9 +690,22 @@ def public(names: Iterable[str]) -> set[str]:
 OF_KERAS = public(dir(keras.utils.PyDataset))
 
 
+def attributes_of_a_sequence() -> set[str]:
+    """What the reference has of a sequence: attributes, and members with a docstring."""
+    members = [*LoaderSequence.__mro__]
+    ours = members[: members.index(keras.utils.PyDataset)]
+    kinds = (property, functools.cached_property, types.FunctionType)
+    documented = {
+        name
+        for one in ours
+        for name, it in vars(one).items()
+        if isinstance(it, kinds) and it.__doc__
+    }
+    return public({*described(LoaderSequence, "Attributes"), *documented})
+
+
 def test_attributes_of_a_sequence(serve: Serve, photos: Path) -> None:
-    described = tables_of(section_of(CLIENT, "`LoaderSequence`"))[1:]
-    named = names_in(row[0] for table in described for row in table) - {"len", "next"}
+    named = attributes_of_a_sequence()
     with serve() as daemon, Session(daemon.path):
         train = image_dataset_from_directory(photos, image_size=(20, 20), seed=1)
         for name in named:
@@ -667,7 +717,7 @@ def test_attributes_of_a_sequence(serve: Serve, photos: Path) -> None:
 def test_attributes_of_iterators(serve: Serve, photos: Path) -> None:
     attributes, methods = tables_of(section_of(CLIENT, "Iterators"))
     named = names_in(row[0] for row in [*attributes, *methods])
-    inherited = names_in(row[0] for row in table_of(section_of(CLIENT, "`LoaderSequence`")))
+    inherited = attributes_of_a_sequence()
     with serve() as daemon, Session(daemon.path):
         ours = Kinds.of(image, photos)
         for names, which, _ in attributes:
@@ -773,14 +823,14 @@ def test_warps_are_as_close_as_the_guide_says() -> None:
 def worst_warp(side: int, fill_mode: Any, count: int) -> float:
     """How far white noise comes to lie from Keras's, in grey levels."""
     rng = np.random.default_rng(side)
-    pipeline = Pipeline(target_size=(side, side), fill_mode=fill_mode)
-    renderer, generator = Renderer(pipeline), keras_image.ImageDataGenerator(fill_mode=fill_mode)
-    row, worst = np.empty(pipeline.image_shape, np.float32), 0.0
+    spec = moving(target_size=(side, side), fill_mode=fill_mode)
+    renderer, generator = Renderer(spec), keras_image.ImageDataGenerator(fill_mode=fill_mode)
+    row, worst = np.empty(spec.image_shape, np.float32), 0.0
     for _ in range(count):
-        noise = rng.integers(0, 256, pipeline.image_shape, dtype=np.uint8)
+        noise = rng.integers(0, 256, spec.image_shape, dtype=np.uint8)
         turn, (x, y, shear) = rng.uniform(-180, 180), rng.uniform(-30, 30, 3)
         transform = Transform(turn, x, y, shear, rng.uniform(0.5, 1.5), rng.uniform(0.5, 1.5))
-        renderer.finish(noise, transform, row)
+        renderer.finish(noise, parameters_of(spec, transform), row)
         keras_row = generator.apply_transform(noise.astype(np.float32), transform._asdict())
         worst = max(worst, float(abs(row - keras_row).max()))
     return worst

@@ -68,25 +68,27 @@ _making = Guard()
 
 
 class Session:
-    """Streams from one daemon. A context manager: its end closes them all.
+    """Streams from one daemon; a context manager, whose end closes them all.
+
+    Sequences use the innermost open session. At the end of the program open sessions are closed.
 
     Args:
-        address: None takes the daemon at the default address (``LOADERD_SOCKET``,
-            ``LOADERD_NAME``, else ``default``), and starts a private one where nobody
-            answers; ``"auto"`` takes the same and never starts one; else the path of a
-            socket.
-        reconnect_timeout: seconds for which sequences wait for a daemon that went away; 0
-            does not wait. None takes ``LOADERD_RECONNECT_TIMEOUT``, else 60. A private
-            daemon that died is started again at once. Ctrl-C ends the wait, but within
-            TensorFlow's ``fit`` only when it is over: there the main thread is TensorFlow's.
+        address: None takes the daemon at the default address (``LOADERD_SOCKET``, ``LOADERD_NAME``,
+            else the name ``default``); if none answers there, it starts a private one, and says so
+            on stderr. ``"auto"`` takes the same daemon and never starts one. Any other text is the
+            path of a daemon's socket.
+        reconnect_timeout: seconds for which sequences wait for a daemon that went away; 0 does not
+            wait. None takes ``LOADERD_RECONNECT_TIMEOUT``, else 60. A private daemon that died is
+            started again at once. Ctrl-C ends the wait, but within TensorFlow's ``fit`` only when
+            it is over: there the main thread is TensorFlow's.
 
     Attributes:
-        path: the daemon's socket.
-        reconnect_timeout: seconds for which sequences wait.
+        path: path of the daemon's socket.
+        reconnect_timeout: seconds for which its sequences wait for a daemon that went away.
 
     Raises:
-        InvalidArgument: a value that is not allowed (also a ``ValueError``).
-        NoDaemon: nobody answers there.
+        InvalidArgument: a value is not allowed (also a ``ValueError``).
+        NoDaemon: no daemon answers there.
         VersionMismatch: the daemon speaks another protocol.
     """
 
@@ -111,7 +113,7 @@ class Session:
     def open(
         self, spec: Spec, slots: int, run: Run = WHOLE, bundles: Sequence[Bundle] = ()
     ) -> Stream:
-        """Opens a stream.
+        """Opens a stream; sequences do this for you.
 
         Args:
             spec: what its batches are.
@@ -232,6 +234,7 @@ class Session:
     ) -> Stream:
         if self._closed:
             raise StreamClosed("the session was closed")
+        spec = specs.seeded(spec)
         kind = kind_of(self.path, spec, slots, bundles)
         spare = spare_streams.of_process.take(kind)
         stream = None if spare is None else _open_on(spare, spec, slots, run, bundles)
@@ -370,7 +373,7 @@ def _answer(line: Channel, spec: Spec) -> tuple[Message, list[int]]:
     try:
         return _receive(line)
     except TimeoutError:
-        _warn(f"still waiting for the daemon to list {printable(spec.dataset.directory)}")
+        _warn(f"still waiting for the daemon to list {printable(spec.source.directory)}")
     line.settimeout(None)
     return _receive(line)
 
@@ -399,14 +402,16 @@ def _ask(line: Channel, spec: Spec, slots: int, run: Run, bundles: Sequence[Bund
 
 
 def connect(address: str | None = None, reconnect_timeout: float | None = None) -> Session:
-    """Connects to a daemon; generators made afterwards load through it.
+    """Connects to a daemon; generators and datasets made afterwards load through it.
 
     Args:
         address: see :class:`Session`.
         reconnect_timeout: see :class:`Session`.
 
-    Example::
+    Returns:
+        An open :class:`Session`.
 
+    Example::
         with loaderd_client.connect() as session:
             train = ImageDataGenerator().flow_from_directory("data/train")
             model.fit(train)

@@ -16,21 +16,20 @@ import msgspec
 import numpy as np
 
 from loaderd.errors import InvalidArgument
-from loaderd.spec.spec import (
+from loaderd.spec.base import (
     Aspect,
-    Batch,
     Cache,
     ColorMode,
     DataFormat,
-    Dataset,
     Decode,
     Interpolation,
     LabelMode,
     OnError,
-    Order,
-    Pipeline,
-    Spec,
 )
+from loaderd.spec.load import Load
+from loaderd.spec.output import Batch, Order, Output
+from loaderd.spec.source import Directory
+from loaderd.spec.spec import Spec
 from loaderd_client.core import arguments
 from loaderd_client.keras import adapter
 from loaderd_client.keras.pil_settings import pils_switches
@@ -83,41 +82,49 @@ def image_dataset_from_directory(
     exif: bool = False,
     max_queue_size: int = 10,
 ) -> LoaderSequence | list[LoaderSequence]:
-    """A sequence of the images below ``directory``, float32 from 0 to 255 (``nearest``: uint8).
+    """Makes a sequence of the images below ``directory``; replaces Keras's function of that name.
+
+    Images are float32 from 0 to 255, or uint8 with ``interpolation="nearest"``.
 
     Args:
-        directory: the folder.
-        labels: ``"inferred"`` from the subfolders, None for none, or one number for each file
-            in the order of their sorted paths. But for ``"inferred"``, all files of the folder
-            and of its subfolders are taken.
-        label_mode: ``int`` (int32), ``categorical`` (one-hot float32), ``binary``
-            (float32 of shape (batch, 1)), or None, which is ``labels=None``.
+        directory: the folder; the daemon reads it at the same path.
+        labels: ``"inferred"`` from the subfolders; None for no labels; or one number for each file,
+            in the order of the sorted paths. But for ``"inferred"``, all files of the folder and of
+            its subfolders are taken.
+        label_mode: ``int`` (int32), ``categorical`` (one-hot float32), ``binary`` (float32 of shape
+            (rows, 1)), or None, which means ``labels=None``.
         class_names: names of the subfolders in label order; None takes all, sorted.
         color_mode: ``rgb``, ``rgba`` or ``grayscale``.
-        batch_size: samples in a batch.
+        batch_size: samples in a batch; the last batch of an epoch may have fewer. None is refused.
         image_size: (height, width) in pixels, or one number for both.
-        shuffle: a new order for every epoch.
-        seed: decides split and order; needed to split a shuffled list.
-        validation_split: fraction of the files that is kept for validation; None or 0 for none.
+        shuffle: whether every epoch has a new order.
+        seed: decides split and order; needed to split a shuffled list. None picks one from NumPy's
+            global generator.
+        validation_split: fraction of the files that is kept for validation; None and 0 for none.
         subset: ``training``, ``validation``, or ``both`` for a list of the two.
-        interpolation: ``nearest``, ``bilinear``, ``bicubic``, ``hamming``, ``box`` (or
-            ``area``), ``lanczos`` (or ``lanczos3``).
+        interpolation: ``nearest``, ``bilinear``, ``bicubic``, ``hamming``, ``box`` (or ``area``),
+            ``lanczos`` (or ``lanczos3``); all but ``nearest`` average when they shrink
+            (antialiasing).
         follow_links: whether symbolic links to folders are followed.
-        crop_to_aspect_ratio: crops the centre instead of stretching.
-        pad_to_aspect_ratio: pads with black instead of stretching.
+        crop_to_aspect_ratio: whether pictures are cropped to the target's shape, about their
+            centre, instead of stretched.
+        pad_to_aspect_ratio: whether they are padded with black instead of stretched.
         data_format: ``channels_last`` or ``channels_first``; None is Keras's setting.
-        format: ``"loaderd"``; Keras's own function makes ``tf`` and ``grain``.
+        format: ``"loaderd"`` only; Keras's own function makes ``tf`` and ``grain``.
         verbose: whether to print how many files were found.
-        cache: where decoded images are kept, so that they are decoded once: ``none``,
-            ``memory`` as long as the daemon lives, ``disk`` for ever; no value changes by it.
-        decode: ``exact``, or ``scaled``, which decodes large JPEGs at a half, a quarter or an
-            eighth of their size.
-        on_error: what becomes of an image that cannot be read: ``raise`` an error,
-            ``substitute`` another image of its class, or ``skip`` it: its batch is smaller.
-        substitute_weight: the sample weight of substitutes, where all others have 1; the
-            batches are (images, labels, weights) then. None for no weights.
-        exif: whether images are turned as their EXIF orientation says; Keras does not.
-        max_queue_size: batches kept ready.
+        cache: where decoded images are kept, so that each is decoded once: ``"none"``, ``"memory"``
+            (of the daemon, until it ends) or ``"disk"`` (until it is removed). Changes no byte of a
+            batch.
+        decode: ``"exact"``, or ``"scaled"``: decodes large JPEGs at a half, a quarter or an eighth
+            of their size, which is faster and does not give Keras's pixels.
+        on_error: what happens to an image that cannot be read: ``"raise"`` raises ``BadImage`` for
+            its batch, ``"substitute"`` takes another image of its class, ``"skip"`` leaves the row
+            out, so that the batch is smaller.
+        substitute_weight: sample weight of substitutes, 0 or more, where all other samples weigh 1;
+            batches are then (images, labels, weights), with float32 weights. Needs
+            ``on_error="substitute"`` and labels. None makes no weights.
+        exif: whether pictures are turned as their EXIF orientation says; Keras turns TIFFs only.
+        max_queue_size: batches that the daemon keeps ready.
 
     Returns:
         A :class:`LoaderSequence` with ``class_names`` (None without labels) and
@@ -138,20 +145,22 @@ def image_dataset_from_directory(
     validation_split = _split(validation_split, subset, shuffle, seed)
     _check_format(format)
     resizing = _interpolation(interpolation)
-    pipeline = Pipeline(
+    load = Load(
         target_size=_size(image_size),
         color_mode=_color_mode(color_mode),
-        data_format=_data_format(data_format),
         interpolation=resizing,
         aspect=_aspect(crop_to_aspect_ratio, pad_to_aspect_ratio),
         decode=_word("decode", decode, get_args(Decode)),
         exif=arguments.flag("exif", exif),
         pil=pils_switches(),
         reading="decode_image",
+    )
+    output = Output(
+        data_format=_data_format(data_format),
         dtype="uint8" if resizing == "nearest" else "float32",  # which TensorFlow leaves as it is
     )
     order = Order(shuffle=shuffle, seed=_seed(seed))
-    whole = Dataset(
+    whole = Directory(
         directory=arguments.folder("directory", directory),
         extensions=EXTENSIONS,
         classes=names,
@@ -167,8 +176,10 @@ def image_dataset_from_directory(
         substitute_weight=arguments.substitute_weight(on_error, substitute_weight, mode != "none"),
     )
     spec = Spec(
-        dataset=whole,
-        pipeline=pipeline,
+        source=whole,
+        load=load,
+        transforms=(),
+        output=output,
         batch=batch,
         order=order,
         cache=_word("cache", cache, get_args(Cache)),
@@ -202,9 +213,9 @@ def _reshuffles(spec: Spec, subset: str, one: _Subset) -> bool:
 
 
 def _part(spec: Spec, split: float, subset: _Subset, shuffle: bool) -> Spec:
-    dataset = msgspec.structs.replace(spec.dataset, split_overall=(float(split), subset))
+    source = msgspec.structs.replace(spec.source, split_overall=(float(split), subset))
     order = msgspec.structs.replace(spec.order, shuffle=shuffle)
-    return msgspec.structs.replace(spec, dataset=dataset, order=order)
+    return msgspec.structs.replace(spec, source=source, order=order)
 
 
 def _open(spec: Spec, max_queue_size: int) -> LoaderSequence:
@@ -218,8 +229,8 @@ def _tell(sequence: LoaderSequence) -> None:
     classes = (
         f" belonging to {sequence.num_classes} classes" if spec.batch.label_mode != "none" else ""
     )
-    assert isinstance(spec.dataset, Dataset)
-    split = spec.dataset.split_overall
+    assert isinstance(spec.source, Directory)
+    split = spec.source.split_overall
     purpose = f" for {split[1]}" if split else ""
     print(f"{'Using' if split else 'Found'} {sequence.n} files{classes}{purpose}.")
 

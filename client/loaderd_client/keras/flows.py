@@ -6,7 +6,7 @@ import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from loaderd.spec.spec import Cache, ColorMode, Decode, Interpolation, OnError
+from loaderd.spec.base import Cache, ColorMode, Decode, Interpolation, OnError
 from loaderd_client.keras.augmentation import Augmentation
 
 if TYPE_CHECKING:
@@ -44,46 +44,60 @@ class FileFlows(Augmentation):
         workers: int = 1,
         use_multiprocessing: bool = False,
     ) -> DirectoryIterator:
-        """Batches of the images below ``directory``, whose subfolders are the classes.
+        """Makes batches of the images below ``directory``, whose subfolders are the classes.
 
         Args:
-            directory: the folder.
+            directory: folder with one subfolder for each class; the daemon reads it at the same
+                path.
             target_size: (height, width) in pixels.
             color_mode: ``rgb``, ``rgba`` or ``grayscale``.
             classes: names of the subfolders in label order; None takes all, sorted.
-            class_mode: ``categorical`` (one-hot), ``binary`` or ``sparse`` (a number),
-                ``input`` (the images again), or None (no labels).
-            batch_size: samples in a batch; the last of an epoch may be smaller.
-            shuffle: a new order for every epoch.
-            seed: decides order and augmentation; None picks one.
-            save_to_dir: a folder in which the finished images are kept too.
-            save_prefix: what their names begin with.
-            save_format: ``png``, ``jpg``, …
+            class_mode: ``categorical`` (one-hot), ``binary`` or ``sparse`` (a number), ``input``
+                (the images again), or None (no labels).
+            batch_size: samples in a batch; the last batch of an epoch may have fewer.
+            shuffle: whether every epoch has a new order.
+            seed: whole number from 0 to 2³² - 1 that decides order and augmentation; None picks one
+                from NumPy's global generator, which the iterator's ``seed`` then shows.
+            save_to_dir: existing folder in which every finished image is also saved as a picture;
+                batches are then made when they are asked for, and not ahead.
+            save_prefix: what the pictures' names begin with.
+            save_format: file extension of the pictures: ``png``, ``jpg``, ….
             follow_links: whether symbolic links to folders are followed.
-            subset: ``training`` or ``validation``, by ``validation_split``.
+            subset: ``"training"`` or ``"validation"``, split by ``validation_split``; None takes
+                all.
             interpolation: ``nearest``, ``bilinear``, ``bicubic``, ``hamming``, ``box`` or
                 ``lanczos``.
-            keep_aspect_ratio: crops the centre instead of stretching.
-            cache: where decoded images are kept, so that they are decoded once: ``none``,
-                ``memory`` as long as the daemon lives, ``disk`` for ever; no value changes by it.
-            decode: ``exact``, or ``scaled``, which decodes large JPEGs at a half, a quarter or an
-                eighth of their size, and is faster, but not Keras's to the bit.
-            on_error: what becomes of an image that cannot be read: ``raise`` an error,
-                ``substitute`` another image of its class, or ``skip`` it, so that its batch is
-                smaller.
-            substitute_weight: the sample weight of substitutes, where all others have 1; batches
-                are (images, labels, weights) then. None for no weights.
-            exif: whether images are turned as their EXIF orientation says, which Keras does not.
+            keep_aspect_ratio: whether pictures are cropped to the target's shape, about their
+                centre, instead of stretched.
+            cache: where decoded images are kept, so that each is decoded once: ``"none"``,
+                ``"memory"`` (of the daemon, until it ends) or ``"disk"`` (until it is removed).
+                Changes no byte of a batch.
+            decode: ``"exact"``, or ``"scaled"``: decodes large JPEGs at a half, a quarter or an
+                eighth of their size, which is faster and does not give Keras's pixels.
+            on_error: what happens to an image that cannot be read: ``"raise"`` raises ``BadImage``
+                for its batch, ``"substitute"`` takes another image of its class, ``"skip"`` leaves
+                the row out, so that the batch is smaller.
+            substitute_weight: sample weight of substitutes, 0 or more, where all other samples
+                weigh 1; batches are then (images, labels, weights), with float32 weights. Needs
+                ``on_error="substitute"`` and labels. None makes no weights.
+            exif: whether pictures are turned as their EXIF orientation says; Keras turns TIFFs
+                only.
             max_queue_size: batches that the daemon keeps ready.
-            workers: accepted and not needed: the daemon has workers of its own (``loaderd serve
-                --workers``), which run in parallel whatever this is.
-            use_multiprocessing: likewise.
+            workers: accepted for old programs, without effect: the daemon's workers run in parallel
+                anyway (``loaderd serve --workers`` sets their number).
+            use_multiprocessing: accepted for old programs, without effect.
+
+        Returns:
+            An iterator over (images, labels), or images alone for ``class_mode=None``. Images are
+            of shape (rows, height, width, channels), or as ``data_format`` says, and of the
+            generator's dtype; labels are float32.
 
         Raises:
-            InvalidArgument: a value that is not allowed (also a ``ValueError``).
-            DatasetNotFound: the directory is missing (also a ``FileNotFoundError``).
-            EmptyDataset: it holds no image.
-            NoRoom: the ring does not fit in shared memory.
+            InvalidArgument: a value is not allowed (also a ``ValueError``).
+            DatasetNotFound: the directory is missing or cannot be read (also a
+                ``FileNotFoundError``).
+            EmptyDataset: it holds no image (also a ``ValueError``).
+            NoRoom: the ring does not fit in shared memory (also a ``MemoryError``).
         """
         from loaderd_client.keras.files import DirectoryIterator
 
@@ -147,46 +161,60 @@ class FileFlows(Augmentation):
         use_multiprocessing: bool = False,
         **kwargs: Any,
     ) -> DataFrameIterator:
-        """Batches of the images that a pandas DataFrame names.
+        """Makes batches of the images that a pandas DataFrame names.
 
         Args:
             dataframe: one row for each image.
-            directory: what relative file names begin at.
-            x_col: the column with the file names.
-            y_col: the column with the labels, or a list of columns.
-            weight_col: the column with the sample weights.
+            directory: folder that relative file names begin at; None is the working directory.
+            x_col: column with the file names.
+            y_col: column with the labels, or a list of columns.
+            weight_col: column with the sample weights; they are multiplied by ``substitute_weight``
+                where it applies. None for no weights.
             target_size: (height, width) in pixels.
             color_mode: ``rgb``, ``rgba`` or ``grayscale``.
-            classes: names of the classes in label order; None takes all, sorted.
-            class_mode: ``binary``, ``categorical`` (labels may be lists), ``sparse``,
-                ``input``, ``multi_output``, ``raw`` or None.
-            batch_size: samples in a batch; the last of an epoch may be smaller.
-            shuffle: a new order for every epoch.
-            seed: decides order and augmentation; None picks one.
-            save_to_dir: a folder in which the finished images are kept too.
-            save_prefix: what their names begin with.
-            save_format: ``png``, ``jpg``, …
-            subset: ``training`` or ``validation``, by ``validation_split``.
-            interpolation: as for ``flow_from_directory``.
-            validate_filenames: leaves out files that are not there or are no images.
-            keep_aspect_ratio: crops the centre instead of stretching.
+            classes: names of the classes in label order; rows of other classes are left out. None
+                takes all, sorted.
+            class_mode: ``categorical`` (labels are texts, or lists of them), ``binary`` or
+                ``sparse`` (texts), ``input`` (the images again), ``raw`` (the values of the column
+                or columns; ``other`` is Keras's deprecated name for it), ``multi_output`` (a list
+                of columns), or None (no labels).
+            batch_size: samples in a batch; the last batch of an epoch may have fewer.
+            shuffle: whether every epoch has a new order.
+            seed: whole number from 0 to 2³² - 1 that decides order and augmentation; None picks one
+                from NumPy's global generator, which the iterator's ``seed`` then shows.
+            save_to_dir: existing folder in which every finished image is also saved as a picture;
+                batches are then made when they are asked for, and not ahead.
+            save_prefix: what the pictures' names begin with.
+            save_format: file extension of the pictures: ``png``, ``jpg``, ….
+            subset: ``"training"`` or ``"validation"``, split by ``validation_split``; None takes
+                all.
+            interpolation: ``nearest``, ``bilinear``, ``bicubic``, ``hamming``, ``box`` or
+                ``lanczos``.
+            validate_filenames: whether rows are left out, with a warning, whose file does not exist
+                or has no image's file extension.
+            keep_aspect_ratio: as for ``flow_from_directory``; keyword-only.
             cache: as for ``flow_from_directory``.
             decode: as for ``flow_from_directory``.
-            on_error: as for ``flow_from_directory``; samples of several classes, ``raw`` and
-                ``multi_output`` are of one class.
-            substitute_weight: as for ``flow_from_directory``; multiplied with ``weight_col``.
+            on_error: as for ``flow_from_directory``; with ``class_mode`` ``raw`` and
+                ``multi_output`` any image may be a substitute.
+            substitute_weight: as for ``flow_from_directory``.
             exif: as for ``flow_from_directory``.
             max_queue_size: batches that the daemon keeps ready.
-            workers: accepted and not needed.
-            use_multiprocessing: accepted and not needed.
-            **kwargs: ``has_ext``, ``sort`` and ``drop_duplicates`` are passed over with a warning,
-                any others without one, as by Keras.
+            workers: accepted for old programs, without effect: the daemon's workers run in parallel
+                anyway (``loaderd serve --workers`` sets their number).
+            use_multiprocessing: accepted for old programs, without effect.
+            **kwargs: Keras's deprecated ``has_ext``, ``sort`` and ``drop_duplicates`` are ignored
+                with Keras's warnings, any others without one, as by Keras.
+
+        Returns:
+            An iterator, as for ``flow_from_directory``; with weights where ``weight_col`` or
+            ``substitute_weight`` is given.
 
         Raises:
-            InvalidArgument: a value that is not allowed (also a ``ValueError``).
-            InvalidType: a column holds what it must not (also a ``TypeError``).
-            EmptyDataset: no image is left.
-            NoRoom: the ring does not fit in shared memory.
+            InvalidArgument: a value is not allowed (also a ``ValueError``).
+            InvalidType: a column holds values of a type that is not allowed (also a ``TypeError``).
+            EmptyDataset: no image is left (also a ``ValueError``).
+            NoRoom: the ring does not fit in shared memory (also a ``MemoryError``).
         """
         from loaderd_client.keras.dataframe import DataFrameIterator, warn_deprecated
 

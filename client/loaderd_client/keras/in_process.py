@@ -14,9 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from loaderd.errors import InvalidArgument, MissingDependency
-from loaderd.render.transforms.normalize import Normalization
+from loaderd.render.transforms import normalize
 from loaderd.sampling.keras_draws import draw
-from loaderd.spec.transform import Transform
+from loaderd.spec.transform import Affine, Transform
 from loaderd_client.keras import adapter
 from loaderd_client.keras.augmentation import Augmentation
 from loaderd_client.keras.compile_spec import warn_unfit
@@ -44,15 +44,21 @@ def standardize(generator: Augmentation, x: Array) -> Array:
     ):
         if getattr(generator, flag) and value is None:
             warn_unfit(flag)
-    return Normalization(
-        generator.preprocessing_function,
-        generator.rescale,
-        generator.samplewise_center,
-        generator.samplewise_std_normalization,
-        generator.mean if generator.featurewise_center else None,
-        generator.std if generator.featurewise_std_normalization else None,
-        generator.zca_whitening_matrix if generator.zca_whitening else None,
-    )(x)
+    if generator.preprocessing_function is not None:
+        x = generator.preprocessing_function(x)
+    if generator.rescale:
+        x = normalize.rescale(x, generator.rescale)
+    if generator.samplewise_center:
+        x = normalize.center_samplewise(x)
+    if generator.samplewise_std_normalization:
+        x = normalize.scale_samplewise(x)
+    if generator.featurewise_center and generator.mean is not None:
+        x = normalize.center_featurewise(x, generator.mean)
+    if generator.featurewise_std_normalization and generator.std is not None:
+        x = normalize.scale_featurewise(x, generator.std)
+    if generator.zca_whitening and generator.zca_whitening_matrix is not None:
+        x = normalize.whiten(x, generator.zca_whitening_matrix)
+    return x
 
 
 def get_random_transform(
@@ -76,7 +82,7 @@ def apply_transform(generator: Augmentation, x: Array, parameters: dict[str, Any
     augment.check_axes(x, (rows, columns, channels))
     x = augment.apply_affine(
         x,
-        transform,
+        transform.affine,
         (rows, columns, channels),
         fill_mode=generator.fill_mode,
         cval=generator.cval,
@@ -173,22 +179,26 @@ def apply_affine_transform(
     cval: float = 0.0,
     order: int = 1,
 ) -> Array:
-    """One image, warped about its centre: rotation · shift · shear · zoom.
+    """Warps one image about its centre: rotation, shift, shear and zoom.
 
     Args:
-        x: an image of rank 3.
+        x: image of rank 3.
         theta: rotation in degrees.
-        tx: the first shift, in pixels.
-        ty: the second shift, in pixels.
-        shear: angle in degrees.
-        zx: the first zoom factor.
-        zy: the second zoom factor.
-        row_axis: where the image has its rows.
-        col_axis: where it has its columns.
-        channel_axis: where it has its channels: 0 or 2.
-        fill_mode: ``nearest``, ``constant``, ``reflect`` or ``wrap``.
-        cval: the value outside for ``constant``.
-        order: of the interpolating spline, 0 to 5.
+        tx: shift along the rows' axis, in pixels.
+        ty: shift along the columns' axis, in pixels.
+        shear: shear angle in degrees.
+        zx: zoom factor along the rows' axis.
+        zy: zoom factor along the columns' axis.
+        row_axis: axis of the image's rows.
+        col_axis: axis of its columns.
+        channel_axis: axis of its channels: 0 or 2.
+        fill_mode: what lies outside of the image: ``nearest``, ``constant``, ``reflect`` or
+            ``wrap``.
+        cval: value outside for ``constant``.
+        order: order of the interpolating spline, 0 to 5.
+
+    Returns:
+        The warped image, of the same shape.
 
     Raises:
         InvalidArgument: the axes are not those of an image (also a ``ValueError``).
@@ -197,9 +207,9 @@ def apply_affine_transform(
     augment = _augment()
     axes = (row_axis, col_axis, channel_axis)
     augment.check_axes(x, axes)
-    transform = Transform(theta, tx, ty, shear, zx, zy)
+    affine = Affine(theta, tx, ty, shear, zx, zy)
     warped: Array = augment.apply_affine(
-        x, transform, axes, fill_mode=fill_mode, cval=cval, order=order
+        x, affine, axes, fill_mode=fill_mode, cval=cval, order=order
     )
     return warped
 
@@ -214,7 +224,25 @@ def random_rotation(
     cval: float = 0.0,
     interpolation_order: int = 1,
 ) -> Array:
-    """One image, rotated by up to ``rg`` degrees; see ``apply_affine_transform``."""
+    """Rotates one image by a random angle.
+
+    Draws from NumPy's global generator.
+
+    Args:
+        x: image of rank 3.
+        rg: largest angle in degrees, in both directions.
+        row_axis: axis of the image's rows.
+        col_axis: axis of its columns.
+        channel_axis: axis of its channels: 0 or 2.
+        fill_mode: what lies outside of the image: ``nearest``, ``constant``, ``reflect`` or
+            ``wrap``.
+        cval: value outside for ``constant``.
+        interpolation_order: order of the interpolating spline, 0 to 5.
+
+    Raises:
+        InvalidArgument: the axes are not those of an image (also a ``ValueError``).
+        MissingDependency: this Python lacks scipy (the extra ``daemon``).
+    """
     return apply_affine_transform(
         x,
         theta=np.random.uniform(-rg, rg),
@@ -238,7 +266,26 @@ def random_shift(
     cval: float = 0.0,
     interpolation_order: int = 1,
 ) -> Array:
-    """One image, shifted by up to these fractions of width and height."""
+    """Shifts one image by a random distance.
+
+    Draws from NumPy's global generator.
+
+    Args:
+        x: image of rank 3.
+        wrg: largest shift, as a fraction of the width, in both directions.
+        hrg: largest shift, as a fraction of the height.
+        row_axis: axis of the image's rows.
+        col_axis: axis of its columns.
+        channel_axis: axis of its channels: 0 or 2.
+        fill_mode: what lies outside of the image: ``nearest``, ``constant``, ``reflect`` or
+            ``wrap``.
+        cval: value outside for ``constant``.
+        interpolation_order: order of the interpolating spline, 0 to 5.
+
+    Raises:
+        InvalidArgument: the axes are not those of an image (also a ``ValueError``).
+        MissingDependency: this Python lacks scipy (the extra ``daemon``).
+    """
     height, width = x.shape[row_axis], x.shape[col_axis]
     return apply_affine_transform(
         x,
@@ -263,7 +310,25 @@ def random_shear(
     cval: float = 0.0,
     interpolation_order: int = 1,
 ) -> Array:
-    """One image, sheared by up to ``intensity`` degrees."""
+    """Shears one image by a random angle.
+
+    Draws from NumPy's global generator.
+
+    Args:
+        x: image of rank 3.
+        intensity: largest shear angle in degrees, in both directions.
+        row_axis: axis of the image's rows.
+        col_axis: axis of its columns.
+        channel_axis: axis of its channels: 0 or 2.
+        fill_mode: what lies outside of the image: ``nearest``, ``constant``, ``reflect`` or
+            ``wrap``.
+        cval: value outside for ``constant``.
+        interpolation_order: order of the interpolating spline, 0 to 5.
+
+    Raises:
+        InvalidArgument: the axes are not those of an image (also a ``ValueError``).
+        MissingDependency: this Python lacks scipy (the extra ``daemon``).
+    """
     return apply_affine_transform(
         x,
         shear=np.random.uniform(-intensity, intensity),
@@ -286,10 +351,25 @@ def random_zoom(
     cval: float = 0.0,
     interpolation_order: int = 1,
 ) -> Array:
-    """One image, zoomed by factors between the two of ``zoom_range``.
+    """Zooms one image by random factors, one for each axis.
+
+    Draws from NumPy's global generator.
+
+    Args:
+        x: image of rank 3.
+        zoom_range: ``(lower, upper)`` between which both factors are drawn.
+        row_axis: axis of the image's rows.
+        col_axis: axis of its columns.
+        channel_axis: axis of its channels: 0 or 2.
+        fill_mode: what lies outside of the image: ``nearest``, ``constant``, ``reflect`` or
+            ``wrap``.
+        cval: value outside for ``constant``.
+        interpolation_order: order of the interpolating spline, 0 to 5.
 
     Raises:
-        InvalidArgument: there are not two (also a ``ValueError``).
+        InvalidArgument: ``zoom_range`` has not two values, or the axes are not those of an image
+            (also a ``ValueError``).
+        MissingDependency: this Python lacks scipy (the extra ``daemon``).
     """
     if len(zoom_range) != 2:
         raise InvalidArgument(
@@ -311,24 +391,38 @@ def random_zoom(
 
 
 def apply_channel_shift(x: Array, intensity: float, channel_axis: int = 0) -> Array:
-    """One image with ``intensity`` grey levels added, kept within its own range."""
+    """Adds grey levels to one image, and clips them to the image's own range.
+
+    Args:
+        x: image of rank 3.
+        intensity: grey levels to add; may be negative.
+        channel_axis: axis of its channels.
+    """
     shifted: Array = _augment().shift_channels(x, intensity, channel_axis)
     return shifted
 
 
 def random_channel_shift(x: Array, intensity_range: float, channel_axis: int = 0) -> Array:
-    """One image with up to ``intensity_range`` grey levels added or taken away."""
+    """Adds a random number of grey levels to one image, clipped to the image's own range.
+
+    Draws from NumPy's global generator.
+
+    Args:
+        x: image of rank 3.
+        intensity_range: largest number of grey levels, in both directions.
+        channel_axis: axis of its channels.
+    """
     intensity = np.random.uniform(-intensity_range, intensity_range)
     return apply_channel_shift(x, intensity, channel_axis)
 
 
 def apply_brightness_shift(x: Array, brightness: float, scale: bool = True) -> Array:
-    """One image with its brightness multiplied, by way of a picture of 8 bits.
+    """Multiplies the brightness of one image, by way of a picture of 8 bits.
 
     Args:
-        x: an image of rank 3, in Keras's image data format.
-        brightness: a factor.
-        scale: whether its range is stretched to 0 to 255 before.
+        x: image of rank 3, in Keras's image data format.
+        brightness: the factor.
+        scale: whether the image's range is stretched to 0 to 255 before.
 
     Raises:
         MissingDependency: this Python lacks Pillow (the extra ``daemon``).
@@ -338,10 +432,18 @@ def apply_brightness_shift(x: Array, brightness: float, scale: bool = True) -> A
 
 
 def random_brightness(x: Array, brightness_range: Sequence[float], scale: bool = True) -> Array:
-    """One image with its brightness multiplied by a factor between the two of the range.
+    """Multiplies the brightness of one image by a random factor.
+
+    Draws from NumPy's global generator.
+
+    Args:
+        x: image of rank 3, in Keras's image data format.
+        brightness_range: ``(lower, upper)`` between which the factor is drawn.
+        scale: whether the image's range is stretched to 0 to 255 before.
 
     Raises:
-        InvalidArgument: there are not two (also a ``ValueError``).
+        InvalidArgument: ``brightness_range`` has not two values (also a ``ValueError``).
+        MissingDependency: this Python lacks Pillow (the extra ``daemon``).
     """
     if len(brightness_range) != 2:
         raise InvalidArgument(

@@ -50,15 +50,32 @@ class LoaderSequence(Samples, *adapter.sequences()):  # type: ignore[misc]
     ``max_queue_size`` sets how many batches it keeps ready.
 
     Args:
-        spec: what the batches are.
-        session: where they come from; None takes the innermost open session.
+        spec: what the batches are, with everything that decides their bytes.
+        session: where they come from; None takes the innermost open session, and opens one if there
+            is none.
         max_queue_size: batches that the daemon keeps ready.
-        parts: arrays that the spec means, by name (see ``loaderd.ipc.bundle``).
+        parts: arrays that the spec refers to, by name (see ``loaderd.ipc.bundle``).
+
+    Attributes:
+        n: samples in an epoch (also ``samples``).
+        samples: the same as ``n``.
+        batch_size: samples in a batch.
+        seed: decides order and augmentation, whether it was given or picked.
+        shuffle: whether every epoch has a new order.
+        target_size: (height, width) in pixels.
+        color_mode: ``rgb``, ``rgba`` or ``grayscale``.
+        dtype: dtype of the images.
+        interpolation: filter that images are resized with.
+        class_names: names of the classes in label order; None without labels.
+        class_indices: dict of class name → class number.
+        num_classes: number of classes.
+        directory: the folder that was listed.
+        spec: everything that decides the bytes, and the ``cache``, as one frozen value.
 
     Raises:
-        DatasetNotFound: the directory is missing.
-        EmptyDataset: it holds no image.
-        NoRoom: the ring does not fit.
+        DatasetNotFound: the directory is missing (also a ``FileNotFoundError``).
+        EmptyDataset: it holds no image (also a ``ValueError``).
+        NoRoom: the ring does not fit in shared memory (also a ``MemoryError``).
     """
 
     workers = adapter.Constant(1)
@@ -77,7 +94,7 @@ class LoaderSequence(Samples, *adapter.sequences()):  # type: ignore[misc]
         self.max_queue_size = max_queue_size
         self.spec = spec
         # Of pictures that are saved there shall be as many as were taken, and no more.
-        ahead = spec.pipeline.save is None
+        ahead = spec.output.save is None
         slots = max_queue_size + RING_EXTRA
         self._supply = Supply(spec, parts or {}, session or sessions.current(), slots, ahead)
         self._describe()
@@ -96,7 +113,10 @@ class LoaderSequence(Samples, *adapter.sequences()):  # type: ignore[misc]
 
     @property
     def num_batches(self) -> int:
-        """Batches in an epoch. Keras's passes begin by reading this."""
+        """Batches in an epoch. Keras reads this to begin a pass over the indices.
+
+        Reading it begins a pass, so use ``len(sequence)`` for the length.
+        """
         frame = sys._getframe(1)
         if adapter.reading(frame) == "pass":
             self._reader.begin_pass(id(frame), self)
@@ -133,11 +153,20 @@ class LoaderSequence(Samples, *adapter.sequences()):  # type: ignore[misc]
         return self._deliver(Request(adapter.reading(frame), index, id(frame)))
 
     def fetch(self, index: int) -> Batch:
-        """The batch at ``index``, with its sample numbers and its place.
+        """Returns the batch at ``index`` with its sample numbers and its place.
+
+        Args:
+            index: number of the batch in its epoch; negative numbers count from the end.
+
+        Returns:
+            A ``Batch`` with ``images``, ``labels`` (or None), ``weights`` (or None), ``ids`` (the
+            sample number of each row, in the order of ``filenames``; a substitute has its own),
+            ``place`` (epoch, position) and ``attempt`` (how often parts of it were made again after
+            a worker died).
 
         Raises:
-            ValueError: there is no such index.
-            BadImage: a file of the batch could not be read.
+            ValueError: the index is outside of the epoch.
+            BadImage: a file of the batch cannot be read.
             DaemonGone: the daemon went away, and did not come back in time.
         """
         request = Request("index", _position(index, len(self)))
