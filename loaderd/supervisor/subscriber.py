@@ -32,4 +32,4 @@ class Subscriber:
     def count(self, took: Took) -> None:
         """Keeps the counters that the client sends along."""
         self.batches, self.samples = took.batches, took.samples
-        self.waited_ns += took.waited_ns
+        self.waited_ns = took.waited_ns

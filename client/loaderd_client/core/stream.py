@@ -238,7 +238,7 @@ class Stream:
         self._ahead = ReadAhead(self.batches, run.within(self.batches), self.slots, may_run)
         self._asked: set[Place] = set()
         self._confirmed = True
-        self._counts = [0, 0]
+        self._counts = [0, 0, 0]  # batches, samples, nanoseconds waited
         self._end: LoaderdError | None = None
         self._end_told = False
         self._hung_up = False
@@ -563,8 +563,8 @@ class Stream:
 
     def _send_took(self, taken: tuple[int, ...], given_up: tuple[int, ...], ns: int) -> None:
         released = (*given_up, *self._drain_released())
-        batches, samples = self._counts
-        self._send(Took(taken, released, batches, samples, ns))
+        self._counts[2] += ns
+        self._send(Took(taken, released, *self._counts))
 
     def _drain_released(self) -> list[int]:
         released = self._releases.slots
