@@ -287,3 +287,17 @@ def test_one_that_neither_reads_nor_says_anything_is_dropped_too(loop: Loop) -> 
     loop.turn(0)
     assert supervisor.gone == [client]
     other.close()
+
+
+def test_what_one_said_that_was_dropped_is_not_served(loop: Loop) -> None:
+    supervisor = Supervisor()
+    client, other = connected(loop, supervisor)
+    client.stream = 7
+    for message in (HELLO, Took((), (), 0, 0, 0)):
+        other.send(message)
+    loop.turn(0)
+    for _ in range(5000):
+        client.send(HELLO)
+    loop.turn(0)
+    assert supervisor.asked == [("gone", client)]
+    other.close()

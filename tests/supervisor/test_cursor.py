@@ -35,6 +35,12 @@ def test_what_is_wanted_out_of_turn_comes_first_and_once() -> None:
     assert next_places(cursor, 4, made) == [(3, 4), (0, 0), (0, 2), (0, 3)]
 
 
+def test_what_was_wanted_is_passed_by_the_run_though_it_was_taken_meanwhile() -> None:
+    cursor = a_cursor()
+    cursor.want.append((0, 0))
+    assert [cursor.next_place(set()), cursor.next_place(set())] == [(0, 0), (0, 1)]
+
+
 def test_without_a_run_only_what_is_wanted_is_made() -> None:
     cursor = a_cursor(run=Run(None, 10))
     cursor.want.append((3, 4))

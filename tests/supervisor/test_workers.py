@@ -357,9 +357,12 @@ def test_the_silence_of_the_supervisor_counts_for_nobody(harness: Harness) -> No
     worker, fake = harness.up()
     harness.assign(worker, 1)
     harness.say(fake, Attached(7))
+    late = worker.heard_at + worker.sample_timeout
     harness.workers.extend_deadlines(100.0)
-    harness.workers.check(worker.heard_at + worker.sample_timeout - 1)
+    harness.workers.check(late + 99)
     assert not fake.signals
+    harness.workers.check(late + 101)
+    assert fake.signals
 
 
 # ---- one that is slow ----------------------------------------------------------------
@@ -444,6 +447,7 @@ def test_who_waits_for_a_stream_that_is_closed_is_killed(harness: Harness) -> No
     harness.say(begins, Waiting(b"/nfs/a.jpg", 2.0))
     assert begins.signals == [signal.SIGKILL]
     begins.child.note_end(-signal.SIGKILL)
+    assert second.id not in harness.workers.waits
     assert harness.events[-1] == ("died", second.id, Death.KILLED, STORAGE)
 
 
@@ -471,3 +475,15 @@ def test_workers_are_renewed_one_by_one(harness: Harness) -> None:
     also_gone.child.note_end(-signal.SIGKILL)
     fourth, _ = harness.up()
     assert harness.take_events()[-1] == ("ready", fourth.id)
+
+
+def test_the_next_is_renewed_only_when_the_last_is_gone(harness: Harness) -> None:
+    (first, gone), (second, _), _ = harness.up(), harness.up(), harness.up()
+    harness.take_events()
+    harness.workers.renew(SETTINGS)
+    harness.up()
+    assert [event for event in harness.take_events() if event[0] == "retired"] == [
+        ("retired", first.id)
+    ]
+    gone.child.note_end(-signal.SIGKILL)
+    assert harness.take_events()[-1] == ("retired", second.id)
