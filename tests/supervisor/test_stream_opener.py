@@ -185,7 +185,10 @@ def test_an_opener_is_kept_for_the_next_stream_and_one_only(loop: Loop) -> None:
     assert len(harness.openers) == 1
     for _ in range(2):  # at once
         harness.ask(harness.client()[1])
-    assert len(harness.openers) == 2
+    for opener in harness.openers:
+        opener.channel.send(refusal(DatasetNotFound("no such folder")))
+        loop.turn(0)
+    assert [opener.signals for opener in harness.openers] == [[], [signal.SIGKILL]]
 
 
 def test_nothing_is_left_of_a_stream_whose_client_is_gone(loop: Loop) -> None:
@@ -278,20 +281,31 @@ def test_an_idle_stream_gives_its_ring_to_one_that_needs_the_room(loop: Loop) ->
     assert [one.client for one in harness.streams.subscribers.values()] == [client]
 
 
-def test_one_that_is_read_keeps_its_ring_also_if_it_was_heard_only_now(loop: Loop) -> None:
+def test_one_that_was_silent_and_says_something_now_keeps_its_ring(loop: Loop) -> None:
     harness = Harness(loop, memory=ring_bytes())
     reads, line = harness.open()
     heard(line)
-    reads.heard_at -= IDLE_SECONDS + 1
-    line.send(Hello(PROTOCOL, "1", 1))  # lies in its socket while the other one is opened
     other, other_line = harness.client()
-    reads.heard_at -= IDLE_SECONDS + 1
-    line.send(Hello(PROTOCOL, "1", 1))
     harness.ask(other_line)
-    harness.answer(Listed(SAMPLES, 1, len(TABLE)), segment.publish(TABLE))
+    reads.heard_at -= IDLE_SECONDS + 1
+    table = segment.publish(TABLE)
+    harness.openers[-1].channel.send(Listed(SAMPLES, 1, len(TABLE)), [table])
+    line.send(Hello(PROTOCOL, "1", 1))  # is read after the opener's answer
+    os.close(table)
+    loop.turn(0)
     assert [one.kind for one in heard(other_line) if isinstance(one, Refused)] == ["RoomTaken"]
     assert other.stream is None
     assert reads.stream in harness.streams.subscribers
+
+
+def test_rings_that_are_on_their_way_take_room_too(loop: Loop) -> None:
+    harness = Harness(loop, memory=ring_bytes())
+    (_, first), (_, second) = harness.client(), harness.client()
+    for line in (first, second):
+        harness.ask(line)
+        harness.answer(Listed(SAMPLES, 1, len(TABLE)), segment.publish(TABLE))
+    assert not heard(first)
+    assert [one.kind for one in heard(second) if isinstance(one, Refused)] == ["RoomTaken"]
 
 
 def test_a_trainer_hears_of_storage_once_and_loses_its_stream_in_the_end(loop: Loop) -> None:
