@@ -28,8 +28,8 @@ examples:
 
 
 def run(argv: Sequence[str] | None) -> int:
-    """Runs one verb and returns its exit code."""
-    console.survive_any_name()
+    """Run one verb and return its exit code."""
+    console.escape_unencodable()
     return guarded("loaderd", lambda: _run(argv))
 
 
