@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -172,6 +173,17 @@ def test_imports_point_in_the_allowed_direction(path: Path) -> None:
     for name in imports_of(path):
         if name.split(".")[0] in ("loaderd", "loaderd_client"):
             assert unit_of(name) in BELOW[unit] | {unit}, f"{path} imports {name}"
+
+
+@pytest.mark.parametrize("folder", ["loaderd", "scripts"])
+def test_imports_form_no_circle(folder: str) -> None:
+    """Imports within functions and for types alone count as well."""
+    paths = {module_of(path): path for path in (ROOT / folder).rglob("*.py")}
+    graph = {name: {*imports_of(path)} & paths.keys() - {name} for name, path in paths.items()}
+    try:
+        tuple(TopologicalSorter(graph).static_order())
+    except CycleError as error:
+        pytest.fail(" → ".join(error.args[1]))
 
 
 @pytest.mark.parametrize("path", sources(), ids=module_of)

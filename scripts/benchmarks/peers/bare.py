@@ -73,7 +73,7 @@ def _pipeline(task: Task) -> Pipeline:
 
 
 def _step(task: Task, pipeline: Pipeline, part: int, rows: Any) -> Callable[[int], None]:
-    """What renders the sample of a number: from its file, or from its decoded picture."""
+    """What renders the sample of a number: from its file, or from its decoded image."""
     renderer = Renderer(pipeline)
     paths = class_files(task.directory)[0]
     order = np.random.default_rng(0).permutation(len(paths))[part :: task.workers].tolist()
@@ -85,11 +85,11 @@ def _step(task: Task, pipeline: Pipeline, part: int, rows: Any) -> Callable[[int
             renderer.render(path, next(transforms), rows[number % len(rows)])
 
         return render
-    pictures = [renderer.load(paths[sample]).copy() for sample in order]
+    images = [renderer.load(paths[sample]).copy() for sample in order]
 
     def finish(number: int) -> None:
-        picture = pictures[number % len(order)]
-        renderer.finish(picture, next(transforms), rows[number % len(rows)])
+        image = images[number % len(order)]
+        renderer.finish(image, next(transforms), rows[number % len(rows)])
 
     return finish
 
