@@ -3,20 +3,14 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable
 
 from loaderd.ipc.text import printable
 
 
-def out(line: str) -> None:
-    """Print a line on stdout."""
-    print(printable(line), flush=True)
-
-
-def out_all(lines: Iterable[str]) -> None:
+def out(*lines: str) -> None:
     """Print lines on stdout."""
     for line in lines:
-        out(line)
+        print(printable(line), flush=True)
 
 
 def err(line: str) -> None:

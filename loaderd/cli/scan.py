@@ -32,9 +32,7 @@ from loaderd.launch.private import PrivateDaemon
 from loaderd.spec.spec import Batch, Dataset, Order, Pipeline, Spec
 
 EXTENSIONS = ("png", "jpg", "jpeg", "bmp", "ppm", "tif", "tiff", ".gif")
-"""File extensions that ``ImageDataGenerator`` or ``image_dataset_from_directory`` accepts.
-
-The former compares without the dot."""
+"""Extensions of both loaders of Keras; ``ImageDataGenerator`` compares them without a dot."""
 
 _SAMPLE = ("sample_timeout", "io_timeout", "max_pixels", "worker_memory")
 """Settings of what one image may take."""

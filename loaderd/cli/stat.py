@@ -99,7 +99,7 @@ def _renderer(args: argparse.Namespace) -> Iterator[Show]:
             yield lambda report: live.update(terminal.render(report, out), refresh=True)
     else:
         render = rows.renderer()
-        yield lambda report: console.out_all(render(report))
+        yield lambda report: console.out(*render(report))
 
 
 def _watch(where: Address, seconds: float, show: Show) -> None:

@@ -1,4 +1,8 @@
-"""The verbs of ``loaderd``, each a module with ``add``, and the parser over them all."""
+"""The verbs of ``loaderd``, and the parser over them all.
+
+A verb is a module with ``add``, which makes its parser and sets ``run``. To add one, name the
+module here, and describe it in docs/reference/loaderd.md.
+"""
 
 from __future__ import annotations
 
