@@ -25,7 +25,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "client")]
 os.environ["COLUMNS"] = "92"  # argparse's width
 
 from loaderd import __version__  # noqa: E402
-from loaderd.cli import command, stat  # noqa: E402
+from loaderd.cli import stat, verbs  # noqa: E402
 
 project = "loaderd"
 version = release = __version__
@@ -92,7 +92,7 @@ def _directive(name: str) -> str:
 
 def _helps() -> Iterator[str]:
     """A section for each command, verb and action, with its ``--help``."""
-    for parser in _parsers(command._parser()):
+    for parser in _parsers(verbs._parser()):
         yield f"## `{parser.prog}`\n\n```text\n{parser.format_help()}```\n"
     out = io.StringIO()
     with contextlib.redirect_stdout(out), contextlib.suppress(SystemExit):

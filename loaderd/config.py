@@ -1,112 +1,204 @@
-"""The daemon's settings: where they come from, and what they may be.
+"""The daemon's settings: one table of them, and where their values come from.
 
 ::
 
     flags  >  LOADERD_* variables  >  TOML file  >  defaults
-    └─ each becomes a layer: key → (value, where it was said) ─┘
+    └─ each is a layer: name → (value, where it was said) ─┘
 
-The first layer that says a thing decides it, and whoever said it is named when the
-value is not allowed. After :func:`load` nothing is checked again.
+The first layer that holds a setting decides it. After :func:`load` nothing is checked again.
 """
 
 from __future__ import annotations
 
 import os
-import re
 import tomllib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from fractions import Fraction
-from typing import NamedTuple, TypeVar
+from typing import Annotated, Any, NamedTuple, get_type_hints
 
-import psutil
-
+from loaderd import machine
+from loaderd import setting_types as types
 from loaderd.errors import InvalidArgument, LoaderdError
 from loaderd.ipc import address, segment
+from loaderd.setting_types import Said
 
-FILE_KEYS = (
-    "name",
-    "socket",
-    "workers",
-    "memory",
-    "cache_dir",
-    "cache_size",
-    "nice",
-    "user_code",
-    "sample_timeout",
-    "io_timeout",
-    "grace",
-    "max_bad",
-    "max_pixels",
-    "worker_memory",
-)
-"""What a TOML file may hold."""
-VARIABLES = {key: f"LOADERD_{key.upper()}" for key in (*FILE_KEYS, "config")}
-MOST_WORKERS = 512
-"""A snapshot of more would not fit into one packet."""
-
-LEAST_WORKER_MEMORY = 2**26
-
-_SIZE = re.compile(r"([0-9]{1,20}(?:\.[0-9]{1,9})?) ?(%|B?|[KMGT](?:i?B)?)", re.IGNORECASE)
-_UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
-_SIZES = 'bytes, 512M, 1.5G, 2GiB (units of 1024), a share of the RAM ("50%"), or "auto"'
+Layer = Mapping[str, Said]
 
 
-@dataclass(frozen=True)
-class Settings:
-    """What one daemon runs with.
+class Setting(NamedTuple):
+    """How one setting is said and described.
 
     Attributes:
-        name: what people call it.
-        socket: the absolute path that it listens at.
-        workers: worker processes, at least 1.
-        memory: bytes that all rings together may take.
-        cache_dir: the absolute path of the folder of the caches on disk.
-        cache_size: bytes that the caches on disk may take together, and those in memory;
-            None is half of what is free on disk, and a quarter of the RAM.
-        nice: how much more workers give way to other processes than the daemon, 0 to 19.
-        user_code: whether workers run functions that trainers send.
-        sample_timeout: seconds that one sample may take before its worker is killed; what it
-            waits for storage does not count.
-        io_timeout: seconds that storage may take to answer before a stream ends.
-        grace: seconds for which a drain goes on at most.
-        max_bad: the share of a dataset's images, 0 to 1, that a stream passes over at most.
-        max_pixels: pixels of a picture, at most; larger ones are bad images. None leaves that to
-            the trainer's PIL.
-        worker_memory: bytes that one worker may take for pictures and for the user's code.
-        owner: the trainer whose end is the daemon's end; None for a shared daemon.
-        control_fd: socket to a private daemon's trainer, by which it connects; None for others.
-        ready_fd: where to say that it serves; None if nobody waits for that.
+        name: the field of Settings, and the key in the file.
+        type: makes its value of what was said; raises InvalidArgument.
+        default: the text that is said by default; None for the value None.
+        metavar: what stands for the value in the help.
+        help: what it decides. A setting without help is for programs that start a daemon: its
+            flag is hidden, and it has neither variable nor key.
     """
 
     name: str
-    socket: str
-    workers: int
-    memory: int
-    cache_dir: str
-    cache_size: int | None = None
-    nice: int = 0
-    user_code: bool = True
-    sample_timeout: float = 30.0
-    io_timeout: float = 600.0
-    grace: float = 5.0
-    max_bad: float = 0.01
-    max_pixels: int | None = None
-    worker_memory: int = 2**40
-    owner: int | None = None
-    control_fd: int | None = None
-    ready_fd: int | None = None
+    type: types.Type[object]
+    default: str | None = None
+    metavar: str | None = None
+    help: str = ""
+
+    @property
+    def flag(self) -> str:
+        """The option on the command line."""
+        no = "no-" if self.type is types.switch else ""
+        return f"--{no}{self.name.replace('_', '-')}"
+
+    @property
+    def variable(self) -> str:
+        """The environment variable."""
+        return f"LOADERD_{self.name.upper()}"
+
+
+def _auto_memory() -> int:
+    """A quarter of the RAM; what is free in /dev/shm limits each ring when it is opened."""
+    try:
+        return max(1, min(machine.ram() // 4, segment.total()))
+    except OSError as error:
+        raise LoaderdError(f"there is no shared memory at {segment.SHM}: {error}") from error
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """What one daemon runs with, and the table of all settings.
+
+    A field is a setting: behind the type of its value stand the attributes of :class:`Setting`.
+    Flag, variable, key in the file, help and the row in docs/reference/loaderd.md follow from
+    them. To add a setting, add a field, and have ``python -m scripts.reference`` write the page.
+    Sizes are in bytes, times in seconds, shares from 0 to 1.
+    """
+
+    name: Annotated[str, types.text, "default", "NAME", "the daemon's name"]
+    socket: Annotated[
+        str,
+        types.text,
+        None,
+        "PATH",
+        "the path of the daemon's socket, in place of a name",
+    ]
+    config: Annotated[str | None, types.text, None, "FILE", "a TOML file with settings"]
+    workers: Annotated[
+        int,
+        types.workers,
+        "auto",
+        "N",
+        "worker processes, 1 to 512; auto is one for each CPU that may be used, by affinity and "
+        "cgroup quota",
+    ]
+    memory: Annotated[
+        int,
+        types.or_auto(types.size, _auto_memory),
+        "auto",
+        "SIZE",
+        "the most that all rings together may take; auto is a quarter of the RAM, or of the "
+        "cgroup's limit, and at most the size of /dev/shm",
+    ]
+    cache_dir: Annotated[
+        str,
+        types.folder,
+        "$XDG_CACHE_HOME/loaderd",
+        "DIR",
+        "the folder of the caches on disk, created for its user alone when it is first needed",
+    ]
+    cache_size: Annotated[
+        int | None,
+        types.cache_size,
+        "auto",
+        "SIZE",
+        "the most that all caches on disk may take together, and the most that all caches in "
+        "memory may; auto is half of what is free on the disk or taken by caches there, and a "
+        "quarter of the RAM, or of the cgroup's limit",
+    ]
+    nice: Annotated[
+        int,
+        types.niceness,
+        "auto",
+        "N",
+        "niceness of the workers above that of the daemon, 0 to 19; auto is 0",
+    ]
+    user_code: Annotated[
+        bool,
+        types.switch,
+        "true",
+        None,
+        "refuse every preprocessing_function that is not one of keras.applications",
+    ]
+    sample_timeout: Annotated[
+        float,
+        types.seconds,
+        "30",
+        "SEC",
+        "seconds that one sample may take, 0.1 to 86400, not counting waits for storage; "
+        "then its worker is killed and replaced, and the sample is tried again",
+    ]
+    io_timeout: Annotated[
+        float,
+        types.seconds,
+        "600",
+        "SEC",
+        "seconds that storage may take to answer, 0.1 to 86400; then the stream that waits for "
+        "it ends with StorageTimeout",
+    ]
+    grace: Annotated[
+        float,
+        types.seconds,
+        "5",
+        "SEC",
+        "seconds that a drain may take, 0.1 to 86400; batches unfinished by then are dropped",
+    ]
+    max_bad: Annotated[
+        float,
+        types.share,
+        "1%",
+        "SHARE",
+        "the share of a dataset's images, 0% to 100%, rounded up, that a stream may substitute "
+        "or skip, as its on_error says; with one more it ends with TooManyBadImages",
+    ]
+    max_pixels: Annotated[
+        int | None,
+        types.pixels,
+        None,
+        "N",
+        "pixels above which an image counts as bad and is not decoded, as a number or in "
+        "millions (100M); where it is not set, PIL's limit counts: 178956970, or what the "
+        "program has set as PIL.Image.MAX_IMAGE_PIXELS",
+    ]
+    worker_memory: Annotated[
+        int,
+        types.worker_memory,
+        "auto",
+        "SIZE",
+        "the most that one worker may take for images and user code, 64M or more; auto is half "
+        "of the RAM, or of the cgroup's limit, and at least 2 GiB",
+    ]
+    # For programs that start a daemon: the process that it ends with, the socket by which that
+    # process connects, and the pipe to write to when it serves.
+    owner: Annotated[int | None, types.process_id]
+    control_fd: Annotated[int | None, types.descriptor]
+    ready_fd: Annotated[int | None, types.descriptor]
 
     @property
     def silence(self) -> float:
-        """Seconds after which a worker in a chunk says that it lives, and the supervisor looks."""
+        """Seconds after which a worker in a chunk reports, and the supervisor looks at it."""
         return min(1.0, self.sample_timeout / 4)
 
     @property
     def memory_cache(self) -> int:
         """Bytes that caches in memory may take together: what the rings leave, at most."""
         left = segment.free() * 9 // 10 - self.memory
-        return max(0, min(self.cache_size or ram() // 4, left))
+        return max(0, min(self.cache_size or machine.ram() // 4, left))
+
+
+_HINTS = get_type_hints(Settings, include_extras=True)
+SETTINGS = {name: Setting(name, *hint.__metadata__) for name, hint in _HINTS.items()}
+VARIABLES = {name: setting.variable for name, setting in SETTINGS.items() if setting.help}
+FILE_KEYS = tuple(name for name in VARIABLES if name != "config")
+"""What a TOML file may hold."""
 
 
 @dataclass(frozen=True)
@@ -114,9 +206,9 @@ class Address:
     """Which daemon is meant.
 
     Attributes:
-        name: what people call it.
+        name: its name, for messages.
         socket: the absolute path that it listens at.
-        chosen: whether somebody said so; otherwise it is the default.
+        chosen: whether a flag, a variable or the file says so; otherwise it is the default.
     """
 
     name: str
@@ -124,22 +216,11 @@ class Address:
     chosen: bool
 
 
-class Said(NamedTuple):
-    """A value and where it was said: a flag, a variable or a file."""
-
-    value: object
-    origin: str
-
-
-Layer = Mapping[str, Said]
-_T = TypeVar("_T")
-
-
 def load(flags: Mapping[str, str | None], environ: Mapping[str, str]) -> Settings:
     """All settings, checked.
 
     Args:
-        flags: command-line options by name; None where one was not given. ``config``
+        flags: command-line options by name; None where one is absent. ``config``
             names the TOML file, and so does ``LOADERD_CONFIG``.
         environ: the process's variables.
 
@@ -148,25 +229,8 @@ def load(flags: Mapping[str, str | None], environ: Mapping[str, str]) -> Setting
     """
     layers = _layers(flags, environ)
     where = _address(layers)
-    return Settings(
-        name=where.name,
-        socket=where.socket,
-        workers=_pick(layers, "workers", _workers) or cpus(),
-        memory=_pick(layers, "memory", _memory) or _memory_unasked(),
-        cache_dir=locate_cache(flags, environ),
-        cache_size=_pick(layers, "cache_size", _cache_size),
-        nice=_pick(layers, "nice", _nice) or 0,
-        user_code=_pick(layers, "user_code", _yes) is not False,
-        sample_timeout=_pick(layers, "sample_timeout", _seconds) or 30.0,
-        io_timeout=_pick(layers, "io_timeout", _seconds) or 600.0,
-        grace=_pick(layers, "grace", _seconds) or 5.0,
-        max_bad=_default(_pick(layers, "max_bad", _share), 0.01),
-        max_pixels=_pick(layers, "max_pixels", _pixels),
-        worker_memory=_pick(layers, "worker_memory", _worker_memory) or max(ram() // 2, 2**31),
-        owner=_pick(layers, "owner", _pid),
-        control_fd=_pick(layers, "control_fd", _descriptor),
-        ready_fd=_pick(layers, "ready_fd", _descriptor),
-    )
+    values = {name: _value(layers, name) for name in SETTINGS}
+    return Settings(**{**values, "name": where.name, "socket": where.socket})
 
 
 def locate(flags: Mapping[str, str | None], environ: Mapping[str, str]) -> Address:
@@ -179,28 +243,24 @@ def locate(flags: Mapping[str, str | None], environ: Mapping[str, str]) -> Addre
 
 
 def locate_cache(flags: Mapping[str, str | None], environ: Mapping[str, str]) -> str:
-    """The folder of the caches on disk: ``$XDG_CACHE_HOME/loaderd`` unless another is chosen.
+    """Only the folder of the caches on disk.
 
     Raises:
         InvalidArgument: the path is not allowed.
     """
-    chosen = _pick(_layers(flags, environ), "cache_dir", _text)
-    base = environ.get("XDG_CACHE_HOME", "")
-    if not os.path.isabs(base):  # the XDG specification has relative paths ignored
-        base = os.path.join(os.path.expanduser("~"), ".cache")
-    return os.path.abspath(os.path.expanduser(chosen or os.path.join(base, "loaderd")))
+    return str(_value(_layers(flags, environ), "cache_dir"))
 
 
 def _layers(flags: Mapping[str, str | None], environ: Mapping[str, str]) -> Sequence[Layer]:
     flagged = {
-        key: Said(value, f"--{key.replace('_', '-')}")
-        for key, value in flags.items()
-        if value is not None
+        name: Said(value, setting.flag)
+        for name, setting in SETTINGS.items()
+        if (value := flags.get(name)) is not None
     }
     # An empty variable counts as unset, as shells have no other way to say so in passing.
     named = {key: Said(environ[name], name) for key, name in VARIABLES.items() if environ.get(name)}
     config = flagged.get("config") or named.get("config")
-    return [flagged, named, _file(config) if config else {}]
+    return [flagged, named, _file(config) if config else {}, _defaults(environ)]
 
 
 def _file(config: Said) -> Layer:
@@ -218,32 +278,29 @@ def _file(config: Said) -> Layer:
     return {key: Said(value, f"{path}: {key}") for key, value in table.items()}
 
 
-def _pick(layers: Sequence[Layer], key: str, parse: Callable[[Said], _T | None]) -> _T | None:
-    said = next((layer[key] for layer in layers if key in layer), None)
-    return None if said is None else parse(said)
+def _defaults(environ: Mapping[str, str]) -> Layer:
+    base = environ.get("XDG_CACHE_HOME", "")
+    if not os.path.isabs(base):  # the XDG specification has relative paths ignored
+        base = os.path.join("~", ".cache")
+    texts = {name: setting.default for name, setting in SETTINGS.items()}
+    texts["cache_dir"] = os.path.join(base, "loaderd")
+    return {name: Said(text, f"the default {name}") for name, text in texts.items() if text}
 
 
-def _refuse(said: Said, allowed: str) -> InvalidArgument:
-    return InvalidArgument(f"{said.origin}: {said.value!r} is not allowed; allowed are {allowed}")
+def _value(layers: Sequence[Layer], name: str) -> Any:
+    said = next((layer[name] for layer in layers if name in layer), None)
+    return None if said is None else SETTINGS[name].type(said)
 
 
 def _address(layers: Sequence[Layer]) -> Address:
     """A name in a stronger layer wins over a socket in a weaker one."""
-    layer = next((layer for layer in layers if "socket" in layer or "name" in layer), {})
-    name = _text(layer["name"]) if "name" in layer else None
-    if "socket" in layer:
-        said = layer["socket"]
-        path = _resolved(said, None, _text(said))
-        return Address(name or os.path.basename(path).removesuffix(".sock"), path, True)
-    said = layer.get("name", Said(address.DEFAULT_NAME, "the default name"))
-    name = name or address.DEFAULT_NAME
-    return Address(name, _resolved(said, name, None), bool(layer))
-
-
-def _text(said: Said) -> str:
-    if not isinstance(said.value, str) or not said.value or "\0" in said.value:
-        raise _refuse(said, "texts that are not empty")
-    return said.value
+    layer = next(layer for layer in layers if "socket" in layer or "name" in layer)
+    name = types.text(layer["name"]) if "name" in layer else None
+    if "socket" not in layer:
+        path = _resolved(layer["name"], name, None)
+        return Address(str(name), path, chosen=layer is not layers[-1])
+    path = _resolved(layer["socket"], None, types.text(layer["socket"]))
+    return Address(name or os.path.basename(path).removesuffix(".sock"), path, True)
 
 
 def _resolved(said: Said, name: str | None, socket: str | None) -> str:
@@ -251,188 +308,3 @@ def _resolved(said: Said, name: str | None, socket: str | None) -> str:
         return address.socket_path(name, socket)
     except InvalidArgument as error:
         raise InvalidArgument(f"{said.origin}: {error}") from error
-
-
-def _workers(said: Said) -> int | None:
-    if said.value == "auto":
-        return None
-    return _whole(said, MOST_WORKERS, f'whole numbers from 1 to {MOST_WORKERS}, or "auto"')
-
-
-def _nice(said: Said) -> int | None:
-    """From 0, which anybody may choose, to 19."""
-    if said.value == "auto":
-        return None
-    text = said.value if isinstance(said.value, str) else _digits(said.value)
-    if not re.fullmatch("1?[0-9]", text):
-        raise _refuse(said, 'whole numbers from 0 to 19, or "auto"')
-    return int(text)
-
-
-def _yes(said: Said) -> bool:
-    words = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
-    word = str(said.value).lower()
-    if word not in words:
-        raise _refuse(said, "true and false")
-    return words[word]
-
-
-def _pid(said: Said) -> int:
-    return _whole(said, 2**22, "process ids")
-
-
-def _whole(said: Said, most: int, allowed: str) -> int:
-    text = said.value if isinstance(said.value, str) else _digits(said.value)
-    if not re.fullmatch("[0-9]{1,9}", text) or not 1 <= int(text) <= most:
-        raise _refuse(said, allowed)
-    return int(text)
-
-
-def _digits(value: object) -> str:
-    """TOML has true and 1.0 as well, which are no whole numbers."""
-    return str(value) if type(value) is int and 0 <= value < 2**63 else ""
-
-
-def _descriptor(said: Said) -> int:
-    """Closed to the children at once: a worker that held it would hide the daemon's end."""
-    try:
-        fd = int(str(said.value))
-        os.set_inheritable(fd, False)
-    except (ValueError, OverflowError, OSError) as error:
-        raise _refuse(said, "open file descriptors") from error
-    return fd
-
-
-def _memory(said: Said) -> int | None:
-    if said.value == "auto":
-        return None
-    text = said.value if isinstance(said.value, str) else _digits(said.value)
-    found = _SIZE.fullmatch(text)
-    size = _bytes(*found.groups()) if found else 0
-    if not 1 <= size < 2**63:
-        raise _refuse(said, _SIZES)
-    return size
-
-
-def _cache_size(said: Said) -> int | None:
-    """As ``memory``, but a share of the RAM would say nothing of a disk."""
-    allowed = 'bytes, 512M, 1.5G, 2GiB (units of 1024), or "auto"'
-    if isinstance(said.value, str) and said.value.endswith("%"):
-        raise _refuse(said, allowed)
-    try:
-        return _memory(said)
-    except InvalidArgument as error:
-        raise _refuse(said, allowed) from error
-
-
-def _worker_memory(said: Said) -> int | None:
-    size = _memory(said)
-    if size is not None and size < LEAST_WORKER_MEMORY:
-        raise _refuse(said, "sizes from 64M on: a photo takes so much while it is decoded")
-    return size
-
-
-def _seconds(said: Said) -> float:
-    """A time, as a number or as its text."""
-    try:
-        seconds = 0.0 if isinstance(said.value, bool) else float(str(said.value))
-    except ValueError:
-        seconds = 0.0
-    if not 0.1 <= seconds <= 86400:  # also refuses nan
-        raise _refuse(said, "seconds, from 0.1 to 86400")
-    return seconds
-
-
-def _share(said: Said) -> float:
-    found = re.fullmatch(r"([0-9]{1,3}(?:\.[0-9]{1,9})?) ?%", str(said.value))
-    share = float(found[1]) / 100 if found else 2.0
-    if share > 1:
-        raise _refuse(said, 'shares of the images, "0%" to "100%"')
-    return share
-
-
-def _pixels(said: Said) -> int:
-    """A number of pixels; M is a million, as of megapixels."""
-    text = said.value if isinstance(said.value, str) else _digits(said.value)
-    found = re.fullmatch("([0-9]{1,12})(M?)", text)
-    pixels = int(found[1]) * (10**6 if found[2] else 1) if found else 0
-    if not 1 <= pixels <= 2**40:
-        raise _refuse(said, 'whole numbers of pixels, or millions of them ("100M")')
-    return pixels
-
-
-def _default(value: float | None, otherwise: float) -> float:
-    return otherwise if value is None else value
-
-
-def _bytes(number: str, unit: str) -> int:
-    if unit == "%":
-        share = Fraction(number) / 100
-        return int(share * ram()) if share <= 1 else 0
-    return int(Fraction(number) * _UNITS[unit.upper().rstrip("IB")])
-
-
-def _memory_unasked() -> int:
-    """A quarter of the RAM; what is free in /dev/shm limits each ring when it is opened."""
-    try:
-        return max(1, min(ram() // 4, segment.total()))
-    except OSError as error:
-        raise LoaderdError(f"there is no shared memory at {segment.SHM}: {error}") from error
-
-
-def cpus(root: str = "") -> int:
-    """The CPUs that this process may really use: affinity and cgroup quota, at least 1."""
-    return max(1, min(len(os.sched_getaffinity(0)), *_cpu_quotas(root), 2**31))
-
-
-def ram(root: str = "") -> int:
-    """Bytes of memory that this process may use: the machine's, or its cgroup's if lower."""
-    return min(psutil.virtual_memory().total, *_memory_limits(root), 2**63)
-
-
-def _cpu_quotas(root: str) -> Iterator[int]:
-    for group in _groups(root, "cpu"):
-        both = _read(f"{group}/cpu.max")
-        both = both or _read(f"{group}/cpu.cfs_quota_us") + " " + _read(
-            f"{group}/cpu.cfs_period_us"
-        )
-        quota, _, period = both.partition(" ")
-        if quota.isdecimal() and period.isdecimal() and int(period):
-            yield int(quota) // int(period)
-
-
-def _memory_limits(root: str) -> Iterator[int]:
-    for group in _groups(root, "memory"):
-        limit = _read(f"{group}/memory.max") or _read(f"{group}/memory.limit_in_bytes")
-        if limit.isdecimal() and int(limit):
-            yield int(limit)
-
-
-def _groups(root: str, controller: str) -> Iterator[str]:
-    """Folders of this process's cgroups of both versions, each with all that enclose it."""
-    for line in _read(f"{root}/proc/self/cgroup").splitlines():
-        _, controllers, path = line.split(":", 2)
-        if not controllers:  # version 2, alone or beside version 1
-            tops = ("", "/unified")
-        elif controller in controllers.split(","):
-            tops = (f"/{controllers}", f"/{controller}")
-        else:
-            continue
-        for top in tops:
-            yield from _upwards(f"{root}/sys/fs/cgroup{top}", path)
-
-
-def _upwards(top: str, path: str) -> Iterator[str]:
-    """In a container the path is the host's and only the top exists: it is our group then."""
-    while path.strip("/"):
-        yield top + path
-        path = os.path.dirname(path)
-    yield top
-
-
-def _read(path: str) -> str:
-    try:
-        with open(path, encoding="ascii", errors="replace") as file:
-            return file.read().strip()
-    except OSError:
-        return ""

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from loaderd import config
+from loaderd import config, machine
 from loaderd.config import Address, Settings
 from loaderd.errors import InvalidArgument
 from loaderd.ipc import segment
@@ -38,7 +38,7 @@ class TestOrder:
     def test_defaults(self, runtime: Path) -> None:
         got = load()
         assert (got.name, got.socket) == ("default", str(runtime / "default.sock"))
-        assert got.workers == config.cpus()
+        assert got.workers == machine.cpus()
         assert 0 < got.memory <= min(psutil.virtual_memory().total // 4, segment.total())
         assert (got.owner, got.ready_fd) == (None, None)
 
@@ -61,7 +61,7 @@ class TestOrder:
     def test_auto_is_the_default_said_aloud(self, tmp_path: Path) -> None:
         file = toml(tmp_path, "workers = 1\nmemory = 1")
         got = load({}, config=file, workers="auto", memory="auto")
-        assert got.workers == config.cpus()
+        assert got.workers == machine.cpus()
         assert got.memory > 1
 
     def test_settings_cannot_be_changed(self) -> None:
@@ -207,8 +207,8 @@ class TestSizes:
         assert load(memory=text).memory == size
 
     def test_a_share_is_of_the_ram(self) -> None:
-        assert load(memory="50%").memory == config.ram() // 2
-        assert load(memory="100%").memory == config.ram()
+        assert load(memory="50%").memory == machine.ram() // 2
+        assert load(memory="100%").memory == machine.ram()
 
     @given(st.integers(1, 2**20), st.sampled_from(["", "K", "M", "G", "T"]))
     def test_what_is_said_is_what_is_meant(self, number: int, unit: str) -> None:
@@ -225,69 +225,3 @@ class TestSizes:
             assert got.workers >= 1
             assert got.memory >= 1
             assert os.path.isabs(got.socket)
-
-
-class Machine:
-    """A tree with the kernel's files."""
-
-    def __init__(self, root: Path, groups: str) -> None:
-        self.root = str(root)
-        self.write("proc/self/cgroup", groups)
-
-    def write(self, path: str, text: str) -> None:
-        file = Path(self.root, path)
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(text + "\n")
-
-
-class TestMachine:
-    @pytest.fixture(autouse=True)
-    def eight_cpus(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(8)))
-
-    def test_without_cgroups_affinity_decides(self, tmp_path: Path) -> None:
-        assert config.cpus(str(tmp_path)) == 8
-        assert config.ram(str(tmp_path)) == psutil.virtual_memory().total
-
-    @pytest.mark.parametrize(
-        ("quota", "cpus"),
-        [("max 100000", 8), ("350000 100000", 3), ("50000 100000", 1), ("9900000 100000", 8)],
-    )
-    def test_a_quota_of_version_2_is_rounded_down_to_at_least_1(
-        self, tmp_path: Path, quota: str, cpus: int
-    ) -> None:
-        machine = Machine(tmp_path, "0::/user/job")
-        machine.write("sys/fs/cgroup/user/job/cpu.max", quota)
-        assert config.cpus(machine.root) == cpus
-
-    def test_the_tightest_of_the_enclosing_groups_decides(self, tmp_path: Path) -> None:
-        machine = Machine(tmp_path, "0::/user/job")
-        machine.write("sys/fs/cgroup/user/job/cpu.max", "600000 100000")
-        machine.write("sys/fs/cgroup/user/cpu.max", "200000 100000")
-        machine.write("sys/fs/cgroup/user/job/memory.max", "max")
-        machine.write("sys/fs/cgroup/user/memory.max", "1048576")
-        assert config.cpus(machine.root) == 2
-        assert config.ram(machine.root) == 1048576
-
-    @pytest.mark.parametrize(("quota", "cpus"), [("-1", 8), ("250000", 2)])
-    def test_version_1(self, tmp_path: Path, quota: str, cpus: int) -> None:
-        machine = Machine(tmp_path, "4:memory:/job\n3:cpu,cpuacct:/job\n1:name=systemd:/")
-        machine.write("sys/fs/cgroup/cpu,cpuacct/job/cpu.cfs_quota_us", quota)
-        machine.write("sys/fs/cgroup/cpu,cpuacct/job/cpu.cfs_period_us", "100000")
-        machine.write("sys/fs/cgroup/memory/job/memory.limit_in_bytes", "2097152")
-        assert config.cpus(machine.root) == cpus
-        assert config.ram(machine.root) == 2097152
-
-    def test_in_a_container_the_path_is_the_hosts_and_the_top_is_ours(self, tmp_path: Path) -> None:
-        machine = Machine(tmp_path, "3:cpu:/docker/4711\n")
-        machine.write("sys/fs/cgroup/cpu/cpu.cfs_quota_us", "400000")
-        machine.write("sys/fs/cgroup/cpu/cpu.cfs_period_us", "100000")
-        assert config.cpus(machine.root) == 4
-
-    @given(st.text())
-    def test_whatever_the_kernel_writes_there_some_cpu_remains(
-        self, tmp_path_factory: pytest.TempPathFactory, quota: str
-    ) -> None:
-        machine = Machine(tmp_path_factory.mktemp("machine"), "0::/")
-        machine.write("sys/fs/cgroup/cpu.max", quota)
-        assert 1 <= config.cpus(machine.root) <= 8

@@ -16,7 +16,7 @@ import msgspec
 
 from loaderd import storage
 from loaderd.cache.layout import Head
-from loaderd.spec.spec import Pil, Pipeline
+from loaderd.spec.load import Load, Pil
 
 _LONGEST = 300
 """Characters of a path of which people see the end: the header has one page."""
@@ -24,27 +24,25 @@ _LONGEST = 300
 _MOST_KEYS = 64
 """Folders that are tried: the stream's own, and those above it."""
 
-DECIDING = ("target_size", "color_mode", "interpolation", "aspect", "truncated", "compat",
-            "decode", "exif", "reading")  # fmt: skip
-"""What of a pipeline, besides its ``pil``, decides an image's bytes before it is augmented."""
 
-
-def head(pipeline: Pipeline, folder: str, decoders: str) -> Head:
+def head(load: Load, folder: str, decoders: str) -> Head:
     """The header of a cache in which nothing is yet.
 
     Args:
-        pipeline: how its images are decoded and resized.
+        load: how its images are decoded and resized.
         folder: where their files lie, for people.
         decoders: versions of the libraries that decode.
     """
-    about = {"directory": folder[-_LONGEST:], **_recipe(pipeline, decoders)}
-    return Head(math.prod(pipeline.array_shape), about)
+    about = {"directory": folder[-_LONGEST:], **_recipe(load, decoders)}
+    return Head(math.prod(load.array_shape), about)
 
 
-def _recipe(pipeline: Pipeline, decoders: str) -> dict[str, Any]:
-    recipe = {**{name: getattr(pipeline, name) for name in DECIDING}, "decoders": decoders}
-    if pipeline.pil != Pil():  # by these an image is read that otherwise is not
-        pil = hashlib.blake2b(msgspec.json.encode(pipeline.pil), digest_size=8)
+def _recipe(load: Load, decoders: str) -> dict[str, Any]:
+    """All that decides an image's bytes; ``channels`` are those of arrays, which are not kept."""
+    recipe = {**msgspec.structs.asdict(load), "decoders": decoders}
+    del recipe["pil"], recipe["channels"]
+    if load.pil != Pil():  # by these an image is read that otherwise is not
+        pil = hashlib.blake2b(msgspec.json.encode(load.pil), digest_size=8)
         recipe["pil"] = pil.hexdigest()
     return recipe
 
@@ -60,13 +58,13 @@ def folder_of(directory: str) -> str:
         return real if os.path.isdir(real) else os.path.dirname(real)
 
 
-def keys(pipeline: Pipeline, folder: str, decoders: str) -> tuple[str, ...]:
+def keys(load: Load, folder: str, decoders: str) -> tuple[str, ...]:
     """The names of the caches that may hold the images: the folder's own comes first.
 
     The part of a table that is read in one fold may lie in one of the folders of the whole; so
     a cache of a folder above will do, the nearest first.
     """
-    recipe = json.dumps(_recipe(pipeline, decoders)).encode("ascii")
+    recipe = json.dumps(_recipe(load, decoders)).encode("ascii")
     return tuple(_key(recipe, above) for above in _above(folder)[:_MOST_KEYS])
 
 

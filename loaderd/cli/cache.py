@@ -61,10 +61,7 @@ def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
 
 
 def _add_common(parser: argparse.ArgumentParser, run: object) -> None:
-    options.add_cache_dir(parser)
-    parser.add_argument(
-        "--config", metavar="FILE", help="a TOML file with the daemon's settings (LOADERD_CONFIG)"
-    )
+    options.add(parser, "cache_dir", "config")
     parser.set_defaults(run=run)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterable
 
 from loaderd.ipc.text import printable
 
@@ -10,6 +11,12 @@ from loaderd.ipc.text import printable
 def say(line: str) -> None:
     """One line for the user, at once."""
     print(printable(line), flush=True)
+
+
+def say_all(lines: Iterable[str]) -> None:
+    """Several lines for the user."""
+    for line in lines:
+        say(line)
 
 
 def tell(line: str) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 import psutil
 
-from loaderd import __version__, config, formatting, pillow
+from loaderd import __version__, config, formatting, machine, pillow
 from loaderd.cli import cache, console, options, target
 from loaderd.cli.decoders import DECODERS, SOMETIMES
 from loaderd.cli.exit_codes import DONE, FAILED
@@ -26,8 +26,7 @@ def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     does = "say what is installed and what the machine offers"
     parser = options.parser_of(verbs, "doctor", does, _EXAMPLES)
     options.add_address(parser)
-    options.add_limits(parser)
-    options.add_cache(parser)
+    options.add(parser, "workers", "memory", "cache_dir", "cache_size")
     parser.set_defaults(run=run)
 
 
@@ -43,11 +42,11 @@ def run(args: argparse.Namespace) -> int:
     for module, use in SOMETIMES.items():
         works, finding = _decoder(module)
         _row(module, finding if works else f"{finding}; needed for {use}")
-    _row("CPUs", f"{config.cpus()} of {psutil.cpu_count()} may be used: "
+    _row("CPUs", f"{machine.cpus()} of {psutil.cpu_count()} may be used: "
                  f"{formatting.count(settings.workers, 'worker')}")  # fmt: skip
     _row(
         "memory",
-        f"{formatting.size(config.ram())} may be used, the rings may take "
+        f"{formatting.size(machine.ram())} may be used, the rings may take "
         f"{formatting.size(settings.memory)}",
     )
     _row("cache", _cache(settings.cache_dir))

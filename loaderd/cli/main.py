@@ -1,4 +1,7 @@
-"""``loaderd``: the entry, which loads nothing itself, so that Ctrl-C may come at any time."""
+"""The entries of ``loaderd`` and ``loaderd-stat``.
+
+They load nothing themselves, so that Ctrl-C may come at any time.
+"""
 
 from __future__ import annotations
 
@@ -7,8 +10,14 @@ from types import ModuleType
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs one verb and returns its exit code."""
-    code: int = loaded("loaderd.cli.command").run(argv)
+    """Runs one verb of ``loaderd`` and returns its exit code."""
+    code: int = loaded("loaderd.cli.verbs").run(argv)
+    return code
+
+
+def stat(argv: Sequence[str] | None = None) -> int:
+    """Runs ``loaderd-stat``, which is ``loaderd stat``, and returns its exit code."""
+    code: int = loaded("loaderd.cli.stat").main(argv)
     return code
 
 

@@ -22,17 +22,23 @@ from rich.console import Console
 from rich.progress import track
 
 from loaderd import config, formatting
-from loaderd.cli import console, decoders, epoch, errors, forwarded_options, options
-from loaderd.cli.epoch import Epoch, Outcome
+from loaderd.cli import console, decoders, errors, options, scan_epoch
 from loaderd.cli.exit_codes import DONE, FAILED
+from loaderd.cli.scan_epoch import Epoch, Outcome
 from loaderd.errors import DaemonError, InvalidArgument
 from loaderd.ipc import dial
 from loaderd.ipc.messages import BadSample
 from loaderd.launch.private import PrivateDaemon
-from loaderd.spec.spec import Batch, Dataset, Order, Pipeline, Spec
+from loaderd.spec.load import Load
+from loaderd.spec.output import Batch, Order, Output
+from loaderd.spec.source import Directory
+from loaderd.spec.spec import Spec
 
 EXTENSIONS = ("png", "jpg", "jpeg", "bmp", "ppm", "tif", "tiff", ".gif")
 """What either rule of Keras takes for an image; that of ``ImageDataGenerator`` wants no dot."""
+
+_SAMPLE = ("sample_timeout", "io_timeout", "max_pixels", "worker_memory")
+"""Settings of what one image may take."""
 
 _LINES = 20
 _FLAGS = ("--max-bad=100%", "--grace=0.1")
@@ -77,11 +83,7 @@ def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser = options.parser_of(verbs, "scan", does, _EXAMPLES)
     parser.add_argument("directory", metavar="DIR", help="the folder, with all its subfolders")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
-    parser.add_argument(
-        "--config", metavar="FILE", help="a TOML file with these settings (LOADERD_CONFIG)"
-    )
-    options.add_workers(parser)
-    options.add_samples(parser)
+    options.add(parser, "config", "workers", *_SAMPLE)
     parser.set_defaults(run=run)
 
 
@@ -94,7 +96,7 @@ def run(args: argparse.Namespace) -> int:
         raise InvalidArgument(
             f"{args.directory!r} is no folder: name the one that holds the images"
         )
-    with _daemon(forwarded_options.words(args)) as daemon:
+    with _daemon(options.forwarded(args)) as daemon:
         found = _scan(daemon, directory)
     if args.json:
         console.say(formatting.as_json(_row(found)))
@@ -119,7 +121,7 @@ def _daemon(words: list[str]) -> Iterator[PrivateDaemon]:
 
 
 def _scan(daemon: PrivateDaemon, directory: str) -> Found:
-    with epoch.opened(daemon.connect(), _spec(directory)) as batches:
+    with scan_epoch.opened(daemon.connect(), _spec(directory)) as batches:
         outcomes = list(_tracked(batches))
     spoilt = [outcome for outcome in outcomes if outcome.trouble]
     told = sorted(_bad(daemon), key=lambda sample: sample.path)
@@ -146,8 +148,10 @@ def _bad(daemon: PrivateDaemon) -> list[BadSample]:
 def _spec(directory: str) -> Spec:
     """As little as possible besides reading and decoding."""
     return Spec(
-        dataset=Dataset(directory=directory, extensions=EXTENSIONS, flat=True),
-        pipeline=Pipeline(target_size=(1, 1), dtype="uint8"),
+        source=Directory(directory=directory, extensions=EXTENSIONS, flat=True),
+        load=Load(target_size=(1, 1)),
+        transforms=(),
+        output=Output(dtype="uint8"),
         batch=Batch(batch_size=32, label_mode="none"),
         order=Order(shuffle=False, seed=0),
         on_error="skip",

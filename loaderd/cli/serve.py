@@ -36,16 +36,9 @@ _EXAMPLES = """\
 def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Adds the verb."""
     parser = options.parser_of(verbs, "serve", "run the daemon in the foreground", _EXAMPLES)
-    options.add_address(parser)
-    options.add_limits(parser)
-    options.add_nice(parser)
-    options.add_cache(parser)
-    options.add_trust(parser)
-    options.add_faults(parser)
-    # Only for whoever starts a daemon: the trainer whose end is its end, the socket to it, the
-    # CPUs that it may use, and a pipe to tell when the daemon answers.
-    for hidden in ("--owner", "--control-fd", "--cpus", "--ready-fd"):
-        parser.add_argument(hidden, help=argparse.SUPPRESS)
+    options.add_all(parser)
+    options.add(parser, "owner", "control_fd", "ready_fd")
+    parser.add_argument("--cpus", help=argparse.SUPPRESS)  # that the program which starts it uses
     parser.set_defaults(run=run)
 
 
@@ -55,7 +48,7 @@ def run(args: argparse.Namespace) -> int:
     if args.cpus is not None:
         cpus.use(args.cpus)  # first, as the default number of workers depends on it
     settings = config.load(options.flags(args), os.environ)
-    flags = _lasting(options.flags(args))
+    flags = _lasting(options.flags(args), settings)
     logging.basicConfig(level=logging.INFO, handlers=[log_handler()])
     if short := shortage():
         logging.getLogger("loaderd").warning(short)
@@ -99,15 +92,10 @@ def log_handler() -> logging.Handler:
     return handler
 
 
-def _lasting(flags: Mapping[str, str | None]) -> Mapping[str, str | None]:
-    """The same options for later, when we are in another folder, and have told that we serve."""
-    file = flags["config"] or os.environ.get("LOADERD_CONFIG")
-    given = {
-        "config": os.path.abspath(file) if file else None,
-        "control_fd": None,
-        "ready_fd": None,
-    }
-    return {**flags, **given}
+def _lasting(flags: Mapping[str, str | None], settings: Settings) -> Mapping[str, str | None]:
+    """The same options for later: in another folder, and when the descriptors are used up."""
+    config = os.path.abspath(settings.config) if settings.config else None
+    return {**flags, "config": config, "control_fd": None, "ready_fd": None}
 
 
 def _reloader(flags: Mapping[str, str | None], settings: Settings) -> Callable[[], Settings]:

@@ -8,7 +8,7 @@ import os
 from collections.abc import Iterator
 
 from loaderd import config
-from loaderd.cli import console, decoders, forwarded_options, options, serve
+from loaderd.cli import console, decoders, options, serve
 from loaderd.cli.exit_codes import DONE, FAILED
 from loaderd.config import Settings
 from loaderd.errors import DaemonError, DaemonRunning, NoDescriptor
@@ -25,12 +25,7 @@ _EXAMPLES = """\
 def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Adds the verb."""
     parser = options.parser_of(verbs, "start", "start the daemon in the background", _EXAMPLES)
-    options.add_address(parser)
-    options.add_limits(parser)
-    options.add_nice(parser)
-    options.add_cache(parser)
-    options.add_trust(parser)
-    options.add_faults(parser)
+    options.add_all(parser)
     parser.set_defaults(run=run)
 
 
@@ -45,7 +40,7 @@ def run(args: argparse.Namespace) -> int:
         console.tell(f"loaderd: {shortage}")
     with _opened(log) as fd:
         begin = os.fstat(fd).st_size
-        launch = Launch(forwarded_options.words(args), fd)
+        launch = Launch(options.forwarded(args), fd)
     if launch.wait() and launch.process is not None:
         console.say(f'loaderd "{settings.name}" is up: pid {launch.process.pid}, '
                  f"socket {settings.socket}, log {log}")  # fmt: skip

@@ -1,13 +1,127 @@
-"""``loaderd-stat``: the entry, which loads nothing itself, as that of ``loaderd``."""
+"""``loaderd stat``: what the daemon does, how fast, and whether training waits for it.
+
+``loaderd-stat`` is another name for it.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import argparse
+import contextlib
+import time
+from collections.abc import Callable, Iterator, Sequence
 
-from loaderd.cli.main import loaded
+from rich.live import Live
+
+from loaderd import __version__
+from loaderd.cli import console, options, target
+from loaderd.cli.exit_codes import DONE, guarded
+from loaderd.config import Address
+from loaderd.errors import DaemonGone, NoAnswer, NoDaemon
+from loaderd.ipc import dial
+from loaderd.monitor import json_lines, rows, terminal
+from loaderd.monitor.report import Report, derive
+
+Show = Callable[[Report], None]
+
+_DOES = "show what the daemon does, and whether training waits for it"
+_EXAMPLES = """\
+  loaderd stat                    once; rates are averages since each stream was opened
+  loaderd stat --watch            every second; rates are those of the last second
+  loaderd stat --watch 5 >log     one row every 5 seconds, as vmstat does
+  loaderd stat --json | jq .verdict.text
+  loaderd stat --name gpu0        another daemon than "default"
+
+The first screen of --watch holds averages too. Without --name, --socket or their variables,
+and with no daemon called "default", the only daemon that runs is shown, such as a trainer's
+private one. Exit codes: 0 done, 1 no daemon answers or it went away, 2 wrong argument.
+"""
+
+
+def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Adds the verb."""
+    _add_options(options.parser_of(verbs, "stat", _DOES, _EXAMPLES))
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Shows the daemon once or until Ctrl-C, and returns the exit code."""
-    code: int = loaded("loaderd.cli.show").run(argv)
-    return code
+    """Runs ``loaderd-stat`` and returns its exit code."""
+    console.survive_any_name()
+    texts = options.texts_of(_DOES, _EXAMPLES.replace("loaderd stat", "loaderd-stat"))
+    parser = argparse.ArgumentParser("loaderd-stat", **texts)
+    _add_options(parser)
+    return guarded("loaderd-stat", lambda: run(parser.parse_args(argv)))
+
+
+def _add_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
+    options.add_address(parser)
+    parser.add_argument(
+        "--watch",
+        metavar="SEC",
+        nargs="?",
+        type=options.seconds,
+        const=1.0,
+        help="again and again, every SEC seconds (1)",
+    )
+    parser.add_argument(
+        "--json", action="store_true", help="one JSON object; with --watch one per line"
+    )
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Shows the daemon once, or until Ctrl-C.
+
+    Raises:
+        NoDaemon: none answers.
+        DaemonGone: it went away during ``--watch``.
+    """
+    where = target.find(options.address(args))
+    if args.watch is None:
+        with _renderer(args) as show:
+            show(derive(dial.observe(where.socket, dial.SOON)))
+        return DONE
+    # Ctrl-C is how a watch ends, and no failure.
+    with contextlib.suppress(KeyboardInterrupt), _renderer(args) as show:
+        _watch(where, args.watch, show)
+    return DONE
+
+
+@contextlib.contextmanager
+def _renderer(args: argparse.Namespace) -> Iterator[Show]:
+    """The way to show a report that suits the options and standard output."""
+    out = terminal.console()
+    if args.json:
+        yield lambda report: console.say(json_lines.render(report))
+    elif args.watch is None:
+        yield lambda report: out.print(terminal.render(report, out))
+    elif out.is_terminal:
+        with Live(console=out, auto_refresh=False) as live:
+            yield lambda report: live.update(terminal.render(report, out), refresh=True)
+    else:
+        render = rows.renderer()
+        yield lambda report: console.say_all(render(report))
+
+
+def _watch(where: Address, seconds: float, show: Show) -> None:
+    """Shows one report after the other until the daemon goes away."""
+    before = dial.observe(where.socket, dial.SOON)
+    show(derive(before))
+    for _ in _ticks(seconds):
+        try:
+            now = dial.observe(where.socket, dial.SOON)
+        except NoAnswer:
+            raise  # it has not gone away
+        except NoDaemon as error:
+            daemon = before.daemon
+            raise DaemonGone(f'loaderd "{daemon.name}" (pid {daemon.pid}) went away') from error
+        show(derive(now, before))
+        before = now
+
+
+def _ticks(seconds: float) -> Iterator[None]:
+    """Yields every ``seconds``, whatever the work in between takes."""
+    due = time.monotonic()
+    while True:
+        due = max(due + seconds, time.monotonic())
+        time.sleep(max(0.0, due - time.monotonic()))
+        yield

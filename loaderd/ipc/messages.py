@@ -26,7 +26,7 @@ from loaderd.ipc.prefetch import Place, Run
 from loaderd.ipc.snapshot import Snapshot
 from loaderd.ipc.text import encodable
 
-PROTOCOL = 7
+PROTOCOL = 8
 """Raised whenever a message or a layout changes its meaning."""
 
 LONGEST_TEXT = 8000

@@ -13,13 +13,12 @@ import stat
 from collections.abc import Callable
 from typing import Generic, NamedTuple, TypeVar
 
-import msgspec
-
 from loaderd.errors import ProtocolError
 from loaderd.ipc.manifest import Manifest
 from loaderd.ipc.messages import Opened
 from loaderd.ipc.slot_layout import SlotLayout, slot_layout
-from loaderd.spec.spec import Order, Spec
+from loaderd.spec.output import Order
+from loaderd.spec.spec import Spec, fitted
 
 _Ring = TypeVar("_Ring")
 
@@ -107,8 +106,7 @@ def _layout(asked: Spec, opened: Opened) -> SlotLayout:
             f"the daemon speaks of batches of {opened.batch_size} of {opened.samples} samples, "
             f"and {asked.batch.batch_size} were asked for"
         )
-    batch = msgspec.structs.replace(asked.batch, batch_size=rows)
-    layout = slot_layout(asked.pipeline, batch, max(0, opened.classes))
+    layout = slot_layout(fitted(asked, opened.samples), max(0, opened.classes))
     if opened.slots < 1 or opened.ring_bytes != opened.slots * layout.nbytes:
         raise ProtocolError(
             f"the daemon speaks of a ring of {opened.ring_bytes} bytes with {opened.slots} slots "

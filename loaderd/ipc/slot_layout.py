@@ -2,7 +2,7 @@
 
 A slot is a block of whole pages. In it lie, each aligned to 64 bytes::
 
-    images  (batch, height, width, channels)  the pipeline's dtype
+    images  (batch, height, width, channels)  the output's dtype
     labels  by label_mode, may be absent
     weights (batch,) float32: where substitutes have a weight of their own, else absent
     ids     (batch,) int32: the sample number of each row, as the manifest counts; -1 for a
@@ -17,7 +17,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from loaderd.spec.spec import Arrays, Batch, Pipeline, Spec
+from loaderd.spec.source import Arrays
+from loaderd.spec.spec import Spec
 
 ALIGNMENT = 64
 """TensorFlow takes an array without a copy only at this alignment."""
@@ -56,23 +57,23 @@ def is_small(asked: Spec, slot_bytes: int) -> bool:
 
     One worker then has the first batch sooner than two, and the ring is used again.
     """
-    decoded = isinstance(asked.dataset, Arrays) and asked.pipeline.function is None
+    decoded = isinstance(asked.source, Arrays) and asked.function is None
     return decoded and slot_bytes <= SMALL
 
 
-def slot_layout(pipeline: Pipeline, batch: Batch, classes: int) -> SlotLayout:
+def slot_layout(asked: Spec, classes: int) -> SlotLayout:
     """Lays out a slot.
 
     Args:
-        pipeline: gives the images' shape and dtype.
-        batch: gives the number of rows and the kind of labels.
+        asked: gives the images' shape and dtype, the number of rows and the kind of labels.
         classes: number of classes, the width of categorical labels.
 
     Returns:
         Fields relative to the slot's start.
     """
-    images = Field(0, (batch.batch_size, *pipeline.image_shape), pipeline.dtype)
-    labels = _labels(pipeline, batch, classes, after=images)
+    batch = asked.batch
+    images = Field(0, (batch.batch_size, *asked.image_shape), asked.output.dtype)
+    labels = _labels(asked, classes, after=images)
     weights = None
     if batch.substitute_weight is not None:
         weights = _after(labels or images, (batch.batch_size,), "float32")
@@ -80,13 +81,13 @@ def slot_layout(pipeline: Pipeline, batch: Batch, classes: int) -> SlotLayout:
     return SlotLayout(images, labels, weights, ids, _round(ids.offset + ids.nbytes, PAGE))
 
 
-def _labels(pipeline: Pipeline, batch: Batch, classes: int, after: Field) -> Field | None:
-    rows = batch.batch_size
-    match batch.label_mode:
+def _labels(asked: Spec, classes: int, after: Field) -> Field | None:
+    rows, dtype = asked.batch.batch_size, asked.output.dtype
+    match asked.batch.label_mode:
         case "categorical":
-            return _after(after, (rows, classes), pipeline.dtype)
+            return _after(after, (rows, classes), dtype)
         case "sparse":
-            return _after(after, (rows,), pipeline.dtype)
+            return _after(after, (rows,), dtype)
         case "int":
             return _after(after, (rows,), "int32")
         case "binary":

@@ -1,10 +1,4 @@
-"""Snapshots become a report: the rates, shares and verdict that screen and JSON both show.
-
-::
-
-    dial.observe → Snapshot ─┐
-                             ├─ derive → Report ─→ screen | rows | JSON
-    the one before, if any ──┘
+"""What a snapshot means: rates, shares of time and a verdict.
 
 Counters only grow. With two snapshots the rates are those of the time in between; with
 one they are averages since each stream was opened and each worker came up.
@@ -18,7 +12,6 @@ from collections.abc import Iterable
 
 import msgspec
 
-from loaderd import formatting
 from loaderd.ipc.snapshot import Snapshot, StreamPicture, WorkerPicture
 from loaderd.monitor.verdict import Verdict, judge
 
@@ -85,15 +78,6 @@ def derive(now: Snapshot, before: Snapshot | None = None) -> Report:
         work=_work(now.workers, before.workers if before else ()),
         verdict=judge(waited, len(now.streams), interval, now.storage),
     )
-
-
-def to_json(report: Report) -> str:
-    """The snapshot's own fields, each stream with its rates, and the rest of the report."""
-    table = msgspec.to_builtins(report.now)
-    for stream, rates in zip(table["streams"], report.rates, strict=True):
-        stream.update(msgspec.to_builtins(rates))
-    rest = {"interval_s": report.interval_s, "work_percent": report.work, "verdict": report.verdict}
-    return formatting.as_json(table | rest)
 
 
 def _same_daemon(now: Snapshot, before: Snapshot) -> bool:

@@ -1,14 +1,17 @@
-"""A report as one row of numbers, for ``loaderd-stat --watch`` into a pipe or a log."""
+"""Reports as rows of numbers, for ``loaderd stat --watch`` into a pipe or a log."""
 
 from __future__ import annotations
 
+import itertools
 import time
+from collections.abc import Callable
 
 from loaderd import formatting
+from loaderd.ipc.text import printable
 from loaderd.monitor.report import Report
 
 HEADER_EVERY = 20
-"""Rows after which the header comes again."""
+"""Rows after which the header is repeated."""
 
 _COLUMNS = (
     ("time", 8),
@@ -28,6 +31,31 @@ _COLUMNS = (
     ("bad", 4),
     ("input-bound", 11),
 )
+
+
+def renderer() -> Callable[[Report], list[str]]:
+    """Return a function that renders one report after the other.
+
+    It returns lines: a row for each report, before it the header where that is due, and a note
+    where trouble, or storage that does not answer, begins or ends.
+    """
+    numbers, trouble, silent = itertools.count(), "", ""
+
+    def render(report: Report) -> list[str]:
+        nonlocal trouble, silent
+        lines = []
+        paths = ", ".join(sorted({storage.path for storage in report.now.storage}))
+        if paths != silent:
+            silent = paths
+            lines.append(f"storage does not answer: {paths}" if paths else "storage answers again")
+        if report.now.daemon.trouble != trouble:
+            trouble = report.now.daemon.trouble
+            lines.append(f"TROUBLE  {trouble}" if trouble else "the trouble is over")
+        if next(numbers) % HEADER_EVERY == 0:
+            lines.append(header())
+        return [*map(printable, lines), row(report)]
+
+    return render
 
 
 def header() -> str:

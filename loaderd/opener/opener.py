@@ -33,7 +33,9 @@ from loaderd.render.versions import decoders
 from loaderd.sampling.order import epoch_length
 from loaderd.sources.listing import list_samples
 from loaderd.spec import spec
-from loaderd.spec.spec import Arrays, Dataset, Files, Order, Pipeline, Spec
+from loaderd.spec.output import Order
+from loaderd.spec.source import Arrays, Directory, Files
+from loaderd.spec.spec import Spec
 
 
 class _Cache(NamedTuple):
@@ -137,16 +139,16 @@ def _given(request: List, fds: list[int]) -> tuple[Spec, Parts]:
 
 def _table(asked: Spec, given: Parts) -> bytes:
     """The samples, packed as a manifest."""
-    match asked.dataset:
-        case Dataset():
-            listing = list_samples(asked.dataset)
+    match asked.source:
+        case Directory():
+            listing = list_samples(asked.source)
             return manifest.pack(
                 listing.root, listing.class_names, listing.filenames, listing.labels
             )
         case Files():
             return _part(given, "manifest").tobytes()
         case Arrays():
-            samples = _count_images(_part(given, "images"), asked.pipeline)
+            samples = _count_images(_part(given, "images"), asked)
             return manifest.pack("", (), [b""] * samples, np.zeros(samples, np.int32))
 
 
@@ -174,21 +176,21 @@ def _check_labels(found: Manifest) -> None:
         raise ProtocolError("the manifest has labels without a class")
 
 
-def _count_images(images: NDArray[Any], pipeline: Pipeline) -> int:
-    if images.shape[1:] != pipeline.image_shape:
-        raise ProtocolError(f"images of shape {images.shape[1:]}, not {pipeline.image_shape}")
+def _count_images(images: NDArray[Any], asked: Spec) -> int:
+    if images.shape[1:] != asked.image_shape:
+        raise ProtocolError(f"images of shape {images.shape[1:]}, not {asked.image_shape}")
     return len(images)
 
 
 def _cache(found: Manifest, asked: Spec) -> _Cache | None:
     """Images that are in memory already need none."""
-    if asked.cache == "none" or isinstance(asked.dataset, Arrays) or not len(found):
+    if asked.cache == "none" or isinstance(asked.source, Arrays) or not len(found):
         return None
-    where, versions = images.folder_of(asked.dataset.directory), decoders()
+    where, versions = images.folder_of(asked.source.directory), decoders()
     return _Cache(
-        images.keys(asked.pipeline, where, versions),
-        asked.dataset.directory,
-        images.head(asked.pipeline, where, versions),
+        images.keys(asked.load, where, versions),
+        asked.source.directory,
+        images.head(asked.load, where, versions),
         files.look(found),
     )
 

@@ -1,4 +1,4 @@
-"""The common case of the last step: warp, flips and ``rescale``, in as few passes as it goes.
+"""The fast road of the last step: warp, flips and ``rescale``, in as few passes as it goes.
 
 The values are Keras's, bit by bit, but for the warp, which is OpenCV's instead of scipy's.
 """
@@ -11,81 +11,110 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from loaderd.render.transforms.geometry import Warp
-from loaderd.spec.spec import Pipeline
-from loaderd.spec.transform import Transform
+from loaderd.render.transforms.geometry import MOST_CHANNELS, STILL, UPRIGHT, Warp, needs_scipy
+from loaderd.spec.operations import Operation, RandomAffine, RandomFlip, Rescaling
+from loaderd.spec.spec import Spec
+from loaderd.spec.transform import Affine, Flip, Parameters
 
 Array = NDArray[Any]
 
 _BYTE = np.dtype(np.uint8)
 _FLOAT = np.dtype(np.float32)
+_TURN: dict[type[Operation], int] = {RandomAffine: 0, RandomFlip: 1, Rescaling: 2}
+"""What this road can do, by its turn."""
+
+
+def is_fast(spec: Spec, compute: str) -> bool:
+    """Whether this road does what is wanted.
+
+    Args:
+        spec: the stream's.
+        compute: the dtype to compute in.
+    """
+    turns = [_TURN.get(type(operation), -1) for operation in spec.transforms]
+    channels, affine = spec.load.array_shape[2], spec.first(RandomAffine)
+    return (
+        -1 not in turns
+        and turns == sorted(set(turns))
+        and compute == "float32"
+        and channels <= MOST_CHANNELS
+        and (affine is None or not needs_scipy(affine, channels, compute))
+    )
 
 
 class FastFinish:
     """Finishes loaded images. Owns buffers: one for each thread.
 
     Args:
-        pipeline: what to do; nothing but warps, flips and a rescale.
+        spec: what to do; nothing but a warp, flips and a rescale.
+
+    Attributes:
+        copies: whether to finish an image of bytes is to copy it.
     """
 
-    def __init__(self, pipeline: Pipeline) -> None:
-        self._rescale = pipeline.rescale or None
-        cval = pipeline.cval * (self._rescale or 1.0)
-        self._warp = Warp(pipeline.target_size, pipeline.fill_mode, cval, pipeline.compat)
-        self._source = np.empty(pipeline.array_shape, np.float32)
-        self._warped = np.empty(pipeline.array_shape, np.float32)
-        self._first = pipeline.data_format == "channels_first"
-        self._in_place = pipeline.dtype == "float32" and not self._first
+    def __init__(self, spec: Spec) -> None:
+        affine, flip = spec.first(RandomAffine), spec.first(RandomFlip)
+        rescaling, output = spec.first(Rescaling), spec.output
+        self._rescale = None if rescaling is None else rescaling.scale
+        self._affine_at = None if affine is None else 0
+        self._flip_at = None if flip is None else int(affine is not None)
+        affine = affine or RandomAffine()
+        cval = affine.cval * (self._rescale or 1.0)
+        self._warp = Warp(spec.load.target_size, affine.fill_mode, cval, affine.compat)
+        self._source = np.empty(spec.load.array_shape, np.float32)
+        self._warped = np.empty(spec.load.array_shape, np.float32)
+        self._first = output.data_format == "channels_first"
+        self._in_place = output.dtype == "float32" and not self._first
+        self.copies = output.dtype == "uint8" and not self._first and not spec.transforms
 
-    def __call__(self, image: Array, transform: Transform, row: Array) -> None:
+    def __call__(self, image: Array, parameters: Parameters, row: Array) -> None:
         """Writes a finished image.
 
         Args:
             image: (height, width, channels), of any numbers; left as it is.
-            transform: the random parameters of the sample.
-            row: where it goes, in the pipeline's data format and dtype.
+            parameters: of the sample.
+            row: where it goes, in the output's data format and dtype.
         """
+        affine = STILL if self._affine_at is None else parameters[self._affine_at]
+        turned = UPRIGHT if self._flip_at is None else parameters[self._flip_at]
         if self._first:
             row = row.transpose(1, 2, 0)
-        if transform.warps:
-            self._write_warped(image, transform, row)
-        elif transform.flip_horizontal or transform.flip_vertical:
-            self._write_flipped(image, transform, row)
+        if affine != STILL:
+            self._write_warped(image, affine, turned, row)
+        elif turned != UPRIGHT:
+            self._write_flipped(image, turned, row)
         else:
             write(image, self._rescale, row)
 
-    def _write_warped(self, image: Array, transform: Transform, row: Array) -> None:
+    def _write_warped(self, image: Array, affine: Affine, turned: Flip, row: Array) -> None:
         # The warp is linear, so the rescale may come first, in the pass that converts.
         write(image, self._rescale, self._source)
         if self._in_place:
-            self._warp(self._source, transform, row)
+            self._warp(self._source, affine, turned, row)
         else:
-            self._warp(self._source, transform, self._warped)
+            self._warp(self._source, affine, turned, self._warped)
             write(self._warped, None, row)
 
-    def _write_flipped(self, image: Array, transform: Transform, row: Array) -> None:
+    def _write_flipped(self, image: Array, turned: Flip, row: Array) -> None:
         fits = image.dtype == row.dtype and not self._rescale and not self._first
-        flipped = flip(image, transform, row if fits else None)
+        flipped = flip(image, turned, row if fits else None)
         if flipped is not row:  # OpenCV has not filled it
             write(flipped, self._rescale, row)
 
 
-def flip(image: Array, transform: Transform, out: Array | None = None) -> Array:
-    """The image (height, width, channels), mirrored as the transform says.
+def flip(image: Array, turned: Flip, out: Array | None = None) -> Array:
+    """The image (height, width, channels), mirrored.
 
     Args:
         image: left as it is.
-        transform: the random parameters of the sample.
+        turned: which way.
         out: an array like the image, where the result may be written.
     """
-    if not (transform.flip_horizontal or transform.flip_vertical):
+    if turned == UPRIGHT:
         return image
     if image.dtype != _BYTE and image.dtype != _FLOAT:
-        return image[:: _step(transform.flip_vertical), :: _step(transform.flip_horizontal)]
-    if transform.flip_horizontal and transform.flip_vertical:
-        code = -1
-    else:
-        code = 1 if transform.flip_horizontal else 0
+        return image[:: _step(turned.vertical), :: _step(turned.horizontal)]
+    code = {(True, True): -1, (True, False): 1, (False, True): 0}[turned]
     mirrored: Array = cv2.flip(np.ascontiguousarray(image), code, dst=out)
     if mirrored is out:
         return mirrored

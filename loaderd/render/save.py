@@ -10,29 +10,29 @@ from numpy.typing import NDArray
 from loaderd import storage
 from loaderd.errors import RenderError
 from loaderd.render.transforms.augment import to_picture
-from loaderd.spec.spec import Pipeline
+from loaderd.spec.output import Output
 
 
-def save_picture(image: NDArray[Any], pipeline: Pipeline, sample: int, number: int) -> None:
+def save_picture(image: NDArray[Any], output: Output, sample: int, number: int) -> None:
     """Writes one finished sample, its values stretched to 0 to 255.
 
     Args:
-        image: in the pipeline's data format and dtype.
-        pipeline: says where to.
+        image: in the output's data format and dtype.
+        output: says where to.
         sample: the sample's number, for the name.
         number: Keras's random number, for the name.
 
     Raises:
         RenderError: it cannot be written; the text names the file.
     """
-    save = pipeline.save
+    save = output.save
     assert save is not None
     path = os.path.join(save.directory, f"{save.prefix}_{sample}_{number}.{save.format}")
-    if pipeline.data_format == "channels_first":
+    if output.data_format == "channels_first":
         image = image.transpose(1, 2, 0)
     try:
         with storage.asking(path):
-            to_picture(image, True, pipeline.floatx).save(path)
+            to_picture(image, True, output.floatx).save(path)
     except (OSError, ValueError) as error:
         reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
         raise RenderError.of(error, f"it cannot be saved as {path}: {reason}") from error

@@ -16,8 +16,15 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from loaderd.sampling.order import EpochOrder
-from loaderd.spec.spec import Pipeline
-from loaderd.spec.transform import Transform
+from loaderd.spec.operations import (
+    Random,
+    RandomAffine,
+    RandomBrightness,
+    RandomChannelShift,
+    RandomFlip,
+)
+from loaderd.spec.spec import Spec
+from loaderd.spec.transform import Parameters, Transform
 
 Range = float | Sequence[float]
 _Size = tuple[int, int]
@@ -30,7 +37,7 @@ def draw(rng: Any, ranges: Any, size: _Size) -> Transform:
 
     Args:
         rng: a ``RandomState``, or the module ``numpy.random``.
-        ranges: what is random: a pipeline, or whatever has Keras's names for it.
+        ranges: what is random, under Keras's names: ``Ranges``, or a generator.
         size: (height, width) of the image.
     """
     theta = _symmetric(rng, ranges.rotation_range)
@@ -74,25 +81,62 @@ def _sign(rng: Any) -> int:
     return 1 if rng.randint(0, 2) else -1
 
 
+class Ranges(NamedTuple):
+    """What Keras draws for each sample: the random operations of a spec, all at once."""
+
+    rotation_range: float = 0.0
+    width_shift_range: Range = 0.0
+    height_shift_range: Range = 0.0
+    shear_range: float = 0.0
+    zoom_range: tuple[float, float] = (1.0, 1.0)
+    horizontal_flip: bool = False
+    vertical_flip: bool = False
+    channel_shift_range: float = 0.0
+    brightness_range: tuple[float, float] | None = None
+
+    @classmethod
+    def of(cls, spec: Spec) -> Ranges:
+        """Those of a spec, each of whose random operations comes once."""
+        ranges = cls()
+        for operation in spec.transforms:
+            match operation:
+                case RandomAffine():
+                    names = _AFFINE
+                    ranges = ranges._replace(**{name: getattr(operation, name) for name in names})
+                case RandomFlip(horizontal=horizontal, vertical=vertical):
+                    ranges = ranges._replace(horizontal_flip=horizontal, vertical_flip=vertical)
+                case RandomChannelShift(channel_shift_range=reach):
+                    ranges = ranges._replace(channel_shift_range=reach)
+                case RandomBrightness(brightness_range=factors):
+                    ranges = ranges._replace(brightness_range=factors)
+        return ranges
+
+
+_AFFINE = Ranges._fields[:5]
+
+
 class BatchDraws:
     """Draws the parameters of any rows of any batch.
 
     Args:
-        pipeline: what is random.
+        spec: what is random.
         epochs: the order of the samples, which Keras draws from the same generator.
     """
 
-    def __init__(self, pipeline: Pipeline, epochs: EpochOrder) -> None:
-        self._pipeline = pipeline
+    def __init__(self, spec: Spec, epochs: EpochOrder) -> None:
+        self._spec = spec
+        self._ranges = Ranges.of(spec)
+        self._size = spec.load.target_size
+        self._random = [one for one in spec.transforms if isinstance(one, Random)]
         self._epochs = epochs
-        self._plan = None if _chooses(pipeline) else _plan(pipeline)
+        self._plan = None if _chooses(self._ranges) else _plan(self._ranges, self._size)
         self._rng = np.random.RandomState(0)
-        self._batches: dict[tuple[int, int], list[Transform]] = {}
+        self._batches: dict[tuple[int, int], list[Parameters]] = {}
 
-    def rows(self, epoch: int, position: int, first: int, last: int) -> list[Transform]:
+    def rows(self, epoch: int, position: int, first: int, last: int) -> list[Parameters]:
         """The parameters of rows ``first`` to ``last`` (excluded) of a batch."""
-        if not self._pipeline.is_random:
-            return [_STILL] * (last - first)
+        if not self._random:
+            return [()] * (last - first)
         return self._batch(epoch, position)[first:last]
 
     def numbers(self, epoch: int, position: int) -> list[int]:
@@ -100,19 +144,21 @@ class BatchDraws:
 
         Keras draws them when all samples of the batch are made.
         """
-        save = self._pipeline.save
+        save = self._spec.output.save
         assert save is not None
         rows = self._epochs.rows(position)
         self._seed_and_draw(epoch, position, rows)
         return [int(self._rng.randint(save.most)) for _ in range(rows)]
 
-    def _batch(self, epoch: int, position: int) -> list[Transform]:
+    def _batch(self, epoch: int, position: int) -> list[Parameters]:
         place = (epoch, position)
         if place not in self._batches:
             if len(self._batches) == _KEPT:
                 del self._batches[next(iter(self._batches))]
             rows = self._epochs.rows(position)
-            self._batches[place] = self._seed_and_draw(epoch, position, rows)
+            transforms = self._seed_and_draw(epoch, position, rows)
+            columns = [[_part(one, transform) for transform in transforms] for one in self._random]
+            self._batches[place] = list(zip(*columns, strict=True))
         return self._batches[place]
 
     def _seed_and_draw(self, epoch: int, position: int, rows: int) -> list[Transform]:
@@ -122,15 +168,28 @@ class BatchDraws:
 
     def _draw(self, rng: np.random.RandomState, rows: int) -> list[Transform]:
         if self._plan is None:
-            return [draw(rng, self._pipeline, self._pipeline.target_size) for _ in range(rows)]
+            return [draw(rng, self._ranges, self._size) for _ in range(rows)]
         return self._plan.draw(rng, rows)
 
 
-def _chooses(pipeline: Pipeline) -> bool:
+def _part(operation: Random, transform: Transform) -> Any:
+    """What of Keras's parameters an operation takes."""
+    match operation:
+        case RandomAffine():
+            return transform.affine
+        case RandomFlip():
+            return transform.flip
+        case RandomChannelShift():
+            return transform.channel_shift_intensity
+        case RandomBrightness():
+            return transform.brightness
+
+
+def _chooses(ranges: Ranges) -> bool:
     """Whether a shift is a choice, which takes an unknown number of the generator's words."""
     return any(
         isinstance(reach, tuple) or (isinstance(reach, int) and reach > 0)
-        for reach in (pipeline.height_shift_range, pipeline.width_shift_range)
+        for reach in (ranges.height_shift_range, ranges.width_shift_range)
     )
 
 
@@ -156,22 +215,22 @@ class _Plan(NamedTuple):
 _FLIP = Transform._fields.index("flip_horizontal")
 
 
-def _plan(pipeline: Pipeline) -> _Plan:
-    """As :func:`draw`, for a pipeline whose shifts are uniform."""
-    height, width = pipeline.target_size
-    plan = _Plan([], [], [], [], (pipeline.horizontal_flip, pipeline.vertical_flip))
-    _add_symmetric(plan, "theta", pipeline.rotation_range)
-    _add_shift(plan, "tx", pipeline.height_shift_range, height)
-    _add_shift(plan, "ty", pipeline.width_shift_range, width)
-    _add_symmetric(plan, "shear", pipeline.shear_range)
-    if pipeline.zoom_range != (1, 1):
-        _add(plan, "zx", *pipeline.zoom_range)
-        _add(plan, "zy", *pipeline.zoom_range)
+def _plan(ranges: Ranges, size: _Size) -> _Plan:
+    """As :func:`draw`, where the shifts are uniform."""
+    height, width = size
+    plan = _Plan([], [], [], [], (ranges.horizontal_flip, ranges.vertical_flip))
+    _add_symmetric(plan, "theta", ranges.rotation_range)
+    _add_shift(plan, "tx", ranges.height_shift_range, height)
+    _add_shift(plan, "ty", ranges.width_shift_range, width)
+    _add_symmetric(plan, "shear", ranges.shear_range)
+    if ranges.zoom_range != (1, 1):
+        _add(plan, "zx", *ranges.zoom_range)
+        _add(plan, "zy", *ranges.zoom_range)
     _add(plan, "flip_horizontal", 0, 1)
     _add(plan, "flip_vertical", 0, 1)
-    _add_symmetric(plan, "channel_shift_intensity", pipeline.channel_shift_range)
-    if pipeline.brightness_range is not None:
-        _add(plan, "brightness", *pipeline.brightness_range)
+    _add_symmetric(plan, "channel_shift_intensity", ranges.channel_shift_range)
+    if ranges.brightness_range is not None:
+        _add(plan, "brightness", *ranges.brightness_range)
     return plan
 
 

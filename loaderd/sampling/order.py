@@ -24,7 +24,7 @@ import numpy as np
 import numpy.typing as npt
 
 from loaderd.ipc.prefetch import ROUND
-from loaderd.spec.spec import Order
+from loaderd.spec.output import Order
 
 Ids = npt.NDArray[np.int32] | npt.NDArray[np.int64]
 

@@ -22,7 +22,7 @@ import numpy.typing as npt
 
 from loaderd import storage
 from loaderd.errors import DatasetNotFound, InvalidArgument
-from loaderd.spec.spec import Dataset
+from loaderd.spec.source import Directory
 
 Labels = npt.NDArray[np.int32]
 Answer = TypeVar("Answer")
@@ -55,7 +55,7 @@ class Listing:
     labels: Labels
 
 
-def list_samples(dataset: Dataset) -> Listing:
+def list_samples(dataset: Directory) -> Listing:
     """Lists the samples of a dataset as Keras would; an empty listing is no error here.
 
     Two things differ from Keras on purpose. A folder that must not be read is an error,
@@ -84,7 +84,7 @@ def list_samples(dataset: Dataset) -> Listing:
 # ---- which folders are classes -------------------------------------------------------
 
 
-def _class_folders(dataset: Dataset) -> list[str]:
+def _class_folders(dataset: Directory) -> list[str]:
     """The class folders in label order; the nameless one is the directory itself."""
     folders = sorted(_scan(dataset.directory)[0])  # also finds out whether it can be read
     if dataset.flat:
@@ -107,7 +107,7 @@ def _check_subset(classes: tuple[str, ...], folders: list[str]) -> None:
 # ---- which files a class has ---------------------------------------------------------
 
 
-def _class_files(dataset: Dataset, folder: str) -> list[str]:
+def _class_files(dataset: Directory, folder: str) -> list[str]:
     """Paths relative to the directory: folders sorted by path, then names sorted."""
     top = os.path.join(dataset.directory, folder)
     if not _asked(os.path.isdir, top):
@@ -199,7 +199,7 @@ def _not_listed(path: str, error: OSError | ValueError) -> DatasetNotFound:
 # ---- which samples are kept, and their labels ----------------------------------------
 
 
-def _split_class(dataset: Dataset, files: list[str]) -> list[str]:
+def _split_class(dataset: Directory, files: list[str]) -> list[str]:
     if dataset.split_per_class is None:
         return files
     start, stop = dataset.split_per_class
@@ -211,7 +211,7 @@ def _folder_labels(folders: list[str], counts: list[int]) -> Labels:
     return np.repeat(np.array([number[name] for name in folders], np.int32), counts)
 
 
-def _given_labels(dataset: Dataset, count: int) -> Labels:
+def _given_labels(dataset: Directory, count: int) -> Labels:
     labels = dataset.labels or ()
     if len(labels) != count:
         raise InvalidArgument(
@@ -225,7 +225,7 @@ def _given_labels(dataset: Dataset, count: int) -> Labels:
         raise InvalidArgument("`labels` must be whole numbers of 32 bits") from error
 
 
-def _kept(dataset: Dataset, count: int) -> npt.NDArray[np.int64] | None:
+def _kept(dataset: Directory, count: int) -> npt.NDArray[np.int64] | None:
     """The samples that shuffling and splitting leave, in order; None if that is all.
 
     Keras shuffles paths and labels one after the other, each from the same seed; as the

@@ -6,7 +6,28 @@ The source of names and units is ``ImageDataGenerator.get_random_transform`` in
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+Parameters = tuple[Any, ...]
+"""Of one sample: those of each of its spec's random operations, in their order."""
+
+
+class Affine(NamedTuple):
+    """The parameters of one warp; see :class:`Transform`."""
+
+    theta: float = 0.0
+    tx: float = 0.0
+    ty: float = 0.0
+    shear: float = 0.0
+    zx: float = 1.0
+    zy: float = 1.0
+
+
+class Flip(NamedTuple):
+    """Whether one image is mirrored."""
+
+    horizontal: bool = False
+    vertical: bool = False
 
 
 class Transform(NamedTuple):
@@ -37,9 +58,11 @@ class Transform(NamedTuple):
     brightness: float | None = None
 
     @property
-    def warps(self) -> bool:
-        """Whether any pixel moves other than by a flip."""
-        return self[:6] != _STILL
+    def affine(self) -> Affine:
+        """The part that is one warp."""
+        return Affine._make(self[:6])
 
-
-_STILL = Transform()[:6]
+    @property
+    def flip(self) -> Flip:
+        """The part that mirrors."""
+        return Flip(self.flip_horizontal, self.flip_vertical)

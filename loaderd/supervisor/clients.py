@@ -13,7 +13,7 @@ import os
 import resource
 import socket
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from loaderd import __version__
@@ -45,6 +45,8 @@ from loaderd.ipc.messages import (
 )
 from loaderd.ipc.process import Process
 from loaderd.ipc.snapshot import Snapshot
+from loaderd.supervisor.listener import Listener
+from loaderd.supervisor.loop import Loop
 
 log = logging.getLogger("loaderd")
 
@@ -66,13 +68,13 @@ class Requests:
     observe: Callable[[], Snapshot]
     list_bad: Callable[[int], BadList]
     stop: Callable[[], None]
-    open: Callable[[Conversation, Open, list[int]], None]
-    plan: Callable[[Conversation, Plan], None]
-    took: Callable[[Conversation, Took], None]
-    gone: Callable[[Conversation], None]
+    open: Callable[[ClientConnection, Open, list[int]], None]
+    plan: Callable[[ClientConnection, Plan], None]
+    took: Callable[[ClientConnection, Took], None]
+    gone: Callable[[ClientConnection], None]
 
 
-class Conversation:
+class ClientConnection:
     """One client.
 
     Attributes:
@@ -188,6 +190,11 @@ class Conversation:
         """Tells the client that it does not get what it asked for."""
         self.send(error if isinstance(error, Refused) else refusal(error))
 
+    def fail(self, error: LoaderdError) -> None:
+        """Ends the connection with an error, which reaches the trainer after what is ready."""
+        self.refuse(error)
+        self.end()
+
     def check(self, now: float) -> None:
         """Drops a client that says nothing, or is dead; called about once a second.
 
@@ -209,68 +216,90 @@ class Conversation:
         self.line.hang_up()
 
 
-def accept(
-    sock: socket.socket, requests: Requests, clients: Collection[Conversation] = ()
-) -> Conversation | None:
-    """The client at a connection, if it is this user, and there is room for it.
+class Clients:
+    """The connections of all clients.
 
     Args:
-        sock: the connection, which is ours from now on.
-        requests: what it may ask for.
-        clients: those who are in.
+        loop: waits for what they say.
+        listener: where they come from.
+        requests: what they may ask for.
+
+    Attributes:
+        all: those that are open.
     """
-    line = Channel(sock)
-    if line.peer.uid != os.geteuid():
-        log.warning("refused user %d (process %d)", line.peer.uid, line.peer.pid)
-        line.close()
-        return None
-    return _admit(line, requests, clients)
 
+    def __init__(self, loop: Loop, listener: Listener, requests: Requests) -> None:
+        self.all: set[ClientConnection] = set()
+        self._loop = loop
+        self._listener = listener
+        self._requests = requests
 
-def adopt(
-    fd: int, requests: Requests, clients: Collection[Conversation] = ()
-) -> Conversation | None:
-    """The client at the end of a socket pair that came from our owner, if there is room for it.
+    def accept(self) -> None:
+        """Lets in the client that waits at the listener, if it is this user."""
+        try:
+            line = Channel(self._listener.accept())
+        except OSError as error:
+            log.error("nobody is let in for a while: %s", error)
+            self._listener.pause()
+            return
+        if line.peer.uid != os.geteuid():
+            log.warning("refused user %d (process %d)", line.peer.uid, line.peer.pid)
+            line.close()
+            return
+        self._admit(line)
 
-    Whoever has the control socket is let in, also as another user: it has become one.
+    def adopt(self, fd: int) -> None:
+        """Lets in the client at the other end of a socket that the daemon's owner sent.
 
-    Args:
-        fd: the descriptor, which is ours from now on.
-        requests: what it may ask for.
-        clients: those who are in.
-    """
-    try:
-        sock = socket.socket(fileno=fd)
-    except OSError as error:
-        log.error("the owner sent a descriptor that is no socket: %s", error)
-        os.close(fd)
-        return None
-    return _admit(Channel(sock), requests, clients)
+        Whoever has the control socket may come, also as another user: it has become one.
 
+        Args:
+            fd: the descriptor, which is ours from now on.
+        """
+        try:
+            sock = socket.socket(fileno=fd)
+        except OSError as error:
+            log.error("the owner sent a descriptor that is no socket: %s", error)
+            os.close(fd)
+            return
+        self._admit(Channel(sock))
 
-def _admit(
-    line: Channel, requests: Requests, clients: Collection[Conversation]
-) -> Conversation | None:
-    """A conversation, if there is room for one more."""
-    line.settimeout(0)
-    reason = _too_many(line, clients)
-    if reason:
-        _turn_away(line, reason)
-        return None
-    return Conversation(line, requests)
+    def _admit(self, line: Channel) -> None:
+        line.settimeout(0)
+        reason = self._too_many(line)
+        if reason:
+            _turn_away(line, reason)
+            return
+        client = ClientConnection(line, self._requests)
+        self.all.add(client)
+        self._loop.watch_channel(line, client.read)
 
+    def _too_many(self, line: Channel) -> str:
+        """Why there is no room for one more; empty if there is."""
+        if len(self.all) >= MOST_CLIENTS:
+            return f"the daemon has {MOST_CLIENTS} connections, and takes no more"
+        pid = line.peer.pid
+        if sum(client.pid == pid for client in self.all) >= MOST_OF_ONE_PROCESS:
+            return f"process {pid} has {MOST_OF_ONE_PROCESS} connections, and gets no more"
+        limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+        if line.fileno() >= limit - SPARE_DESCRIPTORS:  # the kernel gives the lowest that is free
+            return f"the daemon has no descriptors left (ulimit -n is {limit})"
+        return ""
 
-def _too_many(line: Channel, clients: Collection[Conversation]) -> str:
-    """Why there is no room for one more; empty if there is."""
-    if len(clients) >= MOST_CLIENTS:
-        return f"the daemon has {MOST_CLIENTS} connections, and takes no more"
-    pid = line.peer.pid
-    if sum(client.pid == pid for client in clients) >= MOST_OF_ONE_PROCESS:
-        return f"process {pid} has {MOST_OF_ONE_PROCESS} connections, and gets no more"
-    limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-    if line.fileno() >= limit - SPARE_DESCRIPTORS:  # the kernel gives the lowest that is free
-        return f"the daemon has no descriptors left (ulimit -n is {limit})"
-    return ""
+    def remove(self, client: ClientConnection) -> None:
+        """Forgets a client that is gone."""
+        self.all.discard(client)
+        self._loop.forget(client.line.fileno())
+
+    def check(self, now: float) -> None:
+        """Drops clients that are dead or say nothing; to be called about once a second."""
+        for client in list(self.all):
+            client.check(now)
+
+    def end(self) -> None:
+        """Ends all connections, and the streams that hang on them."""
+        for client in list(self.all):
+            client.end()
 
 
 def _turn_away(line: Channel, reason: str) -> None:

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from loaderd.errors import InvalidArgument, RequestRefused
-from loaderd.spec.spec import Dataset, Pipeline, Spec
+from loaderd.spec.load import Load
+from loaderd.spec.source import Directory
+from loaderd.spec.spec import Spec
 
 MOST_CHANNELS = 4096
 
@@ -28,26 +30,28 @@ def check_spec(asked: Spec, max_pixels: int) -> None:
     Raises:
         InvalidArgument: one is not; the text names it.
     """
-    _check_images(asked.pipeline, max_pixels)
-    if isinstance(asked.dataset, Dataset):
-        _check_listing(asked.dataset)
+    if asked.order.seed is None:
+        raise InvalidArgument("the spec has no seed: its client picks one")
+    _check_images(asked.load, max_pixels)
+    if isinstance(asked.source, Directory):
+        _check_listing(asked.source)
 
 
-def _check_images(pipeline: Pipeline, max_pixels: int) -> None:
-    height, width = pipeline.target_size
+def _check_images(load: Load, max_pixels: int) -> None:
+    height, width = load.target_size
     if height * width > max_pixels:
         raise InvalidArgument(
-            f"target_size {pipeline.target_size} has {height * width:,} pixels, and the daemon's "
+            f"target_size {load.target_size} has {height * width:,} pixels, and the daemon's "
             f"--max-pixels (LOADERD_MAX_PIXELS) allows {max_pixels:,}"
         )
-    if (pipeline.channels or 0) > MOST_CHANNELS:
+    if (load.channels or 0) > MOST_CHANNELS:
         raise InvalidArgument(f"images have {MOST_CHANNELS} channels at most")
 
 
-def _check_listing(dataset: Dataset) -> None:
-    if not 0 <= (dataset.shuffle_seed or 0) < 2**32:
-        raise InvalidArgument(f"seed must be between 0 and 2**32 - 1, got {dataset.shuffle_seed}")
-    shares = [*(dataset.split_per_class or ()), *(dataset.split_overall or ())[:1]]
+def _check_listing(source: Directory) -> None:
+    if not 0 <= (source.shuffle_seed or 0) < 2**32:
+        raise InvalidArgument(f"seed must be between 0 and 2**32 - 1, got {source.shuffle_seed}")
+    shares = [*(source.split_per_class or ()), *(source.split_overall or ())[:1]]
     if not all(0 <= share <= 1 for share in shares):
         raise InvalidArgument(f"validation_split must be between 0 and 1, got {shares}")
 

@@ -39,7 +39,7 @@ class Waits:
     def __len__(self) -> int:
         return len(self._of)
 
-    def __contains__(self, worker: int) -> bool:
+    def __contains__(self, worker: object) -> bool:
         return worker in self._of
 
     def note(self, worker: int, stream: int, wait: Wait) -> None:

@@ -21,7 +21,6 @@ import logging
 import math
 import mmap
 import os
-import random
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -55,7 +54,6 @@ from loaderd.ipc.messages import (
     Refused,
     Reserve,
     Reserved,
-    Took,
     Waiting,
 )
 from loaderd.ipc.prefetch import Place
@@ -63,9 +61,11 @@ from loaderd.ipc.slot_layout import is_small, slot_layout
 from loaderd.ipc.text import readable
 from loaderd.sampling.order import EpochOrder, Ids
 from loaderd.spec import spec
-from loaderd.spec.spec import PILS_PIXELS, Dataset, Spec
+from loaderd.spec.load import PILS_PIXELS
+from loaderd.spec.source import Directory
+from loaderd.spec.spec import Spec
 from loaderd.supervisor import request_limits
-from loaderd.supervisor.clients import Conversation
+from loaderd.supervisor.clients import ClientConnection
 from loaderd.supervisor.memory_caches import MemoryCaches
 from loaderd.supervisor.opener_processes import Openers
 from loaderd.supervisor.storage_waits import Stall, Wait
@@ -73,23 +73,25 @@ from loaderd.supervisor.stream_shape import Shape
 
 log = logging.getLogger("loaderd")
 
-MOST_BUNDLES = 2
-MOST_SLOTS = 256
+MAX_BUNDLES = 2
+MAX_SLOTS = 256
 LONGEST_SPEC = 64 * 2**20
 """Labels of some 20 million files."""
 
 LONGEST_PIPELINE = 2**16
 
-_PICKED_SEEDS = 2**31
-
 
 @dataclass(slots=True)
 class Stream:
-    """An open stream: its descriptors, and what the client did with it."""
+    """An open stream: its spec, and the descriptors of its ring and of all that workers read.
+
+    It does not know who reads it: that is the ``Subscription``.
+    """
 
     id: int
-    client: Conversation
     spec: Spec
+    encoded: bytes
+    """The same for workers."""
     shape: Shape
     wish: int
     """Slots that the client wished for."""
@@ -106,20 +108,16 @@ class Stream:
     cached_rows: int
     """Samples that fit in the cache."""
     opened_at: float
-    batches: int = 0
-    samples: int = 0
-    waited_ns: int = 0
     bad_limit: int = 0
     """So many of its images may be bad where they are passed over."""
     bad: dict[bytes, str] = field(default_factory=dict)
     """Those that could not be read, and why."""
-    stall: Stall = field(default_factory=Stall)
 
     def attach(self) -> Attach:
         """What a worker must know; ``segments`` travel along."""
         return Attach(
             self.id,
-            spec.encode(spec.for_workers(self.spec)),
+            self.encoded,
             self.classes,
             self.shape.slots,
             self.ring_bytes,
@@ -136,7 +134,7 @@ class Stream:
     @property
     def folder(self) -> str:
         """Where the images lie, for people."""
-        return readable(self.spec.dataset.directory)
+        return readable(self.spec.source.directory)
 
     @property
     def segments(self) -> list[int]:
@@ -165,7 +163,7 @@ class Stream:
     def quarantine(self, place: Place, row: int, cause: str) -> Quarantine:
         """What workers are told of the sample in a row that killed those who tried it."""
         sample = int(self._rows(place)[row])
-        function = self.spec.pipeline.function
+        function = self.spec.function
         reason = f"quarantined: the workers that tried it died ({cause})"
         if function is not None:
             reason += f"; it may be the preprocessing_function {function.name}"
@@ -197,11 +195,6 @@ class Stream:
             "them before training"
         )
 
-    def count(self, took: Took) -> None:
-        """Keeps the counters that the client sends along."""
-        self.batches, self.samples = took.batches, took.samples
-        self.waited_ns += took.waited_ns
-
     def empty(self, slots: Iterable[int]) -> None:
         """Gives the memory of slots back, though the client goes on to map them."""
         ring = segment.attach(os.dup(self.ring), self.ring_bytes, writable=True)
@@ -226,8 +219,8 @@ class Stream:
         """
         if not self.is_small or (request.slots, request.bundles) != (self.wish, self.bundle_sizes):
             return None
-        asked = _with_seed(spec.decode(_read_spec(request, fds[0])))
-        asked = _no_larger(asked, self.shape.samples)
+        data = _read_spec(request, fds[0])
+        asked = spec.fitted(spec.decode(data), self.shape.samples)
         if asked.order.given or spec.unseeded(asked) != spec.unseeded(self.spec):
             return None
         self.shape.check_run(request.run.within(self.shape.batches))
@@ -236,8 +229,8 @@ class Stream:
         ring, manifest, *bundles = descriptors.copies((self.ring, self.manifest, *fds[1:]))
         return Stream(
             id,
-            self.client,
             asked,
+            _for_workers(asked, data),
             self.shape,
             self.wish,
             self.classes,
@@ -261,7 +254,24 @@ class Stream:
             storage.close(self.cache)
 
 
-class Opening:
+@dataclass(frozen=True, slots=True)
+class StreamResources:
+    """What streams are opened with.
+
+    Attributes:
+        settings: the daemon's.
+        caches: those in memory.
+        openers: the processes that list and reserve.
+        make_room: the bytes that rings may still take, where so many are wanted.
+    """
+
+    settings: Settings
+    caches: MemoryCaches
+    openers: Openers
+    make_room: Callable[[int], Room]
+
+
+class PendingStream:
     """A stream on its way; ``read`` goes on when the opener has said something.
 
     Args:
@@ -269,10 +279,7 @@ class Opening:
         client: who asked.
         request: what it asked for.
         fds: descriptors of the spec and of the bundles, which stay the caller's.
-        settings: the daemon's.
-        caches: those in memory.
-        openers: the processes that list and reserve.
-        room: the bytes that rings may still take, where so many are wanted.
+        resources: what streams are opened with.
         finish: called once, with the stream or None.
 
     Attributes:
@@ -289,37 +296,36 @@ class Opening:
     def __init__(
         self,
         id: int,
-        client: Conversation,
+        client: ClientConnection,
         request: Open,
         fds: list[int],
-        settings: Settings,
-        caches: MemoryCaches,
-        openers: Openers,
-        room: Callable[[int], Room],
-        finish: Callable[[Opening, Stream | None], None],
+        resources: StreamResources,
+        finish: Callable[[PendingStream, Stream | None], None],
     ) -> None:
         self.id = id
         self.client = client
         self.ring_bytes = 0
         self.run = request.run
         self._request = request
-        self._wish = max(1, min(request.slots, MOST_SLOTS))
-        self._caches = caches
+        self._wish = max(1, min(request.slots, MAX_SLOTS))
+        self._resources = resources
+        self._caches = resources.caches
         self._taken = ""
-        self._room = room
         self._finish = finish
         self.wait: Wait | None = None
         self.stall = Stall()
         self._fds: list[int] = []
         self._listed: Listed | None = None
         self._idle = False
-        self._openers = openers
+        settings = resources.settings
         spec_fd, *bundles = fds
-        self.spec = _with_seed(spec.decode(_read_spec(request, spec_fd)))
-        self.spec = _check_code(self.spec, settings.user_code)
+        data = _read_spec(request, spec_fd)
+        asked = spec.decode(data)
+        self.spec = _check_code(asked, settings.user_code)
+        self._encoded = _for_workers(self.spec, data if self.spec is asked else b"")
         request_limits.check_spec(self.spec, settings.max_pixels or PILS_PIXELS)
         self._max_bad = settings.max_bad
-        self.opener = openers.take()
+        self.opener = resources.openers.take()
         self._bundles = list(descriptors.copies(bundles))
         with contextlib.suppress(Closed):  # its death is noticed when its socket is read
             self.opener.line.send(List(request.spec_bytes, request.bundles), fds)
@@ -333,7 +339,7 @@ class Opening:
         except BlockingIOError:
             return
         except Closed:
-            self._fail(self._openers.died(self.opener))
+            self._fail(self._resources.openers.died(self.opener))
         except LoaderdError as error:
             self._fail(error)
         except Exception as error:  # a fault here must not end the other streams
@@ -361,14 +367,14 @@ class Opening:
         self._idle = True  # until it is told to reserve
         if not listed.samples:
             raise _empty(self.spec)
-        self.spec = _no_larger(self.spec, listed.samples)
-        layout = slot_layout(self.spec.pipeline, self.spec.batch, listed.classes)
+        self.spec = spec.fitted(self.spec, listed.samples)
+        layout = slot_layout(self.spec, listed.classes)
         batches = -(-listed.samples // self.spec.batch.batch_size)
         # Two epochs ahead are enough: flows of few batches are made by the thousand.
         enough = 2 if is_small(self.spec, layout.nbytes) else ENOUGH_SLOTS
         self._wish = min(self._wish, max(enough, 2 * batches))
         wanted = min(self._wish, ENOUGH_SLOTS) * layout.nbytes
-        room = self._room(wanted)
+        room = self._resources.make_room(wanted)
         # What cannot fit must not cost others their caches.
         fitting_slots(layout.nbytes, self._wish, room._replace(shm=segment.total()))
         self._caches.give_way(2 * self._wish * layout.nbytes)  # a ring gets half of what is free
@@ -398,8 +404,8 @@ class Opening:
         bundles, self._fds, self._bundles = self._bundles, [], []
         return Stream(
             self.id,
-            self.client,
             self.spec,
+            self._encoded,
             self.shape,
             self._request.slots,
             self._listed.classes,
@@ -422,10 +428,12 @@ class Opening:
     def end(self) -> None:
         """Gives the opener back, or ends it in its work, and closes what was not handed on."""
         if self._idle:
-            self._openers.give_back(self.opener, self._listed.manifest_bytes if self._listed else 0)
+            self._resources.openers.give_back(
+                self.opener, self._listed.manifest_bytes if self._listed else 0
+            )
             self._cache_opened()
         else:
-            self._openers.discard(self.opener)
+            self._resources.openers.discard(self.opener)
             self.opener.when_ended(self._cache_opened)  # it may be using the cache until then
         unused = [*self._fds, *self._bundles]
         if unused:
@@ -439,17 +447,17 @@ class Opening:
 
 def _empty(asked: Spec) -> EmptyDataset:
     """Where images were looked for; it begins as Keras's error does."""
-    dataset, place = asked.dataset, asked.dataset.directory
-    if not isinstance(dataset, Dataset):
+    source, place = asked.source, asked.source.directory
+    if not isinstance(source, Directory):
         return EmptyDataset(f"No images found in {place}")
-    if dataset.classes:
-        names = ", ".join(map(repr, dataset.classes))
+    if source.classes:
+        names = ", ".join(map(repr, source.classes))
         text = f"No images found in the folders {names} of {place}"
-    elif dataset.flat:
+    elif source.flat:
         text = f"No images found in {place}, nor in its subfolders"
     else:
         text = f"No images found in {place}: they belong into one subfolder for each class"
-    if dataset.split_per_class or dataset.split_overall:
+    if source.split_per_class or source.split_overall:
         text += ", or validation_split leaves none of them for this subset"
     return EmptyDataset(text)
 
@@ -493,41 +501,41 @@ def fitting_slots(slot_bytes: int, wish: int, room: Room) -> int:
 
 
 def _check_code(asked: Spec, user_code: bool) -> Spec:
-    """What workers are told must fit into one packet, and they may run no code but what is allowed.
+    """Workers may run no code but what is allowed.
 
     PIL's plugins of other packages are code too, which few of those who load them need.
     """
-    function = asked.pipeline.function
+    function = asked.function
     if function is not None and not user_code:
         raise RequestRefused(
             "the daemon runs no user code (--no-user-code, LOADERD_USER_CODE=false), and "
             f"preprocessing_function is {function.name}: leave it out, or start a daemon that may "
             "run it"
         )
-    if len(spec.encode(spec.for_workers(asked))) > LONGEST_PIPELINE:
+    if user_code or not asked.load.pil.plugins:
+        return asked
+    pil = msgspec.structs.replace(asked.load.pil, plugins=())
+    return msgspec.structs.replace(asked, load=msgspec.structs.replace(asked.load, pil=pil))
+
+
+def _for_workers(asked: Spec, data: bytes) -> bytes:
+    """What workers are told, which must fit into one packet: the client's bytes, if they do.
+
+    Args:
+        asked: the spec.
+        data: the same as the client has encoded it; empty if it was changed since.
+
+    Raises:
+        InvalidArgument: it does not fit, even without what only the opener needs.
+    """
+    if not 0 < len(data) <= LONGEST_PIPELINE:
+        data = spec.encode(spec.for_workers(asked))
+    if len(data) > LONGEST_PIPELINE:
         raise InvalidArgument(
             "width_shift_range, height_shift_range, save_to_dir or the trainer's sys.path has too "
             "many values"
         )
-    if user_code or not asked.pipeline.pil.plugins:
-        return asked
-    pil = msgspec.structs.replace(asked.pipeline.pil, plugins=())
-    return msgspec.structs.replace(asked, pipeline=msgspec.structs.replace(asked.pipeline, pil=pil))
-
-
-def _no_larger(asked: Spec, samples: int) -> Spec:
-    """A batch never has more rows than the dataset has samples."""
-    rows = min(asked.batch.batch_size, samples)
-    return msgspec.structs.replace(
-        asked, batch=msgspec.structs.replace(asked.batch, batch_size=rows)
-    )
-
-
-def _with_seed(asked: Spec) -> Spec:
-    if asked.order.seed is not None:
-        return asked
-    seed = random.SystemRandom().randrange(_PICKED_SEEDS)
-    return msgspec.structs.replace(asked, order=msgspec.structs.replace(asked.order, seed=seed))
+    return data
 
 
 def _read_spec(request: Open, fd: int) -> bytes:

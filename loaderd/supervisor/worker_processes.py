@@ -8,7 +8,7 @@ import signal
 import socket
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from dataclasses import dataclass, field
 
 import psutil
@@ -24,23 +24,23 @@ log = logging.getLogger("loaderd")
 Work = Callable[[socket.socket, Settings], None]
 
 _PAUSES = (0.05, 0.1, 0.3, 1.0, 3.0)
-"""Seconds before workers are started again, by how many rounds of them failed in a row."""
+"""Seconds before workers are started again, by the number of rounds that failed in a row."""
 
 SLOW_SECONDS = 1.0
-"""A chunk is long overdue then: what is queued behind it goes to others."""
+"""A chunk that takes longer is slow: what is queued behind it goes to other workers."""
 
 STOPPED = "it was stopped"
 
 STORAGE = "storage did not answer"
 
 LINGER_SECONDS = 3.0
-"""For so long workers that stand in for others stay when those are back."""
+"""Workers that stand in for others stay for so long after those are back."""
 
 UP_SECONDS = 60.0
 """A worker that is not up by then is killed."""
 
 LAST_WORDS_SECONDS = 0.5
-"""What a worker has to write its stack to the log, before it is killed."""
+"""The time a worker has to write its stack to the log before it is killed."""
 
 _FAULTS = frozenset(
     {
@@ -53,34 +53,39 @@ _FAULTS = frozenset(
         signal.SIGTRAP,
     }
 )
-"""Signals that a process gets for what it does itself. All others somebody has sent."""
+"""Signals that a process causes itself. All others were sent by another process."""
 
 
 @dataclass(slots=True)
 class Worker:
-    """A worker and what it has done."""
+    """A worker process: what it was told, when it was last heard, and what it has done.
+
+    Which chunks it holds is in the scheduler's ledger alone.
+    """
 
     id: int
     child: Child
-    since: float
-    """When it was last heard of, or got something to do: its sample in hand is not older."""
+    heard_at: float
+    """When it last sent a message, or got a chunk while it had none."""
     sample_timeout: float
-    """Seconds, as it knows them itself."""
+    """Seconds; the setting that this process was started with."""
     up_at: float | None = None
     attached: set[int] = field(default_factory=set)
+    """Open streams that it was told of."""
     attaching: set[int] = field(default_factory=set)
-    """Streams that it was told of, and has not said yet that it can write."""
-    in_hand: deque[int] = field(default_factory=deque)
-    """The streams of its chunks; the first is the one in hand."""
-    condemned_at: float | None = None
-    """When it was told to die since it gave no sign of life."""
-    fate: str = ""
-    """Why it is ended by us; empty if it is not."""
+    """Streams that it was told of and has not confirmed with Attached."""
+    aborted_at: float | None = None
+    """When it was told to die because it was silent, or was killed for another reason of ours."""
+    exit_reason: str = ""
+    """Why the supervisor ends it; empty if it does not."""
     dismissed: bool = False
     chunks: int = 0
     rows: int = 0
     cached: int = 0
-    stage_ns: list[int] = field(default_factory=lambda: [0, 0, 0, 0])
+    read_ns: int = 0
+    decode_ns: int = 0
+    resize_ns: int = 0
+    augment_ns: int = 0
     busy_ns: int = 0
 
     @property
@@ -88,39 +93,60 @@ class Worker:
         """The process id."""
         return self.child.pid
 
-    @property
-    def patience(self) -> float:
-        """Seconds within which it should be heard of: to load the user's code takes longer."""
+    def max_silence(self, stream: int | None) -> float:
+        """Seconds without a message after which it counts as hanging.
+
+        Args:
+            stream: the stream of its chunk in hand; None if it has no chunk.
+        """
         if self.up_at is None:
             return UP_SECONDS
-        if not self.in_hand:
+        if stream is None:
             return math.inf
-        attaching = self.in_hand[0] in self.attaching
-        return max(self.sample_timeout, UP_SECONDS) if attaching else self.sample_timeout
+        if stream in self.attaching:  # loading the user's code takes longer than a sample
+            return max(self.sample_timeout, UP_SECONDS)
+        return self.sample_timeout
 
-    @property
-    def stop_patience(self) -> float:
-        """The same if somebody has stopped it: it loads nothing then."""
-        return self.sample_timeout if self.in_hand else math.inf
+    def hangs(self, silent: float, stream: int | None) -> bool:
+        """Whether it was silent for too long; a stopped process gets no time to load code.
 
-    def condemn(self, now: float, fate: str) -> None:
-        """Tells it to write its stack to the log and to die; ``finish`` makes sure of that."""
-        self.fate, self.condemned_at = fate, now
+        Args:
+            silent: seconds since it was last heard.
+            stream: as above.
+        """
+        if silent > self.max_silence(stream):
+            return True
+        return stream is not None and silent > self.sample_timeout and self.stopped
+
+    def silence_reason(self, stream: int | None, waits: bool) -> str:
+        """Why it was silent for too long.
+
+        Args:
+            stream: as above.
+            waits: whether it waits for storage.
+        """
+        if self.stopped:
+            return STOPPED
+        return STORAGE if waits else f"no sign of life for {self.max_silence(stream):g} s"
+
+    def abort(self, now: float, reason: str) -> None:
+        """Has it write its stack to the log and die; ``kill_aborted`` makes sure of that."""
+        self.exit_reason, self.aborted_at = reason, now
         self.child.send(signal.SIGABRT)
 
-    def end(self, now: float, fate: str) -> None:
+    def end(self, now: float, reason: str) -> None:
         """Kills it, for a reason that its stack would not tell."""
-        self.fate, self.condemned_at = fate, now
+        self.exit_reason, self.aborted_at = reason, now
         self.child.kill()
 
-    def finish(self, now: float) -> None:
-        """Kills it if it was told to die and does not: a stopped process cannot."""
-        if self.condemned_at is not None and now - self.condemned_at > LAST_WORDS_SECONDS:
+    def kill_aborted(self, now: float) -> None:
+        """Kills it if it was aborted and has not died: a stopped process cannot."""
+        if self.aborted_at is not None and now - self.aborted_at > LAST_WORDS_SECONDS:
             self.child.kill()
 
     @property
     def stopped(self) -> bool:
-        """Whether somebody has stopped the process (SIGSTOP), or a debugger has."""
+        """Whether the process is stopped, by SIGSTOP or by a debugger."""
         try:
             status: str = psutil.Process(self.pid).status()
         except psutil.Error:
@@ -128,24 +154,22 @@ class Worker:
         return status in (psutil.STATUS_STOPPED, psutil.STATUS_TRACING_STOP)
 
     def count(self, done: Done) -> None:
-        """Keeps what a chunk took."""
+        """Adds the counters of a finished chunk."""
         self.chunks += 1
         self.rows += done.rows
         self.cached += done.cached
+        self.read_ns += done.read
+        self.decode_ns += done.decode
+        self.resize_ns += done.resize
+        self.augment_ns += done.augment
         self.busy_ns += done.total
-        stages = self.stage_ns
-        stages[0] += done.read
-        stages[1] += done.decode
-        stages[2] += done.resize
-        stages[3] += done.augment
 
 
-class Pool:
-    """As many workers as wanted, however many die.
+class WorkerProcesses:
+    """Starts and counts worker processes, so that as many run as the settings ask for.
 
     Args:
-        settings: how many workers there are, and what they may do; may be set anew, and
-            count for workers that start from then on.
+        settings: how many workers there are, and what they may do.
         forks: where they come from.
         work: what a worker process runs on its end of the socket.
     """
@@ -160,7 +184,10 @@ class Pool:
         self._stand_ins = 0
         self._needed_at = 0.0
         self._ids = 0
-        self._stillborn = 0
+        self._failed_starts = 0
+        self._leaving: set[int] = set()
+        self._to_renew: deque[int] = deque()
+        self._renewing = 0
         self._resume_at = 0.0
 
     @property
@@ -174,7 +201,7 @@ class Pool:
         return sum(worker.up_at is not None for worker in self.workers.values()) >= self.wanted
 
     def stand_in(self, waiting: int, now: float) -> None:
-        """Has as many more workers as wait for storage, and no more than there are workers."""
+        """Has one more worker for each that waits for storage; twice the workers at most."""
         needed = min(waiting, self.wanted)
         if needed >= self._stand_ins or now - self._needed_at > LINGER_SECONDS:
             self._stand_ins = needed
@@ -182,21 +209,53 @@ class Pool:
 
     @property
     def surplus(self) -> int:
-        """How many workers are there that nobody needs any more."""
+        """How many workers there are beyond those that are needed; negative if some are missing."""
         return len(self.workers) - self.wanted - self._stand_ins
+
+    def surplus_workers(self, waiting: Container[int]) -> list[int]:
+        """Workers to retire, as those that they stood in for are back: the last that came first.
+
+        Args:
+            waiting: workers that wait for storage, and stay.
+        """
+        self._leaving &= self.workers.keys()
+        leave: list[int] = []
+        for worker in reversed(self.workers.values()):
+            if self.surplus <= len(self._leaving):
+                break
+            busy = worker.id in waiting or worker.id in self._leaving
+            if worker.up_at is not None and not busy:
+                self._leaving.add(worker.id)
+                leave.append(worker.id)
+        return leave
+
+    def renew(self, settings: Settings) -> None:
+        """Has all workers replaced, one by one, by workers with these settings."""
+        log.info("replacing %d workers one by one", len(self.workers))
+        self.settings = settings
+        self._to_renew = deque(self.workers)
+
+    def next_to_renew(self) -> int | None:
+        """The worker to retire next, once all others are up; None if there is none now."""
+        while self._to_renew and self._renewing not in self.workers and self.complete:
+            worker = self.workers.get(self._to_renew.popleft())
+            if worker is not None and worker.up_at is not None:
+                self._renewing = worker.id
+                return worker.id
+        return None
 
     def missing(self, now: float) -> int:
         """How many workers to start now."""
         return -self.surplus if now >= self._resume_at else 0
 
     def pause(self, now: float) -> float | None:
-        """Seconds until a worker that could not start may be tried again."""
+        """Seconds until a missing worker may be started; None if there is nothing to wait for."""
         if self.surplus >= 0 or now >= self._resume_at:
             return None
         return self._resume_at - now
 
     def start(self) -> Worker | None:
-        """Starts one worker; None if that does not work now."""
+        """Starts one worker; returns None if that fails."""
         self._ids += 1
         try:
             started = self._forks.spawn(self._work, self.settings, revocable=True)
@@ -210,17 +269,25 @@ class Pool:
         return new
 
     def up(self, worker: Worker) -> None:
-        """The worker has said that it is ready."""
-        worker.up_at = worker.since = time.monotonic()
-        self._stillborn = 0
+        """Notes that a worker is ready."""
+        worker.up_at = worker.heard_at = time.monotonic()
+        self._failed_starts = 0
         self.trouble = ""
 
-    def bury(self, worker: Worker) -> tuple[Death, str]:
-        """Forgets a dead worker; returns how it died, and the same for people."""
+    def reap(self, worker: Worker, attaching: bool) -> tuple[Death, str]:
+        """Forgets a dead worker.
+
+        Args:
+            worker: the worker.
+            attaching: whether it was attaching the stream of its chunk in hand.
+
+        Returns:
+            How it died, and the same as text.
+        """
         del self.workers[worker.id]
         self.restarts += not worker.dismissed
         code = worker.child.code
-        cause = worker.fate or worker.child.trouble or _cause(code)
+        cause = worker.exit_reason or worker.child.trouble or _cause(code)
         worker.child.close()
         if worker.dismissed:
             log.info("worker %d is dismissed", worker.pid)
@@ -229,34 +296,33 @@ class Pool:
         if worker.up_at is None:
             self.trouble = f"a worker died before it was up ({cause})"
             self._pause()
-        return _death(worker, code), cause
+        return _death(worker, code, attaching), cause
 
     def _pause(self) -> None:
-        """Those that fail together count once."""
+        """Delays the next start; starts that fail at the same time count once."""
         now = time.monotonic()
         if now >= self._resume_at:
-            self._stillborn += 1
-            self._resume_at = now + _PAUSES[min(self._stillborn, len(_PAUSES)) - 1]
+            self._failed_starts += 1
+            self._resume_at = now + _PAUSES[min(self._failed_starts, len(_PAUSES)) - 1]
 
     @property
-    def hopeless(self) -> bool:
+    def start_exhausted(self) -> bool:
         """Whether no worker is up, and several tries to start one have failed."""
-        return self._stillborn >= len(_PAUSES) and not any(
+        return self._failed_starts >= len(_PAUSES) and not any(
             worker.up_at for worker in self.workers.values()
         )
 
 
-def _death(worker: Worker, code: int | None) -> Death:
-    """One that somebody has stopped, or that storage has, is no more to blame than one killed."""
-    by_us = worker.fate not in ("", STOPPED, STORAGE)
-    if not by_us and (worker.fate or not _is_fault(code)):
+def _death(worker: Worker, code: int | None, attaching: bool) -> Death:
+    """A worker that was stopped, or waited for storage, counts as killed: no sample is to blame."""
+    by_us = worker.exit_reason not in ("", STOPPED, STORAGE)
+    if not by_us and (worker.exit_reason or not _is_fault(code)):
         return Death.KILLED
-    attaching = worker.in_hand and worker.in_hand[0] in worker.attaching
     return Death.ATTACHING if attaching else Death.CRASHED
 
 
 def _is_fault(code: int | None) -> bool:
-    """Whether the process itself has brought its end about."""
+    """Whether the process caused its own end."""
     return code is not None and (code >= 0 or -code in _FAULTS)
 
 
@@ -267,5 +333,5 @@ def _cause(code: int | None) -> str:
         return f"exit code {code}"
     try:
         return f"signal {signal.Signals(-code).name}"
-    except ValueError:  # one of those that have no name
+    except ValueError:  # a signal without a name
         return f"signal {-code}"

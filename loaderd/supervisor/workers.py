@@ -1,23 +1,24 @@
-"""The workers at work: what they are told, what they say, and what becomes of them.
+"""The workers' manager: tells workers what to do, hears them, and watches them.
 
 ::
 
-    scheduler ── Assign, Isolate, Dismiss ──► Crew ── Attach, Chunk, Quarantine ──► worker
-        ▲                                      ▲ │
-        └─ worker_up, done, spoilt, down ──────┘ └◄── Up, Attached, Progress, Bad, Done, Spoilt,
-           waiting, answered                          Waiting
+    supervisor ── assign, quarantine, detach, dismiss ──► Workers ── Attach, Chunk, ... ──► worker
+        ▲                                                  ▲ │
+        └───── ready, done, failed, waiting, answered, ────┘ └◄── Up, Attached, Progress, Bad,
+               recalled, retired, died                            Done, Spoilt, Waiting
 
-It carries and watches; who renders what is the scheduler's to say. A worker of which nothing
-is heard is told to write its stack to the log and to die, and is killed if it does not. One that
-waits for storage says so; others stand in for it meanwhile.
+It reports what happens (``WorkerEvents``) and decides nothing about chunks: who holds which is in
+the scheduler's ledger, which it asks. A worker that is silent for too long is told to write its
+stack to the log and to die, and is killed if it does not. One that waits for storage says so;
+others stand in for it meanwhile.
 """
 
 from __future__ import annotations
 
 import logging
 import time
-from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 
 from loaderd import storage
 from loaderd.config import Settings
@@ -38,313 +39,297 @@ from loaderd.ipc.messages import (
     Waiting,
 )
 from loaderd.ipc.text import readable
-from loaderd.supervisor.actions import Action, Assign, Dismiss
-from loaderd.supervisor.children import ForkServer, Messages
+from loaderd.supervisor.actions import Death
+from loaderd.supervisor.children import Messages
 from loaderd.supervisor.loop import Loop
-from loaderd.supervisor.scheduler import Scheduler
 from loaderd.supervisor.storage_waits import Wait, Waits
 from loaderd.supervisor.streams import Stream
-from loaderd.supervisor.worker_processes import SLOW_SECONDS, STOPPED, STORAGE, Pool, Work, Worker
+from loaderd.supervisor.worker_processes import (
+    SLOW_SECONDS,
+    STORAGE,
+    Worker,
+    WorkerProcesses,
+)
 
 log = logging.getLogger("loaderd")
 
 
-class Crew:
+@dataclass(frozen=True, slots=True)
+class WorkerEvents:
+    """What the supervisor does when something happens to a worker.
+
+    Attributes:
+        ready: the worker can take chunks.
+        done: it has written the chunk in hand; raises ProtocolError if it does not hold that.
+        failed: it could not make the chunk in hand; raises likewise.
+        bad_image: an image could not be read.
+        waiting: the chunk in hand waits for storage.
+        answered: storage has answered.
+        recalled: chunks with these tickets, queued behind the one in hand, were taken back.
+        retired: it shall get no more chunks, and be dismissed when it holds none.
+        died: the kernel has confirmed that it is dead; how, and the same as text.
+    """
+
+    ready: Callable[[int], None]
+    done: Callable[[int, Done], None]
+    failed: Callable[[int, Spoilt], None]
+    bad_image: Callable[[Bad], None]
+    waiting: Callable[[int], None]
+    answered: Callable[[int], None]
+    recalled: Callable[[int, set[int]], None]
+    retired: Callable[[int], None]
+    died: Callable[[int, Death, str], None]
+
+
+class Workers:
     """The workers of one daemon.
 
     Args:
-        settings: how many there are and what they may do.
+        processes: starts and counts them.
         loop: waits for what they say.
-        forks: where they come from, and what tells of their deaths.
-        scheduler: hears of both.
-        streams: those that are open; others add and remove.
-        work: what a worker process runs on its end of the socket.
-        perform: performs the scheduler's actions.
-        on_up: called when a worker is ready.
-        on_bad: called when an image could not be read.
+        held: the scheduler's ledger: the chunks that a worker holds, the one in hand first.
+        events: what the supervisor does about what happens.
 
     Attributes:
-        pool: the processes.
-        chunks: those that are done.
-        waits: those of them that wait for storage.
+        processes: the same.
+        chunks: number of chunks that are done.
+        waits: the workers that wait for storage.
     """
 
     def __init__(
         self,
-        settings: Settings,
+        processes: WorkerProcesses,
         loop: Loop,
-        forks: ForkServer,
-        scheduler: Scheduler,
-        streams: Mapping[int, Stream],
-        work: Work,
-        perform: Callable[[Iterable[Action]], None],
-        on_up: Callable[[], None],
-        on_bad: Callable[[Bad], None],
+        held: Callable[[int], Sequence[Chunk]],
+        events: WorkerEvents,
     ) -> None:
-        self.pool = Pool(settings, forks, work)
+        self.processes = processes
         self.chunks = 0
         self.waits = Waits()
         self._loop = loop
-        self._scheduler = scheduler
-        self._streams = streams
-        self._perform = perform
-        self._on_up = on_up
-        self._on_bad = on_bad
-        self._troubles: set[str] = set()
-        self._pils: set[str] = set()
+        self._held = held
+        self._events = events
+        self._logged: set[str] = set()
         self._quarantine: list[Quarantine] = []
-        self._to_renew: deque[int] = deque()
-        self._retiring: int | None = None
-        self._leaving: set[int] = set()
 
     def start(self) -> None:
         """Starts one worker, if that works now."""
-        worker = self.pool.start()
-        if worker is None:
-            return
-        self._loop.watch_channel(worker.child.line, lambda: self._read(worker))
-        worker.child.when_ended(lambda: self._died(worker))
+        worker = self.processes.start()
+        if worker is not None:
+            self._loop.watch_channel(worker.child.line, lambda: self._read(worker))
+            worker.child.when_ended(lambda: self._died(worker))
 
     # -- what they say ---------------------------------------------------------------
 
     def _read(self, worker: Worker) -> bool:
-        """Takes in one message; returns whether there may be another."""
+        """Handles one message; returns whether there may be another."""
         try:
-            self._heard(worker, worker.child.line.receive())
+            self._handle(worker, worker.child.line.receive())
         except BlockingIOError:
             return False
         except Closed:
             self._loop.forget(worker.child.line.fileno())
-            worker.child.kill()  # it may live on without its socket; its death is waited for
+            worker.child.kill()  # it may live on without its socket; ``_died`` follows
             return False
         except ProtocolError as error:
             log.error("worker %d is killed: %s", worker.pid, error)
             worker.child.kill()
         return True
 
-    def _heard(self, worker: Worker, message: Message) -> None:
-        worker.since = time.monotonic()
+    def _handle(self, worker: Worker, message: Message) -> None:
+        worker.heard_at = time.monotonic()
         if worker.id in self.waits and not isinstance(message, Waiting):
             self._answered(worker)
         match message:
             case Done():
                 self._done(worker, message)
             case Spoilt():
-                self._spoilt(worker, message)
+                self._failed(worker, message)
             case Progress():
-                pass  # it lives, and that is all
+                pass  # a sign of life, noted above
             case Waiting():
                 self._waiting(worker, message)
             case Bad():
-                self._on_bad(message)
+                self._events.bad_image(message)
             case Attached():
                 worker.attaching.discard(message.stream)
             case Up():
-                self._tell_pil(message.pil)
-                self._up(worker)
+                self._up(worker, message.pil)
             case _:
                 raise ProtocolError(f"it sent {type(message).__name__}")
 
     def _done(self, worker: Worker, done: Done) -> None:
-        actions = self._scheduler.done(worker.id, done.ticket, done.total, done.skipped)
-        worker.in_hand.popleft()
+        if done.trouble:  # before the trainer gets the batch
+            self._log_once(logging.WARNING, done.trouble)
+        self._events.done(worker.id, done)
         worker.count(done)
         self.chunks += 1
-        if done.trouble:
-            self._warn_once(done.trouble)
-        self._perform(actions)
 
-    def _spoilt(self, worker: Worker, spoilt: Spoilt) -> None:
-        kind, words = spoilt.kind, spoilt.text
-        if kind != BadImage.__name__:  # those are logged once each
-            log.warning("%s: %s", kind, words)
-        actions = self._scheduler.spoilt(worker.id, spoilt.ticket, kind, words)
-        worker.in_hand.popleft()
-        self._perform(actions)
+    def _failed(self, worker: Worker, spoilt: Spoilt) -> None:
+        if spoilt.kind != BadImage.__name__:  # bad images are logged once each
+            log.warning("%s: %s", spoilt.kind, spoilt.text)
+        self._events.failed(worker.id, spoilt)
 
     def _waiting(self, worker: Worker, waiting: Waiting) -> None:
-        """It may be known already, or over: a worker's thread says it, not the one that works."""
+        """Handles Waiting; a thread of the worker sends it, so the wait may be over by now."""
+        stream = self._stream_in_hand(worker)
         if not waiting.path:
             self._answered(worker)
-        elif worker.in_hand and waiting.seconds >= SLOW_SECONDS:
+        elif stream is not None and waiting.seconds >= SLOW_SECONDS:
             new = worker.id not in self.waits
-            wait = Wait(readable(waiting.path), worker.since - waiting.seconds)
-            self.waits.note(worker.id, worker.in_hand[0], wait)
+            wait = Wait(readable(waiting.path), worker.heard_at - waiting.seconds)
+            self.waits.note(worker.id, stream, wait)
             if new:
-                self._set_aside(worker)
+                self._set_aside(worker, stream)
 
-    def _set_aside(self, worker: Worker) -> None:
-        """A worker that waits for storage holds up nobody but its chunk."""
-        self._perform(self._scheduler.waiting(worker.id))
-        if len(worker.in_hand) > 1:
+    def _set_aside(self, worker: Worker, stream: int) -> None:
+        """Leaves a worker that waits for storage with the chunk in hand alone."""
+        self._events.waiting(worker.id)
+        if len(self._held(worker.id)) > 1:
             self._recall(worker)
-        self.pool.stand_in(len(self.waits), worker.since)
-        if worker.in_hand[0] not in self._streams:
-            worker.end(worker.since, STORAGE)  # nobody wants what it reads
+        self.processes.stand_in(len(self.waits), worker.heard_at)
+        if stream not in worker.attached:  # the stream was closed meanwhile
+            worker.end(worker.heard_at, STORAGE)
 
     def _answered(self, worker: Worker) -> None:
         if worker.id in self.waits:
             self.waits.forget(worker.id)
-            self._perform(self._scheduler.answered(worker.id))
+            self._events.answered(worker.id)
 
-    def _tell_pil(self, pil: str) -> None:
-        """Which PIL the workers have, once for each that they ever have."""
-        if pil and pil not in self._pils:
-            self._pils.add(pil)
-            log.info("images are decoded and resized by %s", pil)
+    def _log_once(self, level: int, text: str) -> None:
+        """Logs what every worker reports alike, such as a full disk, once."""
+        if text not in self._logged:
+            self._logged.add(text)
+            log.log(level, "%s", text)
 
-    def _warn_once(self, trouble: str) -> None:
-        """Every worker meets a full disk; people need to hear of it once."""
-        if trouble not in self._troubles:
-            self._troubles.add(trouble)
-            log.warning("%s", trouble)
-
-    def _up(self, worker: Worker) -> None:
-        self.pool.up(worker)
+    def _up(self, worker: Worker, pil: str) -> None:
+        if pil:
+            self._log_once(logging.INFO, f"images are decoded and resized by {pil}")
+        self.processes.up(worker)
         for isolated in self._quarantine:
-            _tell(worker, isolated)
-        self._perform(self._scheduler.worker_up(worker.id))
+            _send(worker, isolated)
+        self._events.ready(worker.id)
         self._renew_next()
-        self._on_up()
 
     def _died(self, worker: Worker) -> None:
         while self._read(worker):
             pass  # what it said before it died still counts
         self._loop.forget(worker.child.line.fileno())
         self.waits.forget(worker.id)
-        death, cause = self.pool.bury(worker)
+        attaching = self._stream_in_hand(worker) in worker.attaching
+        death, cause = self.processes.reap(worker, attaching)
         if worker.up_at is not None:
-            self._perform(self._scheduler.worker_down(worker.id, death, cause))
-        if worker.id == self._retiring:
-            self._retiring = None
-            self._renew_next()
+            self._events.died(worker.id, death, cause)
+        self._renew_next()
 
     # -- what they are told ----------------------------------------------------------
 
-    def assign(self, action: Assign) -> None:
+    def assign(self, number: int, chunk: Chunk, stream: Stream) -> None:
         """Gives a worker a chunk, and tells it of the stream if it does not know it."""
-        worker = self.pool.workers[action.worker]
-        stream = self._streams[action.chunk.stream]
-        if not worker.in_hand:
-            worker.since = time.monotonic()
-        worker.in_hand.append(stream.id)
+        worker = self.processes.workers[number]
+        if self._held(number)[0] is chunk:
+            worker.heard_at = time.monotonic()
         if stream.id not in worker.attached:
             worker.attached.add(stream.id)
             worker.attaching.add(stream.id)
-            _tell(worker, stream.attach(), stream.segments)
-        _tell(worker, action.chunk)
+            _send(worker, stream.attach(), stream.segments)
+        _send(worker, chunk)
 
     def quarantine(self, isolated: Quarantine) -> None:
-        """Tells all workers of a sample that is no longer tried, and those that are yet to come."""
+        """Tells all workers, and those that start later, of a sample that is no longer tried."""
         self._quarantine.append(isolated)
-        for worker in self.pool.workers.values():
+        for worker in self.processes.workers.values():
             if worker.up_at is not None:
-                _tell(worker, isolated)
+                _send(worker, isolated)
 
     def detach(self, stream: int) -> None:
-        """Tells those who know a stream that it is closed; who waits for its storage is ended."""
+        """Tells workers that a stream is closed; those that wait for its storage are killed."""
         for waiting in self.waits.workers(stream):
-            self.pool.workers[waiting].end(time.monotonic(), STORAGE)
-        for worker in self.pool.workers.values():
+            self.processes.workers[waiting].end(time.monotonic(), STORAGE)
+        for worker in self.processes.workers.values():
             if stream in worker.attached:
                 worker.attached.remove(stream)
-                _tell(worker, Detach(stream))
+                _send(worker, Detach(stream))
 
-    def dismiss(self, action: Dismiss) -> None:
+    def dismiss(self, number: int) -> None:
         """Ends a worker that holds nothing."""
-        worker = self.pool.workers[action.worker]
+        worker = self.processes.workers[number]
         worker.dismissed = True
         worker.child.kill()
 
     # -- what becomes of them --------------------------------------------------------
 
     def check(self, now: float) -> None:
-        """To be called about once a second: who gives no sign of life?"""
-        for worker in list(self.pool.workers.values()):
+        """Looks for silent workers; to be called about once a second."""
+        for worker in list(self.processes.workers.values()):
             self._check_worker(worker, now)
-        self.pool.stand_in(len(self.waits), now)
-        self._retire_surplus()
-
-    def _retire_surplus(self) -> None:
-        """Those that stood in for others go again, the last that came first."""
-        self._leaving &= self.pool.workers.keys()
-        for worker in reversed(list(self.pool.workers.values())):
-            if self.pool.surplus <= len(self._leaving):
-                return
-            busy = worker.id in self.waits or worker.id in self._leaving
-            if worker.up_at is not None and not busy:
-                self._leaving.add(worker.id)
-                self._perform(self._scheduler.retire(worker.id))
+        self.processes.stand_in(len(self.waits), now)
+        for surplus in self.processes.surplus_workers(self.waits):
+            self._events.retired(surplus)
 
     def _check_worker(self, worker: Worker, now: float) -> None:
-        silent = now - worker.since
-        if worker.condemned_at is not None:
-            worker.finish(now)
-        elif silent > worker.patience or (silent > worker.stop_patience and worker.stopped):
-            fate = self._fate(worker)
-            log.error("worker %d is killed: %s; its stack follows", worker.pid, fate)
-            worker.condemn(now, fate)
-        if len(worker.in_hand) > 1 and silent > SLOW_SECONDS:
+        silent, stream = now - worker.heard_at, self._stream_in_hand(worker)
+        if worker.aborted_at is not None:
+            worker.kill_aborted(now)
+        elif worker.hangs(silent, stream):
+            reason = worker.silence_reason(stream, worker.id in self.waits)
+            log.error("worker %d is killed: %s; its stack follows", worker.pid, reason)
+            worker.abort(now, reason)
+        if silent > SLOW_SECONDS and len(self._held(worker.id)) > 1:
             self._recall(worker)
 
-    def _fate(self, worker: Worker) -> str:
-        if worker.stopped:
-            return STOPPED
-        return STORAGE if worker.id in self.waits else f"no sign of life for {worker.patience:g} s"
+    def _stream_in_hand(self, worker: Worker) -> int | None:
+        """The stream of the chunk that a worker has in hand; None if it has none."""
+        held = self._held(worker.id)
+        return held[0].stream if held else None
 
     def _recall(self, worker: Worker) -> None:
-        """What is queued behind a chunk that takes long is given to others."""
+        """Takes back what is queued behind a slow chunk, so that others get it."""
         back = worker.child.take_back()
         chunks = [message for message, _ in back if isinstance(message, Chunk)]
-        # If it has not even read the first, that one stays its own: it owes us a sign of life.
-        first = chunks[0] if len(chunks) == len(worker.in_hand) else None
-        tickets = self._resend(worker, back, first)
+        # One that has not read its first chunk keeps it: it owes a sign of life for that.
+        first = chunks[0] if len(chunks) == len(self._held(worker.id)) else None
+        tickets = self._send_again(worker, back, first)
         streams = {chunk.stream for chunk in chunks}
         if any(isinstance(one, Attach) and one.stream not in streams for one, _ in back):
             worker.child.kill()  # it has read the chunk meanwhile, and knows no such stream
         unsent = [fd for _, fds in back for fd in fds]
         if unsent:
             storage.close(unsent)
-        self._perform(self._scheduler.recall(worker.id, tickets))
+        self._events.recalled(worker.id, tickets)
 
-    def _resend(self, worker: Worker, back: Messages, first: Chunk | None) -> set[int]:
-        """Gives it back what it must have; returns the chunks that it shall not have."""
+    def _send_again(self, worker: Worker, back: Messages, first: Chunk | None) -> set[int]:
+        """Sends what the worker must have after all; returns the tickets that it does not get."""
         tickets: set[int] = set()
         for message, fds in back:
             match message:
                 case Chunk() if message is not first:
                     tickets.add(message.ticket)
-                    worker.in_hand.pop()
                 case Attach() if first is None or message.stream != first.stream:
                     worker.attached.discard(message.stream)
                     worker.attaching.discard(message.stream)
                 case _:
-                    _tell(worker, message, fds)
+                    _send(worker, message, fds)
         return tickets
 
-    def forgive(self, seconds: float) -> None:
-        """Nobody could be heard for so long, since we ourselves stood still."""
-        for worker in self.pool.workers.values():
-            worker.since += seconds
+    def extend_deadlines(self, seconds: float) -> None:
+        """Allows all workers so much more time, in which the supervisor itself stood still."""
+        for worker in self.processes.workers.values():
+            worker.heard_at += seconds
         self.waits.shift(seconds)
 
     def renew(self, settings: Settings) -> None:
-        """Replaces all workers, one by one, by such as the settings say."""
-        log.info("replacing %d workers one by one", len(self.pool.workers))
-        self.pool.settings = settings
-        self._to_renew = deque(self.pool.workers)
+        """Replaces all workers, one by one, by workers with these settings."""
+        self.processes.renew(settings)
         self._renew_next()
 
     def _renew_next(self) -> None:
-        """One worker goes when all the others are there."""
-        while self._to_renew and self._retiring is None and self.pool.complete:
-            worker = self.pool.workers.get(self._to_renew.popleft())
-            if worker is not None and worker.up_at is not None:
-                self._retiring = worker.id
-                self._perform(self._scheduler.retire(worker.id))
+        worker = self.processes.next_to_renew()
+        if worker is not None:
+            self._events.retired(worker)
 
 
-def _tell(worker: Worker, message: Message, fds: Iterable[int] = ()) -> None:
+def _send(worker: Worker, message: Message, fds: Iterable[int] = ()) -> None:
     try:
         worker.child.line.send(message, tuple(fds))
     except Closed:

@@ -26,11 +26,13 @@ from loaderd.ipc.slot_layout import SlotArrays, slot_layout, view_slot
 from loaderd.ipc.text import printable
 from loaderd.render.renderer import Renderer
 from loaderd.render.save import save_picture
-from loaderd.sampling.draws import SampleDraws, substitutes
+from loaderd.render.transforms.operation import UNIFORMS
+from loaderd.sampling.draws import Uniforms, substitutes
 from loaderd.sampling.keras_draws import BatchDraws
 from loaderd.sampling.order import EpochOrder, Ids
-from loaderd.spec.spec import DataFormat, LabelMode, OnError, Spec
-from loaderd.spec.transform import Transform
+from loaderd.spec.base import DataFormat, LabelMode, OnError
+from loaderd.spec.spec import Spec, fitted
+from loaderd.spec.transform import Parameters
 from loaderd.worker.reports import Reports
 from loaderd.worker.sources import ArraySource, CachedSource, FileSource, Source, attach_store
 
@@ -73,39 +75,39 @@ class StreamWriter:
         self._on_error: OnError = asked.on_error
         self._left_out = (BadImage, MissingCodec) if asked.survey else BadImage
         self._substitute_weight = asked.batch.substitute_weight
-        self._slots = _map_ring(attach, asked, ring)
+        ring_memory = segment.attach(ring, attach.ring_bytes, writable=True)
         table = segment.attach(manifest, attach.manifest_bytes, writable=False)
         self._manifest = Manifest.view(table)
+        asked = fitted(asked, len(self._manifest))
+        self._slots = _slots(attach, asked, memoryview(ring_memory))
         arrays = bundles.attach_all(more[: len(attach.bundles)], attach.bundles)
-        pipeline = self._pipeline = asked.pipeline
+        self._spec = asked
         self._epochs = EpochOrder(
             asked.order, len(self._manifest), asked.batch.batch_size, arrays.get("order")
         )
-        self._batch_draws = BatchDraws(pipeline, self._epochs)
-        self._sample_draws = SampleDraws(pipeline, asked.order.seed or 0)
-        self._by_batch = asked.order.draws == "batch"
+        self._batch_draws = BatchDraws(asked, self._epochs)
+        self._uniforms = Uniforms(asked.order.seed or 0, UNIFORMS)
         # Before the renderer, which may raise: descriptors must not stay open, nor their lock.
         store = self._attach_store(*more[-2:]) if attach.cached else None
-        self._renderer = Renderer(pipeline, arrays, max_pixels)
+        self._renderer = Renderer(asked, arrays, max_pixels)
         self._copies = self._renderer.copies
         self._source = self._source_of(arrays, store)
-        self._label_mode = asked.batch.label_mode
         self._skipped = 0
 
     @property
     def runs_code(self) -> bool:
         """Whether code of the user's runs on its images."""
-        return self._pipeline.function is not None
+        return self._spec.function is not None
 
     def _attach_store(self, cache: int, rows: int) -> Store:
-        return attach_store(cache, rows, self._pipeline, len(self._manifest))
+        return attach_store(cache, rows, self._spec.load, len(self._manifest))
 
     def _source_of(self, arrays: Parts, store: Store | None) -> Source:
         if "images" in arrays:
             images = arrays["images"]
-            if images.shape != (len(self._manifest), *self._pipeline.image_shape):
+            if images.shape != (len(self._manifest), *self._spec.image_shape):
                 raise ProtocolError(f"images of shape {images.shape}")
-            return ArraySource(_last(images, self._pipeline.data_format))
+            return ArraySource(_last(images, self._spec.output.data_format))
         if store is not None:
             return CachedSource(self._renderer, self._manifest, store)
         return FileSource(self._renderer, self._manifest)
@@ -128,11 +130,11 @@ class StreamWriter:
         if slot.weights is not None:
             slot.weights[chunk.first : chunk.last] = 1
         if not self._gathered(slot, chunk, ids):
-            with self._renderer.at_home():
+            with self._renderer.import_scope():
                 ids = self._write_images(slot, chunk, ids)
         self._write_labels(slot, chunk, ids)
         slot.ids[chunk.first : chunk.last] = ids
-        if self._pipeline.save is not None:
+        if self._spec.output.save is not None:
             self._save(slot, chunk, ids)
         times = self._renderer.take_times()
         took = perf_counter_ns() - start
@@ -150,7 +152,7 @@ class StreamWriter:
         images, finish, alive = slot.images, self._renderer.finish, self._reports.alive
         load = self._load_unless_quarantined if self._quarantine else self._source.load
         samples = ids.tolist()
-        transforms = self._draws(chunk, samples)
+        parameters = self._draws(chunk, samples)
         runs_code = self.runs_code
         number = self._epochs.seed + self._epochs.number(chunk.epoch, chunk.position)
         for row, sample in enumerate(samples, chunk.first):
@@ -163,7 +165,7 @@ class StreamWriter:
             try:
                 if runs_code:
                     self._renderer.seed(number, row, chunk.epoch // ROUND)
-                finish(image, transforms[row - chunk.first], images[row])
+                finish(image, parameters[row - chunk.first], images[row])
             except RenderError as error:
                 shown = int(ids[row - chunk.first])  # it may be a substitute's picture
                 raise RenderError.of(error, f"{self._name(shown)}: {error}") from error
@@ -227,16 +229,19 @@ class StreamWriter:
         """What people read about a sample."""
         return os.fsdecode(self._manifest.path(sample)) or f"image {sample} of the arrays"
 
-    def _draws(self, chunk: Chunk, samples: list[int]) -> list[Transform]:
-        if self._by_batch:
+    def _draws(self, chunk: Chunk, samples: list[int]) -> list[Parameters]:
+        if self._spec.order.draws == "batch":
             return self._batch_draws.rows(chunk.epoch, chunk.position, chunk.first, chunk.last)
-        return [self._sample_draws(chunk.epoch, sample) for sample in samples]
+        if not self._spec.is_random:
+            return [()] * len(samples)
+        draw, uniforms = self._renderer.draw, self._uniforms
+        return [draw(uniforms(chunk.epoch, sample)) for sample in samples]
 
     def _write_labels(self, slot: SlotArrays, chunk: Chunk, ids: Ids) -> None:
         if slot.labels is None:
             return
         rows = slot.labels[chunk.first : chunk.last]
-        mode: LabelMode = self._label_mode
+        mode: LabelMode = self._spec.batch.label_mode
         if mode == "input":
             rows[...] = slot.images[chunk.first : chunk.last]
         elif mode == "categorical":
@@ -249,12 +254,11 @@ class StreamWriter:
         numbers = self._batch_draws.numbers(chunk.epoch, chunk.position)
         for row, sample in enumerate(ids.tolist(), chunk.first):
             if sample >= 0:
-                save_picture(slot.images[row], self._pipeline, sample, numbers[row])
+                save_picture(slot.images[row], self._spec.output, sample, numbers[row])
 
 
-def _map_ring(attach: Attach, asked: Spec, ring: int) -> list[SlotArrays]:
-    memory = memoryview(segment.attach(ring, attach.ring_bytes, writable=True))
-    layout = slot_layout(asked.pipeline, asked.batch, attach.classes)
+def _slots(attach: Attach, asked: Spec, memory: memoryview) -> list[SlotArrays]:
+    layout = slot_layout(asked, attach.classes)
     return [view_slot(memory, layout, slot) for slot in range(attach.slots)]
 
 

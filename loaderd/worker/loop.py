@@ -116,7 +116,7 @@ class _Worker:
 
     def _writer(self, attach: Attach, fds: list[int]) -> StreamWriter | LoaderdError:
         asked = spec.decode(attach.spec)
-        function = asked.pipeline.function
+        function = asked.function
         quarantine = self._quarantine[function.name if function else ""]
         try:
             return StreamWriter(attach, asked, self._reports, quarantine, self._max_pixels, *fds)

@@ -19,7 +19,7 @@ from loaderd.ipc import segment
 from loaderd.ipc.manifest import Manifest
 from loaderd.render.renderer import Renderer
 from loaderd.sampling.order import Ids
-from loaderd.spec.spec import Pipeline
+from loaderd.spec.load import Load
 
 Array = NDArray[Any]
 
@@ -153,9 +153,9 @@ class CachedSource(FileSource):
 Source = FileSource | ArraySource
 
 
-def attach_store(cache: int, rows: int, pipeline: Pipeline, samples: int) -> Store:
+def attach_store(cache: int, rows: int, load: Load, samples: int) -> Store:
     """A cache and the rows of its files; the descriptors are ours."""
     memory = segment.attach(rows, samples * _ROW, writable=False)
     known = np.frombuffer(memory, np.int64).reshape(-1, 3)
     with storage.asking(path_of(cache)):
-        return Store(cache, pipeline.array_shape, known)
+        return Store(cache, load.array_shape, known)

@@ -19,7 +19,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
-from loaderd import config
+from loaderd import machine
 from scripts.benchmarks import photos, report, results, ring, venvs
 from scripts.benchmarks.contest import Contestant, Failed
 from scripts.benchmarks.peers.protocol import Task
@@ -209,7 +209,7 @@ def _compare(name: str, data: Datasets, found: Results, args: argparse.Namespace
     }
     folder = data.folder(workload.photos)
     task = Task(str(folder), **{"size": (150, 150), **workload.task})
-    task = replace(task, workers=config.cpus(), scratch=str(data.scratch))
+    task = replace(task, workers=machine.cpus(), scratch=str(data.scratch))
     board = Board(f"{name}: {workload.title}", entries | left_out, workload.ours)
     with contextlib.ExitStack() as open_, board.shown():
         entrants: dict[str, Contestant] = {}
@@ -282,7 +282,7 @@ def _round(
 def _first_batch(data: Datasets, found: Results) -> None:
     folder = photos.linked(data.folder("small"), data.scratch / "first", FIRST_BATCH_FILES)
     with console.status("first batch"):
-        found.first_batch_s = ring.first_batch(str(folder), config.cpus())
+        found.first_batch_s = ring.first_batch(str(folder), machine.cpus())
     found.first_batch_date = _entry().date
     console.print(
         f"first batch, warm daemon, {FIRST_BATCH_FILES} files: {found.first_batch_s:.2f} s"

@@ -34,7 +34,10 @@ from rich.table import Table
 
 from loaderd.ipc import dial
 from loaderd.ipc.bundle import Bundle
-from loaderd.spec.spec import Arrays, Batch, Order, Pipeline, Spec
+from loaderd.spec.load import Load
+from loaderd.spec.output import Batch, Order, Output
+from loaderd.spec.source import Arrays
+from loaderd.spec.spec import Spec
 from loaderd_client import Session
 from loaderd_client.core.stream import Stream
 
@@ -111,8 +114,10 @@ def measure(workers: int, row_us: int, pace_ms: int, seconds: float) -> Cost:
     with _daemon(workers, row_us, pace_ms) as path, Session(path) as session:
         images = np.zeros((BATCHES * BATCH, 1, 1, 1), np.uint8)
         spec = Spec(
-            dataset=Arrays(),
-            pipeline=Pipeline(target_size=(1, 1), color_mode="grayscale", dtype="uint8"),
+            source=Arrays(),
+            load=Load(target_size=(1, 1), color_mode="grayscale"),
+            transforms=(),
+            output=Output(dtype="uint8"),
             batch=Batch(batch_size=BATCH, label_mode="none"),
             order=Order(shuffle=False, seed=0),
         )

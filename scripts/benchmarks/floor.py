@@ -14,32 +14,35 @@ import cv2
 import numpy as np
 
 from loaderd.render.renderer import Renderer
-from loaderd.sampling.draws import SampleDraws
+from loaderd.render.transforms.operation import UNIFORMS
+from loaderd.sampling.draws import Uniforms
 from loaderd.sources.listing import list_samples
-from loaderd.spec.spec import Dataset, Spec
+from loaderd.spec.source import Directory
+from loaderd.spec.spec import Spec
 
 
 def _render(spec: Spec, part: int, parts: int, images: int, pipe: Connection) -> None:
     cv2.setNumThreads(1)  # as in a worker
-    assert isinstance(spec.dataset, Dataset)
-    listing = list_samples(spec.dataset)
+    assert isinstance(spec.source, Directory)
+    listing = list_samples(spec.source)
     paths = [f"{listing.root}/{name.decode()}" for name in listing.filenames]
     order = np.random.default_rng(0).permutation(len(paths))[part::parts].tolist()
-    renderer, draws = Renderer(spec.pipeline), SampleDraws(spec.pipeline, seed=0)
-    rows = np.empty((spec.batch.batch_size, *spec.pipeline.image_shape), spec.pipeline.dtype)
-    _rounds(renderer, draws, paths, order[:32], rows)  # warm: code, caches, buffers
+    renderer, uniforms = Renderer(spec), Uniforms(0, UNIFORMS)
+    rows = np.empty((spec.batch.batch_size, *spec.image_shape), spec.output.dtype)
+    _rounds(renderer, uniforms, paths, order[:32], rows)  # warm: code, caches, buffers
     pipe.send(0.0)
     pipe.recv()
     start = time.perf_counter()
-    _rounds(renderer, draws, paths, (order * (images // len(order) + 1))[:images], rows)
+    _rounds(renderer, uniforms, paths, (order * (images // len(order) + 1))[:images], rows)
     pipe.send(images / (time.perf_counter() - start))
 
 
 def _rounds(
-    renderer: Renderer, draws: SampleDraws, paths: list[str], order: list[int], rows: np.ndarray
+    renderer: Renderer, uniforms: Uniforms, paths: list[str], order: list[int], rows: np.ndarray
 ) -> None:
     for number, sample in enumerate(order):
-        renderer.render(paths[sample], draws(0, sample), rows[number % len(rows)])
+        parameters = renderer.draw(uniforms(0, sample))
+        renderer.render(paths[sample], parameters, rows[number % len(rows)])
 
 
 def measure(spec: Spec, processes: int, images: int) -> float:

@@ -22,7 +22,10 @@ from rich.table import Table
 
 from loaderd.ipc import dial
 from loaderd.sampling.order import EpochOrder
-from loaderd.spec.spec import Batch, Dataset, Order, Pipeline, Spec
+from loaderd.spec.load import Load
+from loaderd.spec.output import Batch, Order, Output
+from loaderd.spec.source import Directory
+from loaderd.spec.spec import Spec
 from loaderd_client import Session
 from scripts.benchmarks import ring
 
@@ -124,8 +127,10 @@ def _until_attached(path: str) -> None:
 
 def _spec(folder: str, cache: str) -> Spec:
     return Spec(
-        dataset=Dataset(directory=folder, extensions=(".jpg",)),
-        pipeline=Pipeline(target_size=(64, 64), dtype="uint8"),
+        source=Directory(directory=folder, extensions=(".jpg",)),
+        load=Load(target_size=(64, 64)),
+        transforms=(),
+        output=Output(dtype="uint8"),
         batch=Batch(batch_size=32),
         order=Order(shuffle=True, seed=1, draws="batch"),
         cache="disk" if cache == "disk" else "none",

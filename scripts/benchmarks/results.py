@@ -11,7 +11,7 @@ from typing import NamedTuple
 import msgspec
 import psutil
 
-from loaderd import config
+from loaderd.machine import cpus
 from scripts.benchmarks.workloads import MUSTS, PEERS, WORKLOADS, Must
 
 
@@ -101,7 +101,7 @@ def machine() -> dict[str, str]:
     model = next((line.split(":")[1].strip() for line in lines if "model name" in line), "unknown")
     return {
         "cpu": model,
-        "cpus": str(config.cpus()),
+        "cpus": str(cpus()),
         "memory": f"{psutil.virtual_memory().total / 2**30:.0f} GiB",
         "kernel": os.uname().release,
         "python": platform.python_version(),

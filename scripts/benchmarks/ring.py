@@ -14,27 +14,32 @@ import time
 from collections.abc import Iterator
 from typing import NamedTuple
 
-import msgspec
 from rich.console import Console
 from rich.table import Table
 
-from loaderd import config
+from loaderd import machine
 from loaderd.ipc import dial
 from loaderd.ipc.snapshot import DaemonPicture
-from loaderd.spec.spec import Batch, Dataset, Order, Pipeline, Spec
+from loaderd.spec.load import Load
+from loaderd.spec.operations import Operation, RandomAffine, RandomFlip, Rescaling
+from loaderd.spec.output import Batch, Order, Output
+from loaderd.spec.source import Directory
+from loaderd.spec.spec import Spec
 from loaderd_client import Session
 from scripts.benchmarks import floor
 
 SLOTS = 12
-PLAIN = Pipeline(target_size=(150, 150), rescale=1 / 255)
-AUGMENT = msgspec.structs.replace(
-    PLAIN,
-    rotation_range=20.0,
-    width_shift_range=0.2,
-    height_shift_range=0.2,
-    shear_range=0.2,
-    zoom_range=(0.8, 1.2),
-    horizontal_flip=True,
+PLAIN: tuple[Operation, ...] = (Rescaling(scale=1 / 255),)
+AUGMENT: tuple[Operation, ...] = (
+    RandomAffine(
+        rotation_range=20.0,
+        width_shift_range=0.2,
+        height_shift_range=0.2,
+        shear_range=0.2,
+        zoom_range=(0.8, 1.2),
+    ),
+    RandomFlip(horizontal=True),
+    *PLAIN,
 )
 console = Console()
 
@@ -59,7 +64,7 @@ def add(benchmarks: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
     parser.add_argument("--data", help="folder of class folders (default: the demo's photos)")
     parser.add_argument("--runs", type=int, default=5, help="alternating runs (default 5)")
     parser.add_argument("--images", type=int, default=3000, help="images in a run (default 3000)")
-    parser.add_argument("--workers", type=int, default=config.cpus(), help="default: the CPUs")
+    parser.add_argument("--workers", type=int, default=machine.cpus(), help="default: the CPUs")
     parser.set_defaults(run=run)
 
 
@@ -68,8 +73,8 @@ def run(args: argparse.Namespace) -> None:
     data = os.path.abspath(args.data or photos())
     table = Table("workload", "ours img/s", "floor img/s", "ours / floor", "spread")
     costs, clients = [], []
-    for name, pipeline in (("plain", PLAIN), ("augment", AUGMENT)):
-        spec = _spec(data, pipeline)
+    for name, transforms in (("plain", PLAIN), ("augment", AUGMENT)):
+        spec = _spec(data, transforms)
         with daemon(args.workers) as path:
             before = dial.observe(path).daemon
             pairs = [_pair(path, spec, args) for _ in range(args.runs)]
@@ -84,10 +89,12 @@ def run(args: argparse.Namespace) -> None:
     console.print(f"import loaderd_client, without Keras: {_import_ms():.0f} ms")
 
 
-def _spec(data: str, pipeline: Pipeline) -> Spec:
+def _spec(data: str, transforms: tuple[Operation, ...]) -> Spec:
     return Spec(
-        dataset=Dataset(directory=data, extensions=(".jpg",)),
-        pipeline=pipeline,
+        source=Directory(directory=data, extensions=(".jpg",)),
+        load=Load(target_size=(150, 150)),
+        transforms=transforms,
+        output=Output(),
         batch=Batch(batch_size=32),
         order=Order(shuffle=True, seed=0, draws="batch"),
     )

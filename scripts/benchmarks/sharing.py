@@ -20,7 +20,7 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from loaderd import config
+from loaderd import machine
 from scripts.benchmarks import ring
 
 _TRAINER = """
@@ -85,7 +85,7 @@ def add(benchmarks: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
     parser.add_argument(
         "--filters", type=int, nargs="*", default=[4, 16], help="sizes of the network (4 16)"
     )
-    cpus = config.cpus()
+    cpus = machine.cpus()
     counts = sorted({max(1, cpus // 2), cpus, cpus + 1})
     parser.add_argument(
         "--workers", type=int, nargs="*", default=counts, help=f"numbers of workers ({counts})"

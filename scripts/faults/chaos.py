@@ -20,7 +20,7 @@ import random
 import sys
 from typing import Any
 
-from loaderd import config
+from loaderd import machine
 from loaderd.errors import LoaderdError
 from scripts.faults import command, figures, history
 from scripts.faults.daemons import DaemonFailed
@@ -36,7 +36,7 @@ def parse(words: list[str]) -> argparse.Namespace:
     option: Any = parser.add_argument
     option("--minutes", type=command.number, default=1.0, metavar="M",
            help="of the storm, step 2 (1); the others take half a minute or more")  # fmt: skip
-    option("--workers", type=int, default=config.cpus(), metavar="N", help="(the CPUs)")
+    option("--workers", type=int, default=machine.cpus(), metavar="N", help="(the CPUs)")
     option("--seed", type=int, default=None, metavar="S", help="of all randomness (a new one)")
     option("--every", type=command.number, default=0.2, metavar="SEC", help="between strikes (0.2)")
     option("--restart-every", type=float, default=20.0, metavar="SEC",

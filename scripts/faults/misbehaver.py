@@ -21,7 +21,11 @@ from loaderd.errors import LoaderdError
 from loaderd.ipc import channel, dial
 from loaderd.ipc.channel import Closed
 from loaderd.ipc.messages import Observe
-from loaderd.spec.spec import Batch, Dataset, Order, Pipeline, Spec
+from loaderd.spec.load import Load
+from loaderd.spec.operations import RandomAffine
+from loaderd.spec.output import Batch, Order, Output
+from loaderd.spec.source import Directory
+from loaderd.spec.spec import Spec
 from loaderd_client.core.session import Session
 
 PAUSE = 0.3
@@ -141,8 +145,10 @@ def _see_off(child: int, stopped_for: float) -> None:
 def a_spec(data: str) -> Spec:
     """Of larger batches than the trainers': they cost more."""
     return Spec(
-        dataset=Dataset(directory=data, extensions=(".jpg",)),
-        pipeline=Pipeline(target_size=(128, 128), rotation_range=30.0),
+        source=Directory(directory=data, extensions=(".jpg",)),
+        load=Load(target_size=(128, 128)),
+        transforms=(RandomAffine(rotation_range=30.0),),
+        output=Output(),
         batch=Batch(batch_size=16),
         order=Order(seed=99),
     )

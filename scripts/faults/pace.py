@@ -9,7 +9,11 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from loaderd.ipc.prefetch import Place
-from loaderd.spec.spec import Batch, Dataset, Order, Pipeline, Spec
+from loaderd.spec.load import Load
+from loaderd.spec.operations import RandomAffine, RandomFlip, Rescaling
+from loaderd.spec.output import Batch, Order, Output
+from loaderd.spec.source import Directory
+from loaderd.spec.spec import Spec
 from loaderd_client.core.session import Session
 from loaderd_client.core.stream import Stream
 from scripts.faults.storm import DEADLY, Storm
@@ -86,17 +90,20 @@ def _rate(stream: Stream, places: Iterator[Place], seconds: float) -> float:
 def a_spec(data: str) -> Spec:
     """What the reader reads."""
     return Spec(
-        dataset=Dataset(directory=data, extensions=(".jpg",)),
-        pipeline=Pipeline(
-            target_size=(150, 150),
-            rescale=1 / 255,
-            rotation_range=20.0,
-            width_shift_range=0.2,
-            height_shift_range=0.2,
-            shear_range=0.2,
-            zoom_range=(0.8, 1.2),
-            horizontal_flip=True,
+        source=Directory(directory=data, extensions=(".jpg",)),
+        load=Load(target_size=(150, 150)),
+        transforms=(
+            RandomAffine(
+                rotation_range=20.0,
+                width_shift_range=0.2,
+                height_shift_range=0.2,
+                shear_range=0.2,
+                zoom_range=(0.8, 1.2),
+            ),
+            RandomFlip(horizontal=True),
+            Rescaling(scale=1 / 255),
         ),
+        output=Output(),
         batch=Batch(batch_size=16),
         order=Order(shuffle=True, seed=5, draws="batch"),
     )

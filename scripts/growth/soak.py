@@ -21,7 +21,7 @@ from typing import Any
 
 from rich.console import Console
 
-from loaderd import config
+from loaderd import machine
 from loaderd.errors import LoaderdError
 from scripts.faults import command, history
 from scripts.faults.daemons import DaemonFailed
@@ -53,7 +53,7 @@ def parse(words: list[str]) -> argparse.Namespace:
     option("--minutes", type=command.number, default=30.0, metavar="M",
            help="over which the flows are spread, at least (30)")  # fmt: skip
     option("--flows", type=_count, default=5000, metavar="N", help="that are made (5000)")
-    option("--workers", type=_count, default=config.cpus(), metavar="N", help="(the CPUs)")
+    option("--workers", type=_count, default=machine.cpus(), metavar="N", help="(the CPUs)")
     option("--trainers", choices=("keras", "plain"), default="keras",
            help="plain ones take batches as Keras does, and train nothing")  # fmt: skip
     option("--json", action="store_true", help="prints JSON in place of the table")

@@ -16,7 +16,7 @@ from loaderd.cache.files import UNREADABLE, Files
 from loaderd.ipc import manifest
 from loaderd.ipc.manifest import Manifest
 from loaderd.render.load.decode import Decoder
-from loaderd.spec.spec import Pipeline
+from loaderd.spec.load import Load
 
 HOUR = 3600 * 10**9
 
@@ -216,7 +216,7 @@ def test_the_clocks_of_file_systems_tick_differently() -> None:
 def test_a_file_that_is_rewritten_while_it_is_read_is_not_kept(
     image: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    decoder, truth = Decoder(Pipeline(target_size=(8, 8))), os.readv
+    decoder, truth = Decoder(Load(target_size=(8, 8))), os.readv
     decoder.read(bytes(image))
     later = time.time_ns() + HOUR
     assert files.settled_state(decoder.source, later) == state(image)

@@ -9,45 +9,22 @@ import msgspec
 import pytest
 
 from loaderd.cache import images
-from loaderd.spec.spec import Pil, Pipeline
+from loaderd.spec.load import Load, Pil
 
-PLAIN = Pipeline(target_size=(8, 9))
-LATER = {
-    "brightness_range",
-    "channel_shift_range",
-    "channels",  # of arrays, which are not kept
-    "cval",
-    "data_format",
-    "dtype",
-    "fill_mode",
-    "floatx",
-    "function",
-    "height_shift_range",
-    "horizontal_flip",
-    "interpolation_order",
-    "preprocessing",
-    "preprocessing_format",
-    "rescale",
-    "rotation_range",
-    "samplewise_center",
-    "samplewise_std_normalization",
-    "save",
-    "shear_range",
-    "vertical_flip",
-    "width_shift_range",
-    "zoom_range",
-}
-"""What is done to an image after it was kept."""
+PLAIN = Load(target_size=(8, 9))
 
 
 def keys(folder: str, **fields: object) -> tuple[str, ...]:
     return images.keys(msgspec.structs.replace(PLAIN, **fields), folder, "Decoder 1.0")
 
 
-def test_of_every_field_it_is_known_whether_it_decides_what_is_kept() -> None:
-    """A new field that changes what ``load`` gives must be one of ``DECIDING``."""
-    assert {*images.DECIDING, "pil"} & LATER == set()
-    assert {*images.DECIDING, "pil"} | LATER == {*Pipeline.__struct_fields__}
+def test_all_fields_of_load_decide_but_those_of_arrays() -> None:
+    """A new field decides what is kept unless it is left out by name."""
+    head = images.head(PLAIN, "/data", "Decoder 1.0")
+    assert {*head.about} - {"directory", "decoders"} == {*Load.__struct_fields__} - {
+        "channels",  # of arrays, which are not kept
+        "pil",  # named where it is not the default
+    }
 
 
 @pytest.mark.parametrize(
@@ -68,10 +45,6 @@ def test_of_every_field_it_is_known_whether_it_decides_what_is_kept() -> None:
 def test_what_decides_an_image_decides_the_cache(field: str, value: object) -> None:
     assert not {*keys("/data", **{field: value})} & {*keys("/data")}
     assert images.keys(PLAIN, "/data", "Decoder 1.1") != keys("/data")
-
-
-def test_what_is_done_later_does_not(tmp_path: Path) -> None:
-    assert keys("/data", rescale=0.5, horizontal_flip=True, dtype="uint8") == keys("/data")
 
 
 def test_the_nearest_folder_above_comes_first() -> None:

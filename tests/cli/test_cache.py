@@ -15,14 +15,14 @@ import pytest
 
 from loaderd.cache import folder, images, layout, store
 from loaderd.cli.main import main
-from loaderd.spec.spec import Pipeline
+from loaderd.spec.load import Load
 from loaderd_client import Session
 from tests.support.caches import files
 from tests.support.daemons import Serve
 from tests.support.streams import a_spec, digest
 
 SAMPLES = 8
-PLAIN = Pipeline(target_size=(40, 50))
+PLAIN = Load(target_size=(40, 50))
 KEY, OTHER = "3f0c9a81d2e44b6f" * 2, "3f77a0c2b19d8e55" * 2
 
 Run = Callable[..., tuple[int, list[str], str]]
@@ -50,16 +50,16 @@ def run(capsys: pytest.CaptureFixture[str]) -> Run:
 def make(
     where: Path,
     key: str,
-    pipeline: Pipeline = PLAIN,
+    load: Load = PLAIN,
     kept: Sequence[int] = range(SAMPLES),
     directory: str = "/photos",
 ) -> Path:
     """A cache that nobody has open, with some of its rows."""
-    empty = images.head(pipeline, directory, "Decoder 1.0")
+    empty = images.head(load, directory, "Decoder 1.0")
     fd, granted = folder.open_cache(str(where), [key], empty, files(range(SAMPLES)), 10**9)
-    cache = store.Store(fd, pipeline.array_shape, granted.rows)
+    cache = store.Store(fd, load.array_shape, granted.rows)
     for sample in kept:
-        cache.keep(sample, np.full(pipeline.array_shape, sample + 1, np.uint8), 1)
+        cache.keep(sample, np.full(load.array_shape, sample + 1, np.uint8), 1)
     return where / f"{key}{folder.ENDING}"
 
 

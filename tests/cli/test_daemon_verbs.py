@@ -16,14 +16,14 @@ from pathlib import Path
 import psutil
 import pytest
 
-from loaderd.cli import epoch, scan, stat
+from loaderd.cli import scan, scan_epoch, stat
 from loaderd.cli.main import main
 from loaderd.ipc import dial
 from tests.support.daemons import eventually
 
 DEADLINE = 30.0
 LOADERD = [sys.executable, "-m", "loaderd"]
-STAT = [sys.executable, "-c", "from loaderd.cli.stat import main; raise SystemExit(main())"]
+STAT = [sys.executable, "-c", "from loaderd.cli.main import stat; raise SystemExit(stat())"]
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
@@ -242,7 +242,7 @@ class TestStop:
         with subprocess.Popen(words, stdout=subprocess.PIPE) as other:
             assert other.stdout is not None
             assert other.stdout.readline()
-            with epoch.opened(dial.dial(socket), scan._spec(str(photos))):
+            with scan_epoch.opened(dial.dial(socket), scan._spec(str(photos))):
                 done = run("stop")
             other.kill()
         pids = ", ".join(map(str, sorted([os.getpid(), other.pid])))
@@ -255,7 +255,7 @@ class TestStop:
     def test_one_trainer_is_not_called_several(
         self, run: Run, started: psutil.Process, socket: str, photos: Path
     ) -> None:
-        with epoch.opened(dial.dial(socket), scan._spec(str(photos))):
+        with scan_epoch.opened(dial.dial(socket), scan._spec(str(photos))):
             first, _ = run("stop").stdout.splitlines()
         assert first.startswith(f"1 trainer is attached (pid {os.getpid()}); it waits for ")
 
@@ -263,7 +263,7 @@ class TestStop:
         self, environ: dict[str, str], run: Run, socket: str, photos: Path
     ) -> None:
         with serving(environ, f"--owner={os.getpid()}") as process:
-            with epoch.opened(dial.dial(socket), scan._spec(str(photos))):
+            with scan_epoch.opened(dial.dial(socket), scan._spec(str(photos))):
                 first, _ = run("stop").stdout.splitlines()
             process.wait(DEADLINE)
         assert first == f"its trainer (pid {os.getpid()}) starts another when it needs one"
@@ -271,9 +271,9 @@ class TestStop:
 
 READER = """
 import signal, sys
-from loaderd.cli import epoch, scan
+from loaderd.cli import scan, scan_epoch
 from loaderd.ipc import dial
-with epoch.opened(dial.dial(sys.argv[1]), scan._spec(sys.argv[2])):
+with scan_epoch.opened(dial.dial(sys.argv[1]), scan._spec(sys.argv[2])):
     print("open", flush=True)
     signal.pause()
 """

@@ -14,7 +14,7 @@ from socket import AF_UNIX, SHUT_RDWR, SOCK_SEQPACKET, socket
 import msgspec
 import pytest
 
-from loaderd.cli import epoch, scan
+from loaderd.cli import scan, scan_epoch
 from loaderd.cli.main import main
 from loaderd.ipc import dial
 from loaderd.ipc.channel import Channel, Closed
@@ -140,7 +140,7 @@ def test_a_real_daemon_tells_what_its_streams_have_met(
     folder = shutil.copytree(photos / "emu", tmp_path / "emu")
     (folder / "003.jpg").write_text("this is no picture")
     with serve(1, "--max-bad=50%") as daemon:
-        with epoch.opened(dial.dial(daemon.path), scan._spec(str(folder))) as batches:
+        with scan_epoch.opened(dial.dial(daemon.path), scan._spec(str(folder))) as batches:
             assert sum(outcome.skipped for outcome in batches) == 1
         assert main(["errors"]) == 0
     (line,) = capsys.readouterr().out.splitlines()

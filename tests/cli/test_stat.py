@@ -1,7 +1,8 @@
-"""``loaderd-stat`` and ``loaderd status`` against a daemon that only shows one snapshot."""
+"""``loaderd stat`` and ``loaderd status`` against a daemon that only shows one snapshot."""
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import json
 import os
@@ -21,7 +22,7 @@ import pytest
 
 from loaderd import __version__
 from loaderd.cli import main as loaderd
-from loaderd.cli import options, show, stat, target
+from loaderd.cli import options, stat, target
 from loaderd.config import Address
 from loaderd.errors import NoDaemon
 from loaderd.ipc import channel, dial
@@ -29,7 +30,7 @@ from loaderd.ipc.channel import Channel, Closed
 from loaderd.ipc.messages import PROTOCOL, Hello, Message, Observe, Observed, Welcome
 from loaderd.ipc.snapshot import SCHEMA, DaemonPicture, HostPicture, Snapshot
 
-STAT = [sys.executable, "-c", "from loaderd.cli.stat import main; raise SystemExit(main())"]
+STAT = [sys.executable, "-c", "from loaderd.cli.main import stat; raise SystemExit(stat())"]
 DEADLINE = 20.0
 
 
@@ -160,6 +161,45 @@ class TestOnce:
         assert caught.value.code == 2
 
 
+class TestTwoNames:
+    """``loaderd stat`` and ``loaderd-stat`` are the same but for the name in their own lines."""
+
+    @pytest.mark.parametrize("words", [[], ["--json"], ["--name=default"]])
+    def test_they_show_the_same(
+        self, words: list[str], runtime: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        with daemon(runtime):
+            assert stat.main(words) == 0
+            shown = capsys.readouterr()
+            assert loaderd.main(["stat", *words]) == 0
+        assert capsys.readouterr() == shown
+
+    def test_both_watch_until_the_daemon_goes(
+        self, runtime: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        with daemon(runtime, observations=3):
+            assert loaderd.main(["stat", "--watch", "0.001"]) == 1
+        got = capsys.readouterr()
+        assert len(got.out.splitlines()) == 3 + 1
+        assert got.err == 'loaderd: loaderd "default" (pid 4242) went away\n'
+
+    def test_both_know_the_same_options(self, capsys: pytest.CaptureFixture[str]) -> None:
+        shown = []
+        for main, words in ((stat.main, ["--help"]), (loaderd.main, ["stat", "--help"])):
+            with pytest.raises(SystemExit):
+                main(words)
+            shown.append(capsys.readouterr().out.replace("loaderd stat", "loaderd-stat"))
+        assert shown[0] == shown[1]
+        assert "loaderd-stat --watch 5 >log" in shown[0]
+
+    @pytest.mark.parametrize("entry", ["loaderd-stat", "loaderd stat"])
+    def test_version(self, entry: str, capsys: pytest.CaptureFixture[str]) -> None:
+        main = stat.main if entry == "loaderd-stat" else loaderd.main
+        with pytest.raises(SystemExit):
+            main([*entry.split()[1:], "--version"])
+        assert capsys.readouterr().out == f"{entry} {__version__}\n"
+
+
 class TestWatch:
     def test_rows_into_a_pipe_until_the_daemon_goes(
         self, runtime: Path, capsys: pytest.CaptureFixture[str]
@@ -287,7 +327,9 @@ def everything(fd: int) -> str:
 
 class TestWhichDaemon:
     def wanted(self, *argv: str) -> Address:
-        return options.address(show._parser().parse_args(argv))
+        parser = argparse.ArgumentParser()
+        stat._add_options(parser)
+        return options.address(parser.parse_args(argv))
 
     def test_the_default_comes_first(self, runtime: Path) -> None:
         with daemon(runtime), daemon(runtime, "private-4711"):

@@ -26,7 +26,7 @@ from loaderd.errors import (
 from loaderd.ipc import address, segment
 from loaderd.launch import launch
 
-VERBS = ("serve", "start", "stop", "status", "errors", "scan", "cache", "doctor")
+VERBS = ("serve", "start", "stop", "status", "stat", "errors", "scan", "cache", "doctor")
 
 
 @pytest.fixture(autouse=True)
@@ -318,7 +318,7 @@ class TestLittleSharedMemory:
 
 ENTRIES = {
     "loaderd": [sys.executable, "-m", "loaderd", "status"],
-    "loaderd-stat": [sys.executable, "-c", "from loaderd.cli.stat import main; main()"],
+    "loaderd-stat": [sys.executable, "-c", "from loaderd.cli.main import stat; stat()"],
 }
 WAITS = """
 import time

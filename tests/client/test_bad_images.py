@@ -84,8 +84,8 @@ def test_a_weight_is_a_number_whatever_the_user_gave() -> None:
 @EVERY
 def test_they_are_part_of_what_is_asked_for(session: Session, photos: Path, make: Make) -> None:
     plain, other = make(photos), make(photos, on_error="skip", exif=True)
-    assert (plain.spec.on_error, plain.spec.pipeline.exif) == ("raise", False)
-    assert (other.spec.on_error, other.spec.pipeline.exif) == ("skip", True)
+    assert (plain.spec.on_error, plain.spec.load.exif) == ("raise", False)
+    assert (other.spec.on_error, other.spec.load.exif) == ("skip", True)
     weighed = make(photos, on_error="substitute", substitute_weight=0)
     assert weighed.spec.batch.substitute_weight == 0
 

@@ -11,9 +11,10 @@ import msgspec
 import numpy as np
 import pytest
 
-from loaderd.spec.spec import Order, Pipeline
+from loaderd.spec.output import Order
 from loaderd_client import LoaderSequence, Session
 from tests.support.daemons import Serve, stream_of
+from tests.support.specs import stages
 from tests.support.streams import a_spec
 
 
@@ -57,7 +58,7 @@ def test_equal_specs_have_equal_names_and_sums_and_others_have_not(
     serve: Serve, photos: Path, log: Path
 ) -> None:
     spec = a_spec(photos)
-    other = msgspec.structs.replace(spec, pipeline=Pipeline(target_size=(40, 50)))
+    other = msgspec.structs.replace(spec, **stages(target_size=(40, 50)))
     with serve() as daemon, Session(daemon.path) as session:
         for asked in (spec, spec, other):
             sequence = LoaderSequence(asked, session)

@@ -24,9 +24,13 @@ from loaderd.ipc.channel import Channel
 from loaderd.ipc.messages import Message, Opened, Plan, Ready, Refused, Spoilt, Stalled, Took
 from loaderd.ipc.prefetch import WHOLE, Place
 from loaderd.ipc.slot_layout import SlotArrays, slot_layout, view_slot
-from loaderd.spec.spec import Batch, Dataset, LabelMode, Order, Pipeline, Spec
+from loaderd.spec.base import LabelMode
+from loaderd.spec.output import Batch, Order
+from loaderd.spec.source import Directory
+from loaderd.spec.spec import Spec
 from loaderd_client.core.stream import Stream
 from tests.support.daemons import eventually
+from tests.support.specs import stages
 
 SLOTS = 4
 
@@ -42,12 +46,12 @@ class FakeDaemon:
         slots: int = SLOTS,
     ) -> None:
         spec = Spec(
-            dataset=Dataset(directory="/photos", extensions=(".jpg",)),
-            pipeline=Pipeline(target_size=(2, 2)),
+            source=Directory(directory="/photos", extensions=(".jpg",)),
+            **stages(target_size=(2, 2)),
             batch=Batch(batch_size=3, label_mode=label_mode, substitute_weight=weight),
             order=Order(seed=1),
         )
-        layout = slot_layout(spec.pipeline, spec.batch, classes=1)
+        layout = slot_layout(spec, classes=1)
         samples = 3 * batches
         table = manifest.pack("/photos", ["cat"], [b"x.jpg"] * samples, np.zeros(samples, np.int32))
         ring, listing = memory(layout.nbytes * slots), memory(len(table))

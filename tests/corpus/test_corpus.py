@@ -21,9 +21,11 @@ from PIL import Image, ImageOps
 from loaderd.errors import BadImage
 from loaderd.render.renderer import Renderer
 from loaderd.sources.listing import Listing, list_samples
-from loaderd.spec.spec import Dataset, Interpolation, Pipeline
+from loaderd.spec.base import Interpolation
+from loaderd.spec.source import Directory
 from tests.corpus import make, pictures
 from tests.corpus.make import Expected
+from tests.support.specs import rendering
 
 Pixels = NDArray[Any]
 
@@ -84,7 +86,7 @@ def test_there_are_enough_files_of_every_kind(expected: list[Expected]) -> None:
 def test_good_pictures_have_kerass_pixels(
     corpus: Path, expected: list[Expected], interpolation: Interpolation
 ) -> None:
-    renderer = Renderer(Pipeline(target_size=TARGET, interpolation=interpolation))
+    renderer = Renderer(rendering(target_size=TARGET, interpolation=interpolation))
     wrong = []
     for case in expected:
         if case.reason is None:
@@ -99,7 +101,7 @@ def test_good_pictures_have_kerass_pixels(
 def test_bad_files_are_refused_for_the_expected_reason(
     corpus: Path, expected: list[Expected], interpolation: Interpolation
 ) -> None:
-    renderer = Renderer(Pipeline(target_size=TARGET, interpolation=interpolation))
+    renderer = Renderer(rendering(target_size=TARGET, interpolation=interpolation))
     wrong = []
     for case in expected:
         if case.reason is not None:
@@ -114,7 +116,7 @@ def test_bad_files_are_refused_for_the_expected_reason(
 def test_in_other_modes_there_is_a_picture_or_a_bad_image(
     corpus: Path, expected: list[Expected], color_mode: Any, decode: Any
 ) -> None:
-    pipeline = Pipeline(
+    pipeline = rendering(
         target_size=TARGET,
         color_mode=color_mode,
         decode=decode,
@@ -130,7 +132,7 @@ def test_in_other_modes_there_is_a_picture_or_a_bad_image(
 
 
 def test_errors_are_one_line_that_names_the_file(corpus: Path, expected: list[Expected]) -> None:
-    renderer = Renderer(Pipeline(target_size=TARGET))
+    renderer = Renderer(rendering(target_size=TARGET))
     for case in expected:
         found = outcome(renderer, corpus / case.path)
         if isinstance(found, str):
@@ -142,7 +144,7 @@ def test_errors_are_one_line_that_names_the_file(corpus: Path, expected: list[Ex
 
 
 def test_the_orientation_is_applied_on_request(corpus: Path, expected: list[Expected]) -> None:
-    renderer = Renderer(Pipeline(target_size=TARGET, interpolation="bilinear", exif=True))
+    renderer = Renderer(rendering(target_size=TARGET, interpolation="bilinear", exif=True))
     seen = 0
     for case in expected:
         if case.kind in ("orientations", "plain"):
@@ -155,7 +157,7 @@ def test_the_orientation_is_applied_on_request(corpus: Path, expected: list[Expe
 
 
 def test_a_damaged_exif_block_changes_nothing(corpus: Path, expected: list[Expected]) -> None:
-    plain, turned = (Renderer(Pipeline(target_size=TARGET, exif=exif)) for exif in (False, True))
+    plain, turned = (Renderer(rendering(target_size=TARGET, exif=exif)) for exif in (False, True))
     paths = [str(corpus / case.path) for case in expected if case.kind == "damaged EXIF"]
     assert len(paths) > 10
     for path in paths:
@@ -163,7 +165,7 @@ def test_a_damaged_exif_block_changes_nothing(corpus: Path, expected: list[Expec
 
 
 def test_the_first_of_several_pictures_is_taken(corpus: Path) -> None:
-    renderer = Renderer(Pipeline(target_size=pictures.SIZE[::-1]))
+    renderer = Renderer(rendering(target_size=pictures.SIZE[::-1]))
     first = renderer.load(str(corpus / "first of several" / "three-pages.tif"))
     np.testing.assert_array_equal(first, np.asarray(pictures.photo()))
 
@@ -174,8 +176,8 @@ FOREIGN = """
 import os, sys
 from loaderd.errors import BadImage
 from loaderd.render.renderer import Renderer
-from loaderd.spec.spec import Pipeline
-renderer = Renderer(Pipeline(target_size=(8, 8), exif=True))
+from tests.support.specs import rendering
+renderer = Renderer(rendering(target_size=(8, 8), exif=True))
 for entry in os.scandir(sys.argv[1]):
     try:
         renderer.load(entry.path)
@@ -218,7 +220,7 @@ def test_keras_lists_these_formats_and_no_others() -> None:
 
 def listing(directory: Path | str, follow_links: bool = False) -> Listing:
     return list_samples(
-        Dataset(
+        Directory(
             directory=str(directory),
             extensions=("jpg", "jpeg", "png", "gif", "bmp", "tif", "ppm"),
             follow_links=follow_links,
@@ -253,11 +255,11 @@ UNREADABLE = """
 import os, sys
 from loaderd.sources.listing import list_samples
 from loaderd.errors import DatasetNotFound
-from loaderd.spec.spec import Dataset
+from loaderd.spec.source import Directory
 if os.geteuid() == 0:
     os.seteuid(65534)
 try:
-    list_samples(Dataset(directory=sys.argv[1], extensions=("jpg",)))
+    list_samples(Directory(directory=sys.argv[1], extensions=("jpg",)))
 except DatasetNotFound as error:
     print(error)
 """
@@ -278,8 +280,8 @@ UNREADABLE_FILE = """
 import os, sys
 from loaderd.errors import BadImage
 from loaderd.render.renderer import Renderer
-from loaderd.spec.spec import Pipeline
-renderer = Renderer(Pipeline(target_size=(8, 8)))
+from tests.support.specs import rendering
+renderer = Renderer(rendering(target_size=(8, 8)))
 if os.geteuid() == 0:
     os.seteuid(65534)
 try:

@@ -35,12 +35,13 @@ from keras.src.legacy.preprocessing import image as keras_source
 
 import loaderd_client
 from loaderd import config, errors, pillow
-from loaderd.cli import command, stat, target
+from loaderd.cli import stat, target
+from loaderd.cli import verbs as command
 from loaderd.ipc import dial
 from loaderd.ipc.snapshot import StoragePicture
 from loaderd.monitor import rows, verdict
 from loaderd.render.renderer import Renderer
-from loaderd.spec.spec import Cache, Pipeline
+from loaderd.spec.base import Cache
 from loaderd.spec.transform import Transform
 from loaderd_client import (
     ImageDataGenerator,
@@ -53,6 +54,7 @@ from loaderd_client.core import deadline
 from loaderd_client.core import session as sessions
 from loaderd_client.keras import history
 from tests.support.daemons import Serve, eventually
+from tests.support.specs import moving, parameters_of
 from tests.support.streams import a_spec
 
 ROOT = Path(__file__).parents[2]
@@ -202,7 +204,7 @@ class Reader:
         return LOOKED_UP[program](words)
 
     def ours(self, program: str, words: list[str], line: str) -> None:
-        if program == "loaderd-stat":
+        if program == "loaderd-stat" or words[1] == "stat":
             self.have_a_daemon()
             if "--watch" in words:
                 return self.watch(words)
@@ -561,7 +563,9 @@ def test_flags_of_loaderd(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_flags_of_loaderd_stat(capsys: pytest.CaptureFixture[str]) -> None:
-    assert documented_flags(STAT) == flags_of(lambda: stat.main(["--help"]), capsys)
+    flags = flags_of(lambda: stat.main(["--help"]), capsys)
+    assert documented_flags(STAT) == flags
+    assert flags_of(lambda: command.run(["stat", "--help"]), capsys) == flags
 
 
 def test_variables_and_keys() -> None:
@@ -820,14 +824,14 @@ def test_warps_are_as_close_as_the_guide_says() -> None:
 def worst_warp(side: int, fill_mode: Any, count: int) -> float:
     """How far white noise comes to lie from Keras's, in grey levels."""
     rng = np.random.default_rng(side)
-    pipeline = Pipeline(target_size=(side, side), fill_mode=fill_mode)
-    renderer, generator = Renderer(pipeline), keras_image.ImageDataGenerator(fill_mode=fill_mode)
-    row, worst = np.empty(pipeline.image_shape, np.float32), 0.0
+    spec = moving(target_size=(side, side), fill_mode=fill_mode)
+    renderer, generator = Renderer(spec), keras_image.ImageDataGenerator(fill_mode=fill_mode)
+    row, worst = np.empty(spec.image_shape, np.float32), 0.0
     for _ in range(count):
-        noise = rng.integers(0, 256, pipeline.image_shape, dtype=np.uint8)
+        noise = rng.integers(0, 256, spec.image_shape, dtype=np.uint8)
         turn, (x, y, shear) = rng.uniform(-180, 180), rng.uniform(-30, 30, 3)
         transform = Transform(turn, x, y, shear, rng.uniform(0.5, 1.5), rng.uniform(0.5, 1.5))
-        renderer.finish(noise, transform, row)
+        renderer.finish(noise, parameters_of(spec, transform), row)
         keras_row = generator.apply_transform(noise.astype(np.float32), transform._asdict())
         worst = max(worst, float(abs(row - keras_row).max()))
     return worst

@@ -16,25 +16,26 @@ VARIABLE = "PLANTED_DEFECT"
 def slot_is_reused_before_its_workers_death_is_confirmed() -> None:
     """A worker that gives no sign of life counts as dead, and is left as it is."""
     from loaderd.supervisor.actions import Death
-    from loaderd.supervisor.workers import Crew
+    from loaderd.supervisor.workers import Workers
 
     def check(self: Any, worker: Any, now: float) -> None:
-        if worker.condemned_at is None and now - worker.since > worker.patience:
-            worker.condemned_at = now
-            self._perform(self._scheduler.worker_down(worker.id, Death.KILLED))
+        silent = now - worker.heard_at
+        if worker.aborted_at is None and silent > worker.max_silence(self._stream_in_hand(worker)):
+            worker.aborted_at = now
+            self._events.died(worker.id, Death.KILLED, "")
 
-    Crew._check_worker = check  # type: ignore[method-assign]
+    Workers._check_worker = check  # type: ignore[method-assign]
 
 
 def attempt_is_not_checked() -> None:
     """Whatever a worker reports counts for the chunk in its hand."""
-    from loaderd.supervisor.scheduler import Scheduler
+    from loaderd.supervisor.ledger import Ledger
 
-    def take_back(self: Any, worker: int, ticket: int) -> Any:
-        self._slow.discard(worker)
-        return self._workers[worker].popleft()
+    def report(self: Any, worker: int, ticket: int) -> Any:
+        self.slow.discard(worker)
+        return self._held[worker].popleft()
 
-    Scheduler._take_back = take_back  # type: ignore[method-assign]
+    Ledger.report = report  # type: ignore[method-assign]
 
 
 def lease_hangs_on_the_array() -> None:
@@ -58,20 +59,20 @@ def lease_hangs_on_the_array() -> None:
 
 def run_leaves_a_gap() -> None:
     """Where a batch is made already, the run leaves out the one after it too."""
-    from loaderd.supervisor.scheduler import Stream
+    from loaderd.supervisor.cursor import Cursor
 
-    healthy = Stream.next_place
+    healthy = Cursor.next_place
 
-    def next_place(self: Any) -> Any:
-        wanted = any(place not in self.held for place in self.want)
-        made = not wanted and self.run.next in self.held
-        place = healthy(self)
-        if made and place is not None:
+    def next_place(self: Any, made: Any) -> Any:
+        wanted = any(place not in made for place in self.want)
+        is_made = not wanted and self.run.next in made
+        place = healthy(self, made)
+        if is_made and place is not None:
             place = self.run.next
             self.run = self.run.at(self.run.after(place))
         return place
 
-    Stream.next_place = next_place  # type: ignore[method-assign]
+    Cursor.next_place = next_place  # type: ignore[method-assign]
 
 
 def chunk_is_lost() -> None:
@@ -81,7 +82,7 @@ def chunk_is_lost() -> None:
     healthy = Scheduler.worker_down
 
     def worker_down(self: Any, worker: int, death: Any, cause: str = "") -> Any:
-        held = self._workers.get(worker, ())
+        held = self._ledger._held.get(worker, ())
         while len(held) > 1:
             held.pop()
         return healthy(self, worker, death, cause)

@@ -14,7 +14,9 @@ import pytest
 
 from loaderd.errors import BadImage, NoRoom, StreamClosed, TooManyBadImages
 from loaderd.ipc import dial
-from loaderd.spec.spec import Cache, Dataset, OnError, Spec
+from loaderd.spec.base import Cache, OnError
+from loaderd.spec.source import Directory
+from loaderd.spec.spec import Spec
 from loaderd_client import ImageDataGenerator, LoaderSequence, Session
 from loaderd_client.core.batch import Batch
 from loaderd_client.core.stream import Stream
@@ -40,7 +42,7 @@ def asks(
     plain = a_spec(folder)
     return msgspec.structs.replace(
         plain,
-        dataset=Dataset(directory=str(folder), extensions=(".jpg",)),
+        source=Directory(directory=str(folder), extensions=(".jpg",)),
         batch=msgspec.structs.replace(plain.batch, substitute_weight=weight),
         on_error=on_error,
         cache=cache,

@@ -14,15 +14,18 @@ from loaderd.ipc.bundle import Bundle
 from loaderd.ipc.channel import Channel, Closed
 from loaderd.ipc.messages import IDLE_SECONDS, Message, Opened, Plan, Ready, Took
 from loaderd.ipc.prefetch import WHOLE
-from loaderd.spec.spec import Arrays, Batch, Order, Pipeline, Spec
+from loaderd.spec.output import Batch, Order
+from loaderd.spec.source import Arrays
+from loaderd.spec.spec import Spec
 from loaderd.supervisor.request_limits import MOST_STREAMS_OF_ONE
 from loaderd_client.core import session
 from tests.support.daemons import Serve, eventually
+from tests.support.specs import stages
 
 NO_RUN = WHOLE.at(None)
 SMALL = Spec(
-    dataset=Arrays(),
-    pipeline=Pipeline(target_size=(8, 8)),
+    source=Arrays(),
+    **stages(target_size=(8, 8)),
     batch=Batch(batch_size=4, label_mode="none"),
     order=Order(seed=1),
 )

@@ -13,8 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -43,18 +42,18 @@ from loaderd.ipc.messages import (
 )
 from loaderd.ipc.prefetch import WHOLE, Run
 from loaderd.spec import spec
+from loaderd.spec.operations import Function
+from loaderd.spec.output import Batch
 from loaderd.spec.spec import Spec
 from loaderd.supervisor import clients, request_limits
 from loaderd.supervisor.clients import (
     HELLO_SECONDS,
-    MOST_CLIENTS,
     MOST_OF_ONE_PROCESS,
-    Conversation,
 )
-from loaderd.supervisor.loop import Loop
 from loaderd_client import Session
 from tests.process.test_given import a_living_daemon, descriptors, files
 from tests.support.daemons import Daemon, Serve, eventually
+from tests.support.specs import with_load, with_transform
 from tests.support.streams import a_spec, digest, run_of
 
 HELLO = Hello(PROTOCOL, "1", 1)
@@ -86,14 +85,8 @@ def ends(line: Channel) -> bool:
     return True
 
 
-def with_pipeline(asked: Spec, **fields: Any) -> Spec:
-    return msgspec.structs.replace(
-        asked, pipeline=msgspec.structs.replace(asked.pipeline, **fields)
-    )
-
-
-def with_dataset(asked: Spec, **fields: Any) -> Spec:
-    return msgspec.structs.replace(asked, dataset=msgspec.structs.replace(asked.dataset, **fields))
+def with_source(asked: Spec, **fields: Any) -> Spec:
+    return msgspec.structs.replace(asked, source=msgspec.structs.replace(asked.source, **fields))
 
 
 # ---- who may come, and how long it may wait ------------------------------------------
@@ -130,24 +123,6 @@ def answers(daemon: Daemon) -> bool:
     with contextlib.suppress(LoaderdError):
         return bool(daemon.workers())
     return False
-
-
-def test_all_processes_together_do_not_either(runtime: str) -> None:
-    path = os.path.join(runtime, "x.sock")
-    others = [SimpleNamespace(pid=pid) for pid in range(MOST_CLIENTS)]
-    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener:
-        listener.bind(path)
-        listener.listen()
-        for room, known in ((0, others), (1, others[1:])):
-            line = channel.connect(path)
-            knocking = listener.accept()[0]
-            let_in = clients.accept(knocking, cast(clients.Requests, None), cast(Any, known))
-            assert (let_in is not None) == room
-            if not room:
-                answer = line.receive()
-                assert isinstance(answer, Refused)
-                assert f"{MOST_CLIENTS} connections" in answer.text
-            line.close()
 
 
 def lowest_free(daemon: Daemon) -> int:
@@ -195,7 +170,7 @@ def test_a_lack_of_descriptors_leaves_the_daemon_deaf_for_a_moment_only(
 
 
 def test_one_process_does_not_take_all_streams(serve: Serve, photos: Path) -> None:
-    small = with_pipeline(a_spec(photos, batch_size=1), target_size=(2, 2))
+    small = with_load(a_spec(photos, batch_size=1), target_size=(2, 2))
     with a_living_daemon(serve, photos) as (_, session):  # which holds one
         streams = [
             session.open(small, slots=4) for _ in range(request_limits.MOST_STREAMS_OF_ONE - 1)
@@ -216,17 +191,6 @@ def test_streams_are_counted_over_all_processes() -> None:
 # ---- floods --------------------------------------------------------------------------
 
 
-def conversation(loop: Loop, requests: Any = None) -> tuple[Conversation, Channel]:
-    """A conversation on a loop, and the client's end of it."""
-    ours, theirs = channel.pair()
-    ours.setblocking(False)
-    held = Conversation(Channel(ours), requests)
-    loop.watch_channel(held.line, held.read)
-    line = Channel(theirs)
-    line.settimeout(0)
-    return held, line
-
-
 def said(line: Channel) -> int:
     count = 0
     with contextlib.suppress(BlockingIOError):
@@ -234,18 +198,6 @@ def said(line: Channel) -> int:
             line.receive()
             count += 1
     return count
-
-
-def test_everybody_is_heard_once_a_turn_however_much_one_says() -> None:
-    with Loop() as loop:
-        (_, loud), (_, quiet) = conversation(loop), conversation(loop)
-        for _ in range(50):
-            loud.send(HELLO)
-        quiet.send(HELLO)
-        loop.turn(0)
-        assert (said(loud), said(quiet)) == (1, 1)
-        loop.turn(0)
-        assert (said(loud), said(quiet)) == (1, 0)
 
 
 def flood(line: Channel, message: Message, enough: threading.Event, counts: list[int]) -> None:
@@ -293,18 +245,6 @@ def test_a_client_that_reads_nothing_is_dropped(serve: Serve, photos: Path) -> N
                     line.send(Observe())
             line.close()
         assert psutil.Process(daemon.process.pid).memory_info().rss < before + 2**25
-
-
-def test_one_that_neither_reads_nor_says_anything_is_dropped_too() -> None:
-    gone: list[Conversation] = []
-    with Loop() as loop:
-        held, line = conversation(loop, SimpleNamespace(gone=gone.append))
-        for _ in range(5000):
-            held.send(HELLO)
-        assert not gone  # whoever sends is in the midst of it
-        loop.turn(0)
-        assert gone == [held]
-        line.close()
 
 
 def test_what_waits_unsent_is_limited_by_number_and_by_bytes() -> None:
@@ -482,19 +422,19 @@ def test_a_spec_in_anything_but_filled_memory_is_refused(
 def test_sizes_that_cannot_be_meant_are_named(serve: Serve, photos: Path) -> None:
     good = a_spec(photos)
     odd: dict[str, tuple[Spec, type[LoaderdError]]] = {
-        "target_size": (with_pipeline(good, target_size=(2**40, 2**40)), InvalidArgument),
-        "lower batch_size": (with_pipeline(good, target_size=(10_000, 10_000)), NoRoom),
-        "channels": (with_pipeline(good, channels=2**40), InvalidArgument),
-        "seed": (with_dataset(good, shuffle_seed=2**32), InvalidArgument),
-        "validation_split": (with_dataset(good, split_per_class=(0.0, 1e300)), InvalidArgument),
-        "labels": (with_dataset(good, labels=(2**40,) * 96), InvalidArgument),
-        "directory": (with_dataset(good, directory="a\0b"), LoaderdError),
+        "target_size": (with_load(good, target_size=(2**40, 2**40)), InvalidArgument),
+        "lower batch_size": (with_load(good, target_size=(10_000, 10_000)), NoRoom),
+        "channels": (with_load(good, channels=2**40), InvalidArgument),
+        "seed": (with_source(good, shuffle_seed=2**32), InvalidArgument),
+        "validation_split": (with_source(good, split_per_class=(0.0, 1e300)), InvalidArgument),
+        "labels": (with_source(good, labels=(2**40,) * 96), InvalidArgument),
+        "directory": (with_source(good, directory="a\0b"), LoaderdError),
     }
     with a_living_daemon(serve, photos) as (_, session):
         for words, (asked, kind) in odd.items():
             with pytest.raises(kind, match=words):
                 session.open(asked, 4)
-        huge = msgspec.structs.replace(good, batch=spec.Batch(batch_size=2**60))
+        huge = msgspec.structs.replace(good, batch=Batch(batch_size=2**60))
         assert len(session.open(huge, 2**60).take((0, 0)).ids) == 96
         assert session.open(good, -5).slots == 1
 
@@ -505,7 +445,7 @@ def test_labels_of_very_many_classes_are_counted_before_they_are_laid_out(
     classes = tuple(f"class {number}" for number in range(200_000))
     names = [b"cat/000.jpg"] * 20_000
     table = manifest.pack(str(photos), classes, names, np.zeros(len(names), np.int32))
-    asked = msgspec.structs.replace(files(photos), batch=spec.Batch(batch_size=len(names)))
+    asked = msgspec.structs.replace(files(photos), batch=Batch(batch_size=len(names)))
     with a_living_daemon(serve, photos) as (_, session), pytest.raises(NoRoom, match="batch_size"):
         session.open(asked, 4, bundles=[Bundle({"manifest": np.frombuffer(table, np.uint8)})])
 
@@ -533,9 +473,9 @@ def test_names_reach_the_log_escaped(serve: Serve, tmp_path: Path, photos: Path)
     name = "x\n2026 CRITICAL all is lost\x1b[2J"
     (tmp_path / name / "cat").mkdir(parents=True)
     (tmp_path / name / "cat" / f"{name}.jpg").write_bytes(b"no picture")
-    code = spec.Function("", name, python=(3, 0))
+    code = Function("", name, python=(3, 0))
     with a_living_daemon(serve, photos) as (daemon, session):
-        for asked in (a_spec(tmp_path / name), with_pipeline(a_spec(photos), function=code)):
+        for asked in (a_spec(tmp_path / name), with_transform(a_spec(photos), code)):
             stream = session.open(asked, 4)
             with pytest.raises(LoaderdError):
                 stream.take((0, 0))

@@ -154,11 +154,9 @@ def test_who_dies_by_a_signal_from_elsewhere_is_not_to_blame(
     code: int | None, death: Death
 ) -> None:
     class Anybody:
-        fate = ""
-        in_hand = (1,)
-        attaching: tuple[int, ...] = ()
+        exit_reason = ""
 
-    assert worker_processes._death(Anybody(), code) == death  # type: ignore[arg-type]
+    assert worker_processes._death(Anybody(), code, False) == death  # type: ignore[arg-type]
     assert worker_processes._cause(code)
 
 

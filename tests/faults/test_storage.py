@@ -20,11 +20,13 @@ import pytest
 from loaderd.errors import BadImage, LoaderdError, StorageTimeout
 from loaderd.ipc import dial
 from loaderd.monitor.report import derive
-from loaderd.spec.spec import Save, Spec
+from loaderd.spec.output import Save
+from loaderd.spec.spec import Spec
 from loaderd_client import ImageDataGenerator, LoaderSequence, Session
 from loaderd_client.core.stream import Stream
 from tests.faults.disk import Disk, Way, mounted
 from tests.support.daemons import Daemon, Serve, eventually, family, gone, running
+from tests.support.specs import with_output
 from tests.support.streams import a_spec, cached, digest, run_of
 
 WAYS: tuple[Way, ...] = ("killable", "unkillable")
@@ -90,7 +92,7 @@ def check_unblamed(daemon: Daemon) -> None:
 def saving(spec: Spec, folder: Path) -> Spec:
     folder.mkdir()
     save = Save(directory=str(folder), prefix="", format="png", most=10_000)
-    return msgspec.structs.replace(spec, pipeline=msgspec.structs.replace(spec.pipeline, save=save))
+    return with_output(spec, save=save)
 
 
 def test_a_disk_that_answers_late_costs_time_alone(

@@ -18,7 +18,7 @@ import pytest
 
 from loaderd.errors import BadImage, NoWorkers, WorkerCrashed
 from loaderd.ipc import dial
-from loaderd.supervisor.scheduler import CRASHES, KILLS
+from loaderd.supervisor.scheduled_stream import CRASHES, KILLS
 from loaderd_client import Session
 from tests.faults.conftest import Sabotage
 from tests.support.daemons import Daemon, Serve, eventually, running

@@ -19,7 +19,11 @@ from loaderd.ipc.bundle import Bundle
 from loaderd.ipc.messages import PROTOCOL, Hello, ListBad, Message, Observe, Open, Plan, Stop, Took
 from loaderd.ipc.prefetch import ROUND, WHOLE, Run
 from loaderd.spec import spec
-from loaderd.spec.spec import Batch, Dataset, Files, Function, Order, Pipeline, Spec
+from loaderd.spec.operations import Function
+from loaderd.spec.output import Batch, Order
+from loaderd.spec.source import Directory, Files
+from loaderd.spec.spec import Spec
+from tests.support.specs import stages
 
 Random = random.Random
 
@@ -58,8 +62,8 @@ def packed(message: Message) -> Frame:
 
 def a_spec(folder: Path) -> Spec:
     return Spec(
-        dataset=Dataset(directory=str(folder), extensions=(".jpg",)),
-        pipeline=Pipeline(target_size=(8, 8)),
+        source=Directory(directory=str(folder), extensions=(".jpg",)),
+        **stages(target_size=(8, 8)),
         batch=Batch(batch_size=4),
         order=Order(seed=1),
     )
@@ -81,8 +85,7 @@ class Descriptors:
 
     def _with_function(self) -> Spec:
         """The daemon runs no user code here, so that no opener is started for it."""
-        pipeline = msgspec.structs.replace(self.spec.pipeline, function=Function("m", "f"))
-        return msgspec.structs.replace(self.spec, pipeline=pipeline)
+        return msgspec.structs.replace(self.spec, transforms=(Function("m", "f"),))
 
     def __enter__(self) -> Descriptors:
         return self
@@ -109,14 +112,14 @@ class Descriptors:
         """A spec that is not quite one; ``refused`` before an opener is started for it."""
         tree = self._refused if refused else msgspec.to_builtins(self.spec)
         tree = mutate_tree(rng, tree)
-        if refused and isinstance(tree, dict) and isinstance(tree.get("pipeline"), dict):
-            tree["pipeline"]["function"] = self._refused["pipeline"]["function"]
+        if refused and isinstance(tree, dict) and isinstance(tree.get("transforms"), list):
+            tree["transforms"] += self._refused["transforms"]
         data = msgspec.json.encode(tree)
         return self.open(mutate_bytes(rng, data) if refused and rng.random() < 0.2 else data)
 
     def odd_files(self, rng: Random) -> Frame:
         """A bundle whose manifest is rubbish; an opener has to find out."""
-        asked = msgspec.structs.replace(self.spec, dataset=Files())
+        asked = msgspec.structs.replace(self.spec, source=Files())
         return self.open(spec.encode(asked), self.bundle.fd, bundle_bytes=self.bundle.nbytes)
 
     def odd_open(self, rng: Random) -> Frame:

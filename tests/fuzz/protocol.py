@@ -23,7 +23,7 @@ from pathlib import Path
 
 import psutil
 
-from loaderd.config import Settings
+from loaderd import config
 from loaderd.ipc import segment
 from loaderd.supervisor.children import ForkServer
 from loaderd.supervisor.listener import Listener
@@ -132,7 +132,7 @@ class Run:
             return
         if not self._stopped:
             self._stopped = True
-            self._supervisor._openers.stop()  # one is kept for those who come next
+            self._supervisor._streams.stop()  # one is kept for those who come next
             self._settled_at = time.monotonic() + SETTLE_SECONDS
             return
         self._loop.forget(self._always)
@@ -157,7 +157,8 @@ def _memory() -> int:
 
 def run(folder: str, frames: int, seed: int, session: str = "") -> Run:
     """Runs a supervisor until it has got so many frames."""
-    settings = Settings("fuzz", f"{folder}/fuzz.sock", 1, 2**26, folder, user_code=False)
+    flags = {"name": "fuzz", "socket": f"{folder}/fuzz.sock", "workers": "1", "memory": "64M"}
+    settings = config.load({**flags, "cache_dir": folder, "user_code": "no"}, {})
     faults = Faults()
     log = logging.getLogger("loaderd")
     log.addHandler(faults)

@@ -16,11 +16,12 @@ from loaderd.errors import ProtocolError
 from loaderd.ipc import manifest, opened, segment
 from loaderd.ipc.messages import Opened
 from loaderd.ipc.slot_layout import slot_layout
-from loaderd.spec.spec import Order, Spec
+from loaderd.spec.output import Order
+from loaderd.spec.spec import Spec
 from tests.support.streams import a_spec
 
 SPEC = a_spec(Path("/photos"))
-LAYOUT = slot_layout(SPEC.pipeline, SPEC.batch, 2)
+LAYOUT = slot_layout(SPEC, 2)
 TABLE = manifest.pack("/photos", ("a", "b"), [b"1.jpg"] * 20, np.zeros(20, np.int32))
 GOOD = Opened(
     stream=1,

@@ -18,6 +18,8 @@ import pytest
 from keras.src.legacy.preprocessing.image import ImageDataGenerator as Original
 
 from loaderd.render.transforms.normalize import imagenet
+from loaderd.spec.base import DataFormat
+from loaderd.spec.operations import Function, ImagenetPreprocessing
 from loaderd_client import ImageDataGenerator, Session
 from loaderd_client.keras.functions import pack
 from tests.support.daemons import Serve
@@ -49,11 +51,11 @@ def test_there_are_as_many_as_keras_exports() -> None:
 def test_the_arithmetic_is_that_of_keras_bit_by_bit(name: str) -> None:
     theirs = preprocess_input(name)
     packed = pack(theirs, "float32")
-    assert packed.function is None
+    assert not isinstance(packed.operation, Function)
     image = np.random.default_rng(0).uniform(-20, 300, (31, 17, 3)).astype(np.float32)
     ours = image.copy()
-    if packed.preprocessing is not None:
-        ours = imagenet(ours, packed.preprocessing, packed.data_format, "float32")
+    if packed.operation is not None:
+        ours = imagenet(ours, packed.operation.mode, packed.operation.data_format, "float32")
     np.testing.assert_array_equal(ours, theirs(image.copy()))
 
 
@@ -62,32 +64,36 @@ def test_other_dtypes_are_treated_as_keras_does(dtype: str) -> None:
     image = np.random.default_rng(0).integers(0, 256, (9, 7, 3)).astype(dtype)
     for name in ("vgg16", "mobilenet", "densenet"):
         theirs = preprocess_input(name)
-        packed = pack(theirs, "float32")
-        assert packed.preprocessing is not None
-        ours = imagenet(image.copy(), packed.preprocessing, packed.data_format, "float32")
+        known = pack(theirs, "float32").operation
+        assert isinstance(known, ImagenetPreprocessing)
+        ours = imagenet(image.copy(), known.mode, known.data_format, "float32")
         expected = theirs(image.copy())
         np.testing.assert_array_equal(ours, expected)
         assert ours.dtype == expected.dtype
+
+
+def caffe(data_format: DataFormat) -> ImagenetPreprocessing:
+    return ImagenetPreprocessing(mode="caffe", data_format=data_format)
 
 
 def test_the_setting_of_keras_says_where_the_channels_are(monkeypatch: pytest.MonkeyPatch) -> None:
     theirs = preprocess_input("vgg16")
     keras.config.set_image_data_format("channels_first")
     try:
-        assert pack(theirs, "float32").data_format == "channels_first"
+        assert pack(theirs, "float32").operation == caffe("channels_first")
     finally:
         keras.config.set_image_data_format("channels_last")
-    assert pack(theirs, "float32").data_format == "channels_last"
+    assert pack(theirs, "float32").operation == caffe("channels_last")
 
 
 def test_what_only_looks_like_one_travels_as_it_is() -> None:
     def preprocess_input(x: Any) -> Any:
         return x
 
-    assert pack(preprocess_input, "float32").function is not None
+    assert isinstance(pack(preprocess_input, "float32").operation, Function)
     preprocess_input.__module__ = "keras.src.applications.vgg16"
     odd = functools.wraps(preprocess_input)(lambda x: x * 7)
-    assert pack(odd, "float32").preprocessing is None
+    assert isinstance(pack(odd, "float32").operation, Function)
 
 
 @pytest.mark.parametrize("name", ["vgg16", "mobilenet_v2", "densenet", "efficientnet"])

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 from keras.src.legacy.preprocessing.image import ImageDataGenerator as Original
 
-from loaderd.spec.spec import Cache
+from loaderd.spec.base import Cache
 from loaderd_client import ImageDataGenerator, Session, image_dataset_from_directory
 from tests.process.test_cache import found
 from tests.support.daemons import Daemon, Serve

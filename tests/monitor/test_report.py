@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 from rich.console import Console
 from rich.text import Text
 
-from loaderd.cli import show
 from loaderd.ipc.snapshot import (
     SCHEMA,
     DaemonPicture,
@@ -23,7 +22,7 @@ from loaderd.ipc.snapshot import (
     StreamPicture,
     WorkerPicture,
 )
-from loaderd.monitor import report, rows, screen
+from loaderd.monitor import json_lines, rows, terminal
 from loaderd.monitor.report import Report, derive
 
 GIB = 2**30
@@ -114,7 +113,7 @@ def snapshot(
 def painted(seen: Report, width: int = 100, encoding: str = "utf-8") -> str:
     file = io.TextIOWrapper(io.BytesIO(), encoding)
     out = Console(file=file, width=width, markup=False, highlight=False, emoji=False)
-    out.print(screen.render(seen, out))
+    out.print(terminal.render(seen, out))
     file.seek(0)
     return "\n".join(line.rstrip() for line in file.read().splitlines())
 
@@ -237,20 +236,18 @@ class TestStorage:
         assert verdict.bound == "HIGHLY"
         assert verdict.text.startswith("Storage does not answer: /nfs (for 1 min 5 s).")
 
-    def test_between_rows_it_is_said_when_it_begins_and_when_it_is_over(
-        self, capsys: pytest.CaptureFixture[str]
-    ) -> None:
-        say = show._rolling()
-        for now in (snapshot(), stalled(), stalled(), snapshot()):
-            say(derive(now))
-        said = [line for line in capsys.readouterr().out.splitlines() if "storage" in line]
+    def test_between_rows_it_is_said_when_it_begins_and_when_it_is_over(self) -> None:
+        render = rows.renderer()
+        seen = (snapshot(), stalled(), stalled(), snapshot())
+        lines = [line for now in seen for line in render(derive(now))]
+        said = [line for line in lines if "storage" in line]
         assert said == [
             r"storage does not answer: /data/\x1b.jpg, /nfs",
             "storage answers again",
         ]
 
     def test_json_has_it(self) -> None:
-        table = json.loads(report.to_json(derive(stalled(worker(waits_s=14.2)))))
+        table = json.loads(json_lines.render(derive(stalled(worker(waits_s=14.2)))))
         assert table["workers"][0]["waits_s"] == 14.2
         assert table["storage"][1] == {
             "path": "/nfs",
@@ -290,7 +287,7 @@ class TestCached:
         after = snapshot(stream(cache="disk"), uptime_s=101.0)
         seen = derive(after, before)
         assert seen.work.cached is None
-        assert json.loads(report.to_json(seen))["work_percent"]["cached"] is None
+        assert json.loads(json_lines.render(seen))["work_percent"]["cached"] is None
         assert "cache    - of the images came from a cache; in memory 2.0 GiB of" in painted(seen)
         assert "\n         on disk in /home/me/.cache/loaderd\n" in painted(seen)
 
@@ -334,7 +331,7 @@ class TestScreen:
         assert second.startswith('loaderd "default"')
 
     def test_trouble_is_red_on_a_terminal(self) -> None:
-        (trouble, *_) = screen._trouble(derive(snapshot(trouble="no worker can start")))
+        (trouble, *_) = terminal._trouble(derive(snapshot(trouble="no worker can start")))
         assert isinstance(trouble, Text)
         assert "red" in str(trouble.style)
 
@@ -374,7 +371,7 @@ def test_rows_line_up_under_their_header() -> None:
 
 def test_json_is_the_snapshot_with_its_rates_and_the_verdict() -> None:
     now = snapshot(stream())
-    table = json.loads(report.to_json(derive(now)))
+    table = json.loads(json_lines.render(derive(now)))
     assert table["schema"] == SCHEMA
     assert table["streams"][0]["images_per_s"] == 486.4
     assert table["work_percent"]["decode"] == 52.0
@@ -418,4 +415,4 @@ def test_no_snapshot_is_too_odd_to_be_shown(
     assert shown.replace("\n", "").isprintable()
     assert rows.row(seen).isprintable()
     assert all(0 <= rates.waited_percent <= 100 for rates in seen.rates)
-    json.loads(report.to_json(seen), parse_constant=pytest.fail)
+    json.loads(json_lines.render(seen), parse_constant=pytest.fail)

@@ -14,10 +14,13 @@ import numpy as np
 import pytest
 
 from loaderd.errors import CacheError
-from loaderd.spec.spec import Cache, Spec
+from loaderd.spec.base import Cache
+from loaderd.spec.output import Output
+from loaderd.spec.spec import Spec
 from loaderd_client import Session
 from tests.support.daemons import Daemon, Serve
 from tests.support.photos import write_photo
+from tests.support.specs import with_load
 from tests.support.streams import a_spec, cached, digest, killing_one, run_of, slow
 
 
@@ -34,8 +37,8 @@ def own_photos(photos: Path, tmp_path: Path) -> Path:
 
 def plain(spec: Spec) -> Spec:
     """The same images, as bytes and not augmented: a chunk of the cache is one copy."""
-    size, kind = spec.pipeline.target_size, type(spec.pipeline)
-    return msgspec.structs.replace(spec, pipeline=kind(target_size=size, dtype="uint8"))
+    output = Output(dtype="uint8")
+    return msgspec.structs.replace(spec, transforms=(), output=output)
 
 
 def batches(daemon: Daemon, spec: Spec, epochs: int = 2, kill: bool = False) -> list[str]:
@@ -97,8 +100,7 @@ def test_the_cache_in_memory_leaves_no_file(serve: Serve, photos: Path, folder: 
 
 def test_other_sizes_have_a_cache_of_their_own(serve: Serve, photos: Path, folder: Path) -> None:
     spec = cached(plain(a_spec(photos)), "disk")
-    pipeline = msgspec.structs.replace(spec.pipeline, target_size=(20, 30))
-    other = msgspec.structs.replace(spec, pipeline=pipeline)
+    other = with_load(spec, target_size=(20, 30))
     with serve(2, f"--cache-dir={folder}") as daemon:
         batches(daemon, spec)
         alone = batches(daemon, cached(other, "none"))

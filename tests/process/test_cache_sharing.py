@@ -10,17 +10,20 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import msgspec
 import numpy as np
 import pytest
 from PIL import Image
 
 from loaderd.ipc import manifest
 from loaderd.ipc.bundle import Bundle
-from loaderd.spec.spec import Batch, Cache, Dataset, Files, Order, Pipeline, Spec
+from loaderd.spec.base import Cache
+from loaderd.spec.output import Batch, Order
+from loaderd.spec.source import Directory, Files
+from loaderd.spec.spec import Spec
 from loaderd_client import Session
 from tests.process.test_cache import found, small_disk  # noqa: F401
 from tests.support.daemons import Daemon, eventually
+from tests.support.specs import stages, with_load
 
 Serve = Callable[..., contextlib.AbstractContextManager[Daemon]]
 SIDE = 20
@@ -49,10 +52,14 @@ def write(path: Path, number: int) -> None:
     os.utime(path, (0, 0))
 
 
-def spec_of(dataset: Dataset | Files, cache: Cache, shuffle: bool = False) -> Spec:
-    pipeline = Pipeline(target_size=(SIDE, SIDE), dtype="uint8")
-    batch = Batch(batch_size=8, label_mode="none")
-    return Spec(dataset, pipeline, batch, Order(shuffle=shuffle, seed=3), cache=cache)
+def spec_of(source: Directory | Files, cache: Cache, shuffle: bool = False) -> Spec:
+    return Spec(
+        source=source,
+        **stages(target_size=(SIDE, SIDE), dtype="uint8"),
+        batch=Batch(batch_size=8, label_mode="none"),
+        order=Order(shuffle=shuffle, seed=3),
+        cache=cache,
+    )
 
 
 def epoch(daemon: Daemon, spec: Spec, listed: list[bytes] | None = None) -> list[int]:
@@ -76,8 +83,8 @@ def rests(daemon: Daemon) -> bool:
     return not any(stream.filling for stream in daemon.snapshot().streams)
 
 
-def directory(path: Path | str, **fields: object) -> Dataset:
-    return Dataset(directory=str(path), extensions=ENDING, **fields)  # type: ignore[arg-type]
+def directory(path: Path | str, **fields: object) -> Directory:
+    return Directory(directory=str(path), extensions=ENDING, **fields)  # type: ignore[arg-type]
 
 
 def table(daemon: Daemon, root: Path, numbers: Iterable[int], cache: Cache) -> list[int]:
@@ -417,12 +424,11 @@ def test_images_that_are_decoded_otherwise_have_a_cache_of_their_own(
     plain = spec_of(directory(numbered), "disk")
     with serve(1, f"--cache-dir={folder}") as daemon:
         for change in ({}, {"target_size": (SIDE, 10)}, {"color_mode": "rgba"}):
-            pipeline = msgspec.structs.replace(plain.pipeline, **change)
+            changed = with_load(plain, **change)
             with decoding(daemon, COUNT), Session(daemon.path) as session:
-                changed = msgspec.structs.replace(plain, pipeline=pipeline)
                 stream = session.open(changed, slots=4)
                 for position in range(stream.batches):
                     shape = stream.take((0, position)).images.shape
-                    assert shape == (8, *pipeline.image_shape)
+                    assert shape == (8, *changed.image_shape)
                 eventually(lambda: rests(daemon))
     assert len(caches(folder)) == 3

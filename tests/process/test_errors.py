@@ -10,7 +10,6 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 from shutil import copytree
-from typing import cast
 
 import msgspec
 import psutil
@@ -34,16 +33,17 @@ from loaderd.ipc import dial, segment
 from loaderd.ipc.channel import Channel
 from loaderd.ipc.messages import Open, Refused, Took, Welcome
 from loaderd.ipc.prefetch import WHOLE, Run
+from loaderd.spec.operations import RandomAffine
 from loaderd.spec.spec import Spec
-from loaderd.supervisor import clients
 from loaderd_client import Session
 from tests.support.daemons import Serve, eventually
+from tests.support.specs import with_transform
 from tests.support.streams import a_spec, digest, run_of
 
 
 def of(spec: Spec, directory: Path) -> Spec:
-    dataset = msgspec.structs.replace(spec.dataset, directory=str(directory))
-    return msgspec.structs.replace(spec, dataset=dataset)
+    source = msgspec.structs.replace(spec.source, directory=str(directory))
+    return msgspec.structs.replace(spec, source=source)
 
 
 def test_a_missing_directory_is_named(serve: Serve, photos: Path, tmp_path: Path) -> None:
@@ -198,11 +198,9 @@ def test_a_spec_that_no_packet_holds_is_refused_and_the_daemon_lives(
     serve: Serve, photos: Path
 ) -> None:
     with serve(workers=1) as daemon, Session(daemon.path) as session:
-        pipeline = msgspec.structs.replace(
-            a_spec(photos).pipeline, width_shift_range=tuple(float(i) for i in range(30_000))
-        )
+        huge = RandomAffine(width_shift_range=tuple(float(i) for i in range(30_000)))
         with pytest.raises(InvalidArgument, match="too many values"):
-            session.open(msgspec.structs.replace(a_spec(photos), pipeline=pipeline), 4)
+            session.open(with_transform(a_spec(photos), huge), 4)
         assert len(list(run_of(session.open(a_spec(photos), slots=4)))) == 24
 
 
@@ -252,19 +250,6 @@ def test_pages_are_reserved_before_anyone_writes_to_them() -> None:
             segment.reserve(fd, segment.total() * 2)
     finally:
         os.close(fd)
-
-
-def test_another_user_is_refused(monkeypatch: pytest.MonkeyPatch, runtime: str) -> None:
-    path = os.path.join(runtime, "x.sock")
-    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener:
-        listener.bind(path)
-        listener.listen()
-        with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as caller:
-            caller.connect(path)
-            monkeypatch.setattr(os, "geteuid", lambda: 4711)
-            knocking = listener.accept()[0]
-            assert clients.accept(knocking, cast(clients.Requests, None)) is None
-            assert caller.recv(1) == b""
 
 
 def test_releasing_a_slot_that_is_not_ours_drops_the_client(serve: Serve, photos: Path) -> None:

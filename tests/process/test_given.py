@@ -18,22 +18,26 @@ from loaderd.ipc.bundle import Bundle
 from loaderd.ipc.messages import Open, Opened, Refused
 from loaderd.ipc.prefetch import UNKNOWN, WHOLE, Run
 from loaderd.spec import spec
-from loaderd.spec.spec import Arrays, Batch, Files, Order, Pipeline, Spec
+from loaderd.spec.operations import Function
+from loaderd.spec.output import Batch, Order
+from loaderd.spec.source import Arrays, Files
+from loaderd.spec.spec import Spec
 from loaderd_client import Session
 from tests.support.daemons import Daemon, Serve, eventually
+from tests.support.specs import stages
 from tests.support.streams import a_spec, run_of
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (10, 4, 5, 3), np.uint8)
 
 
 def arrays(**fields: Any) -> Spec:
-    pipeline = Pipeline(**({"target_size": (4, 5)} | fields))
+    made = stages(**({"target_size": (4, 5)} | fields))
     batch = Batch(batch_size=4, label_mode="none")
-    return Spec(dataset=Arrays(), pipeline=pipeline, batch=batch, order=Order(shuffle=False))
+    return Spec(source=Arrays(), **made, batch=batch, order=Order(shuffle=False))
 
 
 def files(photos: Path) -> Spec:
-    return msgspec.structs.replace(a_spec(photos), dataset=Files(str(photos)))
+    return msgspec.structs.replace(a_spec(photos), source=Files(str(photos)))
 
 
 def a_manifest(photos: Path, labels: list[int], classes: tuple[str, ...] = ("a", "b")) -> Any:
@@ -131,7 +135,7 @@ def test_sizes_beyond_all_memory_are_refused(serve: Serve, photos: Path, fields:
 
 def opened(daemon: Daemon, asked: Spec, request: Any, *bundle: int) -> Any:
     """What the daemon answers to an Open that no client of ours would send."""
-    data = spec.encode(asked)
+    data = spec.encode(spec.seeded(asked))
     fd = os.memfd_create("spec")
     os.write(fd, data)
     line = dial.dial(daemon.path)
@@ -173,7 +177,7 @@ def test_a_stream_without_a_run_makes_what_it_is_asked_for(serve: Serve, photos:
 
 
 def test_a_function_that_is_missing_is_told(serve: Serve, photos: Path) -> None:
-    asked = arrays(function=spec.Function("", "gone", python=(3, 0)))
+    asked = arrays(function=Function("", "gone", python=(3, 0)))
     with a_living_daemon(serve, photos) as (_, session):
         stream = session.open(asked, 4, bundles=[Bundle({"images": IMAGES})])
         with pytest.raises(LoaderdError, match=r"pickled by Python 3\.0"):

@@ -22,15 +22,20 @@ BEGIN = """\
 import contextlib, os, signal, subprocess, sys
 import loaderd_client
 from loaderd_client import connect
-from loaderd.spec.spec import Batch, Dataset, Order, Pipeline, Spec
+from loaderd.spec.load import Load
+from loaderd.spec.output import Batch, Order, Output
+from loaderd.spec.source import Directory
+from loaderd.spec.spec import Spec
 
 FOLDER = sys.argv[1]
 
 def rows(session=None):
     "How many images come in a batch of a new stream."
     spec = Spec(
-        dataset=Dataset(directory=FOLDER, extensions=(".jpg",)),
-        pipeline=Pipeline(target_size=(8, 8)),
+        source=Directory(directory=FOLDER, extensions=(".jpg",)),
+        load=Load(target_size=(8, 8)),
+        transforms=(),
+        output=Output(),
         batch=Batch(batch_size=32),
         order=Order(shuffle=False),
     )

@@ -17,7 +17,8 @@ import psutil
 import pytest
 
 from loaderd.errors import DaemonGone
-from loaderd.spec.spec import Order, Spec
+from loaderd.spec.output import Order
+from loaderd.spec.spec import Spec
 from loaderd_client import Session
 from tests.support.daemons import Serve, eventually, gone
 from tests.support.streams import a_spec, check_epochs, digest, killing_one, run_of, slow

@@ -12,8 +12,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from loaderd.render.renderer import Renderer
-from loaderd.spec.spec import Pipeline
+from loaderd.spec.operations import RandomAffine, Rescaling
+from loaderd.spec.spec import Spec
 from loaderd.spec.transform import Transform
+from tests.support.specs import parameters_of
 
 Pixels = NDArray[Any]
 
@@ -36,9 +38,10 @@ def noisy() -> Callable[..., Image.Image]:
 
 @pytest.fixture(scope="session")
 def ours() -> Callable[..., Pixels]:
-    def render(path: Path, pipeline: Pipeline, transform: Transform | None = None) -> Pixels:
-        row = np.full(pipeline.image_shape, 77, pipeline.dtype)
-        Renderer(pipeline).render(str(path), transform or Transform(), row)
+    def render(path: Path, pipeline: Spec, transform: Transform | None = None) -> Pixels:
+        row = np.full(pipeline.image_shape, 77, pipeline.output.dtype)
+        parameters = parameters_of(pipeline, transform or Transform())
+        Renderer(pipeline).render(str(path), parameters, row)
         return row
 
     return render
@@ -50,20 +53,24 @@ def keras_pixels() -> Callable[..., Pixels]:
     from keras.src.legacy.preprocessing.image import ImageDataGenerator
     from keras.src.utils.image_utils import img_to_array, load_img
 
-    def render(path: Path, pipeline: Pipeline, transform: Transform | None = None) -> Pixels:
+    def render(path: Path, pipeline: Spec, transform: Transform | None = None) -> Pixels:
         image = load_img(
             str(path),
-            color_mode=pipeline.color_mode,
-            target_size=pipeline.target_size,
-            interpolation=pipeline.interpolation,
-            keep_aspect_ratio=pipeline.aspect == "crop",
+            color_mode=pipeline.load.color_mode,
+            target_size=pipeline.load.target_size,
+            interpolation=pipeline.load.interpolation,
+            keep_aspect_ratio=pipeline.load.aspect == "crop",
         )
+        rescaling, affine = pipeline.first(Rescaling), pipeline.first(RandomAffine)
+        affine = affine or RandomAffine()
         generator = ImageDataGenerator(
-            rescale=pipeline.rescale, fill_mode=pipeline.fill_mode, cval=pipeline.cval
+            rescale=None if rescaling is None else rescaling.scale,
+            fill_mode=affine.fill_mode,
+            cval=affine.cval,
         )
         x = img_to_array(image)
         x = generator.apply_transform(x, (transform or Transform())._asdict())
-        batch: Pixels = np.zeros((1, *pipeline.image_shape), pipeline.dtype)
+        batch: Pixels = np.zeros((1, *pipeline.image_shape), pipeline.output.dtype)
         batch[0] = generator.standardize(x)
         row: Pixels = batch[0]
         return row

@@ -17,8 +17,8 @@ from PIL import Image, features
 
 from loaderd.errors import BadImage
 from loaderd.render.renderer import Renderer
-from loaderd.spec.spec import ColorMode, Interpolation, Pipeline
-from loaderd.spec.transform import Transform
+from loaderd.spec.base import ColorMode, Interpolation
+from tests.support.specs import rendering
 
 Pixels = NDArray[Any]
 Pipe = Callable[..., Pixels]
@@ -92,7 +92,7 @@ def test_a_file_gives_the_same_pixels_as_in_keras(
     FILES[name](str(path))
     filters: list[Interpolation] = ["nearest", "bilinear"]
     for target, interpolation in [(SIZE, "nearest"), *(((20, 31), name) for name in filters)]:
-        pipeline = Pipeline(target_size=target, color_mode=color_mode, interpolation=interpolation)
+        pipeline = rendering(target_size=target, color_mode=color_mode, interpolation=interpolation)
         try:
             expected = keras_pixels(path, pipeline)
         except ValueError:  # Keras cannot resize it either
@@ -104,7 +104,7 @@ def test_a_file_gives_the_same_pixels_as_in_keras(
 
 def test_sixteen_bit_grey_keeps_its_values(tmp_path: Path, ours: Pipe) -> None:
     deep().save(tmp_path / "deep.png")
-    pixels = ours(tmp_path / "deep.png", Pipeline(target_size=SIZE, color_mode="grayscale"))
+    pixels = ours(tmp_path / "deep.png", rendering(target_size=SIZE, color_mode="grayscale"))
     np.testing.assert_array_equal(pixels[:, :, 0], np.asarray(deep()))
 
 
@@ -134,7 +134,7 @@ def test_a_jpeg_of_any_size_and_quality_gives_the_pixels_of_pil(
     )
     mode = {"rgb": "RGB", "rgba": "RGBA", "grayscale": "L"}[color_mode]
     expected = np.asarray(Image.open(path).convert(mode)).reshape(height, width, -1)
-    pipeline = Pipeline(target_size=(height, width), color_mode=color_mode)
+    pipeline = rendering(target_size=(height, width), color_mode=color_mode)
     np.testing.assert_array_equal(ours(path, pipeline), expected)
 
 
@@ -144,7 +144,7 @@ def test_a_jpeg_with_garbage_after_its_end_is_read_as_in_keras(
     path = tmp_path / "tail.jpg"
     coloured().save(path)
     path.write_bytes(path.read_bytes() + b"tail" * 100)
-    pipeline = Pipeline(target_size=SIZE)
+    pipeline = rendering(target_size=SIZE)
     np.testing.assert_array_equal(ours(path, pipeline), keras_pixels(path, pipeline))
 
 
@@ -155,7 +155,7 @@ def test_a_jpeg_with_a_recoverable_fault_is_read_as_in_keras(
     coloured().save(path)
     data = path.read_bytes()
     path.write_bytes(data[:-2] + b"\xff\xfe\xff\xd9")  # junk before the end marker
-    pipeline = Pipeline(target_size=SIZE)
+    pipeline = rendering(target_size=SIZE)
     np.testing.assert_array_equal(ours(path, pipeline), keras_pixels(path, pipeline))
 
 
@@ -168,9 +168,9 @@ def shorten(path: Path) -> None:
 
 
 def render(path: Path | bytes) -> None:
-    pipeline = Pipeline(target_size=(8, 8))
+    pipeline = rendering(target_size=(8, 8))
     name = path if isinstance(path, bytes) else str(path)
-    Renderer(pipeline).render(name, Transform(), np.empty(pipeline.image_shape, np.float32))
+    Renderer(pipeline).render(name, (), np.empty(pipeline.image_shape, np.float32))
 
 
 @pytest.mark.parametrize("name", ["a.jpg", "a.png", "a.bmp", "a.ppm", "a.tif", "a.gif"])
@@ -258,8 +258,8 @@ def test_small_files_after_large_ones_are_read_whole_and_alone(
     large = Image.fromarray(np.random.default_rng(0).integers(0, 256, (900, 900, 3), np.uint8))
     large.save(tmp_path / "large.jpg", quality=100)
     coloured().save(tmp_path / "small.jpg")
-    pipeline = Pipeline(target_size=SIZE)
+    pipeline = rendering(target_size=SIZE)
     renderer, row = Renderer(pipeline), np.empty((*SIZE, 3), np.float32)
     for name in ("small.jpg", "large.jpg", "small.jpg"):
-        renderer.render(str(tmp_path / name), Transform(), row)
+        renderer.render(str(tmp_path / name), (), row)
         np.testing.assert_array_equal(row, keras_pixels(tmp_path / name, pipeline))

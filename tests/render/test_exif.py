@@ -17,8 +17,10 @@ from loaderd.errors import NoRoom
 from loaderd.render.load import decode
 from loaderd.render.load.decode import Decoder
 from loaderd.render.load.resize import Reduced
-from loaderd.spec.spec import Aspect, ColorMode, Interpolation, Pipeline
+from loaderd.spec.base import Aspect, ColorMode, Interpolation
+from loaderd.spec.load import Load
 from tests.corpus import pictures
+from tests.support.specs import rendering
 
 Pixels = NDArray[Any]
 Pipe = Callable[..., Pixels]
@@ -59,7 +61,7 @@ def test_a_picture_is_turned_as_pil_does(
     assert upright.size == ((45, 60) if orientation in SIDEWAYS else (60, 45))
     for interpolation in ("nearest", "bilinear"):
         pixels = np.asarray(upright.resize((20, 31), Image.Resampling[interpolation.upper()]))
-        pipeline = Pipeline(
+        pipeline = rendering(
             target_size=(31, 20), color_mode=color_mode, interpolation=interpolation, exif=True
         )
         rendered = ours(tmp_path / name, pipeline)
@@ -73,7 +75,7 @@ def test_nothing_is_turned_that_keras_does_not_turn(
 ) -> None:
     """Keras has TIFFs turned by PIL, which does so by itself."""
     pictures.photo((60, 45)).save(tmp_path / name, exif=tagged(orientation))
-    pipeline = Pipeline(target_size=(45, 60))
+    pipeline = rendering(target_size=(45, 60))
     rendered = ours(tmp_path / name, pipeline)
     np.testing.assert_array_equal(rendered, keras_pixels(tmp_path / name, pipeline))
 
@@ -81,7 +83,7 @@ def test_nothing_is_turned_that_keras_does_not_turn(
 def test_sixteen_bits_are_turned(tmp_path: Path, ours: Pipe) -> None:
     pixels = np.arange(6, dtype=np.uint16).reshape(2, 3) * 9999
     Image.fromarray(pixels).save(tmp_path / "a.png", exif=tagged(6))
-    pipeline = Pipeline(target_size=(3, 2), color_mode="grayscale", exif=True)
+    pipeline = rendering(target_size=(3, 2), color_mode="grayscale", exif=True)
     np.testing.assert_array_equal(ours(tmp_path / "a.png", pipeline)[:, :, 0], np.rot90(pixels, -1))
 
 
@@ -90,7 +92,7 @@ def test_the_orientation_may_stand_in_xmp(tmp_path: Path, ours: Pipe, orientatio
     (tmp_path / "a.jpg").write_bytes(pictures.with_xmp(orientation))
     with Image.open(tmp_path / "a.jpg") as image:
         upright = ImageOps.exif_transpose(image)
-    pipeline = Pipeline(target_size=upright.size[::-1], exif=True)
+    pipeline = rendering(target_size=upright.size[::-1], exif=True)
     np.testing.assert_array_equal(ours(tmp_path / "a.jpg", pipeline), np.asarray(upright))
 
 
@@ -105,7 +107,7 @@ def test_the_reduction_is_chosen_for_the_turned_size(orientation: int) -> None:
         sizes.append(size)
         return 4
 
-    decoder = Decoder(Pipeline(target_size=(8, 8), exif=True), reduction=reduction)
+    decoder = Decoder(Load(target_size=(8, 8), exif=True, decode="scaled"), reduction=reduction)
     reduced = decoder.decode(memoryview(pictures.turned("jpeg", orientation)))
     assert isinstance(reduced, Reduced)
     upright = (45, 60) if orientation in SIDEWAYS else (60, 45)
@@ -131,7 +133,7 @@ def test_a_reduced_picture_is_framed_as_the_exact_one_when_it_is_turned(
     exact, scaled = (
         ours(
             tmp_path / "a.jpg",
-            Pipeline(
+            rendering(
                 target_size=(40, 40),
                 interpolation=interpolation,
                 aspect=aspect,
@@ -157,14 +159,14 @@ def test_too_little_memory_does_not_leave_a_picture_unturned(
     monkeypatch.setattr(Image.Image, "getexif", fails)
     (tmp_path / "a.jpg").write_bytes(pictures.turned("jpeg", 6))
     with pytest.raises(NoRoom):
-        ours(tmp_path / "a.jpg", Pipeline(target_size=(8, 8), exif=True))
+        ours(tmp_path / "a.jpg", rendering(target_size=(8, 8), exif=True))
 
 
 def test_pils_own_limit_does_not_leave_a_picture_unturned(
     tmp_path: Path, ours: Pipe, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "a.jpg").write_bytes(pictures.turned("jpeg", 6))
-    pipeline = Pipeline(target_size=(60, 45), exif=True)
+    pipeline = rendering(target_size=(60, 45), exif=True)
     turned = ours(tmp_path / "a.jpg", pipeline)
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1)
     np.testing.assert_array_equal(ours(tmp_path / "a.jpg", pipeline), turned)
@@ -183,11 +185,11 @@ def test_nobody_looks_for_an_orientation_that_is_not_asked_for(
         monkeypatch.setattr(decode, name, never)
     for form, suffix in (("jpeg", "jpg"), ("png", "png")):
         (tmp_path / f"a.{suffix}").write_bytes(pictures.turned(form, 6))
-        ours(tmp_path / f"a.{suffix}", Pipeline(target_size=(8, 8)))
+        ours(tmp_path / f"a.{suffix}", rendering(target_size=(8, 8)))
 
 
 def test_pil_does_not_see_jpegs_that_say_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    decoder = Decoder(Pipeline(target_size=(8, 8), exif=True))
+    decoder = Decoder(Load(target_size=(8, 8), exif=True))
     file = io.BytesIO()
     pictures.photo().save(file, "JPEG")
     monkeypatch.setattr(Image, "open", lambda *args, **choices: pytest.fail("PIL was asked"))
@@ -196,7 +198,6 @@ def test_pil_does_not_see_jpegs_that_say_nothing(monkeypatch: pytest.MonkeyPatch
 
 def test_turned_pictures_have_a_cache_of_their_own() -> None:
     keys = {
-        images.keys(Pipeline(target_size=(8, 8), exif=exif), "/data", "1")[0]
-        for exif in (False, True)
+        images.keys(Load(target_size=(8, 8), exif=exif), "/data", "1")[0] for exif in (False, True)
     }
     assert len(keys) == 2

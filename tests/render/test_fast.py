@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from loaderd.render.fast import flip, write
-from loaderd.spec.spec import ColorMode, DType, Pipeline
+from loaderd.spec.base import ColorMode, DType
 from loaderd.spec.transform import Transform
+from tests.support.specs import moving
 
 Pixels = NDArray[Any]
 Pipe = Callable[..., Pixels]
@@ -42,7 +43,7 @@ def test_a_flipped_row_is_that_of_keras(
     rescale: float | None,
 ) -> None:
     noisy(31, 44).save(tmp_path / "a.jpg")
-    pipeline = Pipeline(
+    pipeline = moving(
         target_size=(17, 23),
         color_mode=color_mode,
         interpolation="bilinear",
@@ -90,7 +91,7 @@ def test_a_flip_into_a_row_is_the_flip(channels: int, dtype: type[np.generic]) -
     image = np.arange(5 * 7 * channels).reshape(5, 7, channels).astype(dtype)
     for transform in FLIPS:
         row = np.zeros_like(image)
-        np.testing.assert_array_equal(flip(image, transform, row), flip(image, transform))
+        np.testing.assert_array_equal(flip(image, transform.flip, row), flip(image, transform.flip))
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.int32])
@@ -101,4 +102,4 @@ def test_every_kind_of_picture_can_be_flipped(channels: int, dtype: type[np.gene
     for transform in FLIPS:
         expected = image[:: -1 if transform.flip_vertical else 1]
         expected = expected[:, :: -1 if transform.flip_horizontal else 1]
-        np.testing.assert_array_equal(flip(image, transform), expected)
+        np.testing.assert_array_equal(flip(image, transform.flip), expected)

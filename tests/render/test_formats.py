@@ -18,8 +18,10 @@ from loaderd import pillow
 from loaderd.errors import BadImage, MissingCodec, MissingDependency
 from loaderd.render.load import formats
 from loaderd.render.renderer import Renderer
-from loaderd.spec.spec import ColorMode, Pil, Pipeline, Plugin
+from loaderd.spec.base import ColorMode
+from loaderd.spec.load import Pil, Plugin
 from tests.corpus import odd, pictures
+from tests.support.specs import rendering
 
 Pipe = Callable[..., NDArray[Any]]
 
@@ -37,7 +39,7 @@ def content_of(name: str) -> bytes:
 
 
 def load(path: Path, **choices: Any) -> NDArray[Any]:
-    return Renderer(Pipeline(**{"target_size": (8, 8)} | choices)).load(str(path))
+    return Renderer(rendering(**{"target_size": (8, 8)} | choices)).load(str(path))
 
 
 @pytest.mark.filterwarnings("ignore")  # from Keras's side
@@ -51,7 +53,7 @@ def test_a_file_of_any_format_gives_the_pixels_that_keras_gives_or_fails_as_ther
         if (name, color_mode) == ("icns", "rgba"):
             continue  # Keras gives three channels, as PIL knows the mode only when it has loaded
         for size in SIZES:
-            pipeline = Pipeline(target_size=size, color_mode=color_mode)
+            pipeline = rendering(target_size=size, color_mode=color_mode)
             try:
                 expected = keras_pixels(path, pipeline)
             except (OSError, ValueError):
@@ -208,8 +210,8 @@ def test_a_damaged_file_of_a_format_that_pil_has_is_a_bad_image(tmp_path: Path) 
 def test_a_pipelines_switches_hold_for_it_and_for_no_other(tmp_path: Path) -> None:
     path = tmp_path / "a.png"
     path.write_bytes(odd.long_notes(3 * 2**20))
-    patient = Renderer(Pipeline(target_size=(8, 8), pil=Pil(max_text_chunk=2**22)))
-    plain = Renderer(Pipeline(target_size=(8, 8)))
+    patient = Renderer(rendering(target_size=(8, 8), pil=Pil(max_text_chunk=2**22)))
+    plain = Renderer(rendering(target_size=(8, 8)))
     for _ in range(2):
         patient.load(str(path))
         with pytest.raises(BadImage, match=r"raise PIL's PngImagePlugin\.MAX_TEXT_CHUNK"):

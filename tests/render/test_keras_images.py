@@ -20,7 +20,7 @@ import pytest
 from PIL import Image
 
 from loaderd.render.transforms.keras_images import KerasImages
-from loaderd.spec.spec import Keras
+from loaderd.spec.operations import Keras
 
 LEGACY = os.environ.get("LOADERD_KERAS") == "2"
 ROOT = Path(__file__).parents[2]

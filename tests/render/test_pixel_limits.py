@@ -21,8 +21,9 @@ from PIL import Image
 from loaderd.errors import BadImage, NoRoom
 from loaderd.render.load import decode, jpeg
 from loaderd.render.renderer import Renderer
-from loaderd.spec.spec import Aspect, Decode, Interpolation, Pipeline
+from loaderd.spec.base import Aspect, Decode, Interpolation
 from tests.corpus import make
+from tests.support.specs import rendering
 
 Noisy = Callable[..., Image.Image]
 
@@ -31,7 +32,7 @@ DECODES: list[Decode] = ["exact", "scaled"]
 
 
 def load(path: Path, max_pixels: int | None = None, **choices: Any) -> NDArray[Any]:
-    return Renderer(Pipeline(**{"target_size": (8, 8)} | choices), max_pixels=max_pixels).load(
+    return Renderer(rendering(**{"target_size": (8, 8)} | choices), max_pixels=max_pixels).load(
         str(path)
     )
 
@@ -177,8 +178,8 @@ LIMITED = """
 import resource, sys
 from loaderd.errors import NoRoom
 from loaderd.render.renderer import Renderer
-from loaderd.spec.spec import Pipeline
-renderer = Renderer(Pipeline(target_size=(8, 8), interpolation="bilinear"))
+from tests.support.specs import rendering
+renderer = Renderer(rendering(target_size=(8, 8), interpolation="bilinear"))
 used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
 resource.setrlimit(resource.RLIMIT_AS, (used + int(sys.argv[2]) * 2**20,) * 2)
 try:
@@ -213,7 +214,7 @@ def test_a_picture_after_too_little_memory_is_rendered(
     tmp_path: Path, noisy: Noisy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     noisy(10, 20).save(tmp_path / "a.jpg")
-    renderer = Renderer(Pipeline(target_size=(8, 8)))
+    renderer = Renderer(rendering(target_size=(8, 8)))
     with monkeypatch.context() as patch:
         patch.setattr(decode.Scratch, "take", lambda self, size: np.empty(1 << 55))
         with pytest.raises(NoRoom):

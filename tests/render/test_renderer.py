@@ -15,8 +15,10 @@ from PIL import Image
 
 from loaderd.errors import BadImage
 from loaderd.render.renderer import Renderer
-from loaderd.spec.spec import DType, Pipeline
+from loaderd.spec.base import DType
+from loaderd.spec.spec import Spec
 from loaderd.spec.transform import Transform
+from tests.support.specs import moving, parameters_of
 
 Pixels = NDArray[Any]
 Noisy = Callable[..., Image.Image]
@@ -30,8 +32,8 @@ def file(tmp_path: Path, noisy: Noisy) -> str:
     return str(tmp_path / "a.jpg")
 
 
-def slot_for(pipeline: Pipeline) -> Pixels:
-    return np.full((3, *pipeline.image_shape), 77, pipeline.dtype)
+def slot_for(pipeline: Spec) -> Pixels:
+    return np.full((3, *pipeline.image_shape), 77, pipeline.output.dtype)
 
 
 @pytest.mark.parametrize("transform", [Transform(), TURNED])
@@ -39,9 +41,9 @@ def slot_for(pipeline: Pipeline) -> Pixels:
 def test_a_sample_is_written_in_its_own_row_only(
     file: str, dtype: DType, transform: Transform
 ) -> None:
-    pipeline = Pipeline(target_size=(20, 25), dtype=dtype)
+    pipeline = moving(target_size=(20, 25), dtype=dtype)
     slot = slot_for(pipeline)
-    Renderer(pipeline).render(file, transform, slot[1])
+    Renderer(pipeline).render(file, parameters_of(pipeline, transform), slot[1])
     assert (slot[[0, 2]] == 77).all()
     assert (slot[1] != 77).any()
 
@@ -51,23 +53,23 @@ def test_a_sample_is_written_in_its_own_row_only(
 def test_a_kept_copy_of_a_loaded_picture_finishes_as_the_file_renders(
     file: str, dtype: DType, transform: Transform
 ) -> None:
-    pipeline = Pipeline(target_size=(20, 25), dtype=dtype)
+    pipeline = moving(target_size=(20, 25), dtype=dtype)
     renderer, slot = Renderer(pipeline), slot_for(pipeline)
     kept = renderer.load(file).copy()
     assert kept.shape == (20, 25, 3)
     assert kept.dtype == np.uint8
-    renderer.finish(kept, transform, slot[0])
-    renderer.render(file, transform, slot[1])
+    renderer.finish(kept, parameters_of(pipeline, transform), slot[0])
+    renderer.render(file, parameters_of(pipeline, transform), slot[1])
     np.testing.assert_array_equal(slot[0], slot[1])
 
 
 PIPELINES = {
-    "plain": Pipeline(target_size=(20, 25), rescale=1 / 255),
-    "bytes": Pipeline(target_size=(20, 25), dtype="uint8"),
-    "channels first": Pipeline(target_size=(20, 25), data_format="channels_first"),
-    "grey": Pipeline(target_size=(20, 25), color_mode="grayscale", rescale=1 / 255),
-    "rgba": Pipeline(target_size=(20, 25), color_mode="rgba", dtype="uint8"),
-    "full road": Pipeline(target_size=(20, 25), samplewise_center=True),
+    "plain": moving(target_size=(20, 25), rescale=1 / 255),
+    "bytes": moving(target_size=(20, 25), dtype="uint8"),
+    "channels first": moving(target_size=(20, 25), data_format="channels_first"),
+    "grey": moving(target_size=(20, 25), color_mode="grayscale", rescale=1 / 255),
+    "rgba": moving(target_size=(20, 25), color_mode="rgba", dtype="uint8"),
+    "full road": moving(target_size=(20, 25), samplewise_center=True),
 }
 TRANSFORMS = [
     Transform(flip_horizontal=h, flip_vertical=v, theta=theta)
@@ -87,8 +89,8 @@ def test_a_picture_in_a_mapped_file_finishes_as_the_file_renders(
     (tmp_path / "kept").write_bytes(kept.tobytes())
     mapped = np.memmap(tmp_path / "kept", np.uint8, "r", shape=(1, *kept.shape))
     for transform in TRANSFORMS:
-        renderer.render(file, transform, slot[0])
-        renderer.finish(mapped[0], transform, slot[1])
+        renderer.render(file, parameters_of(pipeline, transform), slot[0])
+        renderer.finish(mapped[0], parameters_of(pipeline, transform), slot[1])
         np.testing.assert_array_equal(slot[1], slot[0])
     assert (slot[2] == slot_for(pipeline)[2]).all()
 
@@ -97,38 +99,38 @@ def test_a_sample_does_not_depend_on_those_before_it(
     file: str, tmp_path: Path, noisy: Noisy
 ) -> None:
     noisy(90, 30).save(tmp_path / "b.png")
-    pipeline = Pipeline(target_size=(20, 25), interpolation="lanczos")
+    pipeline = moving(target_size=(20, 25), interpolation="lanczos")
     slot, renderer = slot_for(pipeline), Renderer(pipeline)
-    Renderer(pipeline).render(file, TURNED, slot[0])
-    renderer.render(str(tmp_path / "b.png"), TURNED, slot[1])
+    Renderer(pipeline).render(file, parameters_of(pipeline, TURNED), slot[0])
+    renderer.render(str(tmp_path / "b.png"), parameters_of(pipeline, TURNED), slot[1])
     with pytest.raises(BadImage):
-        renderer.render("/nowhere", TURNED, slot[1])
-    renderer.render(file, TURNED, slot[1])
+        renderer.render("/nowhere", parameters_of(pipeline, TURNED), slot[1])
+    renderer.render(file, parameters_of(pipeline, TURNED), slot[1])
     np.testing.assert_array_equal(slot[0], slot[1])
 
 
 def test_paths_may_be_bytes(file: str) -> None:
-    pipeline = Pipeline(target_size=(20, 25))
+    pipeline = moving(target_size=(20, 25))
     slot = slot_for(pipeline)
-    Renderer(pipeline).render(file, Transform(), slot[0])
-    Renderer(pipeline).render(file.encode(), Transform(), slot[1])
+    Renderer(pipeline).render(file, parameters_of(pipeline, Transform()), slot[0])
+    Renderer(pipeline).render(file.encode(), parameters_of(pipeline, Transform()), slot[1])
     np.testing.assert_array_equal(slot[0], slot[1])
 
 
 def test_times_are_told_once(file: str) -> None:
-    pipeline = Pipeline(target_size=(20, 25))
+    pipeline = moving(target_size=(20, 25))
     renderer, slot = Renderer(pipeline), slot_for(pipeline)
-    renderer.render(file, TURNED, slot[0])
+    renderer.render(file, parameters_of(pipeline, TURNED), slot[0])
     assert all(time > 0 for time in renderer.take_times())
     assert renderer.take_times() == (0, 0, 0, 0)
 
 
 def test_a_finished_copy_takes_no_time_to_read(file: str) -> None:
-    pipeline = Pipeline(target_size=(20, 25))
+    pipeline = moving(target_size=(20, 25))
     renderer, slot = Renderer(pipeline), slot_for(pipeline)
     kept = renderer.load(file).copy()
     renderer.take_times()
-    renderer.finish(kept, TURNED, slot[0])
+    renderer.finish(kept, parameters_of(pipeline, TURNED), slot[0])
     read, decode, resize, augment = renderer.take_times()
     assert (read, decode, resize) == (0, 0, 0)
     assert augment > 0

@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from loaderd.errors import BadImage
-from loaderd.render.load.resize import FILTERS, Resizer, crop_box, pad_margins
-from loaderd.spec.spec import Aspect, ColorMode, Interpolation, Pipeline
+from loaderd.render.load.resize import FILTERS, crop_box, pad_margins
+from loaderd.spec.base import Aspect, ColorMode, Interpolation
+from tests.support.specs import rendering, resizer
 
 Pixels = NDArray[Any]
 Pipe = Callable[..., Pixels]
@@ -56,7 +57,7 @@ def test_a_resized_file_has_the_pixels_of_keras(
     name: str,
 ) -> None:
     noisy(*size).save(folder / name)
-    pipeline = Pipeline(
+    pipeline = rendering(
         target_size=target, interpolation=interpolation, aspect=aspect, color_mode=color_mode
     )
     try:
@@ -80,7 +81,7 @@ def test_transparent_pictures_resize_as_in_keras(
 ) -> None:
     pixels = np.random.default_rng(size).integers(0, 256, (*size, 4), dtype=np.uint8)
     Image.fromarray(pixels).save(folder / "clear.png")
-    pipeline = Pipeline(target_size=target, interpolation=interpolation, color_mode="rgba")
+    pipeline = rendering(target_size=target, interpolation=interpolation, color_mode="rgba")
     np.testing.assert_array_equal(
         ours(folder / "clear.png", pipeline), keras_pixels(folder / "clear.png", pipeline)
     )
@@ -95,8 +96,8 @@ def test_opencv_picks_the_nearest_pixels_that_pil_picks(
     number = np.arange(length)
     line = np.stack([number % 256, number // 256, number * 0], 1).astype(np.uint8)
     picture = line[np.newaxis] if along else line[:, np.newaxis]
-    resizer = Resizer((1, target) if along else (target, 1), "nearest", "stretch")
-    np.testing.assert_array_equal(resizer(picture), resizer(Image.fromarray(picture)))
+    resize = resizer((1, target) if along else (target, 1), "nearest", "stretch")
+    np.testing.assert_array_equal(resize(picture), resize(Image.fromarray(picture)))
 
 
 @settings(max_examples=100, deadline=None)
@@ -104,15 +105,15 @@ def test_opencv_picks_the_nearest_pixels_that_pil_picks(
 def test_arrays_are_padded_as_pil_images_are(
     noisy: Noisy, size: tuple[int, int], target: tuple[int, int]
 ) -> None:
-    resizer, picture = Resizer(target, "nearest", "pad"), noisy(*size)
-    expected = resizer(picture)
-    np.testing.assert_array_equal(resizer(np.asarray(picture)), expected)
+    resize, picture = resizer(target, "nearest", "pad"), noisy(*size)
+    expected = resize(picture)
+    np.testing.assert_array_equal(resize(np.asarray(picture)), expected)
 
 
 def test_crop_differs_from_stretch(tmp_path: Path, noisy: Noisy, ours: Pipe) -> None:
     noisy(20, 60).save(tmp_path / "wide.png")
     crop, stretch, pad = (
-        ours(tmp_path / "wide.png", Pipeline(target_size=(20, 20), aspect=aspect))
+        ours(tmp_path / "wide.png", rendering(target_size=(20, 20), aspect=aspect))
         for aspect in ("crop", "stretch", "pad")
     )
     assert not (crop == stretch).all()
@@ -143,7 +144,7 @@ def test_padded_pictures_are_those_of_keras(
     from keras import ops
 
     picture = noisy(*size)
-    padded = np.asarray(Resizer(target, "nearest", "pad")(picture))
+    padded = np.asarray(resizer(target, "nearest", "pad")(picture))
     pixels = np.asarray(picture, np.float32)
     expected = ops.image.resize(pixels, target, interpolation="nearest", pad_to_aspect_ratio=True)
     columns, rows = pad_margins(picture.size, target[::-1])
@@ -153,7 +154,7 @@ def test_padded_pictures_are_those_of_keras(
 
 def test_a_padded_picture_lies_between_equal_black_margins(noisy: Noisy) -> None:
     picture = noisy(20, 60)
-    padded = np.asarray(Resizer((60, 60), "nearest", "pad")(picture))
+    padded = np.asarray(resizer((60, 60), "nearest", "pad")(picture))
     assert pad_margins((60, 20), (60, 60)) == (0, 20)
     assert not padded[:20].any()
     assert not padded[40:].any()
@@ -167,7 +168,7 @@ def test_every_colour_mode_can_be_padded(
 ) -> None:
     noisy(10, 30).save(tmp_path / name)
     pixels = ours(
-        tmp_path / name, Pipeline(target_size=(30, 30), color_mode=color_mode, aspect="pad")
+        tmp_path / name, rendering(target_size=(30, 30), color_mode=color_mode, aspect="pad")
     )
     assert pixels[10:20].any(axis=2).mean() > 0.9
     assert not pixels[:10].any()
@@ -176,7 +177,7 @@ def test_every_colour_mode_can_be_padded(
 
 @pytest.mark.parametrize("mode", ["RGB", "RGBX", "RGBA", "L", "I;16", "I"])
 def test_pictures_of_all_modes_one_after_the_other_come_as_numpy_sees_them(mode: str) -> None:
-    resizer = Resizer((6, 9), "nearest", "stretch")
+    resize = resizer((6, 9), "nearest", "stretch")
     channels = len(mode) if mode in ("RGBX", "RGBA") else 3 if mode == "RGB" else 1
     for seed in range(3):
         pixels = np.random.default_rng(seed).integers(0, 256, (6, 9, channels), np.uint8)
@@ -186,4 +187,4 @@ def test_pictures_of_all_modes_one_after_the_other_come_as_numpy_sees_them(mode:
         elif channels == 1:
             image = image.convert("I").convert(mode) if mode != "L" else image
         expected = np.asarray(image)[..., :3] if mode == "RGBX" else np.asarray(image)
-        np.testing.assert_array_equal(resizer(image), expected.reshape(6, 9, -1))
+        np.testing.assert_array_equal(resize(image), expected.reshape(6, 9, -1))

@@ -15,8 +15,11 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from loaderd.render.load.decode import Decoder
-from loaderd.render.load.resize import FILTERS, Reduced, Resizer
-from loaderd.spec.spec import Aspect, ColorMode, Decode, Interpolation, Pipeline
+from loaderd.render.load.resize import FILTERS, Reduced
+from loaderd.spec.base import Aspect, ColorMode, Decode, Interpolation
+from loaderd.spec.load import Load
+from loaderd.spec.spec import Spec
+from tests.support.specs import rendering, resizer
 
 Pixels = NDArray[Any]
 Pipe = Callable[..., Pixels]
@@ -68,20 +71,20 @@ def test_the_reduction_is_the_largest_that_leaves_enough_pixels(
             for side, want in zip(size, target[::-1], strict=True)
         )
     ]
-    reduction = Resizer(target, interpolation, "stretch").reduction(size)
+    reduction = resizer(target, interpolation, "stretch").reduction(size)
     assert reduction == max(enough, default=1)
 
 
 def test_what_is_cropped_away_does_not_count() -> None:
-    assert Resizer((100, 100), "bilinear", "stretch").reduction((1600, 1600)) == 8
-    assert Resizer((100, 100), "bilinear", "crop").reduction((1600, 800)) == 4
-    assert Resizer((100, 100), "bilinear", "stretch").reduction((1600, 799)) == 4
-    assert Resizer((100, 100), "bilinear", "crop").reduction((1600, 790)) == 2
+    assert resizer((100, 100), "bilinear", "stretch").reduction((1600, 1600)) == 8
+    assert resizer((100, 100), "bilinear", "crop").reduction((1600, 800)) == 4
+    assert resizer((100, 100), "bilinear", "stretch").reduction((1600, 799)) == 4
+    assert resizer((100, 100), "bilinear", "crop").reduction((1600, 790)) == 2
 
 
 def test_what_is_padded_counts() -> None:
-    assert Resizer((100, 100), "bilinear", "pad").reduction((1600, 50)) == 8
-    assert Resizer((100, 100), "bilinear", "stretch").reduction((1600, 50)) == 1
+    assert resizer((100, 100), "bilinear", "pad").reduction((1600, 50)) == 8
+    assert resizer((100, 100), "bilinear", "stretch").reduction((1600, 50)) == 1
 
 
 @settings(max_examples=60, deadline=None)
@@ -94,8 +97,8 @@ def test_a_reduced_jpeg_has_its_part_of_the_pixels_rounded_up(
     noisy: Noisy, size: tuple[int, int], factor: int, color_mode: ColorMode
 ) -> None:
     width, height = size
-    pipeline = Pipeline(target_size=(8, 8), color_mode=color_mode)
-    decoder = Decoder(pipeline, reduction=lambda size: factor)
+    pipeline = rendering(target_size=(8, 8), color_mode=color_mode, decode="scaled")
+    decoder = Decoder(pipeline.load, reduction=lambda size: factor)
     reduced = decoder.decode(as_jpeg(noisy(height, width)))
     assert isinstance(reduced, Reduced)
     assert reduced.image.size == (-(-width // factor), -(-height // factor))
@@ -112,7 +115,7 @@ def test_a_smooth_picture_is_nearly_the_exact_one(
     exact, scaled = (
         ours(
             tmp_path / "a.jpg",
-            Pipeline(
+            rendering(
                 target_size=(80, 64), interpolation=interpolation, aspect=aspect, decode=decode
             ),
         )
@@ -135,7 +138,7 @@ def test_a_reduced_picture_is_framed_as_the_exact_one_within_half_a_pixel(
     along: int,
 ) -> None:
     ramp(*size, along).save(tmp_path / "a.jpg", quality=98)
-    pipeline = Pipeline(target_size=(40, 40), interpolation=interpolation, aspect=aspect)
+    pipeline = rendering(target_size=(40, 40), interpolation=interpolation, aspect=aspect)
     exact = ours(tmp_path / "a.jpg", pipeline)[..., 0]
     scaled = ours(tmp_path / "a.jpg", scaled_as(pipeline))[..., 0]
     levels = np.diff(exact, axis=1 - along)[5:-5, 5:-5]  # of one pixel
@@ -143,12 +146,12 @@ def test_a_reduced_picture_is_framed_as_the_exact_one_within_half_a_pixel(
     assert abs(exact - scaled)[inside].max() <= np.median(levels[levels > 0]) / 2 + 2
 
 
-def scaled_as(pipeline: Pipeline) -> Pipeline:
-    return Pipeline(
-        target_size=pipeline.target_size,
-        interpolation=pipeline.interpolation,
-        aspect=pipeline.aspect,
-        color_mode=pipeline.color_mode,
+def scaled_as(pipeline: Spec) -> Spec:
+    return rendering(
+        target_size=pipeline.load.target_size,
+        interpolation=pipeline.load.interpolation,
+        aspect=pipeline.load.aspect,
+        color_mode=pipeline.load.color_mode,
         decode="scaled",
     )
 
@@ -165,7 +168,7 @@ def test_what_cannot_be_reduced_is_exact(
     aspect: Aspect,
 ) -> None:
     noisy(*((70, 61) if name == "small.jpg" else (300, 400))).save(tmp_path / name)
-    pipeline = Pipeline(target_size=(40, 37), interpolation=interpolation, aspect=aspect)
+    pipeline = rendering(target_size=(40, 37), interpolation=interpolation, aspect=aspect)
     np.testing.assert_array_equal(
         ours(tmp_path / name, scaled_as(pipeline)), ours(tmp_path / name, pipeline)
     )
@@ -178,7 +181,7 @@ def test_every_colour_mode_can_be_reduced(
 ) -> None:
     picture = smooth(640, 480)
     (picture.convert("L") if grey else picture).save(tmp_path / "a.jpg")
-    pipeline = Pipeline(target_size=(40, 50), interpolation="bilinear", color_mode=color_mode)
+    pipeline = rendering(target_size=(40, 50), interpolation="bilinear", color_mode=color_mode)
     exact, scaled = (
         ours(tmp_path / "a.jpg", pipeline),
         ours(tmp_path / "a.jpg", scaled_as(pipeline)),
@@ -189,7 +192,7 @@ def test_every_colour_mode_can_be_reduced(
 
 def test_cmyk_is_left_to_pil(tmp_path: Path, ours: Pipe) -> None:
     smooth(640, 480).convert("CMYK").save(tmp_path / "a.jpg")
-    pipeline = Pipeline(target_size=(40, 50), interpolation="bilinear")
+    pipeline = rendering(target_size=(40, 50), interpolation="bilinear")
     np.testing.assert_array_equal(
         ours(tmp_path / "a.jpg", scaled_as(pipeline)), ours(tmp_path / "a.jpg", pipeline)
     )
@@ -197,7 +200,7 @@ def test_cmyk_is_left_to_pil(tmp_path: Path, ours: Pipe) -> None:
 
 def test_a_jpeg_larger_than_the_memory_that_is_kept_has_the_pixels_of_pil() -> None:
     """17 million pixels of four bytes, and a small picture after them."""
-    decoder = Decoder(Pipeline(target_size=(8, 8), interpolation="bilinear"))
+    decoder = Decoder(Load(target_size=(8, 8), interpolation="bilinear"))
     for picture in (smooth(64, 64).resize((4200, 4100)), smooth(64, 64)):
         data = as_jpeg(picture)
         pixels = np.asarray(decoder.decode(data))

@@ -19,7 +19,7 @@ BEGINNING = """
 import os, sys
 sys.path.insert(0, os.environ["STAND_INS"])
 from loaderd.render.transforms import stand_ins
-from loaderd.spec.spec import Keras
+from loaderd.spec.operations import Keras
 stand_ins.current = standing_in = stand_ins.StandIns(
     Keras(preprocess=(("vgg16", "caffe", "channels_last"),))
 )

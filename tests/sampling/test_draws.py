@@ -4,30 +4,48 @@ from __future__ import annotations
 
 from typing import Any
 
-import msgspec
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from loaderd.sampling.draws import SampleDraws
-from loaderd.spec.spec import Pipeline
-from loaderd.spec.transform import Transform
+from loaderd.render.renderer import Renderer
+from loaderd.render.transforms.operation import UNIFORMS
+from loaderd.sampling.draws import Uniforms
+from loaderd.spec.operations import RandomAffine, RandomBrightness, RandomChannelShift, RandomFlip
+from loaderd.spec.transform import Affine, Flip, Transform
+from tests.support.specs import rendering
 
 SIZE = (40, 60)
-EVERYTHING = Pipeline(
-    target_size=SIZE,
-    rotation_range=20,
-    width_shift_range=0.2,
-    height_shift_range=0.1,
-    shear_range=15,
-    zoom_range=(0.8, 1.3),
-    horizontal_flip=True,
-    vertical_flip=True,
-    channel_shift_range=30,
-    brightness_range=(0.5, 2.0),
-)
+EVERYTHING: dict[str, Any] = {
+    "rotation_range": 20,
+    "width_shift_range": 0.2,
+    "height_shift_range": 0.1,
+    "shear_range": 15,
+    "zoom_range": (0.8, 1.3),
+    "horizontal_flip": True,
+    "vertical_flip": True,
+    "channel_shift_range": 30,
+    "brightness_range": (0.5, 2.0),
+}
 WHOLE = st.integers(0, 2**63 - 1)
+
+
+class SampleDraws:
+    """The parameters of samples under Keras's names, as a worker draws them."""
+
+    def __init__(self, ranges: dict[str, Any], seed: int) -> None:
+        spec = rendering(target_size=SIZE, **ranges)
+        self._kinds = [type(operation) for operation in spec.transforms]
+        self._draw = Renderer(spec).draw
+        self._uniforms = Uniforms(seed, UNIFORMS)
+
+    def __call__(self, epoch: int, sample: int) -> Transform:
+        drawn = self._draw(self._uniforms(epoch, sample))
+        of = dict(zip(self._kinds, drawn, strict=True))
+        moved, turned = of.get(RandomAffine, Affine()), of.get(RandomFlip, Flip())
+        values = of.get(RandomChannelShift), of.get(RandomBrightness)
+        return Transform._make((*moved, *turned, *values))
 
 
 @given(seed=WHOLE, epoch=WHOLE, sample=WHOLE, before=WHOLE)
@@ -83,7 +101,7 @@ PARAMETERS: dict[str, tuple[Any, tuple[str, ...]]] = {
 @pytest.mark.parametrize("name", PARAMETERS)
 def test_leaving_a_parameter_out_changes_no_other_draw(name: str) -> None:
     off, fields = PARAMETERS[name]
-    some = msgspec.structs.replace(EVERYTHING, **{name: off})
+    some = EVERYTHING | {name: off}
     for sample in range(20):
         default = {field: Transform()._asdict()[field] for field in fields}
         assert SampleDraws(some, 1)(0, sample) == SampleDraws(EVERYTHING, 1)(0, sample)._replace(
@@ -91,36 +109,31 @@ def test_leaving_a_parameter_out_changes_no_other_draw(name: str) -> None:
         )
 
 
-def test_without_random_parameters_all_samples_share_one_default() -> None:
-    draws = SampleDraws(Pipeline(target_size=SIZE), 0)
-    assert draws(0, 0) is draws(5, 9)
-    assert draws(0, 0) == Transform()
-    assert not draws(0, 0).warps
+def test_without_random_operations_nothing_is_drawn() -> None:
+    assert Renderer(rendering(target_size=SIZE)).draw([0.5] * UNIFORMS) == ()
 
 
 def test_parameters_that_are_off_do_not_warp() -> None:
-    draws = SampleDraws(Pipeline(target_size=SIZE, horizontal_flip=True), 0)
+    draws = SampleDraws({"horizontal_flip": True}, 0)
     drawn = [draws(0, sample) for sample in range(50)]
-    assert not any(transform.warps for transform in drawn)
+    assert all(transform.affine == Affine() for transform in drawn)
     assert {transform.flip_horizontal for transform in drawn} == {True, False}
 
 
 # Keras's distributions
 
 
-def many(pipeline: Pipeline, count: int = 4000) -> np.ndarray[Any, np.dtype[np.float64]]:
-    draws = SampleDraws(pipeline, 11)
+def many(ranges: dict[str, Any], count: int = 4000) -> np.ndarray[Any, np.dtype[np.float64]]:
+    draws = SampleDraws(ranges, 11)
     return np.nan_to_num(np.array([draws(0, sample) for sample in range(count)], np.float64))
 
 
-def of_keras(pipeline: Pipeline, count: int = 4000) -> np.ndarray[Any, np.dtype[np.float64]]:
+def of_keras(ranges: dict[str, Any], count: int = 4000) -> np.ndarray[Any, np.dtype[np.float64]]:
     from keras.src.legacy.preprocessing.image import ImageDataGenerator
 
-    names = tuple(PARAMETERS)
-    generator = ImageDataGenerator(**{name: getattr(pipeline, name) for name in names})
+    generator = ImageDataGenerator(**ranges)
     np.random.seed(11)
-    shape = pipeline.image_shape
-    drawn = (generator.get_random_transform(shape) for _ in range(count))
+    drawn = (generator.get_random_transform((*SIZE, 3)) for _ in range(count))
     table = np.array([[d[field] for field in Transform._fields] for d in drawn], np.float64)
     return np.nan_to_num(table)
 
@@ -130,8 +143,8 @@ SHIFTS: list[Any] = [0.2, 0.999, 1.0, 2.5, 1, 2, 7, -2, (-3, 0, 8), (0.1, 0.3), 
 
 @pytest.mark.parametrize("shift", SHIFTS)
 def test_shifts_are_distributed_as_in_keras(shift: Any) -> None:
-    pipeline = Pipeline(target_size=SIZE, width_shift_range=shift, height_shift_range=shift)
-    same_distribution(many(pipeline), of_keras(pipeline))
+    ranges = {"width_shift_range": shift, "height_shift_range": shift}
+    same_distribution(many(ranges), of_keras(ranges))
 
 
 def test_all_parameters_are_distributed_as_in_keras() -> None:

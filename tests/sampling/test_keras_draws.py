@@ -9,10 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from keras.src.legacy.preprocessing.image import ImageDataGenerator, Iterator
 
-from loaderd.sampling.keras_draws import BatchDraws, draw
+from loaderd.sampling.keras_draws import BatchDraws, Ranges, draw
 from loaderd.sampling.order import EpochOrder
-from loaderd.spec.spec import Order, Pipeline, Save
+from loaderd.spec.output import Order, Save
 from loaderd.spec.transform import Transform
+from tests.support.specs import parameters_of, rendering
 
 SIZE = (20, 30)
 REACHES = st.sampled_from([0.0, 0.2, 0.999, 1.0, 3.5, 1, 2, 7, -2, (1.0, 2.0, 5.0), (0.1, 0.2)])
@@ -35,10 +36,10 @@ SEEDS = st.integers(0, 2**31)
 def a_stream(
     options: dict[str, Any], seed: int, shuffle: bool, samples: int, batch_size: int
 ) -> tuple[EpochOrder, BatchDraws]:
-    pipeline = Pipeline(target_size=SIZE, **options)
+    spec = rendering(target_size=SIZE, **options)
     order = Order(shuffle=shuffle, seed=seed, draws="batch")
     epochs = EpochOrder(order, samples, batch_size)
-    return epochs, BatchDraws(pipeline, epochs)
+    return epochs, BatchDraws(spec, epochs)
 
 
 @settings(max_examples=150, deadline=None)
@@ -47,6 +48,7 @@ def test_order_and_parameters_are_those_of_keras(
     options: dict[str, Any], seed: int, shuffle: bool, samples: int, batch_size: int
 ) -> None:
     epochs, draws = a_stream(options, seed, shuffle, samples, batch_size)
+    spec = rendering(target_size=SIZE, **options)
     generator = ImageDataGenerator(**options)
     theirs = Iterator(samples, batch_size, shuffle, seed)
     for number in range(2 * epochs.batches + 1):
@@ -55,10 +57,7 @@ def test_order_and_parameters_are_those_of_keras(
         np.testing.assert_array_equal(epochs.ids(epoch, position), ids)
         expected = [generator.get_random_transform((*SIZE, 3)) for _ in ids]
         drawn = draws.rows(epoch, position, 0, len(ids))
-        if draws._pipeline.is_random:
-            assert [transform._asdict() for transform in drawn] == expected
-        else:
-            assert drawn == [Transform()] * len(ids)
+        assert drawn == [parameters_of(spec, Transform(**one)) for one in expected]
 
 
 @settings(max_examples=50, deadline=None)
@@ -75,9 +74,9 @@ def test_the_order_of_asking_does_not_matter(
 
 def test_the_numbers_of_saved_pictures_are_drawn_after_the_batch() -> None:
     options: dict[str, Any] = {"rotation_range": 20.0}
-    pipeline = Pipeline(target_size=SIZE, save=Save("/", "a", "png", 10**7), **options)
+    spec = rendering(target_size=SIZE, save=Save("/", "a", "png", 10**7), **options)
     epochs = EpochOrder(Order(seed=4, draws="batch"), 9, 4)
-    draws = BatchDraws(pipeline, epochs)
+    draws = BatchDraws(spec, epochs)
     generator = ImageDataGenerator(**options)
     theirs = Iterator(9, 4, True, 4)
     for number in range(5):
@@ -91,5 +90,5 @@ def test_the_numbers_of_saved_pictures_are_drawn_after_the_batch() -> None:
 @given(OPTIONS, SEEDS)
 def test_one_image_is_drawn_as_in_keras(options: dict[str, Any], seed: int) -> None:
     theirs = ImageDataGenerator(**options).get_random_transform((*SIZE, 3), seed)
-    ours = draw(np.random.RandomState(seed), Pipeline(target_size=SIZE, **options), SIZE)
+    ours = draw(np.random.RandomState(seed), Ranges(**options), SIZE)
     assert ours._asdict() == theirs

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from loaderd.sampling.order import EpochOrder
-from loaderd.spec.spec import Order
+from loaderd.spec.output import Order
 
 sizes = st.integers(0, 200)
 batch_sizes = st.integers(1, 40)

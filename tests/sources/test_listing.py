@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from loaderd.errors import DatasetNotFound, InvalidArgument
 from loaderd.sources.listing import Listing, list_samples
-from loaderd.spec.spec import Dataset
+from loaderd.spec.source import Directory
 
 GENERATOR_FORMATS = ("png", "jpg", "jpeg", "bmp", "ppm", "tif", "tiff")
 DATASET_FORMATS = (".bmp", ".gif", ".jpeg", ".jpg", ".png")
@@ -105,7 +105,7 @@ def test_folders_are_listed_as_image_data_generator_does(
 ) -> None:
     with made(tree) as root:
         listing = list_samples(
-            Dataset(directory=root, extensions=GENERATOR_FORMATS, follow_links=follow_links)
+            Directory(directory=root, extensions=GENERATOR_FORMATS, follow_links=follow_links)
         )
         filenames, labels, class_names = by_generator(root, follow_links=follow_links)
     assert as_text(listing) == filenames
@@ -122,7 +122,7 @@ def test_each_class_is_split_as_image_data_generator_does(
     split = (fraction, 1.0) if subset == "training" else (0.0, fraction)
     with made(tree) as root:
         listing = list_samples(
-            Dataset(directory=root, extensions=GENERATOR_FORMATS, split_per_class=split)
+            Directory(directory=root, extensions=GENERATOR_FORMATS, split_per_class=split)
         )
         filenames, labels, _ = by_generator(root, fraction, subset)
     assert as_text(listing) == filenames
@@ -134,7 +134,7 @@ def test_given_classes_are_numbered_in_their_order(
     tmp_path: Path, classes: tuple[str, ...]
 ) -> None:
     root = make({"a": {"1.jpg": None, "2.jpg": None}, "b": {"3.jpg": None}, "c": {}}, tmp_path)
-    dataset = Dataset(directory=root, extensions=GENERATOR_FORMATS, classes=classes)
+    dataset = Directory(directory=root, extensions=GENERATOR_FORMATS, classes=classes)
     listing = list_samples(dataset)
     filenames, labels, _ = by_generator(root, classes=list(classes))
     assert as_text(listing) == filenames
@@ -161,7 +161,7 @@ def test_lists_are_shuffled_and_split_as_image_dataset_from_directory_does(
     flat: bool,
 ) -> None:
     with made(tree) as root:
-        dataset = Dataset(
+        dataset = Directory(
             directory=root,
             extensions=DATASET_FORMATS,
             hidden=False,
@@ -186,7 +186,7 @@ def test_lists_are_shuffled_and_split_as_image_dataset_from_directory_does(
 @given(st.lists(st.integers(-3, 3), max_size=12), st.integers(0, 99))
 def test_given_labels_stay_with_their_files(labels: list[int], seed: int) -> None:
     with made({"x": {f"{i:02}.jpg": None for i in range(len(labels))}}) as root:
-        dataset = Dataset(
+        dataset = Directory(
             directory=root,
             extensions=DATASET_FORMATS,
             flat=True,
@@ -201,7 +201,7 @@ def test_given_labels_stay_with_their_files(labels: list[int], seed: int) -> Non
 
 def test_too_few_labels_are_refused_in_keras_words(tmp_path: Path) -> None:
     root = make({"1.jpg": None, "2.jpg": None}, tmp_path)
-    dataset = Dataset(directory=root, extensions=DATASET_FORMATS, flat=True, labels=(1,))
+    dataset = Directory(directory=root, extensions=DATASET_FORMATS, flat=True, labels=(1,))
     with pytest.raises(ValueError, match="Expected the lengths") as keras:
         by_dataset(root, labels=[1], shuffle=False)
     with pytest.raises(InvalidArgument) as ours:
@@ -213,13 +213,15 @@ def test_labels_beyond_32_bits_are_refused(tmp_path: Path) -> None:
     root = make({"1.jpg": None}, tmp_path)
     with pytest.raises(InvalidArgument, match="32 bits"):
         list_samples(
-            Dataset(directory=root, extensions=DATASET_FORMATS, flat=True, labels=(2**31,))
+            Directory(directory=root, extensions=DATASET_FORMATS, flat=True, labels=(2**31,))
         )
 
 
 def test_unknown_class_names_are_refused_in_keras_words(tmp_path: Path) -> None:
     root = make({"a": {}, "b": {}, ".c": {}}, tmp_path)
-    dataset = Dataset(directory=root, extensions=DATASET_FORMATS, hidden=False, classes=("a", ".c"))
+    dataset = Directory(
+        directory=root, extensions=DATASET_FORMATS, hidden=False, classes=("a", ".c")
+    )
     with pytest.raises(ValueError, match="did not match") as keras:
         by_dataset(root, labels="inferred", class_names=["a", ".c"], shuffle=False)
     with pytest.raises(InvalidArgument) as ours:
@@ -242,7 +244,7 @@ def test_links_to_files_and_class_folders_count_as_in_keras(
     }
     root = make(tree, tmp_path / "root")
     listing = list_samples(
-        Dataset(directory=root, extensions=GENERATOR_FORMATS, follow_links=follow_links)
+        Directory(directory=root, extensions=GENERATOR_FORMATS, follow_links=follow_links)
     )
     assert as_text(listing) == by_generator(root, follow_links=follow_links)[0]
     assert len(listing.filenames) == (8 if follow_links else 6)
@@ -251,7 +253,9 @@ def test_links_to_files_and_class_folders_count_as_in_keras(
 def test_a_loop_of_links_ends(tmp_path: Path) -> None:
     tree = {"a": {"1.jpg": None, "again": ".", "up": "..", "sub": {"2.jpg": None, "back": ".."}}}
     root = make(tree, tmp_path)
-    listing = list_samples(Dataset(directory=root, extensions=GENERATOR_FORMATS, follow_links=True))
+    listing = list_samples(
+        Directory(directory=root, extensions=GENERATOR_FORMATS, follow_links=True)
+    )
     assert as_text(listing) == ["a/1.jpg", "a/sub/2.jpg"]
 
 
@@ -259,13 +263,17 @@ def test_a_folder_reached_by_several_links_is_listed_under_the_first(tmp_path: P
     make({"1.jpg": None}, tmp_path / "elsewhere")
     target = str(tmp_path / "elsewhere")
     root = make({"a": {"y": target, "x": target, "z": target}}, tmp_path / "root")
-    listing = list_samples(Dataset(directory=root, extensions=GENERATOR_FORMATS, follow_links=True))
+    listing = list_samples(
+        Directory(directory=root, extensions=GENERATOR_FORMATS, follow_links=True)
+    )
     assert as_text(listing) == ["a/x/1.jpg"]
 
 
 def test_a_real_folder_is_preferred_to_links_to_it(tmp_path: Path) -> None:
     root = make({"a": {"link": "real", "real": {"1.jpg": None}}}, tmp_path)
-    listing = list_samples(Dataset(directory=root, extensions=GENERATOR_FORMATS, follow_links=True))
+    listing = list_samples(
+        Directory(directory=root, extensions=GENERATOR_FORMATS, follow_links=True)
+    )
     assert as_text(listing) == ["a/real/1.jpg"]
 
 
@@ -275,7 +283,7 @@ def test_a_real_folder_is_preferred_to_links_to_it(tmp_path: Path) -> None:
 def test_a_missing_directory_is_named(tmp_path: Path) -> None:
     path = str(tmp_path / "nowhere")
     with pytest.raises(DatasetNotFound) as error:
-        list_samples(Dataset(directory=path, extensions=GENERATOR_FORMATS))
+        list_samples(Directory(directory=path, extensions=GENERATOR_FORMATS))
     assert str(error.value) == (
         f"cannot list the directory {path!r}: it does not exist: check the path"
     )
@@ -286,19 +294,19 @@ def test_a_file_is_no_dataset(tmp_path: Path, flat: bool) -> None:
     make({"1.jpg": None}, tmp_path)
     path = str(tmp_path / "1.jpg")
     with pytest.raises(DatasetNotFound, match=r"1\.jpg': it is not a directory"):
-        list_samples(Dataset(directory=path, extensions=GENERATOR_FORMATS, flat=flat))
+        list_samples(Directory(directory=path, extensions=GENERATOR_FORMATS, flat=flat))
 
 
 def test_a_path_that_no_system_accepts_is_an_error_of_ours() -> None:
     with pytest.raises(DatasetNotFound, match="null"):
-        list_samples(Dataset(directory="/a\0b", extensions=GENERATOR_FORMATS))
+        list_samples(Directory(directory="/a\0b", extensions=GENERATOR_FORMATS))
 
 
 def test_a_given_class_without_a_folder_has_no_images(tmp_path: Path) -> None:
     root = make({"cat": {"1.jpg": None}, "file": None}, tmp_path)
     for missing in ("dgo", "file"):
         listing = list_samples(
-            Dataset(directory=root, extensions=GENERATOR_FORMATS, classes=(missing, "cat"))
+            Directory(directory=root, extensions=GENERATOR_FORMATS, classes=(missing, "cat"))
         )
         assert listing.filenames == [b"cat/1.jpg"]
         assert listing.labels.tolist() == [1]
@@ -324,7 +332,7 @@ def test_a_folder_that_must_not_be_read_is_named(
 ) -> None:
     with made({"a": {"1.jpg": None, "inner": {"2.jpg": None}}}) as root:
         path = os.path.join(root, closed).rstrip("/")
-        dataset = Dataset(directory=root, extensions=GENERATOR_FORMATS, follow_links=follow_links)
+        dataset = Directory(directory=root, extensions=GENERATOR_FORMATS, follow_links=follow_links)
         os.chmod(path, 0)
         try:
             with pytest.raises(DatasetNotFound, match=f"{path}': permission denied"):
@@ -334,5 +342,5 @@ def test_a_folder_that_must_not_be_read_is_named(
 
 
 def test_an_empty_directory_is_an_empty_listing(tmp_path: Path) -> None:
-    listing = list_samples(Dataset(directory=str(tmp_path), extensions=GENERATOR_FORMATS))
+    listing = list_samples(Directory(directory=str(tmp_path), extensions=GENERATOR_FORMATS))
     assert (listing.filenames, listing.class_names, listing.labels.shape) == ([], (), (0,))

@@ -12,7 +12,12 @@ from hypothesis import strategies as st
 from loaderd.errors import InvalidArgument
 from loaderd.ipc.messages import LONGEST_TEXT, Attach, decode, encode
 from loaderd.spec import spec as specs
-from loaderd.spec.spec import Batch, Dataset, Files, Function, Order, Pil, Pipeline, Save, Spec
+from loaderd.spec.load import Pil
+from loaderd.spec.operations import Function
+from loaderd.spec.output import Batch, Order, Save
+from loaderd.spec.source import Directory, Files
+from loaderd.spec.spec import Spec
+from tests.support.specs import stages
 
 NAMES = st.binary(min_size=1, max_size=30).map(os.fsdecode)
 
@@ -20,8 +25,8 @@ NAMES = st.binary(min_size=1, max_size=30).map(os.fsdecode)
 @given(directory=NAMES, name=NAMES, folder=NAMES)
 def test_names_are_what_the_file_system_holds(directory: str, name: str, folder: str) -> None:
     asked = Spec(
-        dataset=Dataset(directory=directory, extensions=("jpg",), classes=(name,), labels=(1, 2)),
-        pipeline=Pipeline(
+        source=Directory(directory=directory, extensions=("jpg",), classes=(name,), labels=(1, 2)),
+        **stages(
             target_size=(8, 8),
             function=Function("module", "name", file=folder, path=(folder, name)),
             save=Save(folder, name, "png", 9),
@@ -36,31 +41,29 @@ def test_names_are_what_the_file_system_holds(directory: str, name: str, folder:
     )
     assert isinstance(told, Attach)
     found = specs.decode(told.spec)
-    assert (found.pipeline, found.batch, found.order) == (
-        asked.pipeline, asked.batch, asked.order,
-    )  # fmt: skip
+    assert found == msgspec.structs.replace(asked, source=Files())
 
 
 def test_workers_are_told_nothing_of_the_listing() -> None:
     asked = Spec(
-        dataset=Dataset(directory="/d", extensions=("jpg",), labels=tuple(range(10_000))),
-        pipeline=Pipeline(target_size=(8, 8)),
+        source=Directory(directory="/d", extensions=("jpg",), labels=tuple(range(10_000))),
+        **stages(target_size=(8, 8)),
         batch=Batch(batch_size=2),
         order=Order(),
     )
     assert len(specs.encode(specs.for_workers(asked))) < LONGEST_TEXT / 4
-    assert specs.for_workers(asked).dataset == Files()
+    assert specs.for_workers(asked).source == Files()
 
 
 @pytest.mark.parametrize(
     "data",
     [
         b"",
-        b'{"dataset":"\\ud800"}',
+        b'{"source":"\\ud800"}',
         b"\xff\\ud",
         b"[" * 100_000 + b"\\ud",
-        b'{"dataset":{"type":"files","directory":"\\udcff"},"pipeline":{"target_size":[NaN,1]},'
-        b'"batch":{"batch_size":1},"order":{}}',
+        b'{"source":{"type":"files","directory":"\\udcff"},"load":{"target_size":[NaN,1]},'
+        b'"transforms":[],"output":{},"batch":{"batch_size":1},"order":{}}',
     ],
 )
 def test_what_is_no_spec_is_refused(data: bytes) -> None:

@@ -22,16 +22,16 @@ from loaderd.errors import ProtocolError
 from loaderd.ipc.messages import Chunk
 from loaderd.ipc.prefetch import ROUND, WHOLE, Place, Run
 from loaderd.supervisor.actions import Action, Assign, Death, Deliver, Dismiss, Isolate, Spoil
-from loaderd.supervisor.scheduler import (
+from loaderd.supervisor.cursor import COLD
+from loaderd.supervisor.scheduled_stream import (
     ATTACHES,
-    COLD,
     CRASHES,
     KILLS,
-    LONGEST_NS,
+    MAX_CHUNK_NS,
+    MIN_CHUNK_NS,
     QUEUED,
-    SHORTEST_NS,
-    Scheduler,
 )
+from loaderd.supervisor.scheduler import Scheduler
 from loaderd.supervisor.slots import State
 from loaderd.supervisor.stream_shape import Shape
 
@@ -491,7 +491,7 @@ class Machine(RuleBasedStateMachine):
     @invariant()
     def what_is_due_again_is_known(self) -> None:
         for stream, model in getattr(self, "models", {}).items():
-            redo = [(p.filling.slot, p.first, p.last) for p in self.scheduler.streams[stream].redo]
+            redo = [(p.batch.slot, p.first, p.last) for p in self.scheduler.streams[stream].redo]
             due = [(slot, *rows) for slot, batch in model.filling.items() for rows in batch.again]
             assert sorted(redo) == sorted(due)
 
@@ -798,7 +798,7 @@ def test_a_stream_is_still_when_no_slot_is_written_or_in_use() -> None:
 def opened(scheduler: Scheduler, stream: int, shape: Shape) -> list[Action]:
     """Opens a stream whose client has taken a batch already."""
     actions = scheduler.open(stream, shape, WHOLE)
-    scheduler.streams[stream].taken = COLD
+    scheduler.streams[stream].cursor.taken = COLD
     return actions + scheduler.plan(stream, (), None)
 
 
@@ -856,9 +856,9 @@ def test_the_emptier_ring_is_filled_first() -> None:
     todo = opened(scheduler, 2, shape)
     streams = []
     for _ in range(6):
-        held = next(iter(scheduler._workers.values()))
-        streams.append(held[0].chunk.stream)
-        scheduler.done(9, held[0].chunk.ticket, 1)
+        in_hand = scheduler.held(9)[0]
+        streams.append(in_hand.stream)
+        scheduler.done(9, in_hand.ticket, 1)
     assert streams[2:] == [2, 2, 2, 2]
 
 
@@ -948,8 +948,8 @@ def test_no_chunk_is_longer_than_10_ms_or_shorter_than_2_ms_without_need(
     crew.open(1, Shape(samples=batch * 1000, batch_size=batch, slots=150))
     crew.work(4, row_us * 1000)
     for size in sizes(crew.work(4, row_us * 1000)):
-        assert size == 1 or size * row_us * 1000 <= LONGEST_NS
-        assert size == batch or (size + 1) * row_us * 1000 > SHORTEST_NS
+        assert size == 1 or size * row_us * 1000 <= MAX_CHUNK_NS
+        assert size == batch or (size + 1) * row_us * 1000 > MIN_CHUNK_NS
 
 
 def test_chunks_follow_when_images_come_from_a_cache_and_when_they_no_longer_do() -> None:
@@ -970,7 +970,7 @@ def test_chunks_follow_a_mixture_of_cached_and_decoded_images() -> None:
         crew.work(1, 30_000)
     given_out = crew.work(1, 800_000) + crew.work(1, 30_000)
     middle = [size * 415_000 for size in sizes(given_out)]
-    assert all(SHORTEST_NS <= spent <= 1.5 * LONGEST_NS for spent in middle)
+    assert all(MIN_CHUNK_NS <= spent <= 1.5 * MAX_CHUNK_NS for spent in middle)
 
 
 @pytest.mark.parametrize("workers", [1, 2, 4])
@@ -1102,7 +1102,7 @@ def test_for_a_client_that_has_taken_nothing_two_batches_are_made_ahead() -> Non
     def work(actions: list[Action]) -> set[Place]:
         while chunks := [one.chunk for one in actions if isinstance(one, Assign)]:
             actions = [action for one in chunks for action in scheduler.done(1, one.ticket, 10**8)]
-        return scheduler.streams[7].held
+        return scheduler.streams[7].made
 
     assert work(scheduler.worker_up(1)) == {(0, 0), (0, 1)}
     assert work(scheduler.plan(7, ((3, 4),), None)) == {(0, 0), (0, 1), (3, 4)}

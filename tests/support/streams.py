@@ -11,17 +11,21 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
-from loaderd.spec.spec import Batch, Cache, Dataset, Order, Pipeline, Spec
+from loaderd.spec.base import Cache
+from loaderd.spec.output import Batch, Order
+from loaderd.spec.source import Directory
+from loaderd.spec.spec import Spec
 from loaderd_client import Session
 from loaderd_client.core.batch import Batch as Taken
 from loaderd_client.core.stream import Stream
 from tests.support.daemons import Daemon, eventually
+from tests.support.specs import stages, with_load
 
 
 def a_spec(photos: Path, shuffle: bool = True, batch_size: int = 8) -> Spec:
     return Spec(
-        dataset=Dataset(directory=str(photos), extensions=(".jpg",)),
-        pipeline=Pipeline(
+        source=Directory(directory=str(photos), extensions=(".jpg",)),
+        **stages(
             target_size=(40, 50),
             rotation_range=20.0,
             width_shift_range=0.2,
@@ -38,10 +42,7 @@ def a_spec(photos: Path, shuffle: bool = True, batch_size: int = 8) -> Spec:
 
 def slow(spec: Spec) -> Spec:
     """The same with much larger images, so that there is time to kill and to interrupt."""
-    pipeline = msgspec.structs.replace(
-        spec.pipeline, target_size=(500, 600), interpolation="lanczos"
-    )
-    return msgspec.structs.replace(spec, pipeline=pipeline)
+    return with_load(spec, target_size=(500, 600), interpolation="lanczos")
 
 
 def run_of(stream: Stream, epochs: int = 2) -> Iterator[Taken]:

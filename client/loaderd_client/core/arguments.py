@@ -16,7 +16,7 @@ from typing import Any, get_args
 import numpy as np
 
 from loaderd.errors import DatasetNotFound, InvalidArgument, InvalidType
-from loaderd.spec.spec import DType, OnError
+from loaderd.spec.base import DType, OnError
 
 _PICKED_SEEDS = 2**31
 

@@ -81,7 +81,7 @@ class RingBatches:
         self._has_labels = layout.labels is not None
         self._copies = layout.nbytes <= _COPIED
         self._samples, self._batch_size = opened.samples, opened.batch_size
-        self._directory = spec.dataset.directory
+        self._directory = spec.source.directory
 
     def rows(self, place: Place, slot: Slot) -> int:
         """Samples in a batch, without those that are left out."""

@@ -234,6 +234,7 @@ class Session:
     ) -> Stream:
         if self._closed:
             raise StreamClosed("the session was closed")
+        spec = specs.seeded(spec)
         kind = kind_of(self.path, spec, slots, bundles)
         spare = spare_streams.of_process.take(kind)
         stream = None if spare is None else _open_on(spare, spec, slots, run, bundles)
@@ -372,7 +373,7 @@ def _answer(line: Channel, spec: Spec) -> tuple[Message, list[int]]:
     try:
         return _receive(line)
     except TimeoutError:
-        _warn(f"still waiting for the daemon to list {printable(spec.dataset.directory)}")
+        _warn(f"still waiting for the daemon to list {printable(spec.source.directory)}")
     line.settimeout(None)
     return _receive(line)
 

@@ -13,7 +13,8 @@ from collections.abc import Sequence
 from loaderd.ipc.bundle import Bundle
 from loaderd.ipc.channel import Channel
 from loaderd.ipc.messages import ENOUGH_SLOTS
-from loaderd.spec.spec import Arrays, Spec, unseeded
+from loaderd.spec.source import Arrays
+from loaderd.spec.spec import Spec, unseeded
 from loaderd_client.core.array_images import LARGE
 from loaderd_client.core.stream import Kind, Stream
 
@@ -33,7 +34,7 @@ def kind_of(path: str, spec: Spec, slots: int, bundles: Sequence[Bundle]) -> Kin
     Returns:
         None if it is of a kind that is not kept.
     """
-    if not isinstance(spec.dataset, Arrays) or spec.order.given:
+    if not isinstance(spec.source, Arrays) or spec.order.given:
         return None
     if sum(bundle.nbytes for bundle in bundles) > LARGE:
         return None

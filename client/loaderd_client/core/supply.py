@@ -33,7 +33,8 @@ from loaderd.errors import (
 from loaderd.ipc.bundle import Bundle, Parts
 from loaderd.ipc.manifest import Manifest
 from loaderd.ipc.prefetch import WHOLE, Place, Run
-from loaderd.spec.spec import Dataset, Files, Spec
+from loaderd.spec.source import Directory, Files
+from loaderd.spec.spec import Spec
 from loaderd_client.core import open_streams, spare_streams
 from loaderd_client.core import session as sessions
 from loaderd_client.core.array_images import ArrayImages
@@ -95,8 +96,8 @@ class Wanted:
         """
         order = msgspec.structs.replace(self.spec.order, seed=seed)
         spec, parts = msgspec.structs.replace(self.spec, order=order), self.parts
-        if isinstance(spec.dataset, Dataset):
-            spec = msgspec.structs.replace(spec, dataset=Files(spec.dataset.directory))
+        if isinstance(spec.source, Directory):
+            spec = msgspec.structs.replace(spec, source=Files(directory=spec.source.directory))
             parts = {**parts, "manifest": np.frombuffer(manifest.table, np.uint8)}
         return Wanted(spec, parts, self._images, self.key)
 

@@ -17,12 +17,13 @@ from numpy.typing import NDArray
 
 from loaderd.errors import EmptyDataset, InvalidArgument
 from loaderd.ipc.bundle import Parts
-from loaderd.spec import spec as specs
-from loaderd.spec.spec import DataFormat, Spec
+from loaderd.spec.base import DataFormat
+from loaderd.spec.source import Arrays
+from loaderd.spec.spec import Spec
 from loaderd_client.core.batch import Batch
 from loaderd_client.keras import adapter
 from loaderd_client.keras.augmentation import Augmentation
-from loaderd_client.keras.compile_spec import SAVED_ARRAYS, Pictures, pipeline_of, save_of
+from loaderd_client.keras.compile_spec import SAVED_ARRAYS, Pictures, save_of, stages_of
 from loaderd_client.keras.iterators import LoadedIterator
 
 Array = NDArray[Any]
@@ -265,9 +266,9 @@ class NumpyArrayIterator(LoadedIterator):
             validation=self.subset == "validation",
             save=save_of(self.save_to_dir, self.save_prefix, self.save_format, SAVED_ARRAYS),
         )
-        pipeline, parts = pipeline_of(self.image_data_generator, pictures, self._before)
+        stages, parts = stages_of(self.image_data_generator, pictures, self._before)
         batch = self._batch("none")
-        spec = Spec(dataset=specs.Arrays(), pipeline=pipeline, batch=batch, order=self._order())
+        spec = Spec(source=Arrays(), **stages._asdict(), batch=batch, order=self._order())
         return spec, {**parts, "images": self.x}
 
     def _apply(self) -> None:

@@ -12,7 +12,7 @@ from typing import Any, get_args
 from numpy.typing import NDArray
 
 from loaderd.errors import InvalidArgument
-from loaderd.spec.spec import Compat, DataFormat, FillMode
+from loaderd.spec.base import Compat, DataFormat, FillMode
 from loaderd_client.core import arguments
 from loaderd_client.keras import adapter
 

@@ -1,26 +1,37 @@
-"""What a generator's attributes mean to the workers: a pipeline, and arrays beside it."""
+"""What a generator's attributes mean to the workers: stages of a spec, and arrays beside it."""
 
 from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, get_args
+from typing import Any, NamedTuple, get_args
 
-import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from loaderd.errors import InvalidArgument
-from loaderd.spec.spec import (
+from loaderd.spec.base import (
     ColorMode,
+    Compat,
     DataFormat,
     Decode,
     FillMode,
     Interpolation,
-    Pipeline,
-    Save,
+    Statistic,
 )
+from loaderd.spec.load import Load
+from loaderd.spec.operations import (
+    FeaturewiseNormalization,
+    Operation,
+    RandomAffine,
+    RandomBrightness,
+    RandomChannelShift,
+    RandomFlip,
+    Rescaling,
+    SamplewiseNormalization,
+)
+from loaderd.spec.output import Output, Save
 from loaderd_client.core import arguments
 from loaderd_client.keras import adapter, functions
 from loaderd_client.keras.augmentation import Augmentation
@@ -32,7 +43,7 @@ SAVED_FILES = 10**7
 SAVED_ARRAYS = 10**4
 """Keras numbers saved pictures at random, below these."""
 
-_STATISTICS = (
+_STATISTICS: tuple[tuple[str, str, Statistic], ...] = (
     ("featurewise_center", "mean", "mean"),
     ("featurewise_std_normalization", "std", "std"),
     ("zca_whitening", "zca_whitening_matrix", "zca"),
@@ -78,12 +89,20 @@ def save_of(directory: Any, prefix: str, format: str, most: int) -> Save | None:
     return Save(folder, str(arguments.plain(prefix)), str(arguments.plain(format)), most)
 
 
-def pipeline_of(
+class Stages(NamedTuple):
+    """What a spec says about images, whichever they are; fields of it."""
+
+    load: Load
+    transforms: tuple[Operation, ...]
+    output: Output
+
+
+def stages_of(
     generator: Augmentation | None,
     pictures: Pictures,
     before: functions.Packed | None = None,
-) -> tuple[Pipeline, Arrays]:
-    """The pipeline, and the arrays that belong into its bundle.
+) -> tuple[Stages, Arrays]:
+    """The stages of a spec, and the arrays that belong into its bundle.
 
     Args:
         generator: says what happens to loaded images; None leaves them.
@@ -93,76 +112,90 @@ def pipeline_of(
     Raises:
         InvalidArgument: a value is not allowed, or the generator's methods are overridden.
     """
+    load = _load(pictures, "keras" if generator is None else generator.compat)
+    output = Output(
+        data_format=arguments.one_of("data_format", pictures.data_format, get_args(DataFormat)),
+        floatx=arguments.dtype(adapter.floatx()),
+        dtype=arguments.dtype(pictures.dtype),
+        save=pictures.save,
+    )
+    if generator is None:
+        return Stages(load, (), output), {}
+    _check_methods(generator)
+    still = pictures.validation and generator.compat == "fixed"
+    augmenting = () if still else tuple(_augmenting(generator))
+    packed = functions.pack(generator.preprocessing_function, output.floatx, before)
+    statistics = dict(_statistics(generator))
+    normalizing = _normalizing(generator, output.dtype)
+    transforms = [*augmenting, packed.operation, *normalizing]
+    if statistics:
+        transforms.append(FeaturewiseNormalization(statistics=tuple(statistics)))
+    operations = tuple(one for one in transforms if one is not None)
+    return Stages(load, operations, output), {**statistics, **packed.parts}
+
+
+def _load(pictures: Pictures, compat: Compat) -> Load:
     if not arguments.is_one_of(pictures.interpolation, get_args(Interpolation)):
         raise InvalidArgument(
             f"Invalid interpolation method {pictures.interpolation} specified. Supported methods "
             f"are {', '.join(get_args(Interpolation))}"
         )
-    pipeline = Pipeline(
+    return Load(
         target_size=arguments.size(pictures.target_size),
         color_mode=arguments.one_of("color_mode", pictures.color_mode, get_args(ColorMode)),
         channels=pictures.channels,
-        data_format=arguments.one_of("data_format", pictures.data_format, get_args(DataFormat)),
         interpolation=arguments.plain(pictures.interpolation),
         aspect="crop" if pictures.keep_aspect_ratio else "stretch",
         decode=arguments.one_of("decode", pictures.decode, get_args(Decode)),
         exif=bool(pictures.exif),
-        floatx=arguments.dtype(adapter.floatx()),
-        dtype=arguments.dtype(pictures.dtype),
-        save=pictures.save,
+        compat=compat,
         truncated=takes_truncated(),
         pil=pils_switches(),
     )
-    if generator is None:
-        return pipeline, {}
-    _check_methods(generator)
-    still = pictures.validation and generator.compat == "fixed"
-    fields = _normalizing(generator, pipeline.dtype) | ({} if still else _augmenting(generator))
-    packed = functions.pack(generator.preprocessing_function, pipeline.floatx, before)
-    fields |= {
-        "preprocessing": packed.preprocessing,
-        "preprocessing_format": packed.data_format,
-        "function": packed.function,
-        "compat": generator.compat,
-    }
-    return _replaced(pipeline, fields), {**dict(_statistics(generator)), **packed.parts}
 
 
-def _replaced(pipeline: Pipeline, fields: dict[str, Any]) -> Pipeline:
-    return msgspec.structs.replace(pipeline, **fields)
+def _augmenting(generator: Augmentation) -> Iterator[Operation]:
+    """The random operations that change anything, in Keras's order."""
+    flip = RandomFlip(
+        horizontal=arguments.flag("horizontal_flip", generator.horizontal_flip),
+        vertical=arguments.flag("vertical_flip", generator.vertical_flip),
+    )
+    affine = _affine(generator)
+    channels = arguments.number("channel_shift_range", generator.channel_shift_range)
+    brightness = arguments.pair("brightness_range", generator.brightness_range)
+    if affine.moves:
+        yield affine
+    if channels:
+        yield RandomChannelShift(channel_shift_range=channels)
+    if flip.horizontal or flip.vertical:
+        yield flip
+    if brightness:
+        yield RandomBrightness(brightness_range=brightness)
 
 
-def _augmenting(generator: Augmentation) -> dict[str, Any]:
-    return {
-        "rotation_range": arguments.number("rotation_range", _or_zero(generator.rotation_range)),
-        "width_shift_range": arguments.shift("width_shift_range", generator.width_shift_range),
-        "height_shift_range": arguments.shift("height_shift_range", generator.height_shift_range),
-        "shear_range": arguments.number("shear_range", _or_zero(generator.shear_range)),
-        "zoom_range": arguments.pair("zoom_range", generator.zoom_range) or (1.0, 1.0),
-        "channel_shift_range": arguments.number(
-            "channel_shift_range", generator.channel_shift_range
-        ),
-        "brightness_range": arguments.pair("brightness_range", generator.brightness_range),
-        "horizontal_flip": arguments.flag("horizontal_flip", generator.horizontal_flip),
-        "vertical_flip": arguments.flag("vertical_flip", generator.vertical_flip),
-        "fill_mode": arguments.one_of("fill_mode", generator.fill_mode, get_args(FillMode)),
-        "cval": arguments.number("cval", generator.cval),
-        "interpolation_order": arguments.whole(
-            "interpolation_order", generator.interpolation_order
-        ),
-    }
+def _affine(generator: Augmentation) -> RandomAffine:
+    return RandomAffine(
+        rotation_range=arguments.number("rotation_range", _or_zero(generator.rotation_range)),
+        width_shift_range=arguments.shift("width_shift_range", generator.width_shift_range),
+        height_shift_range=arguments.shift("height_shift_range", generator.height_shift_range),
+        shear_range=arguments.number("shear_range", _or_zero(generator.shear_range)),
+        zoom_range=arguments.pair("zoom_range", generator.zoom_range) or (1.0, 1.0),
+        fill_mode=arguments.one_of("fill_mode", generator.fill_mode, get_args(FillMode)),
+        cval=arguments.number("cval", generator.cval),
+        interpolation_order=arguments.whole("interpolation_order", generator.interpolation_order),
+        compat=generator.compat,
+    )
 
 
-def _normalizing(generator: Augmentation, dtype: str) -> dict[str, Any]:
-    rescale = arguments.number("rescale", _or_zero(generator.rescale)) or None
-    _warn_cut_off(rescale, dtype)
-    return {
-        "rescale": rescale,
-        "samplewise_center": arguments.flag("samplewise_center", generator.samplewise_center),
-        "samplewise_std_normalization": arguments.flag(
-            "samplewise_std_normalization", generator.samplewise_std_normalization
-        ),
-    }
+def _normalizing(generator: Augmentation, dtype: str) -> Iterator[Operation]:
+    scale = arguments.number("rescale", _or_zero(generator.rescale))
+    center = arguments.flag("samplewise_center", generator.samplewise_center)
+    std = arguments.flag("samplewise_std_normalization", generator.samplewise_std_normalization)
+    _warn_cut_off(scale, dtype)
+    if scale:
+        yield Rescaling(scale=scale)
+    if center or std:
+        yield SamplewiseNormalization(center=center, std_normalization=std)
 
 
 def _or_zero(value: Any) -> Any:
@@ -170,7 +203,7 @@ def _or_zero(value: Any) -> Any:
     return 0.0 if value is None else value
 
 
-def _statistics(generator: Augmentation) -> Iterator[tuple[str, NDArray[Any]]]:
+def _statistics(generator: Augmentation) -> Iterator[tuple[Statistic, NDArray[Any]]]:
     for flag, attribute, part in _STATISTICS:
         value = getattr(generator, attribute)
         if not getattr(generator, flag):
@@ -181,7 +214,7 @@ def _statistics(generator: Augmentation) -> Iterator[tuple[str, NDArray[Any]]]:
             yield part, np.array(value)  # not its own, which may be changed in place
 
 
-def _warn_cut_off(rescale: float | None, dtype: str) -> None:
+def _warn_cut_off(rescale: float, dtype: str) -> None:
     if rescale and rescale % 1 and not dtype.startswith("float"):
         warnings.warn(
             f"rescale={rescale} makes fractions, which dtype={dtype!r} cuts off: leave rescale "
@@ -193,7 +226,7 @@ def _warn_cut_off(rescale: float | None, dtype: str) -> None:
 def warn_unfit(flag: str) -> None:
     """Keras's warning that statistics are asked for which nobody has computed."""
     warnings.warn(
-        f"This ImageDataGenerator specifies `{flag}`, but it hasn't been fit on any training "
+        f"This Augmentation specifies `{flag}`, but it hasn't been fit on any training "
         "data. Fit it first by calling `.fit(numpy_data)`.",
         stacklevel=2,
     )

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from loaderd.errors import EmptyDataset, InvalidArgument, InvalidType
 from loaderd.ipc.bundle import Parts
-from loaderd.spec.spec import (
+from loaderd.spec.base import (
     Cache,
     ColorMode,
     DataFormat,
@@ -24,8 +24,8 @@ from loaderd.spec.spec import (
     Interpolation,
     LabelMode,
     OnError,
-    Spec,
 )
+from loaderd.spec.spec import Spec
 from loaderd_client.core import arguments
 from loaderd_client.core.batch import Batch
 from loaderd_client.keras import adapter

@@ -16,21 +16,20 @@ import msgspec
 import numpy as np
 
 from loaderd.errors import InvalidArgument
-from loaderd.spec.spec import (
+from loaderd.spec.base import (
     Aspect,
-    Batch,
     Cache,
     ColorMode,
     DataFormat,
-    Dataset,
     Decode,
     Interpolation,
     LabelMode,
     OnError,
-    Order,
-    Pipeline,
-    Spec,
 )
+from loaderd.spec.load import Load
+from loaderd.spec.output import Batch, Order, Output
+from loaderd.spec.source import Directory
+from loaderd.spec.spec import Spec
 from loaderd_client.core import arguments
 from loaderd_client.keras import adapter
 from loaderd_client.keras.pil_settings import pils_switches
@@ -146,20 +145,22 @@ def image_dataset_from_directory(
     validation_split = _split(validation_split, subset, shuffle, seed)
     _check_format(format)
     resizing = _interpolation(interpolation)
-    pipeline = Pipeline(
+    load = Load(
         target_size=_size(image_size),
         color_mode=_color_mode(color_mode),
-        data_format=_data_format(data_format),
         interpolation=resizing,
         aspect=_aspect(crop_to_aspect_ratio, pad_to_aspect_ratio),
         decode=_word("decode", decode, get_args(Decode)),
         exif=arguments.flag("exif", exif),
         pil=pils_switches(),
         reading="decode_image",
+    )
+    output = Output(
+        data_format=_data_format(data_format),
         dtype="uint8" if resizing == "nearest" else "float32",  # which TensorFlow leaves as it is
     )
     order = Order(shuffle=shuffle, seed=_seed(seed))
-    whole = Dataset(
+    whole = Directory(
         directory=arguments.folder("directory", directory),
         extensions=EXTENSIONS,
         classes=names,
@@ -175,8 +176,10 @@ def image_dataset_from_directory(
         substitute_weight=arguments.substitute_weight(on_error, substitute_weight, mode != "none"),
     )
     spec = Spec(
-        dataset=whole,
-        pipeline=pipeline,
+        source=whole,
+        load=load,
+        transforms=(),
+        output=output,
         batch=batch,
         order=order,
         cache=_word("cache", cache, get_args(Cache)),
@@ -210,9 +213,9 @@ def _reshuffles(spec: Spec, subset: str, one: _Subset) -> bool:
 
 
 def _part(spec: Spec, split: float, subset: _Subset, shuffle: bool) -> Spec:
-    dataset = msgspec.structs.replace(spec.dataset, split_overall=(float(split), subset))
+    source = msgspec.structs.replace(spec.source, split_overall=(float(split), subset))
     order = msgspec.structs.replace(spec.order, shuffle=shuffle)
-    return msgspec.structs.replace(spec, dataset=dataset, order=order)
+    return msgspec.structs.replace(spec, source=source, order=order)
 
 
 def _open(spec: Spec, max_queue_size: int) -> LoaderSequence:
@@ -226,8 +229,8 @@ def _tell(sequence: LoaderSequence) -> None:
     classes = (
         f" belonging to {sequence.num_classes} classes" if spec.batch.label_mode != "none" else ""
     )
-    assert isinstance(spec.dataset, Dataset)
-    split = spec.dataset.split_overall
+    assert isinstance(spec.source, Directory)
+    split = spec.source.split_overall
     purpose = f" for {split[1]}" if split else ""
     print(f"{'Using' if split else 'Found'} {sequence.n} files{classes}{purpose}.")
 

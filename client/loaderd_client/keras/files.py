@@ -17,23 +17,23 @@ from numpy.typing import NDArray
 from loaderd.errors import InvalidArgument
 from loaderd.ipc import manifest
 from loaderd.ipc.bundle import Parts
-from loaderd.spec import spec as specs
-from loaderd.spec.spec import (
+from loaderd.spec.base import (
+    CHANNELS,
     Cache,
     ColorMode,
     DataFormat,
-    Dataset,
     Decode,
     Interpolation,
     LabelMode,
     OnError,
-    Spec,
 )
+from loaderd.spec.source import Arrays, Directory, Files
+from loaderd.spec.spec import Spec
 from loaderd_client.core import arguments
 from loaderd_client.core.batch import Batch
 from loaderd_client.keras import adapter
 from loaderd_client.keras.augmentation import Augmentation
-from loaderd_client.keras.compile_spec import SAVED_FILES, Pictures, pipeline_of, save_of
+from loaderd_client.keras.compile_spec import SAVED_FILES, Pictures, save_of, stages_of
 from loaderd_client.keras.iterators import EXTENSIONS, LoadedIterator
 from loaderd_client.keras.loading import Loading
 
@@ -56,7 +56,7 @@ class FilesIterator(LoadedIterator):
 
     allowed_class_modes: ClassVar[set[str | None]]
     class_mode: str | None
-    _listed: specs.Dataset | None = None
+    _listed: Directory | None = None
     """What the daemon lists; None if the files are ours to name."""
     _shown_names: Any = None
     _shown_paths: Any = None
@@ -108,7 +108,7 @@ class FilesIterator(LoadedIterator):
     def image_shape(self) -> tuple[int, int, int]:
         """The shape of one image, in its data format."""
         height, width = arguments.size(self.target_size)
-        channels = specs.CHANNELS[arguments.plain(self.color_mode)]
+        channels = CHANNELS[arguments.plain(self.color_mode)]
         if self.data_format == "channels_first":
             return (channels, height, width)
         return (height, width, channels)
@@ -152,13 +152,13 @@ class FilesIterator(LoadedIterator):
         )
 
     def _files_spec(self, label_mode: LabelMode) -> tuple[Spec, Parts]:
-        pipeline, parts = pipeline_of(self.image_data_generator, self._pictures(), self._before)
+        stages, parts = stages_of(self.image_data_generator, self._pictures(), self._before)
         labelled = self.class_mode is not None
         weight = arguments.substitute_weight(self.on_error, self.substitute_weight, labelled)
-        dataset, table = self._files()
+        source, table = self._files()
         spec = Spec(
-            dataset=dataset,
-            pipeline=pipeline,
+            source=source,
+            **stages._asdict(),
             batch=msgspec.structs.replace(self._batch(label_mode), substitute_weight=weight),
             order=self._order(),
             cache=arguments.one_of("cache", self.cache, get_args(Cache)),
@@ -168,12 +168,12 @@ class FilesIterator(LoadedIterator):
 
     # -- files and labels, which may be changed --------------------------------------
 
-    def _files(self) -> tuple[specs.Dataset | specs.Files | specs.Arrays, Parts]:
+    def _files(self) -> tuple[Directory | Files | Arrays, Parts]:
         """The dataset: as it was listed, or as it is shown."""
         if not self._is_open and self._listed is not None:
             return self._listed, {}
         if not self._shows_paths:
-            return self._supply.spec.dataset, {"manifest": self._supply.parts["manifest"]}
+            return self._supply.spec.source, {"manifest": self._supply.parts["manifest"]}
         paths = list(self.filepaths)
         if self._packed is None or paths != self._packed.paths:
             self._packed = Packed.of(paths, self._class_names(), self._labels(len(paths)))
@@ -219,7 +219,7 @@ class FilesIterator(LoadedIterator):
             self._shown_paths = [os.path.join(folder, name) for name in names]
             table = self._supply.parts["manifest"]
             labels = self._supply.manifest.labels
-            dataset = self._supply.spec.dataset
+            dataset = self._supply.spec.source
             self._packed = Packed(list(self._shown_paths), labels, dataset, {"manifest": table})
         return self._shown_paths
 
@@ -309,7 +309,7 @@ class Packed(NamedTuple):
 
     paths: list[str]
     labels: NDArray[np.int32]
-    dataset: specs.Dataset | specs.Files | specs.Arrays
+    dataset: Directory | Files | Arrays
     part: Parts
 
     @classmethod
@@ -319,7 +319,7 @@ class Packed(NamedTuple):
         shown = os.path.commonpath([min(whole), max(whole)])
         table = manifest.pack("", names, [os.fsencode(path) for path in whole], labels)
         part = {"manifest": np.frombuffer(table, np.uint8)}
-        return cls(paths, labels, specs.Files(shown), part)
+        return cls(paths, labels, Files(shown), part)
 
 
 def _library(kind: type) -> list[type]:
@@ -384,7 +384,7 @@ class DirectoryIterator(FilesIterator):
         self._check_class_mode()
         self.dtype = dtype or adapter.floatx()
         self.directory: Any = directory
-        self._listed = Dataset(
+        self._listed = Directory(
             directory=arguments.folder("directory", directory),
             extensions=EXTENSIONS,
             classes=arguments.names("classes", classes) or None,

@@ -6,7 +6,7 @@ import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from loaderd.spec.spec import Cache, ColorMode, Decode, Interpolation, OnError
+from loaderd.spec.base import Cache, ColorMode, Decode, Interpolation, OnError
 from loaderd_client.keras.augmentation import Augmentation
 
 if TYPE_CHECKING:

@@ -25,7 +25,8 @@ from loaderd.errors import InvalidArgument, InvalidType, MissingDependency
 from loaderd.ipc.bundle import Parts, same_bytes
 from loaderd.ipc.user_code import PART, Code
 from loaderd.launch import search_path
-from loaderd.spec.spec import DataFormat, Function, Keras, Pipeline, Preprocessing
+from loaderd.spec.operations import Function, ImagenetPreprocessing, Keras
+from loaderd.spec.spec import Spec
 from loaderd_client.keras import adapter, keras_functions
 from loaderd_client.keras.capture import (
     INSTALLED,
@@ -43,25 +44,21 @@ _unsent: dict[At, int] = {}
 
 
 class Packed(NamedTuple):
-    """A function as a pipeline and a bundle hold it.
+    """A function as a spec and a bundle hold it.
 
     Attributes:
-        preprocessing: the arithmetic of ``keras.applications``, if it is that.
-        data_format: where that looks for the channels.
-        function: the user's function, if it is one.
+        operation: the arithmetic of ``keras.applications``, if it is that, or the user's function.
         parts: of the bundle, to be sent with it; see :mod:`loaderd.ipc.user_code`.
     """
 
-    preprocessing: Preprocessing | None = None
-    data_format: DataFormat = "channels_last"
-    function: Function | None = None
+    operation: ImagenetPreprocessing | Function | None = None
     parts: Parts = MappingProxyType({})
 
     @classmethod
-    def of(cls, pipeline: Pipeline, parts: Parts) -> Packed:
+    def of(cls, spec: Spec, parts: Parts) -> Packed:
         """As it was sent with a spec."""
         own = {name: part for name, part in parts.items() if name.partition(".")[0] == PART}
-        return cls(pipeline.preprocessing, pipeline.preprocessing_format, pipeline.function, own)
+        return cls(spec.first(ImagenetPreprocessing) or spec.function, own)
 
     @property
     def is_watched(self) -> bool:
@@ -88,7 +85,9 @@ def pack(function: Callable[..., Any] | None, floatx: str, before: Packed | None
         raise InvalidType(f"`preprocessing_function` should be callable. Received: {function!r}")
     known = keras_functions.arithmetic(function, floatx)
     if known is not None:
-        return Packed(known.mode, known.data_format)
+        if known.mode is None:
+            return Packed()
+        return Packed(ImagenetPreprocessing(mode=known.mode, data_format=known.data_format))
     name = _name(function)
     if before is not None and not before.is_watched:
         return before
@@ -116,7 +115,7 @@ def _look(function: Callable[..., Any], floatx: str) -> tuple[Capture, Packed]:
     else:
         parts = capture.by_name(function).parts() if is_users(place[0]) else {}
     return capture, Packed(
-        function=Function(
+        Function(
             place[0] if place else "",
             name,
             _file(place[0]) if place else "",

@@ -20,7 +20,8 @@ import numpy as np
 
 from loaderd.ipc.bundle import Parts
 from loaderd.spec import spec as specs
-from loaderd.spec.spec import Dataset, Spec
+from loaderd.spec.source import Directory
+from loaderd.spec.spec import Spec
 from loaderd_client.core.batch import Batch
 
 VARIABLE = "LOADERD_HISTORY"
@@ -87,7 +88,7 @@ def _digest(spec: Spec, parts: Parts) -> str:
     digest = hashlib.blake2b(specs.encode(spec), digest_size=8)
     for name, part in sorted(parts.items()):
         # Of a directory the manifest says nothing new: it comes along when a stream is reopened.
-        if not (name == "manifest" and isinstance(spec.dataset, Dataset)):
+        if not (name == "manifest" and isinstance(spec.source, Directory)):
             digest.update(np.ascontiguousarray(part).tobytes())
     return digest.hexdigest()
 

@@ -14,9 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from loaderd.errors import InvalidArgument, MissingDependency
-from loaderd.render.transforms.normalize import Normalization
+from loaderd.render.transforms import normalize
 from loaderd.sampling.keras_draws import draw
-from loaderd.spec.transform import Transform
+from loaderd.spec.transform import Affine, Transform
 from loaderd_client.keras import adapter
 from loaderd_client.keras.augmentation import Augmentation
 from loaderd_client.keras.compile_spec import warn_unfit
@@ -44,15 +44,21 @@ def standardize(generator: Augmentation, x: Array) -> Array:
     ):
         if getattr(generator, flag) and value is None:
             warn_unfit(flag)
-    return Normalization(
-        generator.preprocessing_function,
-        generator.rescale,
-        generator.samplewise_center,
-        generator.samplewise_std_normalization,
-        generator.mean if generator.featurewise_center else None,
-        generator.std if generator.featurewise_std_normalization else None,
-        generator.zca_whitening_matrix if generator.zca_whitening else None,
-    )(x)
+    if generator.preprocessing_function is not None:
+        x = generator.preprocessing_function(x)
+    if generator.rescale:
+        x = normalize.rescale(x, generator.rescale)
+    if generator.samplewise_center:
+        x = normalize.center_samplewise(x)
+    if generator.samplewise_std_normalization:
+        x = normalize.scale_samplewise(x)
+    if generator.featurewise_center and generator.mean is not None:
+        x = normalize.center_featurewise(x, generator.mean)
+    if generator.featurewise_std_normalization and generator.std is not None:
+        x = normalize.scale_featurewise(x, generator.std)
+    if generator.zca_whitening and generator.zca_whitening_matrix is not None:
+        x = normalize.whiten(x, generator.zca_whitening_matrix)
+    return x
 
 
 def get_random_transform(
@@ -76,7 +82,7 @@ def apply_transform(generator: Augmentation, x: Array, parameters: dict[str, Any
     augment.check_axes(x, (rows, columns, channels))
     x = augment.apply_affine(
         x,
-        transform,
+        transform.affine,
         (rows, columns, channels),
         fill_mode=generator.fill_mode,
         cval=generator.cval,
@@ -201,9 +207,9 @@ def apply_affine_transform(
     augment = _augment()
     axes = (row_axis, col_axis, channel_axis)
     augment.check_axes(x, axes)
-    transform = Transform(theta, tx, ty, shear, zx, zy)
+    affine = Affine(theta, tx, ty, shear, zx, zy)
     warped: Array = augment.apply_affine(
-        x, transform, axes, fill_mode=fill_mode, cval=cval, order=order
+        x, affine, axes, fill_mode=fill_mode, cval=cval, order=order
     )
     return warped
 

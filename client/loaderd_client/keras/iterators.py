@@ -19,8 +19,10 @@ from loaderd.errors import NoSuchSample
 from loaderd.ipc.bundle import Parts, same_bytes
 from loaderd.ipc.prefetch import Place
 from loaderd.sampling.order import SEEDS
-from loaderd.spec import spec as specs
-from loaderd.spec.spec import LabelMode, Order, Spec
+from loaderd.spec.base import LabelMode
+from loaderd.spec.output import Batch as BatchSpec
+from loaderd.spec.output import Order
+from loaderd.spec.spec import Spec
 from loaderd_client.core import arguments
 from loaderd_client.core.batch import Batch
 from loaderd_client.core.guard import Caller
@@ -180,7 +182,7 @@ class LoadedIterator(OrderedSequence, Iterator):
         self._opened()
         self._segments = Segments(Segment(self._settings(), self._total()))
         self._reader = Reader(self._supply, self._segments)
-        self._before = Packed.of(spec.pipeline, parts)
+        self._before = Packed.of(spec, parts)
         self.spec, parts = self._spec()
         if _equal(parts, self._supply.parts):  # else a subclass shows other files than were found
             self._segments.applied = self._now
@@ -210,8 +212,8 @@ class LoadedIterator(OrderedSequence, Iterator):
             return self._now.order
         return Order(shuffle=arguments.flag("shuffle", self.shuffle), seed=self.seed, draws="batch")
 
-    def _batch(self, label_mode: LabelMode) -> specs.Batch:
-        return specs.Batch(
+    def _batch(self, label_mode: LabelMode) -> BatchSpec:
+        return BatchSpec(
             batch_size=arguments.whole("batch_size", self.batch_size), label_mode=label_mode
         )
 
@@ -282,7 +284,7 @@ class LoadedIterator(OrderedSequence, Iterator):
         if self._settings() != self._now.settings:
             self._segments.follow(self._settings(), self._total())
         spec, parts = self._spec()
-        self._before = Packed.of(spec.pipeline, parts)
+        self._before = Packed.of(spec, parts)
         self._seen = seen  # not before: what is not allowed is told again, until it is mended
         applied = self._segments.applied is self._now
         if applied and (spec != self.spec or not _equal(parts, self._supply.parts)):

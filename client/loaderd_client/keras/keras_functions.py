@@ -22,7 +22,7 @@ import numpy as np
 
 from loaderd.render.transforms import keras_images, stand_ins
 from loaderd.render.transforms.normalize import Imagenet, imagenet
-from loaderd.spec.spec import DataFormat, Preprocessing
+from loaderd.spec.base import DataFormat, Preprocessing
 from loaderd_client.keras import adapter
 
 HEAVY = {"tensorflow", "keras", "tf_keras", "jax", "torch"}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from typing import Any, get_args
 
-from loaderd.spec.spec import Cache, Decode, OnError
+from loaderd.spec.base import Cache, Decode, OnError
 from loaderd_client.core import arguments
 
 

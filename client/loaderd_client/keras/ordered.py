@@ -213,7 +213,7 @@ class OrderedSequence(LoaderSequence):
         self._reader.guard.enter(me)
         self._may_have_changed = True
         if self._places.position:
-            if self.shuffle or self.spec.pipeline.is_random or self._now.given is not None:
+            if self.shuffle or self.spec.is_random or self._now.given is not None:
                 self._begin_segment(self._now.number)
             else:
                 self._places.position = 0

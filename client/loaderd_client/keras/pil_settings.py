@@ -9,7 +9,7 @@ import sys
 from collections.abc import Iterator
 from typing import Any, Literal
 
-from loaderd.spec.spec import MOST_PIXELS, Pil, Plugin
+from loaderd.spec.load import MOST_PIXELS, Pil, Plugin
 
 _DEFAULT = Pil()
 _MOST_BYTES = 2**62

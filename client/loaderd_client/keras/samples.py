@@ -25,7 +25,7 @@ class Samples:
 
     def _describe(self) -> None:
         """Sets the attributes that follow from the spec and from what was found."""
-        manifest, pipeline = self._supply.manifest, self.spec.pipeline
+        manifest, load = self._supply.manifest, self.spec.load
         self.n = self.samples = len(manifest)
         self.batch_size = self.spec.batch.batch_size
         self.seed: Any = self._supply.spec.order.seed
@@ -34,15 +34,15 @@ class Samples:
         self.class_names: Any = list(manifest.class_names) or None
         self.class_indices = {name: index for index, name in enumerate(manifest.class_names)}
         self.num_classes = len(manifest.class_names)
-        self.target_size = pipeline.target_size
-        self.color_mode = pipeline.color_mode
-        self.dtype: Any = pipeline.dtype
-        self.interpolation = pipeline.interpolation
+        self.target_size = load.target_size
+        self.color_mode = load.color_mode
+        self.dtype: Any = self.spec.output.dtype
+        self.interpolation = load.interpolation
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
         """The shape of one image, in its data format."""
-        return self.spec.pipeline.image_shape
+        return self.spec.image_shape
 
     @property
     def classes(self) -> NDArray[np.int32]:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from loaderd.errors import NoSuchSample
 from loaderd.ipc.prefetch import ROUND, Place
 from loaderd.sampling.order import SEEDS, EpochOrder
-from loaderd.spec.spec import Order
+from loaderd.spec.output import Order
 from loaderd_client.core import arguments
 from loaderd_client.keras.batch_index import Places
 

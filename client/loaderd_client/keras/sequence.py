@@ -94,7 +94,7 @@ class LoaderSequence(Samples, *adapter.sequences()):  # type: ignore[misc]
         self.max_queue_size = max_queue_size
         self.spec = spec
         # Of pictures that are saved there shall be as many as were taken, and no more.
-        ahead = spec.pipeline.save is None
+        ahead = spec.output.save is None
         slots = max_queue_size + RING_EXTRA
         self._supply = Supply(spec, parts or {}, session or sessions.current(), slots, ahead)
         self._describe()

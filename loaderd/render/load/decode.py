@@ -32,7 +32,8 @@ from loaderd.render.load.formats import LacksCodec, Switches
 from loaderd.render.load.jpeg import has_too_many_scans, may_be_turned, most_scans
 from loaderd.render.load.pixel_limits import PixelLimit, TooManyPixels
 from loaderd.render.load.resize import Reduced, Size, takes_arrays
-from loaderd.spec.spec import ColorMode, Pipeline
+from loaderd.spec.base import ColorMode
+from loaderd.spec.load import Load
 
 Path = bytes | str
 Pixels = NDArray[Any]
@@ -99,7 +100,7 @@ class Decoder:
     come as arrays; ``grayscale`` ones keep 16 and 32 bit values, as Keras's ``load_img`` does.
 
     Args:
-        pipeline: what is wanted. ``compat="keras"`` leaves grey pictures of 16 bits to PIL, which
+        load: what is wanted. ``compat="keras"`` leaves grey pictures of 16 bits to PIL, which
             clips all above 255 when it makes them ``rgb``; ``fixed`` keeps their upper 8 bits.
         limit: pixels of a picture, at most; larger ones are bad images.
         reduction: by how much a JPEG of some size is to be reduced: 8, 4, 2, or 1 for not.
@@ -111,22 +112,18 @@ class Decoder:
 
     def __init__(
         self,
-        pipeline: Pipeline,
+        load: Load,
         limit: PixelLimit = pixel_limits.DEFAULT,
         reduction: Callable[[Size], int] | None = None,
     ) -> None:
-        self._color_mode: ColorMode = pipeline.color_mode
-        self._as_tensorflow = pipeline.reading == "decode_image"
-        self._fixed = self._as_tensorflow or pipeline.compat == "fixed"
-        self._arrays = pipeline.color_mode == "rgb" and takes_arrays(
-            pipeline.interpolation, pipeline.aspect
-        )
-        self._reduction = reduction
-        self._exif = pipeline.exif
-        pil = msgspec.structs.replace(
-            pipeline.pil, bmp_alpha=self._as_tensorflow or pipeline.pil.bmp_alpha
-        )
-        self._switches = Switches(pil, pipeline.truncated)
+        self._color_mode: ColorMode = load.color_mode
+        self._as_tensorflow = load.reading == "decode_image"
+        self._fixed = self._as_tensorflow or load.compat == "fixed"
+        self._arrays = load.color_mode == "rgb" and takes_arrays(load)
+        self._reduction = reduction if load.decode == "scaled" else None
+        self._exif = load.exif
+        pil = msgspec.structs.replace(load.pil, bmp_alpha=self._as_tensorflow or load.pil.bmp_alpha)
+        self._switches = Switches(pil, load.truncated)
         self._limit = limit
         self._max_pixels = limit.pixels
         self._most_bytes = max(_MOST_BYTES, _PIXEL_BYTES * limit.pixels)

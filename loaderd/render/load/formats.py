@@ -29,7 +29,7 @@ from PIL import (
 )
 
 from loaderd import pillow
-from loaderd.spec.spec import Pil, Plugin
+from loaderd.spec.load import Pil, Plugin
 
 Size = tuple[int, int]
 """(width, height) in pixels."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from loaderd.spec.spec import PILS_PIXELS, Pil
+from loaderd.spec.load import PILS_PIXELS, Pil
 
 _DAEMON = "--max-pixels (LOADERD_MAX_PIXELS)"
 _PROGRAM = "PIL.Image.MAX_IMAGE_PIXELS in the program"

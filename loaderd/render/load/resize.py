@@ -20,7 +20,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from loaderd.render.load.pixel_limits import DEFAULT, PixelLimit, TooManyPixels
-from loaderd.spec.spec import Aspect, Interpolation
+from loaderd.spec.base import Aspect, Interpolation
+from loaderd.spec.load import Load
 
 Pixels = NDArray[Any]
 Size = tuple[int, int]
@@ -59,38 +60,30 @@ class Reduced(NamedTuple):
     skip: Size = (0, 0)
 
 
-def takes_arrays(interpolation: Interpolation, aspect: Aspect) -> bool:
+def takes_arrays(load: Load) -> bool:
     """Whether a resizer is faster with arrays of three channels than with PIL images."""
-    return interpolation == "nearest" and aspect != "crop"
+    return load.interpolation == "nearest" and load.aspect != "crop"
 
 
 class Resizer:
     """Resizes pictures; those that have the target size are left as they are.
 
     Args:
-        target_size: (height, width) in pixels.
-        interpolation: the filter's name.
-        aspect: what happens to pictures of another aspect ratio.
+        load: the target size, the filter, and what happens to pictures of another aspect ratio.
         limit: pixels of a picture, at most. What padding makes of one, or resizing one way only,
             may have as many, and at any rate the default.
     """
 
-    def __init__(
-        self,
-        target_size: tuple[int, int],
-        interpolation: Interpolation,
-        aspect: Aspect,
-        limit: PixelLimit = DEFAULT,
-    ) -> None:
-        self._size = (target_size[1], target_size[0])
-        self._filter = FILTERS[interpolation]
-        self._frame = _FRAMES[aspect]
-        self._pads = aspect == "pad"
+    def __init__(self, load: Load, limit: PixelLimit = DEFAULT) -> None:
+        self._size = (load.target_size[1], load.target_size[0])
+        self._filter = FILTERS[load.interpolation]
+        self._frame = _FRAMES[load.aspect]
+        self._pads = load.aspect == "pad"
         self._limit = max(limit, DEFAULT)  # by their pixels
         self._most = self._limit.pixels
         # Antialiased filters weigh the pixels of two target pixels and more.
-        self._fewest = 1 if interpolation == "nearest" else 2
-        self._rgb = np.empty((*target_size, 3), np.uint8)
+        self._fewest = 1 if load.interpolation == "nearest" else 2
+        self._rgb = np.empty((*load.target_size, 3), np.uint8)
         self._windows: dict[str, _Window] = {}
 
     def reduction(self, size: Size) -> int:

@@ -16,7 +16,7 @@ from numpy.typing import DTypeLike, NDArray
 from PIL import Image, ImageEnhance
 
 from loaderd.errors import InvalidArgument, MissingDependency
-from loaderd.spec.transform import Transform
+from loaderd.spec.transform import Affine
 
 Array = NDArray[Any]
 Axes = tuple[int, int, int]
@@ -94,15 +94,15 @@ def from_picture(picture: Image.Image, dtype: DTypeLike) -> Array:
     return x[:, :, np.newaxis] if x.ndim == 2 else x
 
 
-def affine_matrix(transform: Transform) -> Array | None:
+def affine_matrix(affine: Affine) -> Array | None:
     """Rotation · shift · shear · zoom about the origin; None if nothing moves."""
-    theta, shear = np.deg2rad(transform.theta), np.deg2rad(transform.shear)
-    tx, ty, zx, zy = transform.tx, transform.ty, transform.zx, transform.zy
+    theta, shear = np.deg2rad(affine.theta), np.deg2rad(affine.shear)
+    tx, ty, zx, zy = affine.tx, affine.ty, affine.zx, affine.zy
     turn = [[np.cos(theta), -np.sin(theta), 0], [np.sin(theta), np.cos(theta), 0], [0, 0, 1]]
     parts = (
-        (transform.theta != 0, turn),
+        (affine.theta != 0, turn),
         (tx != 0 or ty != 0, [[1, 0, tx], [0, 1, ty], [0, 0, 1]]),
-        (transform.shear != 0, [[1, -np.sin(shear), 0], [0, np.cos(shear), 0], [0, 0, 1]]),
+        (affine.shear != 0, [[1, -np.sin(shear), 0], [0, np.cos(shear), 0], [0, 0, 1]]),
         (zx != 1 or zy != 1, [[zx, 0, 0], [0, zy, 0], [0, 0, 1]]),
     )
     matrix = None
@@ -114,7 +114,7 @@ def affine_matrix(transform: Transform) -> Array | None:
 
 def apply_affine(
     x: Array,
-    transform: Transform,
+    affine: Affine,
     axes: Axes,
     *,
     fill_mode: str,
@@ -126,7 +126,7 @@ def apply_affine(
 
     Args:
         x: the image.
-        transform: the parameters; flips, brightness and channels are left alone.
+        affine: the parameters.
         axes: where the image has its rows, columns and channels.
         fill_mode: what lies outside: scipy's ``mode``.
         cval: the value outside for ``constant``.
@@ -140,8 +140,8 @@ def apply_affine(
     rows, columns, channels = axes
     size = (x.shape[columns], x.shape[rows]) if fixed else (x.shape[rows], x.shape[columns])
     if fixed:
-        transform = transform._replace(tx=transform.ty, ty=transform.tx)
-    matrix = affine_matrix(transform)
+        affine = affine._replace(tx=affine.ty, ty=affine.tx)
+    matrix = affine_matrix(affine)
     if matrix is None:
         return x
     matrix = _about_center(matrix, *size)

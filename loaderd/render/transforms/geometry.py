@@ -6,6 +6,7 @@ output to the place in the source where its value is read, with linear interpola
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from math import cos, radians, sin
 from typing import Any
 
@@ -13,8 +14,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from loaderd.spec.spec import Compat, FillMode
-from loaderd.spec.transform import Transform
+from loaderd.render.transforms import augment
+from loaderd.spec.base import Compat, FillMode
+from loaderd.spec.operations import RandomAffine, RandomFlip
+from loaderd.spec.transform import Affine, Flip
 
 _BORDERS: dict[FillMode, int] = {
     "nearest": cv2.BORDER_REPLICATE,
@@ -24,10 +27,18 @@ _BORDERS: dict[FillMode, int] = {
 }
 _FLAGS = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
 
+MOST_CHANNELS = 4
+"""That OpenCV warps at once."""
+
+STILL = Affine()
+UPRIGHT = Flip()
+
+Array = NDArray[Any]
+Shift = Callable[[float, float], float]
 Matrix = tuple[tuple[float, float, float], tuple[float, float, float]]
 
 
-def keras_matrix(transform: Transform, size: tuple[int, int]) -> Matrix:
+def keras_matrix(affine: Affine, size: tuple[int, int]) -> Matrix:
     """Where Keras reads each output pixel, flips left out.
 
     This is ``apply_affine_transform`` of ``keras/src/legacy/preprocessing/image.py``,
@@ -37,46 +48,46 @@ def keras_matrix(transform: Transform, size: tuple[int, int]) -> Matrix:
     off for images that are not square.
 
     Args:
-        transform: the parameters of the sample.
+        affine: the parameters of the sample.
         size: (height, width) of the image.
 
     Returns:
         The first two rows of the matrix that maps (x, y, 1) to the source (x, y).
     """
     height, width = size
-    return _about(transform, transform.tx, transform.ty, height / 2 - 0.5, width / 2 - 0.5)
+    return _about(affine, affine.tx, affine.ty, height / 2 - 0.5, width / 2 - 0.5)
 
 
-def fixed_matrix(transform: Transform, size: tuple[int, int]) -> Matrix:
+def fixed_matrix(affine: Affine, size: tuple[int, int]) -> Matrix:
     """What Keras's names promise: as ``keras_matrix``, with two things put right.
 
     The shift drawn from the width's range moves columns, that from the height's range
     rows, and the rest turns about the true centre.
     """
     height, width = size
-    return _about(transform, transform.ty, transform.tx, width / 2 - 0.5, height / 2 - 0.5)
+    return _about(affine, affine.ty, affine.tx, width / 2 - 0.5, height / 2 - 0.5)
 
 
-def _about(transform: Transform, x: float, y: float, center_x: float, center_y: float) -> Matrix:
+def _about(affine: Affine, x: float, y: float, center_x: float, center_y: float) -> Matrix:
     """Rotation · shift by (x, y) · shear · zoom, with the origin moved to the centre."""
-    theta = radians(transform.theta)
-    sheared = theta + radians(transform.shear)
+    theta = radians(affine.theta)
+    sheared = theta + radians(affine.shear)
     cos_theta, sin_theta = cos(theta), sin(theta)
-    xx, xy = cos_theta * transform.zx, -sin(sheared) * transform.zy
-    yx, yy = sin_theta * transform.zx, cos(sheared) * transform.zy
+    xx, xy = cos_theta * affine.zx, -sin(sheared) * affine.zy
+    yx, yy = sin_theta * affine.zx, cos(sheared) * affine.zy
     return (
         (xx, xy, cos_theta * x - sin_theta * y + center_x - xx * center_x - xy * center_y),
         (yx, yy, sin_theta * x + cos_theta * y + center_y - yx * center_x - yy * center_y),
     )
 
 
-def flipped(matrix: Matrix, transform: Transform, size: tuple[int, int]) -> Matrix:
-    """The matrix of the warp followed by the transform's flips: reads from the far end."""
+def flipped(matrix: Matrix, flip: Flip, size: tuple[int, int]) -> Matrix:
+    """The matrix of the warp followed by a flip: reads from the far end."""
     (xx, xy, x), (yx, yy, y) = matrix
-    if transform.flip_horizontal:
+    if flip.horizontal:
         right = size[1] - 1
         xx, x, yx, y = -xx, x + xx * right, -yx, y + yx * right
-    if transform.flip_vertical:
+    if flip.vertical:
         bottom = size[0] - 1
         xy, x, yy, y = -xy, x + xy * bottom, -yy, y + yy * bottom
     return (xx, xy, x), (yx, yy, y)
@@ -112,16 +123,17 @@ class Warp:
         self._rows, self._columns = max(1, height - last), max(1, width - last)
 
     def __call__(
-        self, source: NDArray[np.float32], transform: Transform, out: NDArray[np.float32]
+        self, source: NDArray[np.float32], affine: Affine, flip: Flip, out: NDArray[np.float32]
     ) -> None:
         """Writes the warped and flipped source in ``out``.
 
         Args:
             source: (height, width, channels).
-            transform: the parameters of the sample.
+            affine: the parameters of the sample.
+            flip: what is mirrored then.
             out: as source, C-contiguous; another array than source.
         """
-        matrix = flipped(self._matrix(transform, self._size), transform, self._size)
+        matrix = flipped(self._matrix(affine, self._size), flip, self._size)
         result: NDArray[Any] = cv2.warpAffine(
             source[: self._rows, : self._columns],
             np.array(matrix),
@@ -133,3 +145,126 @@ class Warp:
         )
         if result is not out:  # OpenCV made an array of its own: it will not fill this one
             np.copyto(out, result.reshape(out.shape))
+
+
+class AffineOperation:
+    """Random rotation, shift, shear and zoom of one image, as Keras does it.
+
+    The warp is OpenCV's where it can be, else scipy's: OpenCV has no splines, and computes in
+    float32. The distributions are those of ``ImageDataGenerator.get_random_transform`` in
+    ``keras/src/legacy/preprocessing/image.py``.
+
+    Args:
+        spec: what is random, and how the warp interpolates.
+        shape: (height, width, channels) of the images.
+        compute: the dtype to compute in.
+    """
+
+    def __init__(self, spec: RandomAffine, shape: tuple[int, int, int], compute: str) -> None:
+        height, width = size = shape[:2]
+        self._spec = spec
+        self._shift_x = _shift(spec.height_shift_range, height)
+        self._shift_y = _shift(spec.width_shift_range, width)
+        self._zoom_from, zoom_to = spec.zoom_range
+        self._zoom_by = zoom_to - self._zoom_from
+        self._by_scipy = needs_scipy(spec, shape[2], compute)
+        self._warp = Warp(size, spec.fill_mode, spec.cval, spec.compat)
+        self._warped = np.empty(shape, np.float32)
+
+    def draw(self, uniforms: Sequence[float]) -> Affine:
+        """Draws from the first eight."""
+        turn, x, x_sign, y, y_sign, shear, zx, zy = uniforms[:8]
+        return Affine(
+            (2 * turn - 1) * self._spec.rotation_range,
+            self._shift_x(x, x_sign),
+            self._shift_y(y, y_sign),
+            (2 * shear - 1) * self._spec.shear_range,
+            self._zoom_from + zx * self._zoom_by,
+            self._zoom_from + zy * self._zoom_by,
+        )
+
+    def image(self, x: Array, parameters: Affine) -> Array:
+        """The warped image; valid until the next one."""
+        if parameters == STILL:
+            return x
+        if self._by_scipy:
+            return augment.apply_affine(
+                x,
+                parameters,
+                augment.LAST,
+                fill_mode=self._spec.fill_mode,
+                cval=self._spec.cval,
+                order=self._spec.interpolation_order,
+                fixed=self._spec.compat == "fixed",
+            )
+        self._warp(np.ascontiguousarray(x), parameters, UPRIGHT, self._warped)
+        return self._warped
+
+
+class FlipOperation:
+    """Mirrors half of the images; a view of the image.
+
+    Args:
+        spec: which way.
+    """
+
+    def __init__(self, spec: RandomFlip) -> None:
+        self._horizontal = 0.5 if spec.horizontal else 0.0
+        self._vertical = 0.5 if spec.vertical else 0.0
+
+    def draw(self, uniforms: Sequence[float]) -> Flip:
+        """Draws from the ninth and the tenth."""
+        return Flip(uniforms[8] < self._horizontal, uniforms[9] < self._vertical)
+
+    def image(self, x: Array, parameters: Flip) -> Array:
+        """The image, read backwards where it is mirrored."""
+        if parameters.horizontal:
+            x = augment.flip_axis(x, 1)
+        if parameters.vertical:
+            x = augment.flip_axis(x, 0)
+        return x
+
+
+def needs_scipy(spec: RandomAffine, channels: int, compute: str) -> bool:
+    """Whether OpenCV cannot do the warp.
+
+    Args:
+        spec: the operation.
+        channels: of the images.
+        compute: the dtype to compute in.
+    """
+    return spec.interpolation_order != 1 or compute != "float32" or channels > MOST_CHANNELS
+
+
+def _shift(shift_range: float | tuple[float, ...], size: int) -> Shift:
+    """How two uniforms become one shift in pixels; ``size`` is the image's on that axis.
+
+    Keras asks ``np.random.choice`` first: a positive int is a choice of ``range(v)``, a
+    sequence one of its values, both with a random sign; what it refuses is uniform.
+    """
+    if not shift_range:
+        return _no_shift
+    if isinstance(shift_range, tuple | list):
+        unit = size if max(shift_range) < 1 else 1
+        return _choice([value * unit for value in shift_range])
+    if isinstance(shift_range, int) and shift_range > 0:
+        return _choice(list(range(shift_range)))
+    return _uniform(shift_range * (size if shift_range < 1 else 1))
+
+
+def _no_shift(uniform: float, sign: float) -> float:
+    return 0.0
+
+
+def _uniform(reach: float) -> Shift:
+    return lambda uniform, sign: (2 * uniform - 1) * reach
+
+
+def _choice(values: list[float] | list[int]) -> Shift:
+    count = len(values)
+
+    def choose(uniform: float, sign: float) -> float:
+        value = values[int(uniform * count)]
+        return -value if sign < 0.5 else value
+
+    return choose

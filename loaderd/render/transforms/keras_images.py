@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from loaderd.spec.spec import Keras
+from loaderd.spec.operations import Keras
 
 if TYPE_CHECKING:
     from PIL import Image

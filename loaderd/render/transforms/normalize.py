@@ -8,14 +8,12 @@ in ``keras/src/legacy/preprocessing/image.py``, and of ``_preprocess_numpy_input
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from loaderd.spec.spec import DataFormat, Preprocessing
+from loaderd.spec.base import DataFormat, Preprocessing
 
 Array = NDArray[Any]
 
@@ -24,46 +22,40 @@ _IMAGENET_STD = (0.229, 0.224, 0.225)
 IMAGENET_MEAN_BGR = (103.939, 116.779, 123.68)
 
 
-@dataclass(frozen=True, eq=False)
-class Normalization:
-    """What is done to the values; what is None or False is left out.
+def rescale(x: Array, factor: float) -> Array:
+    """Multiplies an image in place."""
+    x *= factor
+    return x
 
-    Attributes:
-        function: called first, with the image.
-        rescale: a factor.
-        samplewise_center: takes the mean of all values away.
-        samplewise_std_normalization: divides by the standard deviation of all values.
-        mean: taken away from every image.
-        std: divides every image.
-        zca: a whitening matrix over the flattened image.
-    """
 
-    function: Callable[[Array], Array] | None = None
-    rescale: float | None = None
-    samplewise_center: bool = False
-    samplewise_std_normalization: bool = False
-    mean: Array | None = None
-    std: Array | None = None
-    zca: Array | None = None
+def center_samplewise(x: Array) -> Array:
+    """Subtracts the mean of all values, in place."""
+    x -= np.mean(x, keepdims=True)
+    return x
 
-    def __call__(self, x: Array) -> Array:
-        """The normalized image; ``x`` itself where that can be changed in place."""
-        if self.function is not None:
-            x = self.function(x)
-        if self.rescale:
-            x *= self.rescale
-        if self.samplewise_center:
-            x -= np.mean(x, keepdims=True)
-        if self.samplewise_std_normalization:
-            x /= np.std(x, keepdims=True) + 1e-6
-        if self.mean is not None:
-            _each_channel(np.subtract, x, np.asarray(self.mean))
-        if self.std is not None:
-            _each_channel(np.divide, x, np.asarray(self.std) + 1e-6)
-        if self.zca is not None:
-            flat = x.reshape(-1, math.prod(x.shape[-3:]))
-            x = np.reshape(flat @ self.zca, x.shape)
-        return x
+
+def scale_samplewise(x: Array) -> Array:
+    """Divides by the standard deviation of all values, in place."""
+    x /= np.std(x, keepdims=True) + 1e-6
+    return x
+
+
+def center_featurewise(x: Array, mean: Array) -> Array:
+    """Subtracts a mean, in place."""
+    _each_channel(np.subtract, x, np.asarray(mean))
+    return x
+
+
+def scale_featurewise(x: Array, std: Array) -> Array:
+    """Divides by a standard deviation, in place."""
+    _each_channel(np.divide, x, np.asarray(std) + 1e-6)
+    return x
+
+
+def whiten(x: Array, matrix: Array) -> Array:
+    """Multiplies the flattened image, or each of a batch, by a whitening matrix."""
+    flat = x.reshape(-1, math.prod(x.shape[-3:]))
+    return np.reshape(flat @ matrix, x.shape)
 
 
 class Imagenet(NamedTuple):

@@ -29,7 +29,7 @@ from typing import Any
 
 from loaderd.render.transforms.keras_images import NAMES, KerasImages, keras_original
 from loaderd.render.transforms.normalize import Imagenet
-from loaderd.spec.spec import Keras
+from loaderd.spec.operations import Keras
 
 ROOTS = ("keras", "tf_keras", "tensorflow")
 

@@ -27,17 +27,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+import loaderd
 from loaderd import memory
 from loaderd.errors import LoaderdError, MissingDependency, NoRoom, RenderError
 from loaderd.ipc import user_code
 from loaderd.ipc.pickling import forget_classes
 from loaderd.ipc.user_code import Code
 from loaderd.render.transforms import module_state, stand_ins
-from loaderd.spec.spec import Function
+from loaderd.spec.operations import Function
 
 Array = NDArray[Any]
 
-_OURS = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "")
+_OURS = os.path.join(os.path.dirname(loaderd.__file__), "")
 _SYSTEM = re.compile(r"-packages(/|$)|/lib\w*/python[\d.]*(/|$)|\.zip$")
 """Folders of Python's own modules and of installed packages."""
 
@@ -84,7 +85,7 @@ class UserFunction:
         asked = Code.of(parts)
         self._environment = dict(asked.environment)
         try:
-            with self.at_home():
+            with self.import_scope():
                 found = _loaded(function, asked, self._stand_ins)
         except LoaderdError:
             raise
@@ -123,11 +124,11 @@ class UserFunction:
             _seed(generator, (*numbers, index))
 
     def __call__(self, image: Array) -> Array:
-        """What the function makes of an image; within ``at_home``."""
+        """What the function makes of an image; within ``import_scope``."""
         return self._call(image)
 
     @contextmanager
-    def at_home(self) -> Iterator[None]:
+    def import_scope(self) -> Iterator[None]:
         """Lets imports look where the trainer looks, and takes what they find out again."""
         path = sys.path[:]
         sys.path += self._path

@@ -11,7 +11,7 @@ import multiprocessing
 import time
 from collections.abc import Callable, Iterator
 from multiprocessing.connection import Connection
-from typing import Any
+from typing import Any, cast
 
 import cv2
 import numpy as np
@@ -19,8 +19,13 @@ import numpy as np
 from loaderd.render.renderer import Renderer
 from loaderd.sampling.keras_draws import BatchDraws
 from loaderd.sampling.order import EpochOrder
-from loaderd.spec.spec import Order, Pipeline
-from loaderd.spec.transform import Transform
+from loaderd.spec.base import DType, Interpolation
+from loaderd.spec.load import Load
+from loaderd.spec.operations import Rescaling
+from loaderd.spec.output import Batch, Order, Output
+from loaderd.spec.source import Files
+from loaderd.spec.spec import Spec
+from loaderd.spec.transform import Parameters
 from scripts.benchmarks.peers.protocol import Measure, Task, class_files, describe, serve_measure
 from scripts.benchmarks.ring import AUGMENT, PLAIN
 
@@ -49,9 +54,9 @@ def prepare(task: Task) -> tuple[Measure, dict[str, Any]]:
 
 def _work(task: Task, part: int, pipe: Connection) -> None:
     cv2.setNumThreads(1)  # as in a worker
-    pipeline = _pipeline(task)
-    rows = np.empty((task.batch_size, *pipeline.image_shape), pipeline.dtype)
-    step = _step(task, pipeline, part, rows)
+    spec = spec_of(task)
+    rows = np.empty((task.batch_size, *spec.image_shape), spec.output.dtype)
+    step = _step(task, spec, part, rows)
     for number in range(task.batch_size):
         step(number)
     pipe.send(describe([rows]))
@@ -61,43 +66,51 @@ def _work(task: Task, part: int, pipe: Connection) -> None:
         pipe.send(_rate(step, seconds))
 
 
-def _pipeline(task: Task) -> Pipeline:
-    fields: dict[str, Any] = {"decode": "scaled"} if task.scaled else {}
-    base = AUGMENT if task.augment else PLAIN
-    fields |= {name: getattr(base, name) for name in base.__struct_fields__ if name not in fields}
-    fields["target_size"] = task.size
-    fields["interpolation"] = task.interpolation
-    fields["dtype"] = task.dtype
-    fields["rescale"] = 1 / 255 if task.is_float else None
-    return Pipeline(**fields)
+def spec_of(task: Task) -> Spec:
+    """What a task asks for, of files that somebody else names."""
+    transforms = AUGMENT if task.augment else PLAIN
+    if not task.is_float:
+        transforms = tuple(one for one in transforms if not isinstance(one, Rescaling))
+    return Spec(
+        source=Files(),
+        load=Load(
+            target_size=task.size,
+            interpolation=cast(Interpolation, task.interpolation),
+            decode="scaled" if task.scaled else "exact",
+        ),
+        transforms=transforms,
+        output=Output(dtype=cast(DType, task.dtype)),
+        batch=Batch(batch_size=task.batch_size),
+        order=Order(seed=0, draws="batch"),
+    )
 
 
-def _step(task: Task, pipeline: Pipeline, part: int, rows: Any) -> Callable[[int], None]:
+def _step(task: Task, spec: Spec, part: int, rows: Any) -> Callable[[int], None]:
     """What renders the sample of a number: from its file, or from its decoded picture."""
-    renderer = Renderer(pipeline)
+    renderer = Renderer(spec)
     paths = class_files(task.directory)[0]
     order = np.random.default_rng(0).permutation(len(paths))[part :: task.workers].tolist()
-    transforms = _transforms(pipeline, len(paths), len(rows))
+    parameters = _parameters(spec, len(paths), len(rows))
     if not task.cached:
 
         def render(number: int) -> None:
             path = paths[order[number % len(order)]]
-            renderer.render(path, next(transforms), rows[number % len(rows)])
+            renderer.render(path, next(parameters), rows[number % len(rows)])
 
         return render
     pictures = [renderer.load(paths[sample]).copy() for sample in order]
 
     def finish(number: int) -> None:
         picture = pictures[number % len(order)]
-        renderer.finish(picture, next(transforms), rows[number % len(rows)])
+        renderer.finish(picture, next(parameters), rows[number % len(rows)])
 
     return finish
 
 
-def _transforms(pipeline: Pipeline, samples: int, batch_size: int) -> Iterator[Transform]:
+def _parameters(spec: Spec, samples: int, batch_size: int) -> Iterator[Parameters]:
     """Drawn batch by batch, as workers do; no draw is made twice."""
-    epochs = EpochOrder(Order(seed=0, draws="batch"), samples, batch_size)
-    draws = BatchDraws(pipeline, epochs)
+    epochs = EpochOrder(spec.order, samples, batch_size)
+    draws = BatchDraws(spec, epochs)
     for number in itertools.count():
         epoch, position = divmod(number, epochs.batches)
         yield from draws.rows(epoch, position, 0, epochs.rows(position))

@@ -21,9 +21,9 @@ import numpy as np
 import tensorflow as tf
 
 from loaderd.render.renderer import Renderer
-from loaderd.spec.spec import Pipeline
 from loaderd_client import Session
 from scripts.benchmarks.peers import ours
+from scripts.benchmarks.peers.bare import spec_of
 from scripts.benchmarks.peers.protocol import (
     LEAD,
     LEAST,
@@ -58,7 +58,7 @@ class Arrays(keras.utils.PyDataset):  # type: ignore[misc]  # no types in Keras
         shape = (len(paths), *task.size, 3)
         make = _aligned if task.variant == "aligned" else np.empty
         self._images: Any = make(shape, task.dtype)
-        renderer = Renderer(Pipeline(target_size=task.size))
+        renderer = Renderer(spec_of(task))
         factor = np.asarray(1 / 255 if task.is_float else 1, task.dtype)
         for row, path in zip(self._images, paths, strict=True):
             np.multiply(renderer.load(path), factor, out=row)

@@ -1,4 +1,4 @@
-"""The words of ``loaderd``: one verb, one module."""
+"""The verbs of ``loaderd``, each a module with ``add``, and the parser over them all."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ import argparse
 from collections.abc import Sequence
 
 from loaderd import __version__
-from loaderd.cli import cache, console, doctor, errors, scan, serve, start, status, stop
+from loaderd.cli import cache, console, doctor, errors, scan, serve, start, stat, status, stop
 from loaderd.cli.exit_codes import guarded
 
-_VERBS = (serve, start, stop, status, errors, scan, cache, doctor)
+_VERBS = (serve, start, stop, status, stat, errors, scan, cache, doctor)
 _DESCRIPTION = "Loads images for Keras in worker processes, over shared memory."
 _EPILOG = """\
 examples:
   loaderd start                        a daemon in the background, for all your trainers
   loaderd start --workers 8 --memory 4G
   loaderd serve                        the same in the foreground, for systemd and containers
-  loaderd-stat --watch                 watch it work
+  loaderd stat --watch                 watch it work, and see whether training waits for it
   loaderd stop
   loaderd scan data/train              finds the images that cannot be read, before training
   loaderd errors                       those that a running daemon has met

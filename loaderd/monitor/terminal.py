@@ -1,4 +1,4 @@
-"""A report as a screen: what ``loaderd-stat`` shows on a terminal, and once anywhere."""
+"""A report as a screen of text: on a terminal, and wherever one report is shown."""
 
 from __future__ import annotations
 

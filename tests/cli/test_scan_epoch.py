@@ -9,13 +9,14 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from loaderd.cli import epoch, scan
-from loaderd.cli.epoch import Epoch
+from loaderd.cli import scan, scan_epoch
+from loaderd.cli.scan_epoch import Epoch
 from loaderd.errors import DaemonGone, EmptyDataset, StorageTimeout, TooManyBadImages
 from loaderd.ipc import channel, dial
 from loaderd.ipc.channel import Channel
 from loaderd.ipc.messages import Opened, Ready, Refused, Spoilt, Stalled, Took
-from loaderd.spec.spec import Batch, Spec
+from loaderd.spec.output import Batch
+from loaderd.spec.spec import Spec
 from tests.support.daemons import Serve
 
 
@@ -55,8 +56,11 @@ def test_storage_that_does_not_answer_is_told(capsys: pytest.CaptureFixture[str]
 def test_slots_go_back_and_every_batch_comes_once(
     serve: Serve, photos: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(epoch, "_SLOTS", 4)
-    with serve(2) as daemon, epoch.opened(dial.dial(daemon.path), one_by_one(photos)) as batches:
+    monkeypatch.setattr(scan_epoch, "_SLOTS", 4)
+    with (
+        serve(2) as daemon,
+        scan_epoch.opened(dial.dial(daemon.path), one_by_one(photos)) as batches,
+    ):
         assert daemon.snapshot().streams[0].slots == 4
         outcomes = list(batches)
         assert (batches.samples, batches.batches) == (96, 96)
@@ -65,7 +69,7 @@ def test_slots_go_back_and_every_batch_comes_once(
 
 def test_the_last_batch_is_shorter(serve: Serve, photos: Path) -> None:
     spec = scan._spec(str(photos / "cat"))
-    with serve(1) as daemon, epoch.opened(dial.dial(daemon.path), spec) as batches:
+    with serve(1) as daemon, scan_epoch.opened(dial.dial(daemon.path), spec) as batches:
         assert sorted(outcome.samples for outcome in batches) == [9, 32]
 
 
@@ -78,12 +82,12 @@ def test_what_the_daemon_refuses_is_the_error_that_it_is(
     with serve(1, "--max-bad=0%") as daemon:
         with (
             pytest.raises(EmptyDataset),
-            epoch.opened(dial.dial(daemon.path), one_by_one(tmp_path / "empty")),
+            scan_epoch.opened(dial.dial(daemon.path), one_by_one(tmp_path / "empty")),
         ):
             pass
         with (
             pytest.raises(TooManyBadImages),
-            epoch.opened(dial.dial(daemon.path), one_by_one(folder)) as batches,
+            scan_epoch.opened(dial.dial(daemon.path), one_by_one(folder)) as batches,
         ):
             list(batches)
 
@@ -91,8 +95,11 @@ def test_what_the_daemon_refuses_is_the_error_that_it_is(
 def test_a_daemon_that_dies_is_said_to_be_gone(
     serve: Serve, photos: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(epoch, "_SLOTS", 4)
-    with serve(1) as daemon, epoch.opened(dial.dial(daemon.path), one_by_one(photos)) as batches:
+    monkeypatch.setattr(scan_epoch, "_SLOTS", 4)
+    with (
+        serve(1) as daemon,
+        scan_epoch.opened(dial.dial(daemon.path), one_by_one(photos)) as batches,
+    ):
         outcomes = iter(batches)
         next(outcomes)
         daemon.process.kill()

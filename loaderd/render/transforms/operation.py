@@ -1,0 +1,47 @@
+"""What the operations of a spec are while they run.
+
+A random operation draws its parameters from uniform numbers, and applies them to an image;
+masks, boxes and keypoints will each get a method of their own beside ``image``. Any other
+operation is a function of the values alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol
+
+from numpy.typing import NDArray
+
+Array = NDArray[Any]
+
+Parts = Mapping[str, Array]
+"""The arrays of a bundle, by name."""
+
+ValueOperation = Callable[[Array], Array]
+"""Takes an image in the output's data format, which it may change, and returns the result."""
+
+UNIFORMS = 12
+"""Of a sample. Each operation has columns of its own among them, so that whether one parameter
+is random never changes another one's draw."""
+
+
+class RandomOperation(Protocol):
+    """An operation with parameters that are drawn for each sample."""
+
+    def draw(self, uniforms: Sequence[float]) -> Any:
+        """The parameters of one sample.
+
+        Args:
+            uniforms: ``UNIFORMS`` numbers from 0 to 1, of which it uses its own.
+        """
+
+    def image(self, x: Array, parameters: Any) -> Array:
+        """Applies the operation.
+
+        Args:
+            x: (height, width, channels); left as it is, or changed.
+            parameters: what ``draw`` returned, or Keras's of the same type.
+
+        Returns:
+            The result, of the same shape.
+        """

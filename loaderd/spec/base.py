@@ -1,0 +1,41 @@
+"""What all parts of a spec share: the base of the values, and the words that they may hold."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+ColorMode = Literal["rgb", "rgba", "grayscale"]
+Interpolation = Literal["nearest", "bilinear", "bicubic", "hamming", "box", "lanczos"]
+FillMode = Literal["nearest", "constant", "reflect", "wrap"]
+DType = Literal[
+    "float16",
+    "float32",
+    "float64",
+    "int8",
+    "int16",
+    "int32",
+    "int64",
+    "uint8",
+    "uint16",
+    "uint32",
+    "uint64",
+]
+DataFormat = Literal["channels_last", "channels_first"]
+Preprocessing = Literal["caffe", "tf", "torch"]
+Statistic = Literal["mean", "std", "zca"]
+Draws = Literal["sample", "batch"]
+Cache = Literal["none", "memory", "disk"]
+Decode = Literal["exact", "scaled"]
+Compat = Literal["keras", "fixed"]
+Reading = Literal["load_img", "decode_image"]
+OnError = Literal["raise", "substitute", "skip"]
+Aspect = Literal["stretch", "crop", "pad"]
+LabelMode = Literal["categorical", "sparse", "int", "binary", "input", "none"]
+
+CHANNELS: dict[ColorMode, int] = {"grayscale": 1, "rgb": 3, "rgba": 4}
+
+
+class Frozen(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The base of the parts of a spec."""

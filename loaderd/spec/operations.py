@@ -1,0 +1,189 @@
+"""Operations on one loaded image: frozen values, which a spec has in the order of their turn.
+
+How each is applied is in :mod:`loaderd.render.transforms`.
+"""
+
+from __future__ import annotations
+
+from loaderd.errors import InvalidArgument
+from loaderd.spec.base import Compat, DataFormat, FillMode, Frozen, Preprocessing, Statistic
+
+
+class RandomAffine(Frozen, frozen=True, tag="random_affine"):
+    """Random rotation, shift, shear and zoom, as one warp. Names and units are Keras's.
+
+    Attributes:
+        rotation_range: degrees.
+        width_shift_range: a fraction of the width if below 1, else pixels; an int or
+            a list is a choice of whole pixels, as in Keras.
+        height_shift_range: the same for the height.
+        shear_range: degrees.
+        zoom_range: (lower, upper) factors.
+        fill_mode: what lies outside the image.
+        cval: the grey level there for ``fill_mode="constant"``.
+        interpolation_order: of the spline that the warp interpolates with: 0 to 5.
+        compat: ``keras`` keeps Keras's swapped shift axes and its off-centre rotation of
+            images that are not square; ``fixed`` mends both.
+    """
+
+    rotation_range: float = 0.0
+    width_shift_range: int | float | tuple[float, ...] = 0.0
+    height_shift_range: int | float | tuple[float, ...] = 0.0
+    shear_range: float = 0.0
+    zoom_range: tuple[float, float] = (1.0, 1.0)
+    fill_mode: FillMode = "nearest"
+    cval: float = 0.0
+    interpolation_order: int = 1
+    compat: Compat = "keras"
+
+    def __post_init__(self) -> None:
+        """Raises InvalidArgument for a spline that there is not."""
+        if not 0 <= self.interpolation_order <= 5:
+            raise InvalidArgument(
+                f"interpolation_order must be from 0 to 5, got {self.interpolation_order}"
+            )
+
+    @property
+    def moves(self) -> bool:
+        """Whether it changes any image."""
+        return bool(
+            self.rotation_range
+            or self.height_shift_range
+            or self.width_shift_range
+            or self.shear_range
+            or tuple(self.zoom_range) != (1, 1)
+        )
+
+
+class RandomChannelShift(Frozen, frozen=True, tag="random_channel_shift"):
+    """Adds a random number of grey levels, within the image's own range.
+
+    Attributes:
+        channel_shift_range: the largest number, either way.
+    """
+
+    channel_shift_range: float
+
+
+class RandomFlip(Frozen, frozen=True, tag="random_flip"):
+    """Mirrors half of the images.
+
+    Attributes:
+        horizontal: left to right.
+        vertical: upside down.
+    """
+
+    horizontal: bool = False
+    vertical: bool = False
+
+
+class RandomBrightness(Frozen, frozen=True, tag="random_brightness"):
+    """Multiplies the brightness by a random factor.
+
+    Attributes:
+        brightness_range: (lower, upper) factors.
+    """
+
+    brightness_range: tuple[float, float]
+
+
+class ImagenetPreprocessing(Frozen, frozen=True, tag="imagenet_preprocessing"):
+    """The arithmetic of ``keras.applications.*.preprocess_input``.
+
+    Attributes:
+        mode: ``caffe``, ``tf`` or ``torch``.
+        data_format: where it looks for the channels.
+    """
+
+    mode: Preprocessing
+    data_format: DataFormat = "channels_last"
+
+
+class Keras(Frozen, frozen=True):
+    """The trainer's Keras, for code of the user's that calls it.
+
+    Attributes:
+        floatx: the dtype that it computes in.
+        data_format: where it looks for the channels.
+        backend: what it computes with: ``tensorflow``, ``jax`` or ``torch``.
+        legacy: whether it is Keras 2.
+        itself: whether the code calls more of it, or of TensorFlow, than workers have functions
+            of their own for: then they load it at once.
+        preprocess: modules of ``keras.applications`` whose ``preprocess_input`` is known, and
+            what that does: (module, arithmetic, data format).
+    """
+
+    floatx: str = "float32"
+    data_format: DataFormat = "channels_last"
+    backend: str = "tensorflow"
+    legacy: bool = False
+    itself: bool = False
+    preprocess: tuple[tuple[str, Preprocessing | None, DataFormat], ...] = ()
+
+
+class Function(Frozen, frozen=True, tag="function"):
+    """Code of the user's, which workers run on each image.
+
+    Attributes:
+        module: where the function is found by its name; empty if the bundle's
+            ``function`` holds it as cloudpickle wrote it.
+        name: the function's qualified name.
+        file: of the module, if it belongs to no installed package.
+        path: folders in which the trainer looks for modules.
+        folder: the trainer's working directory, at which relative paths begin.
+        python: version of the Python that pickled it, or its modules' state: ``(3, 11)``.
+        keras: the trainer's Keras; None leaves it to the modules to load one.
+    """
+
+    module: str
+    name: str
+    file: str = ""
+    path: tuple[str, ...] = ()
+    folder: str = ""
+    python: tuple[int, int] = (0, 0)
+    keras: Keras | None = None
+
+
+class Rescaling(Frozen, frozen=True, tag="rescaling"):
+    """Multiplies all values.
+
+    Attributes:
+        scale: the factor.
+    """
+
+    scale: float
+
+
+class SamplewiseNormalization(Frozen, frozen=True, tag="samplewise_normalization"):
+    """Normalizes each image by itself.
+
+    Attributes:
+        center: subtracts the mean of its values.
+        std_normalization: divides by their standard deviation.
+    """
+
+    center: bool = False
+    std_normalization: bool = False
+
+
+class FeaturewiseNormalization(Frozen, frozen=True, tag="featurewise_normalization"):
+    """Normalizes by statistics of the dataset, which lie in the bundle.
+
+    Attributes:
+        statistics: which: ``mean`` is subtracted, ``std`` divides, ``zca`` whitens.
+    """
+
+    statistics: tuple[Statistic, ...]
+
+
+Random = RandomAffine | RandomChannelShift | RandomFlip | RandomBrightness
+"""The operations with parameters that are drawn for each sample."""
+
+Operation = (
+    Random
+    | ImagenetPreprocessing
+    | Function
+    | Rescaling
+    | SamplewiseNormalization
+    | FeaturewiseNormalization
+)

@@ -1,0 +1,89 @@
+"""What a finished sample looks like, and how samples become batches."""
+
+from __future__ import annotations
+
+from loaderd.errors import InvalidArgument
+from loaderd.spec.base import DataFormat, Draws, DType, Frozen, LabelMode
+
+
+class Save(Frozen, frozen=True):
+    """Where finished samples are kept as pictures, for people to look at.
+
+    Attributes:
+        directory: an existing folder (absolute).
+        prefix: what the names begin with.
+        format: ending of the names, which is the pictures' format.
+        most: Keras numbers the pictures at random, below this.
+    """
+
+    directory: str
+    prefix: str
+    format: str
+    most: int
+
+
+class Output(Frozen, frozen=True):
+    """The form of a finished sample.
+
+    Attributes:
+        data_format: where the channels are.
+        dtype: of the batch.
+        floatx: what Keras computes in: ``keras.config.floatx()``.
+        save: keeps every finished image as a file as well.
+    """
+
+    data_format: DataFormat = "channels_last"
+    dtype: DType = "float32"
+    floatx: DType = "float32"
+    save: Save | None = None
+
+
+class Batch(Frozen, frozen=True):
+    """How samples are put together.
+
+    Attributes:
+        batch_size: samples in a batch; the last batch of an epoch may be smaller.
+        label_mode: ``categorical`` one-hot rows, ``sparse`` one number each, both of
+            the pipeline's dtype; ``int`` one int32 each; ``binary`` float32 of shape
+            (batch, 1); ``input`` the images again; ``none`` no labels.
+        substitute_weight: the sample weight of a substitute for a bad image, where all
+            others have 1; None for batches without weights.
+    """
+
+    batch_size: int
+    label_mode: LabelMode = "categorical"
+    substitute_weight: float | None = None
+
+    def __post_init__(self) -> None:
+        """Raises InvalidArgument for an empty batch."""
+        if self.batch_size < 1:
+            raise InvalidArgument(f"batch_size must be at least 1, got {self.batch_size}")
+
+
+class Order(Frozen, frozen=True):
+    """In which order the samples come, and what the random draws come from.
+
+    Attributes:
+        shuffle: a new order for every epoch.
+        seed: any whole number from 0; None lets the daemon pick one, and tell it.
+        draws: ``sample``: an epoch's order is drawn from (seed, epoch), a sample's
+            parameters from (seed, epoch, sample). ``batch``: both as Keras's iterators
+            draw them, batch number k of the stream from seed + k; seeds are below 2**32.
+        given: whether every epoch has the order of the bundle's ``order``: sample numbers, of
+            which some may be missing or come several times.
+        count: samples of which an epoch consists: the first so many; None for all.
+    """
+
+    shuffle: bool = True
+    seed: int | None = None
+    draws: Draws = "sample"
+    given: bool = False
+    count: int | None = None
+
+    def __post_init__(self) -> None:
+        """Raises InvalidArgument for a seed that the generators cannot take."""
+        bits = 32 if self.draws == "batch" else 63
+        if self.seed is not None and not 0 <= self.seed < 2**bits:
+            raise InvalidArgument(f"seed must be between 0 and 2**{bits} - 1, got {self.seed}")
+        if self.count is not None and self.count < 1:
+            raise InvalidArgument(f"an epoch must have at least 1 sample, got {self.count}")

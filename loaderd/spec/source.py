@@ -1,0 +1,58 @@
+"""Where samples come from."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from loaderd.spec.base import Frozen
+
+
+class Directory(Frozen, frozen=True, tag="directory"):
+    """A directory: which files make up the dataset, and in which order they are numbered.
+
+    Attributes:
+        directory: the folder whose subfolders are the classes (absolute).
+        extensions: endings of the lower-cased file name that count as images.
+        classes: class names (subfolders) in label order; None takes all subfolders,
+            sorted.
+        hidden: whether subfolders that begin with a dot are classes too.
+        flat: the folder itself is the only class, whatever subfolders it has.
+        follow_links: whether symbolic links to folders are followed.
+        split_per_class: fractions (start, stop) of each class's files that are kept,
+            by Keras's ``ImageDataGenerator`` rule: ``files[int(start*n):int(stop*n)]``.
+        shuffle_seed: shuffles the whole list with ``RandomState(seed)`` before
+            ``split_overall``, as Keras's ``index_directory`` does.
+        split_overall: ``(fraction, subset)``: Keras's ``validation_split`` rule of
+            ``image_dataset_from_directory``.
+        labels: labels given by the user in file order, instead of the folders'.
+    """
+
+    directory: str
+    extensions: tuple[str, ...]
+    classes: tuple[str, ...] | None = None
+    hidden: bool = True
+    flat: bool = False
+    follow_links: bool = False
+    split_per_class: tuple[float, float] | None = None
+    shuffle_seed: int | None = None
+    split_overall: tuple[float, Literal["training", "validation"]] | None = None
+    labels: tuple[int, ...] | None = None
+
+
+class Files(Frozen, frozen=True, tag="files"):
+    """Files that the client has listed itself: the bundle's ``manifest`` names them.
+
+    Attributes:
+        directory: where they lie, for people to read; the manifest decides.
+    """
+
+    directory: str = ""
+
+
+class Arrays(Frozen, frozen=True, tag="arrays"):
+    """Images that the client has in memory: the bundle's ``images``, one a sample."""
+
+    @property
+    def directory(self) -> str:
+        """What people read where a folder stands for other datasets."""
+        return "(arrays)"

@@ -1,0 +1,92 @@
+"""The daemon's one ledger: which worker holds which chunks; pure."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from loaderd.errors import ProtocolError
+from loaderd.ipc.messages import Chunk
+from loaderd.supervisor.scheduled_stream import Part
+
+
+@dataclass(slots=True)
+class Assignment:
+    """A chunk that a worker holds, and the rows that it stands for."""
+
+    chunk: Chunk
+    part: Part
+
+
+class Ledger:
+    """The chunks of all workers, the one in hand first; only the scheduler writes here.
+
+    Attributes:
+        retired: workers that get no more chunks, ever.
+        slow: workers that get none until they have reported the one in hand.
+    """
+
+    def __init__(self) -> None:
+        self._held: dict[int, deque[Assignment]] = {}
+        self.retired: set[int] = set()
+        self.slow: set[int] = set()
+        self._ticket = 0
+
+    def __len__(self) -> int:
+        return len(self._held)
+
+    def add(self, worker: int) -> None:
+        """A worker is ready for chunks."""
+        self._held[worker] = deque()
+
+    def remove(self, worker: int) -> deque[Assignment]:
+        """Forgets a worker; returns what it held."""
+        self.retired.discard(worker)
+        self.slow.discard(worker)
+        return self._held.pop(worker, deque())
+
+    def chunks(self, worker: int) -> list[Chunk]:
+        """What a worker holds: the chunk in hand, then the one queued behind it."""
+        return [one.chunk for one in self._held.get(worker, ())]
+
+    def count(self, worker: int) -> int:
+        """How many chunks a worker holds."""
+        return len(self._held[worker])
+
+    def with_room(self, upto: int) -> Iterator[int]:
+        """Workers that hold fewer chunks than that, and may get some."""
+        for worker, held in self._held.items():
+            if len(held) < upto and worker not in self.retired and worker not in self.slow:
+                yield worker
+
+    def is_out(self, stream: int) -> bool:
+        """Whether a worker holds a chunk of a stream."""
+        return any(one.chunk.stream == stream for held in self._held.values() for one in held)
+
+    def assign(self, worker: int, stream: int, part: Part) -> Chunk:
+        """Gives rows of a stream to a worker, under a ticket of their own."""
+        self._ticket += 1
+        slot, (epoch, position) = part.batch.slot, part.batch.place
+        chunk = Chunk(self._ticket, stream, slot, epoch, position, part.first, part.last)
+        self._held[worker].append(Assignment(chunk, part))
+        return chunk
+
+    def report(self, worker: int, ticket: int) -> Assignment:
+        """Takes the chunk out that a worker has in hand, as it reports.
+
+        Raises:
+            ProtocolError: that is not the one with this ticket.
+        """
+        held = self._held[worker]
+        if not held or held[0].chunk.ticket != ticket:
+            raise ProtocolError(f"worker {worker} reports chunk {ticket}, which it does not hold")
+        self.slow.discard(worker)
+        return held.popleft()
+
+    def recall(self, worker: int, tickets: set[int]) -> list[Assignment]:
+        """Takes chunks out that a worker has not seen yet."""
+        held = self._held[worker]
+        recalled = [one for one in held if one.chunk.ticket in tickets]
+        self._held[worker] = deque(one for one in held if one.chunk.ticket not in tickets)
+        return recalled

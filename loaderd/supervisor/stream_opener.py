@@ -1,0 +1,241 @@
+"""Opens streams, keeps them while they are read, and takes idle ones back.
+
+::
+
+    client ── Open ──► StreamOpener ── PendingStream: an opener lists and reserves ──┐
+                          ▲   │                                                      ▼
+                          │   └── the ring of the client's last stream ──────► Subscription
+                          └────────── room: idle streams are ended ◄─────────────────┘
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+
+from loaderd.config import Settings
+from loaderd.errors import ProtocolError, RequestRefused, RingReclaimed
+from loaderd.ipc import segment
+from loaderd.ipc.messages import IDLE_SECONDS, Open, Stalled, fitting
+from loaderd.ipc.prefetch import Run
+from loaderd.supervisor import request_limits
+from loaderd.supervisor.children import ForkServer
+from loaderd.supervisor.clients import ClientConnection
+from loaderd.supervisor.loop import Loop
+from loaderd.supervisor.memory_caches import MemoryCaches
+from loaderd.supervisor.opener_processes import Openers
+from loaderd.supervisor.scheduler import Scheduler
+from loaderd.supervisor.slots import State
+from loaderd.supervisor.storage_waits import Wait, Waits, timeout
+from loaderd.supervisor.streams import MAX_BUNDLES, PendingStream, Room, Stream, StreamResources
+from loaderd.supervisor.subscription import Subscription
+
+log = logging.getLogger("loaderd")
+
+
+class StreamOpener:
+    """The streams of all clients: those that are open, and those on their way.
+
+    Args:
+        settings: the daemon's.
+        loop: waits for openers.
+        forks: where openers come from.
+        scheduler: says which slots are in use.
+        begin: called with a stream that is open, and its run.
+        close: called with the number of a stream whose descriptors are closed.
+
+    Attributes:
+        open: the open streams, each with its subscriber, by the stream's number.
+        pending: those on their way, by the client that asked.
+        caches: those in memory.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        loop: Loop,
+        forks: ForkServer,
+        scheduler: Scheduler,
+        begin: Callable[[Stream, Run], None],
+        close: Callable[[int], None],
+    ) -> None:
+        self.open: dict[int, Subscription] = {}
+        self.pending: dict[ClientConnection, PendingStream] = {}
+        self.caches = MemoryCaches(settings.memory_cache)
+        self._settings = settings
+        self._loop = loop
+        self._scheduler = scheduler
+        self._on_begin = begin
+        self._on_close = close
+        self._openers = Openers(settings, forks)
+        self._last_id = 0
+
+    def adopt(self, settings: Settings) -> None:
+        """Follows new settings; they count for streams that are opened from now on."""
+        self._settings = settings
+        self.caches.limit = settings.memory_cache
+        self._openers.adopt(settings)
+
+    def stop(self) -> None:
+        """Ends the opener that is kept for the next stream."""
+        self._openers.stop()
+
+    # -- one stream --------------------------------------------------------------------
+
+    def request(self, client: ClientConnection, request: Open, fds: list[int]) -> None:
+        """Opens a stream for a client, in place of the one that it has.
+
+        Args:
+            client: who asks.
+            request: what it asks for.
+            fds: descriptors of the spec and of the bundles, which stay the caller's.
+
+        Raises:
+            LoaderdError: it cannot have it.
+        """
+        if client in self.pending:
+            raise ProtocolError("a second stream on one connection")
+        if len(request.bundles) > MAX_BUNDLES:
+            raise ProtocolError(f"more than {MAX_BUNDLES} bundles")
+        if client.stream is not None and self._renew(client, request, fds):
+            return
+        self._make_number(client.pid)  # this may read what others want, and open it
+        self._last_id += 1
+        resources = StreamResources(self._settings, self.caches, self._openers, self._make_room)
+        pending = PendingStream(self._last_id, client, request, fds, resources, self._opened)
+        self.pending[client] = pending
+        self._loop.watch_channel(pending.opener.line, pending.read)
+
+    def _renew(self, client: ClientConnection, request: Open, fds: list[int]) -> bool:
+        """Ends a client's stream for the next one, which gets its ring if it is like it."""
+        assert client.stream is not None
+        last = self.open[client.stream].stream
+        self._last_id += 1
+        is_still = self._scheduler.is_still(last.id)
+        stream = last.renewed(self._last_id, request, fds) if is_still else None
+        self._close(client)
+        if stream is not None:
+            self._begin(client, stream, request.run)
+        return stream is not None
+
+    def _opened(self, pending: PendingStream, stream: Stream | None) -> None:
+        self._end_pending(pending.client)
+        if stream is not None:
+            self._begin(pending.client, stream, pending.run)
+
+    def _begin(self, client: ClientConnection, stream: Stream, run: Run) -> None:
+        try:
+            client.send(stream.opened(), (stream.ring, stream.manifest))
+        except OSError:
+            stream.close()
+            raise
+        self.open[stream.id] = Subscription(stream, client)
+        client.stream = stream.id
+        client.takes_descriptors = stream.is_small
+        self._on_begin(stream, run)
+
+    def leave(self, client: ClientConnection) -> None:
+        """Closes what hangs on a client that is gone."""
+        self._end_pending(client)
+        if client.stream is not None:
+            self._close(client)
+
+    def _end_pending(self, client: ClientConnection) -> None:
+        pending = self.pending.pop(client, None)
+        if pending is None:
+            return
+        self._loop.forget(pending.opener.line.fileno())
+        pending.end()
+
+    def _close(self, client: ClientConnection) -> None:
+        assert client.stream is not None
+        stream = self.open.pop(client.stream).stream
+        client.stream = None
+        stream.close()
+        self._on_close(stream.id)
+
+    # -- room for one more -------------------------------------------------------------
+
+    def _make_number(self, pid: int) -> None:
+        """Makes sure that one more stream may be opened; idle ones give way.
+
+        Raises:
+            RequestRefused: there are too many that are read.
+        """
+        for subscription in self._idle():
+            try:
+                request_limits.check_number(pid, self._holders())
+                return
+            except RequestRefused:
+                self._reclaim(subscription)
+        request_limits.check_number(pid, self._holders())
+
+    def _holders(self) -> list[int]:
+        """The processes that have streams, once for each stream."""
+        clients = (*self.pending, *(subscription.client for subscription in self.open.values()))
+        return [client.pid for client in clients]
+
+    def _make_room(self, wanted: int) -> Room:
+        """The bytes that rings may still take; idle streams give way for what is wanted."""
+        for subscription in self._idle():
+            room = self._room()
+            if min(room.memory, room.shm) >= wanted:
+                break
+            self._reclaim(subscription)
+        return self._room()
+
+    def _room(self) -> Room:
+        rings = [subscription.stream.ring_bytes for subscription in self.open.values()]
+        rings += [pending.ring_bytes for pending in self.pending.values()]
+        limit = self._settings.memory
+        return Room(limit - sum(rings), segment.free(), limit)
+
+    def _idle(self) -> list[Subscription]:
+        """Those whose clients have been silent for long, the longest first."""
+        since = time.monotonic() - IDLE_SECONDS
+        idle = [one for one in self.open.values() if one.client.heard_at <= since]
+        return sorted(idle, key=lambda one: one.client.heard_at)
+
+    def _reclaim(self, subscription: Subscription) -> None:
+        """Ends a stream that was not read for long; its client opens it again if need be.
+
+        What the client has said meanwhile counts: it may have taken a batch just now.
+        """
+        client, stream = subscription.client, subscription.stream
+        if self.open.get(stream.id) is not subscription:
+            return
+        while client.read():
+            pass
+        idle = time.monotonic() - client.heard_at >= IDLE_SECONDS
+        if not idle or self.open.get(stream.id) is not subscription:
+            return
+        log.info("stream %d is idle, and gives its ring up", stream.id)
+        slots = self._scheduler.streams[stream.id].slots
+        stream.empty(slot for slot in range(len(slots)) if slots[slot] is not State.LEASED)
+        client.fail(RingReclaimed("another stream needed the room"))
+
+    # -- storage that does not answer --------------------------------------------------
+
+    def check_storage(self, waits: Waits, now: float) -> None:
+        """Tells trainers and the log of storage that does not answer; ends what waits too long.
+
+        Args:
+            waits: the workers that wait for storage.
+            now: on the clock of ``time.monotonic``.
+        """
+        for subscription in list(self.open.values()):
+            self._check_reader(subscription, waits.longest(subscription.stream.id), now)
+        for pending in list(self.pending.values()):
+            self._check_reader(pending, pending.wait, now)
+
+    def _check_reader(
+        self, reader: Subscription | PendingStream, wait: Wait | None, now: float
+    ) -> None:
+        limit = self._settings.io_timeout
+        text = reader.stall.update(wait, now, limit)
+        if text:
+            log.warning("%s (client %d)", text, reader.client.pid)
+            reader.client.send(Stalled(fitting(text)))
+        if wait is not None and now - wait.since > limit:
+            reader.client.fail(timeout(wait, limit))

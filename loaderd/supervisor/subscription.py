@@ -1,0 +1,35 @@
+"""One client's part in a stream."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from loaderd.ipc.messages import Took
+from loaderd.supervisor.clients import ClientConnection
+from loaderd.supervisor.storage_waits import Stall
+from loaderd.supervisor.streams import Stream
+
+
+@dataclass(slots=True)
+class Subscription:
+    """A client that reads a stream: its connection, and what it has read so far.
+
+    A stream has a spec, a ring and a manifest, and does not know who reads it. The scheduler has
+    the other half of a subscription: its cursor, and its leases, the slots that are LEASED.
+
+    Each stream has one subscription, and is closed with it. A second one needs a number of its
+    own here, a cursor of its own there, and slots that are FREE only when the last has
+    released them.
+    """
+
+    stream: Stream
+    client: ClientConnection
+    batches: int = 0
+    samples: int = 0
+    waited_ns: int = 0
+    stall: Stall = field(default_factory=Stall)
+
+    def count(self, took: Took) -> None:
+        """Keeps the counters that the client sends along."""
+        self.batches, self.samples = took.batches, took.samples
+        self.waited_ns += took.waited_ns
