@@ -97,6 +97,7 @@ BELOW = {
     },
     "loaderd.monitor": {"loaderd.formatting", "loaderd.ipc"},
     "loaderd.cli": {
+        "loaderd.sampling",
         "loaderd",
         "loaderd.cache",
         "loaderd.config",
@@ -112,7 +113,13 @@ BELOW = {
         "loaderd.supervisor",
     },
     "loaderd.__main__": {"loaderd.cli"},
-    "loaderd_client.core": {"loaderd.errors", "loaderd.ipc", "loaderd.launch", "loaderd.spec"},
+    "loaderd_client.core": {
+        "loaderd.sampling",
+        "loaderd.errors",
+        "loaderd.ipc",
+        "loaderd.launch",
+        "loaderd.spec",
+    },
     "loaderd_client.keras": {
         "loaderd.errors",
         "loaderd.ipc",
@@ -127,6 +134,7 @@ BELOW = {
 }
 """The packages, and the modules beside them, each with those that it may import."""
 OF_THE_CLIENT = {
+    "loaderd.sampling.epoch_layout",
     "loaderd.sampling.keras_draws",
     "loaderd.sampling.order",
     "loaderd.render.transforms.augment",

@@ -22,6 +22,7 @@ from loaderd.ipc import descriptors
 from loaderd.ipc.channel import Channel, Closed
 from loaderd.ipc.messages import Message, Open, Opened, Ready, Refused, Spoilt, Stalled, Took
 from loaderd.ipc.prefetch import WHOLE
+from loaderd.sampling.epoch_layout import EpochLayout
 from loaderd.spec import spec
 from loaderd.spec.spec import Spec
 
@@ -56,9 +57,8 @@ class Epoch:
     """
 
     def __init__(self, line: Channel, opened: Opened) -> None:
-        self.samples = opened.samples
-        self.batches = -(-opened.samples // opened.batch_size)
-        self._batch_size = opened.batch_size
+        self._layout = EpochLayout(opened.samples, opened.batch_size)
+        self.samples, self.batches = self._layout.samples, self._layout.batches
         self._line = line
         self._taken = 0
 
@@ -80,20 +80,17 @@ class Epoch:
         with _told():
             match _told_of_stalls(self._line)[0]:
                 case Ready(slot, epoch, position, _, skipped):
-                    outcome = Outcome(self._rows(position), skipped, "")
+                    outcome = Outcome(self._layout.rows(position), skipped, "")
                 case Spoilt(_, trouble, slot, epoch, position):
-                    outcome = Outcome(self._rows(position), 0, trouble)
+                    outcome = Outcome(self._layout.rows(position), 0, trouble)
                 case other:
                     raise _unexpected(other)
             self._give_back(slot)
         return outcome, -1 if epoch else position
 
-    def _rows(self, position: int) -> int:
-        return min(self._batch_size, self.samples - position * self._batch_size)
-
     def _give_back(self, slot: int) -> None:
         self._taken += 1
-        samples = self._taken * self._batch_size  # for loaderd-stat, which may be watching
+        samples = self._taken * self._layout.batch_size  # for loaderd-stat, which may be watching
         with contextlib.suppress(Closed):  # it may have said why: that is what comes next
             self._line.send(Took((slot,), (slot,), self._taken, samples, 0))
 

@@ -146,7 +146,7 @@ class BatchDraws:
         """
         save = self._spec.output.save
         assert save is not None
-        rows = self._epochs.rows(position)
+        rows = self._epochs.layout.rows(position)
         self._seed_and_draw(epoch, position, rows)
         return [int(self._rng.randint(save.most)) for _ in range(rows)]
 
@@ -155,7 +155,7 @@ class BatchDraws:
         if place not in self._batches:
             if len(self._batches) == _KEPT:
                 del self._batches[next(iter(self._batches))]
-            rows = self._epochs.rows(position)
+            rows = self._epochs.layout.rows(position)
             transforms = self._seed_and_draw(epoch, position, rows)
             columns = [[_part(one, transform) for transform in transforms] for one in self._random]
             self._batches[place] = list(zip(*columns, strict=True))

@@ -24,6 +24,7 @@ import numpy as np
 import numpy.typing as npt
 
 from loaderd.ipc.prefetch import ROUND
+from loaderd.sampling.epoch_layout import EpochLayout
 from loaderd.spec.output import Order
 
 Ids = npt.NDArray[np.int32] | npt.NDArray[np.int64]
@@ -48,29 +49,19 @@ class EpochOrder:
     Attributes:
         samples: in an epoch.
         batches: batches in an epoch; 0 if there are no samples.
+        layout: both, and the samples of each batch.
     """
 
     def __init__(
         self, order: Order, samples: int, batch_size: int, given: Ids | None = None
     ) -> None:
         self.seed = order.seed or 0
-        self.samples = epoch_length(order, samples, given)
+        self.layout = EpochLayout(epoch_length(order, samples, given), batch_size)
+        self.samples, self.batches = self.layout.samples, self.layout.batches
         self.shuffle = order.shuffle and not order.given
-        self.batch_size = batch_size
-        self.batches = -(-self.samples // batch_size)
         self._draws = order.draws
         self._given = given if order.given else None
         self._epochs: dict[int, Ids] = {}
-
-    def rows(self, position: int) -> int:
-        """The number of samples in a batch.
-
-        Raises:
-            IndexError: the epoch has no such position.
-        """
-        if not 0 <= position < self.batches:
-            raise IndexError(f"position {position} of {self.batches}")
-        return min(self.batch_size, self.samples - position * self.batch_size)
 
     def ids(self, epoch: int, position: int) -> Ids:
         """The samples of a batch, in the order of its rows.
@@ -82,8 +73,7 @@ class EpochOrder:
         Raises:
             IndexError: the epoch has no such position.
         """
-        start = position * self.batch_size
-        stop = start + self.rows(position)
+        start, stop = self.layout.span(position)
         return self._epoch(epoch)[start:stop]
 
     def epoch(self, epoch: int) -> Ids:

@@ -6,27 +6,17 @@ from dataclasses import dataclass
 
 from loaderd.errors import ProtocolError
 from loaderd.ipc.prefetch import Place, Run
+from loaderd.sampling.epoch_layout import EpochLayout
 
 EPOCHS = 2**63
 """No stream comes so far."""
 
 
 @dataclass(frozen=True, slots=True)
-class Shape:
-    """The sizes of a stream: samples of an epoch, rows of a batch, slots of the ring."""
+class Shape(EpochLayout):
+    """The sizes of a stream: how its epochs are divided, and the slots of its ring."""
 
-    samples: int
-    batch_size: int
     slots: int
-
-    @property
-    def batches(self) -> int:
-        """Batches of an epoch; the last may be smaller."""
-        return -(-self.samples // self.batch_size)
-
-    def rows(self, position: int) -> int:
-        """Rows of the batch at ``position``."""
-        return min(self.batch_size, self.samples - position * self.batch_size)
 
     def check(self, place: Place) -> None:
         """Raises ProtocolError if there is no such batch."""

@@ -59,6 +59,7 @@ from loaderd.ipc.messages import (
 from loaderd.ipc.prefetch import Place
 from loaderd.ipc.slot_layout import is_small, slot_layout
 from loaderd.ipc.text import readable
+from loaderd.sampling.epoch_layout import EpochLayout
 from loaderd.sampling.order import EpochOrder, Ids
 from loaderd.spec import spec
 from loaderd.spec.load import PILS_PIXELS
@@ -369,7 +370,7 @@ class PendingStream:
             raise _empty(self.spec)
         self.spec = spec.fitted(self.spec, listed.samples)
         layout = slot_layout(self.spec, listed.classes)
-        batches = -(-listed.samples // self.spec.batch.batch_size)
+        batches = EpochLayout(listed.samples, self.spec.batch.batch_size).batches
         # Two epochs ahead are enough: flows of few batches are made by the thousand.
         enough = 2 if is_small(self.spec, layout.nbytes) else ENOUGH_SLOTS
         self._wish = min(self._wish, max(enough, 2 * batches))

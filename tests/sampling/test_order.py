@@ -36,7 +36,7 @@ def test_every_sample_comes_exactly_once_per_epoch(
 @given(sizes, batch_sizes)
 def test_only_the_last_batch_is_smaller(samples: int, batch_size: int) -> None:
     order = _order(0, True, samples, batch_size)
-    rows = [order.rows(position) for position in range(order.batches)]
+    rows = [order.layout.rows(position) for position in range(order.batches)]
     assert sum(rows) == samples
     assert all(n == batch_size for n in rows[:-1])
     assert rows == [len(order.ids(0, position)) for position in range(order.batches)]
@@ -98,4 +98,4 @@ def test_a_position_outside_the_epoch_is_refused(position: int) -> None:
     with pytest.raises(IndexError, match=f"position {position} of 3"):
         order.ids(0, position)
     with pytest.raises(IndexError):
-        order.rows(position)
+        order.layout.rows(position)

@@ -12,6 +12,7 @@ from loaderd.ipc.messages import Opened, Ready, Spoilt
 from loaderd.ipc.prefetch import Place
 from loaderd.ipc.slot_layout import SlotLayout
 from loaderd.ipc.text import printable
+from loaderd.sampling.epoch_layout import EpochLayout
 from loaderd.spec.spec import Spec
 from loaderd_client.core.lease import Ring
 
@@ -80,15 +81,12 @@ class RingBatches:
         self.ring = ring
         self._has_labels = layout.labels is not None
         self._copies = layout.nbytes <= _COPIED
-        self._samples, self._batch_size = opened.samples, opened.batch_size
+        self._epoch = EpochLayout(opened.samples, opened.batch_size)
         self._directory = spec.source.directory
 
     def rows(self, place: Place, slot: Slot) -> int:
         """Samples in a batch, without those that are left out."""
-        return self._all_rows(place) - slot.skipped
-
-    def _all_rows(self, place: Place) -> int:
-        return min(self._batch_size, self._samples - place[1] * self._batch_size)
+        return self._epoch.rows(place[1]) - slot.skipped
 
     def error(self, place: Place, slot: Slot) -> LoaderdError | None:
         """Why there is no batch; None if there is one."""
@@ -105,7 +103,7 @@ class RingBatches:
 
     def make(self, place: Place, slot: Slot, lend: bool) -> Batch:
         """The batch of a slot, on its memory or as a copy, without the rows that are left out."""
-        rows = self._all_rows(place)
+        rows = self._epoch.rows(place[1])
         ids = self.ring.ids(slot.number, rows)
         arrays = (self.ring.lease if lend else self.ring.copy)(slot.number, rows)
         if slot.skipped:

@@ -51,6 +51,7 @@ from loaderd.ipc.opened import check_slot, take_over
 from loaderd.ipc.prefetch import Place, Run
 from loaderd.ipc.slot_layout import is_small
 from loaderd.ipc.text import printable
+from loaderd.sampling.epoch_layout import EpochLayout
 from loaderd.spec.spec import Spec
 from loaderd_client.core.batch import Batch, RingBatches, Slot
 from loaderd_client.core.bell import Bell
@@ -103,7 +104,7 @@ class Stream:
         self.seed = opened.seed
         self.slots = opened.slots
         self.samples = opened.samples
-        self.batches = -(-opened.samples // opened.batch_size)
+        self.batches = EpochLayout(opened.samples, opened.batch_size).batches
         self.is_small = is_small(spec, given.layout.nbytes)
         self.used_at = monotonic()
         self._bell = Bell()

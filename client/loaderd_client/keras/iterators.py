@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from loaderd.errors import NoSuchSample
 from loaderd.ipc.bundle import Parts, same_bytes
 from loaderd.ipc.prefetch import Place
+from loaderd.sampling.epoch_layout import EpochLayout
 from loaderd.sampling.order import SEEDS
 from loaderd.spec.base import LabelMode
 from loaderd.spec.output import Batch as BatchSpec
@@ -69,7 +70,7 @@ class Iterator(*adapter.sequences()):  # type: ignore[misc]  # whichever Keras i
         self.index_generator = self._flow_index()
 
     def __len__(self) -> int:
-        return -(-self.n // self.batch_size)
+        return EpochLayout(self.n, self.batch_size).batches
 
     def __getitem__(self, index: int) -> Any:
         """The batch at ``index`` of this epoch's order.

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from loaderd.ipc.prefetch import Place
+from loaderd.sampling.epoch_layout import EpochLayout
 from loaderd.sampling.order import SEEDS
 from loaderd_client.core import arguments
 from loaderd_client.core.guard import Caller
@@ -56,7 +57,7 @@ class OrderedSequence(LoaderSequence):
         return self._segments.now
 
     def __len__(self) -> int:
-        return -(-self.n // self.batch_size)
+        return EpochLayout(self.n, self.batch_size).batches
 
     # -- Keras's attributes ----------------------------------------------------------
 

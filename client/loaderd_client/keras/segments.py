@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from loaderd.errors import NoSuchSample
 from loaderd.ipc.prefetch import ROUND, Place
+from loaderd.sampling.epoch_layout import EpochLayout
 from loaderd.sampling.order import SEEDS, EpochOrder
 from loaderd.spec.output import Order
 from loaderd_client.core import arguments
@@ -47,7 +48,7 @@ class Settings(NamedTuple):
     @property
     def batches(self) -> int:
         """Batches in an epoch."""
-        return -(-self.n // self.batch_size)
+        return EpochLayout(self.n, self.batch_size).batches
 
 
 class Segment:
@@ -205,7 +206,7 @@ class Segments:
             return
         order = now.shown()
         first = self.places.position * size % max(1, settings.n)
-        position = settings.batches - -(-(settings.n - first) // size)
+        position = settings.batches - EpochLayout(settings.n - first, size).batches
         # Where batches begin elsewhere now, the epoch ends with the same samples all the same.
         order = np.concatenate([order[: position * size], order[first:]])
         self.begin(settings, total, now.number - position, order, position)

@@ -113,7 +113,7 @@ def _parameters(spec: Spec, samples: int, batch_size: int) -> Iterator[Parameter
     draws = BatchDraws(spec, epochs)
     for number in itertools.count():
         epoch, position = divmod(number, epochs.batches)
-        yield from draws.rows(epoch, position, 0, epochs.rows(position))
+        yield from draws.rows(epoch, position, 0, epochs.layout.rows(position))
 
 
 def _rate(step: Callable[[int], None], seconds: float) -> float:
