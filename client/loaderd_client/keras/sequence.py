@@ -33,21 +33,19 @@ RING_EXTRA = 2
 class LoaderSequence(Samples, adapter.OneWorker, *adapter.sequences()):  # type: ignore[misc]
     """Batches from a daemon, for ``model.fit``, ``evaluate`` and ``predict``.
 
-    ``sequence[i]`` is (images, labels), or images alone without labels, or (images, labels,
-    weights) where substitutes for bad images have a weight of their own: NumPy arrays
-    that lie in shared memory and may be changed in place; their slot is used again when
-    the last of them has died.
+    ``sequence[i]`` is (images, labels); images alone if there are no labels; or (images, labels,
+    weights) if substitutes for bad images have a weight of their own. These are NumPy arrays in
+    shared memory, which may be changed in place. Their slot is used again when the last of them is
+    freed.
 
-    When the daemon goes away, a sequence waits for it (``Session.reconnect_timeout``) and goes
-    on with exactly the batches that are left.
+    Index i is batch i of the present epoch, in whatever order indices are read. Read again, it has
+    the same samples and other random parameters. ``on_epoch_end`` ends the epoch. Keras's own
+    passes (``fit``), and loops over the sequence, read a whole epoch each; in those of a shuffled
+    sequence the batches come in their own order, whatever the order of the indices.
+    ``next(sequence)`` gives batch after batch, over the ends of epochs.
 
-    Index i is batch i of the present epoch, whoever asks for it and in whatever order; read
-    again, it has the same samples and other random parameters, and ``on_epoch_end`` ends the
-    epoch. Keras's own passes (``fit``), and loops over the sequence, read a whole epoch each; in
-    those of a shuffled sequence the batches come in their own order, whatever the order of the
-    indices. ``workers``, ``use_multiprocessing`` and ``max_queue_size`` are Keras's
-    (``keras.utils.PyDataset``); the daemon renders in parallel whatever they are, and
-    ``max_queue_size`` sets how many batches it keeps ready.
+    When the daemon goes away, a sequence waits for it (``Session.reconnect_timeout``), and goes on
+    with exactly the batches that are left.
 
     Args:
         spec: what the batches are, with everything that decides their bytes.
@@ -61,6 +59,12 @@ class LoaderSequence(Samples, adapter.OneWorker, *adapter.sequences()):  # type:
         EmptyDataset: it holds no image (also a ``ValueError``).
         NoRoom: the ring does not fit in shared memory (also a ``MemoryError``).
     """
+
+    workers = adapter.Constant(1)
+    """Always 1, whatever is assigned. Keras's own threads or processes would render nothing here,
+    and on JAX and torch would leave batches of an abandoned pass in a queue, for the next one."""
+    use_multiprocessing = adapter.Constant(False)
+    """Always False, whatever is assigned; see ``workers``."""
 
     def __init__(
         self,
@@ -101,7 +105,7 @@ class LoaderSequence(Samples, adapter.OneWorker, *adapter.sequences()):  # type:
         return len(self)
 
     def on_epoch_end(self) -> None:
-        """Ends the epoch; Keras's own calls may come early, often or never, and it bears them."""
+        """Ends the epoch of reads by index. Keras may call it early, often or never."""
         self._reader.end_epoch(adapter.epoch_end(sys._getframe(1)), self)
 
     def __iter__(self) -> Iterator[Any]:
@@ -112,7 +116,7 @@ class LoaderSequence(Samples, adapter.OneWorker, *adapter.sequences()):  # type:
             yield self._deliver(Request("pass", index, key))
 
     def reset(self) -> None:
-        """``next`` goes on with the first index."""
+        """Makes ``next`` continue with the first index."""
         self._places.position = 0
 
     def __getitem__(self, index: int) -> Any:
