@@ -69,8 +69,8 @@ class OneWorker:
     """What Keras is told of a sequence: the daemon's workers are enough."""
 
     workers = Constant(1)
-    """Always 1: more of Keras's would render nothing here, and on JAX and torch would leave
-    batches of an abandoned pass in a queue, to be trained on in the next one."""
+    """Always 1, whatever is assigned. Keras's own threads or processes would render nothing here,
+    and on JAX and torch would leave batches of an abandoned pass in a queue, for the next one."""
     use_multiprocessing = Constant(False)
     """Always False, whatever is assigned; see ``workers``."""
 

@@ -60,12 +60,6 @@ class LoaderSequence(Samples, adapter.OneWorker, *adapter.sequences()):  # type:
         NoRoom: the ring does not fit in shared memory (also a ``MemoryError``).
     """
 
-    workers = adapter.Constant(1)
-    """Always 1, whatever is assigned. Keras's own threads or processes would render nothing here,
-    and on JAX and torch would leave batches of an abandoned pass in a queue, for the next one."""
-    use_multiprocessing = adapter.Constant(False)
-    """Always False, whatever is assigned; see ``workers``."""
-
     def __init__(
         self,
         spec: Spec,
