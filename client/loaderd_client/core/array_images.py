@@ -57,7 +57,7 @@ _copies: weakref.WeakValueDictionary[_Where, _Copy] = weakref.WeakValueDictionar
 """By where the caller's array lies; whether it is still the same is looked at."""
 
 
-class ArrayImages:
+class ImageBundle:
     """What one flow has of its images.
 
     Args:

@@ -15,7 +15,7 @@ KEPT = 12
 """Streams that are open though nobody waits for a batch of them."""
 
 
-class Opened(Protocol):
+class StreamHolder(Protocol):
     """Whatever has a stream open."""
 
     @property
@@ -26,10 +26,10 @@ class Opened(Protocol):
         """Closes the stream; it opens again when it is needed."""
 
 
-_open: weakref.WeakSet[Opened] = weakref.WeakSet()
+_open: weakref.WeakSet[StreamHolder] = weakref.WeakSet()
 
 
-def note(opened: Opened) -> None:
+def note(opened: StreamHolder) -> None:
     """A stream was opened; those that are too many give way."""
     _open.add(opened)
     for one in _idle()[:-KEPT]:
@@ -45,7 +45,7 @@ def give_way() -> bool:
     return False
 
 
-def _idle() -> list[Opened]:
+def _idle() -> list[StreamHolder]:
     """Those of which nobody wants a batch now, the one that was not read for longest first."""
     since = [(one.idle_since, one) for one in list(_open)]
     known = [(at, one) for at, one in since if at is not None]

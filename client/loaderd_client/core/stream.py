@@ -58,7 +58,7 @@ from loaderd_client.core.guard import Caller, Guard
 from loaderd_client.core.lease import Ring
 from loaderd_client.core.link import TELL_NS, Bell, Link
 from loaderd_client.core.mapping import Mapping
-from loaderd_client.core.subscription import Subscription, Wait
+from loaderd_client.core.subscription import BatchWait, Subscription
 
 LONG_NS = 60_000_000_000
 """A wait so long is told to the user."""
@@ -205,7 +205,7 @@ class Stream:
         self._guard.give_back()
         return result
 
-    def _try(self, wait: Wait) -> Batch | None:
+    def _try(self, wait: BatchWait) -> Batch | None:
         """The batch, if it is there; else sees to it that it comes."""
         self.used_at = monotonic()
         if not self._is_ours(wait):
@@ -231,7 +231,7 @@ class Stream:
         self.subscription.prepare_to_sleep(self._link.end is not None)
         return None
 
-    def _is_ours(self, wait: Wait) -> bool:
+    def _is_ours(self, wait: BatchWait) -> bool:
         """Whether what is ready may be read: after a long silence the daemon is asked first."""
         if self._link.is_sure(self.used_at):
             return True
@@ -276,7 +276,7 @@ class Stream:
             self._ring.ring.empty()
         self._forget()
 
-    def _tell(self, wait: Wait) -> None:
+    def _tell(self, wait: BatchWait) -> None:
         """Tells the daemon of a long wait while it lasts, and the user of a very long one."""
         now = perf_counter_ns()
         if now - wait.untold >= TELL_NS:
@@ -286,7 +286,7 @@ class Stream:
             self._complained = True
             _complain((now - wait.begun) / 1e9)
 
-    def _hand_out(self, place: Place, slot: Slot, wait: Wait) -> Batch:
+    def _hand_out(self, place: Place, slot: Slot, wait: BatchWait) -> Batch:
         assert self._ring is not None
         waited_ns, subscription = perf_counter_ns() - wait.untold, self.subscription
         error = self._ring.error(place, slot)

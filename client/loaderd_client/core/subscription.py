@@ -20,7 +20,7 @@ SPARE_SLOTS = 2
 """When fewer than these would be left, a batch is copied and not leased."""
 
 
-class Wait:
+class BatchWait:
     """One call's wait for a batch."""
 
     def __init__(self, place: Place) -> None:
@@ -44,7 +44,7 @@ class Subscription:
     """
 
     def __init__(self, batches: int, slots: int, run: Run, bell: Bell) -> None:
-        self.waits: dict[Caller, Wait] = {}
+        self.waits: dict[Caller, BatchWait] = {}
         self.releases = Releases(bell)
         self._slots = slots
         self._bell = bell
@@ -76,12 +76,12 @@ class Subscription:
         """Forgets what is ready: the ring is given up."""
         self._ready.clear()
 
-    def begin_wait(self, me: Caller, place: Place) -> Wait:
+    def begin_wait(self, me: Caller, place: Place) -> BatchWait:
         """A call begins to wait; what its thread waited for before was interrupted."""
         for caller in tuple(self.waits):
             if caller.thread == me.thread:
                 self.waits.pop(caller, None)
-        wait = self.waits[me] = Wait(place)
+        wait = self.waits[me] = BatchWait(place)
         return wait
 
     @property

@@ -37,7 +37,7 @@ from loaderd.spec.source import Directory, Files
 from loaderd.spec.spec import Spec
 from loaderd_client.core import open_streams, spare_streams
 from loaderd_client.core import session as sessions
-from loaderd_client.core.array_images import ArrayImages
+from loaderd_client.core.array_images import ImageBundle
 from loaderd_client.core.batch import Batch
 from loaderd_client.core.deadline import Patience
 from loaderd_client.core.guard import Caller, Claim
@@ -77,7 +77,7 @@ class Wanted:
     """
 
     def __init__(
-        self, spec: Spec, parts: Parts, images: ArrayImages | None = None, key: object = None
+        self, spec: Spec, parts: Parts, images: ImageBundle | None = None, key: object = None
     ) -> None:
         self.spec = spec
         self.parts = parts
@@ -108,7 +108,7 @@ class Wanted:
         if "images" not in self.parts:
             return bundles
         if self._images is None:
-            self._images = ArrayImages(self.parts["images"])
+            self._images = ImageBundle(self.parts["images"])
         images = self._images.bundle()
         self.parts = {**self.parts, **images.parts}
         return [images, *bundles]

@@ -380,7 +380,7 @@ class Capture:
 
 @functools.cache
 def _pickler() -> type[Any]:
-    class Pickler(pickling.pickler()):  # type: ignore[misc]  # made when cloudpickle is there
+    class CapturePickler(pickling.pickler()):  # type: ignore[misc]  # made when cloudpickle is there
         """Asks the capture for everything that it meets."""
 
         capture: Capture
@@ -390,7 +390,7 @@ def _pickler() -> type[Any]:
             reduced = self.capture.reduced(thing, self.strict)
             return super().reducer_override(thing) if reduced is None else reduced
 
-    return Pickler
+    return CapturePickler
 
 
 class _Limited(io.BytesIO):

@@ -101,7 +101,7 @@ class Stages(NamedTuple):
 def stages_of(
     generator: Augmentation | None,
     pictures: Pictures,
-    before: functions.Packed | None = None,
+    before: functions.PackedFunction | None = None,
 ) -> tuple[Stages, Arrays]:
     """The stages of a spec, and the arrays that belong into its bundle.
 

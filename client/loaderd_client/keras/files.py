@@ -61,7 +61,7 @@ class FilesIterator(LoadedIterator):
     _shown_names: Any = None
     _shown_paths: Any = None
     _shown_classes: Any = None
-    _packed: Packed | None = None
+    _packed: FileTable | None = None
     """What the workers know, where it may differ from what is shown."""
 
     def set_loading(
@@ -182,7 +182,7 @@ class FilesIterator(LoadedIterator):
             return self._supply.spec.source, {"manifest": self._supply.parts["manifest"]}
         paths = list(self.filepaths)
         if self._packed is None or paths != self._packed.paths:
-            self._packed = Packed.of(paths, self._class_names(), self._labels(len(paths)))
+            self._packed = FileTable.of(paths, self._class_names(), self._labels(len(paths)))
         return self._packed.dataset, self._packed.part
 
     @property
@@ -226,7 +226,7 @@ class FilesIterator(LoadedIterator):
             table = self._supply.parts["manifest"]
             labels = self._supply.manifest.labels
             dataset = self._supply.spec.source
-            self._packed = Packed(list(self._shown_paths), labels, dataset, {"manifest": table})
+            self._packed = FileTable(list(self._shown_paths), labels, dataset, {"manifest": table})
         return self._shown_paths
 
     @_filepaths.setter
@@ -303,7 +303,7 @@ def _split_of(generator: Augmentation | None, subset: str | None) -> tuple[float
 _NUMBERED = ("categorical", "binary", "sparse")
 
 
-class Packed(NamedTuple):
+class FileTable(NamedTuple):
     """Files as workers look them up.
 
     Attributes:
@@ -319,7 +319,7 @@ class Packed(NamedTuple):
     part: Parts
 
     @classmethod
-    def of(cls, paths: list[str], names: Sequence[str], labels: NDArray[np.int32]) -> Packed:
+    def of(cls, paths: list[str], names: Sequence[str], labels: NDArray[np.int32]) -> FileTable:
         """Packs paths and labels; ``names`` are those of the classes."""
         whole = [os.path.abspath(path) for path in paths]
         shown = os.path.commonpath([min(whole), max(whole)])

@@ -43,7 +43,7 @@ _unsent: dict[At, int] = {}
 """What was not sent of the modules that functions use: ids of the things."""
 
 
-class Packed(NamedTuple):
+class PackedFunction(NamedTuple):
     """A function as a spec and a bundle hold it.
 
     Attributes:
@@ -55,7 +55,7 @@ class Packed(NamedTuple):
     parts: Parts = MappingProxyType({})
 
     @classmethod
-    def of(cls, spec: Spec, parts: Parts) -> Packed:
+    def of(cls, spec: Spec, parts: Parts) -> PackedFunction:
         """As it was sent with a spec."""
         own = {name: part for name, part in parts.items() if name.partition(".")[0] == PART}
         return cls(spec.first(ImagenetPreprocessing) or spec.function, own)
@@ -66,7 +66,9 @@ class Packed(NamedTuple):
         return PART not in self.parts or self.parts[PART].nbytes <= MOST_DATA
 
 
-def pack(function: Callable[..., Any] | None, floatx: str, before: Packed | None = None) -> Packed:
+def pack(
+    function: Callable[..., Any] | None, floatx: str, before: PackedFunction | None = None
+) -> PackedFunction:
     """Makes a function ready to travel.
 
     Args:
@@ -80,14 +82,14 @@ def pack(function: Callable[..., Any] | None, floatx: str, before: Packed | None
         MissingDependency: that takes cloudpickle, which is not installed.
     """
     if function is None:
-        return Packed()
+        return PackedFunction()
     if not callable(function):
         raise InvalidType(f"`preprocessing_function` should be callable. Received: {function!r}")
     known = keras_functions.arithmetic(function, floatx)
     if known is not None:
         if known.mode is None:
-            return Packed()
-        return Packed(ImagenetPreprocessing(mode=known.mode, data_format=known.data_format))
+            return PackedFunction()
+        return PackedFunction(ImagenetPreprocessing(mode=known.mode, data_format=known.data_format))
     name = _name(function)
     if before is not None and not before.is_watched:
         return before
@@ -106,7 +108,7 @@ def pack(function: Callable[..., Any] | None, floatx: str, before: Packed | None
     return packed._replace(parts={part: np.array(own) for part, own in packed.parts.items()})
 
 
-def _look(function: Callable[..., Any], floatx: str) -> tuple[Capture, Packed]:
+def _look(function: Callable[..., Any], floatx: str) -> tuple[Capture, PackedFunction]:
     """The function as it would be sent now."""
     name, place = _name(function), own_place(function)
     capture = Capture(floatx)
@@ -114,7 +116,7 @@ def _look(function: Callable[..., Any], floatx: str) -> tuple[Capture, Packed]:
         parts = _by_value(capture, function, name).parts()
     else:
         parts = capture.by_name(function).parts() if is_users(place[0]) else {}
-    return capture, Packed(
+    return capture, PackedFunction(
         Function(
             place[0] if place else "",
             name,

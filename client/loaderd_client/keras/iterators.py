@@ -30,7 +30,7 @@ from loaderd_client.core.guard import Caller
 from loaderd_client.keras import adapter, loading, pil_settings
 from loaderd_client.keras.augmentation import Augmentation
 from loaderd_client.keras.batch_index import Places
-from loaderd_client.keras.functions import Packed
+from loaderd_client.keras.functions import PackedFunction
 from loaderd_client.keras.ordered import OrderedSequence
 from loaderd_client.keras.reader import Reader
 from loaderd_client.keras.segments import Issued, Segment, Segments, within
@@ -166,7 +166,7 @@ class LoadedIterator(OrderedSequence, Iterator):
     """
 
     image_data_generator: Augmentation | None
-    _before: Packed | None = None
+    _before: PackedFunction | None = None
     """What was sent with the same function, while that is not assigned anew."""
 
     def _load(self, batch_size: int, shuffle: bool, seed: int | None, max_queue_size: int) -> None:
@@ -183,7 +183,7 @@ class LoadedIterator(OrderedSequence, Iterator):
         self._opened()
         self._segments = Segments(Segment(self._settings(), self._total()))
         self._reader = Reader(self._supply, self._segments)
-        self._before = Packed.of(spec, parts)
+        self._before = PackedFunction.of(spec, parts)
         self.spec, parts = self._spec()
         if _equal(parts, self._supply.parts):  # else a subclass shows other files than were found
             self._segments.applied = self._now
@@ -285,7 +285,7 @@ class LoadedIterator(OrderedSequence, Iterator):
         if self._settings() != self._now.settings:
             self._segments.follow(self._settings(), self._total())
         spec, parts = self._spec()
-        self._before = Packed.of(spec, parts)
+        self._before = PackedFunction.of(spec, parts)
         self._seen = seen  # not before: what is not allowed is told again, until it is mended
         applied = self._segments.applied is self._now
         if applied and (spec != self.spec or not _equal(parts, self._supply.parts)):

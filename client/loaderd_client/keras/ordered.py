@@ -20,7 +20,7 @@ from loaderd_client.core.guard import Caller
 from loaderd_client.core.supply import Superseded
 from loaderd_client.keras.batch_index import Places
 from loaderd_client.keras.reader import Request
-from loaderd_client.keras.segments import Ids, Issued, Segment, Segments, Settings
+from loaderd_client.keras.segments import Ids, Issued, OrderSettings, Segment, Segments
 from loaderd_client.keras.sequence import LoaderSequence
 
 
@@ -45,8 +45,8 @@ class OrderedSequence(LoaderSequence):
     _made_here: Callable[[Places, Place, Caller], Any]
     _explicit: Callable[[Any], Any]
 
-    def _settings(self) -> Settings:
-        return Settings.of(self)
+    def _settings(self) -> OrderSettings:
+        return OrderSettings.of(self)
 
     def _total(self) -> int:
         """Samples that there are."""

@@ -68,7 +68,7 @@ class OneOrder(NamedTuple):
     places: Places
 
 
-class Sequence(Protocol):
+class Asker(Protocol):
     """What a reader asks of its sequence."""
 
     def __len__(self) -> int: ...
@@ -112,7 +112,7 @@ class Reader:
         """What the indices mean at the moment."""
         return self._course.places
 
-    def claim(self, request: Request, me: Caller, sequence: Sequence) -> tuple[Places, Place]:
+    def claim(self, request: Request, me: Caller, sequence: Asker) -> tuple[Places, Place]:
         """The batch that is meant, and what gave it a meaning."""
         self.guard.enter(me)
         sequence._prepare(request)
@@ -121,7 +121,7 @@ class Reader:
         self.guard.give_back()
         return claimed
 
-    def deliver(self, request: Request, sequence: Sequence, make: Make[_Made]) -> _Made:
+    def deliver(self, request: Request, sequence: Asker, make: Make[_Made]) -> _Made:
         """What is made of the batch that is meant; from then on it counts as delivered."""
         me = Caller()
         while True:
@@ -150,7 +150,7 @@ class Reader:
             self._observe(batch, supply.spec, supply.parts, supply.batches)
         return batch
 
-    def begin_pass(self, key: object, sequence: Sequence, anew: bool = False) -> None:
+    def begin_pass(self, key: object, sequence: Asker, anew: bool = False) -> None:
         """A pass begins; see ``Places.begin_pass``."""
         me = Caller()
         self.guard.enter(me)
@@ -158,7 +158,7 @@ class Reader:
         self.places.begin_pass(key, anew=anew)
         self.guard.give_back()
 
-    def end_epoch(self, end: EpochEnd, sequence: Sequence) -> None:
+    def end_epoch(self, end: EpochEnd, sequence: Asker) -> None:
         """``on_epoch_end`` was called; Keras's own calls may come early, often or never."""
         me = Caller()
         self.guard.enter(me)
@@ -171,7 +171,7 @@ class Reader:
             self.places.end_pass()
         self.guard.give_back()
 
-    def _end_enqueued(self, end: EpochEnd, sequence: Sequence) -> None:
+    def _end_enqueued(self, end: EpochEnd, sequence: Asker) -> None:
         """Ends an epoch that is read through an enqueuer of Keras 2.
 
         The enqueuer says so when all of it was handed out, and reads ahead of ``fit`` into the

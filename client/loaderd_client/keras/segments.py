@@ -27,7 +27,7 @@ Ids = NDArray[np.int64]
 _KEPT_ARRAYS = 64
 
 
-class Settings(NamedTuple):
+class OrderSettings(NamedTuple):
     """What an iterator's attributes say about the order of samples."""
 
     n: int
@@ -68,7 +68,7 @@ class Segment:
     """
 
     def __init__(
-        self, settings: Settings, total: int, base: int = 0, given: NDArray[Any] | None = None
+        self, settings: OrderSettings, total: int, base: int = 0, given: NDArray[Any] | None = None
     ) -> None:
         if settings.n > total:
             raise NoSuchSample(f"`n` is {settings.n}, but there are {total} samples")
@@ -179,7 +179,7 @@ class Segments:
 
     def begin(
         self,
-        settings: Settings,
+        settings: OrderSettings,
         total: int,
         base: int,
         given: NDArray[Any] | None = None,
@@ -191,14 +191,14 @@ class Segments:
             segment.places.position = position
         self._enter(segment)
 
-    def resume(self, settings: Settings, total: int) -> None:
+    def resume(self, settings: OrderSettings, total: int) -> None:
         """Goes back to the order that the workers know, where it was left."""
         if self._standard.settings == settings:
             self._enter(self._standard)
         else:
             self.begin(settings, total, self.now.number)
 
-    def follow(self, settings: Settings, total: int) -> None:
+    def follow(self, settings: OrderSettings, total: int) -> None:
         """Other settings begin with the next epoch, as in Keras; this one goes on as it is."""
         now, size = self.now, settings.batch_size
         if not self.places.touched and now.given is None:
