@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import resource
 
+from loaderd.errors import NoRoom
+
 _LEAST = 2**22
 """Bytes. With less than that left, whatever fails has most likely failed for lack of memory."""
 
@@ -24,3 +26,11 @@ def is_used_up() -> bool:
         return True
     except OSError:  # of descriptors there are none
         return False
+
+
+def no_room(name: str) -> NoRoom:
+    """The error where this process, a worker, has too little memory for a file."""
+    return NoRoom(
+        f"{name}: the worker has too little memory for it; raise the daemon's "
+        "--worker-memory (LOADERD_WORKER_MEMORY)"
+    )

@@ -15,10 +15,10 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from loaderd.cache import layout
-from loaderd.cache.files import Files
 from loaderd.cache.index import Granted, Index, lock_alone, taking_turns
 from loaderd.cache.layout import Head
 from loaderd.errors import CacheError
+from loaderd.sources.file_identity import Files
 
 ENDING = ".images"
 _OURS = re.compile(f"[0-9a-f]{{32}}{re.escape(ENDING)}")

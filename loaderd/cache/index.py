@@ -23,8 +23,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from loaderd.cache import layout
-from loaderd.cache.files import UNREADABLE, Files, Numbers
 from loaderd.cache.layout import KEYS, MARKS, STATES, USED, Head
+from loaderd.sources.file_identity import UNREADABLE, Files, Numbers
 
 NO_ROW = 0
 """The number of no row: there the first columns begin."""

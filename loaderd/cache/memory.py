@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 
 from loaderd.cache import layout
-from loaderd.cache.files import Files
 from loaderd.cache.index import Granted, Index, taking_turns
 from loaderd.cache.layout import Head
+from loaderd.sources.file_identity import Files
 
 
 def open_cache(cache: int, turn: int, empty: Head, files: Files, room: int) -> tuple[int, Granted]:

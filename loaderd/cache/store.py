@@ -33,9 +33,9 @@ from numpy.typing import NDArray
 
 from loaderd import storage
 from loaderd.cache import layout
-from loaderd.cache.files import Numbers
 from loaderd.cache.index import NO_ROW
 from loaderd.cache.layout import HEADER, MARKS, Head
+from loaderd.sources.file_identity import Numbers
 
 _MARK = struct.Struct("<q")
 

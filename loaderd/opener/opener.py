@@ -16,8 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from loaderd import storage
-from loaderd.cache import files, folder, images, layout, memory
-from loaderd.cache.files import Files as CachedFiles
+from loaderd.cache import folder, images, layout, memory
 from loaderd.cache.index import Granted
 from loaderd.cache.layout import Head
 from loaderd.child.storage_watch import StorageWatch
@@ -31,7 +30,9 @@ from loaderd.ipc.messages import List, Listed, Reserve, Reserved, refusal
 from loaderd.ipc.text import printable
 from loaderd.render.versions import decoders
 from loaderd.sampling.order import epoch_length
-from loaderd.sources.listing import list_samples
+from loaderd.sources import file_identity
+from loaderd.sources.directory import list_samples
+from loaderd.sources.file_identity import Files as CachedFiles
 from loaderd.spec import spec
 from loaderd.spec.output import Order
 from loaderd.spec.source import Arrays, Directory, Files
@@ -191,7 +192,7 @@ def _cache(found: Manifest, asked: Spec) -> _Cache | None:
         images.keys(asked.load, where, versions),
         asked.source.directory,
         images.head(asked.load, where, versions),
-        files.look(found),
+        file_identity.look(found),
     )
 
 

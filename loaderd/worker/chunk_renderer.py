@@ -24,17 +24,27 @@ from loaderd.ipc.messages import Attach, Chunk, Done, fitting
 from loaderd.ipc.prefetch import ROUND
 from loaderd.ipc.slot_layout import SlotArrays, slot_layout, view_slot
 from loaderd.ipc.text import printable
-from loaderd.render.renderer import Renderer
+from loaderd.render.load.pixel_limits import PixelLimit, pixel_limit
+from loaderd.render.renderer import Renderer, StageTimes
 from loaderd.render.save import save_picture
 from loaderd.render.transforms.operation import UNIFORMS
 from loaderd.sampling.draws import Uniforms, substitutes
 from loaderd.sampling.keras_draws import BatchDraws
 from loaderd.sampling.order import EpochOrder, Ids
+from loaderd.sources.arrays import ArraySource
+from loaderd.sources.files import FileLimit, FileSource
+from loaderd.sources.source import Source
 from loaderd.spec.base import DataFormat, LabelMode, OnError
 from loaderd.spec.spec import Spec, fitted
 from loaderd.spec.transform import Parameters
+from loaderd.worker.images import (
+    ArrayImages,
+    CachedImages,
+    DecodedImages,
+    Images,
+    attach_store,
+)
 from loaderd.worker.reports import Reports
-from loaderd.worker.sources import ArraySource, CachedSource, FileSource, Source, attach_store
 
 Array = NDArray[Any]
 
@@ -89,9 +99,12 @@ class StreamWriter:
         self._uniforms = Uniforms(asked.order.seed or 0, UNIFORMS)
         # Before the renderer, which may raise: descriptors must not stay open, nor their lock.
         store = self._attach_store(*more[-2:]) if attach.cached else None
-        self._renderer = Renderer(asked, arrays, max_pixels)
+        limit = pixel_limit(asked.load.pil, max_pixels)
+        self._times = StageTimes()
+        self._renderer = Renderer(asked, self._times, arrays, limit)
         self._copies = self._renderer.copies
-        self._source = self._source_of(arrays, store)
+        self._source = self._source_of(arrays, limit)
+        self._images = self._images_of(store)
         self._skipped = 0
 
     @property
@@ -102,15 +115,21 @@ class StreamWriter:
     def _attach_store(self, cache: int, rows: int) -> Store:
         return attach_store(cache, rows, self._spec.load, len(self._manifest))
 
-    def _source_of(self, arrays: Parts, store: Store | None) -> Source:
-        if "images" in arrays:
-            images = arrays["images"]
-            if images.shape != (len(self._manifest), *self._spec.image_shape):
-                raise ProtocolError(f"images of shape {images.shape}")
-            return ArraySource(_last(images, self._spec.output.data_format))
+    def _source_of(self, arrays: Parts, limit: PixelLimit) -> Source:
+        manifest = self._manifest
+        if "images" not in arrays:
+            return FileSource(manifest, FileLimit(limit.file_bytes, limit.file_reason))
+        images = arrays["images"]
+        if images.shape != (len(manifest), *self._spec.image_shape):
+            raise ProtocolError(f"images of shape {images.shape}")
+        return ArraySource(_last(images, self._spec.output.data_format), manifest.labels)
+
+    def _images_of(self, store: Store | None) -> Images:
+        if isinstance(self._source, ArraySource):
+            return ArrayImages(self._source)
         if store is not None:
-            return CachedSource(self._renderer, self._manifest, store)
-        return FileSource(self._renderer, self._manifest)
+            return CachedImages(self._source, self._renderer, store, self._manifest.root)
+        return DecodedImages(self._source, self._renderer)
 
     def write(self, chunk: Chunk) -> Done:
         """Renders the rows of one chunk.
@@ -126,7 +145,7 @@ class StreamWriter:
         self._skipped = 0
         slot = self._slots[chunk.slot]
         ids = self._epochs.ids(chunk.epoch, chunk.position)[chunk.first : chunk.last]
-        cached = self._source.begin(ids)
+        cached = self._images.begin(ids)
         if slot.weights is not None:
             slot.weights[chunk.first : chunk.last] = 1
         if not self._gathered(slot, chunk, ids):
@@ -136,21 +155,32 @@ class StreamWriter:
         slot.ids[chunk.first : chunk.last] = ids
         if self._spec.output.save is not None:
             self._save(slot, chunk, ids)
-        times = self._renderer.take_times()
+        times = self._times.take()
         took = perf_counter_ns() - start
-        trouble = self._source.take_trouble()
-        return Done(chunk.ticket, len(ids), took, *times, cached, trouble, self._skipped)
+        trouble = self._images.take_trouble()
+        return Done(
+            chunk.ticket,
+            len(ids),
+            took,
+            times.read,
+            times.decode,
+            times.resize,
+            times.augment,
+            cached,
+            trouble,
+            self._skipped,
+        )
 
     def _gathered(self, slot: SlotArrays, chunk: Chunk, ids: Ids) -> bool:
         """Copies the whole chunk at once, if that goes; returns whether it went."""
         if not self._copies or self._quarantine:
             return False
-        return self._source.gather(ids, slot.images[chunk.first : chunk.last])
+        return self._images.gather(ids, slot.images[chunk.first : chunk.last])
 
     def _write_images(self, slot: SlotArrays, chunk: Chunk, ids: Ids) -> Ids:
         """Renders the rows; returns whose pictures they hold, -1 for a row that is left out."""
         images, finish, alive = slot.images, self._renderer.finish, self._reports.alive
-        load = self._load_unless_quarantined if self._quarantine else self._source.load
+        load = self._load_unless_quarantined if self._quarantine else self._images.load
         samples = ids.tolist()
         parameters = self._draws(chunk, samples)
         runs_code = self.runs_code
@@ -176,7 +206,7 @@ class StreamWriter:
         reason = self._quarantine.get(sample_key(self._manifest, self._stream, sample))
         if reason is not None:
             raise BadImage(f"{printable(self._name(sample))}: {reason}")
-        return self._source.load(sample)
+        return self._images.load(sample)
 
     def _replace(
         self, slot: SlotArrays, chunk: Chunk, ids: Ids, row: int, error: BadImage | MissingCodec
@@ -213,7 +243,7 @@ class StreamWriter:
         self, epoch: int, sample: int, error: BadImage | MissingCodec
     ) -> tuple[int, Array]:
         """Another sample of the same class: the first that can be read of those drawn."""
-        labels = self._manifest.labels
+        labels = self._source.labels
         others = np.flatnonzero(labels == labels[sample])
         for other in substitutes(self._epochs.seed, epoch, sample, len(others)):
             candidate = int(others[other])
@@ -227,7 +257,7 @@ class StreamWriter:
 
     def _name(self, sample: int) -> str:
         """What people read about a sample."""
-        return os.fsdecode(self._manifest.path(sample)) or f"image {sample} of the arrays"
+        return self._source.name(sample)
 
     def _draws(self, chunk: Chunk, samples: list[int]) -> list[Parameters]:
         if self._spec.order.draws == "batch":
@@ -246,9 +276,9 @@ class StreamWriter:
             rows[...] = slot.images[chunk.first : chunk.last]
         elif mode == "categorical":
             rows[...] = 0
-            rows[range(len(ids)), self._manifest.labels[ids]] = 1
+            rows[range(len(ids)), self._source.labels[ids]] = 1
         else:
-            rows.reshape(-1)[...] = self._manifest.labels[ids]
+            rows.reshape(-1)[...] = self._source.labels[ids]
 
     def _save(self, slot: SlotArrays, chunk: Chunk, ids: Ids) -> None:
         numbers = self._batch_draws.numbers(chunk.epoch, chunk.position)

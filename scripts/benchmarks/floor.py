@@ -13,12 +13,12 @@ from multiprocessing.connection import Connection
 import cv2
 import numpy as np
 
-from loaderd.render.renderer import Renderer
 from loaderd.render.transforms.operation import UNIFORMS
 from loaderd.sampling.draws import Uniforms
-from loaderd.sources.listing import list_samples
+from loaderd.sources.directory import list_samples
 from loaderd.spec.source import Directory
 from loaderd.spec.spec import Spec
+from scripts.benchmarks.file_renderer import FileRenderer
 
 
 def _render(spec: Spec, part: int, parts: int, images: int, pipe: Connection) -> None:
@@ -27,7 +27,7 @@ def _render(spec: Spec, part: int, parts: int, images: int, pipe: Connection) ->
     listing = list_samples(spec.source)
     paths = [f"{listing.root}/{name.decode()}" for name in listing.filenames]
     order = np.random.default_rng(0).permutation(len(paths))[part::parts].tolist()
-    renderer, uniforms = Renderer(spec), Uniforms(0, UNIFORMS)
+    renderer, uniforms = FileRenderer(spec), Uniforms(0, UNIFORMS)
     rows = np.empty((spec.batch.batch_size, *spec.image_shape), spec.output.dtype)
     _rounds(renderer, uniforms, paths, order[:32], rows)  # warm: code, caches, buffers
     pipe.send(0.0)
@@ -38,7 +38,7 @@ def _render(spec: Spec, part: int, parts: int, images: int, pipe: Connection) ->
 
 
 def _rounds(
-    renderer: Renderer, uniforms: Uniforms, paths: list[str], order: list[int], rows: np.ndarray
+    renderer: FileRenderer, uniforms: Uniforms, paths: list[str], order: list[int], rows: np.ndarray
 ) -> None:
     for number, sample in enumerate(order):
         parameters = renderer.draw(uniforms(0, sample))

@@ -1,7 +1,7 @@
 """Judges what trainers were given, from the logs that ``LOADERD_HISTORY`` asked for.
 
 A log has one line of JSON for every batch that was handed to a trainer (see
-:mod:`loaderd_client.keras.history`). A run is what one sequence delivered of one spec: a sequence
+:mod:`scripts.faults.batch_log`). A run is what one sequence delivered of one spec: a sequence
 whose iterator is reset in mid-epoch goes on with another seed, and begins another run. The rules:
 
 1. Epochs: a run begins with epoch 0 and leaves none out. In each process they only ascend.
@@ -39,7 +39,7 @@ MOST_SHOWN = 40
 
 
 class Line(msgspec.Struct, frozen=True):
-    """A batch that was delivered; see :mod:`loaderd_client.keras.history`."""
+    """A batch that was delivered; see :mod:`scripts.faults.batch_log`."""
 
     pid: int
     stream: str

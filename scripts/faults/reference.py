@@ -23,8 +23,8 @@ from loaderd.ipc.prefetch import UNKNOWN, Run
 from loaderd.spec.spec import Spec
 from loaderd_client import connect
 from loaderd_client.core.session import Session
-from loaderd_client.keras.history import VARIABLE, History
 from scripts.faults import flows
+from scripts.faults.batch_log import VARIABLE, History
 from scripts.faults.history import Line
 
 

@@ -13,7 +13,7 @@ import sys
 import threading
 from typing import Any
 
-from scripts.faults import flows
+from scripts.faults import batch_log, flows
 
 ENDLESS = 10**9
 
@@ -76,6 +76,7 @@ def main() -> None:
     kind, which, data = sys.argv[1:]
     signal.signal(signal.SIGTERM, lambda *_: stopped.set())
     faulthandler.register(signal.SIGUSR1)  # where it is, if it hangs
+    batch_log.install()
     with connect("auto"):
         (with_keras if kind == "keras" else without_keras)(which, data)
 

@@ -24,7 +24,7 @@ from typing import Any
 
 import msgspec
 
-from loaderd_client.keras.history import VARIABLE
+from scripts.faults.batch_log import VARIABLE
 from scripts.growth.sources import LARGE_NEW, MULTI_OUTPUT, NEW, SOURCES, Inputs
 from scripts.growth.uses import FIT, PREDICT, TF_KEPT, TF_READ, USES, Keeper
 

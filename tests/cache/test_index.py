@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 
 from loaderd.cache import layout
-from loaderd.cache.files import Files
 from loaderd.cache.index import NO_ROW
 from loaderd.cache.layout import Head
+from loaderd.sources.file_identity import Files
 from tests.support.caches import AMPLE, Kept, files, head
 
 ROW = 4096

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 
 from loaderd.cache import layout, store
-from loaderd.cache.files import Files
 from loaderd.cache.layout import Head
 from loaderd.cache.store import Store
+from loaderd.sources.file_identity import Files
 from tests.support import caches
 
 SHAPE = (5, 7, 3)

@@ -19,10 +19,10 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from loaderd.errors import BadImage
-from loaderd.render.renderer import Renderer
-from loaderd.sources.listing import Listing, list_samples
+from loaderd.sources.directory import Listing, list_samples
 from loaderd.spec.base import Interpolation
 from loaderd.spec.source import Directory
+from scripts.benchmarks.file_renderer import FileRenderer
 from tests.corpus import make, pictures
 from tests.corpus.make import Expected
 from tests.support.specs import rendering
@@ -62,10 +62,10 @@ def as_keras(path: Path, interpolation: Interpolation = "nearest") -> Pixels:
     return pixels
 
 
-def outcome(renderer: Renderer, path: Path) -> Pixels | str:
+def outcome(renderer: FileRenderer, path: Path) -> Pixels | str:
     start = time.perf_counter()
     try:
-        return renderer.load(os.fsencode(path)).copy()
+        return renderer.load_file(os.fsencode(path)).copy()
     except BadImage as error:
         return str(error)
     finally:
@@ -86,7 +86,7 @@ def test_there_are_enough_files_of_every_kind(expected: list[Expected]) -> None:
 def test_good_pictures_have_kerass_pixels(
     corpus: Path, expected: list[Expected], interpolation: Interpolation
 ) -> None:
-    renderer = Renderer(rendering(target_size=TARGET, interpolation=interpolation))
+    renderer = FileRenderer(rendering(target_size=TARGET, interpolation=interpolation))
     wrong = []
     for case in expected:
         if case.reason is None:
@@ -101,7 +101,7 @@ def test_good_pictures_have_kerass_pixels(
 def test_bad_files_are_refused_for_the_expected_reason(
     corpus: Path, expected: list[Expected], interpolation: Interpolation
 ) -> None:
-    renderer = Renderer(rendering(target_size=TARGET, interpolation=interpolation))
+    renderer = FileRenderer(rendering(target_size=TARGET, interpolation=interpolation))
     wrong = []
     for case in expected:
         if case.reason is not None:
@@ -126,13 +126,13 @@ def test_in_other_modes_there_is_a_picture_or_a_bad_image(
         aspect="pad",
         compat="fixed",
     )
-    renderer = Renderer(pipeline)
+    renderer = FileRenderer(pipeline)
     for case in expected:
         outcome(renderer, corpus / case.path)
 
 
 def test_errors_are_one_line_that_names_the_file(corpus: Path, expected: list[Expected]) -> None:
-    renderer = Renderer(rendering(target_size=TARGET))
+    renderer = FileRenderer(rendering(target_size=TARGET))
     for case in expected:
         found = outcome(renderer, corpus / case.path)
         if isinstance(found, str):
@@ -144,7 +144,7 @@ def test_errors_are_one_line_that_names_the_file(corpus: Path, expected: list[Ex
 
 
 def test_the_orientation_is_applied_on_request(corpus: Path, expected: list[Expected]) -> None:
-    renderer = Renderer(rendering(target_size=TARGET, interpolation="bilinear", exif=True))
+    renderer = FileRenderer(rendering(target_size=TARGET, interpolation="bilinear", exif=True))
     seen = 0
     for case in expected:
         if case.kind in ("orientations", "plain"):
@@ -152,21 +152,23 @@ def test_the_orientation_is_applied_on_request(corpus: Path, expected: list[Expe
             with Image.open(corpus / case.path) as image:
                 upright = ImageOps.exif_transpose(image).convert("RGB")
             pixels = np.asarray(upright.resize(TARGET[::-1], Image.Resampling.BILINEAR))
-            np.testing.assert_array_equal(renderer.load(str(corpus / case.path)), pixels)
+            np.testing.assert_array_equal(renderer.load_file(str(corpus / case.path)), pixels)
     assert seen > 30
 
 
 def test_a_damaged_exif_block_changes_nothing(corpus: Path, expected: list[Expected]) -> None:
-    plain, turned = (Renderer(rendering(target_size=TARGET, exif=exif)) for exif in (False, True))
+    plain, turned = (
+        FileRenderer(rendering(target_size=TARGET, exif=exif)) for exif in (False, True)
+    )
     paths = [str(corpus / case.path) for case in expected if case.kind == "damaged EXIF"]
     assert len(paths) > 10
     for path in paths:
-        np.testing.assert_array_equal(turned.load(path), plain.load(path))
+        np.testing.assert_array_equal(turned.load_file(path), plain.load_file(path))
 
 
 def test_the_first_of_several_pictures_is_taken(corpus: Path) -> None:
-    renderer = Renderer(rendering(target_size=pictures.SIZE[::-1]))
-    first = renderer.load(str(corpus / "first of several" / "three-pages.tif"))
+    renderer = FileRenderer(rendering(target_size=pictures.SIZE[::-1]))
+    first = renderer.load_file(str(corpus / "first of several" / "three-pages.tif"))
     np.testing.assert_array_equal(first, np.asarray(pictures.photo()))
 
 
@@ -175,12 +177,12 @@ def test_the_first_of_several_pictures_is_taken(corpus: Path) -> None:
 FOREIGN = """
 import os, sys
 from loaderd.errors import BadImage
-from loaderd.render.renderer import Renderer
+from scripts.benchmarks.file_renderer import FileRenderer
 from tests.support.specs import rendering
-renderer = Renderer(rendering(target_size=(8, 8), exif=True))
+renderer = FileRenderer(rendering(target_size=(8, 8), exif=True))
 for entry in os.scandir(sys.argv[1]):
     try:
-        renderer.load(entry.path)
+        renderer.load_file(entry.path)
     except BadImage:
         continue
     print("taken:", entry.name)
@@ -253,7 +255,7 @@ def test_a_loop_of_links_is_gone_through_once(corpus: Path, expected: list[Expec
 
 UNREADABLE = """
 import os, sys
-from loaderd.sources.listing import list_samples
+from loaderd.sources.directory import list_samples
 from loaderd.errors import DatasetNotFound
 from loaderd.spec.source import Directory
 if os.geteuid() == 0:
@@ -279,13 +281,13 @@ def test_a_folder_that_must_not_be_read_is_an_error() -> None:
 UNREADABLE_FILE = """
 import os, sys
 from loaderd.errors import BadImage
-from loaderd.render.renderer import Renderer
+from scripts.benchmarks.file_renderer import FileRenderer
 from tests.support.specs import rendering
-renderer = Renderer(rendering(target_size=(8, 8)))
+renderer = FileRenderer(rendering(target_size=(8, 8)))
 if os.geteuid() == 0:
     os.seteuid(65534)
 try:
-    renderer.load(sys.argv[1])
+    renderer.load_file(sys.argv[1])
 except BadImage as error:
     print(error)
 """

@@ -7,12 +7,14 @@ Commands that install something or take minutes are only looked up.
 
 from __future__ import annotations
 
+import ast
 import builtins
 import configparser
 import contextlib
 import functools
 import importlib.util
 import inspect
+import itertools
 import json
 import os
 import re
@@ -40,7 +42,6 @@ from loaderd.cli import verbs as command
 from loaderd.ipc import dial
 from loaderd.ipc.snapshot import StoragePicture
 from loaderd.monitor import rows, verdict
-from loaderd.render.renderer import Renderer
 from loaderd.spec.base import Cache
 from loaderd.spec.transform import Transform
 from loaderd_client import (
@@ -52,7 +53,8 @@ from loaderd_client import (
 )
 from loaderd_client.core import deadline
 from loaderd_client.core import session as sessions
-from loaderd_client.keras import history
+from loaderd_client.keras.samples import Samples
+from scripts.benchmarks.file_renderer import FileRenderer
 from tests.support.daemons import Serve, eventually
 from tests.support.specs import moving, parameters_of
 from tests.support.streams import a_spec
@@ -570,7 +572,7 @@ def test_flags_of_loaderd_stat(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_variables_and_keys() -> None:
     named = {name for page in PAGES for name in re.findall(r"\bLOADERD_[A-Z_]+", page.read_text())}
-    assert named == {*config.VARIABLES.values(), deadline.VARIABLE, history.VARIABLE}
+    assert named == {*config.VARIABLES.values(), deadline.VARIABLE}
     assert named <= spans_of(LOADERD.read_text())
     assert set(config.FILE_KEYS) <= spans_of(LOADERD.read_text())
 
@@ -702,7 +704,17 @@ def attributes_of_a_sequence() -> set[str]:
         for name, it in vars(one).items()
         if isinstance(it, kinds) and it.__doc__
     }
-    return public({*described(LoaderSequence, "Attributes"), *documented})
+    return public({*annotated(Samples), *documented})
+
+
+def annotated(kind: type) -> set[str]:
+    """The attributes of a class that have an annotation with a text below it."""
+    body = ast.parse(inspect.getsource(kind)).body[0].body  # type: ignore[attr-defined]
+    return {
+        ast.unparse(one.target)
+        for one, text in itertools.pairwise(body)
+        if isinstance(one, ast.AnnAssign) and isinstance(text, ast.Expr)
+    }
 
 
 def test_attributes_of_a_sequence(serve: Serve, photos: Path) -> None:
@@ -825,7 +837,7 @@ def worst_warp(side: int, fill_mode: Any, count: int) -> float:
     """How far white noise comes to lie from Keras's, in grey levels."""
     rng = np.random.default_rng(side)
     spec = moving(target_size=(side, side), fill_mode=fill_mode)
-    renderer, generator = Renderer(spec), keras_image.ImageDataGenerator(fill_mode=fill_mode)
+    renderer, generator = FileRenderer(spec), keras_image.ImageDataGenerator(fill_mode=fill_mode)
     row, worst = np.empty(spec.image_shape, np.float32), 0.0
     for _ in range(count):
         noise = rng.integers(0, 256, spec.image_shape, dtype=np.uint8)

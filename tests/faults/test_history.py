@@ -14,8 +14,7 @@ import pytest
 
 from loaderd_client.core.batch import Batch
 from loaderd_client.core.session import Session
-from loaderd_client.keras import history as written
-from scripts.faults import history
+from scripts.faults import batch_log, history
 from scripts.faults.history import judge
 from tests.support.daemons import Serve
 from tests.support.streams import a_spec, run_of
@@ -188,19 +187,19 @@ def test_findings_beyond_count_are_counted(capsys: pytest.CaptureFixture[str]) -
     assert capsys.readouterr().out.endswith("finding: and 3 more\n")
 
 
-# ---- what the client writes -------------------------------------------------------------
+# ---- what trainers write ----------------------------------------------------------------
 
 
-def noted(log: written.History, taken: Iterator[Batch], spec: Any) -> None:
+def noted(log: batch_log.History, taken: Iterator[Batch], spec: Any) -> None:
     for batch in taken:
         log.note(batch, spec, {}, 12)
 
 
-def test_what_the_client_writes_is_judged(serve: Serve, photos: Path, tmp_path: Path) -> None:
+def test_what_trainers_write_is_judged(serve: Serve, photos: Path, tmp_path: Path) -> None:
     spec = a_spec(photos)
     with serve() as daemon, Session(daemon.path) as session:
         for name in ("one", "two"):
-            log = written.History(str(tmp_path / name))
+            log = batch_log.History(str(tmp_path / name))
             noted(log, run_of(session.open(spec, slots=4)), spec)
     verdict = history.judge_files([str(tmp_path / "one"), str(tmp_path / "two")])
     assert verdict.findings == ()

@@ -23,6 +23,8 @@ from loaderd.errors import DaemonGone, NoDaemon, VersionMismatch
 from loaderd.ipc.channel import Channel
 from loaderd.ipc.messages import Welcome
 from loaderd_client import ImageDataGenerator, LoaderSequence, Session
+from loaderd_client.keras import reader
+from scripts.faults import batch_log
 from tests.keras.test_article import a_model, seen
 from tests.keras.test_iterators import mapped
 from tests.support.daemons import (
@@ -137,7 +139,7 @@ def history(file: Path) -> dict[tuple[str, int, int], str]:
 def fitted(photos: Path, file: Path, *callbacks: Any) -> dict[tuple[str, int, int], str]:
     """What two epochs of ``fit`` were given."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("LOADERD_HISTORY", str(file))
+        patch.setattr(reader, "new_observer", lambda: batch_log.History(str(file)).note)
         train = ImageDataGenerator(horizontal_flip=True).flow_from_directory(
             photos, target_size=(32, 32), batch_size=8, seed=5, max_queue_size=2
         )

@@ -11,10 +11,10 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from loaderd.render.renderer import Renderer
 from loaderd.spec.operations import RandomAffine, Rescaling
 from loaderd.spec.spec import Spec
 from loaderd.spec.transform import Transform
+from scripts.benchmarks.file_renderer import FileRenderer
 from tests.support.specs import parameters_of
 
 Pixels = NDArray[Any]
@@ -41,7 +41,7 @@ def ours() -> Callable[..., Pixels]:
     def render(path: Path, pipeline: Spec, transform: Transform | None = None) -> Pixels:
         row = np.full(pipeline.image_shape, 77, pipeline.output.dtype)
         parameters = parameters_of(pipeline, transform or Transform())
-        Renderer(pipeline).render(str(path), parameters, row)
+        FileRenderer(pipeline).render(str(path), parameters, row)
         return row
 
     return render

@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from PIL import Image, features
 
 from loaderd.errors import BadImage
-from loaderd.render.renderer import Renderer
 from loaderd.spec.base import ColorMode, Interpolation
+from scripts.benchmarks.file_renderer import FileRenderer
 from tests.support.specs import rendering
 
 Pixels = NDArray[Any]
@@ -170,7 +170,7 @@ def shorten(path: Path) -> None:
 def render(path: Path | bytes) -> None:
     pipeline = rendering(target_size=(8, 8))
     name = path if isinstance(path, bytes) else str(path)
-    Renderer(pipeline).render(name, (), np.empty(pipeline.image_shape, np.float32))
+    FileRenderer(pipeline).render(name, (), np.empty(pipeline.image_shape, np.float32))
 
 
 @pytest.mark.parametrize("name", ["a.jpg", "a.png", "a.bmp", "a.ppm", "a.tif", "a.gif"])
@@ -259,7 +259,7 @@ def test_small_files_after_large_ones_are_read_whole_and_alone(
     large.save(tmp_path / "large.jpg", quality=100)
     coloured().save(tmp_path / "small.jpg")
     pipeline = rendering(target_size=SIZE)
-    renderer, row = Renderer(pipeline), np.empty((*SIZE, 3), np.float32)
+    renderer, row = FileRenderer(pipeline), np.empty((*SIZE, 3), np.float32)
     for name in ("small.jpg", "large.jpg", "small.jpg"):
         renderer.render(str(tmp_path / name), (), row)
         np.testing.assert_array_equal(row, keras_pixels(tmp_path / name, pipeline))

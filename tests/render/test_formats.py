@@ -17,9 +17,9 @@ from PIL import Image
 from loaderd import pillow
 from loaderd.errors import BadImage, MissingCodec, MissingDependency
 from loaderd.render.load import formats
-from loaderd.render.renderer import Renderer
 from loaderd.spec.base import ColorMode
 from loaderd.spec.load import Pil, Plugin
+from scripts.benchmarks.file_renderer import FileRenderer
 from tests.corpus import odd, pictures
 from tests.support.specs import rendering
 
@@ -39,7 +39,7 @@ def content_of(name: str) -> bytes:
 
 
 def load(path: Path, **choices: Any) -> NDArray[Any]:
-    return Renderer(rendering(**{"target_size": (8, 8)} | choices)).load(str(path))
+    return FileRenderer(rendering(**{"target_size": (8, 8)} | choices)).load_file(str(path))
 
 
 @pytest.mark.filterwarnings("ignore")  # from Keras's side
@@ -210,12 +210,12 @@ def test_a_damaged_file_of_a_format_that_pil_has_is_a_bad_image(tmp_path: Path) 
 def test_a_pipelines_switches_hold_for_it_and_for_no_other(tmp_path: Path) -> None:
     path = tmp_path / "a.png"
     path.write_bytes(odd.long_notes(3 * 2**20))
-    patient = Renderer(rendering(target_size=(8, 8), pil=Pil(max_text_chunk=2**22)))
-    plain = Renderer(rendering(target_size=(8, 8)))
+    patient = FileRenderer(rendering(target_size=(8, 8), pil=Pil(max_text_chunk=2**22)))
+    plain = FileRenderer(rendering(target_size=(8, 8)))
     for _ in range(2):
-        patient.load(str(path))
+        patient.load_file(str(path))
         with pytest.raises(BadImage, match=r"raise PIL's PngImagePlugin\.MAX_TEXT_CHUNK"):
-            plain.load(str(path))
+            plain.load_file(str(path))
 
 
 def test_text_memory_is_a_switch_too(tmp_path: Path) -> None:

@@ -13,12 +13,12 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image
 
-from loaderd.render.renderer import Renderer
 from loaderd.render.transforms.geometry import Warp, fixed_matrix, flipped, keras_matrix
 from loaderd.spec.base import ColorMode, FillMode
 from loaderd.spec.operations import RandomAffine
 from loaderd.spec.spec import Spec
 from loaderd.spec.transform import Affine, Flip, Transform
+from scripts.benchmarks.file_renderer import FileRenderer
 from tests.support.specs import moving, parameters_of
 
 Pixels = NDArray[Any]
@@ -33,7 +33,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:Please import `affine_transform`
 
 def finish(image: Pixels, pipeline: Spec, transform: Transform) -> Pixels:
     row = np.full(pipeline.image_shape, 77, pipeline.output.dtype)
-    Renderer(pipeline).finish(image, parameters_of(pipeline, transform), row)
+    FileRenderer(pipeline).finish(image, parameters_of(pipeline, transform), row)
     return row
 
 

@@ -20,8 +20,9 @@ from PIL import Image
 
 from loaderd.errors import BadImage, NoRoom
 from loaderd.render.load import decode, jpeg
-from loaderd.render.renderer import Renderer
+from loaderd.scratch import Scratch
 from loaderd.spec.base import Aspect, Decode, Interpolation
+from scripts.benchmarks.file_renderer import FileRenderer
 from tests.corpus import make
 from tests.support.specs import rendering
 
@@ -32,9 +33,9 @@ DECODES: list[Decode] = ["exact", "scaled"]
 
 
 def load(path: Path, max_pixels: int | None = None, **choices: Any) -> NDArray[Any]:
-    return Renderer(rendering(**{"target_size": (8, 8)} | choices), max_pixels=max_pixels).load(
-        str(path)
-    )
+    return FileRenderer(
+        rendering(**{"target_size": (8, 8)} | choices), max_pixels=max_pixels
+    ).load_file(str(path))
 
 
 @pytest.mark.parametrize("decode_as", DECODES)
@@ -177,13 +178,13 @@ def test_the_pixels_of_a_baseline_jpeg_are_not_searched_for_scans(
 LIMITED = """
 import resource, sys
 from loaderd.errors import NoRoom
-from loaderd.render.renderer import Renderer
+from scripts.benchmarks.file_renderer import FileRenderer
 from tests.support.specs import rendering
-renderer = Renderer(rendering(target_size=(8, 8), interpolation="bilinear"))
+renderer = FileRenderer(rendering(target_size=(8, 8), interpolation="bilinear"))
 used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
 resource.setrlimit(resource.RLIMIT_AS, (used + int(sys.argv[2]) * 2**20,) * 2)
 try:
-    renderer.load(sys.argv[1])
+    renderer.load_file(sys.argv[1])
 except NoRoom as error:
     print(error)
 """
@@ -214,9 +215,9 @@ def test_a_picture_after_too_little_memory_is_rendered(
     tmp_path: Path, noisy: Noisy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     noisy(10, 20).save(tmp_path / "a.jpg")
-    renderer = Renderer(rendering(target_size=(8, 8)))
+    renderer = FileRenderer(rendering(target_size=(8, 8)))
     with monkeypatch.context() as patch:
-        patch.setattr(decode.Scratch, "take", lambda self, size: np.empty(1 << 55))
+        patch.setattr(Scratch, "take", lambda self, size: np.empty(1 << 55))
         with pytest.raises(NoRoom):
-            renderer.load(str(tmp_path / "a.jpg"))
-    renderer.load(str(tmp_path / "a.jpg"))
+            renderer.load_file(str(tmp_path / "a.jpg"))
+    renderer.load_file(str(tmp_path / "a.jpg"))

@@ -14,10 +14,11 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from loaderd.errors import BadImage
-from loaderd.render.renderer import Renderer
+from loaderd.render.renderer import StageTimes
 from loaderd.spec.base import DType
 from loaderd.spec.spec import Spec
 from loaderd.spec.transform import Transform
+from scripts.benchmarks.file_renderer import FileRenderer
 from tests.support.specs import moving, parameters_of
 
 Pixels = NDArray[Any]
@@ -43,7 +44,7 @@ def test_a_sample_is_written_in_its_own_row_only(
 ) -> None:
     pipeline = moving(target_size=(20, 25), dtype=dtype)
     slot = slot_for(pipeline)
-    Renderer(pipeline).render(file, parameters_of(pipeline, transform), slot[1])
+    FileRenderer(pipeline).render(file, parameters_of(pipeline, transform), slot[1])
     assert (slot[[0, 2]] == 77).all()
     assert (slot[1] != 77).any()
 
@@ -54,8 +55,8 @@ def test_a_kept_copy_of_a_loaded_picture_finishes_as_the_file_renders(
     file: str, dtype: DType, transform: Transform
 ) -> None:
     pipeline = moving(target_size=(20, 25), dtype=dtype)
-    renderer, slot = Renderer(pipeline), slot_for(pipeline)
-    kept = renderer.load(file).copy()
+    renderer, slot = FileRenderer(pipeline), slot_for(pipeline)
+    kept = renderer.load_file(file).copy()
     assert kept.shape == (20, 25, 3)
     assert kept.dtype == np.uint8
     renderer.finish(kept, parameters_of(pipeline, transform), slot[0])
@@ -84,8 +85,8 @@ def test_a_picture_in_a_mapped_file_finishes_as_the_file_renders(
     file: str, tmp_path: Path, name: str
 ) -> None:
     pipeline = PIPELINES[name]
-    renderer, slot = Renderer(pipeline), slot_for(pipeline)
-    kept = renderer.load(file)
+    renderer, slot = FileRenderer(pipeline), slot_for(pipeline)
+    kept = renderer.load_file(file)
     (tmp_path / "kept").write_bytes(kept.tobytes())
     mapped = np.memmap(tmp_path / "kept", np.uint8, "r", shape=(1, *kept.shape))
     for transform in TRANSFORMS:
@@ -100,8 +101,8 @@ def test_a_sample_does_not_depend_on_those_before_it(
 ) -> None:
     noisy(90, 30).save(tmp_path / "b.png")
     pipeline = moving(target_size=(20, 25), interpolation="lanczos")
-    slot, renderer = slot_for(pipeline), Renderer(pipeline)
-    Renderer(pipeline).render(file, parameters_of(pipeline, TURNED), slot[0])
+    slot, renderer = slot_for(pipeline), FileRenderer(pipeline)
+    FileRenderer(pipeline).render(file, parameters_of(pipeline, TURNED), slot[0])
     renderer.render(str(tmp_path / "b.png"), parameters_of(pipeline, TURNED), slot[1])
     with pytest.raises(BadImage):
         renderer.render("/nowhere", parameters_of(pipeline, TURNED), slot[1])
@@ -112,28 +113,29 @@ def test_a_sample_does_not_depend_on_those_before_it(
 def test_paths_may_be_bytes(file: str) -> None:
     pipeline = moving(target_size=(20, 25))
     slot = slot_for(pipeline)
-    Renderer(pipeline).render(file, parameters_of(pipeline, Transform()), slot[0])
-    Renderer(pipeline).render(file.encode(), parameters_of(pipeline, Transform()), slot[1])
+    FileRenderer(pipeline).render(file, parameters_of(pipeline, Transform()), slot[0])
+    FileRenderer(pipeline).render(file.encode(), parameters_of(pipeline, Transform()), slot[1])
     np.testing.assert_array_equal(slot[0], slot[1])
 
 
 def test_times_are_told_once(file: str) -> None:
     pipeline = moving(target_size=(20, 25))
-    renderer, slot = Renderer(pipeline), slot_for(pipeline)
+    renderer, slot = FileRenderer(pipeline), slot_for(pipeline)
     renderer.render(file, parameters_of(pipeline, TURNED), slot[0])
-    assert all(time > 0 for time in renderer.take_times())
-    assert renderer.take_times() == (0, 0, 0, 0)
+    times = renderer.times.take()
+    assert min(times.decode, times.resize, times.augment) > 0
+    assert renderer.times == StageTimes()
 
 
 def test_a_finished_copy_takes_no_time_to_read(file: str) -> None:
     pipeline = moving(target_size=(20, 25))
-    renderer, slot = Renderer(pipeline), slot_for(pipeline)
-    kept = renderer.load(file).copy()
-    renderer.take_times()
+    renderer, slot = FileRenderer(pipeline), slot_for(pipeline)
+    kept = renderer.load_file(file).copy()
+    renderer.times.take()
     renderer.finish(kept, parameters_of(pipeline, TURNED), slot[0])
-    read, decode, resize, augment = renderer.take_times()
-    assert (read, decode, resize) == (0, 0, 0)
-    assert augment > 0
+    times = renderer.times.take()
+    assert times.augment > 0
+    assert times == StageTimes(augment=times.augment)
 
 
 def test_rendering_imports_neither_keras_nor_tensorflow() -> None:

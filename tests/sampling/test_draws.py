@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from loaderd.render.renderer import Renderer
 from loaderd.render.transforms.operation import UNIFORMS
 from loaderd.sampling.draws import Uniforms
 from loaderd.spec.operations import RandomAffine, RandomBrightness, RandomChannelShift, RandomFlip
 from loaderd.spec.transform import Affine, Flip, Transform
+from scripts.benchmarks.file_renderer import FileRenderer
 from tests.support.specs import rendering
 
 SIZE = (40, 60)
@@ -37,7 +37,7 @@ class SampleDraws:
     def __init__(self, ranges: dict[str, Any], seed: int) -> None:
         spec = rendering(target_size=SIZE, **ranges)
         self._kinds = [type(operation) for operation in spec.transforms]
-        self._draw = Renderer(spec).draw
+        self._draw = FileRenderer(spec).draw
         self._uniforms = Uniforms(seed, UNIFORMS)
 
     def __call__(self, epoch: int, sample: int) -> Transform:
@@ -110,7 +110,7 @@ def test_leaving_a_parameter_out_changes_no_other_draw(name: str) -> None:
 
 
 def test_without_random_operations_nothing_is_drawn() -> None:
-    assert Renderer(rendering(target_size=SIZE)).draw([0.5] * UNIFORMS) == ()
+    assert FileRenderer(rendering(target_size=SIZE)).draw([0.5] * UNIFORMS) == ()
 
 
 def test_parameters_that_are_off_do_not_warp() -> None:

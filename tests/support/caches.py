@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 
 from loaderd.cache import layout
-from loaderd.cache.files import Files
 from loaderd.cache.index import Granted, Index
 from loaderd.cache.layout import Head
 from loaderd.cache.store import Store
+from loaderd.sources.file_identity import Files
 
 AMPLE = 10**12
 

@@ -39,6 +39,12 @@ class Batch(NamedTuple):
     place: Place
     attempt: int
 
+    @property
+    def labelled(self) -> tuple[NDArray[Any] | None, ...]:
+        """(images, labels), and weights if there are any."""
+        parts = (self.images, self.labels, self.weights)
+        return parts if self.weights is not None else parts[:2]
+
     def first(self, rows: int) -> Batch:
         """The batch's first rows alone."""
         labels = None if self.labels is None else self.labels[:rows]

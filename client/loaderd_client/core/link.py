@@ -1,9 +1,13 @@
-"""The connection of an open stream, and how it has ended."""
+"""The connection of an open stream, how it has ended, and what wakes those who wait for it."""
 
 from __future__ import annotations
 
+import contextlib
+import os
 import select
 import sys
+import weakref
+from collections import deque
 from collections.abc import Callable
 from time import monotonic
 from typing import NoReturn
@@ -17,13 +21,52 @@ from loaderd.errors import (
 )
 from loaderd.ipc.channel import Channel, Closed
 from loaderd.ipc.messages import IDLE_SECONDS, Message
-from loaderd_client.core.bell import Bell
+from loaderd.ipc.owned import Owned
 
 TELL_NS = 500_000_000
 """A wait is told to the daemon after so long, and not only when it ends."""
 
 Heard = Callable[[Message], None]
 """What takes in a message; it raises ProtocolError for one that must not come."""
+
+
+_bells = Owned(os.close)
+
+
+class Bell:
+    """Wakes all who wait in ``poll``; the stream's."""
+
+    def __init__(self) -> None:
+        self.fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        _bells.watch(self, self.fd)
+
+    def ring(self) -> None:
+        """Wakes them."""
+        os.eventfd_write(self.fd, 1)
+
+    def silence(self) -> None:
+        """Lets them sleep until it rings again."""
+        with contextlib.suppress(BlockingIOError):
+            os.eventfd_read(self.fd)
+
+
+class Releases:
+    """Slots whose leases have ended.
+
+    Leases know this and not the stream, so that a stream which nobody uses any more goes
+    at once, with its connection and its bell, whatever arrays are still held.
+    """
+
+    def __init__(self, bell: Bell) -> None:
+        self.slots: deque[int] = deque()
+        self.heard = False
+        self._bell = weakref.ref(bell)
+
+    def tell(self) -> None:
+        """A lease has ended. Runs in any thread, perhaps in the middle of a step."""
+        bell = self._bell() if self.heard else None
+        if bell is not None:
+            bell.ring()
 
 
 def _gone() -> DaemonGone:

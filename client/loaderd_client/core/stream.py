@@ -54,10 +54,9 @@ from loaderd.ipc.text import printable
 from loaderd.sampling.epoch_layout import EpochLayout
 from loaderd.spec.spec import Spec
 from loaderd_client.core.batch import Batch, RingBatches, Slot
-from loaderd_client.core.bell import Bell
 from loaderd_client.core.guard import Caller, Guard
 from loaderd_client.core.lease import Ring
-from loaderd_client.core.link import TELL_NS, Link
+from loaderd_client.core.link import TELL_NS, Bell, Link
 from loaderd_client.core.mapping import Mapping
 from loaderd_client.core.subscription import Subscription, Wait
 

@@ -12,8 +12,8 @@ from time import perf_counter_ns
 from loaderd.ipc.messages import Plan, Took
 from loaderd.ipc.prefetch import Place, Run, in_time
 from loaderd_client.core.batch import Slot
-from loaderd_client.core.bell import Bell, Releases
 from loaderd_client.core.guard import Caller
+from loaderd_client.core.link import Bell, Releases
 from loaderd_client.core.read_ahead import ReadAhead
 
 SPARE_SLOTS = 2

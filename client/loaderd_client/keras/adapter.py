@@ -65,6 +65,16 @@ class Constant:
         """Changes nothing."""
 
 
+class OneWorker:
+    """What Keras is told of a sequence: the daemon's workers are enough."""
+
+    workers = Constant(1)
+    """Always 1, whatever is assigned. Keras's own threads or processes would render nothing here,
+    and on JAX and torch would leave batches of an abandoned pass in a queue, for the next one."""
+    use_multiprocessing = Constant(False)
+    """Always False, whatever is assigned; see ``workers``."""
+
+
 _ADAPTERS = ("data_adapters.py_dataset_adapter", "engine.data_adapter")
 _INDEXING = "get_index"
 """What Keras's threads read a sequence by, in an order of their own."""

@@ -89,6 +89,46 @@ def own_place(thing: Any) -> At | None:
     return (module, tuple(name.split("."))) if found is thing else None
 
 
+class _Heavy:
+    """Which of the packages that take seconds to load the workers need.
+
+    Args:
+        floatx: what Keras computes in.
+
+    Attributes:
+        roots: their names.
+    """
+
+    def __init__(self, floatx: str) -> None:
+        self.roots: set[str] = set()
+        self._floatx = floatx
+
+    def ask(self, module: ModuleType, rest: list[str]) -> None:
+        """Notes whether workers need the real module for what is asked of it."""
+        value: Any = module
+        for name in rest:
+            if not isinstance(value, ModuleType):
+                break
+            value = attribute(value, name)
+        if value is not None and not isinstance(value, ModuleType):
+            self.use(value)
+
+    def use(self, value: Any) -> None:
+        """Notes something of a heavy package that the code uses."""
+        if keras_functions.replacement(value, self._floatx) is None:
+            self.roots.add(keras_functions.root_of(value))
+
+    def reduced(self, thing: Any, root: str, strict: bool) -> Any:
+        """What is pickled in the place of a thing of theirs; None for the thing itself."""
+        replaced = keras_functions.replacement(thing, self._floatx)
+        if replaced is not None:
+            return replaced
+        if strict:
+            raise Unsendable(f"it is of {root}")
+        self.roots.add(root)
+        return None
+
+
 class Capture:
     """One look at a function and at what it works with.
 
@@ -102,10 +142,10 @@ class Capture:
     """
 
     def __init__(self, floatx: str) -> None:
-        self.heavy: set[str] = set()
+        self._heavy = _Heavy(floatx)
+        self.heavy = self._heavy.roots
         self.left_out: dict[At, tuple[Any, Unsendable]] = {}
         self.stored: set[At] = set()
-        self._floatx = floatx
         self._todo: deque[tuple[Any, At | None]] = deque()
         self._seen: dict[int, Any] = {}
         self._state: dict[At, Any] = {}
@@ -199,20 +239,11 @@ class Capture:
         """
         root = keras_functions.root_of(thing)
         if root in keras_functions.HEAVY:
-            return self._heavy_reduced(thing, root, strict)
+            return self._heavy.reduced(thing, root, strict)
         if isinstance(thing, (FunctionType, type)):
             self._find(thing, own_place(thing))
         elif strict and isinstance(thing, io.IOBase):
             raise Unsendable("it is an open file")
-        return None
-
-    def _heavy_reduced(self, thing: Any, root: str, strict: bool) -> Any:
-        replaced = keras_functions.replacement(thing, self._floatx)
-        if replaced is not None:
-            return replaced
-        if strict:
-            raise Unsendable(f"it is of {root}")
-        self.heavy.add(root)
         return None
 
     # -- finding ---------------------------------------------------------------------
@@ -260,7 +291,7 @@ class Capture:
         for name, *rest in names.imports:
             self._follow_import(_resolved(name, variables), rest, names)
         if not names.words.isdisjoint(("environ", "getenv")):
-            self._read_environment(names)
+            self._environment |= _environment(names)
         if at is not None:
             self._versions.append(_version(at, function.__code__))
             self.stored.update((module, (name,)) for name in names.stored)
@@ -316,7 +347,7 @@ class Capture:
             if place == at or (is_code and place is None and value.__module__ == at[0]):
                 return  # importing makes it
             if keras_functions.root_of(value) in keras_functions.HEAVY:
-                self._use(value)
+                self._heavy.use(value)
                 return
         self._state[at] = value
 
@@ -329,7 +360,7 @@ class Capture:
 
     def _follow_module(self, module: ModuleType, rest: list[str], names: CodeNames) -> None:
         if keras_functions.root_of(module) in keras_functions.HEAVY:
-            self._ask(module, rest)
+            self._heavy.ask(module, rest)
         elif is_users(module.__name__) and sys.modules.get(module.__name__) is module:
             variables = vars(module)
             found = [name for name in rest[:1] if name in variables]
@@ -345,26 +376,6 @@ class Capture:
             self._follow_module(module, rest, names)
         elif not keras_functions.stands_in(name, rest):
             self.heavy.update({name.partition(".")[0]} & keras_functions.HEAVY)
-
-    def _ask(self, module: ModuleType, rest: list[str]) -> None:
-        """Notes whether workers need the real module for what is asked of it."""
-        value: Any = module
-        for name in rest:
-            if not isinstance(value, ModuleType):
-                break
-            value = attribute(value, name)
-        if value is not None and not isinstance(value, ModuleType):
-            self._use(value)
-
-    def _use(self, value: Any) -> None:
-        """Notes something of a heavy package that the code uses."""
-        if keras_functions.replacement(value, self._floatx) is None:
-            self.heavy.add(keras_functions.root_of(value))
-
-    def _read_environment(self, names: CodeNames) -> None:
-        for word in sorted(names.words):
-            if word in os.environ or word.isupper():
-                self._environment[word] = os.environ.get(word)
 
 
 @functools.cache
@@ -402,6 +413,12 @@ def _size(buffers: list[Any]) -> int:
 def _is_installed(module: str | None) -> bool:
     file = getattr(sys.modules.get(module or ""), "__file__", None)
     return bool(file and INSTALLED.search(file))
+
+
+def _environment(names: CodeNames) -> dict[str, str | None]:
+    """The variables that code may read."""
+    words = [word for word in names.words if word in os.environ or word.isupper()]
+    return {word: os.environ.get(word) for word in sorted(words)}
 
 
 def _version(at: At, code: CodeType) -> int:

@@ -15,7 +15,6 @@ from loaderd.spec.base import (
     ColorMode,
     Compat,
     DataFormat,
-    Decode,
     FillMode,
     Interpolation,
     Statistic,
@@ -35,6 +34,7 @@ from loaderd.spec.output import Output, Save
 from loaderd_client.core import arguments
 from loaderd_client.keras import adapter, functions
 from loaderd_client.keras.augmentation import Augmentation
+from loaderd_client.keras.loading import Loading
 from loaderd_client.keras.pil_settings import pils_switches, takes_truncated
 
 Arrays = dict[str, NDArray[Any]]
@@ -50,6 +50,9 @@ _STATISTICS: tuple[tuple[str, str, Statistic], ...] = (
 )
 
 
+_LOADING = Loading()
+
+
 @dataclass(frozen=True)
 class Pictures:
     """What an iterator, and not its generator, says about its images.
@@ -62,8 +65,7 @@ class Pictures:
         channels: of arrays.
         interpolation: of files.
         keep_aspect_ratio: of files.
-        decode: of files.
-        exif: of files.
+        loading: of files, checked.
         validation: whether they are the validation subset.
         save: where finished images are kept.
     """
@@ -75,8 +77,7 @@ class Pictures:
     channels: int | None = None
     interpolation: Interpolation = "nearest"
     keep_aspect_ratio: bool = False
-    decode: Decode = "exact"
-    exif: bool = False
+    loading: Loading = _LOADING
     validation: bool = False
     save: Save | None = None
 
@@ -146,8 +147,8 @@ def _load(pictures: Pictures, compat: Compat) -> Load:
         channels=pictures.channels,
         interpolation=arguments.plain(pictures.interpolation),
         aspect="crop" if pictures.keep_aspect_ratio else "stretch",
-        decode=arguments.one_of("decode", pictures.decode, get_args(Decode)),
-        exif=bool(pictures.exif),
+        decode=pictures.loading.decode,
+        exif=pictures.loading.exif,
         compat=compat,
         truncated=takes_truncated(),
         pil=pils_switches(),

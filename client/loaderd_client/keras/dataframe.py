@@ -31,7 +31,6 @@ from loaderd_client.core.batch import Batch
 from loaderd_client.keras import adapter
 from loaderd_client.keras.augmentation import Augmentation
 from loaderd_client.keras.files import FilesIterator
-from loaderd_client.keras.loading import Loading
 
 _UNLABELLED = ("input", "multi_output", "raw", None)
 _DEPRECATED = {
@@ -107,7 +106,7 @@ class DataFrameIterator(FilesIterator):
         use_multiprocessing: bool = False,
     ) -> None:
         del workers, use_multiprocessing
-        self.set_loading(Loading(cache, decode, on_error, substitute_weight, exif))
+        self.set_loading(cache, decode, on_error, substitute_weight, exif)
         self.set_processing_attrs(
             image_data_generator,
             target_size,

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Literal, get_args
 
 import msgspec
 import numpy as np
@@ -32,6 +32,7 @@ from loaderd.spec.source import Directory
 from loaderd.spec.spec import Spec
 from loaderd_client.core import arguments
 from loaderd_client.keras import adapter
+from loaderd_client.keras.loading import Loading
 from loaderd_client.keras.pil_settings import pils_switches
 
 if TYPE_CHECKING:
@@ -145,13 +146,14 @@ def image_dataset_from_directory(
     validation_split = _split(validation_split, subset, shuffle, seed)
     _check_format(format)
     resizing = _interpolation(interpolation)
+    loading = Loading(cache, decode, on_error, substitute_weight, exif).checked(mode != "none")
     load = Load(
         target_size=_size(image_size),
         color_mode=_color_mode(color_mode),
         interpolation=resizing,
         aspect=_aspect(crop_to_aspect_ratio, pad_to_aspect_ratio),
-        decode=_word("decode", decode, get_args(Decode)),
-        exif=arguments.flag("exif", exif),
+        decode=loading.decode,
+        exif=loading.exif,
         pil=pils_switches(),
         reading="decode_image",
     )
@@ -173,7 +175,7 @@ def image_dataset_from_directory(
     batch = Batch(
         batch_size=_batch_size(batch_size),
         label_mode=mode,
-        substitute_weight=arguments.substitute_weight(on_error, substitute_weight, mode != "none"),
+        substitute_weight=loading.substitute_weight,
     )
     spec = Spec(
         source=whole,
@@ -182,8 +184,8 @@ def image_dataset_from_directory(
         output=output,
         batch=batch,
         order=order,
-        cache=_word("cache", cache, get_args(Cache)),
-        on_error=_word("on_error", on_error, get_args(OnError)),
+        cache=loading.cache,
+        on_error=loading.on_error,
     )
     parts = _parts(spec, validation_split, subset)
     sequences = [_open(part, max_queue_size) for part in parts]
@@ -298,10 +300,6 @@ def _color_mode(color_mode: ColorMode) -> ColorMode:
             f"Received: color_mode={color_mode}"
         )
     return arguments.plain(color_mode)  # type: ignore[no-any-return]  # it is one of them
-
-
-def _word(name: str, value: Any, allowed: tuple[str, ...]) -> Any:
-    return arguments.one_of(name, value, allowed)
 
 
 def _size(image_size: int | tuple[int, int]) -> tuple[int, int]:

@@ -64,12 +64,20 @@ class FilesIterator(LoadedIterator):
     _packed: Packed | None = None
     """What the workers know, where it may differ from what is shown."""
 
-    def set_loading(self, loading: Loading) -> None:
+    def set_loading(
+        self,
+        cache: Cache,
+        decode: Decode,
+        on_error: OnError = "raise",
+        substitute_weight: float | None = None,
+        exif: bool = False,
+    ) -> None:
         """Sets how the daemon reads files; see ``ImageDataGenerator.flow_from_directory``.
 
         Raises:
             InvalidArgument: a value that is not allowed (also a ``ValueError``).
         """
+        loading = Loading(cache, decode, on_error, substitute_weight, exif)
         loading.check()
         loading.set_on(self)
 
@@ -135,8 +143,7 @@ class FilesIterator(LoadedIterator):
             )
 
     def _pictures(self) -> Pictures:
-        Loading.of(self).check()  # again, as the attributes may have been set since
-        self._check_colors()
+        self._check_colors()  # again, as the attributes may have been set since
         self._check_class_mode()
         return Pictures(
             target_size=self.target_size,
@@ -145,24 +152,23 @@ class FilesIterator(LoadedIterator):
             color_mode=self.color_mode,
             interpolation=self.interpolation,
             keep_aspect_ratio=self.keep_aspect_ratio,
-            decode=self.decode,
-            exif=arguments.flag("exif", self.exif),
+            loading=Loading.of(self).checked(labelled=self.class_mode is not None),
             validation=self.subset == "validation",
             save=save_of(self.save_to_dir, self.save_prefix, self.save_format, SAVED_FILES),
         )
 
     def _files_spec(self, label_mode: LabelMode) -> tuple[Spec, Parts]:
-        stages, parts = stages_of(self.image_data_generator, self._pictures(), self._before)
-        labelled = self.class_mode is not None
-        weight = arguments.substitute_weight(self.on_error, self.substitute_weight, labelled)
+        pictures = self._pictures()
+        stages, parts = stages_of(self.image_data_generator, pictures, self._before)
         source, table = self._files()
+        loading, batch = pictures.loading, self._batch(label_mode)
         spec = Spec(
             source=source,
             **stages._asdict(),
-            batch=msgspec.structs.replace(self._batch(label_mode), substitute_weight=weight),
+            batch=msgspec.structs.replace(batch, substitute_weight=loading.substitute_weight),
             order=self._order(),
-            cache=arguments.one_of("cache", self.cache, get_args(Cache)),
-            on_error=arguments.one_of("on_error", self.on_error, get_args(OnError)),
+            cache=loading.cache,
+            on_error=loading.on_error,
         )
         return spec, {**parts, **table}
 
@@ -367,7 +373,7 @@ class DirectoryIterator(FilesIterator):
         use_multiprocessing: bool = False,
     ) -> None:
         del workers, use_multiprocessing
-        self.set_loading(Loading(cache, decode, on_error, substitute_weight, exif))
+        self.set_loading(cache, decode, on_error, substitute_weight, exif)
         self.set_processing_attrs(
             image_data_generator,
             target_size,

@@ -28,13 +28,30 @@ class Loading:
     exif: bool = False
 
     def check(self) -> None:
-        """Checks what does not depend on other arguments.
+        """Checks what is checked when it is set; the rest depends on what may be set later.
 
         Raises:
             InvalidArgument: a value that is not allowed (also a ``ValueError``).
         """
         arguments.one_of("cache", self.cache, get_args(Cache))
         arguments.one_of("decode", self.decode, get_args(Decode))
+
+    def checked(self, labelled: bool) -> Loading:
+        """The same as plain values that a spec can hold.
+
+        Args:
+            labelled: whether the batches have labels.
+
+        Raises:
+            InvalidArgument: a value that is not allowed (also a ``ValueError``).
+        """
+        return Loading(
+            arguments.one_of("cache", self.cache, get_args(Cache)),
+            arguments.one_of("decode", self.decode, get_args(Decode)),
+            arguments.one_of("on_error", self.on_error, get_args(OnError)),
+            arguments.substitute_weight(self.on_error, self.substitute_weight, labelled),
+            arguments.flag("exif", self.exif),
+        )
 
     def set_on(self, iterator: Any) -> None:
         """Sets the options as attributes, which programs may set anew."""

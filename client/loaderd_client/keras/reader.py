@@ -15,13 +15,20 @@ from collections.abc import Callable
 from typing import Any, Literal, NamedTuple, Protocol, TypeVar
 
 from loaderd.errors import LoaderdError
+from loaderd.ipc.bundle import Parts
 from loaderd.ipc.prefetch import Place
+from loaderd.spec.spec import Spec
 from loaderd_client.core.batch import Batch
 from loaderd_client.core.guard import Caller, Guard
 from loaderd_client.core.supply import Superseded, Supply
-from loaderd_client.keras import history
 from loaderd_client.keras.adapter import EpochEnd
 from loaderd_client.keras.batch_index import Places
+
+Observer = Callable[[Batch, Spec, Parts, int], None]
+"""Is called with each batch, what it was made by, and how many batches an epoch has."""
+
+new_observer: Callable[[], Observer] | None = None
+"""Makes an observer for every sequence that is made from now on, as for a log; None for none."""
 
 
 class Request(NamedTuple):
@@ -93,7 +100,7 @@ class Reader:
         self.supply = supply
         self.guard = Guard()
         self._course = course
-        self._history = history.of_environment()
+        self._observe = None if new_observer is None else new_observer()
         self._early_ends: dict[int | None, int] = {}  # enqueuer → epochs that it has ended
 
     def __reduce__(self) -> Any:
@@ -138,9 +145,9 @@ class Reader:
             if not self.supply.ended:  # the batch is to blame: it is not asked for again
                 places.done(place)
             raise
-        if self._history is not None:
+        if self._observe is not None:
             supply = self.supply
-            self._history.note(batch, supply.spec, supply.parts, supply.batches)
+            self._observe(batch, supply.spec, supply.parts, supply.batches)
         return batch
 
     def begin_pass(self, key: object, sequence: Sequence, anew: bool = False) -> None:

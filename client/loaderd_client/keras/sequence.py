@@ -30,7 +30,7 @@ RING_EXTRA = 2
 """Slots beyond ``max_queue_size``: those that Keras holds while the queue is full."""
 
 
-class LoaderSequence(Samples, *adapter.sequences()):  # type: ignore[misc]
+class LoaderSequence(Samples, adapter.OneWorker, *adapter.sequences()):  # type: ignore[misc]
     """Batches from a daemon, for ``model.fit``, ``evaluate`` and ``predict``.
 
     ``sequence[i]`` is (images, labels); images alone if there are no labels; or (images, labels,
@@ -54,33 +54,11 @@ class LoaderSequence(Samples, *adapter.sequences()):  # type: ignore[misc]
         max_queue_size: batches that the daemon keeps ready.
         parts: arrays that the spec refers to, by name (see ``loaderd.ipc.bundle``).
 
-    Attributes:
-        n: samples in an epoch (also ``samples``).
-        samples: the same as ``n``.
-        batch_size: samples in a batch.
-        seed: decides order and augmentation, whether it was given or picked.
-        shuffle: whether every epoch has a new order.
-        target_size: (height, width) in pixels.
-        color_mode: ``rgb``, ``rgba`` or ``grayscale``.
-        dtype: dtype of the images.
-        interpolation: filter that images are resized with.
-        class_names: names of the classes in label order; None without labels.
-        class_indices: dict of class name → class number.
-        num_classes: number of classes.
-        directory: the folder that was listed.
-        spec: everything that decides the bytes, and the ``cache``, as one frozen value.
-
     Raises:
         DatasetNotFound: the directory is missing (also a ``FileNotFoundError``).
         EmptyDataset: it holds no image (also a ``ValueError``).
         NoRoom: the ring does not fit in shared memory (also a ``MemoryError``).
     """
-
-    workers = adapter.Constant(1)
-    """Always 1, whatever is assigned. Keras's own threads or processes would render nothing here,
-    and on JAX and torch would leave batches of an abandoned pass in a queue, for the next one."""
-    use_multiprocessing = adapter.Constant(False)
-    """Always False, whatever is assigned; see ``workers``."""
 
     def __init__(
         self,
@@ -197,11 +175,7 @@ class LoaderSequence(Samples, *adapter.sequences()):  # type: ignore[misc]
 
     def _assembled(self, batch: Batch) -> Any:
         """A batch as Keras wants it."""
-        if batch.labels is None:
-            return batch.images
-        if batch.weights is None:
-            return batch.images, batch.labels
-        return batch.images, batch.labels, batch.weights
+        return batch.images if batch.labels is None else batch.labelled
 
 
 def _position(index: int, length: int) -> int:

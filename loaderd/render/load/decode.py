@@ -1,4 +1,4 @@
-"""A file's bytes, and the picture in them, exactly as Keras's ``load_img`` sees it.
+"""The picture in a file's bytes, exactly as Keras's ``load_img`` sees it.
 
 JPEG, the common case, is decoded by simplejpeg into memory that is reused; the pixels
 are those of PIL, which decodes everything else: other formats, CMYK, and files that
@@ -10,10 +10,7 @@ Which formats there are, and PIL's own switches: :mod:`loaderd.render.load.forma
 
 from __future__ import annotations
 
-import errno
-import os
 import re
-import stat
 import struct
 import warnings
 from collections.abc import Callable
@@ -25,6 +22,7 @@ import simplejpeg
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
+from loaderd import memory
 from loaderd.errors import BadImage, MissingCodec, NoRoom
 from loaderd.ipc.text import printable, readable
 from loaderd.render.load import formats, pixel_limits
@@ -32,6 +30,7 @@ from loaderd.render.load.formats import LacksCodec, Switches
 from loaderd.render.load.jpeg import has_too_many_scans, may_be_turned, most_scans
 from loaderd.render.load.pixel_limits import PixelLimit, TooManyPixels
 from loaderd.render.load.resize import Reduced, Size, takes_arrays
+from loaderd.scratch import Scratch
 from loaderd.spec.base import ColorMode
 from loaderd.spec.load import Load
 
@@ -44,7 +43,6 @@ _JPEG_START = b"\xff\xd8\xff"
 _GIF_START = b"GIF8"
 _JPEG_COLORS = frozenset({"YCbCr", "RGB", "GRAY"})
 _PILS_MEMORY_ERROR = "out of memory"
-_LARGEST_SCRATCH = 1 << 26  # bytes; a larger file or picture has memory of its own
 
 _MODES: dict[ColorMode, str] = {"rgb": "RGB", "rgba": "RGBA", "grayscale": "L"}
 _GREY_MODES = ("L", "I;16", "I")
@@ -66,35 +64,8 @@ _FROM_BELOW = (_TURNS[3], _TURNS[4], _TURNS[7], _TURNS[8])
 """Turns after which what was the last column or row comes first."""
 
 
-_MOST_BYTES = 2**31
-"""Of a file, which may hold more than the one picture that is taken. For a larger one, such as a
-sparse file of terabytes, no memory is asked."""
-
-_PIXEL_BYTES = 16
-
-
-class Scratch:
-    """Memory that is used again for each sample, and grows to the largest one."""
-
-    def __init__(self) -> None:
-        self._memory = _memory(1 << 16)
-
-    def take(self, size: int) -> memoryview:
-        """The first ``size`` bytes; the next call gives the same ones away again."""
-        if size > len(self._memory):
-            if size > _LARGEST_SCRATCH:
-                return _memory(size)
-            self._memory = _memory(min(size + size // 2, _LARGEST_SCRATCH))
-        return self._memory[:size]
-
-
-def _memory(size: int) -> memoryview:
-    """Bytes that take no room before they are written."""
-    return np.empty(size, np.uint8).data
-
-
 class Decoder:
-    """Reads and decodes files to pictures of one colour mode.
+    """Decodes files to pictures of one colour mode.
 
     ``rgb`` images of JPEGs have PIL's mode RGBX (the fourth byte is padding) where they do not
     come as arrays; ``grayscale`` ones keep 16 and 32 bit values, as Keras's ``load_img`` does.
@@ -104,10 +75,6 @@ class Decoder:
             clips all above 255 when it makes them ``rgb``; ``fixed`` keeps their upper 8 bits.
         limit: pixels of a picture, at most; larger ones are bad images.
         reduction: by how much a JPEG of some size is to be reduced: 8, 4, 2, or 1 for not.
-
-    Attributes:
-        source: what the file system said of the file that was read last; None if it changed
-            meanwhile.
     """
 
     def __init__(
@@ -126,44 +93,7 @@ class Decoder:
         self._switches = Switches(pil, load.truncated)
         self._limit = limit
         self._max_pixels = limit.pixels
-        self._most_bytes = max(_MOST_BYTES, _PIXEL_BYTES * limit.pixels)
-        self.source: os.stat_result | None = None
-        self._file = Scratch()
         self._pixels = Scratch()
-
-    def read(self, path: Path) -> memoryview:
-        """The bytes of a file, valid until the next ``read``.
-
-        Raises:
-            BadImage: the file is missing, unreadable or not a regular file.
-            NoRoom: there is no memory for it.
-        """
-        try:
-            # A FIFO opened without O_NONBLOCK would wait for its writer for ever.
-            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-            try:
-                return self._read(descriptor)
-            finally:
-                os.close(descriptor)
-        except (OSError, ValueError, MemoryError) as error:
-            raise file_error(path, error) from error
-
-    def _read(self, descriptor: int) -> memoryview:
-        status = os.fstat(descriptor)
-        if not stat.S_ISREG(status.st_mode):
-            raise ValueError("not a regular file")
-        if status.st_size > self._most_bytes:
-            raise ValueError(
-                f"{status.st_size} bytes are more than any picture of {self._max_pixels} pixels "
-                f"has: if it is real, raise {self._limit.setting}"
-            )
-        data = self._file.take(status.st_size)
-        done = 0
-        while done < len(data) and (count := os.readv(descriptor, [data[done:]])):
-            done += count
-        unchanged = os.fstat(descriptor).st_ctime_ns == status.st_ctime_ns
-        self.source = status if unchanged else None
-        return data[:done]
 
     def decode(self, data: memoryview) -> Picture:
         """The picture in a file's bytes, valid until the next ``decode``.
@@ -201,10 +131,10 @@ class Decoder:
         columns, rows = -(-width // reduction), -(-height // reduction)
         arrays = self._arrays and reduction == 1 and turn is None
         layout, mode = ("RGB", "RGB") if arrays else self._layout(colors)
-        memory = self._pixels.take(rows * columns * len(mode))
+        room = self._pixels.take(rows * columns * len(mode))
         # libjpeg's smallest picture that has as many pixels is the one that is wanted.
         least = {} if reduction == 1 else {"min_height": rows, "min_width": columns}
-        pixels = _jpeg_pixels(data, layout, memory, least)
+        pixels = _jpeg_pixels(data, layout, room, least)
         if pixels is None or arrays:
             return pixels
         image = Image.frombuffer(mode, (columns, rows), pixels, "raw", mode, 0, 1)
@@ -320,10 +250,10 @@ class Decoder:
 
 
 def _jpeg_pixels(
-    data: memoryview, layout: str, memory: memoryview, least: dict[str, int]
+    data: memoryview, layout: str, room: memoryview, least: dict[str, int]
 ) -> Pixels | None:
     try:
-        pixels: Pixels = simplejpeg.decode_jpeg(data, layout, buffer=memory, **least)
+        pixels: Pixels = simplejpeg.decode_jpeg(data, layout, buffer=room, **least)
     except ValueError as error:
         if "memory" in str(error).lower():  # PIL would only say that the file is broken
             raise MemoryError(str(error)) from error
@@ -366,10 +296,7 @@ def file_error(path: Path, error: Exception) -> BadImage | NoRoom | MissingCodec
     """
     name = readable(path)
     if isinstance(error, MemoryError) or str(error).startswith(_PILS_MEMORY_ERROR):
-        return NoRoom(
-            f"{name}: the worker has too little memory for it; raise the daemon's "
-            "--worker-memory (LOADERD_WORKER_MEMORY)"
-        )
+        return memory.no_room(name)
     lacks = str(error) if isinstance(error, LacksCodec) else formats.lack_behind(error)
     if lacks:
         return MissingCodec(f"{name}: {printable(lacks)}")
@@ -377,8 +304,6 @@ def file_error(path: Path, error: Exception) -> BadImage | NoRoom | MissingCodec
 
 
 def _reason(error: Exception) -> str:
-    if isinstance(error, OSError) and error.errno == errno.ENXIO:
-        return "not a regular file"  # a socket, or a device that nothing drives
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     if "MAX_TEXT_" in str(error):

@@ -7,6 +7,8 @@ from typing import NamedTuple
 from loaderd.spec.load import PILS_PIXELS, Pil
 
 _DAEMON = "--max-pixels (LOADERD_MAX_PIXELS)"
+_MAX_FILE_BYTES = 2**31
+_PIXEL_BYTES = 16
 _PROGRAM = "PIL.Image.MAX_IMAGE_PIXELS in the program"
 
 
@@ -20,6 +22,16 @@ class PixelLimit(NamedTuple):
 
     pixels: int
     setting: str
+
+    @property
+    def file_bytes(self) -> int:
+        """The most bytes of a file with such a picture, which may hold more than that."""
+        return max(_MAX_FILE_BYTES, _PIXEL_BYTES * self.pixels)
+
+    @property
+    def file_reason(self) -> str:
+        """Why a larger file is not read."""
+        return f"any picture of {self.pixels} pixels has: if it is real, raise {self.setting}"
 
 
 DEFAULT = PixelLimit(PILS_PIXELS, f"{_DAEMON}, or {_PROGRAM}")

@@ -16,7 +16,6 @@ from typing import Any, cast
 import cv2
 import numpy as np
 
-from loaderd.render.renderer import Renderer
 from loaderd.sampling.keras_draws import BatchDraws
 from loaderd.sampling.order import EpochOrder
 from loaderd.spec.base import DType, Interpolation
@@ -26,6 +25,7 @@ from loaderd.spec.output import Batch, Order, Output
 from loaderd.spec.source import Files
 from loaderd.spec.spec import Spec
 from loaderd.spec.transform import Parameters
+from scripts.benchmarks.file_renderer import FileRenderer
 from scripts.benchmarks.peers.protocol import Measure, Task, class_files, describe, serve_measure
 from scripts.benchmarks.ring import AUGMENT, PLAIN
 
@@ -87,7 +87,7 @@ def spec_of(task: Task) -> Spec:
 
 def _step(task: Task, spec: Spec, part: int, rows: Any) -> Callable[[int], None]:
     """What renders the sample of a number: from its file, or from its decoded picture."""
-    renderer = Renderer(spec)
+    renderer = FileRenderer(spec)
     paths = class_files(task.directory)[0]
     order = np.random.default_rng(0).permutation(len(paths))[part :: task.workers].tolist()
     parameters = _parameters(spec, len(paths), len(rows))
@@ -98,7 +98,7 @@ def _step(task: Task, spec: Spec, part: int, rows: Any) -> Callable[[int], None]
             renderer.render(path, next(parameters), rows[number % len(rows)])
 
         return render
-    pictures = [renderer.load(paths[sample]).copy() for sample in order]
+    pictures = [renderer.load_file(paths[sample]).copy() for sample in order]
 
     def finish(number: int) -> None:
         picture = pictures[number % len(order)]

@@ -20,8 +20,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from loaderd.render.renderer import Renderer
 from loaderd_client import Session
+from scripts.benchmarks.file_renderer import FileRenderer
 from scripts.benchmarks.peers import ours
 from scripts.benchmarks.peers.bare import spec_of
 from scripts.benchmarks.peers.protocol import (
@@ -58,10 +58,10 @@ class Arrays(keras.utils.PyDataset):  # type: ignore[misc]  # no types in Keras
         shape = (len(paths), *task.size, 3)
         make = _aligned if task.variant == "aligned" else np.empty
         self._images: Any = make(shape, task.dtype)
-        renderer = Renderer(spec_of(task))
+        renderer = FileRenderer(spec_of(task))
         factor = np.asarray(1 / 255 if task.is_float else 1, task.dtype)
         for row, path in zip(self._images, paths, strict=True):
-            np.multiply(renderer.load(path), factor, out=row)
+            np.multiply(renderer.load_file(path), factor, out=row)
         self._labels = np.eye(max(labels) + 1, dtype=np.float32)[labels]
 
     def __len__(self) -> int:

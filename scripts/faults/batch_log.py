@@ -1,7 +1,8 @@
 """A log of all batches that a trainer was given, for a program that judges it afterwards.
 
 ``LOADERD_HISTORY`` names the file. Every batch is one line of JSON, appended at once, so
-that processes may share the file and none is lost when one is killed::
+that processes may share the file and none is lost when one is killed. A program that is to be
+judged calls :func:`install` before it makes sequences::
 
     {"pid": 4711, "stream": "9f…", "spec": "3c…", "epoch": 0, "position": 5, "attempt": 0,
      "batches": 12, "sha256": "e3…"}
@@ -23,6 +24,7 @@ from loaderd.spec import spec as specs
 from loaderd.spec.source import Directory
 from loaderd.spec.spec import Spec
 from loaderd_client.core.batch import Batch
+from loaderd_client.keras import reader
 
 VARIABLE = "LOADERD_HISTORY"
 
@@ -78,10 +80,10 @@ class History:
             os.close(fd)
 
 
-def of_environment() -> History | None:
-    """The log that is asked for; None for none."""
+def install() -> None:
+    """Writes down what sequences are given from now on, if the variable names a file."""
     path = os.environ.get(VARIABLE)
-    return History(path) if path else None
+    reader.new_observer = None if not path else lambda: History(path).note
 
 
 def _digest(spec: Spec, parts: Parts) -> str:

@@ -1,24 +1,24 @@
-"""Where the images of a chunk come from, as they are before they are finished.
+"""The images of a chunk as they are before they are finished: read and decoded, or kept.
 
-A source is told of a chunk by ``begin``; then it either gives the whole chunk at once
+They are told of a chunk by ``begin``; then they either come all at once
 (``gather``) or image by image (``load``).
 """
 
 from __future__ import annotations
 
-from time import perf_counter_ns, time_ns
+from time import perf_counter_ns
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from loaderd import storage
-from loaderd.cache.files import settled_state
 from loaderd.cache.store import Store, path_of
 from loaderd.ipc import segment
-from loaderd.ipc.manifest import Manifest
 from loaderd.render.renderer import Renderer
 from loaderd.sampling.order import Ids
+from loaderd.sources.arrays import ArraySource
+from loaderd.sources.source import Source
 from loaderd.spec.load import Load
 
 Array = NDArray[Any]
@@ -26,12 +26,17 @@ Array = NDArray[Any]
 _ROW = 3 * np.dtype(np.int64).itemsize
 
 
-class FileSource:
-    """Images from their files."""
+class DecodedImages:
+    """Images that are read and decoded each time.
 
-    def __init__(self, renderer: Renderer, manifest: Manifest) -> None:
+    Args:
+        source: where they are read from.
+        renderer: decodes them.
+    """
+
+    def __init__(self, source: Source, renderer: Renderer) -> None:
+        self._source = source
         self._renderer = renderer
-        self._manifest = manifest
 
     def begin(self, ids: Ids) -> int:
         """Prepares the samples of a chunk; returns how many need not be decoded."""
@@ -47,23 +52,29 @@ class FileSource:
         Raises:
             BadImage: its file cannot be read or decoded.
         """
-        return self._renderer.load(self._manifest.path(sample))
+        start = perf_counter_ns()
+        found = self._source.read(sample)
+        self._renderer.times.read += perf_counter_ns() - start
+        if isinstance(found, memoryview):
+            return self._renderer.load(found, self._source.name(sample))
+        return found
 
     def take_trouble(self) -> str:
         """What people should hear of, once; empty if there is nothing."""
         return ""
 
 
-class ArraySource:
+class ArrayImages:
     """Images that came with the stream.
 
     Args:
-        images: (n, height, width, channels).
+        source: where they lie.
     """
 
-    def __init__(self, images: Array) -> None:
-        self._images = images
+    def __init__(self, source: ArraySource) -> None:
+        self._images = images = source.images
         self._whole = images.dtype == np.uint8 and images.flags.c_contiguous
+        self.load = source.read
 
     def begin(self, ids: Ids) -> int:
         """Nothing has to be decoded."""
@@ -75,22 +86,25 @@ class ArraySource:
             np.take(self._images, ids, axis=0, out=out, mode="clip")
         return self._whole
 
-    def load(self, sample: int) -> Array:
-        """One image."""
-        image: Array = self._images[sample]
-        return image
-
     def take_trouble(self) -> str:
         """There is none."""
         return ""
 
 
-class CachedSource(FileSource):
-    """Images from the cache, and into it what it lacks."""
+class CachedImages(DecodedImages):
+    """Images from the cache, and into it what it lacks.
 
-    def __init__(self, renderer: Renderer, manifest: Manifest, store: Store) -> None:
-        super().__init__(renderer, manifest)
+    Args:
+        source: where the others are read from.
+        renderer: decodes those.
+        store: the cache.
+        folder: of the images, for people.
+    """
+
+    def __init__(self, source: Source, renderer: Renderer, store: Store, folder: str) -> None:
+        super().__init__(source, renderer)
         self._store = store
+        self._folder = folder
         self._path = store.path
         self._there: frozenset[int] = frozenset()
         self._told = False
@@ -108,7 +122,7 @@ class CachedSource(FileSource):
         start = perf_counter_ns()
         with storage.asking(self._path):
             went = self._store.gather(ids, out)
-        self._renderer.nanoseconds[0] += perf_counter_ns() - start
+        self._renderer.times.read += perf_counter_ns() - start
         return went
 
     def load(self, sample: int) -> Array:
@@ -121,10 +135,9 @@ class CachedSource(FileSource):
             kept = self._row(sample)
             if kept is not None:
                 return kept
-        before = time_ns()
         image = super().load(sample)
         with storage.asking(self._path):
-            self._store.keep(sample, image, settled_state(self._renderer.source, before))
+            self._store.keep(sample, image, self._source.identity(sample))
         return image
 
     def _row(self, sample: int) -> Array | None:
@@ -139,7 +152,7 @@ class CachedSource(FileSource):
         if self._told or not self._store.trouble:
             return ""
         self._told = True
-        root, why = self._manifest.root, self._store.trouble
+        root, why = self._folder, self._store.trouble
         if self._store.lost:
             return (
                 f"the cache of {root} is used no more, and its images are decoded each time until "
@@ -150,7 +163,7 @@ class CachedSource(FileSource):
         )
 
 
-Source = FileSource | ArraySource
+Images = DecodedImages | ArrayImages
 
 
 def attach_store(cache: int, rows: int, load: Load, samples: int) -> Store:

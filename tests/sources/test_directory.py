@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from loaderd.errors import DatasetNotFound, InvalidArgument
-from loaderd.sources.listing import Listing, list_samples
+from loaderd.sources.directory import Listing, list_samples
 from loaderd.spec.source import Directory
 
 GENERATOR_FORMATS = ("png", "jpg", "jpeg", "bmp", "ppm", "tif", "tiff")

@@ -13,6 +13,8 @@ import pytest
 
 from loaderd.spec.output import Order
 from loaderd_client import LoaderSequence, Session
+from loaderd_client.keras import reader
+from scripts.faults import batch_log
 from tests.support.daemons import Serve, stream_of
 from tests.support.specs import stages
 from tests.support.streams import a_spec
@@ -21,6 +23,8 @@ from tests.support.streams import a_spec
 @pytest.fixture
 def log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("LOADERD_HISTORY", str(tmp_path / "history"))
+    monkeypatch.setattr(reader, "new_observer", None)  # as it shall be afterwards
+    batch_log.install()
     return tmp_path / "history"
 
 
@@ -32,9 +36,14 @@ def sums(log: Path) -> list[tuple[str, str]]:
     return [(line["spec"], line["sha256"]) for line in lines(log)]
 
 
-def test_without_the_variable_there_is_none(serve: Serve, photos: Path) -> None:
+def test_without_the_variable_there_is_none(
+    serve: Serve, photos: Path, log: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("LOADERD_HISTORY")
+    batch_log.install()
     with serve() as daemon, Session(daemon.path) as session:
-        assert LoaderSequence(a_spec(photos), session)._reader._history is None
+        next(LoaderSequence(a_spec(photos), session))
+    assert not log.exists()
 
 
 def test_every_batch_is_a_line_that_says_which_it_was(

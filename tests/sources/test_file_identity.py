@@ -11,12 +11,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from loaderd.cache import files
-from loaderd.cache.files import UNREADABLE, Files
 from loaderd.ipc import manifest
 from loaderd.ipc.manifest import Manifest
-from loaderd.render.load.decode import Decoder
-from loaderd.spec.load import Load
+from loaderd.sources import file_identity as files
+from loaderd.sources.file_identity import UNREADABLE, Files
+from loaderd.sources.files import FileReader
 
 HOUR = 3600 * 10**9
 
@@ -216,10 +215,10 @@ def test_the_clocks_of_file_systems_tick_differently() -> None:
 def test_a_file_that_is_rewritten_while_it_is_read_is_not_kept(
     image: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    decoder, truth = Decoder(Load(target_size=(8, 8))), os.readv
-    decoder.read(bytes(image))
+    reader, truth = FileReader(), os.readv
+    reader.read(bytes(image))
     later = time.time_ns() + HOUR
-    assert files.settled_state(decoder.source, later) == state(image)
+    assert files.settled_state(reader.status, later) == state(image)
 
     def meanwhile(descriptor: int, buffers: list[memoryview]) -> int:
         rewrite(image)
@@ -227,8 +226,8 @@ def test_a_file_that_is_rewritten_while_it_is_read_is_not_kept(
         return truth(descriptor, buffers)
 
     monkeypatch.setattr(os, "readv", meanwhile)
-    decoder.read(bytes(image))
-    assert files.settled_state(decoder.source, later) == UNREADABLE
+    reader.read(bytes(image))
+    assert files.settled_state(reader.status, later) == UNREADABLE
 
 
 def test_a_change_while_the_reader_waited_for_the_disk_is_a_fresh_one() -> None:

@@ -1,0 +1,142 @@
+"""Images in files, whoever listed them."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from time import sleep, time_ns
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from loaderd import memory, storage
+from loaderd.errors import BadImage, NoRoom
+from loaderd.ipc.manifest import Manifest
+from loaderd.ipc.text import printable, readable
+from loaderd.scratch import Scratch
+from loaderd.sources.file_identity import settled_state
+
+Path = bytes | str
+
+_RETRY_SECONDS = 0.5
+"""After so long storage that cannot be asked is asked again."""
+
+
+class FileLimit(NamedTuple):
+    """The most bytes that a file may have, as it holds one picture.
+
+    Attributes:
+        nbytes: so many; more are not read, such as a sparse file of terabytes.
+        reason: why, and what to do: follows "N bytes are more than".
+    """
+
+    nbytes: int
+    reason: str
+
+
+NO_LIMIT = FileLimit(2**63, "a file can have")
+
+
+class FileReader:
+    """Reads files into memory that is used again."""
+
+    def __init__(self, limit: FileLimit = NO_LIMIT) -> None:
+        self._limit = limit
+        self._scratch = Scratch()
+        self.status: os.stat_result | None = None
+        """What the file system said of the file that was read last; None if it changed."""
+
+    def read(self, path: Path) -> memoryview:
+        """The bytes of a file, as soon as its storage can be asked; valid until the next ``read``.
+
+        Raises:
+            BadImage: the file is missing, unreadable or not a regular file.
+            NoRoom: there is no memory for it.
+        """
+        storage.ask(path)
+        try:
+            while True:
+                try:
+                    return self._read(path)
+                except BadImage as error:
+                    if not storage.is_gone(error.__cause__):
+                        raise
+                sleep(_RETRY_SECONDS)  # a worker that waits too long is ended
+        finally:
+            storage.answered()
+
+    def _read(self, path: Path) -> memoryview:
+        try:
+            # A FIFO opened without O_NONBLOCK would wait for its writer for ever.
+            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+            try:
+                return self._read_all(descriptor)
+            finally:
+                os.close(descriptor)
+        except (OSError, ValueError, MemoryError) as error:
+            raise _read_error(path, error) from error
+
+    def _read_all(self, descriptor: int) -> memoryview:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            raise ValueError("not a regular file")
+        if status.st_size > self._limit.nbytes:
+            raise ValueError(f"{status.st_size} bytes are more than {self._limit.reason}")
+        data = self._scratch.take(status.st_size)
+        done = 0
+        while done < len(data) and (count := os.readv(descriptor, [data[done:]])):
+            done += count
+        unchanged = os.fstat(descriptor).st_ctime_ns == status.st_ctime_ns
+        self.status = status if unchanged else None
+        return data[:done]
+
+
+class FileSource:
+    """The files of a manifest; see :class:`~loaderd.sources.source.Source`.
+
+    Args:
+        manifest: their paths and labels.
+        limit: of each.
+    """
+
+    def __init__(self, manifest: Manifest, limit: FileLimit) -> None:
+        self._manifest = manifest
+        self._reader = FileReader(limit)
+        self._before = 0
+
+    @property
+    def labels(self) -> NDArray[np.int32]:
+        """The class of every sample."""
+        return self._manifest.labels
+
+    def __len__(self) -> int:
+        return len(self._manifest)
+
+    def read(self, sample: int) -> memoryview:
+        """The bytes of a sample's file; see :meth:`FileReader.read`."""
+        self._before = time_ns()
+        return self._reader.read(self._manifest.path(sample))
+
+    def identity(self, sample: int) -> int:
+        """The state of the file that was read last; 0 if a change could have gone unseen."""
+        return settled_state(self._reader.status, self._before)
+
+    def name(self, sample: int) -> str:
+        """The file's path."""
+        return os.fsdecode(self._manifest.path(sample))
+
+
+def _read_error(path: Path, error: Exception) -> BadImage | NoRoom:
+    if isinstance(error, MemoryError):
+        return memory.no_room(readable(path))
+    return BadImage(f"{readable(path)}: {printable(_reason(error))}")
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, OSError) and error.errno == errno.ENXIO:
+        return "not a regular file"  # a socket, or a device that nothing drives
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return str(error) or type(error).__name__

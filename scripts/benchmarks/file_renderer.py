@@ -1,0 +1,35 @@
+"""A worker's work on one file, without a worker: read, decode, resize, finish."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from numpy.typing import NDArray
+
+from loaderd.render.load.pixel_limits import pixel_limit
+from loaderd.render.renderer import Renderer, StageTimes
+from loaderd.sources.files import FileLimit, FileReader, Path
+from loaderd.spec.spec import Spec
+from loaderd.spec.transform import Parameters
+
+
+class FileRenderer(Renderer):
+    """A renderer that reads the files itself.
+
+    Args:
+        spec: what to do.
+        max_pixels: the daemon's limit, if it has one.
+    """
+
+    def __init__(self, spec: Spec, max_pixels: int | None = None) -> None:
+        limit = pixel_limit(spec.load.pil, max_pixels)
+        super().__init__(spec, StageTimes(), limit=limit)
+        self._reader = FileReader(FileLimit(limit.file_bytes, limit.file_reason))
+
+    def load_file(self, path: Path) -> NDArray[Any]:
+        """The picture of a file in the target size."""
+        return self.load(self._reader.read(path), path)
+
+    def render(self, path: Path, parameters: Parameters, row: NDArray[Any]) -> None:
+        """Writes a file's finished pixels."""
+        self.finish(self.load_file(path), parameters, row)
