@@ -1,4 +1,4 @@
-"""How values are written: for people, and as JSON."""
+"""Values as text for the terminal, and as JSON."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ _UNITS = ("B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB")
 
 
 def as_json(value: object) -> str:
-    """One JSON object in ASCII, so that no name in it can reach the terminal's controls."""
+    """One JSON object in ASCII, which holds no control characters of names."""
     return json.dumps(_finite(msgspec.to_builtins(value)), allow_nan=False)
 
 
 def _finite(value: object) -> object:
-    """JSON has no infinity: such numbers become null."""
+    """Replace infinity and nan, which JSON lacks, by null."""
     if isinstance(value, dict):
         return {key: _finite(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
@@ -28,7 +28,7 @@ def _finite(value: object) -> object:
 
 
 def size(count: float) -> str:
-    """Bytes as people read them: 1536 is ``1.5 KiB``."""
+    """Bytes with a unit: 1536 is ``1.5 KiB``."""
     unit = 0
     while count >= 1023.95 and unit < len(_UNITS) - 1:
         count /= 1024
@@ -37,7 +37,7 @@ def size(count: float) -> str:
 
 
 def rate(number: float) -> str:
-    """Figures that matter: 15.2, and 1204 without its tenths."""
+    """A rate, with tenths below 1000: 15.2, 1204."""
     return f"{number:.1f}" if number < 999.95 else f"{number:.0f}"
 
 
@@ -59,7 +59,7 @@ def count(number: int, thing: str) -> str:
 
 
 def tail(path: str, width: int, cut: str = "…") -> str:
-    """The end of ``path``, which says more than its beginning, in ``width`` columns."""
+    """The last ``width`` columns of a path, with ``cut`` in place of its beginning."""
     path = printable(path)
     if cell_len(path) <= width:
         return path

@@ -66,15 +66,15 @@ def main() -> None:
     parser.add_argument(
         "--must-learn", action="store_true", help="end with 1 if accuracy stays near chance"
     )
-    given = parser.parse_args()
-    train, validation = flows(given.directory)
+    args = parser.parse_args()
+    train, validation = flows(args.directory)
     model = network(train.num_classes)
     history = model.fit(
-        train, validation_data=validation, epochs=given.epochs, callbacks=[ShowStat()]
+        train, validation_data=validation, epochs=args.epochs, callbacks=[ShowStat()]
     )
     accuracy, chance = history.history["val_accuracy"][-1], 1 / train.num_classes
     print(f"validation accuracy in the last epoch: {accuracy:.0%}; chance would be {chance:.0%}")
-    if given.must_learn and accuracy < ENOUGH * chance:
+    if args.must_learn and accuracy < ENOUGH * chance:
         sys.exit("demo: the network has learnt next to nothing: the images do not reach it as made")
 
 

@@ -43,8 +43,8 @@ def pixels(number: int, height: int, width: int, channels: int = 3) -> np.ndarra
     """Smooth noise, the same for the same number."""
     rng = np.random.default_rng(number)
     coarse = rng.integers(0, 256, (height // 8, width // 8, channels), np.uint8)
-    picture = Image.fromarray(coarse.squeeze()).resize((width, height), Image.Resampling.BICUBIC)
-    return np.asarray(picture).reshape(height, width, channels)
+    image = Image.fromarray(coarse.squeeze()).resize((width, height), Image.Resampling.BICUBIC)
+    return np.asarray(image).reshape(height, width, channels)
 
 
 def make_files(folder: Path) -> None:
@@ -56,8 +56,8 @@ def make_files(folder: Path) -> None:
         exif = Image.Exif()
         if number % 7 == 0:
             exif[EXIF_ORIENTATION] = 6
-        picture = Image.fromarray(pixels(number, *size))
-        picture.save(path, quality=90, exif=exif, progressive=number % 5 == 0)
+        image = Image.fromarray(pixels(number, *size))
+        image.save(path, quality=90, exif=exif, progressive=number % 5 == 0)
 
 
 def make_formats(folder: Path) -> None:
@@ -66,7 +66,7 @@ def make_formats(folder: Path) -> None:
     rgb = Image.fromarray(pixels(1, 64, 96))
     rgba = Image.fromarray(pixels(2, 64, 96, 4), "RGBA")
     deep = Image.fromarray((pixels(3, 64, 96, 1)[..., 0].astype(np.uint16) << 8) + 77)
-    for name, picture in {
+    for name, image in {
         "rgb.png": rgb,
         "rgba.png": rgba,
         "deep.png": deep,
@@ -79,7 +79,7 @@ def make_formats(folder: Path) -> None:
         "plain.tif": rgb,
         "plain.ppm": rgb,
     }.items():
-        picture.save(folder / name)
+        image.save(folder / name)
 
 
 def negative(image: np.ndarray) -> np.ndarray:

@@ -1,9 +1,9 @@
 """Makes a folder of photo-like JPEG files in classes, to try a loader and a network on.
 
-A picture has what makes a photograph slow to decode: noise of all scales (its power falls
+An image has what makes a photograph slow to decode: noise of all scales (its power falls
 with frequency as in nature), shading and colour. Its class shows in the colour, the number
 of corners and the stripes of a few objects before a background that says nothing about the
-class, so that a small network can learn it whichever way the picture is turned.
+class, so that a small network can learn it whichever way the image is turned.
 
 Every file depends on the seed, its class and its number only. Files are written whole or
 not at all; a second run makes only those that are missing.
@@ -35,7 +35,7 @@ MARKER = ".make-photos.json"  # says that the folder is ours, and what is in it
 QUALITY = 90
 SLOPE = 0.36  # with this quality, 50 KB for 500x375 pixels
 EXAMPLES = """examples:
-  scripts/make-photos photos                        4 classes of 400 pictures each
+  scripts/make-photos photos                        4 classes of 400 images each
   scripts/make-photos photos --images 20 --jobs 1   a small set, on one core
   scripts/make-photos photos --classes 10 --size 1000x750 --seed 7
 """
@@ -43,7 +43,7 @@ EXAMPLES = """examples:
 
 @dataclass(frozen=True)
 class Recipe:
-    """What decides the bytes of every picture, besides its class and its number."""
+    """What decides the bytes of every image, besides its class and its number."""
 
     classes: int
     size: tuple[int, int]
@@ -52,7 +52,7 @@ class Recipe:
 
 @dataclass(frozen=True)
 class Photo:
-    """One picture that is still to be made."""
+    """One image that is still to be made."""
 
     recipe: Recipe
     label: int
@@ -60,11 +60,11 @@ class Photo:
     path: Path
 
 
-# ---- the picture ----------------------------------------------------------------------
+# ---- the image ----------------------------------------------------------------------
 
 
-def picture(photo: Photo) -> npt.NDArray[np.uint8]:
-    """Paints one picture.
+def image(photo: Photo) -> npt.NDArray[np.uint8]:
+    """Paints one image.
 
     Returns:
         uint8 of shape (height, width, 3), in OpenCV's order blue, green, red.
@@ -149,7 +149,7 @@ def _polygon(rng: np.random.Generator, photo: Photo) -> Pixels:
 
 
 def _box(corners: Pixels, size: tuple[int, int]) -> tuple[slice, slice]:
-    """The rows and columns of the picture that a polygon touches."""
+    """The rows and columns of the image that a polygon touches."""
     (left, top), (right, bottom) = corners.min(axis=0), corners.max(axis=0)
     rows = slice(max(0, int(top)), min(size[1], int(bottom) + 2))
     columns = slice(max(0, int(left)), min(size[0], int(right) + 2))
@@ -169,8 +169,8 @@ def _mask(corners: Pixels, box: tuple[slice, slice]) -> Pixels:
 
 
 def make(photo: Photo) -> None:
-    """Paints one picture and writes it, whole or not at all."""
-    ok, data = cv2.imencode(".jpg", picture(photo), [cv2.IMWRITE_JPEG_QUALITY, QUALITY])
+    """Paints one image and writes it, whole or not at all."""
+    ok, data = cv2.imencode(".jpg", image(photo), [cv2.IMWRITE_JPEG_QUALITY, QUALITY])
     if not ok:
         raise OSError(f"OpenCV could not encode {photo.path}")
     unfinished = photo.path.with_suffix(".unfinished")
@@ -191,7 +191,7 @@ def claim(folder: Path, recipe: Recipe) -> None:
 
 
 def missing(folder: Path, recipe: Recipe, images: int) -> Iterator[Photo]:
-    """Yields the pictures that are not there yet, and makes the class folders."""
+    """Yields the images that are not there yet, and makes the class folders."""
     for label in range(recipe.classes):
         inside = folder / f"class_{label:02}"
         inside.mkdir(exist_ok=True)
@@ -207,7 +207,7 @@ def make_all(photos: list[Photo], jobs: int) -> None:
     with ProcessPoolExecutor(jobs, initializer=_start_worker) as pool:
         try:
             done = pool.map(make, photos, chunksize=4)
-            for _ in track(done, "making pictures", total=len(photos)):
+            for _ in track(done, "making images", total=len(photos)):
                 pass
         except BaseException:
             pool.shutdown(cancel_futures=True)
@@ -228,7 +228,7 @@ def _size(text: str) -> tuple[int, int]:
     except ValueError:
         raise argparse.ArgumentTypeError(f"{text!r} is not WIDTHxHEIGHT, as 500x375") from None
     if min(width, height) < 16:
-        raise argparse.ArgumentTypeError("a picture has at least 16x16 pixels")
+        raise argparse.ArgumentTypeError("an image has at least 16x16 pixels")
     return width, height
 
 
@@ -248,7 +248,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     """Reads the command line."""
     parser = argparse.ArgumentParser(
         "make-photos",
-        description="Makes DIR/class_NN/NNNN.jpg: photo-like pictures of about 50 KB each at\n"
+        description="Makes DIR/class_NN/NNNN.jpg: photo-like images of about 50 KB each at\n"
         "500x375, which a small network can tell apart. Makes only those that are missing.",
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -257,7 +257,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     option: Any = parser.add_argument
     option("folder", metavar="DIR", type=Path, help="new, empty, or made by make-photos before")
     option("--classes", type=_count, default=4, metavar="N", help="number of classes (4)")
-    option("--images", type=_count, default=400, metavar="N", help="pictures per class (400)")
+    option("--images", type=_count, default=400, metavar="N", help="images per class (400)")
     option("--size", type=_size, default=(500, 375), metavar="WxH", help="pixels (500x375)")
     option("--seed", type=_seed, default=0, metavar="N", help="of all randomness (0)")
     option("--jobs", type=_count, default=cores, metavar="N", help=f"processes ({cores})")
@@ -266,18 +266,18 @@ def parse(arguments: list[str]) -> argparse.Namespace:
 
 def main() -> None:
     """Runs the command."""
-    given = parse(sys.argv[1:])
-    recipe = Recipe(given.classes, given.size, given.seed)
+    args = parse(sys.argv[1:])
+    recipe = Recipe(args.classes, args.size, args.seed)
     try:
-        claim(given.folder, recipe)
-        photos = list(missing(given.folder, recipe, given.images))
+        claim(args.folder, recipe)
+        photos = list(missing(args.folder, recipe, args.images))
         if photos:
-            make_all(photos, given.jobs)
+            make_all(photos, args.jobs)
     except KeyboardInterrupt:
         sys.exit("make-photos: interrupted: the same command makes the rest")
     except (OSError, BrokenProcessPool) as error:
         sys.exit(f"make-photos: {error}")
-    print(f"{given.folder}: {recipe.classes} classes of {given.images} pictures")
+    print(f"{args.folder}: {recipe.classes} classes of {args.images} images")
 
 
 if __name__ == "__main__":

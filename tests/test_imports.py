@@ -200,6 +200,17 @@ def test_imports_point_in_the_allowed_direction(path: Path) -> None:
             assert unit_of(name) in BELOW[unit] | {unit}, f"{path} imports {name}"
 
 
+@pytest.mark.parametrize("folder", ["loaderd", "scripts"])
+def test_imports_form_no_circle(folder: str) -> None:
+    """Imports within functions and for types alone count as well."""
+    paths = {module_of(path): path for path in (ROOT / folder).rglob("*.py")}
+    graph = {name: {*imports_of(path)} & paths.keys() - {name} for name, path in paths.items()}
+    try:
+        tuple(TopologicalSorter(graph).static_order())
+    except CycleError as error:
+        pytest.fail(" → ".join(error.args[1]))
+
+
 @pytest.mark.parametrize("path", sources(), ids=module_of)
 def test_the_client_takes_from_sampling_and_render_what_it_computes_on_the_spot(path: Path) -> None:
     if module_of(path).startswith("loaderd_client"):

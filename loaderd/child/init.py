@@ -18,8 +18,8 @@ _PR_SET_NO_NEW_PRIVS = 38
 
 _SIGNAL_STACK = ctypes.create_string_buffer(256 * 1024)
 
-MOST_DESCRIPTORS = 8192
-"""Of a worker: some for each stream, and what the user's code may need."""
+MAX_DESCRIPTORS = 8192
+"""Descriptors of a worker: some for each stream, and what the user's code may need."""
 
 
 def die_with_parent(parent: int) -> None:
@@ -45,27 +45,27 @@ def _prctl(option: int, value: int) -> None:
 
 
 def ignore(signals: Iterable[signal.Signals]) -> None:
-    """Leaves what is sent to all processes of a job to the one that it is meant for."""
+    """Ignores signals, as those that are sent to a whole job and meant for the trainer."""
     for number in signals:
         signal.signal(number, signal.SIG_IGN)
 
 
 def init_child() -> None:
-    """What every child does first: it may do less than its parent.
+    """Takes rights away from this process; every child calls it first.
 
-    Job signals, such as Ctrl-C, are left to the supervisor. Children read files that others have
-    made: they can gain no privileges, leave no picture of their memory behind, and are the first
-    to go when memory is short.
+    Job signals, such as Ctrl-C, are left to the supervisor. Children read files of unknown
+    origin: they can gain no privileges, leave no core dump behind, and are the first to be killed
+    when memory is short.
     """
     _pass_over_job_signals()
     _prctl(_PR_SET_NO_NEW_PRIVS, 1)
     limit(resource.RLIMIT_CORE, 0)
-    limit(resource.RLIMIT_NOFILE, MOST_DESCRIPTORS)
+    limit(resource.RLIMIT_NOFILE, MAX_DESCRIPTORS)
     _be_first_to_die()
 
 
 def _pass_over_job_signals() -> None:
-    """Handles them by doing nothing; what the user's code starts has them as usual.
+    """Handles job signals by doing nothing; programs that the user's code starts have the defaults.
 
     Signals that are ignored would be ignored by every program that it starts, and by the children
     of its own pools, which are ended by SIGTERM. One that comes right after a fork waits until the
@@ -81,7 +81,7 @@ def _pass_over_job_signals() -> None:
 
 
 class _Fork(threading.local):
-    """A thread of a worker makes a child: signals to that wait until it has them as usual."""
+    """Blocks job signals around a fork in the user's code until the child has the defaults."""
 
     mask: Iterable[int] = ()
 
@@ -127,14 +127,14 @@ def enlarge_signal_stack() -> None:
         raise OSError(ctypes.get_errno(), "sigaltstack")
 
 
-def limit(what: int, most: int) -> None:
+def limit(what: int, maximum: int) -> None:
     """Lowers a limit of this process; one that is lower already stays."""
     soft, hard = resource.getrlimit(what)
-    known = [value for value in (soft, hard, most) if value != resource.RLIM_INFINITY]
+    known = [value for value in (soft, hard, maximum) if value != resource.RLIM_INFINITY]
     resource.setrlimit(what, (min(known), min(known)))
 
 
 def _be_first_to_die() -> None:
-    """Before the supervisor, whose end is everybody's, and before the trainer."""
+    """Has the kernel kill this process before the supervisor and the trainer."""
     with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w") as file:
         file.write("1000")

@@ -1,4 +1,4 @@
-"""A thread that tells of storage which does not answer, as the main thread then cannot.
+"""A thread that reports storage which does not answer, as the main thread then cannot.
 
 ::
 
@@ -28,12 +28,12 @@ class StorageWatch:
     """Watches what this process asks storage for.
 
     Args:
-        line: the socket to the supervisor.
-        silence_s: seconds after which the supervisor wants to hear why nothing goes on.
+        channel: the socket to the supervisor.
+        silence_s: seconds after which a wait is reported.
     """
 
-    def __init__(self, line: Channel, silence_s: float) -> None:
-        self._line = line
+    def __init__(self, channel: Channel, silence_s: float) -> None:
+        self._channel = channel
         self._silence_s = silence_s
         self._working = False
         self._resting = False
@@ -51,13 +51,13 @@ class StorageWatch:
             threading.stack_size(stack)
 
     def begin(self) -> None:
-        """The main thread begins something that may ask storage."""
+        """To be called when the main thread begins something that may ask storage."""
         self._working = True
         if self._resting:
             self._wake.set()
 
     def end(self) -> None:
-        """It waits for the next message."""
+        """To be called when the main thread waits for the next message."""
         self._working = False
 
     def _run(self) -> None:
@@ -71,19 +71,19 @@ class StorageWatch:
 
     def _rest(self) -> None:
         """Waits until there is work."""
-        self._resting = True  # before we look: who begins after that wakes us
+        self._resting = True  # first: ``begin`` wakes us from now on
         if not self._working and not self._told:
             self._wake.wait()
         self._resting = False
         self._wake.clear()
 
     def _look(self) -> None:
-        """Tells of what has lasted too long, and when it is over."""
+        """Reports a wait that lasts too long, and its end."""
         asked = storage.asked()
         waited_s = (perf_counter_ns() - asked[1]) / 1e9 if asked else 0.0
         if asked and waited_s >= self._silence_s:
             self._told = True
-            self._line.send(Waiting(os.fsencode(asked[0]), waited_s))
+            self._channel.send(Waiting(os.fsencode(asked[0]), waited_s))
         elif self._told:
             self._told = False
-            self._line.send(Waiting())
+            self._channel.send(Waiting())

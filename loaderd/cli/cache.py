@@ -1,4 +1,4 @@
-"""``loaderd cache``: what is kept on disk of decoded images, and how to be rid of it."""
+"""``loaderd cache``: list, remove and verify the caches of decoded images on disk."""
 
 from __future__ import annotations
 
@@ -25,9 +25,10 @@ from loaderd.ipc import dial
 from loaderd.ipc.text import encodable
 
 _KEY = 12
-"""Characters of a key that are shown; as many as make it unique are enough to name it."""
+"""Characters of a key that are shown. Fewer name a cache if they are unique."""
 
-_USUAL = ("stretch", "exact")
+_DEFAULTS = ("stretch", "exact")
+"""Values of ``aspect`` and ``decode`` that are not shown."""
 
 _EXAMPLES = """\
   loaderd cache ls                 all caches on disk, the least recently used first
@@ -39,22 +40,22 @@ _EXAMPLES = """\
 
 
 def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Adds the verb."""
+    """Add the verb."""
     parser = options.parser_of(verbs, "cache", "list, remove and verify caches on disk", _EXAMPLES)
     actions = parser.add_subparsers(title="actions", metavar="ACTION", required=True)
-    ls = actions.add_parser("ls", help="list the caches", description="Lists the caches.")
+    ls = actions.add_parser("ls", help="list the caches", description="List the caches.")
     ls.add_argument("--json", action="store_true", help="one JSON object for each")
     _add_common(ls, _ls)
-    rm = actions.add_parser("rm", help="remove caches", description="Removes caches. Trainers "
+    rm = actions.add_parser("rm", help="remove caches", description="Remove caches. Trainers "
                             "that use one keep it until they end.")  # fmt: skip
     rm.add_argument("keys", nargs="*", metavar="KEY", help="the beginning of a key")
     rm.add_argument("--all", action="store_true", help="all caches")
     _add_common(rm, _rm)
     verify = actions.add_parser(
         "verify",
-        help="hold all rows against their checksums",
-        description="Holds all rows against their checksums, and forgets those that are damaged: "
-        "they are decoded again.",
+        help="compare all rows with their checksums",
+        description="Compare all rows with their checksums. Damaged ones are removed, and "
+        "decoded again when they are needed.",
     )
     verify.add_argument("keys", nargs="*", metavar="KEY", help="the beginning of a key; all")
     _add_common(verify, _verify)
@@ -67,18 +68,18 @@ def _add_common(parser: argparse.ArgumentParser, run: object) -> None:
 
 def _folder(args: argparse.Namespace) -> str:
     where = config.locate_cache(options.flags(args), os.environ)
-    tell_of_daemon(args, where)
+    warn_of_other_folder(args, where)
     return where
 
 
-def tell_of_daemon(args: argparse.Namespace, where: str) -> None:
-    """Says so if nobody chose this folder, and the daemon that runs uses another."""
+def warn_of_other_folder(args: argparse.Namespace, where: str) -> None:
+    """Warn if ``where`` is the default folder, and the running daemon uses another."""
     if args.cache_dir is not None:
         return
     with contextlib.suppress(LoaderdError, OSError):
         daemon = dial.observe(options.address(args).socket, dial.SOON).daemon
         if not encodable(where).endswith(daemon.cache_dir):  # the end of a long path
-            console.tell(
+            console.err(
                 f'loaderd: the daemon "{daemon.name}" has its caches in another folder than '
                 f"{where}: add --cache-dir {shlex.quote(daemon.cache_dir)}"
             )
@@ -89,12 +90,12 @@ def _ls(args: argparse.Namespace) -> int:
     found = folder.caches(where)
     if args.json:
         for one in found:
-            console.say(formatting.as_json(_row(one)))
+            console.out(formatting.as_json(_row(one)))
         return DONE
     for line in _lines(found):
-        console.say(line)
+        console.out(line)
     total = sum(one.nbytes for one in found)
-    console.say(f"{formatting.count(len(found), 'cache')}, {formatting.size(total)}, in {where}")
+    console.out(f"{formatting.count(len(found), 'cache')}, {formatting.size(total)}, in {where}")
     return DONE
 
 
@@ -112,7 +113,7 @@ def _row(found: Found) -> dict[str, object]:
 
 
 def _lines(found: Sequence[Found]) -> Iterator[str]:
-    """One for each; those that look alike say what differs."""
+    """A line for each cache; caches of the same images also say in what they differ."""
     alike = defaultdict(list)
     for one in found:
         if one.head is not None:
@@ -133,11 +134,11 @@ def _differing(about: Mapping[str, object], alike: Sequence[Mapping[str, object]
 
 
 def _images(head: Head) -> str:
-    """What the images are."""
+    """Size, colours, filter and folder of the images in a cache."""
     about = head.about
     height, width = about["target_size"]
     kind = [f"{height}x{width}", about["color_mode"], about["interpolation"]]
-    kind += [word for word in (about["aspect"], about["decode"]) if word not in _USUAL]
+    kind += [word for word in (about["aspect"], about["decode"]) if word not in _DEFAULTS]
     return f"{' '.join(kind)}  {about['directory']}"
 
 
@@ -148,13 +149,14 @@ def _ago(then: float) -> str:
 def _cached(found: Found) -> int:
     with contextlib.suppress(FileNotFoundError), _Opened(found) as cache:
         return len(cache.marked)
-    return 0  # it has given way meanwhile
+    return 0  # it was removed meanwhile
 
 
 class _Opened:
-    """A cache's file, open, with a copy of its columns. A context manager.
+    """A cache's open file with a copy of its columns. A context manager.
 
-    One that is to be written is in use meanwhile, so that no row changes that counts.
+    With ``writable`` the file is locked as in use, so that no opener gives its rows to other
+    images.
 
     Raises:
         FileNotFoundError: it was removed meanwhile.
@@ -184,10 +186,10 @@ class _Opened:
 
 
 def _chosen(found: Sequence[Found], keys: Sequence[str]) -> list[Found]:
-    """The caches whose keys begin so, each once.
+    """The caches whose keys begin with ``keys``, each once.
 
     Raises:
-        InvalidArgument: a key is nobody's, or several caches'.
+        InvalidArgument: no cache's key begins so, or several do.
     """
     chosen = {}
     for key in keys:
@@ -208,7 +210,7 @@ def _rm(args: argparse.Namespace) -> int:
     for one in chosen:
         folder.remove(one)
     size = formatting.size(sum(one.nbytes for one in chosen))
-    console.say(f"removed {formatting.count(len(chosen), 'cache')}, {size}, in {where}")
+    console.out(f"removed {formatting.count(len(chosen), 'cache')}, {size}, in {where}")
     return DONE
 
 
@@ -219,25 +221,25 @@ def _verify(args: argparse.Namespace) -> int:
     damaged = 0
     for one in chosen:
         if one.head is not None:
-            with contextlib.suppress(FileNotFoundError):  # it has given way meanwhile
+            with contextlib.suppress(FileNotFoundError):  # it was removed meanwhile
                 damaged += _verify_one(one)
     removed = [one for one in chosen if one.head is None]
     for one in removed:
         folder.remove(one)
-        console.say(f"{one.key[:_KEY]}  removed: damaged, or of another version")
+        console.out(f"{one.key[:_KEY]}  removed: damaged, or of another version")
     verified = formatting.count(len(chosen) - len(removed), "cache")
-    console.say(f"{verified} verified, {formatting.count(damaged, 'row')} damaged, in {where}")
+    console.out(f"{verified} verified, {formatting.count(damaged, 'row')} damaged, in {where}")
     return FAILED if damaged or removed else DONE
 
 
 def _verify_one(found: Found) -> int:
-    """Holds the rows of a cache against their checksums; returns how many do not fit."""
+    """Compare the rows of a cache with their checksums; return how many are damaged."""
     with _Opened(found, writable=True) as cache:
         tracked = _tracked(cache.marked, found.key[:_KEY])
         bad = [place for place in tracked if not _is_whole(cache, place)]
         for place in bad:
             store.forget(cache.fd, cache.head, int(cache.rows[place]))
-    console.say(f"{found.key[:_KEY]}  {len(cache.marked):,} rows, {len(bad):,} damaged")
+    console.out(f"{found.key[:_KEY]}  {len(cache.marked):,} rows, {len(bad):,} damaged")
     return len(bad)
 
 

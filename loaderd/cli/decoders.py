@@ -1,4 +1,4 @@
-"""Whether the extra ``daemon`` is installed: the decoders."""
+"""Whether the decoders are installed, which ``loaderd[daemon]`` brings."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ from importlib.util import find_spec
 from loaderd.errors import MissingDependency
 
 DECODERS = {"PIL": "pillow-simd", "simplejpeg": "simplejpeg", "cv2": "opencv-python-headless"}
-"""Modules and the packages that the extra takes them from."""
+"""Modules and the packages that ``loaderd[daemon]`` takes them from."""
 
-SOMETIMES = {"scipy": "warps with interpolation_order other than 1", "cloudpickle": "lambdas"}
-"""Modules that workers load when they are needed first, and what for."""
+OPTIONAL = {"scipy": "warps with interpolation_order other than 1", "cloudpickle": "lambdas"}
+"""Modules that workers load on first use, and what for."""
 
 
 def require() -> None:
-    """Looks for the decoders without importing them, which only workers do.
+    """Check that the decoders are installed, without importing them.
 
     Raises:
-        MissingDependency: one is not there; the text says how to install it.
+        MissingDependency: one is missing; the text says how to install it.
     """
     missing = [package for module, package in DECODERS.items() if find_spec(module) is None]
     if missing:

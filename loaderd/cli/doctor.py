@@ -12,7 +12,7 @@ import psutil
 
 from loaderd import __version__, config, formatting, machine, pillow
 from loaderd.cli import cache, console, options, target
-from loaderd.cli.decoders import DECODERS, SOMETIMES
+from loaderd.cli.decoders import DECODERS, OPTIONAL
 from loaderd.cli.exit_codes import DONE, FAILED
 from loaderd.ipc import address, segment
 
@@ -22,7 +22,7 @@ _EXAMPLES = """\
 
 
 def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Adds the verb."""
+    """Add the verb."""
     does = "say what is installed and what the machine offers"
     parser = options.parser_of(verbs, "doctor", does, _EXAMPLES)
     options.add_address(parser)
@@ -31,15 +31,15 @@ def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Prints the findings; 1 if a decoder is missing."""
+    """Print the findings; return 1 if a decoder is missing."""
     settings = config.load(options.flags(args), os.environ)
     findings = [_decoder(module) for module in DECODERS]
     _row("loaderd", f"{__version__}, Python {platform.python_version()}, {platform.machine()}")
     for module, (works, finding) in zip(DECODERS, findings, strict=True):
         _row(module, finding)
         if module == "PIL" and works:
-            _tell_pillow()
-    for module, use in SOMETIMES.items():
+            _print_pillow()
+    for module, use in OPTIONAL.items():
         works, finding = _decoder(module)
         _row(module, finding if works else f"{finding}; needed for {use}")
     _row("CPUs", f"{machine.cpus()} of {psutil.cpu_count()} may be used: "
@@ -55,20 +55,20 @@ def run(args: argparse.Namespace) -> int:
     )
     _row("socket", f"{settings.socket} ({_state(settings.socket)})")
     _row("sockets", f"{address.runtime_dir()}: {_alive()}{_runtime_dir()}")
-    cache.tell_of_daemon(args, settings.cache_dir)
+    cache.warn_of_other_folder(args, settings.cache_dir)
     return _judge([works for works, _ in findings])
 
 
 def _row(what: str, finding: str) -> None:
-    console.say(f"{what:<11} {finding}")
+    console.out(f"{what:<11} {finding}")
 
 
 def _cache(folder: str) -> str:
-    """The folder, and whether caches can be made there; it need not exist yet."""
-    there = folder
-    while not os.path.lexists(there):
-        there = os.path.dirname(there)
-    if os.path.isdir(there) and os.access(there, os.W_OK | os.X_OK):
+    """The folder, and whether caches can be written there; it need not exist yet."""
+    existing = folder
+    while not os.path.lexists(existing):
+        existing = os.path.dirname(existing)
+    if os.path.isdir(existing) and os.access(existing, os.W_OK | os.X_OK):
         return f"{folder} (`loaderd cache ls`)"
     return (
         f'{folder} cannot be written: for cache="disk" choose another --cache-dir '
@@ -85,7 +85,7 @@ def _alive() -> str:
 
 
 def _runtime_dir() -> str:
-    """What is wrong with XDG_RUNTIME_DIR; batch systems and sudo hand on that of another."""
+    """Why XDG_RUNTIME_DIR is not used; batch systems and sudo pass on another user's."""
     base = os.environ.get("XDG_RUNTIME_DIR", "")
     reason = address.why_unusable(base) if base else ""
     return f"; XDG_RUNTIME_DIR={base} is not used: {reason}" if reason else ""
@@ -94,14 +94,14 @@ def _runtime_dir() -> str:
 def _judge(works: list[bool]) -> int:
     if all(works):
         return DONE
-    console.tell(
+    console.err(
         'loaderd: decoders are missing, the daemon cannot run: pip install "loaderd[daemon]"'
     )
     return FAILED
 
 
 def _decoder(module: str) -> tuple[bool, str]:
-    """Whether a module works. Imports it: a library that it needs may be missing."""
+    """Whether a module can be imported, and its package and version, or the error."""
     try:
         found = importlib.import_module(module)
         note = _NOTES.get(module, lambda: "")()
@@ -114,24 +114,24 @@ def _decoder(module: str) -> tuple[bool, str]:
 
 
 def _distribution(module: str) -> str:
-    """The package that is really there."""
+    """The package that the module belongs to."""
     from importlib import metadata  # slow to load, and no other verb needs it
 
     return ", ".join(metadata.packages_distributions().get(module, [module]))
 
 
 def _pillow(version: str) -> str:
-    """Pillow and pillow-simd share a module, and one may lie over the other."""
+    """Package and JPEG library of PIL; pillow-simd may be overwritten by stock Pillow."""
     features = importlib.import_module("PIL.features")
     jpeg = f"(libjpeg-turbo {features.version('libjpeg_turbo') or 'absent'})"
     return f"{pillow.installed().owner or f'of an unknown package {version}'} {jpeg}"
 
 
-def _tell_pillow() -> None:
-    """What the PIL that is there decodes, and what it lacks, with the command for it."""
-    there = ["JPEG, PNG, GIF, BMP, PPM, plain TIFF"]
-    there += [codec.formats for codec in pillow.CODECS if not pillow.lacks(codec)]
-    _row("", f"decodes {', '.join(there)}")
+def _print_pillow() -> None:
+    """Print what the installed PIL decodes, what it lacks, and how to add it."""
+    formats = ["JPEG, PNG, GIF, BMP, PPM, plain TIFF"]
+    formats += [codec.formats for codec in pillow.CODECS if not pillow.lacks(codec)]
+    _row("", f"decodes {', '.join(formats)}")
     for codec in pillow.CODECS:
         if pillow.lacks(codec):
             _row("", f"lacks {codec.library} for {codec.formats}: {pillow.advice(codec)}")

@@ -19,13 +19,13 @@ _EXAMPLES = """\
   loaderd errors --json | jq -r '.bad[].path'
   loaderd errors --name gpu0      of another daemon than "default"
 
-A daemon knows what its streams have met since its start: `loaderd scan` looks at all files of
-a folder. Quarantined images killed their workers, and are no longer tried.
+A daemon lists what its streams have met since its start; `loaderd scan` tries all files of a
+folder. Quarantined images crashed their workers, and are no longer tried.
 """
 
 
 def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Adds the verb."""
+    """Add the verb."""
     does = "list the images that the daemon could not read"
     parser = options.parser_of(verbs, "errors", does, _EXAMPLES)
     options.add_address(parser)
@@ -34,33 +34,33 @@ def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Prints what could not be read; that there is something is no failure of ours."""
+    """Print the images that could not be read; return 0 even if there are some."""
     where = target.find(options.address(args))
     total = dial.observe(where.socket, dial.SOON).daemon.bad
     bad = dial.list_bad(where.socket)
-    total = max(total, len(bad))  # another may have come in between
+    total = max(total, len(bad))  # another may have been found in between
     if args.json:
         rows = [row(sample) for sample in bad]
-        console.say(formatting.as_json({"total": total, "bad": rows}))
+        console.out(formatting.as_json({"total": total, "bad": rows}))
         return DONE
     for sample in bad:
-        console.say(f"{line(sample)} ({_history(sample)})")
+        console.out(f"{line(sample)} ({_history(sample)})")
     if total > len(bad):
-        console.say(f"and {total - len(bad)} more, of which the daemon keeps no names")
+        console.out(f"and {total - len(bad)} more, whose names the daemon has not kept")
     if not total:
-        console.say("no bad images")
+        console.out("no bad images")
     return DONE
 
 
 def line(sample: BadSample) -> str:
-    """What people read first: where it lies, and why it cannot be read."""
+    """The path of an image, and why it cannot be read."""
     return f"{readable(sample.path)}: {sample.reason}"
 
 
 def row(sample: BadSample) -> dict[str, object]:
-    """The same for programs; ``os.fsencode`` of the path gives the bytes of any name."""
+    """The fields of the JSON; ``os.fsencode`` of the path gives the bytes of any name."""
     known = msgspec.structs.asdict(sample)
-    del known["lacking"]  # a scan alone passes over such, and lists them apart
+    del known["lacking"]  # only a scan meets such, and it lists them separately
     return {**known, "path": os.fsdecode(sample.path)}
 
 

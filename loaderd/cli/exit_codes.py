@@ -1,15 +1,15 @@
-"""Errors become exit codes here, and nowhere else.
+"""Turn errors into exit codes; nothing else does.
 
 ===  =======================================================================
 0    done
-1    an error of loaderd's own: one line on stderr, no traceback; or a finding
+1    an error of loaderd's own: one line on stderr, no traceback; or a bad image
 2    an argument that is not allowed
 3    ``loaderd status``: no daemon runs
 130  Ctrl-C
-141  whoever read our output is gone, as a shell reports death by SIGPIPE
+141  the reader of our output is gone: what a shell reports for SIGPIPE
 ===  =======================================================================
 
-Anything else is a fault in loaderd, and its traceback is wanted.
+Any other exception is a bug in loaderd, and keeps its traceback.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ PIPE_CLOSED = 141
 
 
 def guarded(program: str, command: Callable[[], int]) -> int:
-    """Runs a command; its errors become one line on stderr and an exit code."""
+    """Run a command; print an error of loaderd's own as one line, and return the exit code."""
     try:
         code = command()
         sys.stdout.flush()  # a broken pipe shows here and not when Python ends
         return code
     except LoaderdError as error:
-        console.tell(f"{program}: {error}")
+        console.err(f"{program}: {error}")
         return MISUSED if isinstance(error, InvalidArgument) else FAILED
     except KeyboardInterrupt:
         return INTERRUPTED
@@ -49,14 +49,14 @@ def guarded(program: str, command: Callable[[], int]) -> int:
 
 
 def _reader_gone() -> bool:
-    """Whether it was stdout that broke, and not a socket, which would be a fault."""
+    """Whether the broken pipe is stdout, and not a socket, which would be a bug."""
     poll = select.poll()
     poll.register(sys.stdout.fileno(), 0)  # the kernel reports errors unasked
     return bool(poll.poll(0))
 
 
 def _silence_stdout() -> None:
-    """Python flushes stdout once more at its end, and would complain again."""
+    """Send stdout to /dev/null: Python flushes it again at exit, and would raise again."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, sys.stdout.fileno())
     os.close(nowhere)

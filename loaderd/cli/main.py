@@ -10,22 +10,22 @@ from types import ModuleType
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs one verb of ``loaderd`` and returns its exit code."""
+    """Run one verb of ``loaderd`` and return its exit code."""
     code: int = loaded("loaderd.cli.verbs").run(argv)
     return code
 
 
 def stat(argv: Sequence[str] | None = None) -> int:
-    """Runs ``loaderd-stat``, which is ``loaderd stat``, and returns its exit code."""
+    """Run ``loaderd-stat``, which is ``loaderd stat``, and return its exit code."""
     code: int = loaded("loaderd.cli.stat").main(argv)
     return code
 
 
 def loaded(module: str) -> ModuleType:
-    """A module of ours; Ctrl-C while it loads ends the process at once, without a word.
+    """Import a module; Ctrl-C meanwhile ends the process at once with exit code 130.
 
-    Nothing has begun that would have to be undone. An exception would end in a traceback,
-    and be lost where a destructor or C code meets it.
+    Nothing has to be undone yet. A KeyboardInterrupt would show a traceback, and would be lost
+    if it struck in a destructor or in C code.
     """
     import importlib
     import os

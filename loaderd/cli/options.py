@@ -23,7 +23,7 @@ def parser_of(
 
 
 def texts_of(does: str, examples: str) -> dict[str, Any]:
-    """What a parser's help says: the arguments for it."""
+    """The arguments of a parser that make its help."""
     return {
         "description": f"{does[0].upper()}{does[1:]}.",
         "epilog": f"examples:\n{examples}",
@@ -32,20 +32,20 @@ def texts_of(does: str, examples: str) -> dict[str, Any]:
 
 
 def add_all(parser: argparse.ArgumentParser) -> None:
-    """All settings, for verbs that start a daemon."""
+    """Add the flags of all settings, for verbs that start a daemon."""
     add_address(parser)
     add(parser, *(name for name in config.VARIABLES if name not in _ADDRESS))
 
 
 def add_address(parser: argparse.ArgumentParser) -> None:
-    """Which daemon is meant."""
+    """Add the flags that say which daemon is meant."""
     name, socket, file = _ADDRESS
     add(parser.add_mutually_exclusive_group(), name, socket)
     add(parser, file)
 
 
 def add(parser: argparse._ActionsContainer, *names: str) -> None:
-    """The flags of these settings."""
+    """Add the flags of these settings."""
     for name in names:
         setting = config.SETTINGS[name]
         switch: dict[str, Any] = {"dest": name, "action": "store_const", "const": "no"}
@@ -63,7 +63,7 @@ def _help(setting: Setting) -> str:
 
 
 def seconds(value: str) -> float:
-    """A time on the command line."""
+    """Parse a number of seconds, more than 0 and at most a day."""
     try:
         number = float(value)
     except ValueError:
@@ -74,24 +74,23 @@ def seconds(value: str) -> float:
 
 
 def flags(args: argparse.Namespace) -> Mapping[str, str | None]:
-    """The options that decide settings; None where one was not given."""
+    """The flags of settings on this command line; None where one is absent."""
     return {key: getattr(args, key, None) for key in config.SETTINGS}
 
 
 def forwarded(args: argparse.Namespace) -> list[str]:
-    """The flags of this command line, as words for the daemon that it starts.
+    """The flags of settings on this command line, as arguments for the daemon that it starts.
 
-    Nothing else is decided for that: it reads variables and the file itself, and the file again
-    later.
+    Variables and the file are left to the daemon, which reads the file again on SIGHUP.
     """
-    return [_word(key, value) for key, value in flags(args).items() if value is not None]
+    return [_argument(key, value) for key, value in flags(args).items() if value is not None]
 
 
-def _word(key: str, value: str) -> str:
+def _argument(key: str, value: str) -> str:
     setting = config.SETTINGS[key]
     return setting.flag if setting.type is types.switch else f"{setting.flag}={value}"
 
 
 def address(args: argparse.Namespace) -> Address:
-    """The daemon that the options, the variables and the file mean."""
+    """Which daemon the flags, the variables and the file mean."""
     return config.locate(flags(args), os.environ)

@@ -1,4 +1,4 @@
-"""``loaderd scan``: which images of a folder cannot be read, before a training meets them.
+"""``loaderd scan``: which images of a folder cannot be read.
 
 ::
 
@@ -6,8 +6,8 @@
       │ ◄─ Ready ──┘           │
       └── at the end: ListBad ─┘
 
-The daemon is the one that trains, so what it finds is what a training would: also files that
-crash a decoder or hang in it, which cost a worker and are quarantined.
+The images are read by the same workers as in a training, so the findings are the same. Files that
+crash a decoder, or hang in it, cost a worker and are quarantined.
 """
 
 from __future__ import annotations
@@ -35,35 +35,35 @@ from loaderd.spec.source import Directory
 from loaderd.spec.spec import Spec
 
 EXTENSIONS = ("png", "jpg", "jpeg", "bmp", "ppm", "tif", "tiff", ".gif")
-"""What either rule of Keras takes for an image; that of ``ImageDataGenerator`` wants no dot."""
+"""Extensions of both loaders of Keras; ``ImageDataGenerator`` compares them without a dot."""
 
 _SAMPLE = ("sample_timeout", "io_timeout", "max_pixels", "worker_memory")
 """Settings of what one image may take."""
 
 _LINES = 20
 _FLAGS = ("--max-bad=100%", "--grace=0.1")
-"""However many are bad, it goes on; and what is left undone at the end is not wanted."""
+"""Go on whatever the share of bad images, and drop unfinished batches at the end."""
 
 _EXAMPLES = """\
   loaderd scan data/train                    exit code 1 if an image cannot be read
   loaderd scan data/train --json >bad.json
   loaderd scan data/train | cut -d: -f1      the names alone
-  loaderd scan data/train --max-pixels 50M   larger pictures count as bad
+  loaderd scan data/train --max-pixels 50M   larger images count as bad
 
-All images in the folder and its subfolders are read and decoded as for a training, on all CPUs,
-by a daemon of its own. Nothing is changed, and nothing is left behind.
+All images in the folder and its subfolders are read and decoded as in a training, on all CPUs,
+by a daemon that ends with the scan. Nothing is changed, and nothing is left behind.
 """
 
 
-class Found(msgspec.Struct, frozen=True, kw_only=True):
-    """What came of it.
+class Findings(msgspec.Struct, frozen=True, kw_only=True):
+    """What a scan has found.
 
     Attributes:
         directory: the folder.
-        images: how many there are.
+        images: how many it holds.
         skipped: how many of them cannot be read.
-        bad: those, by their paths, as far as the daemon kept their names.
-        lacking: those that may be well, and that this installation cannot decode.
+        bad: those, sorted by path, as far as the daemon kept their names.
+        lacking: those that may be valid, but need a codec that is not installed.
         troubles: why others could not be tried.
         untried: how many those are, at most.
     """
@@ -78,7 +78,7 @@ class Found(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Adds the verb."""
+    """Add the verb."""
     does = "find the images that cannot be read"
     parser = options.parser_of(verbs, "scan", does, _EXAMPLES)
     parser.add_argument("directory", metavar="DIR", help="the folder, with all its subfolders")
@@ -88,65 +88,62 @@ def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Prints the bad images; 1 if there are any, or some could not be tried."""
+    """Print the bad images; return 1 if there are any, or some could not be tried."""
     decoders.require()
-    config.load(options.flags(args), os.environ)  # before anything is started
+    config.load(options.flags(args), os.environ)  # fails before anything is started
     directory = os.path.abspath(args.directory)
-    if not os.path.isdir(args.directory):  # as it was said: "" is no folder
+    if not os.path.isdir(args.directory):  # not abspath, which makes "" a folder
         raise InvalidArgument(
             f"{args.directory!r} is no folder: name the one that holds the images"
         )
     with _daemon(options.forwarded(args)) as daemon:
         found = _scan(daemon, directory)
     if args.json:
-        console.say(formatting.as_json(_row(found)))
+        console.out(formatting.as_json(_row(found)))
     else:
-        _tell(found)
+        _print(found)
     return FAILED if found.skipped or found.lacking or found.untried else DONE
 
 
 @contextlib.contextmanager
 def _daemon(words: list[str]) -> Iterator[PrivateDaemon]:
-    """A daemon that ends with the block, and in any case with this process."""
+    """A daemon that ends with the block, or with this process if that is killed."""
     daemon = PrivateDaemon([*words, *_FLAGS], f"scan-{os.getpid()}")
     try:
         yield daemon
     except DaemonError:
         daemon.stop()
         for line in daemon.last_lines(_LINES):
-            console.tell(line)
+            console.err(line)
         raise
     finally:
         daemon.stop()
 
 
-def _scan(daemon: PrivateDaemon, directory: str) -> Found:
+def _scan(daemon: PrivateDaemon, directory: str) -> Findings:
     with scan_epoch.opened(daemon.connect(), _spec(directory)) as batches:
         outcomes = list(_tracked(batches))
-    spoilt = [outcome for outcome in outcomes if outcome.trouble]
-    told = sorted(_bad(daemon), key=lambda sample: sample.path)
-    lacking = [sample for sample in told if sample.lacking]
-    return Found(
+    failed = [outcome for outcome in outcomes if outcome.trouble]
+    listed = sorted(_bad(daemon), key=lambda sample: sample.path)
+    lacking = [sample for sample in listed if sample.lacking]
+    return Findings(
         directory=directory,
         images=batches.samples,
         skipped=sum(outcome.skipped for outcome in outcomes) - len(lacking),
-        bad=[sample for sample in told if not sample.lacking],
+        bad=[sample for sample in listed if not sample.lacking],
         lacking=lacking,
-        troubles=[outcome.trouble for outcome in spoilt],
-        untried=sum(outcome.samples for outcome in spoilt),
+        troubles=[outcome.trouble for outcome in failed],
+        untried=sum(outcome.samples for outcome in failed),
     )
 
 
 def _bad(daemon: PrivateDaemon) -> list[BadSample]:
-    line = daemon.connect()
-    try:
-        return dial.list_bad_on(line, daemon.path)
-    finally:
-        line.close()
+    with contextlib.closing(daemon.connect()) as channel:
+        return dial.list_bad_on(channel, daemon.path)
 
 
 def _spec(directory: str) -> Spec:
-    """As little as possible besides reading and decoding."""
+    """A stream that does little besides reading and decoding."""
     return Spec(
         source=Directory(directory=directory, extensions=EXTENSIONS, flat=True),
         load=Load(target_size=(1, 1)),
@@ -171,7 +168,7 @@ def _tracked(batches: Epoch) -> Iterable[Outcome]:
     )
 
 
-def _row(found: Found) -> dict[str, object]:
+def _row(found: Findings) -> dict[str, object]:
     return {
         "directory": found.directory,
         "images": found.images,
@@ -188,16 +185,16 @@ def _bad_row(sample: BadSample) -> dict[str, object]:
     return {key: known[key] for key in ("path", "reason", "quarantined")}
 
 
-def _tell(found: Found) -> None:
+def _print(found: Findings) -> None:
     for sample in found.bad:
-        console.say(errors.line(sample))
+        console.out(errors.line(sample))
     if found.skipped > len(found.bad):
-        console.say(f"and {found.skipped - len(found.bad)} more")
+        console.out(f"and {found.skipped - len(found.bad)} more")
     for sample in found.lacking:
-        console.say(errors.line(sample))
+        console.out(errors.line(sample))
     for trouble in found.troubles:
-        console.tell(f"loaderd: {trouble}")
+        console.err(f"loaderd: {trouble}")
     untried = f", {found.untried} not tried" if found.untried else ""
     missing = len(found.lacking)
     lacking = f", {missing} that this installation cannot decode" if missing else ""
-    console.say(f"{formatting.count(found.images, 'image')}, {found.skipped} bad{lacking}{untried}")
+    console.out(f"{formatting.count(found.images, 'image')}, {found.skipped} bad{lacking}{untried}")

@@ -1,4 +1,4 @@
-"""One epoch of a stream, of which nobody wants to see the pixels.
+"""One epoch of a stream for ``loaderd scan``: every batch is made, and no pixel is read.
 
 ::
 
@@ -6,7 +6,7 @@
        ▲                                          │
        └────────────── Took(released) ◄───────────┘
 
-The ring is never mapped: a slot goes back as soon as its batch is there.
+The ring is never mapped: a slot is released as soon as its batch is ready.
 """
 
 from __future__ import annotations
@@ -27,16 +27,16 @@ from loaderd.spec import spec
 from loaderd.spec.spec import Spec
 
 _SLOTS = 128
-"""So many batches are on their way at once: none of many workers waits for another."""
+"""Slots of the ring: enough that no worker waits for a slot."""
 
 
 class Outcome(NamedTuple):
     """What became of a batch.
 
     Attributes:
-        samples: it should have had so many.
-        skipped: so many of them are bad images.
-        trouble: why there is no batch, though nobody knows of a bad image; empty if there is.
+        samples: how many it has.
+        skipped: how many of them are bad images.
+        trouble: why the batch could not be made; empty if it was.
     """
 
     samples: int
@@ -48,104 +48,104 @@ class Epoch:
     """The first epoch of a stream, batch by batch in the order in which they are made.
 
     Args:
-        line: the connection that the stream hangs on.
-        opened: what was given.
+        channel: the connection of the stream.
+        opened: the daemon's answer.
 
     Attributes:
         samples: images of the dataset.
         batches: batches of an epoch.
     """
 
-    def __init__(self, line: Channel, opened: Opened) -> None:
+    def __init__(self, channel: Channel, opened: Opened) -> None:
         self._layout = EpochLayout(opened.samples, opened.batch_size)
         self.samples, self.batches = self._layout.samples, self._layout.batches
-        self._line = line
+        self._channel = channel
         self._taken = 0
 
     def __iter__(self) -> Iterator[Outcome]:
-        """Takes every batch once.
+        """Take every batch once.
 
         Raises:
             DaemonGone: the daemon went away.
             LoaderdError: the daemon ended the stream; the error is its own.
         """
-        left = set(range(self.batches))
-        while left:
+        missing = set(range(self.batches))
+        while missing:
             outcome, position = self._next()
-            if position in left:  # the run goes on into the next epoch
-                left.remove(position)
+            if position in missing:  # the run goes on into the next epoch
+                missing.remove(position)
                 yield outcome
 
     def _next(self) -> tuple[Outcome, int]:
-        with _told():
-            match _told_of_stalls(self._line)[0]:
+        with _daemon_gone():
+            match _receive(self._channel)[0]:
                 case Ready(slot, epoch, position, _, skipped):
                     outcome = Outcome(self._layout.rows(position), skipped, "")
                 case Spoilt(_, trouble, slot, epoch, position):
                     outcome = Outcome(self._layout.rows(position), 0, trouble)
                 case other:
                     raise _unexpected(other)
-            self._give_back(slot)
+            self._release(slot)
         return outcome, -1 if epoch else position
 
-    def _give_back(self, slot: int) -> None:
+    def _release(self, slot: int) -> None:
         self._taken += 1
-        samples = self._taken * self._layout.batch_size  # for loaderd-stat, which may be watching
-        with contextlib.suppress(Closed):  # it may have said why: that is what comes next
-            self._line.send(Took((slot,), (slot,), self._taken, samples, 0))
+        samples = self._taken * self._layout.batch_size  # for loaderd stat
+        with contextlib.suppress(Closed):  # receiving says why
+            self._channel.send(Took((slot,), (slot,), self._taken, samples, 0))
 
 
 @contextlib.contextmanager
-def opened(line: Channel, asked: Spec) -> Iterator[Epoch]:
-    """An epoch of a stream of its own, which is open meanwhile.
+def opened(channel: Channel, wanted: Spec) -> Iterator[Epoch]:
+    """Open a stream for the time of the block.
 
     Args:
-        line: a connection that has said hello; it is closed at the end.
-        asked: the stream.
+        channel: a connection that has said hello; it is closed at the end.
+        wanted: the spec of the stream.
 
     Raises:
         LoaderdError: the daemon does not open the stream; the error is its own.
     """
     try:
-        line.settimeout(None)  # listing a large directory takes its time
-        yield Epoch(line, _open(line, asked))
+        channel.settimeout(None)  # listing a large directory may take minutes
+        yield Epoch(channel, _open(channel, wanted))
     finally:
-        line.close()
+        channel.close()
 
 
-def _open(line: Channel, asked: Spec) -> Opened:
-    with _told():
-        _ask(line, spec.encode(asked))
-        answer, fds = _told_of_stalls(line)
+def _open(channel: Channel, wanted: Spec) -> Opened:
+    with _daemon_gone():
+        _ask(channel, spec.encode(wanted))
+        answer, fds = _receive(channel)
     descriptors.close_all(fds)
     if not isinstance(answer, Opened):
         raise _unexpected(answer)
     return answer
 
 
-def _ask(line: Channel, data: bytes) -> None:
+def _ask(channel: Channel, data: bytes) -> None:
     fd = os.memfd_create("loaderd-spec")
     try:
         with open(fd, "wb", closefd=False) as file:
             file.write(data)
-        line.send(Open(len(data), (), _SLOTS, WHOLE), [fd])
+        channel.send(Open(len(data), (), _SLOTS, WHOLE), [fd])
     finally:
         os.close(fd)
 
 
-def _told_of_stalls(line: Channel) -> tuple[Message, list[int]]:
-    """The next message; that storage does not answer is told to people."""
+def _receive(channel: Channel) -> tuple[Message, list[int]]:
+    """The next message; notes about storage that does not answer are printed."""
     while True:
-        message, fds = line.receive_with_fds()
+        message, fds = channel.receive_with_fds()
         if not isinstance(message, Stalled):
             return message, fds
         descriptors.close_all(fds)
-        console.tell(f"loaderd: {message.text}")
+        console.err(f"loaderd: {message.text}")
 
 
 @contextlib.contextmanager
-def _told() -> Iterator[None]:
-    """The end of the connection as the error that it is."""
+def _daemon_gone() -> Iterator[None]:
+    """Turn the end of the connection into DaemonGone."""
     try:
         yield
     except Closed as error:

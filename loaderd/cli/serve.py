@@ -19,11 +19,11 @@ from loaderd.ipc.text import printable
 from loaderd.launch import cpus
 from loaderd.launch.launch import READY
 
-LITTLE_SHM = 64 * 2**20
-"""What Docker gives a container that asks for nothing: room for one small ring."""
+SCARCE_SHM = 64 * 2**20
+"""Bytes. Docker's default for a container, room for one small ring."""
 
-_PLACES = ("name", "socket", "cache_dir")
-"""Settings of which a daemon keeps those that it was started with."""
+_PATHS = ("name", "socket", "cache_dir")
+"""Settings that a relative path may decide."""
 
 _EXAMPLES = """\
   loaderd serve                              logs to stderr; Ctrl-C or SIGTERM drains and ends
@@ -34,7 +34,7 @@ _EXAMPLES = """\
 
 
 def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Adds the verb."""
+    """Add the verb."""
     parser = options.parser_of(verbs, "serve", "run the daemon in the foreground", _EXAMPLES)
     options.add_all(parser)
     options.add(parser, "owner", "control_fd", "ready_fd")
@@ -43,7 +43,7 @@ def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Serves until it is told to stop."""
+    """Serve until a signal or ``loaderd stop``."""
     decoders.require()
     if args.cpus is not None:
         cpus.use(args.cpus)  # first, as the default number of workers depends on it
@@ -52,18 +52,18 @@ def run(args: argparse.Namespace) -> int:
     logging.basicConfig(level=logging.INFO, handlers=[log_handler()])
     if short := shortage():
         logging.getLogger("loaderd").warning(short)
-    os.chdir("/")  # holds no folder, and takes no modules from the one that we are in
-    # Late, so that every other verb and every wrong flag is answered at once.
+    os.chdir("/")  # keep no folder busy, and import no module from it
+    # Imported late, so that all other verbs and wrong flags are answered fast.
     from loaderd.supervisor import supervisor
 
-    supervisor.serve(settings, _teller(settings), reload=_reloader(flags, settings))
+    supervisor.serve(settings, _ready_callback(settings), reload=_reloader(flags, settings))
     return DONE
 
 
 def shortage() -> str:
-    """A warning if shared memory is short; else empty."""
+    """A warning if little shared memory is free, else an empty text."""
     free = segment.free()
-    if free > LITTLE_SHM:
+    if free > SCARCE_SHM:
         return ""
     return (
         f"only {formatting.size(free)} of shared memory are free in {segment.SHM}: rings will be "
@@ -72,10 +72,10 @@ def shortage() -> str:
 
 
 class _Formatter(logging.Formatter):
-    """Lines of the log, of which only a traceback has several.
+    """Writes one line for each record, and more only for a traceback.
 
-    What is logged holds names of files, and they may hold anything: escaped, they neither
-    reach the terminal's controls nor look like a line of their own.
+    Control characters are escaped: names of files may hold any, and could control the terminal
+    or look like another record.
     """
 
     def formatMessage(self, record: logging.LogRecord) -> str:
@@ -86,40 +86,41 @@ class _Formatter(logging.Formatter):
 
 
 def log_handler() -> logging.Handler:
-    """What writes the log to stderr."""
+    """A handler that writes the log to stderr."""
     handler = logging.StreamHandler()
     handler.setFormatter(_Formatter("%(asctime)s %(levelname)s %(message)s"))
     return handler
 
 
 def _lasting(flags: Mapping[str, str | None], settings: Settings) -> Mapping[str, str | None]:
-    """The same options for later: in another folder, and when the descriptors are used up."""
+    """The flags for SIGHUP: valid in another folder, and without descriptors."""
     config = os.path.abspath(settings.config) if settings.config else None
     return {**flags, "config": config, "control_fd": None, "ready_fd": None}
 
 
 def _reloader(flags: Mapping[str, str | None], settings: Settings) -> Callable[[], Settings]:
-    """What reads the settings anew, in the folder that we are in by now.
+    """Return a function that reads the settings again.
 
-    A path in the file may mean another here: only what has changed since is news.
+    The working directory has changed, and a relative path in the file means another one now. So
+    a path is taken over only if it differs from what the same reading gives before.
     """
     before = config.load(flags, os.environ)
 
     def reload() -> Settings:
         new = config.load(flags, os.environ)
-        same = [key for key in _PLACES if getattr(new, key) == getattr(before, key)]
+        same = [key for key in _PATHS if getattr(new, key) == getattr(before, key)]
         return dataclasses.replace(new, **{key: getattr(settings, key) for key in same})
 
     return reload
 
 
-def _teller(settings: Settings) -> Callable[[], None]:
+def _ready_callback(settings: Settings) -> Callable[[], None]:
     fd = settings.ready_fd
-    return (lambda: None) if fd is None else (lambda: _tell(fd))
+    return (lambda: None) if fd is None else (lambda: _report_ready(fd))
 
 
-def _tell(fd: int) -> None:
-    # Whoever started us may have given up: that is no reason not to serve.
+def _report_ready(fd: int) -> None:
+    # The program that started us may have given up: serve all the same.
     with contextlib.suppress(BrokenPipeError):
         os.write(fd, READY)
     os.close(fd)

@@ -23,34 +23,34 @@ _EXAMPLES = """\
 
 
 def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Adds the verb."""
+    """Add the verb."""
     parser = options.parser_of(verbs, "start", "start the daemon in the background", _EXAMPLES)
     options.add_all(parser)
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Starts a daemon and waits until it answers."""
+    """Start a daemon and wait until it answers."""
     decoders.require()
     settings = config.load(options.flags(args), os.environ)
-    address.make_folder(settings.socket)  # also makes one that others might write safe
-    _refuse_a_second(settings.socket)
+    address.make_folder(settings.socket)  # also takes others' write permission away
+    _require_free(settings.socket)
     log = log_path(settings.socket)
     if shortage := serve.shortage():
-        console.tell(f"loaderd: {shortage}")
+        console.err(f"loaderd: {shortage}")
     with _opened(log) as fd:
         begin = os.fstat(fd).st_size
         launch = Launch(options.forwarded(args), fd)
     if launch.wait() and launch.process is not None:
-        console.say(f'loaderd "{settings.name}" is up: pid {launch.process.pid}, '
+        console.out(f'loaderd "{settings.name}" is up: pid {launch.process.pid}, '
                  f"socket {settings.socket}, log {log}")  # fmt: skip
         return DONE
-    _explain(settings, launch.failure, log, begin)
+    _print_failure(settings, launch.failure, log, begin)
     return FAILED
 
 
 def log_path(socket: str) -> str:
-    """Where the daemon at ``socket`` logs to when it was started in the background."""
+    """The log of a daemon at ``socket`` that was started in the background."""
     return socket.removesuffix(".sock") + ".log"
 
 
@@ -70,8 +70,8 @@ def _opened(log: str) -> Iterator[int]:
         os.close(fd)
 
 
-def _refuse_a_second(socket: str) -> None:
-    """Whoever listens there may hang: it is asked nothing."""
+def _require_free(socket: str) -> None:
+    """Fail if a daemon listens there, even one that hangs: the kernel answers, it is not asked."""
     pid = dial.listener(socket)
     if pid is not None:
         raise DaemonRunning(
@@ -80,9 +80,9 @@ def _refuse_a_second(socket: str) -> None:
         )
 
 
-def _explain(settings: Settings, failure: str, log: str, begin: int) -> None:
-    _refuse_a_second(settings.socket)  # started at the same time as ours, and faster
+def _print_failure(settings: Settings, failure: str, log: str, begin: int) -> None:
+    _require_free(settings.socket)  # another start was faster
     with open(log, "rb") as file:
         for line in last_lines(file.fileno(), begin):
-            console.tell(line)
-    console.tell(f'loaderd "{settings.name}" did not start: it {failure}; the log is {log}')
+            console.err(line)
+    console.err(f'loaderd "{settings.name}" did not start: it {failure}; the log is {log}')

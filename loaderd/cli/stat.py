@@ -38,13 +38,13 @@ private one. Exit codes: 0 done, 1 no daemon answers or it went away, 2 wrong ar
 
 
 def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Adds the verb."""
+    """Add the verb."""
     _add_options(options.parser_of(verbs, "stat", _DOES, _EXAMPLES))
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs ``loaderd-stat`` and returns its exit code."""
-    console.survive_any_name()
+    """Run ``loaderd-stat`` and return its exit code."""
+    console.escape_unencodable()
     texts = options.texts_of(_DOES, _EXAMPLES.replace("loaderd stat", "loaderd-stat"))
     parser = argparse.ArgumentParser("loaderd-stat", **texts)
     _add_options(parser)
@@ -69,7 +69,7 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Shows the daemon once, or until Ctrl-C.
+    """Show the daemon once, or until Ctrl-C.
 
     Raises:
         NoDaemon: none answers.
@@ -88,10 +88,10 @@ def run(args: argparse.Namespace) -> int:
 
 @contextlib.contextmanager
 def _renderer(args: argparse.Namespace) -> Iterator[Show]:
-    """The way to show a report that suits the options and standard output."""
+    """Choose how reports are shown, by the options and by where standard output goes."""
     out = terminal.console()
     if args.json:
-        yield lambda report: console.say(json_lines.render(report))
+        yield lambda report: console.out(json_lines.render(report))
     elif args.watch is None:
         yield lambda report: out.print(terminal.render(report, out))
     elif out.is_terminal:
@@ -99,18 +99,18 @@ def _renderer(args: argparse.Namespace) -> Iterator[Show]:
             yield lambda report: live.update(terminal.render(report, out), refresh=True)
     else:
         render = rows.renderer()
-        yield lambda report: console.say_all(render(report))
+        yield lambda report: console.out(*render(report))
 
 
 def _watch(where: Address, seconds: float, show: Show) -> None:
-    """Shows one report after the other until the daemon goes away."""
+    """Show one report after the other until the daemon goes away."""
     before = dial.observe(where.socket, dial.SOON)
     show(derive(before))
     for _ in _ticks(seconds):
         try:
             now = dial.observe(where.socket, dial.SOON)
         except NoAnswer:
-            raise  # it has not gone away
+            raise  # it runs, but does not answer
         except NoDaemon as error:
             daemon = before.daemon
             raise DaemonGone(f'loaderd "{daemon.name}" (pid {daemon.pid}) went away') from error
@@ -119,7 +119,7 @@ def _watch(where: Address, seconds: float, show: Show) -> None:
 
 
 def _ticks(seconds: float) -> Iterator[None]:
-    """Yields every ``seconds``, whatever the work in between takes."""
+    """Yield every ``seconds``, whatever the work in between takes."""
     due = time.monotonic()
     while True:
         due = max(due + seconds, time.monotonic())

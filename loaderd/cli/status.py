@@ -1,4 +1,4 @@
-"""``loaderd status``: does a daemon run?"""
+"""``loaderd status``: whether a daemon runs."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ daemon that runs is meant, such as a trainer's private one.
 
 
 class Status(msgspec.Struct, frozen=True, kw_only=True):
-    """What ``--json`` prints; what nobody can tell is null."""
+    """What ``--json`` prints; null is what cannot be known."""
 
     running: bool
     answers: bool
@@ -41,7 +41,7 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Adds the verb."""
+    """Add the verb."""
     parser = options.parser_of(verbs, "status", "say whether the daemon runs", _EXAMPLES)
     options.add_address(parser)
     parser.add_argument("--json", action="store_true", help="print one JSON object")
@@ -49,7 +49,7 @@ def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Prints the status; 0 if a daemon runs, 1 if it does not answer, else 3."""
+    """Print the status; return 0 if a daemon runs, 1 if it does not answer, else 3."""
     where = options.address(args)
     try:
         where = target.find(where)
@@ -59,7 +59,7 @@ def run(args: argparse.Namespace) -> int:
         status = _silent(where, error)
         state = "running, but" if status.running else "not running:"
         line = f'loaderd "{where.name}" is {state} {error}'
-    console.say(formatting.as_json(status) if args.json else line)
+    console.out(formatting.as_json(status) if args.json else line)
     if status.answers:
         return DONE
     return FAILED if status.running else NOT_RUNNING

@@ -1,7 +1,7 @@
-"""Which daemon a question goes to when nobody named one.
+"""Which daemon ``status``, ``stat`` and ``errors`` mean when none is named.
 
-A trainer without a daemon starts a private one, so ``loaderd-stat`` alone should find it.
-Only questions search like this: nothing is ever stopped that was not named.
+A trainer without a daemon starts a private one, and ``loaderd stat`` alone should find it.
+``stop`` does not search like this.
 """
 
 from __future__ import annotations
@@ -12,29 +12,29 @@ from loaderd.config import Address
 from loaderd.errors import DaemonError, LoaderdError, NoAnswer, NoDaemon
 from loaderd.ipc import address, dial
 
-_ENDING = ".sock"
+_EXTENSION = ".sock"
 
 
 def answers(path: str) -> bool:
-    """Whether a daemon is at ``path``, of whatever version."""
+    """Whether a daemon of any version answers at ``path``."""
     try:
         dial.dial(path, dial.SOON).close()
     except NoDaemon:
         return False
     except LoaderdError:
-        pass  # a daemon that cannot be understood is one all the same
+        pass  # it answers, though with another protocol or a refusal
     return True
 
 
 def find(wanted: Address) -> Address:
-    """``wanted`` if it was chosen or is there, else the only other daemon of this user.
+    """``wanted`` if it was chosen or runs, else the only other daemon of this user.
 
-    Nobody is waited for here: one that is there and does not answer is found all the same.
+    A daemon that does not answer counts as running, so this never waits.
 
     Raises:
-        NoDaemon: several others are there; the text says their names.
+        NoDaemon: several others run; the text lists their names.
     """
-    if wanted.chosen or _there(wanted.socket):
+    if wanted.chosen or _runs(wanted.socket):
         return wanted
     others = alive()
     if len(others) > 1:
@@ -44,27 +44,27 @@ def find(wanted: Address) -> Address:
 
 
 def alive() -> list[Address]:
-    """The daemons of this user in the usual folder, also those that do not answer."""
-    return [found for found in _neighbours() if _there(found.socket)]
+    """This user's daemons in the default folder, also those that do not answer."""
+    return [found for found in _sockets() if _runs(found.socket)]
 
 
-def _there(path: str) -> bool:
+def _runs(path: str) -> bool:
     try:
         return dial.listener(path) is not None
     except NoAnswer:
         return True
-    except DaemonError:  # somebody else's
+    except DaemonError:  # another user's
         return False
 
 
-def _neighbours() -> list[Address]:
+def _sockets() -> list[Address]:
     folder = address.runtime_dir()
     try:
         files = sorted(os.listdir(folder))
     except OSError:
         return []
     return [
-        Address(file.removesuffix(_ENDING), os.path.join(folder, file), False)
+        Address(file.removesuffix(_EXTENSION), os.path.join(folder, file), False)
         for file in files
-        if file.endswith(_ENDING)
+        if file.endswith(_EXTENSION)
     ]

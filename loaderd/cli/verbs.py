@@ -1,4 +1,8 @@
-"""The verbs of ``loaderd``, each a module with ``add``, and the parser over them all."""
+"""The verbs of ``loaderd``, and the parser over them all.
+
+A verb is a module with ``add``, which makes its parser and sets ``run``. To add one, name the
+module here, and describe it in docs/reference/loaderd.md.
+"""
 
 from __future__ import annotations
 
@@ -28,8 +32,8 @@ examples:
 
 
 def run(argv: Sequence[str] | None) -> int:
-    """Runs one verb and returns its exit code."""
-    console.survive_any_name()
+    """Run one verb and return its exit code."""
+    console.escape_unencodable()
     return guarded("loaderd", lambda: _run(argv))
 
 

@@ -6,7 +6,7 @@
         ▲                               │                    │
         └────────── Ended ◄─────────────┴──────── Forked ◄───┘
 
-It runs one thread, holds nothing that a child could inherit by mistake, and does nothing that
+It runs one thread, holds no descriptor that a child must not inherit, and does nothing that
 could fail. :mod:`loaderd.supervisor.children` is the supervisor's side.
 """
 
@@ -44,7 +44,7 @@ def main() -> NoReturn:
     # its own behind it: if OpenCV lies in the first, it would find itself again and again.
     vars(sys)["OpenCV_REPLACE_SYS_PATH_0"] = True
     for module in PRELOAD:
-        with contextlib.suppress(Exception):  # the child that needs it says why it cannot have it
+        with contextlib.suppress(Exception):  # the child that needs it reports the error
             importlib.import_module(module)
     _ForkServer(Channel(socket.socket(fileno=control))).run()
 
@@ -64,7 +64,7 @@ class _ForkServer:
         for fd in (self._woken, self._wake):
             os.set_blocking(fd, False)
         signal.set_wakeup_fd(self._wake)
-        signal.signal(signal.SIGCHLD, lambda *_: None)  # wakes us, and that is all
+        signal.signal(signal.SIGCHLD, lambda *_: None)  # only to wake the poll
 
     def run(self) -> NoReturn:
         poll = select.poll()
@@ -101,7 +101,7 @@ class _ForkServer:
         self._children[number] = pid
 
     def _become(self, number: int, work: int, sock: int) -> NoReturn:
-        """Goes on as the child."""
+        """Runs the child's part after the fork; never returns."""
         code = 1
         try:
             signal.set_wakeup_fd(-1)
@@ -116,7 +116,7 @@ class _ForkServer:
             os._exit(code)
 
     def _reap(self) -> None:
-        """Reports who has ended; only then the kernel may give the number to another process."""
+        """Reports children that have ended, before the kernel may reuse their process ids."""
         numbers = {pid: number for number, pid in self._children.items()}
         options = os.WEXITED | os.WNOHANG | os.WNOWAIT
         while numbers and (found := os.waitid(os.P_ALL, 0, options)) is not None:

@@ -111,14 +111,16 @@ class Plan(_Message, frozen=True):
 
 
 class Took(_Message, frozen=True):
-    """What the trainer did with its slots since the last such message.
+    """What the trainer did with its slots since the last such message, and its counters.
+
+    The counters are totals since the stream was opened.
 
     Attributes:
         taken: slots that are now leased.
         released: slots that may be written again.
-        batches: batches taken since the stream was opened.
-        samples: samples taken since the stream was opened.
-        waited_ns: nanoseconds that the trainer waited for a batch since then.
+        batches: batches taken.
+        samples: samples taken.
+        waited_ns: nanoseconds that the trainer waited for batches.
     """
 
     taken: tuple[int, ...]

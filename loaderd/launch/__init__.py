@@ -1,1 +1,1 @@
-"""How a daemon's process is started, and what of its starter it is given."""
+"""How a daemon's process is started, with which Python, modules and CPUs."""

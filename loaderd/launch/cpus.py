@@ -1,8 +1,8 @@
-"""The CPUs that a daemon of this program's own may use.
+"""The CPUs that a private daemon of this program may use.
 
 A process inherits the CPUs of the thread that starts it, and a trainer may have bound that
-thread to one. What the program as a whole may use is what it was given at the beginning, and
-what its threads use now.
+thread to one. The program as a whole may use the CPUs that it had at its start, and those that
+its threads have now.
 """
 
 from __future__ import annotations
@@ -14,25 +14,25 @@ _noted: set[int] = set()
 
 
 def note() -> None:
-    """Notes the CPUs that this thread may use now as those of the program."""
+    """Remember the CPUs that this thread may use now as CPUs of the program."""
     _noted.update(os.sched_getaffinity(0))
 
 
 def of_the_program() -> set[int]:
-    """The CPUs of all threads of this process, and those that were noted."""
+    """The CPUs of all threads of this process, and those that ``note`` remembered."""
     found = set(_noted)
     with contextlib.suppress(OSError):
         for thread in os.listdir("/proc/self/task"):
-            with contextlib.suppress(OSError):  # it has just ended
+            with contextlib.suppress(OSError):  # the thread has ended
                 found |= os.sched_getaffinity(int(thread))
     return found
 
 
 def use(numbers: str) -> None:
-    """Has this process use these CPUs, as far as its cgroup allows.
+    """Bind this process to some CPUs, as far as its cgroup allows.
 
     Args:
-        numbers: separated by commas.
+        numbers: their numbers, separated by commas.
     """
     with contextlib.suppress(OSError, ValueError):
         os.sched_setaffinity(0, {int(number) for number in numbers.split(",")})

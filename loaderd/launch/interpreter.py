@@ -1,7 +1,7 @@
-"""The Python that runs a daemon, and how it is told what to run.
+"""The Python that runs a daemon, and the command and variables to start it with.
 
 In a program that embeds Python, or was frozen, ``sys.executable`` is that program, empty, or
-missing. It is never started: a second copy of it could do anything.
+missing. It is never started again: a second copy of the program could have any effect.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _SECONDS = 10.0
 
 
 def find() -> str:
-    """The path of a Python of this version.
+    """Find a Python of this version; return its path.
 
     Raises:
         NoDaemon: none is found.
@@ -51,7 +51,7 @@ def is_python(path: str | None) -> bool:
 
 
 def command() -> list[str]:
-    """How a Python is started that runs what the variables of ``environment`` say.
+    """The command of a Python that runs the program in the variables of ``environment``.
 
     Raises:
         NoDaemon: none is found.
@@ -60,12 +60,12 @@ def command() -> list[str]:
 
 
 def environment(path: Sequence[str], program: str, before: str = "") -> dict[str, str]:
-    """The variables for a Python that runs a program and finds modules in certain folders.
+    """The environment of a Python that runs a program and finds modules in certain folders.
 
     Args:
         path: the folders, before those that the Python knows itself.
         program: its text.
-        before: what is run before the folders are set, and may use no module but Python's own.
+        before: what is run before the folders are set; it may import Python's own modules only.
     """
     folders = f"path = {list(path)!r}; sys.path[:] = path + [x for x in sys.path if x not in path]"
     known = {**os.environ, _VARIABLE: f"import os, sys\n{before}\n{folders}\n{program}\n"}
@@ -75,16 +75,16 @@ def environment(path: Sequence[str], program: str, before: str = "") -> dict[str
 
 
 def _flags() -> list[str]:
-    """How this Python was told to look for modules, for another one that shall find the same."""
-    told = {
+    """The options of this Python that decide where modules are found."""
+    options = {
         "-I": sys.flags.isolated,
         "-E": sys.flags.ignore_environment,
         "-s": sys.flags.no_user_site,
         "-S": sys.flags.no_site,
         "-B": sys.flags.dont_write_bytecode,
     }
-    # -P: no module of the working directory takes another's place.
-    return ["-P", *(flag for flag, is_told in told.items() if is_told)]
+    # -P: no modules of the working directory.
+    return ["-P", *(flag for flag, is_set in options.items() if is_set)]
 
 
 def _candidates() -> Iterator[str]:
@@ -101,7 +101,7 @@ def _version() -> str:
 
 def _is_this_version(path: str) -> bool:
     with contextlib.suppress(OSError, subprocess.SubprocessError):
-        told = subprocess.run(
+        answer = subprocess.run(
             [path, "-I", "-S", "-c", _VERSION],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
@@ -109,5 +109,5 @@ def _is_this_version(path: str) -> bool:
             timeout=_SECONDS,
             check=True,
         ).stdout
-        return told.decode().split() == [str(number) for number in sys.version_info[:2]]
+        return answer.decode().split() == [str(number) for number in sys.version_info[:2]]
     return False

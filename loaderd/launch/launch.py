@@ -1,4 +1,4 @@
-"""A daemon's process on its way: started, detached, awaited.
+"""Start a daemon's process, detach it, and wait until it answers.
 
 ::
 
@@ -7,7 +7,7 @@
        └───── a pipe ◄────┴──────────────────┘ READY
 
 The daemon is no child of its starter: a program that waits for all its children, or is replaced
-by another (``exec``), never meets it.
+by another (``exec``), is not affected.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ READY = b"1"
 """What the daemon writes to its ``--ready-fd`` once it answers."""
 
 START_SECONDS = 30.0
-"""Within which it does."""
+"""Seconds within which a daemon must answer after its start."""
 
 END_SECONDS = 5.0
 _MAX_TAIL = 64 * 1024
@@ -46,47 +46,48 @@ _SERVE = "from loaderd.cli.main import main; sys.exit(main())"
 
 
 class Launch:
-    """Starts ``loaderd serve`` in a process of its own; ``wait`` says whether it came up.
+    """Starts ``loaderd serve`` in a detached process; ``wait`` says whether it answers.
 
     Args:
-        words: its options.
+        arguments: its options.
         log: descriptor that it writes its log to.
         pass_fds: descriptors that it inherits, not among 0 to 2.
 
     Attributes:
         process: the daemon, once it is known.
-        failure: what came of it, if it did not come up.
+        failure: why it does not answer, if it does not.
 
     Raises:
         NoDaemon: no process can be started.
         NoDescriptor: too many files are open.
     """
 
-    def __init__(self, words: Sequence[str], log: int, pass_fds: Sequence[int] = ()) -> None:
+    def __init__(self, arguments: Sequence[str], log: int, pass_fds: Sequence[int] = ()) -> None:
         self.process: Process | None = None
         self.failure = ""
         self._booting: subprocess.Popen[bytes] | None = None
-        self._said = b""
+        self._received = b""
         with descriptors.needed("a daemon"):
             self._ready, tell = map(high, os.pipe())
         try:
             try:
-                self._start(words, log, tell, pass_fds)
+                self._start(arguments, log, tell, pass_fds)
             finally:
                 os.close(tell)
-        except BaseException:  # Ctrl-C, too: nobody would own it
+        except BaseException:  # also Ctrl-C: the daemon would have no owner
             self.kill()
             raise
 
-    def _start(self, words: Sequence[str], log: int, tell: int, pass_fds: Sequence[int]) -> None:
+    def _start(
+        self, arguments: Sequence[str], log: int, tell: int, pass_fds: Sequence[int]
+    ) -> None:
         command = interpreter.command()
-        # A signal to the whole job, or Ctrl-C, that comes before the daemon can deal with it,
-        # waits until then.
+        # Signals to the whole job, such as Ctrl-C, stay pending until the daemon can handle them.
         before = signal.pthread_sigmask(signal.SIG_BLOCK, JOB_SIGNALS)
         try:
             with descriptors.needed("a daemon"):
                 self._booting = subprocess.Popen(
-                    [*command, "serve", *words, f"--ready-fd={tell}"],
+                    [*command, "serve", *arguments, f"--ready-fd={tell}"],
                     stdin=subprocess.DEVNULL,
                     stdout=log,
                     stderr=log,
@@ -105,12 +106,12 @@ class Launch:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
     def wait(self) -> bool:
-        """Waits until the daemon answers; False if it ended before, or takes too long."""
+        """Wait until the daemon answers; return False if it ended before, or takes too long."""
         seconds = START_SECONDS
         try:
             end = monotonic() + seconds
-            while not self._said.endswith(b"\n" + READY):
-                if not self._hear(end - monotonic()):
+            while not self._received.endswith(b"\n" + READY):
+                if not self._read(end - monotonic()):
                     self.failure = "ended before it answered"
                     if monotonic() >= end:
                         self.failure = f"did not answer within {seconds:.0f} s and was killed"
@@ -123,24 +124,24 @@ class Launch:
         finally:
             self._close()
 
-    def _hear(self, seconds: float) -> bool:
-        """Takes in what the daemon says; False if nothing more comes."""
+    def _read(self, seconds: float) -> bool:
+        """Read from the pipe; return False if nothing more comes within ``seconds``."""
         poll = select.poll()
         poll.register(self._ready, select.POLLIN)
         if not poll.poll(max(0.0, seconds) * 1000):
             return False
-        said = os.read(self._ready, 64)
-        self._said += said
-        if self.process is None and b"\n" in self._said:
-            self.process = Process(int(self._said.split(b"\n")[0]))
+        data = os.read(self._ready, 64)
+        self._received += data
+        if self.process is None and b"\n" in self._received:
+            self.process = Process(int(self._received.split(b"\n")[0]))
             self._end_booting()
-        return bool(said)
+        return bool(data)
 
     def kill(self) -> None:
-        """Makes sure that nothing is left of it."""
+        """Kill the daemon and what starts it, and wait until they are gone."""
         if self._ready >= 0 and self.process is None:
             with contextlib.suppress(OSError):
-                self._hear(END_SECONDS)  # whose number we may not have read yet
+                self._read(END_SECONDS)  # its pid may not have been read yet
         self._end_booting()
         if self.process is not None:
             self.process.send(signal.SIGKILL)
@@ -160,14 +161,14 @@ class Launch:
             self._ready = -1
 
 
-def last_lines(log: int, begin: int = 0, most: int = 20) -> list[str]:
-    """The end of a log.
+def last_lines(log: int, begin: int = 0, max_lines: int = 20) -> list[str]:
+    """The last lines of a log.
 
     Args:
         log: its descriptor.
-        begin: bytes that are older, and of no interest.
-        most: lines.
+        begin: offset in bytes; what is before it is left out.
+        max_lines: how many at most.
     """
     begin = max(begin, os.fstat(log).st_size - _MAX_TAIL)
     tail = os.pread(log, _MAX_TAIL, begin).decode(errors="backslashreplace")
-    return tail.strip().expandtabs().splitlines()[-most:]
+    return tail.strip().expandtabs().splitlines()[-max_lines:]

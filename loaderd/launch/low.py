@@ -1,4 +1,4 @@
-"""Descriptors of a process whose standard streams are closed."""
+"""Keep descriptors out of 0 to 2, in a process whose standard streams are closed."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import os
 
 
 def high(fd: int) -> int:
-    """Moves a descriptor out of the way of 0 to 2, which a child gets anew."""
+    """Duplicate a descriptor below 3 to a higher one, as a child gets other files at 0 to 2."""
     if fd > 2:
         return fd
     try:

@@ -1,15 +1,14 @@
-"""A daemon of this process's own, which needs no place where it could be found.
+"""A daemon that belongs to this process, and is reached by an inherited socket.
 
 ::
 
     trainer ──── control socket ────► daemon
-       │  Connect + an end of a new socket pair: one connection more
-       │  Stop: finish what is begun, and end
-       └─ its end, as all who held it are gone: end at once
+       │  Connect + an end of a new socket pair: one more connection
+       │  Stop: drain, and end
+       └─ end of file, when all holders are gone: end at once
 
-The trainer's forked children have the control socket too, and connect by it as well. It is
-closed when the trainer executes another program. For ``loaderd-stat`` the daemon also listens in
-the usual folder, if it can.
+Forked children of the trainer inherit the control socket and connect by it too. It is closed on
+``exec``. For ``loaderd stat`` the daemon also listens in the default folder, if it can.
 """
 
 from __future__ import annotations
@@ -36,7 +35,7 @@ from loaderd.launch.launch import Launch, last_lines
 from loaderd.launch.low import high
 
 STOP_SECONDS = 5.0
-"""What a daemon may take to end; after that it is killed."""
+"""Seconds that a daemon may take to end before it is killed."""
 
 CLEAN_SECONDS = 1.0
 POLL_SECONDS = 0.01
@@ -48,12 +47,12 @@ class PrivateDaemon:
     """A running private daemon.
 
     Args:
-        words: further options of ``loaderd serve``.
-        name: what people call it; None for a name that nobody else has.
+        arguments: further options of ``loaderd serve``.
+        name: its name; None for a new one.
 
     Attributes:
         name: the same.
-        path: where people find it, if the usual folder can be used.
+        path: its socket in the default folder; empty if that cannot be used.
         pid: its process.
 
     Raises:
@@ -61,10 +60,10 @@ class PrivateDaemon:
         NoDescriptor: too many files are open.
     """
 
-    def __init__(self, words: Sequence[str] = (), name: str | None = None) -> None:
+    def __init__(self, arguments: Sequence[str] = (), name: str | None = None) -> None:
         self.name = name or _new_name()
         self.path = _place(self.name)
-        self._words = words
+        self._arguments = arguments
         self._owner = os.getpid()
         with descriptors.needed("a private daemon"):
             self._log = high(os.memfd_create("loaderd-log"))
@@ -77,16 +76,16 @@ class PrivateDaemon:
         try:
             with theirs:
                 self._process = self._start(theirs.fileno())
-        except BaseException:  # which a notebook keeps, and us with it
+        except BaseException:  # a notebook keeps the traceback, and with it this object
             close_control()
             close_log()
             raise
         self.pid = self._process.pid
 
     def _start(self, control: int) -> Process:
-        mine = [f"--name={self.name}", f"--owner={self._owner}", f"--control-fd={control}"]
+        own = [f"--name={self.name}", f"--owner={self._owner}", f"--control-fd={control}"]
         numbers = ",".join(map(str, sorted(cpus.of_the_program())))
-        launch = Launch([*self._words, *mine, f"--cpus={numbers}"], self._log, [control])
+        launch = Launch([*self._arguments, *own, f"--cpus={numbers}"], self._log, [control])
         try:
             came_up = launch.wait()
         except BaseException:  # Ctrl-C
@@ -94,28 +93,28 @@ class PrivateDaemon:
             raise
         if not came_up or launch.process is None:
             self._clean()
-            said = "; ".join(self.last_lines(_LINES)) or f"it {launch.failure}"
-            raise NoDaemon(f"the private daemon could not start: {printable(said)}")
+            reason = "; ".join(self.last_lines(_LINES)) or f"it {launch.failure}"
+            raise NoDaemon(f"the private daemon could not start: {printable(reason)}")
         return launch.process
 
-    def last_lines(self, most: int) -> list[str]:
+    def last_lines(self, max_lines: int) -> list[str]:
         """The end of its log."""
-        return last_lines(self._log, most=most)
+        return last_lines(self._log, max_lines=max_lines)
 
     @property
     def ended(self) -> bool:
-        """Whether it is gone though nobody stopped it; forked children see it too."""
+        """Whether its process is gone; also right in forked children."""
         return self.ends_within(0.0)
 
     def ends_within(self, seconds: float) -> bool:
-        """Waits until it is gone, so many seconds at most; returns whether it is."""
-        # Its end of the control socket only it has, and what was forked just as it was started.
+        """Wait until its process is gone, for ``seconds`` at most; return whether it is."""
+        # Only the daemon holds its end of the control socket, or a process forked in that moment.
         poll = select.poll()
-        poll.register(self._control, 0)  # the kernel tells unasked
+        poll.register(self._control, 0)  # POLLHUP is always reported
         return bool(poll.poll(seconds * 1000)) or not self._process.alive
 
     def connect(self, timeout: float | None = None) -> Channel:
-        """A connection that has said hello.
+        """Open a connection, which has said hello.
 
         Args:
             timeout: seconds within which the daemon must answer; None for the usual.
@@ -128,19 +127,19 @@ class PrivateDaemon:
         with descriptors.needed("a connection to the daemon"):
             ours, theirs = channel.pair()
         with theirs:
-            # Both ends are ours in the kernel's eyes; who answers is known.
-            line = Channel(ours, Peer(self.pid, os.geteuid(), os.getegid()))
+            # The kernel would name us as the peer of our own socket pair.
+            connection = Channel(ours, Peer(self.pid, os.geteuid(), os.getegid()))
             try:
-                self._say(Connect(), [theirs.fileno()])
+                self._send(Connect(), [theirs.fileno()])
                 theirs.close()
-                dial.greet(line, self.path, timeout)
+                dial.greet(connection, self.path, timeout)
             except BaseException:
-                line.close()
+                connection.close()
                 raise
-        return line
+        return connection
 
-    def _say(self, message: Message, fds: Sequence[int] = ()) -> None:
-        """Sends one packet, which is whole and in order, whoever else sends at the time."""
+    def _send(self, message: Message, fds: Sequence[int] = ()) -> None:
+        """Send one packet; packets of several threads and processes never mix."""
         try:
             with descriptors.needed("a connection to the daemon"):
                 socket.send_fds(self._control, [messages.encode(message)], list(fds))
@@ -150,38 +149,38 @@ class PrivateDaemon:
             raise NoDaemon(f"the private daemon (pid {self.pid}) went away") from error
 
     def again(self) -> PrivateDaemon:
-        """Another in place of this one, which ended; a forked child gets one of its own.
+        """Start another in place of this one, which has ended; in a forked child, a new one.
 
         Raises:
             NoDaemon: it could not start.
         """
         self.stop()
-        mine = os.getpid() == self._owner
-        return PrivateDaemon(self._words, self.name if mine else None)
+        is_owner = os.getpid() == self._owner
+        return PrivateDaemon(self._arguments, self.name if is_owner else None)
 
     def stop(self) -> None:
-        """Ends the daemon and waits until it is gone; in a forked child, does nothing."""
+        """End the daemon and wait until it is gone; in a forked child, do nothing."""
         if os.getpid() != self._owner:
             return
-        with contextlib.suppress(NoDaemon):  # it is gone, or must be killed
-            self._say(Stop())
+        with contextlib.suppress(NoDaemon):  # it is gone, or is killed below
+            self._send(Stop())
         if not self.ends_within(STOP_SECONDS):
             self._process.send(signal.SIGKILL)
         self._process.wait(STOP_SECONDS)
         self._clean()
 
     def _clean(self) -> None:
-        """Removes what it leaves behind if it was killed, once the kernel has let go of it."""
+        """Remove the socket and lock of a killed daemon, once the kernel has released the lock."""
         end = monotonic() + CLEAN_SECONDS
         while self.path and not lock.remove_stale(self.path) and monotonic() < end:
             sleep(POLL_SECONDS)
 
 
 def _close_with(owner: PrivateDaemon, close: Callable[[], object]) -> Callable[[], object]:
-    """Closes with the object; at the end of the process the kernel does, after ``stop``.
+    """Call ``close`` when ``owner`` is collected, but not at exit, where ``stop`` comes first.
 
     Returns:
-        What closes before that.
+        A function that closes at once.
     """
     with_owner = weakref.finalize(owner, close)
     with_owner.atexit = False

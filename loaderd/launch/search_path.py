@@ -1,10 +1,10 @@
-"""Where a daemon looks for modules: where its starter does.
+"""Where a daemon looks for modules: in the same folders as the program that starts it.
 
 A fresh interpreter lacks what the starter found through a relative ``PYTHONPATH``, through
-folders that it added to ``sys.path`` itself, or beside its script. So the daemon is handed the
-starter's whole ``sys.path``, in its order and with absolute paths. The script's own folder is not
-among them: a ``types.py`` there is none of the daemon's business. It comes last, and only if
-something that the daemon needs lies there.
+folders that it added to ``sys.path`` itself, or beside its script. So the daemon gets the
+starter's whole ``sys.path``, in its order and with absolute paths, except the script's own folder:
+a ``types.py`` there must not replace a module. That folder comes last, and only if it holds
+something that the daemon needs.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ NEEDED = (
     "scipy",
     "cloudpickle",
 )
-"""What a daemon imports that is not Python's own."""
+"""Packages that a daemon imports."""
 
 
 def entries() -> list[str]:
     """The daemon's ``sys.path``: absolute paths, each once."""
     explicit, script = set(_variable()), _script_folders()
-    given = [entry for entry in sys.path if isinstance(entry, str)]
+    texts = [entry for entry in sys.path if isinstance(entry, str)]
     folders = [
         folder
-        for entry in given
+        for entry in texts
         if (folder := absolute(entry)) is not None
         and (folder in explicit or not script & {entry, folder})
     ]
@@ -43,9 +43,9 @@ def entries() -> list[str]:
 
 
 def absolute(entry: str) -> str | None:
-    """What an entry of ``sys.path`` means; None for one that the working directory took along.
+    """The folder of an entry of ``sys.path``; None if the working directory is gone.
 
-    What was found through a relative entry was found in the working directory of that time.
+    A relative entry counts from the working directory of the time when it was first used.
     """
     finder = sys.path_importer_cache.get(entry)
     try:
@@ -55,25 +55,25 @@ def absolute(entry: str) -> str | None:
 
 
 def variable() -> str:
-    """``PYTHONPATH`` with absolute paths, for what a daemon starts itself."""
+    """``PYTHONPATH`` with absolute paths, for processes that a daemon starts."""
     return os.pathsep.join(_variable())
 
 
 def _variable() -> list[str]:
-    """The folders of ``PYTHONPATH``. Relative ones counted when this process began."""
+    """The folders of ``PYTHONPATH``; relative ones count from where this process was started."""
     if sys.flags.ignore_environment:
         return []
-    begun_in = os.environ.get("PWD", "")
+    started_in = os.environ.get("PWD", "")
     found: list[str] = []
     for entry in filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep)):
-        meant = [os.path.normpath(os.path.join(begun_in, entry)), absolute(entry)]
+        meant = [os.path.normpath(os.path.join(started_in, entry)), absolute(entry)]
         known = [folder for folder in meant if folder and folder in sys.path]
         found += [entry] if os.path.isabs(entry) else known[:1]
     return found
 
 
 def _script_folders() -> set[str]:
-    """What Python itself has put in front of ``sys.path``: the script's folder, or this one."""
+    """What Python has put in front of ``sys.path``: the script's folder, or the current one."""
     if sys.flags.safe_path:
         return set()
     folders = {""}
@@ -88,11 +88,11 @@ def _script_folders() -> set[str]:
 
 
 def _homes() -> Iterator[str]:
-    """The folders in which this process finds what a daemon needs."""
+    """The folders in which this process finds the packages that a daemon needs."""
     for name in NEEDED:
         try:
             spec = find_spec(name)
-        except (ImportError, ValueError):  # a module that somebody made by hand has no spec
+        except (ImportError, ValueError):  # a module made by hand has no spec
             continue
         inner = list(spec.submodule_search_locations or ()) if spec else []
         where = inner[0] if inner else spec.origin if spec and spec.has_location else None

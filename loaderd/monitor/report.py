@@ -19,7 +19,7 @@ _STAGES = ("read", "decode", "resize", "augment")
 
 
 class StreamRates(msgspec.Struct, frozen=True, kw_only=True):
-    """How fast one stream is read.
+    """How fast a stream is read.
 
     Attributes:
         batches_per_s: batches that the trainer took.
@@ -35,7 +35,7 @@ class StreamRates(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Work(msgspec.Struct, frozen=True, kw_only=True):
-    """Where the workers' time goes, in percent; together 100, or 0 without workers.
+    """Where the workers' time goes, in percent; the sum is 100, or 0 without workers.
 
     Attributes:
         cached: share of the rows whose images came from a cache; None if there were no rows.
@@ -81,12 +81,12 @@ def derive(now: Snapshot, before: Snapshot | None = None) -> Report:
 
 
 def _same_daemon(now: Snapshot, before: Snapshot) -> bool:
-    """A restarted daemon counts from zero again, perhaps under the same process id."""
+    """Whether counters go on: those of a restarted daemon begin at 0, perhaps with the same pid."""
     return now.daemon.pid == before.daemon.pid and now.daemon.uptime_s > before.daemon.uptime_s
 
 
 class _Span(msgspec.Struct, frozen=True):
-    """What one stream did, and in which time."""
+    """What one stream did, and in how many seconds."""
 
     client_pid: int
     seconds: float
@@ -121,7 +121,7 @@ def _rates(span: _Span) -> StreamRates:
 
 
 def _waited_by_program(spans: Iterable[_Span]) -> dict[int, float]:
-    """Training and validation streams of one program are read in turn: their waits add up."""
+    """Percent of time waited, by pid. A program reads its streams in turn, so waits add up."""
     waited: defaultdict[int, float] = defaultdict(float)
     seconds: defaultdict[int, float] = defaultdict(float)
     for span in spans:
@@ -152,7 +152,7 @@ def _grown(now: WorkerPicture, before: WorkerPicture | None, counter: str) -> fl
 
 
 def _shares(stages: dict[str, float], busy: float, up: float, cached: float | None) -> Work:
-    """A chunk counts when it is done, so a short interval may hold more work than time."""
+    """Percent of the workers' time. A chunk counts when done, so work may exceed the interval."""
     staged = sum(stages.values())
     busy = max(busy, staged)
     whole = max(busy, up)

@@ -64,7 +64,7 @@ def header() -> str:
 
 
 def row(report: Report) -> str:
-    """All streams together in one line; ``waited`` is of the program that waits most."""
+    """One line with the sums over all streams; ``waited`` is of the program that waits most."""
     now, work, waited = report.now, report.work, report.verdict.waited_percent
     cells = (
         _clock(now.time),

@@ -12,7 +12,7 @@ from loaderd.ipc.text import printable
 from loaderd.monitor.report import Report, StreamRates
 
 _GAP = 2
-_NARROWEST_FOLDER = 8
+_MIN_FOLDER_WIDTH = 8
 _COLUMNS = ("id", "client", "folder", "queue", "batch/s", "image/s", "waited", "epoch:pos",
             "errors")  # fmt: skip
 _TEXTS = ("folder", "queue")
@@ -35,7 +35,7 @@ def render(report: Report, out: Console) -> RenderableType:
 
 
 def _trouble(report: Report) -> list[RenderableType]:
-    """Before all else: what follows may look well, and nothing goes on."""
+    """The first lines: why nothing goes on, though the figures below may look good."""
     trouble = report.now.daemon.trouble
     lines = [f"TROUBLE  {printable(trouble)}"] if trouble else []
     lines += map(_silent, report.now.storage)
@@ -75,7 +75,7 @@ def _host(report: Report) -> Text:
 
 
 def _caches(report: Report) -> str:
-    """A line of its own, if any stream has a cache."""
+    """A separate line if any stream has a cache, else empty."""
     host, kinds = report.now.host, {stream.cache for stream in report.now.streams}
     if not host.cache_bytes and kinds <= {"none"}:
         return ""
@@ -104,7 +104,7 @@ def _workers(report: Report) -> Text:
 
 
 def _bad(report: Report) -> list[RenderableType]:
-    """A line of its own, if there are any."""
+    """A separate line if there are bad images."""
     bad = report.now.daemon.bad
     if bad <= 0:
         return []
@@ -142,11 +142,11 @@ def _cells(stream: StreamPicture, rates: StreamRates, ascii_only: bool) -> list[
 
 
 def _fit_folders(rows: list[list[str]], width: int, cut: str) -> None:
-    """Folders get the room that the figures leave, for they can be shortened."""
+    """Shorten folders to the width that the other columns leave."""
     columns = zip(_COLUMNS, *rows, strict=True)
     taken = sum(max(map(len, column)) + _GAP for column in columns if column[0] != "folder")
     for row in rows:
-        row[_FOLDER] = formatting.tail(row[_FOLDER], max(_NARROWEST_FOLDER, width - taken), cut)
+        row[_FOLDER] = formatting.tail(row[_FOLDER], max(_MIN_FOLDER_WIDTH, width - taken), cut)
 
 
 def _bar(stream: StreamPicture, ascii_only: bool, width: int = 6) -> str:

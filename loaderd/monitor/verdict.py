@@ -1,8 +1,8 @@
-"""Who is too slow, the loader or the training step: in the terms of TensorFlow's profiler.
+"""Whether the loader or the training step is too slow, in the terms of TensorFlow's profiler.
 
 Its input-pipeline analyser calls a program HIGHLY, MODERATELY or NOT input-bound by the
 share of time that it waits for input. Here a program is one trainer process, and only the
-streams that it read count: one that nobody reads says nothing about speed.
+streams that were read in the interval count.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ _ADVICE: Mapping[Bound, str] = {
 
 
 class Verdict(msgspec.Struct, frozen=True, kw_only=True):
-    """The judgement.
+    """The judgement on a daemon's programs.
 
     Attributes:
         bound: HIGHLY, MODERATELY or NOT input-bound; UNREAD if streams are open and no
             batch was taken, NO STREAM if none is open.
         waited_percent: share of time that the program waited; null where none is judged.
-        client_pid: the program that is judged, the one that waits most; null as well.
-        text: all that in a sentence or two.
+        client_pid: the program that is judged, the one that waits most; null likewise.
+        text: the same in one or two sentences.
     """
 
     bound: Bound
@@ -50,13 +50,13 @@ def judge(
     interval_s: float | None,
     storage: Sequence[StoragePicture] = (),
 ) -> Verdict:
-    """Judges the program that waits most, unless storage is to blame.
+    """Judge the program that waits most; the text is about storage where that does not answer.
 
     Args:
         waited: percent of time waited, by the process id of each program that read.
         streams: how many are open, read or not.
         interval_s: over which time; None for all of it since the streams were opened.
-        storage: what does not answer.
+        storage: what does not answer at present.
     """
     verdict = _judged(waited, streams, interval_s)
     return msgspec.structs.replace(verdict, text=_silent(storage)) if storage else verdict

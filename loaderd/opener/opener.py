@@ -1,4 +1,4 @@
-"""The process that does the slow half of opening streams, so that the loop never waits.
+"""The process that does the slow half of opening a stream, so that the loop never waits.
 
 It lists the directory into a manifest, or checks what the client has brought along, and,
 once the supervisor has decided how large the ring is, reserves the ring's pages and opens
@@ -56,10 +56,10 @@ class _Cache(NamedTuple):
 
 def main(sock: socket.socket, settings: Settings) -> None:
     """Lists and reserves, again and again, on the opener's end of the supervisor's socket."""
-    line = Channel(sock)
-    watch = StorageWatch(line, settings.silence)
+    channel = Channel(sock)
+    watch = StorageWatch(channel, settings.silence)
     watch.start()
-    opener = _Opener(line, settings, watch)
+    opener = _Opener(channel, settings, watch)
     try:
         while True:
             opener.serve()
@@ -70,15 +70,15 @@ def main(sock: socket.socket, settings: Settings) -> None:
 class _Opener:
     """One opener, and the stream that it is opening."""
 
-    def __init__(self, line: Channel, settings: Settings, watch: StorageWatch) -> None:
-        self._line = line
+    def __init__(self, channel: Channel, settings: Settings, watch: StorageWatch) -> None:
+        self._channel = channel
         self._settings = settings
         self._watch = watch
         self._cache: _Cache | None = None
 
     def serve(self) -> None:
-        """Does what the supervisor asks for next."""
-        message, fds = self._line.receive_with_fds()
+        """Waits for the supervisor's next message and does what it says."""
+        message, fds = self._channel.receive_with_fds()
         self._watch.begin()
         try:
             match message:
@@ -87,9 +87,9 @@ class _Opener:
                 case Reserve():
                     self._reserve(message, fds)
         except LoaderdError as error:
-            self._line.send(refusal(error))
-        except Exception as error:  # what is odd in a bundle must be told, whatever it leads to
-            self._line.send(refusal(RequestRefused(f"the dataset cannot be listed: {error!r}")))
+            self._channel.send(refusal(error))
+        except Exception as error:  # a damaged bundle may raise anything
+            self._channel.send(refusal(RequestRefused(f"the dataset cannot be listed: {error!r}")))
         finally:
             for fd in fds:
                 os.close(fd)
@@ -106,7 +106,7 @@ class _Opener:
         fd = segment.publish(table)
         try:
             answer = Listed(length, len(found.class_names), len(table), *wanted)
-            self._line.send(answer, [fd])
+            self._channel.send(answer, [fd])
         finally:
             os.close(fd)
 
@@ -115,16 +115,16 @@ class _Opener:
         segment.reserve(ring, request.ring_bytes)
         cache, self._cache = self._cache, None
         if cache is None:
-            self._line.send(Reserved())
+            self._channel.send(Reserved())
             return
         try:
             fd, granted = _open_cache(cache, request, held, self._settings)
             rows = segment.publish(granted.rows.tobytes())
         except (OSError, NoRoom) as error:
-            self._line.send(Reserved(trouble=_no_room(cache, error)))
+            self._channel.send(Reserved(trouble=_no_room(cache, error)))
             return
         fit = len(granted.rows) - granted.lacking
-        self._line.send(Reserved(True, fit, _partly(cache, granted)), [fd, rows])
+        self._channel.send(Reserved(True, fit, _partly(cache, granted)), [fd, rows])
         os.close(rows)
         os.close(fd)
 
@@ -197,7 +197,7 @@ def _cache(found: Manifest, asked: Spec) -> _Cache | None:
 
 
 def _partly(cache: _Cache, granted: Granted) -> str:
-    """What people are told where not all images fit."""
+    """A warning where not all images fit; else empty."""
     if not granted.lacking:
         return ""
     samples = len(granted.rows)
@@ -209,7 +209,7 @@ def _partly(cache: _Cache, granted: Granted) -> str:
 
 
 def _no_room(cache: _Cache, error: OSError | NoRoom) -> str:
-    """What people are told of a cache for which there is no room; other errors are raised."""
+    """A warning that there is no room for a cache; other errors are raised."""
     if isinstance(error, CacheError):
         raise error
     if isinstance(error, OSError) and not layout.is_full(error):

@@ -1,4 +1,4 @@
-"""The images that could not be read: kept for people, once for each path; pure."""
+"""The images that could not be read, noted once for each path; pure."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from itertools import islice
 
 from loaderd.ipc.messages import BadList, BadSample
 
-MOST = 100_000
-"""So many are noted; those beyond are neither logged nor listed."""
+MAX_NOTED = 100_000
+"""Images that are noted; those beyond are neither logged nor listed."""
 
 PAGE_BYTES = 60_000
-"""Texts of one answer, so that it fits into a packet."""
+"""Size of the texts in one answer, so that it fits into a packet."""
 
 LONGEST = 4_096
 """Bytes of a path, and characters of a reason, that are kept."""
@@ -29,7 +29,7 @@ class _Bad:
 
 
 class BadImages:
-    """All of them since the daemon's start."""
+    """All bad images since the daemon's start."""
 
     def __init__(self) -> None:
         self._known: dict[bytes, _Bad] = {}
@@ -45,7 +45,7 @@ class BadImages:
         """Notes that an image could not be read; returns whether it is new."""
         path = path[-LONGEST:]
         new = path not in self._known
-        if new and len(self._known) >= MOST:
+        if new and len(self._known) >= MAX_NOTED:
             return False
         bad = self._known.setdefault(path, _Bad(reason[:LONGEST], directory[-LONGEST:], lacking))
         bad.times += not quarantined
@@ -54,7 +54,7 @@ class BadImages:
 
     @property
     def total(self) -> int:
-        """How many different ones there were."""
+        """Number of different ones."""
         return len(self._known)
 
     def page(self, first: int) -> BadList:

@@ -1,4 +1,4 @@
-"""The daemon's children, as the supervisor has them: asked of a fork server, heard of at their end.
+"""The daemon's children: started by a fork server, which also reports their ends.
 
 A child has a socket to the supervisor, and a number that the supervisor gave it. The fork server,
 whose child it is, tells when it is dead and its memory is gone: only then may others write what
@@ -39,26 +39,26 @@ Messages = list[tuple[Message, list[int]]]
 """What was said, and the descriptors that came along."""
 
 LAST_SECONDS = 1.0
-"""For so long those that were killed are waited for at the end: one in a read may not die yet."""
+"""How long killed children are waited for at the end: one in a read may not die yet."""
 
 POLL_SECONDS = 0.005
 _SERVE = "from loaderd.forkserver.server import main; main()"
 
 
 class Child:
-    """A process of ours, and the supervisor's end of its socket.
+    """A child process, and the supervisor's end of its socket.
 
     Attributes:
-        line: the socket.
+        channel: the socket.
         inbox: the child's own end, from which messages can be taken back.
         pid: its process id; 0 until it has told.
         ended: whether it is dead, and its memory is gone.
-        code: its exit code then, -N for signal N; None where nobody knows.
+        code: its exit code then, -N for signal N; None where it is not known.
         trouble: why it could not be started.
     """
 
-    def __init__(self, line: Channel, send: Callable[[signal.Signals], None]) -> None:
-        self.line = line
+    def __init__(self, channel: Channel, send: Callable[[signal.Signals], None]) -> None:
+        self.channel = channel
         self.inbox: Channel | None = None
         self.pid = 0
         self.ended = False
@@ -80,7 +80,7 @@ class Child:
     def hung_up(self) -> bool:
         """Whether it has closed its end of the socket, as it does when it ends."""
         poll = select.poll()
-        poll.register(self.line.fileno(), 0)  # the kernel tells unasked
+        poll.register(self.channel.fileno(), 0)  # the kernel tells unasked
         return bool(poll.poll(0))
 
     def when_ended(self, callback: Callable[[], object]) -> None:
@@ -96,7 +96,7 @@ class Child:
 
     def close(self) -> None:
         """Closes the socket; what the child was sent and has not read is lost."""
-        self.line.close()
+        self.channel.close()
         if self.inbox is not None:
             self.inbox.close()
 
@@ -180,7 +180,7 @@ class ForkServer:
                 number = self._last = self._last + 1
                 new = Child(Channel(ours), partial(self._signal, number))
                 try:
-                    new.line.settimeout(0)
+                    new.channel.settimeout(0)
                     if revocable:
                         new.inbox = Channel(theirs.dup())
                     self._say(server, Fork(number), [work, theirs.fileno()])
@@ -193,9 +193,9 @@ class ForkServer:
         return new
 
     def check(self) -> None:
-        """To be called about once a second: somebody may have stopped the fork server.
+        """Wakes a stopped fork server; to be called about once a second.
 
-        One that is stopped tells of nobody's end.
+        One that is stopped reports no ends.
         """
         if self._server is not None:
             self._server.send(signal.SIGCONT)
@@ -251,7 +251,7 @@ class ForkServer:
         return self._server
 
     def _say(self, server: _Server, message: Message, fds: list[int]) -> None:
-        server.send(signal.SIGCONT)  # one that somebody has stopped would hold up everybody
+        server.send(signal.SIGCONT)  # if it is stopped, no child could be started
         try:
             server.channel.send(message, fds)
         except Closed as error:
@@ -360,4 +360,4 @@ def _is_ours(pid: int) -> bool:
 
 
 def _nothing() -> None:
-    """What is called where nobody listens."""
+    """The default callback."""

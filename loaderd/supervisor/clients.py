@@ -1,8 +1,8 @@
-"""One conversation per client.
+"""The connections of clients.
 
 A client says Hello first; then it may ask for snapshots, for the end of the daemon, or
 for a stream, which lives as long as the connection, or until another is opened on it.
-Whatever a client does wrong ends its own conversation and nothing else.
+An error of a client ends its own connection and nothing else.
 """
 
 from __future__ import annotations
@@ -53,12 +53,12 @@ log = logging.getLogger("loaderd")
 HELLO_SECONDS = 5.0
 """A client that has not said Hello by then is dropped."""
 
-MOST_CLIENTS = 1024
-MOST_OF_ONE_PROCESS = 256
-"""Connections; a process that loses count of its own leaves some to others."""
+MAX_CLIENTS = 1024
+MAX_OF_ONE_PROCESS = 256
+"""Connections, so that a process that leaks its own leaves some to others."""
 
 SPARE_DESCRIPTORS = 128
-"""Kept for workers, openers and the streams of those who are in."""
+"""Kept for workers, openers and the streams of clients that are connected."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,20 +75,20 @@ class Requests:
 
 
 class ClientConnection:
-    """One client.
+    """The connection of one client.
 
     Attributes:
-        stream: the number of its stream, once that is open.
+        stream: the number of the stream that it subscribes to, once that is open.
         takes_descriptors: whether it may open a stream, or another one in place of its own.
-        heard_at: when it last said something.
+        heard_at: when its last message came.
     """
 
-    def __init__(self, line: Channel, requests: Requests) -> None:
-        self.line = line
-        self.pid = line.peer.pid
+    def __init__(self, channel: Channel, requests: Requests) -> None:
+        self.channel = channel
+        self.pid = channel.peer.pid
         self.stream: int | None = None
         self.takes_descriptors = True
-        # Of one in another container we are told no number; its socket tells of its end.
+        # One in another container has no pid here; the end of its socket is its end.
         self._process = Process(self.pid) if self.pid > 0 else None
         self._requests = requests
         self.heard_at = self._since = time.monotonic()
@@ -96,7 +96,7 @@ class ClientConnection:
         self._lost = False
 
     def read(self) -> bool:
-        """Answers what the client has sent; ends the conversation if it must.
+        """Answers one message of the client; ends the connection if it must.
 
         Returns:
             Whether there may be more.
@@ -126,9 +126,9 @@ class ClientConnection:
 
     def _read_one(self) -> None:
         if self.takes_descriptors:
-            message, fds = self.line.receive_with_fds()
+            message, fds = self.channel.receive_with_fds()
         else:
-            message, fds = self.line.receive(), []  # in half the time
+            message, fds = self.channel.receive(), []  # in half the time
         self.heard_at = time.monotonic()
         try:
             self._serve(message, fds)
@@ -145,7 +145,7 @@ class ClientConnection:
                 self._requests.plan(self, message)
             case Confirm() if self.stream is not None:
                 self.send(Confirmed())
-            case Open() if self.line.unsent:  # each answer that waits holds descriptors
+            case Open() if self.channel.unsent:  # each answer that waits holds descriptors
                 self._lose("it does not read what it is sent")
             case Open() if len(fds) == 1 + len(message.bundles):
                 self._requests.open(self, message, fds)
@@ -169,7 +169,7 @@ class ClientConnection:
             OSError: descriptors cannot be sent.
         """
         try:
-            self.line.send(message, fds)
+            self.channel.send(message, fds)
         except Unread:
             self._lose("it does not read what it is sent")
         except Closed:
@@ -180,11 +180,11 @@ class ClientConnection:
             self._lose(str(error))
 
     def _lose(self, reason: str) -> None:
-        """Drops the client when its socket is read next: whoever sends is in the midst of it."""
+        """Drops the client when its socket is read next, as the caller still uses its stream."""
         if not self._lost:
             log.warning("client %d is dropped: %s", self.pid, reason)
         self._lost = True
-        self.line.shut_down()
+        self.channel.shut_down()
 
     def refuse(self, error: LoaderdError | Refused) -> None:
         """Tells the client that it does not get what it asked for."""
@@ -213,7 +213,7 @@ class ClientConnection:
     def end(self) -> None:
         """Closes the connection and the stream that hangs on it."""
         self._requests.gone(self)
-        self.line.hang_up()
+        self.channel.hang_up()
 
 
 class Clients:
@@ -237,21 +237,21 @@ class Clients:
     def accept(self) -> None:
         """Lets in the client that waits at the listener, if it is this user."""
         try:
-            line = Channel(self._listener.accept())
+            channel = Channel(self._listener.accept())
         except OSError as error:
             log.error("nobody is let in for a while: %s", error)
             self._listener.pause()
             return
-        if line.peer.uid != os.geteuid():
-            log.warning("refused user %d (process %d)", line.peer.uid, line.peer.pid)
-            line.close()
+        if channel.peer.uid != os.geteuid():
+            log.warning("refused user %d (process %d)", channel.peer.uid, channel.peer.pid)
+            channel.close()
             return
-        self._admit(line)
+        self._admit(channel)
 
     def adopt(self, fd: int) -> None:
         """Lets in the client at the other end of a socket that the daemon's owner sent.
 
-        Whoever has the control socket may come, also as another user: it has become one.
+        The trainer may have become another user since it started the daemon.
 
         Args:
             fd: the descriptor, which is ours from now on.
@@ -264,32 +264,34 @@ class Clients:
             return
         self._admit(Channel(sock))
 
-    def _admit(self, line: Channel) -> None:
-        line.settimeout(0)
-        reason = self._too_many(line)
+    def _admit(self, channel: Channel) -> None:
+        channel.settimeout(0)
+        reason = self._too_many(channel)
         if reason:
-            _turn_away(line, reason)
+            _turn_away(channel, reason)
             return
-        client = ClientConnection(line, self._requests)
+        client = ClientConnection(channel, self._requests)
         self.all.add(client)
-        self._loop.watch_channel(line, client.read)
+        self._loop.watch_channel(channel, client.read)
 
-    def _too_many(self, line: Channel) -> str:
+    def _too_many(self, channel: Channel) -> str:
         """Why there is no room for one more; empty if there is."""
-        if len(self.all) >= MOST_CLIENTS:
-            return f"the daemon has {MOST_CLIENTS} connections, and takes no more"
-        pid = line.peer.pid
-        if sum(client.pid == pid for client in self.all) >= MOST_OF_ONE_PROCESS:
-            return f"process {pid} has {MOST_OF_ONE_PROCESS} connections, and gets no more"
+        if len(self.all) >= MAX_CLIENTS:
+            return f"the daemon has {MAX_CLIENTS} connections, and takes no more"
+        pid = channel.peer.pid
+        if sum(client.pid == pid for client in self.all) >= MAX_OF_ONE_PROCESS:
+            return f"process {pid} has {MAX_OF_ONE_PROCESS} connections, and gets no more"
         limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-        if line.fileno() >= limit - SPARE_DESCRIPTORS:  # the kernel gives the lowest that is free
+        if (
+            channel.fileno() >= limit - SPARE_DESCRIPTORS
+        ):  # the kernel gives the lowest that is free
             return f"the daemon has no descriptors left (ulimit -n is {limit})"
         return ""
 
     def remove(self, client: ClientConnection) -> None:
         """Forgets a client that is gone."""
         self.all.discard(client)
-        self._loop.forget(client.line.fileno())
+        self._loop.forget(client.channel.fileno())
 
     def check(self, now: float) -> None:
         """Drops clients that are dead or say nothing; to be called about once a second."""
@@ -302,8 +304,8 @@ class Clients:
             client.end()
 
 
-def _turn_away(line: Channel, reason: str) -> None:
-    log.warning("client %d is turned away: %s", line.peer.pid, reason)
+def _turn_away(channel: Channel, reason: str) -> None:
+    log.warning("client %d is turned away: %s", channel.peer.pid, reason)
     with contextlib.suppress(Closed):
-        line.send(Refused(RequestRefused.__name__, f"{reason}: close some streams"))
-    line.hang_up()
+        channel.send(Refused(RequestRefused.__name__, f"{reason}: close some streams"))
+    channel.hang_up()

@@ -81,7 +81,7 @@ class Listener:
         self._forget()
 
     def resume(self) -> None:
-        """Goes on after ``pause``; it is well if there was none."""
+        """Ends a ``pause``; does nothing if there was none."""
         if self._socket is None or self._on_client is None:
             return
         if not self._loop.watches(self._socket.fileno()):

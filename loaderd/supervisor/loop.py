@@ -18,10 +18,10 @@ Callback = Callable[[], object]
 
 
 class _Watched(NamedTuple):
-    """Whom to call, and the channel if it is one."""
+    """What to call, and the channel if it is one."""
 
     on_read: Callback
-    line: Channel | None
+    channel: Channel | None
 
 
 class Loop:
@@ -43,11 +43,11 @@ class Loop:
         """Calls ``on_read`` whenever the descriptor is readable."""
         self._register(fd, _Watched(on_read, None))
 
-    def watch_channel(self, line: Channel, on_read: Callback) -> None:
+    def watch_channel(self, channel: Channel, on_read: Callback) -> None:
         """The same for a channel, and sends what it could not send when it can."""
-        fd = line.fileno()
-        self._register(fd, _Watched(on_read, line))
-        line.on_unsent = lambda: self._modify(fd, _READ | _WRITE)
+        fd = channel.fileno()
+        self._register(fd, _Watched(on_read, channel))
+        channel.on_unsent = lambda: self._modify(fd, _READ | _WRITE)
 
     def _register(self, fd: int, watched: _Watched) -> None:
         self._epoll.register(fd, _READ)
@@ -58,7 +58,7 @@ class Loop:
             self._epoll.modify(fd, events)
 
     def forget(self, fd: int) -> None:
-        """Watches a descriptor no more; it is well if it was not watched."""
+        """Stops watching a descriptor; does nothing if it was not watched."""
         if self._watched.pop(fd, None) is not None:
             with contextlib.suppress(OSError):  # closed already: the kernel has forgotten it
                 self._epoll.unregister(fd)
@@ -68,22 +68,22 @@ class Loop:
         return fd in self._watched
 
     def turn(self, timeout: float | None) -> None:
-        """Waits at most ``timeout`` seconds (None: for ever) and calls back."""
+        """Waits at most ``timeout`` seconds, for ever if None, and calls back what is readable."""
         # Whose event it was, before a callback closes a descriptor and another gets its number.
         ready = [(fd, events, self._watched[fd]) for fd, events in self._epoll.poll(timeout)]
         for fd, events, watched in ready:
             if self._watched.get(fd) is not watched:
                 continue  # an earlier callback of this turn has closed it
-            if events & _WRITE and watched.line is not None:
-                self._flush(watched.line)
+            if events & _WRITE and watched.channel is not None:
+                self._flush(watched.channel)
             if events & ~_WRITE:
                 watched.on_read()
 
-    def _flush(self, line: Channel) -> None:
+    def _flush(self, channel: Channel) -> None:
         with contextlib.suppress(Closed):  # noticed again when it is read
-            line.flush()
-        if not line.unsent:
-            self._modify(line.fileno(), _READ)
+            channel.flush()
+        if not channel.unsent:
+            self._modify(channel.fileno(), _READ)
 
     def on_signals(self, callbacks: Mapping[int, Callback]) -> None:
         """Calls back once for every signal that comes; the handlers only wake the loop."""

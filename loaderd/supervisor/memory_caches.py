@@ -19,8 +19,8 @@ from loaderd.ipc import segment
 @dataclass(slots=True)
 class _Cache:
     fd: int
-    openings: int = 0
-    """Streams that are about to use it."""
+    pending: int = 0
+    """Streams that are being opened and will use it."""
     asked: int = 0
     """Bytes that those may come to take."""
 
@@ -39,7 +39,7 @@ class _Cache:
 
     def idle(self) -> bool:
         """Whether no stream uses it, or is about to."""
-        if self.openings:
+        if self.pending:
             return False
         alone = lock_alone(self.fd)
         if alone:
@@ -85,7 +85,7 @@ class MemoryCaches:
         cache = self._caches.pop(key, None) or _Cache(segment.create(layout.HEADER))
         others = sum(other.claim for other in self._caches.values() if not other.idle())
         room = max(0, self.limit - others - cache.asked)
-        cache.openings += 1
+        cache.pending += 1
         cache.asked += nbytes
         self._caches[key] = cache  # the last, as the most recently opened
         return key, cache.fd, room
@@ -96,7 +96,7 @@ class MemoryCaches:
         Only now is it known what it takes: some of its files may have been there already.
         """
         cache = self._caches[key]
-        cache.openings -= 1
+        cache.pending -= 1
         cache.asked -= nbytes
         for other in list(self._caches):
             if sum(one.claim for one in self._caches.values()) <= self.limit:

@@ -15,7 +15,7 @@ LARGE = 2**23
 
 
 class Openers:
-    """The openers that nobody uses at the moment: one at most.
+    """Starts openers, and keeps one that is idle.
 
     Args:
         settings: the daemon's.
@@ -46,7 +46,7 @@ class Openers:
         return self._forks.spawn(entries.open_datasets, self._settings)
 
     def give_back(self, opener: Child, manifest_bytes: int) -> None:
-        """The opener has nothing to do any more; the last manifest that it made was so long."""
+        """Keeps an idle opener, unless another is kept or its last manifest was large."""
         if self._idle is None and manifest_bytes < LARGE:
             self._idle = opener
         else:

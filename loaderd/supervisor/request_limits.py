@@ -11,10 +11,10 @@ from loaderd.spec.spec import Spec
 
 MOST_CHANNELS = 4096
 
-MOST_STREAMS = 128
+MAX_STREAMS = 128
 """Open at once; a snapshot of more would not fit into one packet."""
 
-MOST_STREAMS_OF_ONE = 64
+MAX_STREAMS_OF_ONE = 64
 """Of them, of one process: one that loses count of its own leaves some to others."""
 
 
@@ -66,9 +66,9 @@ def check_number(pid: int, holders: Sequence[int]) -> None:
     Raises:
         RequestRefused: there are too many.
     """
-    if len(holders) >= MOST_STREAMS:
-        raise RequestRefused(f"the daemon has {MOST_STREAMS} streams, and opens no more")
-    if holders.count(pid) >= MOST_STREAMS_OF_ONE:
+    if len(holders) >= MAX_STREAMS:
+        raise RequestRefused(f"the daemon has {MAX_STREAMS} streams, and opens no more")
+    if holders.count(pid) >= MAX_STREAMS_OF_ONE:
         raise RequestRefused(
-            f"process {pid} has {MOST_STREAMS_OF_ONE} streams, and gets no more: close some"
+            f"process {pid} has {MAX_STREAMS_OF_ONE} streams, and gets no more: close some"
         )

@@ -85,7 +85,10 @@ class Part:
 
 @dataclass(slots=True)
 class ScheduledStream:
-    """The ring of a stream, and the work on it. Others read; only the scheduler writes."""
+    """The ring of a stream, and the work on it, for one subscriber: ``cursor`` says what it wants.
+
+    Others read; only the scheduler writes.
+    """
 
     id: int
     shape: Shape

@@ -1,4 +1,4 @@
-"""The daemon's frozen picture, made from the supervisor's parts."""
+"""The daemon's snapshot, built from the supervisor's parts."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ from loaderd.supervisor.scheduler import Scheduler
 from loaderd.supervisor.slots import State
 from loaderd.supervisor.stream_opener import StreamOpener
 from loaderd.supervisor.streams import PendingStream
-from loaderd.supervisor.subscription import Subscription
+from loaderd.supervisor.subscriber import Subscriber
 from loaderd.supervisor.workers import Workers
 
 LONGEST_PATH = 500
 """Bytes. Of a longer path the end is shown, so that many streams fit into one packet."""
 
 
-MOST_STALLS = 16
+MAX_STALLS = 16
 """Of more streams that wait for storage only the first are shown, for the same reason."""
 
 
@@ -70,16 +70,16 @@ class SnapshotBuilder:
             time=time.time(),
             daemon=self._daemon(now),
             host=self._host(),
-            streams=tuple(self._stream(one, now) for one in self._streams.open.values()),
+            streams=tuple(self._stream(one, now) for one in self._streams.subscribers.values()),
             workers=tuple(self._worker_stats(now)),
             workers_wanted=self._workers.processes.wanted,
             restarts=self._workers.processes.restarts,
-            storage=tuple(islice(self._storage(now), MOST_STALLS)),
+            storage=tuple(islice(self._storage(now), MAX_STALLS)),
         )
 
     def _storage(self, now: float) -> Iterable[StoragePicture]:
-        readers: list[Subscription | PendingStream] = [
-            *self._streams.open.values(),
+        readers: list[Subscriber | PendingStream] = [
+            *self._streams.subscribers.values(),
             *self._streams.pending.values(),
         ]
         for reader in readers:
@@ -88,7 +88,7 @@ class SnapshotBuilder:
                 yield StoragePicture(
                     path=_tail(wait.path),
                     waited_s=now - wait.since,
-                    stream=reader.stream.id if isinstance(reader, Subscription) else None,
+                    stream=reader.stream.id if isinstance(reader, Subscriber) else None,
                     client_pid=reader.client.pid,
                 )
 
@@ -116,20 +116,20 @@ class SnapshotBuilder:
             cpu_percent=psutil.cpu_percent(),
             shm_total=segment.total(),
             shm_free=segment.free(),
-            ring_bytes=sum(one.stream.ring_bytes for one in self._streams.open.values()),
+            ring_bytes=sum(one.stream.ring_bytes for one in self._streams.subscribers.values()),
             ring_limit=self.settings.memory,
             cache_bytes=self._streams.caches.nbytes,
             cache_limit=self._streams.caches.limit,
         )
 
-    def _stream(self, subscription: Subscription, now: float) -> StreamPicture:
-        stream = subscription.stream
+    def _stream(self, subscriber: Subscriber, now: float) -> StreamPicture:
+        stream = subscriber.stream
         scheduled = self._scheduler.streams[stream.id]
         epoch, position = scheduled.cursor.run.next or (0, 0)
         count = scheduled.slots.count
         return StreamPicture(
             id=stream.id,
-            client_pid=subscription.client.pid,
+            client_pid=subscriber.client.pid,
             directory=_tail(stream.spec.source.directory),
             samples=stream.shape.samples,
             batch_size=stream.shape.batch_size,
@@ -141,9 +141,9 @@ class SnapshotBuilder:
             filling=count(State.FILLING),
             leased=count(State.LEASED),
             age_s=now - stream.opened_at,
-            batches=subscription.batches,
-            images=subscription.samples,
-            waited_s=subscription.waited_ns / 1e9,
+            batches=subscriber.batches,
+            images=subscriber.samples,
+            waited_s=subscriber.waited_ns / 1e9,
             errors=scheduled.errors,
             on_error=stream.spec.on_error,
             bad=len(stream.bad),

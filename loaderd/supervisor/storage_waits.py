@@ -3,7 +3,7 @@
 ::
 
     workers, openers ── Waiting ──► Wait, one for each ──► Stall, one for each stream
-                                                              ├─► a line for people
+                                                              ├─► a text for the trainer and the log
                                                               └─► StorageTimeout
 """
 
@@ -14,12 +14,12 @@ from dataclasses import dataclass
 from loaderd.errors import StorageTimeout
 
 TOLD_SECONDS = 3.0
-"""A wait of so long is told to people; on a slow disk shorter ones are nothing to speak of."""
+"""A wait that lasts longer is reported; shorter ones are usual on a slow disk."""
 
 
 @dataclass(frozen=True, slots=True)
 class Wait:
-    """Somebody waits for storage.
+    """A worker or an opener waits for storage.
 
     Attributes:
         path: what for, as people read it.
@@ -51,7 +51,7 @@ class Waits:
         self._of.pop(worker, None)
 
     def shift(self, seconds: float) -> None:
-        """Nobody could be heard for so long: that does not count as waiting."""
+        """Takes seconds off all waits, in which the supervisor itself stood still."""
         for worker, (stream, wait) in self._of.items():
             self._of[worker] = stream, Wait(wait.path, wait.since + seconds)
 
@@ -70,17 +70,17 @@ class Waits:
 
 
 class Stall:
-    """What the trainer of one stream was told.
+    """What a trainer was told of the storage that its stream waits for.
 
     Attributes:
-        wait: what its stream waits for, if so long that it was told.
+        wait: the wait that it was told of, and which is not over.
     """
 
     def __init__(self) -> None:
         self.wait: Wait | None = None
 
     def update(self, wait: Wait | None, now: float, limit_s: float) -> str:
-        """Follows what the stream waits for; returns what to tell people, if anything.
+        """Follows what the stream waits for; returns a text if there is news, else an empty one.
 
         Args:
             wait: its longest, or None.

@@ -4,7 +4,7 @@
 
     client ── Open ──► StreamOpener ── PendingStream: an opener lists and reserves ──┐
                           ▲   │                                                      ▼
-                          │   └── the ring of the client's last stream ──────► Subscription
+                          │   └── the ring of the client's last stream ──────► Subscriber
                           └────────── room: idle streams are ended ◄─────────────────┘
 """
 
@@ -29,7 +29,7 @@ from loaderd.supervisor.scheduler import Scheduler
 from loaderd.supervisor.slots import State
 from loaderd.supervisor.storage_waits import Wait, Waits, timeout
 from loaderd.supervisor.streams import MAX_BUNDLES, PendingStream, Room, Stream, StreamResources
-from loaderd.supervisor.subscription import Subscription
+from loaderd.supervisor.subscriber import Subscriber
 
 log = logging.getLogger("loaderd")
 
@@ -46,7 +46,7 @@ class StreamOpener:
         close: called with the number of a stream whose descriptors are closed.
 
     Attributes:
-        open: the open streams, each with its subscriber, by the stream's number.
+        subscribers: the open streams, each with the client that reads it, by the stream's number.
         pending: those on their way, by the client that asked.
         caches: those in memory.
     """
@@ -60,7 +60,7 @@ class StreamOpener:
         begin: Callable[[Stream, Run], None],
         close: Callable[[int], None],
     ) -> None:
-        self.open: dict[int, Subscription] = {}
+        self.subscribers: dict[int, Subscriber] = {}
         self.pending: dict[ClientConnection, PendingStream] = {}
         self.caches = MemoryCaches(settings.memory_cache)
         self._settings = settings
@@ -105,12 +105,12 @@ class StreamOpener:
         resources = StreamResources(self._settings, self.caches, self._openers, self._make_room)
         pending = PendingStream(self._last_id, client, request, fds, resources, self._opened)
         self.pending[client] = pending
-        self._loop.watch_channel(pending.opener.line, pending.read)
+        self._loop.watch_channel(pending.opener.channel, pending.read)
 
     def _renew(self, client: ClientConnection, request: Open, fds: list[int]) -> bool:
         """Ends a client's stream for the next one, which gets its ring if it is like it."""
         assert client.stream is not None
-        last = self.open[client.stream].stream
+        last = self.subscribers[client.stream].stream
         self._last_id += 1
         is_still = self._scheduler.is_still(last.id)
         stream = last.renewed(self._last_id, request, fds) if is_still else None
@@ -130,7 +130,7 @@ class StreamOpener:
         except OSError:
             stream.close()
             raise
-        self.open[stream.id] = Subscription(stream, client)
+        self.subscribers[stream.id] = Subscriber(stream, client)
         client.stream = stream.id
         client.takes_descriptors = stream.is_small
         self._on_begin(stream, run)
@@ -145,12 +145,12 @@ class StreamOpener:
         pending = self.pending.pop(client, None)
         if pending is None:
             return
-        self._loop.forget(pending.opener.line.fileno())
+        self._loop.forget(pending.opener.channel.fileno())
         pending.end()
 
     def _close(self, client: ClientConnection) -> None:
         assert client.stream is not None
-        stream = self.open.pop(client.stream).stream
+        stream = self.subscribers.pop(client.stream).stream
         client.stream = None
         stream.close()
         self._on_close(stream.id)
@@ -163,52 +163,52 @@ class StreamOpener:
         Raises:
             RequestRefused: there are too many that are read.
         """
-        for subscription in self._idle():
+        for subscriber in self._idle():
             try:
                 request_limits.check_number(pid, self._holders())
                 return
             except RequestRefused:
-                self._reclaim(subscription)
+                self._reclaim(subscriber)
         request_limits.check_number(pid, self._holders())
 
     def _holders(self) -> list[int]:
         """The processes that have streams, once for each stream."""
-        clients = (*self.pending, *(subscription.client for subscription in self.open.values()))
+        clients = (*self.pending, *(subscriber.client for subscriber in self.subscribers.values()))
         return [client.pid for client in clients]
 
     def _make_room(self, wanted: int) -> Room:
         """The bytes that rings may still take; idle streams give way for what is wanted."""
-        for subscription in self._idle():
+        for subscriber in self._idle():
             room = self._room()
             if min(room.memory, room.shm) >= wanted:
                 break
-            self._reclaim(subscription)
+            self._reclaim(subscriber)
         return self._room()
 
     def _room(self) -> Room:
-        rings = [subscription.stream.ring_bytes for subscription in self.open.values()]
+        rings = [subscriber.stream.ring_bytes for subscriber in self.subscribers.values()]
         rings += [pending.ring_bytes for pending in self.pending.values()]
         limit = self._settings.memory
         return Room(limit - sum(rings), segment.free(), limit)
 
-    def _idle(self) -> list[Subscription]:
+    def _idle(self) -> list[Subscriber]:
         """Those whose clients have been silent for long, the longest first."""
         since = time.monotonic() - IDLE_SECONDS
-        idle = [one for one in self.open.values() if one.client.heard_at <= since]
+        idle = [one for one in self.subscribers.values() if one.client.heard_at <= since]
         return sorted(idle, key=lambda one: one.client.heard_at)
 
-    def _reclaim(self, subscription: Subscription) -> None:
+    def _reclaim(self, subscriber: Subscriber) -> None:
         """Ends a stream that was not read for long; its client opens it again if need be.
 
         What the client has said meanwhile counts: it may have taken a batch just now.
         """
-        client, stream = subscription.client, subscription.stream
-        if self.open.get(stream.id) is not subscription:
+        client, stream = subscriber.client, subscriber.stream
+        if self.subscribers.get(stream.id) is not subscriber:
             return
         while client.read():
             pass
         idle = time.monotonic() - client.heard_at >= IDLE_SECONDS
-        if not idle or self.open.get(stream.id) is not subscription:
+        if not idle or self.subscribers.get(stream.id) is not subscriber:
             return
         log.info("stream %d is idle, and gives its ring up", stream.id)
         slots = self._scheduler.streams[stream.id].slots
@@ -224,13 +224,13 @@ class StreamOpener:
             waits: the workers that wait for storage.
             now: on the clock of ``time.monotonic``.
         """
-        for subscription in list(self.open.values()):
-            self._check_reader(subscription, waits.longest(subscription.stream.id), now)
+        for subscriber in list(self.subscribers.values()):
+            self._check_reader(subscriber, waits.longest(subscriber.stream.id), now)
         for pending in list(self.pending.values()):
             self._check_reader(pending, pending.wait, now)
 
     def _check_reader(
-        self, reader: Subscription | PendingStream, wait: Wait | None, now: float
+        self, reader: Subscriber | PendingStream, wait: Wait | None, now: float
     ) -> None:
         limit = self._settings.io_timeout
         text = reader.stall.update(wait, now, limit)

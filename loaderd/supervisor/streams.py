@@ -86,7 +86,7 @@ LONGEST_PIPELINE = 2**16
 class Stream:
     """An open stream: its spec, and the descriptors of its ring and of all that workers read.
 
-    It does not know who reads it: that is the ``Subscription``.
+    It does not know who reads it: that is the ``Subscriber``.
     """
 
     id: int
@@ -110,7 +110,7 @@ class Stream:
     """Samples that fit in the cache."""
     opened_at: float
     bad_limit: int = 0
-    """So many of its images may be bad where they are passed over."""
+    """Bad images that are allowed where they are substituted or skipped."""
     bad: dict[bytes, str] = field(default_factory=dict)
     """Those that could not be read, and why."""
 
@@ -204,7 +204,7 @@ class Stream:
             ring.madvise(mmap.MADV_REMOVE, slot * size, size)
 
     def renewed(self, id: int, request: Open, fds: list[int]) -> Stream | None:
-        """The stream that gets this one's ring, which nobody writes or reads any more.
+        """The stream that gets this one's ring, which must be out of use.
 
         Args:
             id: its number.
@@ -329,12 +329,12 @@ class PendingStream:
         self.opener = resources.openers.take()
         self._bundles = list(descriptors.copies(bundles))
         with contextlib.suppress(Closed):  # its death is noticed when its socket is read
-            self.opener.line.send(List(request.spec_bytes, request.bundles), fds)
+            self.opener.channel.send(List(request.spec_bytes, request.bundles), fds)
 
     def read(self) -> None:
         """Goes on with the dialogue."""
         try:
-            message, fds = self.opener.line.receive_with_fds()
+            message, fds = self.opener.channel.receive_with_fds()
             self._fds += fds
             self._answer(message)
         except BlockingIOError:
@@ -386,7 +386,7 @@ class PendingStream:
         self._fds.append(segment.create(self.ring_bytes))
         memory, cache_room = self._memory_cache(listed)
         self._idle = False
-        self.opener.line.send(Reserve(self.ring_bytes, cache_room), [self._fds[-1], *memory])
+        self.opener.channel.send(Reserve(self.ring_bytes, cache_room), [self._fds[-1], *memory])
 
     def _memory_cache(self, listed: Listed) -> tuple[list[int], int]:
         """What the opener needs of a cache in memory, if one is wanted: descriptors, and room."""

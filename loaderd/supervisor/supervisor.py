@@ -7,7 +7,7 @@
     signals ─────────────┘                        └── Attach, Chunk ──► workers
 
 The scheduler alone decides, and keeps the only ledger of who holds which chunk. This module
-carries events to it and performs its actions; nobody else does. It never touches a pixel, and
+is the only one that carries events to it and performs its actions. It never reads a pixel, and
 never blocks for long: openers list and reserve, signals only wake the loop.
 """
 
@@ -52,10 +52,10 @@ from loaderd.supervisor.workers import WorkerEvents, Workers
 log = logging.getLogger("loaderd")
 
 LATE_SECONDS = 1.0
-"""The supervisor itself has stood still when it looks so much later than it should."""
+"""The supervisor itself has stood still when it looks later than it should by more."""
 
 MAX_DESCRIPTORS = 2**16
-"""Of the supervisor, if it may have so many."""
+"""Descriptors of the supervisor, if the system allows as many."""
 
 FIXED = ("name", "socket", "cache_dir", "user_code", "owner", "control_fd", "ready_fd")
 """Settings that stay until the daemon is started again."""
@@ -80,10 +80,10 @@ def serve(
         DaemonRunning: another daemon serves the address.
         DaemonError: the address cannot be used, or no worker can start.
     """
-    notifier = Notifier(os.environ)  # before the first child, which shall not speak for us
+    notifier = Notifier(os.environ)  # before the first child, which must not inherit it
     if settings.owner is not None:
         notifier = Notifier({})  # what we inherited was meant for the trainer
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # whoever started us may have ignored it
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # it may be inherited as ignored
     descriptors.raise_limit(MAX_DESCRIPTORS)
     private = settings.control_fd is not None
     with (
@@ -93,11 +93,11 @@ def serve(
     ):
         supervisor = Supervisor(settings, loop, forks, listener, on_ready, work)
         supervisor.notifier = notifier
-        # A private one leaves what is sent to the whole job to its trainer, with which it ends.
-        people = _signals(supervisor, reload) if settings.owner is None else {}
-        init.ignore(JOB_SIGNALS - people.keys())
-        loop.on_signals({signal.SIGCHLD: forks.reap, **people})
-        signal.pthread_sigmask(signal.SIG_SETMASK, [])  # whoever started us may have blocked any
+        # A private one ends with its trainer, and ignores what is sent to the whole job.
+        handlers = _signals(supervisor, reload) if settings.owner is None else {}
+        init.ignore(JOB_SIGNALS - handlers.keys())
+        loop.on_signals({signal.SIGCHLD: forks.reap, **handlers})
+        signal.pthread_sigmask(signal.SIG_SETMASK, [])  # some may be inherited as blocked
         segment.prepare()
         supervisor.listen()
         log.info("serving %s with %d workers", settings.socket, settings.workers)
@@ -110,7 +110,7 @@ def serve(
 def _signals(
     supervisor: Supervisor, reload: Callable[[], Settings] | None
 ) -> dict[int, Callable[[], object]]:
-    """What comes of the signals that people send to a daemon."""
+    """What the daemon does at signals."""
     return {
         signal.SIGTERM: supervisor.drain,
         signal.SIGINT: supervisor.drain,
@@ -310,8 +310,8 @@ class Supervisor:
             raise DaemonError(
                 f"no worker can start: {self._processes.trouble}; the log says more above"
             )
-        for subscription in list(self._streams.open.values()):
-            subscription.client.fail(self._no_workers())
+        for subscriber in list(self._streams.subscribers.values()):
+            subscriber.client.fail(self._no_workers())
 
     def _no_workers(self) -> NoWorkers:
         return NoWorkers(
@@ -320,10 +320,10 @@ class Supervisor:
         )
 
     def _note_bad(self, bad: Bad) -> None:
-        subscription = self._streams.open.get(bad.stream)
-        if subscription is None:
+        subscriber = self._streams.subscribers.get(bad.stream)
+        if subscriber is None:
             return
-        stream = subscription.stream
+        stream = subscriber.stream
         if self._bad.add(bad.path, bad.reason, stream.folder, lacking=bad.lacking):
             log.warning("bad image %s: %s", readable(bad.path), bad.reason)
         if bad.lacking:
@@ -331,12 +331,12 @@ class Supervisor:
         stream.bad.setdefault(bad.path, bad.reason)
         if stream.spec.on_error != "raise" and len(stream.bad) > stream.bad_limit:
             log.error("stream %d ends: too many bad images", stream.id)
-            subscription.client.fail(stream.too_many_bad())
+            subscriber.client.fail(stream.too_many_bad())
 
     # -- actions ---------------------------------------------------------------------
 
     def _perform(self, actions: Iterable[Action]) -> None:
-        streams = self._streams.open
+        streams = self._streams.subscribers
         for action in actions:
             match action:
                 case Assign(worker, chunk):
@@ -352,7 +352,7 @@ class Supervisor:
 
     def _isolate(self, action: Isolate) -> None:
         """Tells all workers that a sample is bad, before it is given away again."""
-        stream = self._streams.open[action.stream].stream
+        stream = self._streams.subscribers[action.stream].stream
         isolated = stream.quarantine(action.place, action.row, action.cause)
         path = stream.path(action.place, action.row)
         self._bad.add(path, isolated.reason, stream.folder, quarantined=True)
@@ -360,14 +360,14 @@ class Supervisor:
         self._workers.quarantine(isolated)
 
     def _spoil(self, action: Spoil) -> None:
-        subscription, error = self._streams.open[action.stream], action.error
-        stream = subscription.stream
+        subscriber, error = self._streams.subscribers[action.stream], action.error
+        stream = subscriber.stream
         words = error.text
         if error.kind == "WorkerCrashed":
             if stream.spec.function is not None:
                 words += "; it may be its preprocessing_function"
             words += f": one of {stream.names(action.place, error.first, error.last)}"
-        subscription.client.send(Spoilt(error.kind, fitting(words), action.slot, *action.place))
+        subscriber.client.send(Spoilt(error.kind, fitting(words), action.slot, *action.place))
 
     # -- clients ---------------------------------------------------------------------
 
@@ -391,7 +391,7 @@ class Supervisor:
 
     def _took(self, client: ClientConnection, took: Took) -> None:
         assert client.stream is not None
-        self._streams.open[client.stream].count(took)
+        self._streams.subscribers[client.stream].count(took)
         self._perform(self._scheduler.took(client.stream, took.taken, took.released))
 
     def _gone(self, client: ClientConnection) -> None:

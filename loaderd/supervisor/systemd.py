@@ -14,12 +14,12 @@ from collections.abc import MutableMapping
 
 VARIABLES = ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID")
 
-PATIENCE_SECONDS = 1.0
-"""A manager that takes no datagram for so long is not waited for."""
+TIMEOUT_SECONDS = 1.0
+"""How long a manager may take to accept a datagram."""
 
 
 class Notifier:
-    """Tells the service manager how we are; nobody, where there is none.
+    """Tells the service manager how the daemon is; does nothing where there is none.
 
     Args:
         environ: the process's variables. Those of the protocol are taken out of it: children
@@ -50,7 +50,7 @@ class Notifier:
         self._say("STOPPING=1")
 
     def status(self, text: str) -> None:
-        """One line for people: ``systemctl status`` shows it."""
+        """Sends one line of text, which ``systemctl status`` shows."""
         self._say("STATUS=" + " ".join(text.split()))
 
     def feed(self, now: float) -> None:
@@ -59,14 +59,14 @@ class Notifier:
             self._next_feed = now + self._pause
 
     def _say(self, *lines: str) -> bool:
-        """Returns whether somebody heard it."""
+        """Returns whether the manager got it."""
         if self._address[:1] not in ("/", "\0"):
             return False
         with (
             contextlib.suppress(OSError, ValueError),
             socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock,
         ):
-            sock.settimeout(PATIENCE_SECONDS)
+            sock.settimeout(TIMEOUT_SECONDS)
             sock.connect(self._address)
             sock.send("\n".join(lines).encode(errors="replace"))
             return True

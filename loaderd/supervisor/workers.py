@@ -116,7 +116,7 @@ class Workers:
         """Starts one worker, if that works now."""
         worker = self.processes.start()
         if worker is not None:
-            self._loop.watch_channel(worker.child.line, lambda: self._read(worker))
+            self._loop.watch_channel(worker.child.channel, lambda: self._read(worker))
             worker.child.when_ended(lambda: self._died(worker))
 
     # -- what they say ---------------------------------------------------------------
@@ -124,11 +124,11 @@ class Workers:
     def _read(self, worker: Worker) -> bool:
         """Handles one message; returns whether there may be another."""
         try:
-            self._handle(worker, worker.child.line.receive())
+            self._handle(worker, worker.child.channel.receive())
         except BlockingIOError:
             return False
         except Closed:
-            self._loop.forget(worker.child.line.fileno())
+            self._loop.forget(worker.child.channel.fileno())
             worker.child.kill()  # it may live on without its socket; ``_died`` follows
             return False
         except ProtocolError as error:
@@ -214,7 +214,7 @@ class Workers:
     def _died(self, worker: Worker) -> None:
         while self._read(worker):
             pass  # what it said before it died still counts
-        self._loop.forget(worker.child.line.fileno())
+        self._loop.forget(worker.child.channel.fileno())
         self.waits.forget(worker.id)
         attaching = self._stream_in_hand(worker) in worker.attaching
         death, cause = self.processes.reap(worker, attaching)
@@ -331,7 +331,7 @@ class Workers:
 
 def _send(worker: Worker, message: Message, fds: Iterable[int] = ()) -> None:
     try:
-        worker.child.line.send(message, tuple(fds))
+        worker.child.channel.send(message, tuple(fds))
     except Closed:
         log.debug("worker %d is dying", worker.pid)
     except OSError as error:  # no descriptors are left, or too many are on their way

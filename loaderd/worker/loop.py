@@ -1,9 +1,9 @@
 """The loop of one worker process: chunks in, finished rows out.
 
 A worker reads chunks from its socket, renders their samples one by one into rows of
-the ring, and reports each chunk when its last row is written. It holds nothing that
-another worker could not make again, so it may be killed at any time. It ends when the
-supervisor's end of the socket closes.
+the ring, and reports each chunk when its last row is written. Another worker can make all
+that it holds again, so it may be killed at any time. It ends when the supervisor's end of the
+socket closes.
 """
 
 from __future__ import annotations
@@ -56,13 +56,13 @@ def _answer(streams: _Streams, chunk: Chunk) -> Message:
         if isinstance(stream, LoaderdError):
             raise stream
         return stream.write(chunk)
-    except BaseException as error:  # only a death is a death: all else is told
-        told = _told(error)
-        return Spoilt(type(told).__name__, fitting(str(told)), ticket=chunk.ticket)
+    except BaseException as error:  # only a killed process counts as a crash
+        reported = _reported(error)
+        return Spoilt(type(reported).__name__, fitting(str(reported)), ticket=chunk.ticket)
 
 
-def _told(error: BaseException) -> LoaderdError:
-    """What the trainer is told of an error; without memory libraries raise errors of any type."""
+def _reported(error: BaseException) -> LoaderdError:
+    """An error as the trainer gets it; without memory, libraries raise errors of any type."""
     if isinstance(error, LoaderdError):
         return error
     if isinstance(error, MemoryError) or getattr(error, "errno", None) == errno.ENOMEM:
@@ -75,18 +75,18 @@ def _told(error: BaseException) -> LoaderdError:
 class _Worker:
     """One worker and its streams."""
 
-    def __init__(self, line: Channel, settings: Settings) -> None:
-        self._line = line
+    def __init__(self, channel: Channel, settings: Settings) -> None:
+        self._channel = channel
         self._streams: _Streams = {}
         self._quarantine: dict[str, dict[bytes, str]] = defaultdict(dict)
-        self._reports = Reports(line, settings.silence)
-        self._watch = StorageWatch(line, settings.silence)
+        self._reports = Reports(channel, settings.silence)
+        self._watch = StorageWatch(channel, settings.silence)
         self._watch.start()
         self._max_pixels = settings.max_pixels
 
-    def obey(self) -> None:
-        """Does what the supervisor says next."""
-        message, fds = self._line.receive_with_fds()
+    def handle_message(self) -> None:
+        """Waits for the supervisor's next message and does what it says."""
+        message, fds = self._channel.receive_with_fds()
         self._watch.begin()
         self._do(message, fds)
         self._watch.end()
@@ -94,14 +94,14 @@ class _Worker:
     def _do(self, message: Message, fds: list[int]) -> None:
         match message:
             case Chunk() if message.stream not in self._streams:
-                # What told us of the stream was taken back from behind our last chunk, and this
-                # we were too fast for. Nobody is to blame: it counts as killed.
+                # The Attach was taken back from behind our last chunk, and this chunk was read
+                # before it could be. No sample is to blame: the death counts as a kill.
                 os.kill(os.getpid(), signal.SIGKILL)
             case Chunk():
-                self._line.send(_answer(self._streams, message))
+                self._channel.send(_answer(self._streams, message))
             case Attach():
                 self._streams[message.stream] = self._writer(message, fds)
-                self._line.send(Attached(message.stream))
+                self._channel.send(Attached(message.stream))
             case Quarantine(key, function, reason):
                 self._quarantine[function][key] = reason
             case Detach():
@@ -121,7 +121,7 @@ class _Worker:
         try:
             return StreamWriter(attach, asked, self._reports, quarantine, self._max_pixels, *fds)
         except BaseException as error:
-            return _told(error)
+            return _reported(error)
 
 
 def main(sock: socket.socket, settings: Settings) -> None:
@@ -133,11 +133,11 @@ def main(sock: socket.socket, settings: Settings) -> None:
     init.enlarge_signal_stack()
     cv2.setNumThreads(1)
     gc.freeze()  # the libraries live as long as we do: no collection need look at them
-    line = Channel(sock)
-    worker = _Worker(line, settings)
+    channel = Channel(sock)
+    worker = _Worker(channel, settings)
     try:
-        line.send(Up(os.getpid(), pils_name()))
+        channel.send(Up(os.getpid(), pils_name()))
         while True:
-            worker.obey()
+            worker.handle_message()
     except Closed:
         return

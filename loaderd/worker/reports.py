@@ -1,4 +1,4 @@
-"""What a worker says from within a chunk: that it lives, and which images are bad."""
+"""Messages from within a chunk: signs of life, and images that cannot be read."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from loaderd.ipc.messages import Bad, Progress
 
 
 class Reports:
-    """The voice of a worker.
+    """Sends a worker's messages from within a chunk.
 
     Args:
-        line: its socket.
-        silence_s: seconds after which the supervisor wants to hear that a sample was
-            finished. Most chunks take milliseconds, and say nothing.
+        channel: its socket to the supervisor.
+        silence_s: seconds after which a finished sample is reported as a sign of life. Most
+            chunks take milliseconds, and report none.
     """
 
-    def __init__(self, line: Channel, silence_s: float) -> None:
-        self._line = line
+    def __init__(self, channel: Channel, silence_s: float) -> None:
+        self._channel = channel
         self._silence_ns = int(silence_s * 1e9)
         self._due = 0
 
@@ -29,9 +29,9 @@ class Reports:
     def alive(self, ticket: int) -> None:
         """A sample of the chunk is finished."""
         if perf_counter_ns() >= self._due:
-            self._line.send(Progress(ticket))
+            self._channel.send(Progress(ticket))
             self.begin()
 
     def bad(self, stream: int, path: bytes, reason: str, lacking: bool) -> None:
         """An image of the chunk cannot be read, or not by this installation."""
-        self._line.send(Bad(stream, path, reason, lacking))
+        self._channel.send(Bad(stream, path, reason, lacking))

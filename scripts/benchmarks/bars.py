@@ -1,4 +1,4 @@
-"""The picture: one group of bars for each workload, longest first."""
+"""The drawing: one group of bars for each workload, longest first."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ text { font: 13px system-ui, sans-serif; fill: #24292f }
 """
 
 
-def picture(results: Results) -> str:
+def drawing(results: Results) -> str:
     """The SVG."""
     parts: list[str] = []
     y = 8

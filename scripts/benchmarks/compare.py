@@ -31,7 +31,7 @@ EXAMPLES = """examples:
   scripts/bench compare                                 everything; most of an hour
   scripts/bench compare augment cached --runs 7         two workloads; the others' results stay
   scripts/bench compare plain --peers floor,torch       loaderd against two peers
-  scripts/bench compare --data photos --out /tmp/bench  own pictures, results elsewhere
+  scripts/bench compare --data photos --out /tmp/bench  own images, results elsewhere
 
 workloads:
 """
@@ -112,11 +112,11 @@ def _wanted(args: argparse.Namespace) -> list[str] | None:
 
 
 class Datasets:
-    """The folders of pictures, found or made when they are first asked for."""
+    """The folders of images, found or made when they are first asked for."""
 
     def __init__(self, args: argparse.Namespace, scratch: Path) -> None:
         self.scratch = scratch
-        self._given = {"small": args.data, "large": args.photos}
+        self._chosen = {"small": args.data, "large": args.photos}
         self._folders: dict[str, Path] = {}
 
     def folder(self, kind: str) -> Path:
@@ -129,9 +129,9 @@ class Datasets:
         if kind == "many":
             many = max(photos.MANY_FILES, len(photos.files_of(self.folder("small"))))
             return photos.linked(self.folder("small"), self.scratch / "many", many)
-        given = self._given[kind]
+        chosen = self._chosen[kind]
         made = photos.SMALL if kind == "small" else photos.LARGE
-        folder = photos.of_user(given) if given else photos.made(made).absolute()
+        folder = photos.of_user(chosen) if chosen else photos.made(made).absolute()
         if kind == "large":
             folder = photos.linked(folder, self.scratch / "large", photos.LARGE_FILES)
         return folder

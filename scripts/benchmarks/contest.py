@@ -162,6 +162,6 @@ def _cpu_of(process: psutil.Process) -> float:
 
 
 def _environment() -> dict[str, str]:
-    """No accelerator for anybody, and no chatter."""
+    """Variables that hide accelerators and silence TensorFlow."""
     kept = {key: value for key, value in os.environ.items() if not key.startswith("LOADERD_")}
     return kept | {"CUDA_VISIBLE_DEVICES": "", "TF_CPP_MIN_LOG_LEVEL": "2"}

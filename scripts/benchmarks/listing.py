@@ -2,7 +2,7 @@
 
 Empty files will do: nothing is decoded. Measured are the time from ``flow_from_directory`` to the
 open stream, for the daemon and the client alike, the shared memory that holds the one copy of
-the sample table, and what each process has of its own (USS: pages that nobody shares).
+the sample table, and what each process has of its own (USS: pages that no other process shares).
 """
 
 from __future__ import annotations

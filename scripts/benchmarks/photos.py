@@ -1,4 +1,4 @@
-"""The pictures: made when they are first needed, and linked into folders as a workload needs."""
+"""The images: made when they are first needed, and linked into folders as a workload needs."""
 
 from __future__ import annotations
 
@@ -14,33 +14,33 @@ _MADE = {
 }
 LARGE_FILES = 1200
 MANY_FILES = 12_000
-"""Names for the pictures, several for each: short epochs would make what a peer does between
+"""Names for the images, several for each: short epochs would make what a peer does between
 epochs weigh more than in any training."""
 
 
 def made(folder: Path) -> Path:
-    """The folder, with what belongs there; only missing pictures are made."""
+    """The folder, with what belongs there; only missing images are made."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     subprocess.run(["scripts/make-photos", str(folder), *_MADE[folder]], check=True)
     return folder
 
 
 def of_user(folder: str) -> Path:
-    """A folder that was given on the command line."""
+    """A folder that the user names on the command line."""
     if not any(files_of(Path(folder))):
         raise SystemExit(f"bench: {folder} holds no folders with .jpg files")
     return Path(folder).absolute()
 
 
 def files_of(folder: Path) -> list[Path]:
-    """All pictures in the class folders."""
+    """All images in the class folders."""
     return sorted(folder.glob("*/*.jpg"))
 
 
 def linked(folder: Path, into: Path, count: int) -> Path:
-    """A folder of ``count`` names for the pictures of another, which cost no room.
+    """A folder of ``count`` names for the images of another, which cost no room.
 
-    The pictures come in turn from all classes, as often as it takes.
+    The images come in turn from all classes, as often as it takes.
     """
     by_class: dict[str, list[Path]] = {}
     for path in files_of(folder):
@@ -50,8 +50,8 @@ def linked(folder: Path, into: Path, count: int) -> Path:
         (into / name).mkdir(parents=True)
     for number in range(count):
         round_, place = divmod(number, len(classes))
-        pictures = by_class[classes[place]]
-        _link(pictures[round_ % len(pictures)], into / classes[place] / f"{round_:05}.jpg")
+        images = by_class[classes[place]]
+        _link(images[round_ % len(images)], into / classes[place] / f"{round_:05}.jpg")
     return into
 
 

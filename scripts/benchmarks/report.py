@@ -1,4 +1,4 @@
-"""What people read: ``README.md`` and ``bars.svg`` beside ``results.json``."""
+"""Write ``README.md`` and ``bars.svg`` beside ``results.json``."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ each, and says which documentation it follows.
 def write(folder: Path, results: Results) -> None:
     """Writes both."""
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "bars.svg").write_text(bars.picture(results))
+    (folder / "bars.svg").write_text(bars.drawing(results))
     (folder / "README.md").write_text(markdown(results))
 
 

@@ -43,7 +43,7 @@ class Workload:
         ours: the peer that the others are compared with.
         others: in the order of the turns.
         task: fields of ``peers.protocol.Task``.
-        photos: ``small``, ``large`` or ``many``: which pictures.
+        photos: ``small``, ``large`` or ``many``: which images.
         left_out: peers that could not be compared, and why.
     """
 

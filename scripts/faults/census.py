@@ -1,4 +1,4 @@
-"""Counts what processes hold: those of the sessions that were begun for a run, and no others."""
+"""Count what processes hold: those of the sessions of one run, and no others."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import psutil
 from loaderd.ipc import segment
 
 _NAMED = "psm_"
-"""How Python begins the names of its segments; other programs' come and go."""
+"""Prefix of the names of Python's segments; other programs' are not counted."""
 
 _SHARED = (f"{segment.SHM}/", "/memfd:")
 
@@ -23,8 +23,8 @@ class Census:
     """What a family of processes holds at one moment.
 
     Attributes:
-        processes: that live.
-        descriptors: of the eldest, which is the daemon.
+        processes: how many live.
+        descriptors: open descriptors of the session's leader, which is the daemon.
         shared: bytes of shared memory that any of them holds.
     """
 
@@ -42,13 +42,13 @@ class Census:
 
 
 def take(pid: int) -> Census:
-    """Counts the session that ``pid`` leads."""
+    """Count the session that ``pid`` leads."""
     pids = members({pid})
     return Census(len(pids), descriptors(pid), shared(pids))
 
 
 def members(sessions: Collection[int]) -> list[int]:
-    """The processes of these sessions that live; where no init reaps orphans, zombies remain."""
+    """The live processes of these sessions, without zombies, which no init may reap."""
     return [pid for pid in psutil.pids() if _session(pid) in sessions and not _is_zombie(pid)]
 
 
@@ -67,7 +67,7 @@ def _is_zombie(pid: int) -> bool:
 
 
 def descriptors(pid: int) -> int:
-    """How many a process has open; 0 if it is gone."""
+    """Open descriptors of a process; 0 if it is gone."""
     try:
         return len(os.listdir(f"/proc/{pid}/fd"))
     except OSError:
@@ -104,17 +104,17 @@ def _add_open(pid: int, held: dict[int, int]) -> None:
 
 
 def names() -> set[str]:
-    """What lies in shared memory under a name: with no process left, only that is kept."""
+    """Named segments in shared memory: only those outlive their processes."""
     return {name for name in os.listdir(segment.SHM) if name.startswith(_NAMED)}
 
 
 def used() -> int:
-    """Bytes of shared memory that the machine uses, whoever does."""
+    """Bytes of shared memory that are used on this machine, by any program."""
     return segment.total() - segment.free()
 
 
 def eventually(so: Callable[[], bool], seconds: float) -> bool:
-    """Whether it is so within these seconds."""
+    """Poll a condition; return whether it holds within ``seconds``."""
     end = time.monotonic() + seconds
     while not so():
         if time.monotonic() > end:

@@ -1,15 +1,15 @@
-"""Lets trainers train while workers and daemons die, and judges what they were given.
+"""Kill workers and daemons under trainers that train, and judge the batches that they got.
 
 What happens, in this order:
 
-1. A daemon is started. In turns, a reader is undisturbed and has workers killed under it:
-   how fast it reads in the one against the other is a figure that must be 0.5 at least.
+1. A daemon is started. A reader is undisturbed and has workers killed under it, in turns: the
+   throughput under kills, divided by the undisturbed one, must be 0.5 or more.
 2. Two trainers train and one client misbehaves, while every 0.2 s a random worker is killed,
    crashed or stopped, and now and then the daemon is ended, by SIGTERM and SIGKILL in turn, and
    started again.
 3. The trainers end with their epoch. A reference reads the same, undisturbed.
 4. The logs of all are judged, by scripts/faults/history.py; processes, descriptors and
-   shared memory are held against those of the fresh daemon.
+   shared memory are compared with those of the fresh daemon.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from scripts.faults.trial import Trial
 
 
 def parse(words: list[str]) -> argparse.Namespace:
-    """Reads the command line."""
+    """Read the command line."""
     parser = argparse.ArgumentParser(
         "chaos", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -47,24 +47,24 @@ def parse(words: list[str]) -> argparse.Namespace:
            help="of the throughput that kills must leave; 0 does not measure (0.5)")  # fmt: skip
     option("--data", metavar="DIR", help="folder of class folders (made by make-photos)")
     option("--keep", metavar="DIR", help="a new folder for all logs (else kept only with findings)")
-    given = parser.parse_args(words)
-    given.seed = random.SystemRandom().randrange(10**6) if given.seed is None else given.seed
-    return given
+    args = parser.parse_args(words)
+    args.seed = random.SystemRandom().randrange(10**6) if args.seed is None else args.seed
+    return args
 
 
-def run(given: argparse.Namespace) -> int:
-    """One run, and its figures; returns the exit code."""
-    data = os.path.abspath(given.data) if given.data else command.photos()
-    with command.place("chaos", given.keep) as folder:
-        findings = _findings(Trial(given, folder, data))
+def run(args: argparse.Namespace) -> int:
+    """Run a trial and print its figures; return the exit code."""
+    data = os.path.abspath(args.data) if args.data else command.photos()
+    with command.place("chaos", args.keep) as folder:
+        findings = _findings(Trial(args, folder, data))
         history.show(findings)
-        if findings and not given.keep:
+        if findings and not args.keep:
             print(f"chaos: the logs are in {command.keep_logs('chaos', folder)}")
     return 1 if findings else 0
 
 
 def _findings(trial: Trial) -> list[str]:
-    """Runs it, prints the figures, and says what must not be."""
+    """Run it, print the figures, and return what is wrong."""
     try:
         trial.run()
     except (DaemonFailed, LoaderdError) as error:
@@ -75,9 +75,9 @@ def _findings(trial: Trial) -> list[str]:
 
 
 def main() -> int:
-    """Runs the command."""
-    given = parse(sys.argv[1:])
-    return command.exit_code("chaos", lambda: run(given))
+    """Run the command."""
+    args = parse(sys.argv[1:])
+    return command.exit_code("chaos", lambda: run(args))
 
 
 if __name__ == "__main__":

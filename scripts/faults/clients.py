@@ -11,9 +11,9 @@ from pathlib import Path
 from scripts.faults import census, daemons
 
 RECONNECT_SECONDS = 120
-"""A trainer's patience with a daemon that is away."""
+"""Seconds that a trainer waits for a daemon that is away."""
 
-MOST_SILENT = 45.0
+MAX_SILENT = 45.0
 """Seconds without a batch after which a trainer counts as hanging."""
 
 END_SECONDS = 60.0
@@ -24,16 +24,16 @@ class Client:
 
     Args:
         name: of its files, and in findings.
-        folder: where they lie: ``NAME.log``, and ``NAME.history`` for what it was given.
+        folder: of its files: ``NAME.log``, and ``NAME.history`` for the batches that it gets.
         path: the daemon's socket.
         words: the module and its arguments.
 
     Attributes:
-        history: where its log of batches lies.
-        batches: that it was given so far.
-        longest_silence: seconds between two of them, at most.
-        descriptors: that it had open at each look, since its first batch.
-        findings: what must not be.
+        history: the path of its log of batches.
+        batches: how many it got so far.
+        longest_silence: the longest time between two of them, in seconds.
+        descriptors: how many it had open at each look, since its first batch.
+        findings: what is wrong, one sentence each.
     """
 
     def __init__(self, name: str, folder: Path, path: str, *words: str) -> None:
@@ -70,7 +70,7 @@ class Client:
 
     @property
     def session(self) -> int:
-        """Of it and all that it starts."""
+        """The session of this process and all that it starts."""
         return self._process.pid
 
     @property
@@ -85,7 +85,7 @@ class Client:
         return self._process.poll() is None
 
     def look(self, *, trains: bool = True) -> None:
-        """Sees what has become of it since the last look.
+        """Update the figures since the last look.
 
         Args:
             trains: whether batches are expected of it.
@@ -94,9 +94,9 @@ class Client:
             self._give_up(f"ended with code {self._process.returncode}: {self.last_words}")
         elif trains:
             self._count()
-            self._weigh()
-            if time.monotonic() - self._heard > MOST_SILENT:
-                self._give_up(f"got no batch for {MOST_SILENT:g} s")
+            self._count_descriptors()
+            if time.monotonic() - self._heard > MAX_SILENT:
+                self._give_up(f"got no batch for {MAX_SILENT:g} s")
 
     def _give_up(self, why: str) -> None:
         if not self._given_up:
@@ -117,9 +117,9 @@ class Client:
         if new or not self.batches:
             self._heard = now
 
-    def _weigh(self) -> None:
+    def _count_descriptors(self) -> None:
         open_now = census.descriptors(self.session)
-        if self.batches and open_now:  # none, if it has just ended
+        if self.batches and open_now:  # 0 if it has just ended
             self.descriptors.append(open_now)
 
     def await_first(self, seconds: float) -> bool:
@@ -132,16 +132,16 @@ class Client:
         return census.eventually(begun, seconds)
 
     def ask_to_end(self) -> None:
-        """At the end of the epoch, for a trainer."""
+        """Have it end; a trainer does so at the end of its epoch."""
         self.signal(signal.SIGTERM)
 
     def signal(self, number: signal.Signals) -> None:
-        """Sends it a signal, if it has not ended."""
+        """Send it a signal, if it has not ended."""
         if self.running:
             self._process.send_signal(number)
 
     def await_end(self, seconds: float = END_SECONDS) -> None:
-        """Waits until it has ended; if it does not, or badly, that is a finding."""
+        """Wait until it has ended; a timeout or an exit code is a finding."""
         try:
             code = self._process.wait(seconds)
         except subprocess.TimeoutExpired:
@@ -152,6 +152,6 @@ class Client:
             self._give_up(f"ended with code {code}: {self.last_words}")
 
     def kill(self) -> None:
-        """Ends it and all that it started."""
+        """Kill it and all that it started."""
         daemons.end_all([self.session])
         self._process.wait()

@@ -29,7 +29,7 @@ def number(text: str) -> float:
 
 
 def photos() -> str:
-    """The pictures; only missing ones are made."""
+    """The folder of images; missing ones are made."""
     PHOTOS.parent.mkdir(exist_ok=True)
     words = [sys.executable, "scripts/make_photos.py", str(PHOTOS), *MADE]
     subprocess.run(words, check=True, stdout=subprocess.DEVNULL)
@@ -38,7 +38,7 @@ def photos() -> str:
 
 @contextlib.contextmanager
 def place(name: str, keep: str | None) -> Iterator[Path]:
-    """A folder for the run; it goes with it, unless it is to be kept."""
+    """A folder for the run, removed afterwards unless ``keep`` names it."""
     if keep:
         Path(keep).mkdir(parents=True)
         yield Path(keep).absolute()
@@ -51,7 +51,7 @@ def place(name: str, keep: str | None) -> Iterator[Path]:
 
 
 def keep_logs(name: str, folder: Path) -> str:
-    """Copies the logs of a run that had findings; returns where they lie."""
+    """Copy the logs of a run that had findings; return the folder."""
     return shutil.copytree(folder, f"{tempfile.mkdtemp()}/{name}", ignore=_sockets)
 
 
@@ -60,8 +60,8 @@ def _sockets(folder: str, names: list[str]) -> list[str]:
 
 
 @contextlib.contextmanager
-def deaf() -> Iterator[None]:
-    """No second Ctrl-C leaves anything behind."""
+def ignored_signals() -> Iterator[None]:
+    """Ignore signals in the block, so that a second Ctrl-C does not stop the clean-up."""
     numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
     before = [signal.signal(number, signal.SIG_IGN) for number in numbers]
     try:
@@ -76,7 +76,7 @@ def _interrupt(*_: object) -> None:
 
 
 def exit_code(name: str, run: Callable[[], int]) -> int:
-    """Runs a command; what ends it early is told in one line."""
+    """Run a command; an interrupt becomes one line and an exit code."""
     for signalled in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(signalled, _interrupt)
     try:

@@ -1,4 +1,4 @@
-"""The daemon that is tried: started, ended in several ways, and started again at one address."""
+"""The daemon of a trial: started, ended by signals, and started again at one address."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from scripts.faults import census
 
 START_SECONDS = 60.0
 END_SECONDS = 30.0
-"""A drain ends within --grace; the rest is for a machine that is busy."""
+"""A drain ends within --grace; the rest is for a busy machine."""
 
 LAST_SECONDS = 1.0
 """Within which all of a killed daemon must be gone; a second, where the machine is idle."""
@@ -28,7 +28,7 @@ class DaemonFailed(Exception):
 
 
 def environ(**more: str) -> dict[str, str]:
-    """Ours, without what decides about daemons and trainers."""
+    """This process's variables without those of loaderd, and ``more``."""
     ours = {name: value for name, value in os.environ.items() if not name.startswith("LOADERD_")}
     return {**ours, **more}
 
@@ -43,11 +43,11 @@ class Daemon:
     Attributes:
         path: the socket.
         log: the log of all daemons that were started here.
-        sessions: of all of them; the last is that of the one that runs.
+        sessions: their sessions; the last is that of the running one.
         ends: how often it was ended on purpose, by the signal's name.
-        longest_down: seconds from a signal until a daemon answered again, at most.
-        longest_end: seconds until all of a killed one was gone, at most.
-        findings: what must not be.
+        longest_down: the longest time from a signal until a daemon answered again, in seconds.
+        longest_end: the longest time until all of a killed one was gone, in seconds.
+        findings: what is wrong, one sentence each.
     """
 
     def __init__(self, folder: Path, *flags: str) -> None:
@@ -71,7 +71,7 @@ class Daemon:
         return self._process is None or self._process.poll() is not None
 
     def start(self) -> None:
-        """Starts it and waits until it answers.
+        """Start it and wait until it answers.
 
         Raises:
             DaemonFailed: it does not.
@@ -97,11 +97,11 @@ class Daemon:
                 stderr=log,
                 pass_fds=[tell],
                 env=environ(),
-                start_new_session=True,  # Ctrl-C is ours; and so its children are known by it
+                start_new_session=True,  # no Ctrl-C for it; its children share the session
             )
 
     def snapshot(self) -> Snapshot | None:
-        """Its picture; None if there is no daemon that answers."""
+        """A snapshot; None if no daemon answers."""
         try:
             return dial.observe(self.path)
         except (LoaderdError, OSError):
@@ -113,7 +113,7 @@ class Daemon:
         return now is not None and len(now.workers) == now.workers_wanted and not now.streams
 
     def restart(self, number: signal.Signals) -> None:
-        """Ends it by a signal and starts another at the same address."""
+        """End it by a signal and start another at the same address."""
         began = time.monotonic()
         self.ends[number.name] += 1
         self._end(number)
@@ -121,7 +121,7 @@ class Daemon:
         self.longest_down = max(self.longest_down, time.monotonic() - began)
 
     def start_again(self) -> None:
-        """Starts another in place of one that ended unasked, which is a finding."""
+        """Start another in place of one that ended by itself, which is a finding."""
         code = self._process.returncode if self._process else None
         self.findings.append(f"the daemon ended by itself with code {code}")
         self.start()
@@ -145,24 +145,24 @@ class Daemon:
         return f"processes {census.members({self.pid})}"
 
     def stop(self) -> None:
-        """Ends it for good."""
+        """End it."""
         if not self.ended:
             self._end(signal.SIGTERM)
 
     def kill(self) -> None:
-        """Ends whatever is left of all that were started."""
+        """Kill what is left of all that were started."""
         end_all(self.sessions)
         if self._process is not None:
             self._process.wait()
 
     @property
     def tracebacks(self) -> int:
-        """How many the log holds; of workers that crashed it holds stacks of another sort."""
+        """Tracebacks in the log; the stacks of crashed workers look different."""
         return self.log.read_bytes().count(b"Traceback (most recent call last)")
 
 
 def end_all(sessions: list[int]) -> None:
-    """Kills what is left of sessions that we began."""
+    """Kill all processes of these sessions."""
     for pid in census.members(set(sessions)):
         try:
             os.kill(pid, signal.SIGKILL)

@@ -1,4 +1,4 @@
-"""What came of a trial: a table for people, and what must not be."""
+"""The results of a trial: a table, and what is wrong."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from rich.table import Table
 from scripts.faults.trial import Trial
 
 SLACK = 8
-"""Descriptors that a trainer may have more of in the end: Keras opens some late."""
+"""How many more descriptors a trainer may have in the end: Keras opens some late."""
 
 
 def findings(trial: Trial) -> list[str]:
-    """What must not be, one sentence each."""
+    """What is wrong, one sentence each."""
     found = [*trial.findings, *trial.daemon.findings]
     for client in trial.clients:
         found += client.findings
-    return found + list(_figures_that_must_not_be(trial))
+    return found + list(_figures_out_of_bounds(trial))
 
 
-def _figures_that_must_not_be(trial: Trial) -> Iterator[str]:
-    if trial.pace.rounds and trial.pace.ratio < trial.given.least:
-        yield f"the storm left {trial.pace} of the throughput, and not {trial.given.least}"
+def _figures_out_of_bounds(trial: Trial) -> Iterator[str]:
+    if trial.pace.rounds and trial.pace.ratio < trial.args.least:
+        yield f"the storm left {trial.pace} of the throughput, and not {trial.args.least}"
     if trial.storm.bad:
         yield f"{trial.storm.bad} images were called bad"
     if trial.left:
@@ -38,7 +38,7 @@ def _figures_that_must_not_be(trial: Trial) -> Iterator[str]:
 
 
 def _struck(trial: Trial) -> str:
-    """Signals that workers got."""
+    """Signals to workers, with their numbers."""
     return ", ".join(f"{name} {count}" for name, count in sorted(trial.storm.struck.items()))
 
 
@@ -48,7 +48,7 @@ def _restarted(trial: Trial) -> str:
 
 def table(trial: Trial) -> Table:
     """All figures."""
-    made = Table("what", "figure", title=f"chaos, seed {trial.given.seed}")
+    made = Table("what", "figure", title=f"chaos, seed {trial.args.seed}")
     for row in _rows(trial):
         made.add_row(*row)
     return made
@@ -58,7 +58,7 @@ def _rows(trial: Trial) -> Iterator[tuple[str, str]]:
     assert trial.verdict is not None
     verdict, daemon, fresh, final = trial.verdict, trial.daemon, trial.fresh, trial.final
     silent = max(trainer.longest_silence for trainer in trial.trainers)
-    yield "time", f"{trial.seconds:.0f} s, {trial.given.workers} workers"
+    yield "time", f"{trial.seconds:.0f} s, {trial.args.workers} workers"
     yield "batches", f"{sum(t.batches for t in trial.trainers)} to {len(trial.trainers)} trainers"
     yield "whole epochs", f"{verdict.epochs}, the reference's among them"
     yield "tried again", f"{verdict.retried} batches"

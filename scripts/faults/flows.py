@@ -41,11 +41,11 @@ def _flow(generator: Any, data: str, **more: Any) -> Any:
 
 
 class _Sequence:
-    """What a sequence is made of, for one that no Keras will ever see."""
+    """A base for sequences that Keras is not needed for."""
 
 
 def without_keras() -> None:
-    """Lets sequences be made where Keras is not needed: to import it takes many seconds."""
+    """Put a stub in Keras's place: sequences work with it, and its import takes many seconds."""
     stand_in = ModuleType("keras")
     made: Mapping[str, Any] = {
         "utils": SimpleNamespace(Sequence=_Sequence, PyDataset=_Sequence),

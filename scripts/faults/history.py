@@ -1,6 +1,6 @@
-"""Judges what trainers were given, from the logs that ``LOADERD_HISTORY`` asked for.
+"""Judge the batches that trainers got, by the logs that ``LOADERD_HISTORY`` names.
 
-A log has one line of JSON for every batch that was handed to a trainer (see
+A log has one line of JSON for every batch that a trainer got (see
 :mod:`scripts.faults.batch_log`). A run is what one sequence delivered of one spec: a sequence
 whose iterator is reset in mid-epoch goes on with another seed, and begins another run. The rules:
 
@@ -9,12 +9,12 @@ whose iterator is reset in mid-epoch goes on with another seed, and begins anoth
    positions may come in any order. A run may end anywhere.
 3. Nothing twice: Keras looks at ``ds[0]`` and ``ds[1]`` before its first pass to learn their
    shapes, so positions 0 and 1 of a run's first epoch may come once more each. Nothing else
-   comes again, unless it was said that passes are left early or begun anew (``--again``).
-4. The same bytes: lines of equal spec, epoch and position have the same sum, in whichever run,
-   process or log, and however often what made them died.
+   comes again, except with ``--again``, where passes are left early or begun anew.
+4. The same bytes: lines of equal spec, epoch and position have the same sum, in all runs,
+   processes and logs, whatever was killed.
 5. Only the last line of a log may be torn: its client was killed while it wrote.
 
-In a reference log, which somebody read to compare, runs may begin with any epoch.
+In a log that was read to compare (``--reference``), runs may begin with any epoch.
 
 usage: python -m scripts.faults.history [--again] [--reference FILE] FILE...
 """
@@ -34,7 +34,7 @@ import msgspec
 LOOKED_AT = (0, 1)
 """Positions that Keras reads before its first pass, and then again."""
 
-MOST_SHOWN = 40
+MAX_SHOWN = 40
 """Findings that are printed; the others are counted."""
 
 
@@ -65,12 +65,12 @@ class Verdict:
     Attributes:
         streams: runs.
         batches: lines.
-        epochs: those that were delivered whole.
+        epochs: how many were delivered whole.
         again: batches that came once more.
         retried: batches of which a worker died.
-        compared: batches whose bytes were held against another delivery of them.
-        torn: last lines that are not whole.
-        findings: what must not be, one sentence each.
+        compared: batches whose bytes were compared with another delivery of them.
+        torn: incomplete last lines.
+        findings: what is wrong, one sentence each.
     """
 
     streams: int
@@ -99,23 +99,23 @@ class Verdict:
 def judge(
     *logs: Iterable[bytes], references: Sequence[Iterable[bytes]] = (), again: bool = False
 ) -> Verdict:
-    """Reads logs and says what is wrong with them.
+    """Read logs and find what is wrong in them.
 
     Args:
         logs: the lines of each, with the newlines that end them.
-        references: logs of those who read to compare.
+        references: logs that were read to compare.
         again: whether passes are left early or begun anew, so that all may come again.
     """
     case = _Case(again)
     for number, log in enumerate([*logs, *references]):
         for where, text in enumerate(log, 1):
-            case.hear(text, f"log {number + 1}, line {where}", reference=number >= len(logs))
+            case.read(text, f"log {number + 1}, line {where}", reference=number >= len(logs))
     return case.verdict()
 
 
 @dataclass
 class _Epoch:
-    """What came of one epoch of a run."""
+    """The deliveries of one epoch of a run."""
 
     batches: int
     came: Counter[int] = field(default_factory=Counter)
@@ -125,7 +125,7 @@ class _Epoch:
 
 
 class _Case:
-    """What has been heard so far."""
+    """The lines that were read so far, and what is wrong in them."""
 
     def __init__(self, again: bool) -> None:
         self._again = again
@@ -136,7 +136,7 @@ class _Case:
         self._counts: Counter[str] = Counter()
         self._findings: list[str] = []
 
-    def hear(self, text: bytes, where: str, *, reference: bool) -> None:
+    def read(self, text: bytes, where: str, *, reference: bool) -> None:
         try:
             line = msgspec.json.decode(text, type=Line)
         except (msgspec.MsgspecError, UnicodeDecodeError):
@@ -234,11 +234,11 @@ def _place(line: Line) -> tuple[int, int]:
 def judge_files(
     files: Sequence[str], references: Sequence[str] = (), *, again: bool = False
 ) -> Verdict:
-    """The same of files.
+    """Judge files.
 
     Args:
         files: the logs.
-        references: the logs of those who read to compare.
+        references: logs that were read to compare.
         again: see :func:`judge`.
     """
     with ExitStack() as stack:
@@ -250,15 +250,15 @@ def judge_files(
 
 
 def show(findings: Sequence[str]) -> None:
-    """Prints findings, one a line."""
-    for finding in findings[:MOST_SHOWN]:
+    """Print findings, one a line."""
+    for finding in findings[:MAX_SHOWN]:
         print(f"finding: {finding}")
-    if len(findings) > MOST_SHOWN:
-        print(f"finding: and {len(findings) - MOST_SHOWN} more")
+    if len(findings) > MAX_SHOWN:
+        print(f"finding: and {len(findings) - MAX_SHOWN} more")
 
 
 def main() -> int:
-    """Judges the files that are named."""
+    """Judge the files that are named."""
     parser = argparse.ArgumentParser(
         "history", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -268,9 +268,9 @@ def main() -> int:
     parser.add_argument("--reference", metavar="FILE", action="append", default=[],
                         help="a log that was read to compare; its runs begin anywhere")  # fmt: skip
     parser.add_argument("--again", action="store_true", help="passes are left early or begun anew")
-    given = parser.parse_args()
+    args = parser.parse_args()
     try:
-        verdict = judge_files(given.files, given.reference, again=given.again)
+        verdict = judge_files(args.files, args.reference, again=args.again)
     except OSError as error:
         sys.exit(f"history: {error}")
     show(verdict.findings)

@@ -1,8 +1,9 @@
-"""A client that does all that a client should not.
+"""A client that breaks the rules of the protocol, and dies while it holds batches.
 
 usage: python -m scripts.faults.misbehaver SEED DATA
 
-Every act is a forked child's, since most of them end badly. ``LOADERD_SOCKET`` says at whom.
+Every act is done by a forked child, as most of them end in its death. ``LOADERD_SOCKET`` is the
+daemon's address.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from loaderd.spec.spec import Spec
 from loaderd_client.core.session import Session
 
 PAUSE = 0.3
-PATIENCE = 4.0
+ACT_SECONDS = 4.0
 """Seconds that an act may take; then it is killed."""
 
 Act = Callable[[str, Spec, random.Random], None]
@@ -40,36 +41,36 @@ def nonsense(path: str, _: Spec, rng: random.Random) -> None:
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as sock:
         sock.connect(path)
         sock.send(rng.randbytes(rng.randint(1, 5000)))
-    line = dial.dial(path)
-    with socket.socket(fileno=os.dup(line.fileno())) as sock:
+    connection = dial.dial(path)
+    with socket.socket(fileno=os.dup(connection.fileno())) as sock:
         sock.send(rng.randbytes(rng.randint(1, 500)))
 
 
 def silence(path: str, _: Spec, rng: random.Random) -> None:
-    """A connection on which nothing is said."""
-    line = channel.connect(path)
+    """A connection on which nothing is sent."""
+    connection = channel.connect(path)
     time.sleep(rng.uniform(0.5, 3))
-    line.close()
+    connection.close()
 
 
 def descriptors(path: str, _: Spec, rng: random.Random) -> None:
-    """Descriptors that nobody asked for."""
-    line = dial.dial(path)
+    """Requests with descriptors that do not belong there."""
+    connection = dial.dial(path)
     for count in rng.choices(range(1, 6), k=20):
-        line.send(Observe(), [0] * count)
-        line.receive()
+        connection.send(Observe(), [0] * count)
+        connection.receive()
 
 
 def flood(path: str, _: Spec, rng: random.Random) -> None:
-    """Questions without end, whose answers are not read."""
-    line = dial.dial(path)
+    """Endless requests, whose answers are not read."""
+    connection = dial.dial(path)
     end = time.monotonic() + rng.uniform(0.2, 1)
     while time.monotonic() < end:
-        line.send(Observe())
+        connection.send(Observe())
 
 
 def unread(path: str, spec: Spec, rng: random.Random) -> None:
-    """Streams of which nothing is taken, and an end without a word."""
+    """Streams from which nothing is taken, and an end without goodbye."""
     session = Session(path)
     streams = [session.open(spec, 6) for _ in range(rng.randint(1, 3))]
     time.sleep(rng.uniform(0.1, 2))
@@ -95,7 +96,7 @@ def hold_and_stop(path: str, spec: Spec, rng: random.Random) -> None:
 
 
 def jump(path: str, spec: Spec, rng: random.Random) -> None:
-    """Asks for batches here and there, and lets go of them at once."""
+    """Random access, and each batch released at once."""
     stream = Session(path).open(spec, 4)
     for _ in range(rng.randint(5, 30)):
         stream.take((rng.randrange(100), rng.randrange(stream.batches)))
@@ -114,7 +115,7 @@ ACTS: tuple[Act, ...] = (
 
 
 def perform(act: Act, path: str, spec: Spec, rng: random.Random) -> None:
-    """Lets a child do it, and sees to its end."""
+    """Fork a child that does it, and make sure that it ends."""
     child = os.fork()
     if child == 0:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
@@ -122,16 +123,16 @@ def perform(act: Act, path: str, spec: Spec, rng: random.Random) -> None:
             act(path, spec, rng)
         os._exit(0)
     try:
-        _see_off(child, rng.uniform(1, 3))
+        _await_end(child, rng.uniform(1, 3))
     finally:
         with contextlib.suppress(OSError):
             os.kill(child, signal.SIGKILL)
             os.waitpid(child, 0)
 
 
-def _see_off(child: int, stopped_for: float) -> None:
-    """Waits for its end; one that has stopped itself is let go on after a while."""
-    end = time.monotonic() + PATIENCE
+def _await_end(child: int, stopped_for: float) -> None:
+    """Wait until the child ends; continue it some time after it has stopped itself."""
+    end = time.monotonic() + ACT_SECONDS
     while time.monotonic() < end:
         pid, status = os.waitpid(child, os.WNOHANG | os.WUNTRACED)
         if pid and not os.WIFSTOPPED(status):
@@ -143,7 +144,7 @@ def _see_off(child: int, stopped_for: float) -> None:
 
 
 def a_spec(data: str) -> Spec:
-    """Of larger batches than the trainers': they cost more."""
+    """A spec with larger batches than the trainers', which cost more."""
     return Spec(
         source=Directory(directory=data, extensions=(".jpg",)),
         load=Load(target_size=(128, 128)),
@@ -155,7 +156,7 @@ def a_spec(data: str) -> Spec:
 
 
 def main() -> None:
-    """Misbehaves until SIGTERM; says how many acts were done."""
+    """Misbehave until SIGTERM; print the number of acts."""
     seed, data = sys.argv[1:]
     rng, path = random.Random(f"misbehaver {seed}"), os.environ["LOADERD_SOCKET"]
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))

@@ -20,10 +20,10 @@ from scripts.faults.storm import DEADLY, Storm
 
 SLOTS = 6
 SHARE = 0.3
-"""Of the whole time."""
+"""Share of a run's time for all rounds."""
 ROUNDS = 9
-MOST_SECONDS = 3.0
-"""Of one half of a round."""
+MAX_SECONDS = 3.0
+"""Seconds of one half of a round, at most."""
 
 
 class Round(NamedTuple):
@@ -34,7 +34,7 @@ class Round(NamedTuple):
 
     @property
     def ratio(self) -> float:
-        """What the storm left."""
+        """Throughput under kills, as a share of the undisturbed one."""
         return self.storm / self.undisturbed
 
 
@@ -60,7 +60,7 @@ class Pace(NamedTuple):
 
 def half(seconds: float) -> float:
     """How long each half of a round lasts in a run of ``seconds``."""
-    return min(MOST_SECONDS, SHARE * seconds / (2 * ROUNDS))
+    return min(MAX_SECONDS, SHARE * seconds / (2 * ROUNDS))
 
 
 def measure(path: str, data: str, storm: Storm, seconds: float) -> Iterator[Round]:

@@ -1,4 +1,4 @@
-"""Reads again, undisturbed, what trainers were given: all epochs, or as many as time allows.
+"""Read again, undisturbed, the batches that trainers got: all epochs, or as many as time allows.
 
 usage: python -m scripts.faults.reference DATA SECONDS LOG LOG
 
@@ -44,7 +44,7 @@ def order(epochs: int) -> list[int]:
 
 
 def specs(which: str, data: str) -> Iterator[tuple[Spec, Parts]]:
-    """What a trainer reads, and what its specs mean."""
+    """The specs of a trainer, each with the parts of its bundle."""
     for flow in flows.of(which, data):
         if flow is not None:
             yield flow._supply.spec, flow._supply.parts
@@ -64,7 +64,7 @@ def read(session: Session, spec: Spec, parts: Parts, epoch: int) -> None:
 
 
 def main() -> None:
-    """Reads."""
+    """Read the epochs of all trainers in turn, until the time is over."""
     data, seconds, *logs = sys.argv[1:]
     end = time.monotonic() + float(seconds)
     flows.without_keras()

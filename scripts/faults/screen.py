@@ -1,4 +1,4 @@
-"""What is shown while it lasts."""
+"""Progress of a long run, on a terminal or as lines."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ PLAIN_EVERY = 5.0
 """Seconds between lines where there is no terminal."""
 
 console = Console(highlight=False)
-"""Where results go."""
+"""For results, on stdout."""
 
 progress = Console(stderr=True, highlight=False)
-"""Where programs whose results are read by others show how far they are."""
+"""For progress of programs whose stdout is read by other programs."""
 
 
 class Screen:
-    """How far it is: a bar on a terminal, else a line now and then. A context manager.
+    """Progress: a bar on a terminal, else a line every few seconds. A context manager.
 
     Args:
-        seconds: that it takes.
-        console: where it is shown.
+        seconds: how long the run takes.
+        console: where progress is shown.
     """
 
     def __init__(self, seconds: float, console: Console = console) -> None:
@@ -42,7 +42,7 @@ class Screen:
         self._bar.stop()
 
     def show(self, text: str) -> None:
-        """What is going on now."""
+        """Show what is going on."""
         elapsed = time.monotonic() - self._begin
         if self._console.is_terminal:
             self._bar.update(self._task, completed=elapsed, description=text)

@@ -19,26 +19,26 @@ MIXED: Mapping[signal.Signals, int] = {
     signal.SIGABRT: 10,
     signal.SIGSTOP: 10,
 }
-"""How often each comes, of a hundred."""
+"""Weights of the signals, in percent."""
 
 DEADLY: Mapping[signal.Signals, int] = {
     number: weight for number, weight in MIXED.items() if number != signal.SIGSTOP
 }
-"""The same without stops: how long those last is up to ``--sample-timeout``."""
+"""The same without SIGSTOP, whose length depends on ``--sample-timeout``."""
 
 
 class Storm:
-    """Strikes workers of a daemon, in a thread of its own.
+    """Sends signals to workers of a daemon, in a thread.
 
     Args:
-        daemon: whose.
+        daemon: the daemon.
         seed: of all randomness.
         every: seconds between strikes.
 
     Attributes:
         struck: strikes by the signal's name.
-        bad: the most images that a daemon has called bad: there is none.
-        trouble: what daemons said keeps them from working, and how often it was so.
+        bad: the highest number of bad images in a snapshot; there is none in the data.
+        trouble: troubles in snapshots, and how often each was seen.
     """
 
     def __init__(self, daemon: Daemon, seed: int, every: float) -> None:
@@ -48,26 +48,26 @@ class Storm:
         self._daemon = daemon
         self._rng = random.Random(f"storm {seed}")
         self._every = every
-        self._enough = threading.Event()
+        self._stop = threading.Event()
 
     @contextlib.contextmanager
     def raging(self, kinds: Mapping[signal.Signals, int]) -> Iterator[None]:
-        """From beginning to end of the block.
+        """Strike during the block.
 
         Args:
-            kinds: signals and their weights; with none it only looks, and costs as much else.
+            kinds: signals and their weights; with none it only takes snapshots, at the same cost.
         """
-        self._enough.clear()
+        self._stop.clear()
         thread = threading.Thread(target=self._rage, args=(kinds,))
         thread.start()
         try:
             yield
         finally:
-            self._enough.set()
+            self._stop.set()
             thread.join()
 
     def _rage(self, kinds: Mapping[signal.Signals, int]) -> None:
-        while not self._enough.wait(self._every):
+        while not self._stop.wait(self._every):
             now = self._daemon.snapshot()
             if now is None:
                 continue
@@ -82,7 +82,7 @@ class Storm:
             self.trouble[now.daemon.trouble] += 1
 
     def _strike(self, daemon: int, worker: int, number: signal.Signals) -> None:
-        """Strikes, if the number is still that worker's: others may have got it meanwhile."""
+        """Send the signal, unless the pid has passed to another process meanwhile."""
         with contextlib.suppress(ProcessLookupError):
             pidfd = os.pidfd_open(worker)
             try:

@@ -1,7 +1,7 @@
 """A trainer of the storm: ``python -m scripts.faults.trainer keras|plain WHICH DATA``.
 
-It trains until SIGTERM, to the end of the epoch. Where it loads from and what it logs say
-``LOADERD_SOCKET`` and ``LOADERD_HISTORY``.
+It trains until the end of the epoch in which SIGTERM comes. ``LOADERD_SOCKET`` is the daemon's
+address, ``LOADERD_HISTORY`` its log of batches.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ stopped = threading.Event()
 
 
 def with_keras(which: str, data: str) -> None:
-    """Trains a small network."""
+    """Train a small network."""
     import keras
 
     class Stop(keras.callbacks.Callback):  # type: ignore[misc]
@@ -48,7 +48,7 @@ def _network(keras: Any, classes: int) -> Any:
 
 
 def without_keras(which: str, data: str) -> None:
-    """Takes batches as Keras does, and does nothing with them."""
+    """Take batches in Keras's order, without training."""
     flows.without_keras()
     train, validation = flows.of(which, data)
     rng = random.Random(which)
@@ -70,7 +70,7 @@ def _read(sequence: Any, rng: random.Random | None) -> None:
 
 
 def main() -> None:
-    """Trains."""
+    """Train until SIGTERM."""
     from loaderd_client import connect
 
     kind, which, data = sys.argv[1:]

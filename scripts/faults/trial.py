@@ -4,8 +4,8 @@
 
     daemon ── fresh ── measured kills ── at rest ── storm, restarts, clients ── at rest ── gone
                │                          │                                      │         │
-               └── held against ──────────┴──────────────────────────────────────┘         │
-                                                   histories judged, rests looked for ─────┘
+               └── compared with ─────────┴──────────────────────────────────────┘         │
+                                                   histories judged, remains looked for ───┘
 """
 
 from __future__ import annotations
@@ -30,46 +30,46 @@ from scripts.faults.storm import MIXED, Storm
 
 SAMPLE_TIMEOUT = 2
 REST_SECONDS = 15.0
-"""Within which a daemon whose clients are gone holds no more than a fresh one."""
+"""Seconds within which a daemon without clients must hold no more than a fresh one."""
 
 BEGIN_SECONDS = 180.0
 """Importing Keras takes long on a busy machine."""
 
 REFERENCE_SHARE = 0.2
-LEAST_REFERENCE = 3.0
+MIN_REFERENCE = 3.0
 
 
 class Trial:
-    """One run of all parts; :mod:`scripts.faults.figures` says what came of it.
+    """One run of all parts; :mod:`scripts.faults.figures` makes its table.
 
     Args:
-        given: the command line.
+        args: the command line.
         folder: where sockets and logs lie.
         data: the photos.
 
     Attributes:
-        given: the command line.
+        args: the command line.
         daemon: what is tried.
-        storm: what tries it.
+        storm: what kills its workers.
         trainers: the clients that must lose nothing.
         others: the misbehaver, and the reference.
         pace: throughput under kills.
         verdict: of the histories.
-        acts: misdeeds of the misbehaver.
+        acts: how many the misbehaver has done.
         fresh: what the daemon held before anything happened.
         final: the same when all was over.
-        left: processes that nobody had to end, and that had not ended.
-        left_names: what still lies in shared memory.
+        left: processes that should have ended, and have not.
+        left_names: named segments that still exist.
         used: bytes of shared memory on the machine, before and after.
-        findings: what must not be; figures that must not be are not among them.
+        findings: what is wrong, without the figures that are out of bounds.
     """
 
-    def __init__(self, given: argparse.Namespace, folder: Path, data: str) -> None:
-        self.given, self._folder, self._data = given, folder, data
-        self.seconds = 60.0 * given.minutes
-        flags = f"--workers={given.workers}", f"--sample-timeout={SAMPLE_TIMEOUT}"
+    def __init__(self, args: argparse.Namespace, folder: Path, data: str) -> None:
+        self.args, self._folder, self._data = args, folder, data
+        self.seconds = 60.0 * args.minutes
+        flags = f"--workers={args.workers}", f"--sample-timeout={SAMPLE_TIMEOUT}"
         self.daemon = Daemon(folder, *flags)
-        self.storm = Storm(self.daemon, given.seed, given.every)
+        self.storm = Storm(self.daemon, args.seed, args.every)
         self.trainers: list[Client] = []
         self.others: list[Client] = []
         self.pace = Pace([])
@@ -83,17 +83,17 @@ class Trial:
         self.used = [census.used()]
 
     def run(self) -> None:
-        """Everything; whatever happens, nothing is left running."""
+        """Run all parts; nothing is left running, whatever happens."""
         try:
             with Screen(self.seconds) as screen:
                 self._begin()
                 self._measure(screen)
-                self._rage(screen)
+                self._storm(screen)
             self._end()
-            self._refer()
+            self._read_reference()
             self.final = self._at_rest("in the end")
             self.daemon.stop()
-            self._look_for_rests()
+            self._look_for_remains()
         finally:
             self._kill()
         self._judge()
@@ -101,7 +101,7 @@ class Trial:
     # -- the parts -------------------------------------------------------------------
 
     def _begin(self) -> None:
-        """The daemon, which has served once: what it loads late is loaded."""
+        """Start the daemon and read one batch, so that all is loaded."""
         self.daemon.start()
         with Session(self.daemon.path) as session:
             session.open(pace.a_spec(self._data), 4).take((0, 0))
@@ -110,7 +110,7 @@ class Trial:
         self.fresh = census.take(self.daemon.pid)
 
     def _measure(self, screen: Screen) -> None:
-        if not self.given.least:
+        if not self.args.least:
             return
         path, data = self.daemon.path, self._data
         for one in pace.measure(path, data, self.storm, self.seconds):
@@ -119,10 +119,10 @@ class Trial:
             screen.show(f"{self.storm.struck.total()} strikes, {rate}")
         self._at_rest("after the measured kills")
 
-    def _rage(self, screen: Screen) -> None:
+    def _storm(self, screen: Screen) -> None:
         self._start_clients(screen)
         end = time.monotonic() + self.seconds - 2 * len(self.pace.rounds) * pace.half(self.seconds)
-        restarts = _restarts(self.given.restart_every)
+        restarts = _restarts(self.args.restart_every)
         numbers = itertools.cycle((signal.SIGTERM, signal.SIGKILL))
         with self.storm.raging(MIXED):
             while time.monotonic() < end:
@@ -134,12 +134,12 @@ class Trial:
 
     def _start_clients(self, screen: Screen) -> None:
         screen.show("trainers begin")
-        words = "scripts.faults.trainer", self.given.trainers
+        words = "scripts.faults.trainer", self.args.trainers
         for which in flows.WHICH:
             self.trainers.append(self._client(which, *words, which, self._data))
         for trainer in self.trainers:
             self._await(trainer.await_first, f"{trainer.name} got no batch", BEGIN_SECONDS)
-        words = "scripts.faults.misbehaver", str(self.given.seed)
+        words = "scripts.faults.misbehaver", str(self.args.seed)
         self.others.append(self._client("misbehaver", *words, self._data))
 
     def _client(self, name: str, *words: str) -> Client:
@@ -154,7 +154,7 @@ class Trial:
             self.daemon.start_again()
 
     def _end(self) -> None:
-        """Of all clients."""
+        """End all clients."""
         for client in self.clients:
             client.ask_to_end()
         for client in self.clients:
@@ -162,15 +162,15 @@ class Trial:
         words = self.others[0].last_words
         self.acts = int(words) if words.isdecimal() else 0
 
-    def _refer(self) -> None:
-        seconds = max(LEAST_REFERENCE, REFERENCE_SHARE * self.seconds)
+    def _read_reference(self) -> None:
+        seconds = max(MIN_REFERENCE, REFERENCE_SHARE * self.seconds)
         words = "scripts.faults.reference", self._data, str(seconds)
         reference = self._client("reference", *words, *(str(t.history) for t in self.trainers))
         self.others.append(reference)
         reference.await_end(seconds + BEGIN_SECONDS)
 
     def _at_rest(self, when: str) -> Census:
-        """Of a daemon without clients; more than a fresh one holds is a finding."""
+        """What a daemon without clients holds; more than a fresh one is a finding."""
         found = self.fresh
 
         def rests() -> bool:
@@ -183,8 +183,8 @@ class Trial:
         return found
 
     def _kill(self) -> None:
-        """All that is left; nothing, unless something went wrong."""
-        with command.deaf():
+        """Kill what is left, which is nothing unless something went wrong."""
+        with command.ignored_signals():
             for client in self.clients:
                 client.kill()
             self.daemon.kill()
@@ -196,11 +196,11 @@ class Trial:
 
     @property
     def clients(self) -> list[Client]:
-        """All."""
+        """All clients."""
         return [*self.trainers, *self.others]
 
-    def _look_for_rests(self) -> None:
-        """What should be gone by now, and what is not."""
+    def _look_for_remains(self) -> None:
+        """Find processes and segments that should be gone by now."""
         sessions = {*self.daemon.sessions, *(client.session for client in self.clients)}
         census.eventually(lambda: census.names() <= self._names, REST_SECONDS)
         census.eventually(lambda: not census.members(sessions), REST_SECONDS)
@@ -215,7 +215,7 @@ class Trial:
 
 
 def _restarts(every: float) -> Iterator[bool]:
-    """Whether it is time again, at every call."""
+    """Yield whether ``every`` seconds have passed since it last yielded True; 0 is never."""
     due = time.monotonic() + every
     while True:
         now = bool(every) and time.monotonic() >= due

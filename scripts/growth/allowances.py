@@ -1,9 +1,9 @@
 """How much each figure may grow from the second quarter of a run to its last.
 
-They are for what is no leak: memory that an allocator keeps because its free parts lie between
-used ones, a pool of threads that TensorFlow completes late, a table that doubles. None depends on
-the number of flows. So a run of F flows finds what leaves more than allowance / (F / 2) behind for
-each flow: with 5,000 flows 8 descriptors are one in 300 flows, 24 MiB are 10 KiB a flow.
+They are for growth that is no leak: memory that an allocator keeps because its free parts lie
+between used ones, a pool of threads that TensorFlow completes late, a table that doubles. None
+depends on the number of flows. So a run of F flows finds what leaves more than allowance / (F / 2)
+behind for each flow: with 5,000 flows 8 descriptors are one in 300 flows, 24 MiB are 10 KiB a flow.
 """
 
 from __future__ import annotations
@@ -34,10 +34,10 @@ DAEMON: Allowance = {"streams": 2, "rings": 24, "caches": 1}
 
 
 def allowances(workers: int) -> dict[str, Allowance]:
-    """By part and figure.
+    """All allowances, by part and figure.
 
     Args:
-        workers: that the daemon has: their figures are added up.
+        workers: how many the daemon has: their figures are added up.
     """
     all_workers = {what: allowed * workers for what, allowed in SERVICE.items()}
     return {

@@ -1,4 +1,4 @@
-"""What processes hold at one moment, each by its part in the run."""
+"""What processes hold at one moment, by their part in the run."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ PROCESS = ("RSS", "private", "shared", "descriptors", "threads", "maps", "proces
 """What is measured of processes; the first three are MiB.
 
 ``private`` is memory that no other process sees. ``shared`` is shared memory that is held by
-descriptors or mappings, whether it is touched or not. ``maps`` are lines of ``/proc/PID/maps``.
+descriptors or mappings, whether it was written or not. ``maps`` are lines of ``/proc/PID/maps``.
 """
 
 DAEMON = ("streams", "rings", "caches")
-"""What the daemon says of itself; the last two are MiB."""
+"""Figures of the daemon's snapshot; the last two are MiB."""
 
 Reading = Mapping[str, float]
 
 
 @dataclass(frozen=True)
 class Sample:
-    """All that was measured at one moment.
+    """The measurements of one moment.
 
     Attributes:
         seconds: since the first flow.
-        flows: that were made by then.
+        flows: how many were made by then.
         readings: by the part.
     """
 
@@ -56,7 +56,7 @@ def of_daemon(pid: int, now: Snapshot | None) -> dict[str, Reading]:
 
     Args:
         pid: the supervisor.
-        now: the daemon's picture; None if it does not answer.
+        now: the daemon's snapshot; None if it does not answer.
     """
     found: dict[str, Reading] = {}
     if now is None:
@@ -91,7 +91,7 @@ def _part(pid: int, supervisor: int, workers: Collection[int]) -> str:
 
 
 def _sum(pids: Collection[int], processes: int) -> Reading | None:
-    """Of these together; None if none of them lives."""
+    """The sum over these processes; None if none of them lives."""
     readings = [one for pid in pids for one in _of_process(pid)]
     if not readings:
         return None

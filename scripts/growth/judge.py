@@ -2,7 +2,7 @@
 
 The first quarter of the flows is a warm-up: imports, pools of memory, first traces of TensorFlow,
 and what is kept on purpose, which is bounded, all come in it. The median of the second quarter is
-held against the median of the last one. A median is not moved by what a single flow needs for a
+compared with the median of the last one. A median is not moved by what a single flow needs for a
 moment, and between the two medians lies half of all flows: what each flow leaves behind shows.
 """
 
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from scripts.growth.gauges import Sample
 
-LEAST_SAMPLES = 5
+MIN_SAMPLES = 5
 """In each of the two quarters; with fewer nothing is judged."""
 
 Array = NDArray[np.float64]
@@ -27,11 +27,11 @@ class Row:
     """One figure of one part, over the run.
 
     Attributes:
-        part: whose.
-        what: which figure.
-        first: at first.
-        last: at last.
-        most: at most.
+        part: the process or group.
+        what: the figure.
+        first: its first value.
+        last: its last value.
+        most: its highest value.
         slope: growth per 1000 flows after the warm-up: the median of the slopes between all
             pairs of samples.
         early: the median of the second quarter of the flows.
@@ -56,7 +56,7 @@ class Row:
 
 
 def rows(samples: Sequence[Sample], allowances: Mapping[str, Mapping[str, float]]) -> list[Row]:
-    """Judges all figures.
+    """Judge all figures.
 
     Args:
         samples: in the order of time.
@@ -75,7 +75,7 @@ def _row(part: str, what: str, samples: Sequence[Sample], allowed: float) -> Row
     total = max((sample.flows for sample in samples), default=0)
     early = values[(flows >= total / 4) & (flows < total / 2)]
     late = values[flows >= total * 3 / 4]
-    if min(len(early), len(late)) < LEAST_SAMPLES:
+    if min(len(early), len(late)) < MIN_SAMPLES:
         first, last, most = (values[0], values[-1], values.max()) if len(values) else (0, 0, 0)
         return Row(part, what, float(first), float(last), float(most), 0, 0, 0, None)
     return Row(

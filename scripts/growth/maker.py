@@ -1,6 +1,6 @@
 """The trainer that makes and drops flows.
 
-usage: python -m scripts.growth.maker PICTURES SCRATCH FLOWS SECONDS KEPT
+usage: python -m scripts.growth.maker IMAGES SCRATCH FLOWS SECONDS KEPT
 
 Every way of making a flow meets every way of using it, in an order in which any stretch has all
 of both. For each use a line of JSON is appended to the file that ``LOADERD_HISTORY`` names.
@@ -39,13 +39,13 @@ stopped = threading.Event()
 
 
 class Line(msgspec.Struct, frozen=True):
-    """What was done.
+    """One use of a flow.
 
     Attributes:
-        flows: that were made so far.
-        what: how it was made, and how it was used.
-        seconds: that it took.
-        error: empty, or what must not be.
+        flows: how many were made so far.
+        what: how the flow was made, and how it was used.
+        seconds: how long that took.
+        error: what went wrong; empty if nothing did.
     """
 
     flows: int
@@ -82,21 +82,21 @@ class Maker:
         begin, error = time.monotonic(), ""
         try:
             USES[use](make, self._keeper)
-        except Exception as caught:  # whatever it is, it is a finding, and the next one is made
+        except Exception as caught:  # a finding; the next flow is made all the same
             error = f"{type(caught).__name__}: {caught}"
         return Line(self.flows, f"{source}; {use}", round(time.monotonic() - begin, 4), error)
 
 
 def main() -> None:
-    """Makes flows at an even pace, and holds what it keeps until SIGTERM comes."""
-    pictures, scratch, *numbers = sys.argv[1:]
+    """Make flows at an even pace, and hold what is kept until SIGTERM."""
+    images, scratch, *numbers = sys.argv[1:]
     flows, seconds, kept = int(numbers[0]), float(numbers[1]), int(numbers[2])
     signal.signal(signal.SIGTERM, lambda *_: stopped.set())
     faulthandler.register(signal.SIGUSR1)  # where it is, if it hangs
     history = os.environ.pop(VARIABLE)  # its lines are of another sort than the sequences'
     keeper = Keeper(kept)
     keeper.model.count_params()  # Keras is loaded before the first flow
-    maker, begin = Maker(Inputs(Path(pictures), Path(scratch)), keeper), time.monotonic()
+    maker, begin = Maker(Inputs(Path(images), Path(scratch)), keeper), time.monotonic()
     with open(history, "a", buffering=1) as log:
         for number, (source, use) in enumerate(combinations(), 1):
             log.write(json.dumps(msgspec.to_builtins(maker.use(source, use))) + "\n")

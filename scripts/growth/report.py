@@ -1,17 +1,14 @@
-"""What came of a run: a table for people, or JSON for programs."""
+"""The results of a run: a table, or JSON for programs."""
 
 from __future__ import annotations
 
 import json
 from dataclasses import asdict
-from typing import TYPE_CHECKING
 
 from rich.table import Table
 
 from scripts.growth.judge import Row
-
-if TYPE_CHECKING:
-    from scripts.growth.trial import Trial
+from scripts.growth.trial import Trial
 
 _FIGURES = (
     *("first", "last", "most", "per 1000 flows"),
@@ -59,14 +56,14 @@ def headline(trial: Trial) -> str:
     made, batches = trial.made, sum(trainer.batches for trainer in trial.trainers)
     return (
         f"soak: {made.flows} flows in {made.uses} uses, {trial.seconds:.0f} s, "
-        f"{trial.given.workers} workers, {len(trial.samples)} samples, "
+        f"{trial.args.workers} workers, {len(trial.samples)} samples, "
         f"{batches} batches to the two trainers; slowest use {made.slowest.seconds:.1f} s "
         f"({made.slowest.what})"
     )
 
 
 def verdict(trial: Trial) -> str:
-    """Whether all is flat."""
+    """Whether all figures are flat, in one line."""
     count = len(trial.findings) + len(trial.grown)
     if not count:
         return f"verdict: flat; {trial.verdict}".replace("; verdict:", "; trainers:")
@@ -74,7 +71,7 @@ def verdict(trial: Trial) -> str:
 
 
 def as_json(trial: Trial) -> str:
-    """The same for programs."""
+    """The results as JSON."""
     made = trial.made
     return json.dumps(
         {
@@ -82,7 +79,7 @@ def as_json(trial: Trial) -> str:
             "flows": made.flows,
             "uses": made.uses,
             "seconds": round(trial.seconds, 1),
-            "workers": trial.given.workers,
+            "workers": trial.args.workers,
             "samples": len(trial.samples),
             "batches": {trainer.name: trainer.batches for trainer in trial.trainers},
             "findings": trial.findings,

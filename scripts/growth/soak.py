@@ -69,24 +69,24 @@ def _count(text: str) -> int:
     return int(text)
 
 
-def run(given: argparse.Namespace) -> int:
+def run(args: argparse.Namespace) -> int:
     """One run, and its figures; returns the exit code."""
-    data = os.path.abspath(given.data) if given.data else command.photos()
-    with command.place("soak", given.keep) as folder:
-        trial = Trial(given, folder, data)
+    data = os.path.abspath(args.data) if args.data else command.photos()
+    with command.place("soak", args.keep) as folder:
+        trial = Trial(args, folder, data)
         try:
             trial.run()
         except (DaemonFailed, LoaderdError) as error:
             trial.findings.append(str(error))
         _show(trial)
         bad = bool(trial.findings or trial.grown)
-        if bad and not given.keep:
+        if bad and not args.keep:
             progress.print(f"soak: the logs are in {command.keep_logs('soak', folder)}")
     return int(bad)
 
 
 def _show(trial: Trial) -> None:
-    if trial.given.json:
+    if trial.args.json:
         print(report.as_json(trial))
         return
     Console(width=max(WIDTH, console.width)).print(report.table(trial))
@@ -96,8 +96,8 @@ def _show(trial: Trial) -> None:
 
 def main() -> int:
     """Runs the command."""
-    given = parse(sys.argv[1:])
-    return command.exit_code("soak", lambda: run(given))
+    args = parse(sys.argv[1:])
+    return command.exit_code("soak", lambda: run(args))
 
 
 if __name__ == "__main__":

@@ -27,8 +27,8 @@ Array = NDArray[Any]
 Make = Callable[[], Any]
 
 
-def draw_pictures(folder: Path) -> None:
-    """The small pictures that all flows of files read: to decode them should cost next to nothing.
+def draw_images(folder: Path) -> None:
+    """The small images that all flows of files read: to decode them should cost next to nothing.
 
     Args:
         folder: a new folder; its subfolders are the classes.
@@ -46,11 +46,11 @@ class Inputs:
     """What flows are made of.
 
     Args:
-        pictures: the folder with the classes.
+        images: the folder with the classes.
         scratch: a folder for what flows write.
     """
 
-    pictures: Path
+    images: Path
     scratch: Path
     labels: Array = field(default_factory=lambda: np.arange(24) % 3)
 
@@ -71,10 +71,10 @@ class Inputs:
 
     @cached_property
     def table(self) -> Any:
-        """A DataFrame of all pictures."""
+        """A DataFrame of all images."""
         import pandas as pd
 
-        names = sorted(str(path) for path in self.pictures.glob("*/*.jpg"))
+        names = sorted(str(path) for path in self.images.glob("*/*.jpg"))
         count = len(names)
         return pd.DataFrame(
             {
@@ -86,7 +86,7 @@ class Inputs:
         )
 
     def saved(self) -> str:
-        """A folder for pictures that a flow saves; what was there is removed."""
+        """A folder for images that a flow saves; what was there is removed."""
         folder = self.scratch / "saved"
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir()
@@ -122,7 +122,7 @@ def _arrays(generator: ImageDataGenerator, x: Array, y: Any = None, **more: Any)
 
 def _folder(generator: ImageDataGenerator, inputs: Inputs, **more: Any) -> Any:
     return generator.flow_from_directory(
-        inputs.pictures, target_size=SIZE, batch_size=BATCH, seed=3, **more
+        inputs.images, target_size=SIZE, batch_size=BATCH, seed=3, **more
     )
 
 
@@ -134,7 +134,7 @@ def _table(generator: ImageDataGenerator, inputs: Inputs, **more: Any) -> Any:
 
 def _dataset(inputs: Inputs, **more: Any) -> Any:
     return image_dataset_from_directory(
-        inputs.pictures, image_size=SIZE, batch_size=BATCH, seed=3, verbose=False, **more
+        inputs.images, image_size=SIZE, batch_size=BATCH, seed=3, verbose=False, **more
     )
 
 

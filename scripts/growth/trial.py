@@ -27,46 +27,46 @@ from scripts.growth.allowances import allowances
 from scripts.growth.gauges import Sample
 from scripts.growth.judge import Row
 from scripts.growth.maker import Line
-from scripts.growth.sources import draw_pictures
+from scripts.growth.sources import draw_images
 from scripts.growth.uses import USES
 
 MAKER = "flows"
 SAMPLES = 600
-"""In a run, if it is long enough for so many."""
+"""Samples in a run that is long enough."""
 
-LEAST_PAUSE = 0.25
+MIN_PAUSE = 0.25
 """Seconds between two samples, at least."""
 
 BEGIN_SECONDS = 180.0
 """Importing Keras takes long on a busy machine."""
 
-MOST_SILENT = 90.0
+MAX_SILENT = 90.0
 """Seconds without a flow after which the maker counts as hanging."""
 
 LAST_SECONDS = 3.0
-"""For so long the maker is still looked at when all flows are made."""
+"""Seconds for which the maker is sampled after the last flow."""
 
 LATE_FACTOR = 3
-"""The maker may take so many times as long as it was given."""
+"""How many times as long as planned the maker may take."""
 
 REST_SECONDS = 15.0
-MOST_KEPT = 50
+MAX_KEPT = 50
 
 
 def kept(flows: int) -> int:
     """Things of each sort that the maker keeps: the bound is reached within the warm-up."""
-    return max(1, min(MOST_KEPT, flows // 4 // len(USES)))
+    return max(1, min(MAX_KEPT, flows // 4 // len(USES)))
 
 
 class MakerLog:
     """What the maker has done so far.
 
     Attributes:
-        flows: that it has made.
+        flows: how many it has made.
         uses: how often a flow was used.
         slowest: the longest use.
-        errors: what uses ended with that must not be, and how often.
-        heard: when the log has grown last, by ``time.monotonic``.
+        errors: errors of uses, and how often each came.
+        heard: when the log has last grown, by ``time.monotonic``.
     """
 
     def __init__(self, path: Path) -> None:
@@ -96,28 +96,28 @@ class MakerLog:
 
 
 class Trial:
-    """One run of all parts; :mod:`scripts.growth.report` says what came of it.
+    """One run of all parts; :mod:`scripts.growth.report` makes its table.
 
     Args:
-        given: the command line.
+        args: the command line.
         folder: where sockets, caches and logs lie.
         data: the photos that the two trainers train with.
 
     Attributes:
-        given: the command line.
-        seconds: that the flows took.
+        args: the command line.
+        seconds: how long the flows took.
         made: what the maker has done.
         samples: all of them.
         rows: what was judged.
-        verdict: of what the two trainers were given.
-        findings: what must not be.
+        verdict: on the batches that the two trainers got.
+        findings: what is wrong, one sentence each.
         grown: what has grown.
     """
 
-    def __init__(self, given: argparse.Namespace, folder: Path, data: str) -> None:
-        self.given, self._folder, self._data = given, folder, data
+    def __init__(self, args: argparse.Namespace, folder: Path, data: str) -> None:
+        self.args, self._folder, self._data = args, folder, data
         self.seconds = 0.0
-        self.daemon = Daemon(folder, f"--workers={given.workers}", f"--cache-dir={folder}/cache")
+        self.daemon = Daemon(folder, f"--workers={args.workers}", f"--cache-dir={folder}/cache")
         self.trainers: list[Client] = []
         self.made = MakerLog(folder / f"{MAKER}.history")
         self.samples: list[Sample] = []
@@ -129,9 +129,9 @@ class Trial:
         self._names = census.names()
 
     def run(self) -> None:
-        """Everything; whatever happens, nothing is left running."""
+        """Run all parts; nothing is left running, whatever happens."""
         try:
-            with Screen(60 * self.given.minutes, progress) as screen:
+            with Screen(60 * self.args.minutes, progress) as screen:
                 self._begin(screen)
                 self._watch(screen)
             self._end()
@@ -145,16 +145,16 @@ class Trial:
         self.daemon.start()
         screen.show("trainers begin")
         for which in flows.WHICH:
-            words = "scripts.faults.trainer", self.given.trainers, which, self._data
+            words = "scripts.faults.trainer", self.args.trainers, which, self._data
             self.trainers.append(self._client(which, *words))
-        pictures, scratch = self._folder / "pictures", self._folder / "scratch"
-        draw_pictures(pictures)
+        images, scratch = self._folder / "images", self._folder / "scratch"
+        draw_images(images)
         scratch.mkdir()
         for trainer in self.trainers:
             if not trainer.await_first(BEGIN_SECONDS):
                 self.findings.append(f"{trainer.name} got no batch")
-        words = str(pictures), str(scratch), str(self.given.flows), str(60 * self.given.minutes)
-        keeps = str(kept(self.given.flows))
+        words = str(images), str(scratch), str(self.args.flows), str(60 * self.args.minutes)
+        keeps = str(kept(self.args.flows))
         self._maker = self._client(MAKER, "scripts.growth.maker", *words, keeps)
 
     def _client(self, name: str, *words: str) -> Client:
@@ -163,7 +163,7 @@ class Trial:
     def _watch(self, screen: Screen) -> None:
         """Samples while flows are made, and a little longer."""
         assert self._maker is not None
-        seconds = 60 * self.given.minutes
+        seconds = 60 * self.args.minutes
         latest = time.monotonic() + BEGIN_SECONDS + LATE_FACTOR * seconds
         begin = end = 0.0
         while not end or time.monotonic() < end:
@@ -173,18 +173,18 @@ class Trial:
                 begin = begin or now
                 self.seconds = now - begin
                 self._sample(self._maker)
-            if self.made.flows >= self.given.flows:
+            if self.made.flows >= self.args.flows:
                 end = end or now + LAST_SECONDS
             elif why := self._why_no_further(self._maker, now, latest):
                 self._give_up(self._maker, why)
                 return
             screen.show(self._status())
-            time.sleep(max(LEAST_PAUSE, seconds / SAMPLES))
+            time.sleep(max(MIN_PAUSE, seconds / SAMPLES))
 
     def _why_no_further(self, maker: Client, now: float, latest: float) -> str:
         """Why no more flows are to be expected; empty if all goes well."""
         silent = now - self.made.heard
-        if silent > (MOST_SILENT if self.made.flows else BEGIN_SECONDS):
+        if silent > (MAX_SILENT if self.made.flows else BEGIN_SECONDS):
             return f"no flow was made for {silent:.0f} s"
         if now > latest:
             return "it took too long"
@@ -217,10 +217,10 @@ class Trial:
 
     def _status(self) -> str:
         made, batches = self.made, sum(trainer.batches for trainer in self.trainers)
-        return f"{made.flows} of {self.given.flows} flows, {batches} batches to the two trainers"
+        return f"{made.flows} of {self.args.flows} flows, {batches} batches to the two trainers"
 
     def _give_up(self, maker: Client, why: str) -> None:
-        self.findings.append(f"{why}; {self.made.flows} of {self.given.flows} flows were made")
+        self.findings.append(f"{why}; {self.made.flows} of {self.args.flows} flows were made")
         self._note_where(maker)
         maker.kill()
 
@@ -233,14 +233,14 @@ class Trial:
         if not census.eventually(self._rests, REST_SECONDS):
             self.findings.append("streams or rings are left though all clients have ended")
         self.daemon.stop()
-        self._look_for_rests()
+        self._look_for_remains()
 
     def _rests(self) -> bool:
         now = self.daemon.snapshot()
         return now is not None and not now.streams and not now.host.ring_bytes
 
-    def _look_for_rests(self) -> None:
-        """What should be gone by now, and what is not."""
+    def _look_for_remains(self) -> None:
+        """Find processes and segments that should be gone by now."""
         assert self._maker is not None
         clients = (self._maker, *self.trainers)
         sessions = {*self.daemon.sessions, *(client.session for client in clients)}
@@ -250,8 +250,8 @@ class Trial:
             self.findings.append(f"processes {census.members(sessions)} are left")
 
     def _kill(self) -> None:
-        """All that is left; nothing, unless something went wrong."""
-        with command.deaf():
+        """Kill what is left, which is nothing unless something went wrong."""
+        with command.ignored_signals():
             for client in filter(None, (self._maker, *self.trainers)):
                 client.kill()
             self.daemon.kill()
@@ -264,9 +264,9 @@ class Trial:
         self.findings += [f"{text} ({times} times)" for text, times in self.made.errors.items()]
         if self.daemon.tracebacks:
             self.findings.append(f"the daemon's log holds {self.daemon.tracebacks} tracebacks")
-        if self.made.flows < self.given.flows:
+        if self.made.flows < self.args.flows:
             self.findings.append(f"only {self.made.flows} flows were made")
         self.verdict = history.judge_files([str(trainer.history) for trainer in self.trainers])
         self.findings += self.verdict.findings
-        self.rows = judge.rows(self.samples, allowances(self.given.workers))
+        self.rows = judge.rows(self.samples, allowances(self.args.workers))
         self.grown = list(judge.grown(self.rows))

@@ -70,12 +70,12 @@ def test_a_peer_that_is_not_there_is_named_with_its_reason(found: Results) -> No
 
 
 def test_the_picture_is_xml_and_has_a_bar_for_each_measured_peer(found: Results) -> None:
-    root = ElementTree.fromstring(bars.picture(found))
+    root = ElementTree.fromstring(bars.drawing(found))
     assert len(root.findall("{http://www.w3.org/2000/svg}rect")) == 3
 
 
 def test_a_picture_can_be_drawn_of_nothing() -> None:
-    ElementTree.fromstring(bars.picture(Results(machine=results.machine())))
+    ElementTree.fromstring(bars.drawing(Results(machine=results.machine())))
 
 
 def test_workloads_and_musts_name_peers_that_exist() -> None:

@@ -150,6 +150,20 @@ def test_what_another_waits_for_is_asked_for_when_the_run_that_would_bring_it_en
     daemon.stream.close()
 
 
+def test_the_time_that_was_waited_is_told_as_a_total() -> None:
+    daemon = FakeDaemon()
+    late = threading.Timer(0.1, daemon.line.send, [Ready(1, 0, 0, 0)])
+    late.start()
+    daemon.stream.take((0, 0))
+    daemon.line.send(Ready(2, 0, 1, 0))
+    daemon.stream.take((0, 1))
+    first, second = daemon.heard(), daemon.heard()
+    assert isinstance(first, Took)
+    assert isinstance(second, Took)
+    assert 0.05e9 < first.waited_ns < second.waited_ns
+    late.join()
+
+
 def test_the_slot_of_a_batch_that_lacks_rows_is_given_back_at_once() -> None:
     daemon = FakeDaemon()
     daemon.fill(2, [4, -1, 6])

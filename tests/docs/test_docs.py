@@ -713,7 +713,9 @@ def annotated(kind: type) -> set[str]:
     return {
         ast.unparse(one.target)
         for one, text in itertools.pairwise(body)
-        if isinstance(one, ast.AnnAssign) and isinstance(text, ast.Expr)
+        if isinstance(one, ast.AnnAssign)
+        and isinstance(one.target, ast.Name)
+        and isinstance(text, ast.Expr)
     }
 
 

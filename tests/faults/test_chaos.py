@@ -142,7 +142,7 @@ def test_a_clients_bad_end_is_a_finding(folder: Path, module: Callable[[str], st
 def test_a_trainer_that_gets_nothing_is_a_finding(
     folder: Path, module: Callable[[str], str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(clients, "MOST_SILENT", 0.3)
+    monkeypatch.setattr(clients, "MAX_SILENT", 0.3)
     client = Client("one", folder, "/nowhere", module("import time; time.sleep(60)"))
     try:
         client.history.write_bytes(b"{}\n")

@@ -9,7 +9,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from loaderd.child.init import MOST_DESCRIPTORS
+from loaderd.child.init import MAX_DESCRIPTORS
 from tests.support.daemons import Serve
 
 
@@ -23,7 +23,7 @@ def test_workers_gain_no_privileges_and_leave_no_core(serve: Serve) -> None:
         (pid,) = daemon.workers()
         assert status(pid, "NoNewPrivs") == "1"
         assert resource.prlimit(pid, resource.RLIMIT_CORE) == (0, 0)
-        assert resource.prlimit(pid, resource.RLIMIT_NOFILE)[1] <= MOST_DESCRIPTORS
+        assert resource.prlimit(pid, resource.RLIMIT_NOFILE)[1] <= MAX_DESCRIPTORS
 
 
 def test_workers_have_as_much_memory_of_their_own_as_they_were_given(serve: Serve) -> None:

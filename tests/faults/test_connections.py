@@ -17,7 +17,7 @@ from loaderd.ipc.prefetch import WHOLE
 from loaderd.spec.output import Batch, Order
 from loaderd.spec.source import Arrays
 from loaderd.spec.spec import Spec
-from loaderd.supervisor.request_limits import MOST_STREAMS_OF_ONE
+from loaderd.supervisor.request_limits import MAX_STREAMS_OF_ONE
 from loaderd_client.core import session
 from tests.support.daemons import Serve, eventually
 from tests.support.specs import stages
@@ -100,7 +100,7 @@ def test_an_idle_one_that_asks_just_when_its_room_is_needed_gets_another_number(
     serve: Serve, images: Bundle
 ) -> None:
     with serve() as daemon:
-        lines = [opened(daemon.path, images)[0] for _ in range(MOST_STREAMS_OF_ONE)]
+        lines = [opened(daemon.path, images)[0] for _ in range(MAX_STREAMS_OF_ONE)]
         new = dial.dial(daemon.path)
         idle_at = time.monotonic() + IDLE_SECONDS
         eventually(lambda: time.monotonic() > idle_at)

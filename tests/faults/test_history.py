@@ -183,7 +183,7 @@ def test_the_command_tells_by_its_exit_code(tmp_path: Path) -> None:
 
 
 def test_findings_beyond_count_are_counted(capsys: pytest.CaptureFixture[str]) -> None:
-    history.show([str(number) for number in range(history.MOST_SHOWN + 3)])
+    history.show([str(number) for number in range(history.MAX_SHOWN + 3)])
     assert capsys.readouterr().out.endswith("finding: and 3 more\n")
 
 

@@ -48,7 +48,7 @@ from loaderd.spec.spec import Spec
 from loaderd.supervisor import clients, request_limits
 from loaderd.supervisor.clients import (
     HELLO_SECONDS,
-    MOST_OF_ONE_PROCESS,
+    MAX_OF_ONE_PROCESS,
 )
 from loaderd_client import Session
 from tests.process.test_given import a_living_daemon, descriptors, files
@@ -109,8 +109,8 @@ def test_a_client_that_says_no_hello_is_dropped_in_time(serve: Serve, photos: Pa
 
 def test_one_process_does_not_take_all_connections(serve: Serve, photos: Path) -> None:
     with a_living_daemon(serve, photos) as (daemon, _):  # whose stream is one connection
-        lines = [dial.dial(daemon.path) for _ in range(MOST_OF_ONE_PROCESS - 1)]
-        with pytest.raises(RequestRefused, match=f"has {MOST_OF_ONE_PROCESS} connections"):
+        lines = [dial.dial(daemon.path) for _ in range(MAX_OF_ONE_PROCESS - 1)]
+        with pytest.raises(RequestRefused, match=f"has {MAX_OF_ONE_PROCESS} connections"):
             dial.dial(daemon.path)
         program = f"from loaderd.ipc import dial; dial.observe({daemon.path!r})"
         subprocess.run([sys.executable, "-c", program], check=True, timeout=30)
@@ -173,19 +173,19 @@ def test_one_process_does_not_take_all_streams(serve: Serve, photos: Path) -> No
     small = with_load(a_spec(photos, batch_size=1), target_size=(2, 2))
     with a_living_daemon(serve, photos) as (_, session):  # which holds one
         streams = [
-            session.open(small, slots=4) for _ in range(request_limits.MOST_STREAMS_OF_ONE - 1)
+            session.open(small, slots=4) for _ in range(request_limits.MAX_STREAMS_OF_ONE - 1)
         ]
         with pytest.raises(
-            RequestRefused, match=f"has {request_limits.MOST_STREAMS_OF_ONE} streams"
+            RequestRefused, match=f"has {request_limits.MAX_STREAMS_OF_ONE} streams"
         ):
             session.open(small, slots=4)
         assert len(streams[-1].take((0, 0)).ids) == 1
 
 
 def test_streams_are_counted_over_all_processes() -> None:
-    request_limits.check_number(0, range(request_limits.MOST_STREAMS - 1))
-    with pytest.raises(RequestRefused, match=f"{request_limits.MOST_STREAMS} streams"):
-        request_limits.check_number(0, range(request_limits.MOST_STREAMS))
+    request_limits.check_number(0, range(request_limits.MAX_STREAMS - 1))
+    with pytest.raises(RequestRefused, match=f"{request_limits.MAX_STREAMS} streams"):
+        request_limits.check_number(0, range(request_limits.MAX_STREAMS))
 
 
 # ---- floods --------------------------------------------------------------------------

@@ -22,7 +22,7 @@ from scripts.growth.gauges import Sample
 from scripts.growth.judge import Row
 from scripts.growth.maker import LEFT_OUT, combinations
 from scripts.growth.sources import SOURCES
-from scripts.growth.trial import MOST_KEPT, kept
+from scripts.growth.trial import MAX_KEPT, kept
 from scripts.growth.uses import USES
 from tests.faults.test_chaos import ROOT, left_of
 from tests.support.daemons import eventually
@@ -77,7 +77,7 @@ def test_every_way_of_making_a_flow_meets_every_way_of_using_it() -> None:
 
 
 def test_what_is_kept_on_purpose_reaches_its_bound_in_the_warm_up() -> None:
-    assert kept(FLOWS) == MOST_KEPT
+    assert kept(FLOWS) == MAX_KEPT
     for flows in (1, 46, 600, FLOWS, 100_000):
         assert kept(flows) == 1 or kept(flows) * len(USES) <= flows // 4
 

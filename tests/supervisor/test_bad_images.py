@@ -42,7 +42,7 @@ def test_pages_hold_all_of_them_and_fit_a_packet() -> None:
 
 
 def test_beyond_the_limit_nothing_is_noted(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bad_images, "MOST", 2)
+    monkeypatch.setattr(bad_images, "MAX_NOTED", 2)
     images = BadImages()
     added = [images.add(b"/d/%d.jpg" % number, "", "/d") for number in (1, 2, 3, 3, 2)]
     assert added == [True, True, False, False, False]

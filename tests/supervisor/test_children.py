@@ -22,8 +22,8 @@ from loaderd.supervisor.loop import Loop
 from tests.support.daemons import DEADLINE, Serve, eventually, gone
 
 
-def obey(sock: socket.socket) -> None:
-    """A child that does what it is told."""
+def run_words(sock: socket.socket) -> None:
+    """A child that runs what it is sent."""
     while said := sock.recv(100):
         exec(said)
 
@@ -47,7 +47,7 @@ class Nursery:
             self.forks.check()
 
     def child(self) -> Child:
-        one = self.forks.spawn(obey)
+        one = self.forks.spawn(run_words)
         self.until(lambda: one.pid)
         return one
 
@@ -58,7 +58,7 @@ class Nursery:
 
 
 def tell(child: Child, words: str) -> None:
-    child.line._socket.send(words.encode())
+    child.channel._socket.send(words.encode())
 
 
 @pytest.fixture
@@ -150,11 +150,11 @@ def test_one_that_was_stopped_is_continued(nursery: Nursery) -> None:
 
 
 def test_what_a_child_was_sent_and_has_not_read_can_be_taken_back(nursery: Nursery) -> None:
-    child = nursery.forks.spawn(obey, revocable=True)
+    child = nursery.forks.spawn(run_words, revocable=True)
     nursery.until(lambda: child.pid)
     os.kill(child.pid, signal.SIGSTOP)
     for stream in (1, 2):
-        child.line.send(Detach(stream))
+        child.channel.send(Detach(stream))
     assert [message for message, _ in child.take_back()] == [Detach(1), Detach(2)]
     assert child.take_back() == []
     child.close()
@@ -175,14 +175,14 @@ _said: list[str] = []
 
 def _received(child: Child) -> bool:
     with contextlib.suppress(BlockingIOError):
-        _said.append(child.line._socket.recv(1000).decode())
+        _said.append(child.channel._socket.recv(1000).decode())
     return bool(_said)
 
 
 def test_asking_for_a_child_waits_for_nobody(nursery: Nursery) -> None:
     """The fork server still loads the decoders, which takes hundreds of times as long."""
     begun = time.perf_counter()
-    children = [nursery.forks.spawn(obey) for _ in range(3)]
+    children = [nursery.forks.spawn(run_words) for _ in range(3)]
     assert time.perf_counter() - begun < 0.1
     assert not any(child.pid for child in children)
     nursery.until(lambda: all(child.pid for child in children))
@@ -195,7 +195,7 @@ def test_the_sockets_end_is_seen_when_the_child_ends(nursery: Nursery) -> None:
     child.kill()
     nursery.until(lambda: child.ended)
     with pytest.raises(Closed):
-        child.line.receive()
+        child.channel.receive()
     child.close()
 
 
@@ -226,7 +226,7 @@ def test_a_lack_of_processes_is_told_as_such(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(children, "_SERVE", NO_MORE)
     with Loop() as loop, ForkServer(loop) as server:
         nursery = Nursery(loop, server)
-        child = server.spawn(obey)
+        child = server.spawn(run_words)
         nursery.until(lambda: child.ended)
         child.close()
     assert child.code is None
@@ -240,6 +240,6 @@ def test_a_fork_server_that_cannot_be_started_is_an_error_and_tried_again(
         monkeypatch.setattr(interpreter, "find", lambda: "/not/there")
         with ForkServer(loop) as server:
             with pytest.raises(OSError, match="/not/there"):
-                server.spawn(obey)
+                server.spawn(run_words)
             monkeypatch.undo()
             Nursery(loop, server).child().close()

@@ -28,8 +28,8 @@ from loaderd.ipc.messages import (
 )
 from loaderd.supervisor.clients import (
     HELLO_SECONDS,
-    MOST_CLIENTS,
-    MOST_OF_ONE_PROCESS,
+    MAX_CLIENTS,
+    MAX_OF_ONE_PROCESS,
     ClientConnection,
     Clients,
     Requests,
@@ -86,7 +86,7 @@ def connected(loop: Loop, supervisor: Supervisor) -> tuple[ClientConnection, Cha
     ours, theirs = channel.pair()
     ours.setblocking(False)
     client = ClientConnection(Channel(ours), supervisor.requests)
-    loop.watch_channel(client.line, client.read)
+    loop.watch_channel(client.channel, client.read)
     other = Channel(theirs)
     other.settimeout(0)
     return client, other
@@ -129,24 +129,24 @@ def test_another_user_is_refused(monkeypatch: pytest.MonkeyPatch, loop: Loop, ru
 
 
 def test_all_processes_together_do_not_take_all_connections(loop: Loop, runtime: str) -> None:
-    others = [Other(-pid) for pid in range(1, MOST_CLIENTS + 1)]
+    others = [Other(-pid) for pid in range(1, MAX_CLIENTS + 1)]
     clients, other = knock(loop, runtime, others)
-    assert len(clients.all) == MOST_CLIENTS
+    assert len(clients.all) == MAX_CLIENTS
     (answer,) = heard(other)
     assert isinstance(answer, Refused)
-    assert f"{MOST_CLIENTS} connections" in answer.text
+    assert f"{MAX_CLIENTS} connections" in answer.text
     clients, other = knock(loop, runtime, others[1:])
-    assert len(clients.all) == MOST_CLIENTS
+    assert len(clients.all) == MAX_CLIENTS
     assert not heard(other)
 
 
 def test_one_process_does_not_take_all_connections(loop: Loop, runtime: str) -> None:
-    ours = [Other(os.getpid(), number) for number in range(MOST_OF_ONE_PROCESS)]
+    ours = [Other(os.getpid(), number) for number in range(MAX_OF_ONE_PROCESS)]
     clients, other = knock(loop, runtime, ours)
-    assert len(clients.all) == MOST_OF_ONE_PROCESS
+    assert len(clients.all) == MAX_OF_ONE_PROCESS
     (answer,) = heard(other)
     assert isinstance(answer, Refused)
-    assert f"process {os.getpid()} has {MOST_OF_ONE_PROCESS} connections" in answer.text
+    assert f"process {os.getpid()} has {MAX_OF_ONE_PROCESS} connections" in answer.text
 
 
 def test_the_owner_hands_over_sockets_and_nothing_else(
@@ -286,4 +286,18 @@ def test_one_that_neither_reads_nor_says_anything_is_dropped_too(loop: Loop) -> 
     assert not supervisor.gone  # whoever sends is in the midst of it
     loop.turn(0)
     assert supervisor.gone == [client]
+    other.close()
+
+
+def test_what_one_said_that_was_dropped_is_not_served(loop: Loop) -> None:
+    supervisor = Supervisor()
+    client, other = connected(loop, supervisor)
+    client.stream = 7
+    for message in (HELLO, Took((), (), 0, 0, 0)):
+        other.send(message)
+    loop.turn(0)
+    for _ in range(5000):
+        client.send(HELLO)
+    loop.turn(0)
+    assert supervisor.asked == [("gone", client)]
     other.close()

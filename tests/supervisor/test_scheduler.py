@@ -48,7 +48,7 @@ class Batch:
     again: set[tuple[int, int]] = field(default_factory=set)
     """Rows, from and to, that must be given once more, in just these pieces."""
     crashes: Counter[int] = field(default_factory=Counter)
-    """Workers that crashed over a row since it was isolated."""
+    """BusyWorkers that crashed over a row since it was isolated."""
     kills: Counter[int] = field(default_factory=Counter)
     isolated: set[int] = field(default_factory=set)
     given_up: bool = False
@@ -541,7 +541,7 @@ class Machine(RuleBasedStateMachine):
         self.drain()
 
     def work_until(self, over: Callable[[], bool]) -> None:
-        """The workers obey, and the trainers take batches when all rings are full."""
+        """The workers do as told, and the trainers take batches when all rings are full."""
         for _ in range(10_000):
             if over():
                 return
@@ -660,7 +660,7 @@ def test_a_wanted_batch_comes_before_the_run_and_only_once() -> None:
 
 @dataclass
 class Killer:
-    """Workers one after the other, which die over one sample; the client takes all."""
+    """BusyWorkers one after the other, which die over one sample; the client takes all."""
 
     row: int
     death: Death = Death.CRASHED
@@ -870,7 +870,7 @@ def test_a_plan_for_a_batch_that_does_not_exist_is_refused(place: Place) -> None
         scheduler.plan(7, (place,), None)
 
 
-class Workers:
+class BusyWorkers:
     """Obedient workers, and trainers that take every batch at once unless told otherwise."""
 
     def __init__(self, workers: int) -> None:
@@ -934,41 +934,41 @@ BIG = Shape(samples=320_000, batch_size=32, slots=12)
 def test_chunks_take_up_to_10_ms_and_leave_no_worker_without(
     workers: int, row_us: int, rows: set[int]
 ) -> None:
-    crew = Workers(workers)
-    crew.open(1, BIG)
-    crew.work(5, row_us * 1000)
-    assert sizes(crew.work(20, row_us * 1000)) <= rows
+    busy = BusyWorkers(workers)
+    busy.open(1, BIG)
+    busy.work(5, row_us * 1000)
+    assert sizes(busy.work(20, row_us * 1000)) <= rows
 
 
 @given(workers=st.integers(1, 70), batch=st.integers(1, 300), row_us=st.integers(1, 30_000))
 def test_no_chunk_is_longer_than_10_ms_or_shorter_than_2_ms_without_need(
     workers: int, batch: int, row_us: int
 ) -> None:
-    crew = Workers(workers)
-    crew.open(1, Shape(samples=batch * 1000, batch_size=batch, slots=150))
-    crew.work(4, row_us * 1000)
-    for size in sizes(crew.work(4, row_us * 1000)):
+    busy = BusyWorkers(workers)
+    busy.open(1, Shape(samples=batch * 1000, batch_size=batch, slots=150))
+    busy.work(4, row_us * 1000)
+    for size in sizes(busy.work(4, row_us * 1000)):
         assert size == 1 or size * row_us * 1000 <= MAX_CHUNK_NS
         assert size == batch or (size + 1) * row_us * 1000 > MIN_CHUNK_NS
 
 
 def test_chunks_follow_when_images_come_from_a_cache_and_when_they_no_longer_do() -> None:
-    crew = Workers(4)
-    crew.open(1, BIG)
-    crew.work(20, 800_000)
-    crew.work(20, 30_000)  # 20 batches of 10,000 that the epoch has
-    assert sizes(crew.work(5, 30_000)) == {32}
-    crew.work(10, 800_000)
-    assert sizes(crew.work(5, 800_000)) == {11, 10}
+    busy = BusyWorkers(4)
+    busy.open(1, BIG)
+    busy.work(20, 800_000)
+    busy.work(20, 30_000)  # 20 batches of 10,000 that the epoch has
+    assert sizes(busy.work(5, 30_000)) == {32}
+    busy.work(10, 800_000)
+    assert sizes(busy.work(5, 800_000)) == {11, 10}
 
 
 def test_chunks_follow_a_mixture_of_cached_and_decoded_images() -> None:
-    crew = Workers(4)
-    crew.open(1, BIG)
+    busy = BusyWorkers(4)
+    busy.open(1, BIG)
     for _ in range(20):
-        crew.work(1, 800_000)
-        crew.work(1, 30_000)
-    given_out = crew.work(1, 800_000) + crew.work(1, 30_000)
+        busy.work(1, 800_000)
+        busy.work(1, 30_000)
+    given_out = busy.work(1, 800_000) + busy.work(1, 30_000)
     middle = [size * 415_000 for size in sizes(given_out)]
     assert all(MIN_CHUNK_NS <= spent <= 1.5 * MAX_CHUNK_NS for spent in middle)
 
@@ -978,20 +978,20 @@ def test_chunks_follow_a_mixture_of_cached_and_decoded_images() -> None:
 def test_two_trainers_that_both_wait_take_turns_whatever_their_rings(
     workers: int, slots: tuple[int, int]
 ) -> None:
-    crew = Workers(workers)
+    busy = BusyWorkers(workers)
     for number, size in enumerate(slots, 1):
-        crew.open(number, Shape(samples=320_000, batch_size=32, slots=size))
-    crew.work(400, 800_000)
-    counts = [sum(stream == number for stream, _ in crew.delivered) for number in (1, 2)]
+        busy.open(number, Shape(samples=320_000, batch_size=32, slots=size))
+    busy.work(400, 800_000)
+    counts = [sum(stream == number for stream, _ in busy.delivered) for number in (1, 2)]
     assert min(counts) > 0.6 * max(counts)  # chunk by chunk, and chunks differ in size
 
 
 def test_a_stream_that_begins_is_served_next_though_another_is_starving() -> None:
-    crew = Workers(4)
-    crew.open(1, BIG)
-    crew.work(20, 800_000)
-    crew.open(2, BIG)
-    assert crew.work(1, 800_000)[0].stream == 2
+    busy = BusyWorkers(4)
+    busy.open(1, BIG)
+    busy.work(20, 800_000)
+    busy.open(2, BIG)
+    assert busy.work(1, 800_000)[0].stream == 2
 
 
 @pytest.mark.parametrize(
@@ -1005,36 +1005,36 @@ def test_a_stream_that_begins_is_served_next_though_another_is_starving() -> Non
 def test_a_trainer_that_waits_for_other_batches_than_those_ready_is_not_starved(
     wanted: tuple[Place, ...], run: Run | None
 ) -> None:
-    crew = Workers(2)
-    crew.taking = False
-    crew.open(1, Shape(samples=320, batch_size=32, slots=12))
-    crew.work(40, 800_000)
-    crew.taking = True
-    crew.open(2, BIG)  # its trainer takes more than the workers make
-    crew.work(4, 800_000)
-    crew.perform(crew.scheduler.took(1, (0, 1), (0, 1)))
-    crew.perform(crew.scheduler.plan(1, wanted, run))
-    crew.delivered.clear()
-    crew.work(20, 800_000)
-    came = [place for stream, place in crew.delivered if stream == 1]
+    busy = BusyWorkers(2)
+    busy.taking = False
+    busy.open(1, Shape(samples=320, batch_size=32, slots=12))
+    busy.work(40, 800_000)
+    busy.taking = True
+    busy.open(2, BIG)  # its trainer takes more than the workers make
+    busy.work(4, 800_000)
+    busy.perform(busy.scheduler.took(1, (0, 1), (0, 1)))
+    busy.perform(busy.scheduler.plan(1, wanted, run))
+    busy.delivered.clear()
+    busy.work(20, 800_000)
+    came = [place for stream, place in busy.delivered if stream == 1]
     assert came[:2] == ([(0, 0), (0, 1)] if run else list(wanted))
-    assert len(crew.delivered) > len(came)
+    assert len(busy.delivered) > len(came)
 
 
 def test_no_worker_pauses_at_the_end_of_an_epoch() -> None:
-    crew = Workers(4)
-    crew.open(1, Shape(samples=100, batch_size=32, slots=6))
+    busy = BusyWorkers(4)
+    busy.open(1, Shape(samples=100, batch_size=32, slots=6))
     for _ in range(50):  # an epoch is 4 batches, the last of 4 rows
-        crew.work(1, 800_000)
-        assert all(len(queue) == QUEUED for queue in crew.queues.values())
+        busy.work(1, 800_000)
+        assert all(len(queue) == QUEUED for queue in busy.queues.values())
 
 
 def test_all_workers_are_at_the_batch_that_is_needed_next() -> None:
-    crew = Workers(4)
-    crew.open(1, BIG)
-    first = [chunk for chunk in crew.chunks if chunk.position == 0]
+    busy = BusyWorkers(4)
+    busy.open(1, BIG)
+    first = [chunk for chunk in busy.chunks if chunk.position == 0]
     assert [(chunk.first, chunk.last) for chunk in first] == [(0, 8), (8, 16), (16, 24), (24, 32)]
-    assert all(queue[0].position == 0 for queue in crew.queues.values())
+    assert all(queue[0].position == 0 for queue in busy.queues.values())
 
 
 def test_what_is_queued_behind_a_slow_chunk_goes_to_others_and_blames_nobody() -> None:
@@ -1049,35 +1049,35 @@ def test_what_is_queued_behind_a_slow_chunk_goes_to_others_and_blames_nobody() -
 
 
 def test_what_waits_for_storage_takes_no_more_workers_and_others_go_on() -> None:
-    crew = Workers(2)
-    crew.open(1, BIG)
-    for worker, queue in crew.queues.items():
-        crew.perform(crew.scheduler.waiting(worker))
+    busy = BusyWorkers(2)
+    busy.open(1, BIG)
+    for worker, queue in busy.queues.items():
+        busy.perform(busy.scheduler.waiting(worker))
         behind = {chunk.ticket for chunk in queue[1:]}
         del queue[1:]
-        crew.perform(crew.scheduler.recall(worker, behind))
-    for queue in crew.queues.values():
+        busy.perform(busy.scheduler.recall(worker, behind))
+    for queue in busy.queues.values():
         queue.clear()  # as they do nothing
-    crew.add_worker(2)
-    assert crew.queues[2] == []
-    crew.open(2, BIG)
-    assert {chunk.stream for chunk in crew.work(20, 800_000)} == {2}
-    crew.perform(crew.scheduler.answered(0))
-    assert 1 in {chunk.stream for chunk in crew.work(2, 800_000)}
+    busy.add_worker(2)
+    assert busy.queues[2] == []
+    busy.open(2, BIG)
+    assert {chunk.stream for chunk in busy.work(20, 800_000)} == {2}
+    busy.perform(busy.scheduler.answered(0))
+    assert 1 in {chunk.stream for chunk in busy.work(2, 800_000)}
 
 
 def test_a_stream_that_opens_while_storage_is_silent_gets_one_worker_until_it_answers() -> None:
-    crew = Workers(1)
-    crew.open(1, BIG)
-    crew.perform(crew.scheduler.waiting(0))
-    crew.add_worker(1)
-    crew.add_worker(2)
-    crew.open(2, BIG)
-    assert [len(crew.queues[worker]) for worker in (1, 2)] == [1, 0]
-    crew.queues[0].clear()
-    crew.work(1, 800_000)
-    assert all(chunk.stream == 2 for worker in (1, 2) for chunk in crew.queues[worker])
-    assert [len(crew.queues[worker]) for worker in (1, 2)] == [QUEUED, QUEUED]
+    busy = BusyWorkers(1)
+    busy.open(1, BIG)
+    busy.perform(busy.scheduler.waiting(0))
+    busy.add_worker(1)
+    busy.add_worker(2)
+    busy.open(2, BIG)
+    assert [len(busy.queues[worker]) for worker in (1, 2)] == [1, 0]
+    busy.queues[0].clear()
+    busy.work(1, 800_000)
+    assert all(chunk.stream == 2 for worker in (1, 2) for chunk in busy.queues[worker])
+    assert [len(busy.queues[worker]) for worker in (1, 2)] == [QUEUED, QUEUED]
 
 
 def test_a_chunk_that_must_be_done_again_comes_before_the_batches_of_an_emptier_ring() -> None:

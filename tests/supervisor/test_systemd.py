@@ -136,7 +136,7 @@ def test_where_nobody_listens_nothing_is_raised(said: str | None) -> None:
 def test_a_manager_that_reads_nothing_is_not_waited_for(
     manager: Manager, address: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(systemd, "PATIENCE_SECONDS", 0.05)
+    monkeypatch.setattr(systemd, "TIMEOUT_SECONDS", 0.05)
     notifier = Notifier({"NOTIFY_SOCKET": address})
     before = time.monotonic()
     while notifier._say("READY=1"):

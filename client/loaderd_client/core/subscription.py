@@ -52,7 +52,7 @@ class Subscription:
         self._asked: set[Place] = set()
         self._ready: dict[Place, Slot] = {}
         self._leased = 0
-        self._batches = self._samples = 0
+        self._batches = self._samples = self._waited_ns = 0
 
     @property
     def shape(self) -> Run:
@@ -180,4 +180,5 @@ class Subscription:
         slots = self.releases.slots
         dead = [slots.popleft() for _ in range(len(slots))]
         self._leased -= len(dead)
-        return Took(taken, (*released, *dead), self._batches, self._samples, waited_ns)
+        self._waited_ns += waited_ns
+        return Took(taken, (*released, *dead), self._batches, self._samples, self._waited_ns)

@@ -86,7 +86,7 @@ def spec_of(task: Task) -> Spec:
 
 
 def _step(task: Task, spec: Spec, part: int, rows: Any) -> Callable[[int], None]:
-    """What renders the sample of a number: from its file, or from its decoded picture."""
+    """What renders the sample of a number: from its file, or from its decoded image."""
     renderer = FileRenderer(spec)
     paths = class_files(task.directory)[0]
     order = np.random.default_rng(0).permutation(len(paths))[part :: task.workers].tolist()
@@ -98,11 +98,11 @@ def _step(task: Task, spec: Spec, part: int, rows: Any) -> Callable[[int], None]
             renderer.render(path, next(parameters), rows[number % len(rows)])
 
         return render
-    pictures = [renderer.load_file(paths[sample]).copy() for sample in order]
+    images = [renderer.load_file(paths[sample]).copy() for sample in order]
 
     def finish(number: int) -> None:
-        picture = pictures[number % len(order)]
-        renderer.finish(picture, next(parameters), rows[number % len(rows)])
+        image = images[number % len(order)]
+        renderer.finish(image, next(parameters), rows[number % len(rows)])
 
     return finish
 

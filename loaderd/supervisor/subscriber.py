@@ -1,4 +1,4 @@
-"""One client's part in a stream."""
+"""A client that reads a stream."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from loaderd.supervisor.streams import Stream
 
 
 @dataclass(slots=True)
-class Subscription:
+class Subscriber:
     """A client that reads a stream: its connection, and what it has read so far.
 
     A stream has a spec, a ring and a manifest, and does not know who reads it. The scheduler has
-    the other half of a subscription: its cursor, and its leases, the slots that are LEASED.
+    the other half of the subscription: cursor, and leases, which are the slots that are LEASED.
 
-    Each stream has one subscription, and is closed with it. A second one needs a number of its
+    Each stream has one subscriber, and is closed with it. A second one needs a number of its
     own here, a cursor of its own there, and slots that are FREE only when the last has
     released them.
     """
@@ -32,4 +32,4 @@ class Subscription:
     def count(self, took: Took) -> None:
         """Keeps the counters that the client sends along."""
         self.batches, self.samples = took.batches, took.samples
-        self.waited_ns += took.waited_ns
+        self.waited_ns = took.waited_ns

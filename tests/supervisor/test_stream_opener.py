@@ -1,0 +1,341 @@
+"""Streams are opened, kept, and given up for others; the openers and the clients are the test's."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import numpy as np
+import pytest
+
+from loaderd import config
+from loaderd.errors import DatasetNotFound
+from loaderd.ipc import channel, descriptors, manifest, segment
+from loaderd.ipc.channel import Channel, Closed
+from loaderd.ipc.messages import (
+    IDLE_SECONDS,
+    PROTOCOL,
+    Hello,
+    List,
+    Listed,
+    Message,
+    Open,
+    Opened,
+    Refused,
+    Reserve,
+    Reserved,
+    Stalled,
+    Waiting,
+    Welcome,
+    refusal,
+)
+from loaderd.ipc.prefetch import WHOLE, Run
+from loaderd.spec import spec
+from loaderd.supervisor.children import Child, ForkServer
+from loaderd.supervisor.clients import ClientConnection, Requests
+from loaderd.supervisor.loop import Loop
+from loaderd.supervisor.scheduler import Scheduler
+from loaderd.supervisor.storage_waits import TOLD_SECONDS, Wait, Waits
+from loaderd.supervisor.stream_opener import StreamOpener
+from loaderd.supervisor.streams import Stream
+from tests.support.streams import a_spec
+
+SAMPLES = 24
+SPEC = spec.encode(a_spec(Path("/photos")))
+TABLE = manifest.pack("/photos", ["cat"], [b"x.jpg"] * SAMPLES, np.zeros(SAMPLES, np.int32))
+
+
+class FakeOpener:
+    """The other end of an opener's socket."""
+
+    def __init__(self) -> None:
+        ours, theirs = channel.pair()
+        ours.setblocking(False)
+        theirs.setblocking(False)
+        self.signals: list[int] = []
+        self.child = Child(Channel(ours), self.signals.append)
+        self.channel = Channel(theirs)
+
+    def read(self) -> list[Message]:
+        return heard(self.channel)
+
+
+class Harness:
+    """A StreamOpener that acts as its supervisor does, and notes what it is told."""
+
+    def __init__(self, loop: Loop, **settings: Any) -> None:
+        self.loop = loop
+        self.openers: list[FakeOpener] = []
+        self.lines: list[Channel] = []
+        self.closed: list[int] = []
+        self.runs: list[Run] = []
+        self.scheduler = Scheduler()
+        self.settings = dataclasses.replace(config.load({}, {}), **settings)
+        self.streams = StreamOpener(
+            self.settings, loop, cast(ForkServer, self), self.scheduler, self._begin, self._close
+        )
+
+    def spawn(self, *_: object) -> Child:
+        self.openers.append(FakeOpener())
+        return self.openers[-1].child
+
+    def catch_up(self) -> None:
+        """As a fork server that has nothing to tell."""
+
+    def _begin(self, stream: Stream, run: Run) -> None:
+        self.scheduler.open(stream.id, stream.shape, run)
+        self.runs.append(run)
+
+    def _close(self, stream: int) -> None:
+        self.scheduler.close(stream)
+        self.closed.append(stream)
+
+    def client(self) -> tuple[ClientConnection, Channel]:
+        """A client that has said Hello, and its end of the connection."""
+        ours, theirs = channel.pair()
+        ours.setblocking(False)
+        theirs.setblocking(False)
+        requests = SimpleNamespace(open=self.streams.request, gone=self._gone)
+        client = ClientConnection(Channel(ours), cast(Requests, requests))
+        self.loop.watch_channel(client.channel, client.read)
+        self.lines.append(Channel(theirs))
+        self.lines[-1].send(Hello(PROTOCOL, "1", 1))
+        self.loop.turn(0)
+        assert isinstance(heard(self.lines[-1])[0], Welcome)
+        return client, self.lines[-1]
+
+    def _gone(self, client: ClientConnection) -> None:
+        self.loop.forget(client.channel.fileno())
+        self.streams.leave(client)
+
+    def ask(self, line: Channel) -> None:
+        """A client asks for a stream."""
+        fd = segment.publish(SPEC)
+        line.send(Open(len(SPEC), (), 4, WHOLE), [fd])
+        os.close(fd)
+        self.loop.turn(0)
+
+    def answer(self, message: Message, *fds: int) -> None:
+        """The last opener says something."""
+        self.openers[-1].channel.send(message, fds)
+        descriptors.close_all(fds)
+        self.loop.turn(0)
+
+    def open(self) -> tuple[ClientConnection, Channel]:
+        """A client with a stream."""
+        client, line = self.client()
+        self.ask(line)
+        self.answer(Listed(SAMPLES, 1, len(TABLE)), segment.publish(TABLE))
+        self.answer(Reserved())
+        return client, line
+
+
+def heard(line: Channel) -> list[Message]:
+    """All that came, without the descriptors."""
+    messages: list[Message] = []
+    with contextlib.suppress(BlockingIOError, Closed):
+        while True:
+            message, fds = line.receive_with_fds()
+            descriptors.close_all(fds)
+            messages.append(message)
+    return messages
+
+
+def open_fds() -> int:
+    return len(os.listdir("/proc/self/fd"))
+
+
+@pytest.fixture
+def loop() -> Iterator[Loop]:
+    with Loop() as loop:
+        yield loop
+
+
+def test_a_stream_is_listed_sized_reserved_and_opened(loop: Loop) -> None:
+    harness = Harness(loop)
+    client, line = harness.client()
+    harness.ask(line)
+    (opener,) = harness.openers
+    assert opener.read() == [List(len(SPEC), ())]
+    assert list(harness.streams.pending) == [client]
+    harness.answer(Listed(SAMPLES, 1, len(TABLE)), segment.publish(TABLE))
+    (reserve,) = opener.read()
+    assert not heard(line)
+    harness.answer(Reserved())
+    (opened,) = heard(line)
+    assert isinstance(opened, Opened)
+    assert isinstance(reserve, Reserve)
+    assert (opened.samples, opened.slots, opened.ring_bytes) == (SAMPLES, 4, reserve.ring_bytes)
+    subscriber = harness.streams.subscribers[opened.stream]
+    assert (subscriber.client, client.stream) == (client, subscriber.stream.id)
+    assert harness.runs == [WHOLE]
+    assert not harness.streams.pending
+
+
+def test_an_opener_is_kept_for_the_next_stream_and_one_only(loop: Loop) -> None:
+    harness = Harness(loop)
+    for _ in range(2):
+        harness.open()
+    assert len(harness.openers) == 1
+    for _ in range(2):  # at once
+        harness.ask(harness.client()[1])
+    for opener in harness.openers:
+        opener.channel.send(refusal(DatasetNotFound("no such folder")))
+        loop.turn(0)
+    assert [opener.signals for opener in harness.openers] == [[], [signal.SIGKILL]]
+
+
+def test_nothing_is_left_of_a_stream_whose_client_is_gone(loop: Loop) -> None:
+    harness = Harness(loop)
+    harness.open()
+    before = open_fds()
+    client, line = harness.open()
+    number = client.stream
+    line.close()
+    loop.turn(0)
+    assert harness.closed == [number]
+    assert number not in harness.streams.subscribers
+    assert open_fds() == before
+
+
+def test_an_opener_at_work_for_one_that_is_gone_is_ended(loop: Loop) -> None:
+    harness = Harness(loop)
+    _, line = harness.client()
+    harness.ask(line)
+    line.close()
+    loop.turn(0)
+    assert harness.openers[0].signals == [signal.SIGKILL]
+    assert not harness.streams.pending
+    assert not harness.closed
+
+
+def test_a_second_stream_on_one_connection_ends_it(loop: Loop) -> None:
+    harness = Harness(loop)
+    _, line = harness.client()
+    harness.ask(line)
+    harness.ask(line)
+    (answer,) = heard(line)
+    assert isinstance(answer, Refused)
+    assert "a second stream" in answer.text
+    assert not harness.streams.pending
+
+
+def test_another_stream_on_the_connection_of_one_takes_its_place(loop: Loop) -> None:
+    harness = Harness(loop)
+    client, line = harness.open()
+    first = client.stream
+    client.takes_descriptors = True  # as those have whose batches are small
+    harness.ask(line)
+    assert harness.closed == [first]
+    assert (client.stream, list(harness.streams.pending)) == (None, [client])
+
+
+def test_what_the_opener_refuses_reaches_the_client_and_the_opener_is_kept(loop: Loop) -> None:
+    harness = Harness(loop)
+    _, line = harness.client()
+    harness.ask(line)
+    harness.answer(refusal(DatasetNotFound("no such folder")))
+    assert [(one.kind, one.text) for one in heard(line) if isinstance(one, Refused)] == [
+        ("DatasetNotFound", "no such folder")
+    ]
+    assert not harness.streams.pending
+    harness.open()
+    assert len(harness.openers) == 1
+
+
+def test_an_opener_that_dies_refuses_its_stream_alone(loop: Loop) -> None:
+    harness = Harness(loop)
+    _, line = harness.client()
+    harness.ask(line)
+    harness.openers[0].channel.close()
+    loop.turn(0)
+    (answer,) = heard(line)
+    assert isinstance(answer, Refused)
+    assert "the process that lists the dataset died" in answer.text
+    harness.open()
+    assert len(harness.streams.subscribers) == 1
+
+
+def ring_bytes() -> int:
+    with Loop() as loop:
+        harness = Harness(loop)
+        client, _ = harness.open()
+        return harness.streams.subscribers[client.stream or 0].stream.ring_bytes
+
+
+def test_an_idle_stream_gives_its_ring_to_one_that_needs_the_room(loop: Loop) -> None:
+    harness = Harness(loop, memory=ring_bytes())
+    idle, line = harness.open()
+    number = idle.stream
+    heard(line)
+    idle.heard_at -= IDLE_SECONDS + 1
+    client, _ = harness.open()
+    assert [one.kind for one in heard(line) if isinstance(one, Refused)] == ["RingReclaimed"]
+    assert harness.closed == [number]
+    assert [one.client for one in harness.streams.subscribers.values()] == [client]
+
+
+def test_one_that_was_silent_and_says_something_now_keeps_its_ring(loop: Loop) -> None:
+    harness = Harness(loop, memory=ring_bytes())
+    reads, line = harness.open()
+    heard(line)
+    other, other_line = harness.client()
+    harness.ask(other_line)
+    reads.heard_at -= IDLE_SECONDS + 1
+    table = segment.publish(TABLE)
+    harness.openers[-1].channel.send(Listed(SAMPLES, 1, len(TABLE)), [table])
+    line.send(Hello(PROTOCOL, "1", 1))  # is read after the opener's answer
+    os.close(table)
+    loop.turn(0)
+    assert [one.kind for one in heard(other_line) if isinstance(one, Refused)] == ["RoomTaken"]
+    assert other.stream is None
+    assert reads.stream in harness.streams.subscribers
+
+
+def test_rings_that_are_on_their_way_take_room_too(loop: Loop) -> None:
+    harness = Harness(loop, memory=ring_bytes())
+    (_, first), (_, second) = harness.client(), harness.client()
+    for line in (first, second):
+        harness.ask(line)
+        harness.answer(Listed(SAMPLES, 1, len(TABLE)), segment.publish(TABLE))
+    assert not heard(first)
+    assert [one.kind for one in heard(second) if isinstance(one, Refused)] == ["RoomTaken"]
+
+
+def test_a_trainer_hears_of_storage_once_and_loses_its_stream_in_the_end(loop: Loop) -> None:
+    harness = Harness(loop, io_timeout=60.0)
+    client, line = harness.open()
+    _, other = harness.open()
+    heard(line)
+    heard(other)
+    waits = Waits()
+    waits.note(1, client.stream or 0, Wait("/nfs", 1000.0))
+    for now in (1000.0 + TOLD_SECONDS, 1059.0, 1061.0):
+        harness.streams.check_storage(waits, now)
+    told = heard(line)
+    assert [type(one) for one in told] == [Stalled, Refused]
+    assert cast(Refused, told[1]).kind == "StorageTimeout"
+    assert not heard(other)
+    assert len(harness.streams.subscribers) == 1
+
+
+def test_one_whose_listing_waits_for_storage_hears_of_it_too(loop: Loop) -> None:
+    harness = Harness(loop, io_timeout=60.0)
+    client, line = harness.client()
+    harness.ask(line)
+    harness.answer(Waiting(b"/nfs", 5.0))
+    wait = harness.streams.pending[client].wait
+    assert wait is not None
+    harness.streams.check_storage(Waits(), wait.since + TOLD_SECONDS)
+    assert [type(one) for one in heard(line)] == [Stalled]
+    harness.answer(Waiting())
+    harness.streams.check_storage(Waits(), wait.since + 100)
+    (answers,) = heard(line)
+    assert isinstance(answers, Stalled)
+    assert answers.text == "storage answers again: /nfs"
