@@ -711,7 +711,7 @@ def annotated(kind: type) -> set[str]:
     """The attributes of a class that have an annotation with a text below it."""
     body = ast.parse(inspect.getsource(kind)).body[0].body  # type: ignore[attr-defined]
     return {
-        one.target.id
+        ast.unparse(one.target)
         for one, text in itertools.pairwise(body)
         if isinstance(one, ast.AnnAssign)
         and isinstance(one.target, ast.Name)
