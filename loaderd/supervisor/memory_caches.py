@@ -48,7 +48,7 @@ class _Cache:
 
 
 class MemoryCaches:
-    """All of them; the least recently opened gives way first, and none that is in use.
+    """The caches; the least recently opened one gives way first, and none that is in use.
 
     Args:
         limit: bytes that they may take together.
@@ -72,7 +72,7 @@ class MemoryCaches:
         return self._turn
 
     def take(self, keys: Sequence[str], nbytes: int) -> tuple[str, int, int]:
-        """A cache, made if need be. ``opened`` must follow.
+        """Gives out a cache, and makes it if there is none. ``opened`` must follow.
 
         Args:
             keys: names that it may have; if there is none of them, the first is made.
@@ -91,7 +91,7 @@ class MemoryCaches:
         return key, cache.fd, room
 
     def opened(self, key: str, nbytes: int) -> None:
-        """A stream that ``take`` was called for is open, with a lock of its own, or is not.
+        """To be called after ``take``, when the stream is open with a lock of its own, or is not.
 
         Only now is it known what it takes: some of its files may have been there already.
         """

@@ -165,10 +165,10 @@ class Workers:
         worker.count(done)
         self.chunks += 1
 
-    def _failed(self, worker: Worker, spoilt: Spoilt) -> None:
-        if spoilt.kind != BadImage.__name__:  # bad images are logged once each
-            log.warning("%s: %s", spoilt.kind, spoilt.text)
-        self._events.failed(worker.id, spoilt)
+    def _failed(self, worker: Worker, failed: Spoilt) -> None:
+        if failed.kind != BadImage.__name__:  # bad images are logged once each
+            log.warning("%s: %s", failed.kind, failed.text)
+        self._events.failed(worker.id, failed)
 
     def _waiting(self, worker: Worker, waiting: Waiting) -> None:
         """Handles Waiting; a thread of the worker sends it, so the wait may be over by now."""
