@@ -17,7 +17,7 @@ from loaderd.ipc import segment
 
 
 @dataclass(slots=True)
-class _Cache:
+class _MemoryCache:
     fd: int
     pending: int = 0
     """Streams that are being opened and will use it."""
@@ -56,7 +56,7 @@ class MemoryCaches:
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
-        self._caches: dict[str, _Cache] = {}
+        self._caches: dict[str, _MemoryCache] = {}
         self._turn: int | None = None
 
     @property
@@ -82,7 +82,7 @@ class MemoryCaches:
             Its name, its descriptor, which stays ours, and the bytes that it may take.
         """
         key = next((key for key in keys if key in self._caches), keys[0])
-        cache = self._caches.pop(key, None) or _Cache(segment.create(layout.HEADER))
+        cache = self._caches.pop(key, None) or _MemoryCache(segment.create(layout.HEADER))
         others = sum(other.claim for other in self._caches.values() if not other.idle())
         room = max(0, self.limit - others - cache.asked)
         cache.pending += 1

@@ -44,7 +44,7 @@ from loaderd.supervisor.owner import Owner
 from loaderd.supervisor.scheduler import Scheduler
 from loaderd.supervisor.snapshot_builder import SnapshotBuilder
 from loaderd.supervisor.stream_opener import StreamOpener
-from loaderd.supervisor.streams import Stream
+from loaderd.supervisor.streams import OpenStream
 from loaderd.supervisor.systemd import Notifier
 from loaderd.supervisor.worker_processes import Work, WorkerProcesses
 from loaderd.supervisor.workers import WorkerEvents, Workers
@@ -378,7 +378,7 @@ class Supervisor:
             raise self._no_workers()
         self._streams.request(client, request, fds)
 
-    def _stream_opened(self, stream: Stream, run: Run) -> None:
+    def _stream_opened(self, stream: OpenStream, run: Run) -> None:
         self._perform(self._scheduler.open(stream.id, stream.shape, run, stream.is_small))
 
     def _stream_closed(self, stream: int) -> None:

@@ -43,7 +43,7 @@ from loaderd.supervisor.actions import Death
 from loaderd.supervisor.children import Messages
 from loaderd.supervisor.loop import Loop
 from loaderd.supervisor.storage_waits import Wait, Waits
-from loaderd.supervisor.streams import Stream
+from loaderd.supervisor.streams import OpenStream
 from loaderd.supervisor.worker_processes import (
     SLOW_SECONDS,
     STORAGE,
@@ -224,7 +224,7 @@ class Workers:
 
     # -- what they are told ----------------------------------------------------------
 
-    def assign(self, number: int, chunk: Chunk, stream: Stream) -> None:
+    def assign(self, number: int, chunk: Chunk, stream: OpenStream) -> None:
         """Gives a worker a chunk, and tells it of the stream if it does not know it."""
         worker = self.processes.workers[number]
         if self._held(number)[0] is chunk:
