@@ -74,13 +74,13 @@ def _pass_over_job_signals() -> None:
     for number in JOB_SIGNALS:
         signal.signal(number, _do_nothing)
         signal.siginterrupt(number, False)
-    fork = _Fork()
+    fork = _ForkGuard()
     os.register_at_fork(
         before=fork.begin, after_in_parent=fork.end, after_in_child=fork.end_in_child
     )
 
 
-class _Fork(threading.local):
+class _ForkGuard(threading.local):
     """Blocks job signals around a fork in the user's code until the child has the defaults."""
 
     mask: Iterable[int] = ()

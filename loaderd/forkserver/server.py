@@ -46,10 +46,10 @@ def main() -> NoReturn:
     for module in PRELOAD:
         with contextlib.suppress(Exception):  # the child that needs it reports the error
             importlib.import_module(module)
-    _ForkServer(Channel(socket.socket(fileno=control))).run()
+    _Children(Channel(socket.socket(fileno=control))).run()
 
 
-class _ForkServer:
+class _Children:
     """Forks, signals and reaps children.
 
     Args:

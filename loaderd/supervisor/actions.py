@@ -36,7 +36,7 @@ class Failure(msgspec.Struct, frozen=True):
     last: int
 
 
-class Spoil(msgspec.Struct, frozen=True):
+class Fail(msgspec.Struct, frozen=True):
     """Tell the client that the batch could not be made."""
 
     stream: int
@@ -60,7 +60,7 @@ class Dismiss(msgspec.Struct, frozen=True):
     worker: int
 
 
-Action = Assign | Deliver | Spoil | Isolate | Dismiss
+Action = Assign | Deliver | Fail | Isolate | Dismiss
 
 
 class Death(enum.Enum):

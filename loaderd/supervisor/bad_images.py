@@ -18,7 +18,7 @@ LONGEST = 4_096
 
 
 @dataclass(slots=True)
-class _Bad:
+class _Noted:
     """What is known of one path."""
 
     reason: str
@@ -32,7 +32,7 @@ class BadImages:
     """All bad images since the daemon's start."""
 
     def __init__(self) -> None:
-        self._known: dict[bytes, _Bad] = {}
+        self._known: dict[bytes, _Noted] = {}
 
     def add(
         self,
@@ -47,7 +47,7 @@ class BadImages:
         new = path not in self._known
         if new and len(self._known) >= MAX_NOTED:
             return False
-        bad = self._known.setdefault(path, _Bad(reason[:LONGEST], directory[-LONGEST:], lacking))
+        bad = self._known.setdefault(path, _Noted(reason[:LONGEST], directory[-LONGEST:], lacking))
         bad.times += not quarantined
         bad.quarantined |= quarantined
         return new

@@ -17,7 +17,7 @@ from loaderd.ipc import segment
 
 
 @dataclass(slots=True)
-class _Cache:
+class _MemoryCache:
     fd: int
     pending: int = 0
     """Streams that are being opened and will use it."""
@@ -48,7 +48,7 @@ class _Cache:
 
 
 class MemoryCaches:
-    """All of them; the least recently opened gives way first, and none that is in use.
+    """The caches; the least recently opened one gives way first, and none that is in use.
 
     Args:
         limit: bytes that they may take together.
@@ -56,7 +56,7 @@ class MemoryCaches:
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
-        self._caches: dict[str, _Cache] = {}
+        self._caches: dict[str, _MemoryCache] = {}
         self._turn: int | None = None
 
     @property
@@ -72,7 +72,7 @@ class MemoryCaches:
         return self._turn
 
     def take(self, keys: Sequence[str], nbytes: int) -> tuple[str, int, int]:
-        """A cache, made if need be. ``opened`` must follow.
+        """Gives out a cache, and makes it if there is none. ``opened`` must follow.
 
         Args:
             keys: names that it may have; if there is none of them, the first is made.
@@ -82,7 +82,7 @@ class MemoryCaches:
             Its name, its descriptor, which stays ours, and the bytes that it may take.
         """
         key = next((key for key in keys if key in self._caches), keys[0])
-        cache = self._caches.pop(key, None) or _Cache(segment.create(layout.HEADER))
+        cache = self._caches.pop(key, None) or _MemoryCache(segment.create(layout.HEADER))
         others = sum(other.claim for other in self._caches.values() if not other.idle())
         room = max(0, self.limit - others - cache.asked)
         cache.pending += 1
@@ -91,7 +91,7 @@ class MemoryCaches:
         return key, cache.fd, room
 
     def opened(self, key: str, nbytes: int) -> None:
-        """A stream that ``take`` was called for is open, with a lock of its own, or is not.
+        """To be called after ``take``, when the stream is open with a lock of its own, or is not.
 
         Only now is it known what it takes: some of its files may have been there already.
         """

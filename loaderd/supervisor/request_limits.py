@@ -15,11 +15,11 @@ MAX_STREAMS = 128
 """Open at once; a snapshot of more would not fit into one packet."""
 
 MAX_STREAMS_OF_ONE = 64
-"""Of them, of one process: one that loses count of its own leaves some to others."""
+"""Open at once by one process, so that one that leaks its own leaves some to others."""
 
 
 def check_spec(asked: Spec, max_pixels: int) -> None:
-    """Makes sure that numbers in a spec are of a size that can be meant.
+    """Refuses a spec whose numbers are out of range.
 
     How many bytes they come to is checked when the dataset's size is known.
 

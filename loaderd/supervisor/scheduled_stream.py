@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 
 from loaderd.ipc.prefetch import Place
-from loaderd.supervisor.actions import Action, Death, Deliver, Failure, Isolate, Spoil
+from loaderd.supervisor.actions import Action, Death, Deliver, Fail, Failure, Isolate
 from loaderd.supervisor.cursor import Cursor
 from loaderd.supervisor.slots import Event, SlotTable, State
 from loaderd.supervisor.stream_shape import Shape
@@ -276,4 +276,4 @@ class ScheduledStream:
         if batch.error is None:
             return [Deliver(self.id, batch.slot, batch.place, batch.attempt, batch.skipped)]
         self.errors += 1
-        return [Spoil(self.id, batch.slot, batch.place, batch.error)]
+        return [Fail(self.id, batch.slot, batch.place, batch.error)]

@@ -5,7 +5,7 @@ Theory of operation. A stream is an endless run of batches, (epoch, position) af
 
     open, plan, took ─┐                     ┌─► Assign(worker, chunk)
     worker_up, down  ─┼──► Scheduler ───────┼─► Deliver(stream, slot, place)
-    done, spoilt     ─┤                     ├─► Spoil(stream, slot, place, why)
+    done, failed     ─┤                     ├─► Fail(stream, slot, place, why)
     waiting, answered─┤                     └─► Isolate(sample), Dismiss(worker)
     retire           ─┘
 
@@ -50,7 +50,7 @@ MAX_WANTED = 1024
 
 
 class Scheduler:
-    """Streams, workers, and the chunks between them.
+    """Gives chunks of streams to workers.
 
     Every method takes an event and returns the actions that follow from it, in the
     order in which they must be performed.
@@ -64,7 +64,7 @@ class Scheduler:
         self._draining = False
 
     def drain(self) -> None:
-        """Starts no further batch; what is begun is finished."""
+        """Begins no further batch; those that are begun are finished."""
         self._draining = True
 
     @property
@@ -77,7 +77,7 @@ class Scheduler:
         return self._ledger.chunks(worker)
 
     def open(self, stream: int, shape: Shape, run: Run, is_small: bool = False) -> list[Action]:
-        """A stream begins.
+        """Begins a stream.
 
         Args:
             stream: its number.
@@ -101,12 +101,12 @@ class Scheduler:
         return self._assign_all()
 
     def is_still(self, stream: int) -> bool:
-        """Whether no slot is being written, and none is in use: another stream may have them."""
+        """Whether no slot is FILLING or LEASED, so that another stream may have the ring."""
         state = self.streams[stream]
         return not state.partial and not state.slots.count(State.LEASED)
 
     def close(self, stream: int) -> list[Action]:
-        """A stream ends; its chunks that are with workers count for nothing."""
+        """Ends a stream; what workers report of its chunks is ignored from now on."""
         del self.streams[stream]
         return self._assign_all()
 
@@ -200,7 +200,7 @@ class Scheduler:
         Args:
             worker: the worker.
             death: how it died.
-            cause: the same for people.
+            cause: the same as text.
         """
         held = self._ledger.remove(worker)
         if worker in self._waiting:
@@ -226,7 +226,7 @@ class Scheduler:
             self._actions += stream.written(reported.part, total_ns, skipped)
         return self._go_on(worker, stream)
 
-    def spoilt(self, worker: int, ticket: int, kind: str, text: str) -> list[Action]:
+    def failed(self, worker: int, ticket: int, kind: str, text: str) -> list[Action]:
         """A worker could not make a chunk: its batch is given up.
 
         Raises:

@@ -4,7 +4,7 @@ Theory of operation. A slot has one owner at any time, and its state says who::
 
     FREE      the supervisor     holds nothing
     FILLING   the workers        rows of one batch are being written
-    READY     the client         finished (or spoilt), not yet taken by the trainer
+    READY     the client         finished (or failed), not yet taken by the trainer
     LEASED    the trainer        read, until its last array dies
 
     FREE ──fill──► FILLING ──finish──► READY ──take──► LEASED ──release──► FREE
@@ -13,7 +13,7 @@ Theory of operation. A slot has one owner at any time, and its state says who::
 Only the supervisor holds this table, in its private memory. Workers and clients tell
 it what they did; a step that the table does not have raises and changes nothing. A
 worker's death changes no state: the rows stay FILLING, and are written again once the
-kernel has confirmed that nobody else writes them.
+kernel has confirmed that the worker is dead.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class State(enum.IntEnum):
 
 
 class Event(enum.IntEnum):
-    """What happens to a slot."""
+    """A step of a slot."""
 
     FILL = 0
     FINISH = 1

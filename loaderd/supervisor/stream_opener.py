@@ -28,7 +28,7 @@ from loaderd.supervisor.opener_processes import Openers
 from loaderd.supervisor.scheduler import Scheduler
 from loaderd.supervisor.slots import State
 from loaderd.supervisor.storage_waits import Wait, Waits, timeout
-from loaderd.supervisor.streams import MAX_BUNDLES, PendingStream, Room, Stream, StreamResources
+from loaderd.supervisor.streams import MAX_BUNDLES, OpenStream, PendingStream, Room, StreamResources
 from loaderd.supervisor.subscriber import Subscriber
 
 log = logging.getLogger("loaderd")
@@ -57,7 +57,7 @@ class StreamOpener:
         loop: Loop,
         forks: ForkServer,
         scheduler: Scheduler,
-        begin: Callable[[Stream, Run], None],
+        begin: Callable[[OpenStream, Run], None],
         close: Callable[[int], None],
     ) -> None:
         self.subscribers: dict[int, Subscriber] = {}
@@ -119,12 +119,12 @@ class StreamOpener:
             self._begin(client, stream, request.run)
         return stream is not None
 
-    def _opened(self, pending: PendingStream, stream: Stream | None) -> None:
+    def _opened(self, pending: PendingStream, stream: OpenStream | None) -> None:
         self._end_pending(pending.client)
         if stream is not None:
             self._begin(pending.client, stream, pending.run)
 
-    def _begin(self, client: ClientConnection, stream: Stream, run: Run) -> None:
+    def _begin(self, client: ClientConnection, stream: OpenStream, run: Run) -> None:
         try:
             client.send(stream.opened(), (stream.ring, stream.manifest))
         except OSError:

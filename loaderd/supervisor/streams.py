@@ -1,6 +1,6 @@
 """Streams as the supervisor holds them, and how they are opened.
 
-Opening is a dialogue, so that the loop never waits for a disk::
+The supervisor and an opener talk, so that the loop never waits for a disk::
 
     client        supervisor                     opener (a process of its own)
       │ Open(spec) ──►│── List(spec, bundles) ───────►│ lists the directory
@@ -10,7 +10,7 @@ Opening is a dialogue, so that the loop never waits for a disk::
       │◄─ Opened(ring, manifest)
 
 A client that opens one small stream after the other does so on one connection: the next gets
-the ring of the last (``Stream.renewed``), and no opener is asked.
+the ring of the last (``OpenStream.renewed``), and no opener is asked.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ LONGEST_PIPELINE = 2**16
 
 
 @dataclass(slots=True)
-class Stream:
+class OpenStream:
     """An open stream: its spec, and the descriptors of its ring and of all that workers read.
 
     It does not know who reads it: that is the ``Subscriber``.
@@ -203,7 +203,7 @@ class Stream:
         for slot in slots:
             ring.madvise(mmap.MADV_REMOVE, slot * size, size)
 
-    def renewed(self, id: int, request: Open, fds: list[int]) -> Stream | None:
+    def renewed(self, id: int, request: Open, fds: list[int]) -> OpenStream | None:
         """The stream that gets this one's ring, which must be out of use.
 
         Args:
@@ -228,7 +228,7 @@ class Stream:
         for fd, nbytes in zip(fds[1:], request.bundles, strict=True):
             bundle.check(fd, nbytes)
         ring, manifest, *bundles = descriptors.copies((self.ring, self.manifest, *fds[1:]))
-        return Stream(
+        return OpenStream(
             id,
             asked,
             _for_workers(asked, data),
@@ -301,7 +301,7 @@ class PendingStream:
         request: Open,
         fds: list[int],
         resources: StreamResources,
-        finish: Callable[[PendingStream, Stream | None], None],
+        finish: Callable[[PendingStream, OpenStream | None], None],
     ) -> None:
         self.id = id
         self.client = client
@@ -395,7 +395,7 @@ class PendingStream:
         self._taken, fd, room = self._caches.take(listed.cache_keys, listed.cache_bytes)
         return [fd, self._caches.turn], room
 
-    def _stream(self, reserved: Reserved) -> Stream:
+    def _stream(self, reserved: Reserved) -> OpenStream:
         if reserved.trouble:
             log.warning("%s", reserved.trouble)
         assert self._listed is not None
@@ -403,7 +403,7 @@ class PendingStream:
         if len(cache) != 2 * reserved.cached:
             raise ProtocolError(f"the opener sent {len(cache)} descriptors with Reserved")
         bundles, self._fds, self._bundles = self._bundles, [], []
-        return Stream(
+        return OpenStream(
             self.id,
             self.spec,
             self._encoded,

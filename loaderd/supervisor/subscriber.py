@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from loaderd.ipc.messages import Took
 from loaderd.supervisor.clients import ClientConnection
 from loaderd.supervisor.storage_waits import Stall
-from loaderd.supervisor.streams import Stream
+from loaderd.supervisor.streams import OpenStream
 
 
 @dataclass(slots=True)
@@ -22,7 +22,7 @@ class Subscriber:
     released them.
     """
 
-    stream: Stream
+    stream: OpenStream
     client: ClientConnection
     batches: int = 0
     samples: int = 0

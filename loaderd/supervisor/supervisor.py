@@ -34,7 +34,7 @@ from loaderd.ipc.messages import Bad, Open, Plan, Ready, Spoilt, Took, fitting
 from loaderd.ipc.prefetch import Run
 from loaderd.ipc.process import JOB_SIGNALS
 from loaderd.ipc.text import readable
-from loaderd.supervisor.actions import Action, Assign, Deliver, Dismiss, Isolate, Spoil
+from loaderd.supervisor.actions import Action, Assign, Deliver, Dismiss, Fail, Isolate
 from loaderd.supervisor.bad_images import BadImages
 from loaderd.supervisor.children import ForkServer
 from loaderd.supervisor.clients import ClientConnection, Clients, Requests
@@ -44,7 +44,7 @@ from loaderd.supervisor.owner import Owner
 from loaderd.supervisor.scheduler import Scheduler
 from loaderd.supervisor.snapshot_builder import SnapshotBuilder
 from loaderd.supervisor.stream_opener import StreamOpener
-from loaderd.supervisor.streams import Stream
+from loaderd.supervisor.streams import OpenStream
 from loaderd.supervisor.systemd import Notifier
 from loaderd.supervisor.worker_processes import Work, WorkerProcesses
 from loaderd.supervisor.workers import WorkerEvents, Workers
@@ -140,8 +140,8 @@ def _worker_events(
         done=lambda worker, done: perform(
             scheduler.done(worker, done.ticket, done.total, done.skipped)
         ),
-        failed=lambda worker, spoilt: perform(
-            scheduler.spoilt(worker, spoilt.ticket, spoilt.kind, spoilt.text)
+        failed=lambda worker, failed: perform(
+            scheduler.failed(worker, failed.ticket, failed.kind, failed.text)
         ),
         bad_image=bad_image,
         waiting=lambda worker: perform(scheduler.waiting(worker)),
@@ -343,8 +343,8 @@ class Supervisor:
                     self._workers.assign(worker, chunk, streams[chunk.stream].stream)
                 case Deliver(stream, slot, place, attempt, skipped):
                     streams[stream].client.send(Ready(slot, *place, attempt, skipped))
-                case Spoil():
-                    self._spoil(action)
+                case Fail():
+                    self._fail_batch(action)
                 case Isolate():
                     self._isolate(action)
                 case Dismiss(worker):
@@ -359,7 +359,7 @@ class Supervisor:
         log.error("quarantined %s: %s", readable(path), isolated.reason)
         self._workers.quarantine(isolated)
 
-    def _spoil(self, action: Spoil) -> None:
+    def _fail_batch(self, action: Fail) -> None:
         subscriber, error = self._streams.subscribers[action.stream], action.error
         stream = subscriber.stream
         words = error.text
@@ -378,7 +378,7 @@ class Supervisor:
             raise self._no_workers()
         self._streams.request(client, request, fds)
 
-    def _stream_opened(self, stream: Stream, run: Run) -> None:
+    def _stream_opened(self, stream: OpenStream, run: Run) -> None:
         self._perform(self._scheduler.open(stream.id, stream.shape, run, stream.is_small))
 
     def _stream_closed(self, stream: int) -> None:

@@ -1,7 +1,7 @@
-"""What the service manager is told, if there is one: systemd's ``sd_notify`` protocol.
+"""Messages to the service manager, if there is one: systemd's ``sd_notify`` protocol.
 
-A word is one datagram to the socket that ``NOTIFY_SOCKET`` names. The manager may be gone,
-restarting or none at all: that is no concern of the daemon's, so nothing here raises.
+A message is one datagram to the socket that ``NOTIFY_SOCKET`` names. The manager may be gone or
+restarting, which must not disturb the daemon, so nothing here raises.
 """
 
 from __future__ import annotations
@@ -37,16 +37,16 @@ class Notifier:
         self._next_feed = 0.0
 
     def ready(self) -> None:
-        """We serve; also ends what ``reloading`` began."""
+        """Says that the daemon serves; also ends what ``reloading`` began."""
         self._say("READY=1")
 
     def reloading(self) -> None:
-        """The settings are read anew; ``ready`` follows, whatever comes of it."""
+        """Says that the settings are read anew; ``ready`` must follow in any case."""
         now = time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000
         self._say("RELOADING=1", f"MONOTONIC_USEC={now}")
 
     def stopping(self) -> None:
-        """We are about to end."""
+        """Says that the daemon is about to end."""
         self._say("STOPPING=1")
 
     def status(self, text: str) -> None:
@@ -54,7 +54,7 @@ class Notifier:
         self._say("STATUS=" + " ".join(text.split()))
 
     def feed(self, now: float) -> None:
-        """We are alive: to be called often, and said twice as often as the watchdog asks for."""
+        """Feeds the watchdog, twice as often as it asks for; to be called often."""
         if self._pause is not None and now >= self._next_feed and self._say("WATCHDOG=1"):
             self._next_feed = now + self._pause
 

@@ -43,7 +43,7 @@ from loaderd.supervisor.actions import Death
 from loaderd.supervisor.children import Messages
 from loaderd.supervisor.loop import Loop
 from loaderd.supervisor.storage_waits import Wait, Waits
-from loaderd.supervisor.streams import Stream
+from loaderd.supervisor.streams import OpenStream
 from loaderd.supervisor.worker_processes import (
     SLOW_SECONDS,
     STORAGE,
@@ -165,10 +165,10 @@ class Workers:
         worker.count(done)
         self.chunks += 1
 
-    def _failed(self, worker: Worker, spoilt: Spoilt) -> None:
-        if spoilt.kind != BadImage.__name__:  # bad images are logged once each
-            log.warning("%s: %s", spoilt.kind, spoilt.text)
-        self._events.failed(worker.id, spoilt)
+    def _failed(self, worker: Worker, failed: Spoilt) -> None:
+        if failed.kind != BadImage.__name__:  # bad images are logged once each
+            log.warning("%s: %s", failed.kind, failed.text)
+        self._events.failed(worker.id, failed)
 
     def _waiting(self, worker: Worker, waiting: Waiting) -> None:
         """Handles Waiting; a thread of the worker sends it, so the wait may be over by now."""
@@ -224,7 +224,7 @@ class Workers:
 
     # -- what they are told ----------------------------------------------------------
 
-    def assign(self, number: int, chunk: Chunk, stream: Stream) -> None:
+    def assign(self, number: int, chunk: Chunk, stream: OpenStream) -> None:
         """Gives a worker a chunk, and tells it of the stream if it does not know it."""
         worker = self.processes.workers[number]
         if self._held(number)[0] is chunk:

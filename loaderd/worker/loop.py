@@ -72,7 +72,7 @@ def _reported(error: BaseException) -> LoaderdError:
     return RenderError.of(error, explain(error))
 
 
-class _Worker:
+class _WorkerLoop:
     """One worker and its streams."""
 
     def __init__(self, channel: Channel, settings: Settings) -> None:
@@ -134,7 +134,7 @@ def main(sock: socket.socket, settings: Settings) -> None:
     cv2.setNumThreads(1)
     gc.freeze()  # the libraries live as long as we do: no collection need look at them
     channel = Channel(sock)
-    worker = _Worker(channel, settings)
+    worker = _WorkerLoop(channel, settings)
     try:
         channel.send(Up(os.getpid(), pils_name()))
         while True:

@@ -21,7 +21,7 @@ from hypothesis.stateful import (
 from loaderd.errors import ProtocolError
 from loaderd.ipc.messages import Chunk
 from loaderd.ipc.prefetch import ROUND, WHOLE, Place, Run
-from loaderd.supervisor.actions import Action, Assign, Death, Deliver, Dismiss, Isolate, Spoil
+from loaderd.supervisor.actions import Action, Assign, Death, Deliver, Dismiss, Fail, Isolate
 from loaderd.supervisor.cursor import COLD
 from loaderd.supervisor.scheduled_stream import (
     ATTACHES,
@@ -265,7 +265,7 @@ class Machine(RuleBasedStateMachine):
                     assert not self.held.pop(worker)
                     self.retired.remove(worker)
                     self.perform(self.scheduler.worker_down(worker, Death.KILLED))
-                case Spoil(stream, slot, place, _):
+                case Fail(stream, slot, place, _):
                     assert (stream, slot) not in self.being_written
                     self.models[stream].end(slot, place, spoilt=True)
 
@@ -407,7 +407,7 @@ class Machine(RuleBasedStateMachine):
         self.answer(worker, chunk.stream)
         if chunk.stream in self.models:
             self.models[chunk.stream].filling[chunk.slot].give_up()
-        self.perform(self.scheduler.spoilt(worker, chunk.ticket, "BadImage", "x.jpg"))
+        self.perform(self.scheduler.failed(worker, chunk.ticket, "BadImage", "x.jpg"))
 
     @rule(data=st.data(), lease=st.booleans())
     @precondition(lambda self: any(model.hands for model in self.models.values()))
@@ -667,7 +667,7 @@ class Killer:
     isolates: bool = True
     deaths: int = 0
     isolated: list[Isolate] = field(default_factory=list)
-    spoilt: list[Spoil] = field(default_factory=list)
+    spoilt: list[Fail] = field(default_factory=list)
     delivered: list[Deliver] = field(default_factory=list)
     tried: list[tuple[int, int]] = field(default_factory=list)
 
@@ -689,7 +689,7 @@ class Killer:
                         todo += scheduler.done(worker, chunk.ticket, 1)
                 case Deliver():
                     self.delivered.append(action)
-                case Spoil():
+                case Fail():
                     self.spoilt.append(action)
                 case Isolate():
                     self.isolated.append(action)
@@ -833,7 +833,7 @@ def test_a_chunk_over_which_workers_are_killed_again_and_again_is_given_up() -> 
     for worker in range(1, KILLS + 1):
         scheduler.worker_up(worker)
         actions = scheduler.worker_down(worker, Death.KILLED)
-        spoils += [action for action in actions if isinstance(action, Spoil)]
+        spoils += [action for action in actions if isinstance(action, Fail)]
     assert len(spoils) == 1
 
 

@@ -43,7 +43,7 @@ from loaderd.supervisor.loop import Loop
 from loaderd.supervisor.scheduler import Scheduler
 from loaderd.supervisor.storage_waits import TOLD_SECONDS, Wait, Waits
 from loaderd.supervisor.stream_opener import StreamOpener
-from loaderd.supervisor.streams import Stream
+from loaderd.supervisor.streams import OpenStream
 from tests.support.streams import a_spec
 
 SAMPLES = 24
@@ -88,7 +88,7 @@ class Harness:
     def catch_up(self) -> None:
         """As a fork server that has nothing to tell."""
 
-    def _begin(self, stream: Stream, run: Run) -> None:
+    def _begin(self, stream: OpenStream, run: Run) -> None:
         self.scheduler.open(stream.id, stream.shape, run)
         self.runs.append(run)
 

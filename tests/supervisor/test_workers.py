@@ -38,7 +38,7 @@ from loaderd.ipc.messages import (
 from loaderd.supervisor.actions import Death
 from loaderd.supervisor.children import Child, ForkServer
 from loaderd.supervisor.loop import Loop
-from loaderd.supervisor.streams import Stream
+from loaderd.supervisor.streams import OpenStream
 from loaderd.supervisor.worker_processes import (
     LAST_WORDS_SECONDS,
     SLOW_SECONDS,
@@ -100,7 +100,7 @@ class Harness:
             self.processes, loop, lambda worker: self.ledger.get(worker, []), events
         )
         self.stream = cast(
-            Stream, SimpleNamespace(id=7, attach=partial(Attach, 7, *ATTACH), segments=[])
+            OpenStream, SimpleNamespace(id=7, attach=partial(Attach, 7, *ATTACH), segments=[])
         )
 
     def spawn(self, *_: object, revocable: bool) -> Child:
@@ -396,7 +396,7 @@ def test_the_attach_of_a_chunk_that_is_taken_back_is_sent_again_when_needed(
     worker, fake = harness.up()
     harness.assign(worker, 1)
     fake.read()
-    other = cast(Stream, SimpleNamespace(id=8, attach=partial(Attach, 8, *ATTACH), segments=[]))
+    other = cast(OpenStream, SimpleNamespace(id=8, attach=partial(Attach, 8, *ATTACH), segments=[]))
     chunk = Chunk(2, 8, 0, 0, 0, 0, 4)
     harness.ledger[worker.id].append(chunk)
     harness.workers.assign(worker.id, chunk, other)
