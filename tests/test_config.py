@@ -1,4 +1,4 @@
-"""Settings come from the strongest place that says them, and a bad one is named with its place."""
+"""Settings come from the first layer that has them; a bad one is named with its place."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ class TestAddress:
     def test_a_relative_socket_is_made_absolute(self) -> None:
         assert config.locate({"socket": "s"}, {}).socket == os.path.abspath("s")
 
-    def test_nobody_chose_the_default(self) -> None:
+    def test_the_default_is_not_chosen(self) -> None:
         assert not config.locate({"name": None}, {}).chosen
         assert config.locate({}, {"LOADERD_NAME": "default"}).chosen
 
@@ -171,7 +171,7 @@ class TestRefusals:
             load(owner=value)
 
 
-def test_storage_may_take_ten_minutes_unless_somebody_says_otherwise() -> None:
+def test_storage_may_take_ten_minutes_by_default() -> None:
     assert load().io_timeout == 600
     assert load({"LOADERD_IO_TIMEOUT": "7"}).io_timeout == 7
     assert load({"LOADERD_IO_TIMEOUT": "7"}, io_timeout="2.5").io_timeout == 2.5

@@ -30,7 +30,7 @@ Run = Callable[..., tuple[int, list[str], str]]
 
 @pytest.fixture(autouse=True)
 def where(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The folder of the caches, where nobody chooses another."""
+    """The default folder of the caches."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     return tmp_path / "loaderd"
 
@@ -54,7 +54,7 @@ def make(
     kept: Sequence[int] = range(SAMPLES),
     directory: str = "/photos",
 ) -> Path:
-    """A cache that nobody has open, with some of its rows."""
+    """A cache that is not open, with some of its rows."""
     empty = images.head(load, directory, "Decoder 1.0")
     fd, granted = folder.open_cache(str(where), [key], empty, files(range(SAMPLES)), 10**9)
     cache = store.Store(fd, load.array_shape, granted.rows)

@@ -1,4 +1,4 @@
-"""Values are written for people, and no name can reach the terminal's controls."""
+"""Values become readable text, and no name can reach the terminal's controls."""
 
 from __future__ import annotations
 

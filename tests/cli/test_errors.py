@@ -138,7 +138,7 @@ def test_a_real_daemon_tells_what_its_streams_have_met(
     serve: Serve, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = shutil.copytree(photos / "emu", tmp_path / "emu")
-    (folder / "003.jpg").write_text("this is no picture")
+    (folder / "003.jpg").write_text("this is no image")
     with serve(1, "--max-bad=50%") as daemon:
         with scan_epoch.opened(dial.dial(daemon.path), scan._spec(str(folder))) as batches:
             assert sum(outcome.skipped for outcome in batches) == 1

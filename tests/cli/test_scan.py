@@ -50,7 +50,7 @@ def folder(photos: Path, tmp_path: Path) -> Path:
 
 
 def spoil(folder: Path) -> list[str]:
-    """Makes some of it unreadable; the paths, as people read them, in order."""
+    """Makes some of it unreadable; returns the paths as they are printed, in order."""
     photo = (folder / "birds/emu/000.jpg").read_bytes()
     (folder / "birds" / "cut.jpeg").write_bytes(photo[: len(photo) // 2])
     os.mkfifo(folder / "birds" / "emu" / "waits\x1b.jpg")
@@ -180,7 +180,7 @@ raise SystemExit(main.main(["scan", *sys.argv[2:]]))
 
 
 class Scan:
-    """A scan in which a file harms whoever decodes it, and what it has started."""
+    """A scan in which a file harms the worker that decodes it, and what it has started."""
 
     def __init__(self, folder: Path, struck: Path, harm: str, *words: str) -> None:
         struck.mkdir()
@@ -207,7 +207,7 @@ class Scan:
 
 class TestWhatItSurvives:
     @pytest.mark.parametrize("harm", ["SIGSEGV", "hang"])
-    def test_a_file_that_kills_whoever_decodes_it_is_found_and_the_rest_is_tried(
+    def test_a_file_that_kills_its_worker_is_found_and_the_rest_is_tried(
         self, folder: Path, tmp_path: Path, harm: str
     ) -> None:
         words = "--sample-timeout=0.3", "--workers=2", "--json"

@@ -1,4 +1,4 @@
-"""An epoch that nobody looks at: every batch is taken once, through few slots."""
+"""The epoch of a scan: every batch is taken once, through few slots."""
 
 from __future__ import annotations
 

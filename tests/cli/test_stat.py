@@ -288,7 +288,7 @@ class TestWatch:
 
 @contextlib.contextmanager
 def listening(runtime: Path) -> Iterator[str]:
-    """A socket of which nobody takes what comes."""
+    """A socket whose owner accepts no connection."""
     runtime.mkdir()
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener:
         listener.bind(str(runtime / "default.sock"))
@@ -320,7 +320,7 @@ def everything(fd: int) -> str:
     while select.select([fd], [], [], DEADLINE)[0]:
         try:
             shown += os.read(fd, 65536)
-        except OSError:  # a terminal's way to say that nobody writes to it any more
+        except OSError:  # how a terminal reports that its last writer is gone
             break
     return shown.decode()
 
@@ -393,7 +393,7 @@ class TestStatus:
             "trouble": "",
         }
 
-    def test_one_that_nobody_can_reach_any_more_runs(
+    def test_one_that_accepts_no_connection_runs(
         self, runtime: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
         with listening(runtime) as path, contextlib.ExitStack() as stack:

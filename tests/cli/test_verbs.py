@@ -198,7 +198,7 @@ class TestWithoutADaemon:
         assert main(["stop"]) == 0
         assert capsys.readouterr().out == 'loaderd "default" is not running\n'
 
-    def test_a_socket_that_nobody_serves_counts_as_none(self, runtime: Path) -> None:
+    def test_a_socket_without_a_daemon_counts_as_none(self, runtime: Path) -> None:
         runtime.mkdir()
         assert main(["stop", f"--socket={runtime}/x.sock"]) == 0
         assert main(["status", f"--socket={runtime}/x.sock"]) == 3

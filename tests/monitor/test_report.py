@@ -188,7 +188,7 @@ class TestVerdict:
         assert (verdict.bound, verdict.waited_percent) == ("NO STREAM", None)
         assert verdict.text == "Nothing is read: no stream is open."
 
-    def test_a_stream_that_nobody_reads_is_not_called_input_bound(self) -> None:
+    def test_a_stream_that_is_not_read_is_not_called_input_bound(self) -> None:
         idle = stream(age_s=101.0)
         verdict = derive(snapshot(idle, uptime_s=3726.0), snapshot(stream())).verdict
         assert (verdict.bound, verdict.client_pid) == ("UNREAD", None)

@@ -1,4 +1,4 @@
-"""The pictures are as many, as large and as heavy as asked, and always the same."""
+"""The images are as many, as large and as heavy as asked, and always the same."""
 
 from __future__ import annotations
 
