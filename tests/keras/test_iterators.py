@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import warnings
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -382,3 +383,14 @@ def test_tiffs_are_warned_of_as_in_keras(tmp_path: Path) -> None:
     for generator in (ImageDataGenerator(), Original()):
         with pytest.warns(UserWarning, match="multiple bands"):
             generator.flow_from_directory(tmp_path, **FLOW)
+
+
+def test_what_keras_asks_of_a_sequence_is_there_without_a_warning(
+    photos: Path, serve: Serve
+) -> None:
+    with serve() as daemon, Session(daemon.path), warnings.catch_warnings():
+        warnings.simplefilter("error")
+        sequence = ImageDataGenerator().flow_from_directory(photos, max_queue_size=3)
+        sequence.workers, sequence.use_multiprocessing = 4, True
+        asked = sequence.workers, sequence.use_multiprocessing, sequence.max_queue_size
+        assert asked == (1, False, 3)

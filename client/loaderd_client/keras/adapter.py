@@ -73,6 +73,9 @@ class OneWorker:
     and on JAX and torch would leave batches of an abandoned pass in a queue, for the next one."""
     use_multiprocessing = Constant(False)
     """Always False, whatever is assigned; see ``workers``."""
+    _workers = 1
+    _use_multiprocessing = False
+    # Keras's PyDataset looks for these two, and warns of a constructor that was not called.
 
 
 _ADAPTERS = ("data_adapters.py_dataset_adapter", "engine.data_adapter")
