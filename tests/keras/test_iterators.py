@@ -385,10 +385,8 @@ def test_tiffs_are_warned_of_as_in_keras(tmp_path: Path) -> None:
             generator.flow_from_directory(tmp_path, **FLOW)
 
 
-def test_what_keras_asks_of_a_sequence_is_there_without_a_warning(
-    photos: Path, serve: Serve
-) -> None:
-    with serve() as daemon, Session(daemon.path), warnings.catch_warnings():
+def test_what_keras_asks_of_a_sequence_is_there_without_a_warning(photos: Path) -> None:
+    with warnings.catch_warnings():
         warnings.simplefilter("error")
         sequence = ImageDataGenerator().flow_from_directory(photos, max_queue_size=3)
         sequence.workers, sequence.use_multiprocessing = 4, True
