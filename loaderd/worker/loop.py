@@ -38,10 +38,10 @@ from loaderd.ipc.messages import (
 from loaderd.render.transforms.user_function import explain
 from loaderd.render.versions import pils_name
 from loaderd.spec import spec
-from loaderd.worker.chunk_renderer import StreamWriter
 from loaderd.worker.reports import Reports
+from loaderd.worker.stream_renderer import Context, StreamRenderer
 
-_Streams = dict[int, StreamWriter | LoaderdError]
+_Streams = dict[int, StreamRenderer | LoaderdError]
 """Streams by number; the error is that of a stream which this worker cannot write."""
 
 _NO_MEMORY = (
@@ -100,7 +100,7 @@ class _WorkerLoop:
             case Chunk():
                 self._channel.send(_answer(self._streams, message))
             case Attach():
-                self._streams[message.stream] = self._writer(message, fds)
+                self._streams[message.stream] = self._renderer(message, fds)
                 self._channel.send(Attached(message.stream))
             case Quarantine(key, function, reason):
                 self._quarantine[function][key] = reason
@@ -114,12 +114,13 @@ class _WorkerLoop:
         if runs_code:
             gc.collect()  # the user's code may have left cycles that hold a mapping
 
-    def _writer(self, attach: Attach, fds: list[int]) -> StreamWriter | LoaderdError:
+    def _renderer(self, attach: Attach, fds: list[int]) -> StreamRenderer | LoaderdError:
         asked = spec.decode(attach.spec)
         function = asked.function
         quarantine = self._quarantine[function.name if function else ""]
+        context = Context(self._reports, quarantine, self._max_pixels)
         try:
-            return StreamWriter(attach, asked, self._reports, quarantine, self._max_pixels, *fds)
+            return StreamRenderer(attach, asked, context, fds)
         except BaseException as error:
             return _reported(error)
 

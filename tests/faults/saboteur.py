@@ -72,7 +72,7 @@ def work(plan: Plan, sock: socket.socket, settings: Settings) -> None:
     init.init_child()
     from loaderd.render import renderer
     from loaderd.render.load import decode
-    from loaderd.worker import chunk_renderer, loop
+    from loaderd.worker import loop, stream_renderer
 
     match plan.stage:
         case "reading":
@@ -82,7 +82,7 @@ def work(plan: Plan, sock: socket.socket, settings: Settings) -> None:
         case "writing":
             _half_written(renderer.Renderer, plan)
         case "after":
-            _after(chunk_renderer.StreamWriter, "write", plan.strike)
+            _after(stream_renderer.StreamRenderer, "write", plan.strike)
     loop.main(sock, settings)
 
 

@@ -80,15 +80,13 @@ def apply_transform(generator: Augmentation, x: Array, parameters: dict[str, Any
     known = {name: parameters[name] for name in Transform._fields if name in parameters}
     transform = Transform(**known)
     augment.check_axes(x, (rows, columns, channels))
-    x = augment.apply_affine(
-        x,
-        transform.affine,
-        (rows, columns, channels),
-        fill_mode=generator.fill_mode,
-        cval=generator.cval,
-        order=generator.interpolation_order,
-        fixed=generator.compat == "fixed",
+    how = augment.Resampling(
+        generator.fill_mode,
+        generator.cval,
+        generator.interpolation_order,
+        generator.compat == "fixed",
     )
+    x = augment.apply_affine(x, transform.affine, (rows, columns, channels), how)
     if transform.channel_shift_intensity is not None:
         x = augment.shift_channels(x, transform.channel_shift_intensity, channels)
     if transform.flip_horizontal:
@@ -208,9 +206,8 @@ def apply_affine_transform(
     axes = (row_axis, col_axis, channel_axis)
     augment.check_axes(x, axes)
     affine = Affine(theta, tx, ty, shear, zx, zy)
-    warped: Array = augment.apply_affine(
-        x, affine, axes, fill_mode=fill_mode, cval=cval, order=order
-    )
+    how = augment.Resampling(fill_mode, cval, order)
+    warped: Array = augment.apply_affine(x, affine, axes, how)
     return warped
 
 

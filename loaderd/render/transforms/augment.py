@@ -9,7 +9,7 @@ times as fast.
 from __future__ import annotations
 
 from importlib import import_module
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
@@ -112,34 +112,38 @@ def affine_matrix(affine: Affine) -> Array | None:
     return matrix
 
 
-def apply_affine(
-    x: Array,
-    affine: Affine,
-    axes: Axes,
-    *,
-    fill_mode: str,
-    cval: float,
-    order: int,
-    fixed: bool = False,
-) -> Array:
+class Resampling(NamedTuple):
+    """How a warp reads its source.
+
+    Attributes:
+        fill_mode: what lies outside: scipy's ``mode``.
+        cval: the value outside for ``constant``.
+        order: of the spline, 0 to 5.
+        fixed: whether shifts and centre are put right (``compat="fixed"``).
+    """
+
+    fill_mode: str
+    cval: float
+    order: int
+    fixed: bool = False
+
+
+def apply_affine(x: Array, affine: Affine, axes: Axes, how: Resampling) -> Array:
     """Warps an image with scipy, to the bit as Keras does.
 
     Args:
         x: the image.
         affine: the parameters.
         axes: where the image has its rows, columns and channels.
-        fill_mode: what lies outside: scipy's ``mode``.
-        cval: the value outside for ``constant``.
-        order: of the spline, 0 to 5.
-        fixed: whether shifts and centre are put right (``compat="fixed"``).
+        how: the image is read.
 
     Raises:
         MissingDependency: scipy is not installed.
         RuntimeError: scipy takes no images of this dtype.
     """
     rows, columns, channels = axes
-    size = (x.shape[columns], x.shape[rows]) if fixed else (x.shape[rows], x.shape[columns])
-    if fixed:
+    size = (x.shape[columns], x.shape[rows]) if how.fixed else (x.shape[rows], x.shape[columns])
+    if how.fixed:
         affine = affine._replace(tx=affine.ty, ty=affine.tx)
     matrix = affine_matrix(affine)
     if matrix is None:
@@ -150,7 +154,14 @@ def apply_affine(
         matrix[[0, 1]] = matrix[[1, 0]]
     warp = _scipy_ndimage().affine_transform
     warped = [
-        warp(channel, matrix[:2, :2], matrix[:2, 2], order=order, mode=fill_mode, cval=cval)
+        warp(
+            channel,
+            matrix[:2, :2],
+            matrix[:2, 2],
+            order=how.order,
+            mode=how.fill_mode,
+            cval=how.cval,
+        )
         for channel in np.rollaxis(x, channels, 0)
     ]
     stacked: Array = np.rollaxis(np.stack(warped), 0, channels + 1)

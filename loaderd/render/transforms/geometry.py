@@ -169,6 +169,9 @@ class AffineOperation:
         self._zoom_by = zoom_to - self._zoom_from
         self._by_scipy = needs_scipy(spec, shape[2], compute)
         self._warp = Warp(size, spec.fill_mode, spec.cval, spec.compat)
+        self._how = augment.Resampling(
+            spec.fill_mode, spec.cval, spec.interpolation_order, spec.compat == "fixed"
+        )
         self._warped = np.empty(shape, np.float32)
 
     def draw(self, uniforms: Sequence[float]) -> Affine:
@@ -188,15 +191,7 @@ class AffineOperation:
         if parameters == STILL:
             return x
         if self._by_scipy:
-            return augment.apply_affine(
-                x,
-                parameters,
-                augment.LAST,
-                fill_mode=self._spec.fill_mode,
-                cval=self._spec.cval,
-                order=self._spec.interpolation_order,
-                fixed=self._spec.compat == "fixed",
-            )
+            return augment.apply_affine(x, parameters, augment.LAST, self._how)
         self._warp(np.ascontiguousarray(x), parameters, UPRIGHT, self._warped)
         return self._warped
 

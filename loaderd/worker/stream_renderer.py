@@ -1,15 +1,15 @@
 """One stream as a worker knows it: what a chunk of it asks for becomes rows of a slot.
 
-A writer holds no reference to itself, not even a bound method: its mappings must go with it,
+A renderer holds no reference to itself, not even a bound method: its mappings must go with it,
 and not when the garbage collector next looks.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from time import perf_counter_ns
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -49,18 +49,29 @@ from loaderd.worker.reports import Reports
 Array = NDArray[Any]
 
 
-class StreamWriter:
+class Context(NamedTuple):
+    """What all streams of a worker have in common, or those that run the same code.
+
+    Attributes:
+        reports: hears of bad images, and that the worker lives.
+        quarantine: samples that are no longer tried, and why; others add to it.
+        max_pixels: of a picture, if the daemon was told.
+    """
+
+    reports: Reports
+    quarantine: Mapping[bytes, str]
+    max_pixels: int | None
+
+
+class StreamRenderer:
     """One stream: its mappings, order, draws and renderer.
 
     Args:
         attach: the stream's sizes.
         asked: its spec.
-        reports: hears of bad images, and that we live.
-        quarantine: samples that are no longer tried, and why; others add to it.
-        max_pixels: of a picture, if the daemon was told.
-        ring: descriptor of the ring, which is now ours.
-        manifest: descriptor of the manifest, which is now ours.
-        more: those of bundles, cache and its rows, if there are such; also ours now.
+        context: the worker's.
+        fds: descriptors of ring, manifest, bundles, cache and its rows, as far as there are such;
+            they are this object's now.
 
     Raises:
         RenderError: the user's function cannot be loaded.
@@ -68,20 +79,10 @@ class StreamWriter:
         ProtocolError: the manifest or the bundle is damaged, or one is not of the other.
     """
 
-    def __init__(
-        self,
-        attach: Attach,
-        asked: Spec,
-        reports: Reports,
-        quarantine: Mapping[bytes, str],
-        max_pixels: int | None,
-        ring: int,
-        manifest: int,
-        *more: int,
-    ) -> None:
+    def __init__(self, attach: Attach, asked: Spec, context: Context, fds: Sequence[int]) -> None:
+        ring, manifest, *more = fds
         self._stream = attach.stream
-        self._reports = reports
-        self._quarantine = quarantine
+        self._reports, self._quarantine, max_pixels = context
         self._on_error: OnError = asked.on_error
         self._left_out = (BadImage, MissingCodec) if asked.survey else BadImage
         self._substitute_weight = asked.batch.substitute_weight
