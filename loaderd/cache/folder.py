@@ -20,8 +20,8 @@ from loaderd.cache.layout import Head
 from loaderd.errors import CacheError
 from loaderd.sources.file_identity import Files
 
-ENDING = ".images"
-_OURS = re.compile(f"[0-9a-f]{{32}}{re.escape(ENDING)}")
+EXTENSION = ".images"
+_OURS = re.compile(f"[0-9a-f]{{32}}{re.escape(EXTENSION)}")
 _LOCK = ".lock"
 
 
@@ -67,7 +67,7 @@ def _look(folder: str, name: str) -> Found | None:
             status = os.fstat(fd)
             nbytes = status.st_blocks * 512
             head = layout.read_head(fd)
-            return Found(name.removesuffix(ENDING), path, head, nbytes, status.st_mtime)
+            return Found(name.removesuffix(EXTENSION), path, head, nbytes, status.st_mtime)
         finally:
             os.close(fd)
     return None
@@ -153,7 +153,7 @@ def _made(folder: str, key: str, empty: Head) -> tuple[str, int, Head]:
 
 
 def _path(folder: str, key: str) -> str:
-    return os.path.join(folder, key + ENDING)
+    return os.path.join(folder, key + EXTENSION)
 
 
 def remove(found: Found) -> None:

@@ -21,7 +21,7 @@ from loaderd.spec.load import Load, Pil
 _LONGEST = 300
 """Characters of a path of which people see the end: the header has one page."""
 
-_MOST_KEYS = 64
+_MAX_KEYS = 64
 """Folders that are tried: the stream's own, and those above it."""
 
 
@@ -65,7 +65,7 @@ def keys(load: Load, folder: str, decoders: str) -> tuple[str, ...]:
     a cache of a folder above will do, the nearest first.
     """
     recipe = json.dumps(_recipe(load, decoders)).encode("ascii")
-    return tuple(_key(recipe, above) for above in _above(folder)[:_MOST_KEYS])
+    return tuple(_key(recipe, above) for above in _above(folder)[:_MAX_KEYS])
 
 
 def _above(folder: str) -> list[str]:

@@ -43,10 +43,10 @@ COLUMNS = KEYS, STATES, MARKS, USED = range(4)
 _NUMBER = 8
 _GUARD = b"loaderdG"
 _HEAD = struct.Struct("<8sIIQQI4x")
-_MOST_EXTENTS = 200
+_MAX_EXTENTS = 200
 """Never reached: each is a quarter of what is there before."""
 
-_FEWEST_ROWS = 64
+_MIN_ROWS = 64
 _PAGE = 4096
 
 Numbers = NDArray[np.int64]
@@ -133,7 +133,7 @@ class Head:
 
     def grown(self, rows: int) -> Head:
         """With an extent of at least so many rows more; few, however often it grows."""
-        more = max(rows, sum(self.sizes) // 4, _FEWEST_ROWS if self.sizes else 1)
+        more = max(rows, sum(self.sizes) // 4, _MIN_ROWS if self.sizes else 1)
         return Head(self.row_bytes, self.about, (*self.sizes, more), self.assigned)
 
     def row_at(self, row: int) -> int:
@@ -145,7 +145,7 @@ def write_head(fd: int, head: Head) -> None:
     """Writes the header; what it speaks of must be there already."""
     about = _encoded(head.about)
     fields = (MAGIC, VERSION, len(about), head.row_bytes, head.assigned, len(head.sizes))
-    sizes = np.array(head.sizes, "<u8").tobytes().ljust(_MOST_EXTENTS * _NUMBER, b"\0")
+    sizes = np.array(head.sizes, "<u8").tobytes().ljust(_MAX_EXTENTS * _NUMBER, b"\0")
     os.pwrite(fd, (_HEAD.pack(*fields) + sizes + about).ljust(HEADER, b"\0"), 0)
 
 
@@ -159,10 +159,10 @@ def read_head(fd: int) -> Head | None:
     if len(data) < HEADER:
         return None
     magic, version, length, row_bytes, assigned, extents = _HEAD.unpack_from(data)
-    if magic != MAGIC or version != VERSION or not row_bytes or extents > _MOST_EXTENTS:
+    if magic != MAGIC or version != VERSION or not row_bytes or extents > _MAX_EXTENTS:
         return None
     sizes = np.frombuffer(data, "<u8", extents, _HEAD.size).tolist()
-    start = _HEAD.size + _MOST_EXTENTS * _NUMBER
+    start = _HEAD.size + _MAX_EXTENTS * _NUMBER
     try:
         about = json.loads(data[start : start + length].decode("utf-8", "surrogatepass"))
     except ValueError:

@@ -2,9 +2,9 @@
 
 ::
 
-    daemon ── Ready(slot) or Spoilt(slot) ──► what became of the batch
+    daemon ── Ready(slot) or BatchFailed(slot) ──► what became of the batch
        ▲                                          │
-       └────────────── Took(released) ◄───────────┘
+       └────────────── Ack(released) ◄───────────┘
 
 The ring is never mapped: a slot is released as soon as its batch is ready.
 """
@@ -20,7 +20,7 @@ from loaderd.cli import console
 from loaderd.errors import DaemonGone, ProtocolError, from_wire
 from loaderd.ipc import descriptors
 from loaderd.ipc.channel import Channel, Closed
-from loaderd.ipc.messages import Message, Open, Opened, Ready, Refused, Spoilt, Stalled, Took
+from loaderd.ipc.messages import Ack, BatchFailed, Message, Open, Opened, Ready, Refused, Stalled
 from loaderd.ipc.prefetch import WHOLE
 from loaderd.sampling.epoch_layout import EpochLayout
 from loaderd.spec import spec
@@ -81,7 +81,7 @@ class Epoch:
             match _receive(self._channel)[0]:
                 case Ready(slot, epoch, position, _, skipped):
                     outcome = Outcome(self._layout.rows(position), skipped, "")
-                case Spoilt(_, trouble, slot, epoch, position):
+                case BatchFailed(_, trouble, slot, epoch, position):
                     outcome = Outcome(self._layout.rows(position), 0, trouble)
                 case other:
                     raise _unexpected(other)
@@ -92,7 +92,7 @@ class Epoch:
         self._taken += 1
         samples = self._taken * self._layout.batch_size  # for loaderd stat
         with contextlib.suppress(Closed):  # receiving says why
-            self._channel.send(Took((slot,), (slot,), self._taken, samples, 0))
+            self._channel.send(Ack((slot,), (slot,), self._taken, samples, 0))
 
 
 @contextlib.contextmanager

@@ -73,8 +73,8 @@ def socket_path(name: str | None = None, socket: str | None = None) -> str:
 def start_command(path: str) -> str:
     """What is typed to start a daemon at an address."""
     folder, file = os.path.split(path)
-    name, ending = os.path.splitext(file)
-    if folder != runtime_dir() or ending != ".sock":
+    name, extension = os.path.splitext(file)
+    if folder != runtime_dir() or extension != ".sock":
         return f"loaderd start --socket {shlex.quote(printable(path))}"
     return "loaderd start" if name == DEFAULT_NAME else f"loaderd start --name {shlex.quote(name)}"
 

@@ -20,7 +20,7 @@ from loaderd.ipc.messages import Message
 
 LONGEST_PACKET = 128 * 1024
 
-MOST_UNSENT = 1000
+MAX_UNSENT = 1000
 LONGEST_UNSENT = 8 * 2**20
 """So many messages, and so many bytes of them, wait for a peer that does not read."""
 
@@ -101,7 +101,7 @@ class Channel:
 
     def _keep(self, data: bytes, fds: Sequence[int]) -> None:
         size = self._unsent_bytes + len(data)
-        if len(self._unsent) >= MOST_UNSENT or size > LONGEST_UNSENT:
+        if len(self._unsent) >= MAX_UNSENT or size > LONGEST_UNSENT:
             raise Unread
         # The descriptors are the caller's and may be closed before the packet goes.
         self._unsent.append((data, descriptors.copies(fds)))
@@ -190,7 +190,7 @@ class Channel:
         self._socket.settimeout(seconds)
 
     def shut_down(self) -> None:
-        """Ends the conversation on both ends; the descriptor stays until ``close``."""
+        """Ends the connection on both ends; the descriptor stays until ``close``."""
         with contextlib.suppress(OSError):
             self._socket.shutdown(socket.SHUT_RDWR)
 

@@ -190,9 +190,9 @@ class Manifest:
         ends = self._ends  # not by way of filename(): workers ask once per sample
         return self._prefix + self.names[ends[sample] : ends[sample + 1] - 1]
 
-    def has_ending(self, ending: bytes) -> bool:
+    def has_extension(self, extension: bytes) -> bool:
         """Whether any name ends so, in any case; nothing is copied for it."""
-        return re.search(re.escape(ending) + rb"\0", self.names, re.IGNORECASE) is not None
+        return re.search(re.escape(extension) + rb"\0", self.names, re.IGNORECASE) is not None
 
     def filenames(self) -> list[str]:
         """All paths relative to the root, as Keras has them in ``filenames``."""

@@ -2,12 +2,12 @@
 
 Every message is a small struct, encoded as MessagePack with its tag in front::
 
-    client → daemon      Hello  Open  Plan  Took  Confirm  Observe  ListBad  Stop
+    client → daemon      Hello  Open  Plan  Ack  Confirm  Observe  ListBad  Stop
     owner → daemon       Connect  Stop
-    daemon → client      Welcome  Opened  Ready  Spoilt  Confirmed  Stalled  Refused  Observed
+    daemon → client      Welcome  Opened  Ready  BatchFailed  Confirmed  Stalled  Refused  Observed
                          BadList  Stopping
     supervisor → worker  Attach  Chunk  Quarantine  Detach
-    worker → supervisor  Up  Attached  Progress  Waiting  Bad  Done  Spoilt
+    worker → supervisor  WorkerReady  Attached  Progress  Waiting  Bad  Done  BatchFailed
     supervisor → opener  List  Reserve
     opener → supervisor  Waiting  Listed  Reserved  Refused
     supervisor → forks   Fork  Signal
@@ -110,7 +110,7 @@ class Plan(_Message, frozen=True):
     run: Run | None
 
 
-class Took(_Message, frozen=True):
+class Ack(_Message, frozen=True):
     """What the trainer did with its slots since the last such message, and its counters.
 
     The counters are totals since the stream was opened.
@@ -199,7 +199,7 @@ class Ready(_Message, frozen=True):
     skipped: int = 0
 
 
-class Spoilt(_Message, frozen=True):
+class BatchFailed(_Message, frozen=True):
     """A batch could not be made. From a worker: ``ticket`` is set, and only that.
 
     To a client: the slot holds no batch, and is released like any other.
@@ -276,7 +276,7 @@ class Quarantine(_Message, frozen=True):
     reason: str
 
 
-class Up(_Message, frozen=True):
+class WorkerReady(_Message, frozen=True):
     """A worker is ready for chunks; ``pil`` says which PIL it has, for people."""
 
     pid: int
@@ -308,7 +308,7 @@ class Waiting(_Message, frozen=True):
 
 
 class Bad(_Message, frozen=True):
-    """An image of a stream could not be read; comes before the Done or Spoilt of its chunk.
+    """An image of a stream could not be read; comes before the Done or BatchFailed of its chunk.
 
     Attributes:
         stream: the stream.
@@ -431,7 +431,7 @@ Message = (
     | Open
     | Opened
     | Plan
-    | Took
+    | Ack
     | Confirm
     | Confirmed
     | Observe
@@ -440,14 +440,14 @@ Message = (
     | Stop
     | Stopping
     | Ready
-    | Spoilt
+    | BatchFailed
     | Stalled
     | Refused
     | Attach
     | Detach
     | Chunk
     | Quarantine
-    | Up
+    | WorkerReady
     | Attached
     | Progress
     | Waiting

@@ -12,11 +12,11 @@ import msgspec
 SCHEMA = 1
 
 
-class _Picture(msgspec.Struct, frozen=True, kw_only=True):
+class _Stats(msgspec.Struct, frozen=True, kw_only=True):
     """The base of the parts of a snapshot."""
 
 
-class DaemonPicture(_Picture, frozen=True):
+class DaemonStats(_Stats, frozen=True):
     """The daemon itself."""
 
     pid: int
@@ -38,7 +38,7 @@ class DaemonPicture(_Picture, frozen=True):
     """What keeps the daemon from working; empty if all is well."""
 
 
-class HostPicture(_Picture, frozen=True):
+class HostStats(_Stats, frozen=True):
     """The machine."""
 
     cpus: int
@@ -56,7 +56,7 @@ class HostPicture(_Picture, frozen=True):
     """Bytes taken by all caches in memory, and the most that they may take."""
 
 
-class StreamPicture(_Picture, frozen=True):
+class StreamStats(_Stats, frozen=True):
     """One stream. Times are seconds since it was opened."""
 
     id: int
@@ -92,7 +92,7 @@ class StreamPicture(_Picture, frozen=True):
     """Samples that fit there."""
 
 
-class WorkerPicture(_Picture, frozen=True):
+class WorkerStats(_Stats, frozen=True):
     """One worker. Times are seconds since it came up."""
 
     pid: int
@@ -111,7 +111,7 @@ class WorkerPicture(_Picture, frozen=True):
     """For how long it has been waiting for storage that does not answer; 0 if it does not wait."""
 
 
-class StoragePicture(_Picture, frozen=True):
+class StorageStats(_Stats, frozen=True):
     """Storage that does not answer."""
 
     path: str
@@ -122,18 +122,18 @@ class StoragePicture(_Picture, frozen=True):
     client_pid: int
 
 
-class Snapshot(_Picture, frozen=True):
+class Snapshot(_Stats, frozen=True):
     """Everything at one moment."""
 
     schema: int
     time: float
     """Seconds since 1970."""
-    daemon: DaemonPicture
-    host: HostPicture
-    streams: tuple[StreamPicture, ...]
-    workers: tuple[WorkerPicture, ...]
+    daemon: DaemonStats
+    host: HostStats
+    streams: tuple[StreamStats, ...]
+    workers: tuple[WorkerStats, ...]
     workers_wanted: int
     restarts: int
     """Workers that were replaced."""
-    storage: tuple[StoragePicture, ...] = ()
+    storage: tuple[StorageStats, ...] = ()
     """What does not answer, of the first streams that wait; empty if all does."""

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 
 import msgspec
 
-from loaderd.ipc.snapshot import Snapshot, StreamPicture, WorkerPicture
+from loaderd.ipc.snapshot import Snapshot, StreamStats, WorkerStats
 from loaderd.monitor.verdict import Verdict, judge
 
 _STAGES = ("read", "decode", "resize", "augment")
@@ -99,7 +99,7 @@ class _Span(msgspec.Struct, frozen=True):
         return self.batches > 0 or self.waited_s > 0
 
 
-def _since(now: StreamPicture, before: StreamPicture | None) -> _Span:
+def _since(now: StreamStats, before: StreamStats | None) -> _Span:
     if before is None:
         return _Span(now.client_pid, now.age_s, now.batches, now.images, now.waited_s)
     return _Span(
@@ -131,7 +131,7 @@ def _waited_by_program(spans: Iterable[_Span]) -> dict[int, float]:
     return {pid: _percent(waited[pid], seconds[pid]) for pid in waited}
 
 
-def _work(now: Iterable[WorkerPicture], before: Iterable[WorkerPicture]) -> Work:
+def _work(now: Iterable[WorkerStats], before: Iterable[WorkerStats]) -> Work:
     earlier = {worker.pid: worker for worker in before}
     stages = dict.fromkeys(_STAGES, 0.0)
     busy = up = rows = cached = 0.0
@@ -146,7 +146,7 @@ def _work(now: Iterable[WorkerPicture], before: Iterable[WorkerPicture]) -> Work
     return _shares(stages, busy, up, _percent(cached, rows) if rows else None)
 
 
-def _grown(now: WorkerPicture, before: WorkerPicture | None, counter: str) -> float:
+def _grown(now: WorkerStats, before: WorkerStats | None, counter: str) -> float:
     grown = getattr(now, counter) - (getattr(before, counter) if before else 0.0)
     return max(0.0, grown) if math.isfinite(grown) else 0.0
 

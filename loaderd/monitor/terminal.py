@@ -7,7 +7,7 @@ from rich.table import Table
 from rich.text import Text
 
 from loaderd import formatting
-from loaderd.ipc.snapshot import StoragePicture, StreamPicture
+from loaderd.ipc.snapshot import StorageStats, StreamStats
 from loaderd.ipc.text import printable
 from loaderd.monitor.report import Report, StreamRates
 
@@ -42,7 +42,7 @@ def _trouble(report: Report) -> list[RenderableType]:
     return [Text(line, style=_TROUBLED) for line in lines]
 
 
-def _silent(storage: StoragePicture) -> str:
+def _silent(storage: StorageStats) -> str:
     who = "a new stream" if storage.stream is None else f"stream {storage.stream}"
     return (
         f"TROUBLE  storage does not answer: {printable(storage.path)} ({who}, for "
@@ -127,7 +127,7 @@ def _streams(report: Report, out: Console) -> Table:
     return table
 
 
-def _cells(stream: StreamPicture, rates: StreamRates, ascii_only: bool) -> list[str]:
+def _cells(stream: StreamStats, rates: StreamRates, ascii_only: bool) -> list[str]:
     return [
         f"{stream.id}",
         f"{stream.client_pid}",
@@ -149,7 +149,7 @@ def _fit_folders(rows: list[list[str]], width: int, cut: str) -> None:
         row[_FOLDER] = formatting.tail(row[_FOLDER], max(_MIN_FOLDER_WIDTH, width - taken), cut)
 
 
-def _bar(stream: StreamPicture, ascii_only: bool, width: int = 6) -> str:
+def _bar(stream: StreamStats, ascii_only: bool, width: int = 6) -> str:
     full, empty = ("#", ".") if ascii_only else ("█", "░")
     ready = min(max(stream.ready, 0), stream.slots)
     filled = ready * width // stream.slots if stream.slots > 0 else 0

@@ -13,7 +13,7 @@ from typing import Literal
 import msgspec
 
 from loaderd.formatting import duration
-from loaderd.ipc.snapshot import StoragePicture
+from loaderd.ipc.snapshot import StorageStats
 
 HIGHLY_PERCENT = 20.0
 MODERATELY_PERCENT = 5.0
@@ -48,7 +48,7 @@ def judge(
     waited: Mapping[int, float],
     streams: int,
     interval_s: float | None,
-    storage: Sequence[StoragePicture] = (),
+    storage: Sequence[StorageStats] = (),
 ) -> Verdict:
     """Judge the program that waits most; the text is about storage where that does not answer.
 
@@ -62,7 +62,7 @@ def judge(
     return msgspec.structs.replace(verdict, text=_silent(storage)) if storage else verdict
 
 
-def _silent(storage: Sequence[StoragePicture]) -> str:
+def _silent(storage: Sequence[StorageStats]) -> str:
     longest = max(storage, key=lambda one: one.waited_s)
     return (
         f"Storage does not answer: {longest.path} (for {duration(longest.waited_s)}). Loading goes "

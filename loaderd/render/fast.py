@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from loaderd.render.transforms.geometry import MOST_CHANNELS, STILL, UPRIGHT, Warp, needs_scipy
+from loaderd.render.transforms.geometry import MAX_CHANNELS, STILL, UPRIGHT, Warp, needs_scipy
 from loaderd.spec.operations import Operation, RandomAffine, RandomFlip, Rescaling
 from loaderd.spec.spec import Spec
 from loaderd.spec.transform import Affine, Flip, Parameters
@@ -37,7 +37,7 @@ def is_fast(spec: Spec, compute: str) -> bool:
         -1 not in turns
         and turns == sorted(set(turns))
         and compute == "float32"
-        and channels <= MOST_CHANNELS
+        and channels <= MAX_CHANNELS
         and (affine is None or not needs_scipy(affine, channels, compute))
     )
 
@@ -129,7 +129,7 @@ def write(image: Array, rescale: float | None, row: Array) -> None:
     """Writes the image's values, times ``rescale``, in the row, converted to its dtype.
 
     The result is that of Keras, bit by bit: it converts the image to float32, multiplies
-    in place by a Python float, and assigns to the batch (which, for uint8, cuts off).
+    in place by a Python float, and assigns to the batch (which, for uint8, truncates).
 
     Args:
         image: numbers of any dtype, of the row's shape.

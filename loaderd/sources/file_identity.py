@@ -32,7 +32,7 @@ UNREADABLE = 0
 
 _BITS, _ALL = 2**63 - 1, 2**64 - 1
 _TYPE, _LINK = 0o170000, stat.S_IFLNK
-_MOST_LINKS = 40
+_MAX_LINKS = 40
 _NOTHING = (0, 0, 0, 0, -1)
 _BLOCK = 2**16
 _SECOND = 10**9
@@ -121,7 +121,7 @@ def _follow(path: bytes, folders: dict[bytes, bytes]) -> tuple[bytes, os.stat_re
     Raises:
         OSError: it is not there, or links lead to each other.
     """
-    for _ in range(_MOST_LINKS):
+    for _ in range(_MAX_LINKS):
         folder, slash, last = path.rpartition(b"/")
         folder += slash
         real = folders.get(folder) or _resolve(b"", folder, folders)

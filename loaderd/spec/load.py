@@ -19,7 +19,7 @@ from loaderd.spec.base import (
 PILS_PIXELS = 178_956_970
 """Of a picture, beyond which PIL refuses it of its own accord."""
 
-MOST_PIXELS = 2**40
+MAX_PIXELS = 2**40
 """What stands for no limit."""
 
 
@@ -62,8 +62,8 @@ class Pil(Frozen, frozen=True, omit_defaults=True):
 
     def __post_init__(self) -> None:
         """Raises InvalidArgument for numbers that are none of pixels or bytes."""
-        if not 0 <= self.max_pixels <= MOST_PIXELS:
-            raise InvalidArgument(f"PIL's limit must be from 0 to {MOST_PIXELS} pixels")
+        if not 0 <= self.max_pixels <= MAX_PIXELS:
+            raise InvalidArgument(f"PIL's limit must be from 0 to {MAX_PIXELS} pixels")
         if min(self.max_text_chunk, self.max_text_memory) < 0:
             raise InvalidArgument("PIL's MAX_TEXT_CHUNK and MAX_TEXT_MEMORY must not be negative")
 

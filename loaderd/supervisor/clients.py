@@ -26,6 +26,7 @@ from loaderd.ipc import descriptors
 from loaderd.ipc.channel import Channel, Closed, Unread
 from loaderd.ipc.messages import (
     PROTOCOL,
+    Ack,
     BadList,
     Confirm,
     Confirmed,
@@ -39,7 +40,6 @@ from loaderd.ipc.messages import (
     Refused,
     Stop,
     Stopping,
-    Took,
     Welcome,
     refusal,
 )
@@ -70,7 +70,7 @@ class Requests:
     stop: Callable[[], None]
     open: Callable[[ClientConnection, Open, list[int]], None]
     plan: Callable[[ClientConnection, Plan], None]
-    took: Callable[[ClientConnection, Took], None]
+    took: Callable[[ClientConnection, Ack], None]
     gone: Callable[[ClientConnection], None]
 
 
@@ -139,7 +139,7 @@ class ClientConnection:
         if not self._greeted and not isinstance(message, Hello):
             raise ProtocolError(f"{type(message).__name__} before Hello")
         match message:
-            case Took() if self.stream is not None:
+            case Ack() if self.stream is not None:
                 self._requests.took(self, message)
             case Plan() if self.stream is not None:
                 self._requests.plan(self, message)

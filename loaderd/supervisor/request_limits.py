@@ -9,7 +9,7 @@ from loaderd.spec.load import Load
 from loaderd.spec.source import Directory
 from loaderd.spec.spec import Spec
 
-MOST_CHANNELS = 4096
+MAX_CHANNELS = 4096
 
 MAX_STREAMS = 128
 """Open at once; a snapshot of more would not fit into one packet."""
@@ -44,8 +44,8 @@ def _check_images(load: Load, max_pixels: int) -> None:
             f"target_size {load.target_size} has {height * width:,} pixels, and the daemon's "
             f"--max-pixels (LOADERD_MAX_PIXELS) allows {max_pixels:,}"
         )
-    if (load.channels or 0) > MOST_CHANNELS:
-        raise InvalidArgument(f"images have {MOST_CHANNELS} channels at most")
+    if (load.channels or 0) > MAX_CHANNELS:
+        raise InvalidArgument(f"images have {MAX_CHANNELS} channels at most")
 
 
 def _check_listing(source: Directory) -> None:

@@ -15,12 +15,12 @@ from loaderd.ipc import segment
 from loaderd.ipc.prefetch import ROUND
 from loaderd.ipc.snapshot import (
     SCHEMA,
-    DaemonPicture,
-    HostPicture,
+    DaemonStats,
+    HostStats,
     Snapshot,
-    StoragePicture,
-    StreamPicture,
-    WorkerPicture,
+    StorageStats,
+    StreamStats,
+    WorkerStats,
 )
 from loaderd.ipc.text import encodable
 from loaderd.supervisor.bad_images import BadImages
@@ -77,7 +77,7 @@ class SnapshotBuilder:
             storage=tuple(islice(self._storage(now), MAX_STALLS)),
         )
 
-    def _storage(self, now: float) -> Iterable[StoragePicture]:
+    def _storage(self, now: float) -> Iterable[StorageStats]:
         readers: list[Subscriber | PendingStream] = [
             *self._streams.subscribers.values(),
             *self._streams.pending.values(),
@@ -85,15 +85,15 @@ class SnapshotBuilder:
         for reader in readers:
             wait = reader.stall.wait
             if wait is not None:
-                yield StoragePicture(
+                yield StorageStats(
                     path=_tail(wait.path),
                     waited_s=now - wait.since,
                     stream=reader.stream.id if isinstance(reader, Subscriber) else None,
                     client_pid=reader.client.pid,
                 )
 
-    def _daemon(self, now: float) -> DaemonPicture:
-        return DaemonPicture(
+    def _daemon(self, now: float) -> DaemonStats:
+        return DaemonStats(
             pid=os.getpid(),
             name=_tail(self.settings.name),
             socket=_tail(self._listener.path),
@@ -110,8 +110,8 @@ class SnapshotBuilder:
             else "",
         )
 
-    def _host(self) -> HostPicture:
-        return HostPicture(
+    def _host(self) -> HostStats:
+        return HostStats(
             cpus=machine.cpus(),
             cpu_percent=psutil.cpu_percent(),
             shm_total=segment.total(),
@@ -122,12 +122,12 @@ class SnapshotBuilder:
             cache_limit=self._streams.caches.limit,
         )
 
-    def _stream(self, subscriber: Subscriber, now: float) -> StreamPicture:
+    def _stream(self, subscriber: Subscriber, now: float) -> StreamStats:
         stream = subscriber.stream
         scheduled = self._scheduler.streams[stream.id]
         epoch, position = scheduled.cursor.run.next or (0, 0)
         count = scheduled.slots.count
-        return StreamPicture(
+        return StreamStats(
             id=stream.id,
             client_pid=subscriber.client.pid,
             directory=_tail(stream.spec.source.directory),
@@ -152,12 +152,12 @@ class SnapshotBuilder:
             cache_samples=stream.cached_rows,
         )
 
-    def _worker_stats(self, now: float) -> Iterable[WorkerPicture]:
+    def _worker_stats(self, now: float) -> Iterable[WorkerStats]:
         for worker in self._workers.processes.workers.values():
             if worker.up_at is None:
                 continue
             since = self._workers.waits.since(worker.id)
-            yield WorkerPicture(
+            yield WorkerStats(
                 pid=worker.pid,
                 up_s=now - worker.up_at,
                 chunks=worker.chunks,

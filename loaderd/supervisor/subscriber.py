@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from loaderd.ipc.messages import Took
+from loaderd.ipc.messages import Ack
 from loaderd.supervisor.clients import ClientConnection
 from loaderd.supervisor.storage_waits import Stall
 from loaderd.supervisor.streams import OpenStream
@@ -29,7 +29,7 @@ class Subscriber:
     waited_ns: int = 0
     stall: Stall = field(default_factory=Stall)
 
-    def count(self, took: Took) -> None:
+    def count(self, took: Ack) -> None:
         """Keeps the counters that the client sends along."""
         self.batches, self.samples = took.batches, took.samples
         self.waited_ns = took.waited_ns

@@ -2,7 +2,7 @@
 
 ::
 
-    clients ── requests ─┐                        ┌── Ready, Spoilt ──► clients
+    clients ── requests ─┐                        ┌── Ready, BatchFailed ──► clients
     workers ── events ───┼──► scheduler: actions ─┤
     signals ─────────────┘                        └── Attach, Chunk ──► workers
 
@@ -30,7 +30,7 @@ from loaderd.errors import (
 )
 from loaderd.forkserver import entries
 from loaderd.ipc import descriptors, segment
-from loaderd.ipc.messages import Bad, Open, Plan, Ready, Spoilt, Took, fitting
+from loaderd.ipc.messages import Ack, Bad, BatchFailed, Open, Plan, Ready, fitting
 from loaderd.ipc.prefetch import Run
 from loaderd.ipc.process import JOB_SIGNALS
 from loaderd.ipc.text import readable
@@ -367,7 +367,7 @@ class Supervisor:
             if stream.spec.function is not None:
                 words += "; it may be its preprocessing_function"
             words += f": one of {stream.names(action.place, error.first, error.last)}"
-        subscriber.client.send(Spoilt(error.kind, fitting(words), action.slot, *action.place))
+        subscriber.client.send(BatchFailed(error.kind, fitting(words), action.slot, *action.place))
 
     # -- clients ---------------------------------------------------------------------
 
@@ -389,7 +389,7 @@ class Supervisor:
         assert client.stream is not None
         self._perform(self._scheduler.plan(client.stream, plan.want, plan.run))
 
-    def _took(self, client: ClientConnection, took: Took) -> None:
+    def _took(self, client: ClientConnection, took: Ack) -> None:
         assert client.stream is not None
         self._streams.subscribers[client.stream].count(took)
         self._perform(self._scheduler.took(client.stream, took.taken, took.released))

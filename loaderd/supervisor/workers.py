@@ -4,8 +4,8 @@
 
     supervisor ── assign, quarantine, detach, dismiss ──► Workers ── Attach, Chunk, ... ──► worker
         ▲                                                  ▲ │
-        └───── ready, done, failed, waiting, answered, ────┘ └◄── Up, Attached, Progress, Bad,
-               recalled, retired, died                            Done, Spoilt, Waiting
+        └───── ready, done, failed, waiting, answered, ────┘ └◄── WorkerReady, Attached, Progress,
+               recalled, retired, died                            Bad, Done, BatchFailed, Waiting
 
 It reports what happens (``WorkerEvents``) and decides nothing about chunks: who holds which is in
 the scheduler's ledger, which it asks. A worker that is silent for too long is told to write its
@@ -28,15 +28,15 @@ from loaderd.ipc.messages import (
     Attach,
     Attached,
     Bad,
+    BatchFailed,
     Chunk,
     Detach,
     Done,
     Message,
     Progress,
     Quarantine,
-    Spoilt,
-    Up,
     Waiting,
+    WorkerReady,
 )
 from loaderd.ipc.text import readable
 from loaderd.supervisor.actions import Death
@@ -72,7 +72,7 @@ class WorkerEvents:
 
     ready: Callable[[int], None]
     done: Callable[[int, Done], None]
-    failed: Callable[[int, Spoilt], None]
+    failed: Callable[[int, BatchFailed], None]
     bad_image: Callable[[Bad], None]
     waiting: Callable[[int], None]
     answered: Callable[[int], None]
@@ -143,7 +143,7 @@ class Workers:
         match message:
             case Done():
                 self._done(worker, message)
-            case Spoilt():
+            case BatchFailed():
                 self._failed(worker, message)
             case Progress():
                 pass  # a sign of life, noted above
@@ -153,7 +153,7 @@ class Workers:
                 self._events.bad_image(message)
             case Attached():
                 worker.attaching.discard(message.stream)
-            case Up():
+            case WorkerReady():
                 self._up(worker, message.pil)
             case _:
                 raise ProtocolError(f"it sent {type(message).__name__}")
@@ -165,7 +165,7 @@ class Workers:
         worker.count(done)
         self.chunks += 1
 
-    def _failed(self, worker: Worker, failed: Spoilt) -> None:
+    def _failed(self, worker: Worker, failed: BatchFailed) -> None:
         if failed.kind != BadImage.__name__:  # bad images are logged once each
             log.warning("%s: %s", failed.kind, failed.text)
         self._events.failed(worker.id, failed)

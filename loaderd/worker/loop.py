@@ -27,12 +27,12 @@ from loaderd.ipc.channel import Channel, Closed
 from loaderd.ipc.messages import (
     Attach,
     Attached,
+    BatchFailed,
     Chunk,
     Detach,
     Message,
     Quarantine,
-    Spoilt,
-    Up,
+    WorkerReady,
     fitting,
 )
 from loaderd.render.transforms.user_function import explain
@@ -58,7 +58,7 @@ def _answer(streams: _Streams, chunk: Chunk) -> Message:
         return stream.write(chunk)
     except BaseException as error:  # only a killed process counts as a crash
         reported = _reported(error)
-        return Spoilt(type(reported).__name__, fitting(str(reported)), ticket=chunk.ticket)
+        return BatchFailed(type(reported).__name__, fitting(str(reported)), ticket=chunk.ticket)
 
 
 def _reported(error: BaseException) -> LoaderdError:
@@ -137,7 +137,7 @@ def main(sock: socket.socket, settings: Settings) -> None:
     channel = Channel(sock)
     worker = _WorkerLoop(channel, settings)
     try:
-        channel.send(Up(os.getpid(), pils_name()))
+        channel.send(WorkerReady(os.getpid(), pils_name()))
         while True:
             worker.handle_message()
     except Closed:

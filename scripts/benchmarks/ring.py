@@ -19,7 +19,7 @@ from rich.table import Table
 
 from loaderd import machine
 from loaderd.ipc import dial
-from loaderd.ipc.snapshot import DaemonPicture
+from loaderd.ipc.snapshot import DaemonStats
 from loaderd.spec.load import Load
 from loaderd.spec.operations import Operation, RandomAffine, RandomFlip, Rescaling
 from loaderd.spec.output import Batch, Order, Output
@@ -159,7 +159,7 @@ def _row(pairs: list[Pair]) -> list[str]:
     ]
 
 
-def _cost(before: DaemonPicture, after: DaemonPicture) -> float:
+def _cost(before: DaemonStats, after: DaemonStats) -> float:
     """Microseconds of the supervisor's CPU for every chunk, all else that it does included."""
     return (after.cpu_s - before.cpu_s) / (after.chunks - before.chunks) * 1e6
 

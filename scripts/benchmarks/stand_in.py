@@ -16,7 +16,7 @@ import time
 from loaderd import config
 from loaderd.child import init
 from loaderd.ipc.channel import Channel, Closed
-from loaderd.ipc.messages import Chunk, Done, Up
+from loaderd.ipc.messages import Chunk, Done, WorkerReady
 
 
 def answer(row_us: int, pace_ms: int, sock: socket.socket) -> None:
@@ -30,7 +30,7 @@ def answer(row_us: int, pace_ms: int, sock: socket.socket) -> None:
     init.init_child()
     line = Channel(sock)
     try:
-        line.send(Up(os.getpid()))
+        line.send(WorkerReady(os.getpid()))
         while True:
             _answer_one(line, row_us, pace_ms)
     except Closed:

@@ -54,7 +54,7 @@ def keys(where: Path) -> list[str]:
 def age(where: Path, *oldest_first: str) -> None:
     for hours, key in enumerate(reversed(oldest_first), 1):
         at = 1_700_000_000 - 3600 * hours
-        os.utime(where / f"{key}{folder.ENDING}", (at, at))
+        os.utime(where / f"{key}{folder.EXTENSION}", (at, at))
 
 
 def test_caches_are_found_with_what_they_hold(tmp_path: Path) -> None:
@@ -108,11 +108,11 @@ def test_rows_that_were_wanted_before_another_cache_give_way_before_it(tmp_path:
     filled(tmp_path, AA)
     filled(tmp_path, BB)
     for key, at in ((AA, 1_700_000_000), (BB, 4_000_000_000)):
-        os.utime(tmp_path / f"{key}{folder.ENDING}", (at, at))
+        os.utime(tmp_path / f"{key}{folder.EXTENSION}", (at, at))
     tight = 2 * WHOLE + ROW
     assert filled(tmp_path, AA, size=tight, names=range(4, 12)) == 8
     assert keys(tmp_path) == [AA, BB]
-    os.utime(tmp_path / f"{BB}{folder.ENDING}", (1_600_000_000, 1_600_000_000))
+    os.utime(tmp_path / f"{BB}{folder.EXTENSION}", (1_600_000_000, 1_600_000_000))
     assert filled(tmp_path, AA, size=tight, names=range(12, 20)) == 8
     assert keys(tmp_path) == [AA]
 
@@ -143,7 +143,7 @@ def test_one_in_use_counts_with_all_that_it_may_become(tmp_path: Path) -> None:
 
 
 def test_a_damaged_one_is_made_anew_and_whoever_maps_it_keeps_it(tmp_path: Path) -> None:
-    path = tmp_path / f"{AA}{folder.ENDING}"
+    path = tmp_path / f"{AA}{folder.EXTENSION}"
     path.write_bytes(b"x" * 10_000)
     with path.open("rb") as old:
         filled(tmp_path, AA)
@@ -179,13 +179,13 @@ def test_a_file_in_the_place_of_the_folder_is_named(tmp_path: Path) -> None:
 @pytest.mark.skipif(os.getuid() == 0, reason="root may write everywhere")
 def test_a_cache_that_must_not_be_written_is_named(tmp_path: Path) -> None:
     filled(tmp_path, AA)
-    (tmp_path / f"{AA}{folder.ENDING}").chmod(0o400)
+    (tmp_path / f"{AA}{folder.EXTENSION}").chmod(0o400)
     with pytest.raises(CacheError, match=f"cannot use {tmp_path}/{AA}"):
         opened(tmp_path, AA)
 
 
 def test_a_cache_that_is_a_link_is_named(tmp_path: Path) -> None:
-    (tmp_path / f"{AA}{folder.ENDING}").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / f"{AA}{folder.EXTENSION}").symlink_to(tmp_path / "elsewhere")
     with pytest.raises(CacheError, match=f"cannot use {tmp_path}/{AA}.images: .*--cache-dir"):
         opened(tmp_path, AA)
 
@@ -229,7 +229,7 @@ def test_openers_take_turns(tmp_path: Path) -> None:
 
 
 def test_caches_of_earlier_versions_are_listed_and_give_way(tmp_path: Path) -> None:
-    old = tmp_path / f"{AA}{folder.ENDING}"
+    old = tmp_path / f"{AA}{folder.EXTENSION}"
     old.write_bytes(b"loaderdC" + (2).to_bytes(4, "little") + bytes(5 * ROW))
     (found,) = folder.caches(str(tmp_path))
     assert found.head is None

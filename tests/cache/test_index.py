@@ -145,7 +145,7 @@ def test_the_extents_of_a_hundred_million_files_fit_in_the_header() -> None:
     grown = head(ROW)
     while sum(grown.sizes) < 10**8:
         grown = grown.grown(1)
-    assert len(grown.sizes) < layout._MOST_EXTENTS // 2
+    assert len(grown.sizes) < layout._MAX_EXTENTS // 2
 
 
 def test_a_cache_that_grows_moves_nothing_that_others_read(path: Path) -> None:

@@ -60,7 +60,7 @@ def make(
     cache = store.Store(fd, load.array_shape, granted.rows)
     for sample in kept:
         cache.keep(sample, np.full(load.array_shape, sample + 1, np.uint8), 1)
-    return where / f"{key}{folder.ENDING}"
+    return where / f"{key}{folder.EXTENSION}"
 
 
 def damage(path: Path, sample: int) -> None:
@@ -145,7 +145,7 @@ class TestLs:
 
     def test_a_file_that_is_no_cache(self, where: Path, run: Run) -> None:
         where.mkdir()
-        (where / f"{KEY}{folder.ENDING}").write_bytes(b"x" * 9000)
+        (where / f"{KEY}{folder.EXTENSION}").write_bytes(b"x" * 9000)
         (where / "notes.txt").write_text("not ours")
         code, lines, _ = run("ls")
         assert code == 0
@@ -168,7 +168,7 @@ class TestLs:
         self, where: Path, run: Run
     ) -> None:
         where.mkdir()
-        (where / f"{KEY}{folder.ENDING}").write_bytes(
+        (where / f"{KEY}{folder.EXTENSION}").write_bytes(
             b"loaderdC" + (2).to_bytes(4, "little") + bytes(9000)
         )
         make(where, OTHER)
@@ -178,7 +178,7 @@ class TestLs:
 
     def test_files_that_are_not_ours_are_not_listed(self, where: Path, run: Run) -> None:
         where.mkdir()
-        (where / f"holiday{folder.ENDING}").touch()
+        (where / f"holiday{folder.EXTENSION}").touch()
         assert run("ls") == (0, [f"0 caches, 0 B, in {where}"], "")
 
     @pytest.mark.parametrize("how", ["flag", "variable", "file"])

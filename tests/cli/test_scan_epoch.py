@@ -14,7 +14,7 @@ from loaderd.cli.scan_epoch import Epoch
 from loaderd.errors import DaemonGone, EmptyDataset, StorageTimeout, TooManyBadImages
 from loaderd.ipc import channel, dial
 from loaderd.ipc.channel import Channel
-from loaderd.ipc.messages import Opened, Ready, Refused, Spoilt, Stalled, Took
+from loaderd.ipc.messages import Ack, BatchFailed, Opened, Ready, Refused, Stalled
 from loaderd.spec.output import Batch
 from loaderd.spec.spec import Spec
 from tests.support.daemons import Serve
@@ -30,12 +30,12 @@ def test_batches_of_the_next_epoch_go_back_and_are_not_counted() -> None:
     theirs.send(Ready(3, 0, 1, 0, 5))
     theirs.send(Ready(0, 1, 0, 0))
     theirs.send(Ready(1, 1, 1, 0))
-    theirs.send(Spoilt("NoRoom", "there is no memory", 2, 0, 0))
+    theirs.send(BatchFailed("NoRoom", "there is no memory", 2, 0, 0))
     with contextlib.closing(ours), contextlib.closing(theirs):
         batches = Epoch(ours, Opened(1, 0, 40, 32, 1, 4, 4096, 4096))
         assert list(batches) == [(8, 5, ""), (32, 0, "there is no memory")]
         assert [theirs.receive() for _ in range(4)] == [
-            Took((slot,), (slot,), taken, 32 * taken, 0)
+            Ack((slot,), (slot,), taken, 32 * taken, 0)
             for taken, slot in enumerate((3, 0, 1, 2), 1)
         ]
 

@@ -28,7 +28,7 @@ from loaderd.errors import NoDaemon
 from loaderd.ipc import channel, dial
 from loaderd.ipc.channel import Channel, Closed
 from loaderd.ipc.messages import PROTOCOL, Hello, Message, Observe, Observed, Welcome
-from loaderd.ipc.snapshot import SCHEMA, DaemonPicture, HostPicture, Snapshot
+from loaderd.ipc.snapshot import SCHEMA, DaemonStats, HostStats, Snapshot
 
 STAT = [sys.executable, "-c", "from loaderd.cli.main import stat; raise SystemExit(stat())"]
 DEADLINE = 20.0
@@ -41,12 +41,12 @@ def zero(kind: type[Any], **fields: Any) -> Any:
 
 def snapshot(name: str, trouble: str = "") -> Snapshot:
     about = {"name": name, "pid": 4242, "version": __version__, "uptime_s": 61.0}
-    daemon = zero(DaemonPicture, **about, trouble=trouble)
+    daemon = zero(DaemonStats, **about, trouble=trouble)
     return Snapshot(
         schema=SCHEMA,
         time=0.0,
         daemon=daemon,
-        host=zero(HostPicture, cpus=2),
+        host=zero(HostStats, cpus=2),
         streams=(),
         workers=(),
         workers_wanted=2,

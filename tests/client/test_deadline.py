@@ -44,7 +44,7 @@ def test_pauses_become_longer_and_never_outlast_it(monkeypatch: pytest.MonkeyPat
 
     monkeypatch.setattr("loaderd_client.core.deadline.monotonic", lambda: now[0])
     monkeypatch.setattr("loaderd_client.core.deadline.sleep", sleep)
-    left = deadline.Patience(5)
+    left = deadline.Deadline(5)
     while not left.over:
         left.pause()
     assert pauses[:6] == [0.05, 0.1, 0.2, 0.4, 0.8, 1.0]
@@ -53,4 +53,4 @@ def test_pauses_become_longer_and_never_outlast_it(monkeypatch: pytest.MonkeyPat
 
 
 def test_no_patience_is_over_at_once() -> None:
-    assert deadline.Patience(0).over
+    assert deadline.Deadline(0).over

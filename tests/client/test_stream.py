@@ -21,7 +21,7 @@ from loaderd.errors import (
 )
 from loaderd.ipc import channel, manifest
 from loaderd.ipc.channel import Channel
-from loaderd.ipc.messages import Message, Opened, Plan, Ready, Refused, Spoilt, Stalled, Took
+from loaderd.ipc.messages import Ack, BatchFailed, Message, Opened, Plan, Ready, Refused, Stalled
 from loaderd.ipc.prefetch import WHOLE, Place
 from loaderd.ipc.slot_layout import SlotArrays, slot_layout, view_slot
 from loaderd.spec.base import LabelMode
@@ -111,7 +111,7 @@ def test_a_batch_of_a_run_that_was_left_is_given_back_at_once() -> None:
     daemon.line.send(Ready(2, 0, 0, 0))
     assert daemon.stream.take((0, 0)).ids.tolist() == [4, 5, 6]
     heard = daemon.heard()
-    assert isinstance(heard, Took)
+    assert isinstance(heard, Ack)
     assert (heard.taken, heard.released) == ((), (1,))
 
 
@@ -158,8 +158,8 @@ def test_the_time_that_was_waited_is_told_as_a_total() -> None:
     daemon.line.send(Ready(2, 0, 1, 0))
     daemon.stream.take((0, 1))
     first, second = daemon.heard(), daemon.heard()
-    assert isinstance(first, Took)
-    assert isinstance(second, Took)
+    assert isinstance(first, Ack)
+    assert isinstance(second, Ack)
     assert 0.05e9 < first.waited_ns < second.waited_ns
     late.join()
 
@@ -170,7 +170,7 @@ def test_the_slot_of_a_batch_that_lacks_rows_is_given_back_at_once() -> None:
     daemon.line.send(Ready(2, 0, 0, 0, skipped=1))
     batch = daemon.stream.take((0, 0))
     took = daemon.heard()
-    assert isinstance(took, Took)
+    assert isinstance(took, Ack)
     assert took.taken == took.released == (2,)
     assert (took.batches, took.samples) == (1, 2)
     assert len(batch.ids) == 2
@@ -183,7 +183,7 @@ def test_a_batch_without_a_row_is_an_error_that_names_it() -> None:
     with pytest.raises(BadImage, match=r"every image of batch \(0, 0\) of /photos"):
         daemon.stream.take((0, 0))
     took = daemon.heard()
-    assert isinstance(took, Took)
+    assert isinstance(took, Ack)
     assert took.released == (1,)
     daemon.fill(0, [1, 2, 3])
     daemon.line.send(Ready(0, 0, 1, 0))
@@ -234,7 +234,7 @@ def test_storage_that_did_not_answer_is_raised_once_before_the_stream_is_opened_
 @pytest.mark.parametrize("slot", [-1, SLOTS])
 @pytest.mark.parametrize(
     "message",
-    [lambda slot: Ready(slot, 0, 0, 0), lambda slot: Spoilt("NoRoom", "none", slot, 0, 0)],
+    [lambda slot: Ready(slot, 0, 0, 0), lambda slot: BatchFailed("NoRoom", "none", slot, 0, 0)],
 )
 def test_a_stream_ends_at_a_slot_that_its_ring_has_not(
     message: Callable[[int], Message], slot: int

@@ -12,7 +12,7 @@ from time import monotonic
 import pytest
 
 from loaderd.ipc.channel import Closed
-from loaderd.ipc.messages import Plan, Ready, Took
+from loaderd.ipc.messages import Ack, Plan, Ready
 from loaderd.ipc.prefetch import ROUND, WHOLE, Place
 from loaderd.supervisor.actions import Action, Assign, Deliver
 from loaderd.supervisor.scheduler import Scheduler
@@ -60,7 +60,7 @@ class Daemon(FakeDaemon):
 
     def _hear(self) -> None:
         match self.heard():
-            case Took(taken, released):
+            case Ack(taken, released):
                 self._perform(self._scheduler.took(1, taken, released))
             case Plan(want, run):
                 self._perform(self._scheduler.plan(1, want, run))

@@ -40,7 +40,7 @@ from loaderd import config, errors, pillow
 from loaderd.cli import stat, target
 from loaderd.cli import verbs as command
 from loaderd.ipc import dial
-from loaderd.ipc.snapshot import StoragePicture
+from loaderd.ipc.snapshot import StorageStats
 from loaderd.monitor import rows, verdict
 from loaderd.spec.base import Cache
 from loaderd.spec.transform import Transform
@@ -74,7 +74,7 @@ MIGRATION = ROOT / "docs/how-to/migrate-from-imagedatagenerator.md"
 STAT = ROOT / "docs/reference/loaderd-stat.md"
 ERRORS = ROOT / "docs/reference/errors.md"
 
-PATIENCE = 60.0
+TIMEOUT = 60.0
 WATCHED = 2.5
 
 THE_READERS_PROGRAM = """
@@ -234,7 +234,7 @@ class Reader:
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(WATCHED)
         process.send_signal(signal.SIGINT)
-        shown, _ = process.communicate(timeout=PATIENCE)
+        shown, _ = process.communicate(timeout=TIMEOUT)
         assert process.returncode == 0
         assert shown.startswith(rows.header())
 
@@ -243,7 +243,7 @@ class Reader:
         eventually(lambda: bool(target.alive()) or process.poll() is not None)
         eventually(lambda: process.poll() is not None or bool(self.workers()))
         process.send_signal(signal.SIGTERM)
-        assert process.wait(PATIENCE) == 0
+        assert process.wait(TIMEOUT) == 0
 
     def workers(self) -> int:
         return sum(len(dial.observe(found.socket).workers) for found in target.alive())
@@ -264,13 +264,11 @@ class Reader:
     def await_programs(self) -> None:
         while self.programs:
             program = self.programs[-1]
-            assert program.wait(PATIENCE) == 0
+            assert program.wait(TIMEOUT) == 0
             self.programs.pop()
 
     def shell(self, line: str) -> None:
-        done = subprocess.run(
-            ["bash", "-c", line], capture_output=True, text=True, timeout=PATIENCE
-        )
+        done = subprocess.run(["bash", "-c", line], capture_output=True, text=True, timeout=TIMEOUT)
         assert done.returncode == 0, f"{self.page}: {line}\n{done.stdout}{done.stderr}"
 
 
@@ -864,7 +862,7 @@ def test_fields_of_the_json(serve: Serve, photos: Path) -> None:
     for part in seen.values():
         for one in part if isinstance(part, list) else [part]:
             keys |= set(one) if isinstance(one, dict) else set()
-    keys |= set(StoragePicture.__struct_fields__)  # all storage answers here
+    keys |= set(StorageStats.__struct_fields__)  # all storage answers here
     section = STAT.read_text().partition("\n## JSON\n")[2]
     named = set(re.findall(r"`([a-z_]+)(?:\[\])?`", section))
     assert named == keys

@@ -12,7 +12,7 @@ import pytest
 from loaderd.ipc import dial
 from loaderd.ipc.bundle import Bundle
 from loaderd.ipc.channel import Channel, Closed
-from loaderd.ipc.messages import IDLE_SECONDS, Message, Opened, Plan, Ready, Took
+from loaderd.ipc.messages import IDLE_SECONDS, Ack, Message, Opened, Plan, Ready
 from loaderd.ipc.prefetch import WHOLE
 from loaderd.spec.output import Batch, Order
 from loaderd.spec.source import Arrays
@@ -75,7 +75,7 @@ def test_each_has_a_number_of_its_own_and_the_ring_of_the_last(
             numbers.add(answer.stream)
         assert len(numbers) == 6
         assert len(daemon.snapshot().streams) == 1
-        line.send(Took((0,), (), 0, 0, 0))  # of a slot that it was not given
+        line.send(Ack((0,), (), 0, 0, 0))  # of a slot that it was not given
         with pytest.raises(Closed):
             hear(line)
             hear(line)
@@ -88,7 +88,7 @@ def test_a_ring_of_which_a_slot_is_in_use_is_not_given_on(serve: Serve, images: 
         line.send(Plan(((0, 0),), None))
         ready = hear(line)
         assert isinstance(ready, Ready)
-        line.send(Took((ready.slot,), (), 1, 4, 0))
+        line.send(Ack((ready.slot,), (), 1, 4, 0))
         ask(line, images)
         answer, another = hear_of_ring(line)
         assert isinstance(answer, Opened)

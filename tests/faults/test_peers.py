@@ -28,6 +28,7 @@ from loaderd.ipc.channel import Channel, Closed, Unread
 from loaderd.ipc.descriptors import copies
 from loaderd.ipc.messages import (
     PROTOCOL,
+    Ack,
     Hello,
     ListBad,
     Message,
@@ -37,7 +38,6 @@ from loaderd.ipc.messages import (
     Opened,
     Plan,
     Refused,
-    Took,
     Welcome,
 )
 from loaderd.ipc.prefetch import WHOLE, Run
@@ -323,9 +323,9 @@ OUT_OF_TURN: dict[str, Callable[[int], Message]] = {
     "a batch beyond the epoch": lambda _: Plan(((0, 10**6),), None),
     "a run from nowhere": lambda _: Plan((), Run((2**63, 0), 1)),
     "too many batches": lambda _: Plan(((0, 1),) * 1025, None),
-    "a slot that is not there": lambda _: Took((99,), (), 0, 0, 0),
-    "a slot that was not given": lambda slots: Took((), tuple(range(slots)) * 2, 0, 0, 0),
-    "a negative slot": lambda _: Took((-1,), (), 0, 0, 0),
+    "a slot that is not there": lambda _: Ack((99,), (), 0, 0, 0),
+    "a slot that was not given": lambda slots: Ack((), tuple(range(slots)) * 2, 0, 0, 0),
+    "a negative slot": lambda _: Ack((-1,), (), 0, 0, 0),
     "a stream without a spec": lambda _: Open(10, (), 4, WHOLE),
     "a message of ours": lambda _: Welcome(1, "", 1),
 }

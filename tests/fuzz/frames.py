@@ -16,7 +16,7 @@ import numpy as np
 
 from loaderd.ipc import channel, messages
 from loaderd.ipc.bundle import Bundle
-from loaderd.ipc.messages import PROTOCOL, Hello, ListBad, Message, Observe, Open, Plan, Stop, Took
+from loaderd.ipc.messages import PROTOCOL, Ack, Hello, ListBad, Message, Observe, Open, Plan, Stop
 from loaderd.ipc.prefetch import ROUND, WHOLE, Run
 from loaderd.spec import spec
 from loaderd.spec.operations import Function
@@ -32,7 +32,7 @@ ODD: tuple[Any, ...] = (
     *(0.0, 1.5, -1e308, float("nan"), float("inf"), None, True, False),
     *("", "x", "\0", "é\n\x1b[2J", "y" * 5000, b"", b"\xff\xfe", {}, {"type": "Stop"}, []),
 )
-TAGS = ("Hello", "Open", "Plan", "Took", "Observe", "ListBad", "Opened", "Ready", "Done", "Chunk")
+TAGS = ("Hello", "Open", "Plan", "Ack", "Observe", "ListBad", "Opened", "Ready", "Done", "Chunk")
 """Of what a client says, and of what it must not say; Stop would end the run."""
 
 RAW = (
@@ -165,7 +165,7 @@ MAKERS: tuple[tuple[int, Callable[[Random], Message]], ...] = (
     (1, lambda rng: Observe()),
     (2, lambda rng: ListBad(rng.choice(SMALL))),
     (2, lambda rng: Plan((_place(rng),) * rng.choice([0, 1, 3]), rng.choice([None, _run(rng)]))),
-    (2, lambda rng: Took((rng.choice(SMALL),), (rng.choice(SMALL),), *rng.choices(SMALL, k=3))),
+    (2, lambda rng: Ack((rng.choice(SMALL),), (rng.choice(SMALL),), *rng.choices(SMALL, k=3))),
 )
 _WEIGHTS = [weight for weight, _ in MAKERS]
 
@@ -190,7 +190,7 @@ def _any_message(rng: Random) -> Message:
 
 def unasked(rng: Random) -> Frame:
     """What is sent instead of Hello."""
-    sorts: list[Message] = [Stop(), Observe(), Took((), (), 0, 0, 0), Plan((), None)]
+    sorts: list[Message] = [Stop(), Observe(), Ack((), (), 0, 0, 0), Plan((), None)]
     data = messages.encode(rng.choice(sorts))
     return Frame(mutate(rng, data) if rng.random() < 0.5 else data)
 

@@ -15,14 +15,14 @@ from loaderd.ipc import messages
 from loaderd.ipc.channel import LONGEST_PACKET
 from loaderd.ipc.messages import (
     PROTOCOL,
+    Ack,
+    BatchFailed,
     Hello,
     ListBad,
     Opened,
     Plan,
     Ready,
     Refused,
-    Spoilt,
-    Took,
 )
 from loaderd.ipc.prefetch import Place, Run
 from tests.fuzz.frames import Descriptors, Frame, any_frame, mutate, packed, unasked
@@ -68,7 +68,7 @@ class Session:
                 self._opened = opened
             case Refused():
                 self._refused = True
-            case Ready(slot=slot) | Spoilt(slot=slot):
+            case Ready(slot=slot) | BatchFailed(slot=slot):
                 self._ready.append(slot)
                 self._wanted = max(0, self._wanted - 1)
 
@@ -124,14 +124,14 @@ class Session:
         self._wanted += count
         return Plan(tuple(place() for _ in range(count)), self._rng.choice([None, Run(place(), 1)]))
 
-    def _took(self) -> Took:
+    def _took(self) -> Ack:
         count = self._rng.randint(0, len(self._ready))
         taken, self._ready = self._ready[:count], self._ready[count:]
         self._leased += taken
         self._rng.shuffle(self._leased)
         count = self._rng.randint(0, len(self._leased))
         released, self._leased = self._leased[:count], self._leased[count:]
-        return Took(tuple(taken), tuple(released), 1, 2, 3)
+        return Ack(tuple(taken), tuple(released), 1, 2, 3)
 
 
 class Peer:

@@ -33,7 +33,7 @@ from tests.fuzz.frames import Descriptors
 from tests.fuzz.peer import Peer, peers
 from tests.support.photos import write_photo
 
-MOST_GROWTH = 64 * 2**20
+MAX_GROWTH = 64 * 2**20
 """Bytes of memory that a run may take more than it had after its first tenth."""
 
 SETTLE_SECONDS = 1.0
@@ -140,7 +140,7 @@ class Run:
         gc.collect()
         if _descriptors() != self._descriptors:
             self.findings.append(f"{_descriptors()} descriptors, not {self._descriptors}")
-        if self._memory and _memory() - self._memory > MOST_GROWTH:
+        if self._memory and _memory() - self._memory > MAX_GROWTH:
             self.findings.append(f"{_memory():,} bytes of memory, not {self._memory:,}")
         self._collect()
         self._supervisor.drain()

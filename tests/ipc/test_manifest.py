@@ -119,6 +119,6 @@ def test_an_ending_is_found_in_any_case() -> None:
     def packed(*names: bytes) -> Manifest:
         return Manifest.view(pack("/r", (), names, np.zeros(len(names), np.int32)))
 
-    assert packed(b"a/1.jpg", b"a/2.TifF", b"b/3.png").has_ending(b".tiff")
-    assert not packed(b"a.tiff/1.jpg", b"a/tiff", b"a/2.tiff2").has_ending(b".tiff")
-    assert not packed().has_ending(b".tiff")
+    assert packed(b"a/1.jpg", b"a/2.TifF", b"b/3.png").has_extension(b".tiff")
+    assert not packed(b"a.tiff/1.jpg", b"a/tiff", b"a/2.tiff2").has_extension(b".tiff")
+    assert not packed().has_extension(b".tiff")

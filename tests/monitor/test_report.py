@@ -15,12 +15,12 @@ from rich.text import Text
 
 from loaderd.ipc.snapshot import (
     SCHEMA,
-    DaemonPicture,
-    HostPicture,
+    DaemonStats,
+    HostStats,
     Snapshot,
-    StoragePicture,
-    StreamPicture,
-    WorkerPicture,
+    StorageStats,
+    StreamStats,
+    WorkerStats,
 )
 from loaderd.monitor import json_lines, rows, terminal
 from loaderd.monitor.report import Report, derive
@@ -28,7 +28,7 @@ from loaderd.monitor.report import Report, derive
 GIB = 2**30
 
 
-def stream(**fields: Any) -> StreamPicture:
+def stream(**fields: Any) -> StreamStats:
     usual: dict[str, Any] = {
         "id": 1,
         "client_pid": 4711,
@@ -53,10 +53,10 @@ def stream(**fields: Any) -> StreamPicture:
         "cache": "none",
         "cache_samples": 0,
     }
-    return StreamPicture(**(usual | fields))
+    return StreamStats(**(usual | fields))
 
 
-def worker(**fields: Any) -> WorkerPicture:
+def worker(**fields: Any) -> WorkerStats:
     usual: dict[str, Any] = {
         "pid": 5001,
         "up_s": 100.0,
@@ -69,11 +69,11 @@ def worker(**fields: Any) -> WorkerPicture:
         "augment_s": 20.0,
         "busy_s": 88.0,
     }
-    return WorkerPicture(**(usual | fields))
+    return WorkerStats(**(usual | fields))
 
 
 def snapshot(
-    *streams: StreamPicture, workers: tuple[WorkerPicture, ...] = (worker(),), **daemon: Any
+    *streams: StreamStats, workers: tuple[WorkerStats, ...] = (worker(),), **daemon: Any
 ) -> Snapshot:
     usual: dict[str, Any] = {
         "pid": 4242,
@@ -92,8 +92,8 @@ def snapshot(
     return Snapshot(
         schema=SCHEMA,
         time=1_700_000_000.0,
-        daemon=DaemonPicture(**(usual | daemon)),
-        host=HostPicture(
+        daemon=DaemonStats(**(usual | daemon)),
+        host=HostStats(
             cpus=16,
             cpu_percent=87.2,
             shm_total=16 * GIB,
@@ -212,11 +212,11 @@ class TestVerdict:
         assert verdict.text.startswith("Of 2 programs, 4711 waits most and is HIGHLY input-bound")
 
 
-def stalled(*workers: WorkerPicture) -> Snapshot:
+def stalled(*workers: WorkerStats) -> Snapshot:
     """A stream and a new one wait for storage."""
     silent = (
-        StoragePicture(path="/data/\\x1b.jpg", waited_s=14.2, stream=1, client_pid=4711),
-        StoragePicture(path="/nfs", waited_s=65.0, stream=None, client_pid=4990),
+        StorageStats(path="/data/\\x1b.jpg", waited_s=14.2, stream=1, client_pid=4711),
+        StorageStats(path="/nfs", waited_s=65.0, stream=None, client_pid=4990),
     )
     return msgspec.structs.replace(snapshot(stream(), workers=workers), storage=silent)
 
@@ -396,10 +396,10 @@ SNAPSHOTS = st.builds(
     Snapshot,
     schema=st.just(SCHEMA),
     time=st.floats(),
-    daemon=odd(DaemonPicture),
-    host=odd(HostPicture),
-    streams=st.lists(odd(StreamPicture), max_size=2).map(tuple),
-    workers=st.lists(odd(WorkerPicture), max_size=2).map(tuple),
+    daemon=odd(DaemonStats),
+    host=odd(HostStats),
+    streams=st.lists(odd(StreamStats), max_size=2).map(tuple),
+    workers=st.lists(odd(WorkerStats), max_size=2).map(tuple),
     workers_wanted=st.integers(0, 99),
     restarts=st.integers(0, 99),
 )

@@ -31,7 +31,7 @@ from loaderd.errors import (
 )
 from loaderd.ipc import dial, segment
 from loaderd.ipc.channel import Channel
-from loaderd.ipc.messages import Open, Refused, Took, Welcome
+from loaderd.ipc.messages import Ack, Open, Refused, Welcome
 from loaderd.ipc.prefetch import WHOLE, Run
 from loaderd.spec.operations import RandomAffine
 from loaderd.spec.spec import Spec
@@ -151,7 +151,7 @@ def test_another_protocol_is_refused_with_both_versions(serve: Serve, runtime: s
 NONSENSE: dict[str, Callable[[Channel], object]] = {
     "no message": lambda line: line._socket.send(b"\xff" * 100),
     "too long": lambda line: line._socket.send(b"\0" * 150_000),
-    "out of turn": lambda line: line.send(Took((), (), 0, 0, 0)),
+    "out of turn": lambda line: line.send(Ack((), (), 0, 0, 0)),
     "hello alone and away": lambda line: line.close(),
 }
 
@@ -257,7 +257,7 @@ def test_releasing_a_slot_that_is_not_ours_drops_the_client(serve: Serve, photos
         good = session.open(a_spec(photos), slots=4)
         bad = session.open(a_spec(photos), slots=4)
         bad.take((0, 0))
-        bad._link.channel.send(Took((), (99,), 0, 0, 0))
+        bad._link.channel.send(Ack((), (99,), 0, 0, 0))
         eventually(lambda: len(daemon.snapshot().streams) == 1)
         assert len(list(run_of(good))) == 24
 

@@ -167,7 +167,7 @@ def test_the_pixels_of_a_baseline_jpeg_are_not_searched_for_scans(
     file = io.BytesIO()
     noisy(30, 40).save(file, "JPEG")
     tail = b"\xff\xda\0\x0c" * 5000
-    monkeypatch.setattr(jpeg, "_MOST_SCANNED", 40)
+    monkeypatch.setattr(jpeg, "_MAX_SCANNED", 40)
     assert not jpeg.has_too_many_scans(memoryview(file.getvalue() + tail), 30 * 40)
     noisy(30, 40).save(file := io.BytesIO(), "JPEG", progressive=True)
     assert jpeg.has_too_many_scans(memoryview(file.getvalue() + tail), 30 * 40)

@@ -17,13 +17,13 @@ from loaderd.ipc import channel
 from loaderd.ipc.channel import Channel, Closed
 from loaderd.ipc.messages import (
     PROTOCOL,
+    Ack,
     Confirm,
     Confirmed,
     Hello,
     Message,
     Plan,
     Refused,
-    Took,
     Welcome,
 )
 from loaderd.supervisor.clients import (
@@ -199,7 +199,7 @@ def test_hello_comes_first(loop: Loop) -> None:
 def test_who_has_no_stream_may_not_read_one(loop: Loop) -> None:
     supervisor = Supervisor()
     _, other = connected(loop, supervisor)
-    for message in (HELLO, Took((), (), 0, 0, 0)):
+    for message in (HELLO, Ack((), (), 0, 0, 0)):
         other.send(message)
         loop.turn(0)
     assert [what for what, _ in supervisor.asked] == ["gone"]
@@ -209,7 +209,7 @@ def test_what_the_subscriber_of_a_stream_says_reaches_the_supervisor(loop: Loop)
     supervisor = Supervisor()
     client, other = connected(loop, supervisor)
     client.stream = 7
-    said: list[Message] = [Took((1,), (), 1, 4, 0), Plan(((0, 1),), None)]
+    said: list[Message] = [Ack((1,), (), 1, 4, 0), Plan(((0, 1),), None)]
     for message in (HELLO, *said, Confirm()):
         other.send(message)
         loop.turn(0)
@@ -235,7 +235,7 @@ def test_an_error_is_told_and_ends_the_connection_where_it_must(
     other.send(HELLO)
     loop.turn(0)
     supervisor.error = error
-    other.send(Took((), (), 0, 0, 0))
+    other.send(Ack((), (), 0, 0, 0))
     loop.turn(0)
     _, answer = heard(other)
     assert isinstance(answer, Refused)
@@ -293,7 +293,7 @@ def test_what_one_said_that_was_dropped_is_not_served(loop: Loop) -> None:
     supervisor = Supervisor()
     client, other = connected(loop, supervisor)
     client.stream = 7
-    for message in (HELLO, Took((), (), 0, 0, 0)):
+    for message in (HELLO, Ack((), (), 0, 0, 0)):
         other.send(message)
     loop.turn(0)
     for _ in range(5000):

@@ -25,15 +25,15 @@ from loaderd.ipc.messages import (
     Attach,
     Attached,
     Bad,
+    BatchFailed,
     Chunk,
     Detach,
     Done,
     Message,
     Progress,
     Quarantine,
-    Spoilt,
-    Up,
     Waiting,
+    WorkerReady,
 )
 from loaderd.supervisor.actions import Death
 from loaderd.supervisor.children import Child, ForkServer
@@ -124,7 +124,7 @@ class Harness:
         """One more worker, that is ready."""
         self.workers.start()
         fake = self.fakes[-1]
-        self.say(fake, Up(1, "PIL 1"))
+        self.say(fake, WorkerReady(1, "PIL 1"))
         return list(self.processes.workers.values())[-1], fake
 
     def say(self, fake: FakeWorker, *messages: Message) -> None:
@@ -180,7 +180,7 @@ def test_workers_that_start_later_hear_of_the_quarantine_too_and_first(harness: 
     harness.workers.quarantine(ISOLATED)
     assert first.read() == [ISOLATED]
     assert not starting.read()
-    harness.say(starting, Up(2))
+    harness.say(starting, WorkerReady(2))
     assert starting.read() == [ISOLATED]
 
 
@@ -207,7 +207,7 @@ def test_what_happens_is_reported_in_its_order(harness: Harness) -> None:
     worker, fake = harness.up()
     assert harness.take_events() == [("ready", worker.id)]
     harness.assign(worker, 1, 2)
-    bad, spoilt = Bad(7, b"/a.jpg", "why"), Spoilt("BadImage", "why", ticket=2)
+    bad, spoilt = Bad(7, b"/a.jpg", "why"), BatchFailed("BadImage", "why", ticket=2)
     harness.say(fake, Attached(7), Progress(1), bad, done(1), spoilt)
     assert harness.take_events() == [
         ("bad_image", bad),
@@ -219,7 +219,7 @@ def test_what_happens_is_reported_in_its_order(harness: Harness) -> None:
 def test_chunks_are_counted_when_they_are_done(harness: Harness) -> None:
     worker, fake = harness.up()
     harness.assign(worker, 1, 2, 3)
-    harness.say(fake, done(1), done(2, cached=3), Spoilt("BadImage", "why", ticket=3))
+    harness.say(fake, done(1), done(2, cached=3), BatchFailed("BadImage", "why", ticket=3))
     assert (harness.workers.chunks, worker.chunks, worker.rows, worker.cached) == (2, 2, 8, 3)
     stages = (worker.read_ns, worker.decode_ns, worker.resize_ns, worker.augment_ns)
     assert (*stages, worker.busy_ns) == (20, 40, 60, 80, 200)

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from loaderd.errors import BadImage, LoaderdError, from_wire
-from loaderd.ipc.messages import Opened, Ready, Spoilt
+from loaderd.ipc.messages import BatchFailed, Opened, Ready
 from loaderd.ipc.prefetch import Place
 from loaderd.ipc.slot_layout import SlotLayout
 from loaderd.ipc.text import printable
@@ -63,7 +63,7 @@ class Slot(NamedTuple):
     error: LoaderdError | None
 
     @classmethod
-    def of(cls, message: Ready | Spoilt) -> Self:
+    def of(cls, message: Ready | BatchFailed) -> Self:
         """The slot that a message is about."""
         if isinstance(message, Ready):
             return cls(message.slot, message.attempt, message.skipped, None)

@@ -43,7 +43,7 @@ def _checked(name: str, value: float | str) -> float:
     return seconds
 
 
-class Patience:
+class Deadline:
     """What is left of it for one batch: begun when its daemon was found gone.
 
     Args:

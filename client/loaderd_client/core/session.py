@@ -35,12 +35,12 @@ from loaderd.ipc.channel import Channel, Closed
 from loaderd.ipc.dial import SOON, dial
 from loaderd.ipc.messages import (
     IDLE_SECONDS,
+    BatchFailed,
     Message,
     Open,
     Opened,
     Ready,
     Refused,
-    Spoilt,
     Stalled,
 )
 from loaderd.ipc.prefetch import WHOLE, Run
@@ -49,7 +49,7 @@ from loaderd.launch.private import PrivateDaemon
 from loaderd.spec import spec as specs
 from loaderd.spec.spec import Spec
 from loaderd_client.core import deadline, open_streams, spare_streams
-from loaderd_client.core.deadline import Patience
+from loaderd_client.core.deadline import Deadline
 from loaderd_client.core.guard import Caller, Guard
 from loaderd_client.core.spare_streams import is_cramped, kind_of
 from loaderd_client.core.stream import Stream
@@ -131,7 +131,7 @@ class Session:
             StreamClosed: the session was closed.
         """
         self._revive()
-        left, revived = Patience(ROOM_SECONDS), False
+        left, revived = Deadline(ROOM_SECONDS), False
         while True:
             try:
                 stream = self._open(spec, slots, run, bundles, None)
@@ -149,7 +149,7 @@ class Session:
                 revived = True
 
     def reopen(
-        self, spec: Spec, slots: int, run: Run, bundles: Sequence[Bundle], left: Patience
+        self, spec: Spec, slots: int, run: Run, bundles: Sequence[Bundle], left: Deadline
     ) -> Stream | None:
         """Opens a stream in place of one that ended, or waits a moment for its daemon.
 
@@ -184,7 +184,7 @@ class Session:
         self._told.clear()
         return None if self._is_cramped(stream, slots) else stream
 
-    def wait(self, left: Patience, error: DaemonError) -> None:
+    def wait(self, left: Deadline, error: DaemonError) -> None:
         """Waits a moment for the daemon to come back, and says so once.
 
         Args:
@@ -230,7 +230,7 @@ class Session:
         slots: int,
         run: Run,
         bundles: Sequence[Bundle],
-        patience: float | None,
+        timeout: float | None,
     ) -> Stream:
         if self._closed:
             raise StreamClosed("the session was closed")
@@ -239,7 +239,7 @@ class Session:
         spare = spare_streams.of_process.take(kind)
         stream = None if spare is None else _open_on(spare, spec, slots, run, bundles)
         if stream is None:
-            stream = _open(self._dial(patience), spec, slots, run, bundles)
+            stream = _open(self._dial(timeout), spec, slots, run, bundles)
         stream.kind = kind
         self._streams.add(stream)
         return stream
@@ -255,9 +255,9 @@ class Session:
         stream.close()
         return True
 
-    def _dial(self, patience: float | None) -> Channel:
+    def _dial(self, timeout: float | None) -> Channel:
         private = self._private
-        return dial(self.path, patience) if private is None else private.connect(patience)
+        return dial(self.path, timeout) if private is None else private.connect(timeout)
 
     def _is_dying(self) -> bool:
         """Whether it is a private daemon, and just goes away: then there will be another."""
@@ -338,7 +338,7 @@ def _open_on(
         line.settimeout(SOON)
         _ask(line, spec, slots, run, bundles)
         answer, fds = _receive(line)
-        while isinstance(answer, (Ready, Spoilt)):  # of the stream that has ended
+        while isinstance(answer, (Ready, BatchFailed)):  # of the stream that has ended
             descriptors.close_all(fds)
             answer, fds = _receive(line)
         return _opened(line, spec, run, answer, fds)

@@ -4,7 +4,7 @@
 
     daemon ── Ready(slot, place) ──► ready ── take ──► leased arrays ─┐ die
        ▲                               │ not wanted, no room          ▼
-       └────────── Took(taken, released) ◄────────────────── released slots
+       └────────── Ack(taken, released) ◄────────────────── released slots
 
 The daemon makes batches ahead, in the order of the run. A batch that is asked for and not
 there is planned explicitly, and a ready batch that nobody waits for gives up its slot
@@ -36,6 +36,8 @@ from loaderd.errors import (
 from loaderd.ipc.channel import Channel
 from loaderd.ipc.messages import (
     IDLE_SECONDS,
+    Ack,
+    BatchFailed,
     Confirm,
     Confirmed,
     Message,
@@ -43,9 +45,7 @@ from loaderd.ipc.messages import (
     Plan,
     Ready,
     Refused,
-    Spoilt,
     Stalled,
-    Took,
 )
 from loaderd.ipc.opened import check_slot, take_over
 from loaderd.ipc.prefetch import Place, Run
@@ -299,13 +299,13 @@ class Stream:
         self._send(subscription.took(slot, lend, waited_ns))
         return batch
 
-    def _send(self, *messages: Took | Plan | Confirm) -> None:
+    def _send(self, *messages: Ack | Plan | Confirm) -> None:
         for message in messages:
             self._link.send(message, self._heard)
 
     def _heard(self, message: Message) -> None:
         match message:
-            case Ready() | Spoilt():
+            case Ready() | BatchFailed():
                 check_slot(message.slot, self.slots)
                 if self._ring is not None:
                     place = (message.epoch, message.position)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from time import perf_counter_ns
 
-from loaderd.ipc.messages import Plan, Took
+from loaderd.ipc.messages import Ack, Plan
 from loaderd.ipc.prefetch import Place, Run, in_time
 from loaderd_client.core.batch import Slot
 from loaderd_client.core.guard import Caller
@@ -92,7 +92,7 @@ class Subscription:
     def _waited_for(self, place: Place) -> bool:
         return any(wait.place == place for wait in tuple(self.waits.values()))
 
-    def ask(self, place: Place) -> list[Took | Plan]:
+    def ask(self, place: Place) -> list[Ack | Plan]:
         """Asks for a batch, unless that was done before or the run brings it by itself."""
         if place in self._asked:  # not if another thread took what was asked for
             return []
@@ -102,7 +102,7 @@ class Subscription:
         run = self._ahead.ask(place)
         if run is None:
             return [Plan((place,), None)]
-        told: list[Took | Plan] = []
+        told: list[Ack | Plan] = []
         if run.next is not None:
             window = self._ahead.window(place)
             for other in [other for other in self._ready if other not in window]:
@@ -113,7 +113,7 @@ class Subscription:
         others = [other for other in waits if other not in self._ready]
         return [*told, Plan((place, *others), run)]
 
-    def make_room(self) -> list[Took]:
+    def make_room(self) -> list[Ack]:
         """Gives the daemon a slot to work with, if we hold all of them."""
         told = [self.word()] if self.releases.slots else []
         if self._leased + len(self._ready) < self._slots:
@@ -121,18 +121,18 @@ class Subscription:
         idle = [place for place in self._ready if not self._waited_for(place)]
         return told + (self._discard(max(idle, key=in_time)) if idle else [])
 
-    def _discard(self, place: Place) -> list[Took]:
+    def _discard(self, place: Place) -> list[Ack]:
         if self._waited_for(place):
             return []
         self._ahead.lost(place)
         return [self.word(released=(self._ready.pop(place).number,))]
 
-    def refuse(self, place: Place, slot: Slot, waited_ns: int) -> Took:
+    def refuse(self, place: Place, slot: Slot, waited_ns: int) -> Ack:
         """Gives a slot back that holds no batch."""
         self._ahead.lost(place)
         return self.word(released=(slot.number,), waited_ns=waited_ns)
 
-    def note(self, place: Place, samples: int) -> list[Took]:
+    def note(self, place: Place, samples: int) -> list[Ack]:
         """Keeps what is taken; what was left unread in older epochs is given up."""
         self._ahead.took(place)
         first = in_time((place[0], 0))
@@ -142,13 +142,13 @@ class Subscription:
         self._samples += samples
         return told
 
-    def took(self, slot: Slot, lent: bool, waited_ns: int) -> Took:
+    def took(self, slot: Slot, lent: bool, waited_ns: int) -> Ack:
         """A batch was handed out: on its slot, which is leased now, or as a copy."""
         self._leased += lent
         released = () if lent else (slot.number,)
         return self.word((slot.number,), released, waited_ns)
 
-    def keep(self, place: Place, slot: Slot) -> list[Took]:
+    def keep(self, place: Place, slot: Slot) -> list[Ack]:
         """A slot is ready; one that nobody wants goes back."""
         wanted = place in self._asked or self._ahead.expects(place)
         self._asked.discard(place)
@@ -175,10 +175,10 @@ class Subscription:
 
     def word(
         self, taken: tuple[int, ...] = (), released: tuple[int, ...] = (), waited_ns: int = 0
-    ) -> Took:
+    ) -> Ack:
         """What the daemon is told: slots taken and given back, and the wait since the last word."""
         slots = self.releases.slots
         dead = [slots.popleft() for _ in range(len(slots))]
         self._leased -= len(dead)
         self._waited_ns += waited_ns
-        return Took(taken, (*released, *dead), self._batches, self._samples, self._waited_ns)
+        return Ack(taken, (*released, *dead), self._batches, self._samples, self._waited_ns)

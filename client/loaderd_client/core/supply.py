@@ -39,7 +39,7 @@ from loaderd_client.core import open_streams, spare_streams
 from loaderd_client.core import session as sessions
 from loaderd_client.core.array_images import ImageBundle
 from loaderd_client.core.batch import Batch
-from loaderd_client.core.deadline import Patience
+from loaderd_client.core.deadline import Deadline
 from loaderd_client.core.guard import Caller, Claim
 from loaderd_client.core.session import Session
 from loaderd_client.core.stream import Stream
@@ -123,7 +123,7 @@ class _Opening:
     """A stream on its way, by a thread of its own."""
 
     def __init__(
-        self, session: Session, wanted: Wanted, slots: int, run: Run, left: Patience | None
+        self, session: Session, wanted: Wanted, slots: int, run: Run, left: Deadline | None
     ) -> None:
         self.wanted = wanted
         self.pid = os.getpid()
@@ -299,7 +299,7 @@ class Supply:
             DaemonGone: the daemon went away, and did not come back in time.
             StreamClosed: it was closed.
         """
-        left: Patience | None = None
+        left: Deadline | None = None
         while True:
             stream = self._usable(place, left)
             if not still():  # asked after the stream is known: a later one may mean another order
@@ -310,7 +310,7 @@ class Supply:
                 if self._closed:
                     raise
             except (DaemonGone, Draining) as error:
-                left = self._next_patience(left, error)
+                left = self._next_deadline(left, error)
 
     def change(self, spec: Spec, parts: Parts) -> None:
         """Goes on with another spec."""
@@ -360,14 +360,14 @@ class Supply:
         if stream is not None:
             stream.close()
 
-    def _next_patience(self, left: Patience | None, error: DaemonError) -> Patience:
+    def _next_deadline(self, left: Deadline | None, error: DaemonError) -> Deadline:
         """The first loss costs no wait; a daemon that is lost again and again is waited for."""
         if left is None:
-            return Patience(self.session.reconnect_timeout)
+            return Deadline(self.session.reconnect_timeout)
         self.session.wait(left, error)
         return left
 
-    def _usable(self, place: Place, left: Patience | None) -> Stream:
+    def _usable(self, place: Place, left: Deadline | None) -> Stream:
         """The stream that gives what is wanted now; opens one if there is none."""
         while True:
             if self._closed:
@@ -390,9 +390,9 @@ class Supply:
             if opening.done:
                 self._adopt(opening)
 
-    def _begin(self, wanted: Wanted, place: Place, left: Patience | None) -> _Opening:
+    def _begin(self, wanted: Wanted, place: Place, left: Deadline | None) -> _Opening:
         if left is None and self.samples:  # a daemon that was there is waited for
-            left = Patience(self.session.reconnect_timeout)
+            left = Deadline(self.session.reconnect_timeout)
         if os.getpid() == self._pid:
             run = self._shape.at(place if self._ahead else None)
             return _Opening(self.session, wanted, self._slots, run, left)

@@ -23,7 +23,7 @@ from loaderd.spec.spec import Spec
 from loaderd_client.core.batch import Batch
 from loaderd_client.keras import adapter
 from loaderd_client.keras.augmentation import Augmentation
-from loaderd_client.keras.compile_spec import SAVED_ARRAYS, Pictures, save_of, stages_of
+from loaderd_client.keras.compile_spec import SAVED_ARRAYS, ImageOptions, save_of, stages_of
 from loaderd_client.keras.iterators import LoadedIterator
 
 Array = NDArray[Any]
@@ -258,7 +258,7 @@ class NumpyArrayIterator(LoadedIterator):
         _, height, width, channels = self.x.shape
         if self.data_format == "channels_first":
             _, channels, height, width = self.x.shape
-        pictures = Pictures(
+        options = ImageOptions(
             target_size=(height, width),
             data_format=self.data_format,
             dtype=self.dtype,
@@ -266,7 +266,7 @@ class NumpyArrayIterator(LoadedIterator):
             validation=self.subset == "validation",
             save=save_of(self.save_to_dir, self.save_prefix, self.save_format, SAVED_ARRAYS),
         )
-        stages, parts = stages_of(self.image_data_generator, pictures, self._before)
+        stages, parts = stages_of(self.image_data_generator, options, self._before)
         batch = self._batch("none")
         spec = Spec(source=Arrays(), **stages._asdict(), batch=batch, order=self._order())
         return spec, {**parts, "images": self.x}

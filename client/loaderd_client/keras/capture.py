@@ -37,18 +37,18 @@ from loaderd_client.keras.keras_functions import attribute
 INSTALLED = re.compile(r"-packages/|/lib\w*/python[\d.]*/")
 SCRIPT = ("__main__", "__mp_main__")
 
-MOST_DATA = 16 * 2**20
+MAX_DATA = 16 * 2**20
 """Bytes of pickled objects that are pickled again with every epoch."""
 
-MOST_HELD = 8 * 2**20
+MAX_HELD = 8 * 2**20
 """Bytes of pickled objects that are sent beside the imports of modules."""
 
-MOST_ARRAYS = 64 * 2**20
+MAX_ARRAYS = 64 * 2**20
 """Bytes of arrays that are sent beside these."""
 
-_MOST_PARTS = 256
+_MAX_PARTS = 256
 _OUT_OF_BAND = 2**16
-_MOST_BUFFERS = 200  # a bundle's index has room for some more
+_MAX_BUFFERS = 200  # a bundle's index has room for some more
 _DEEPEST = 3  # levels that are taken apart where the whole cannot be sent
 _SCALARS = (bool, int, float, complex, str, bytes, type(None))
 _OURS = ("loaderd", "loaderd_client")
@@ -192,7 +192,7 @@ class Capture:
         except Exception as error:  # what it refers to may refuse in any way
             why = error if isinstance(error, Unsendable) else Unsendable(str(error))
         parts = _parts(value) if depth < _DEEPEST else []
-        if len(parts) > _MOST_PARTS:
+        if len(parts) > _MAX_PARTS:
             parts = []
         found: dict[At, Pickled] = {}
         for step, part in parts:
@@ -211,16 +211,16 @@ class Capture:
         if type(thing) in _SCALARS:
             return Pickled(pickle.dumps(thing))
         buffers: list[Any] = []
-        file = _Limited(MOST_HELD - self._data) if strict else io.BytesIO()
+        file = _Limited(MAX_HELD - self._data) if strict else io.BytesIO()
 
         def stays(buffer: pickle.PickleBuffer) -> bool:
             """Whether a buffer stays among the pickled bytes."""
             raw = buffer.raw()
-            if raw.nbytes < _OUT_OF_BAND or len(buffers) == _MOST_BUFFERS:
+            if raw.nbytes < _OUT_OF_BAND or len(buffers) == _MAX_BUFFERS:
                 return True
             buffers.append(np.frombuffer(raw, np.uint8))
-            if strict and self._arrays + _size(buffers) > MOST_ARRAYS:
-                raise TooLarge(f"arrays of modules have more than {MOST_ARRAYS >> 20} MB")
+            if strict and self._arrays + _size(buffers) > MAX_ARRAYS:
+                raise TooLarge(f"arrays of modules have more than {MAX_ARRAYS >> 20} MB")
             return False
 
         pickler = _pickler()(file, buffer_callback=stays)
@@ -402,7 +402,7 @@ class _Limited(io.BytesIO):
 
     def write(self, data: Any) -> int:
         if self.tell() + len(data) > self._most:
-            raise TooLarge(f"modules hold more than {MOST_HELD >> 20} MB")
+            raise TooLarge(f"modules hold more than {MAX_HELD >> 20} MB")
         return super().write(data)
 
 

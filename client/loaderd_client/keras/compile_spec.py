@@ -54,7 +54,7 @@ _LOADING = Loading()
 
 
 @dataclass(frozen=True)
-class Pictures:
+class ImageOptions:
     """What an iterator, and not its generator, says about its images.
 
     Attributes:
@@ -100,30 +100,30 @@ class Stages(NamedTuple):
 
 def stages_of(
     generator: Augmentation | None,
-    pictures: Pictures,
+    options: ImageOptions,
     before: functions.PackedFunction | None = None,
 ) -> tuple[Stages, Arrays]:
     """The stages of a spec, and the arrays that belong into its bundle.
 
     Args:
         generator: says what happens to loaded images; None leaves them.
-        pictures: says how they are loaded.
+        options: says how they are loaded.
         before: the same function as it was sent before, if it was; see ``functions.pack``.
 
     Raises:
         InvalidArgument: a value is not allowed, or the generator's methods are overridden.
     """
-    load = _load(pictures, "keras" if generator is None else generator.compat)
+    load = _load(options, "keras" if generator is None else generator.compat)
     output = Output(
-        data_format=arguments.one_of("data_format", pictures.data_format, get_args(DataFormat)),
+        data_format=arguments.one_of("data_format", options.data_format, get_args(DataFormat)),
         floatx=arguments.dtype(adapter.floatx()),
-        dtype=arguments.dtype(pictures.dtype),
-        save=pictures.save,
+        dtype=arguments.dtype(options.dtype),
+        save=options.save,
     )
     if generator is None:
         return Stages(load, (), output), {}
     _check_methods(generator)
-    still = pictures.validation and generator.compat == "fixed"
+    still = options.validation and generator.compat == "fixed"
     augmenting = () if still else tuple(_augmenting(generator))
     packed = functions.pack(generator.preprocessing_function, output.floatx, before)
     statistics = dict(_statistics(generator))
@@ -135,20 +135,20 @@ def stages_of(
     return Stages(load, operations, output), {**statistics, **packed.parts}
 
 
-def _load(pictures: Pictures, compat: Compat) -> Load:
-    if not arguments.is_one_of(pictures.interpolation, get_args(Interpolation)):
+def _load(options: ImageOptions, compat: Compat) -> Load:
+    if not arguments.is_one_of(options.interpolation, get_args(Interpolation)):
         raise InvalidArgument(
-            f"Invalid interpolation method {pictures.interpolation} specified. Supported methods "
+            f"Invalid interpolation method {options.interpolation} specified. Supported methods "
             f"are {', '.join(get_args(Interpolation))}"
         )
     return Load(
-        target_size=arguments.size(pictures.target_size),
-        color_mode=arguments.one_of("color_mode", pictures.color_mode, get_args(ColorMode)),
-        channels=pictures.channels,
-        interpolation=arguments.plain(pictures.interpolation),
-        aspect="crop" if pictures.keep_aspect_ratio else "stretch",
-        decode=pictures.loading.decode,
-        exif=pictures.loading.exif,
+        target_size=arguments.size(options.target_size),
+        color_mode=arguments.one_of("color_mode", options.color_mode, get_args(ColorMode)),
+        channels=options.channels,
+        interpolation=arguments.plain(options.interpolation),
+        aspect="crop" if options.keep_aspect_ratio else "stretch",
+        decode=options.loading.decode,
+        exif=options.loading.exif,
         compat=compat,
         truncated=takes_truncated(),
         pil=pils_switches(),

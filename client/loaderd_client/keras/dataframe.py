@@ -266,9 +266,9 @@ def _numbers(label: Any, number: dict[str, int]) -> int | list[int]:
 # -- what is left of the frame ---------------------------------------------------------
 
 
-def _existing(frame: Any, root: str, x_col: str, endings: tuple[str, ...]) -> Any:
+def _existing(frame: Any, root: str, x_col: str, extensions: tuple[str, ...]) -> Any:
     def exists(name: str) -> bool:
-        return name.lower().endswith(endings) and os.path.isfile(os.path.join(root, name))
+        return name.lower().endswith(extensions) and os.path.isfile(os.path.join(root, name))
 
     kept = np.array([exists(name) for name in frame[x_col]], bool)
     invalid = int((~kept).sum())

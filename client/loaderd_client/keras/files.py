@@ -33,7 +33,7 @@ from loaderd_client.core import arguments
 from loaderd_client.core.batch import Batch
 from loaderd_client.keras import adapter
 from loaderd_client.keras.augmentation import Augmentation
-from loaderd_client.keras.compile_spec import SAVED_FILES, Pictures, save_of, stages_of
+from loaderd_client.keras.compile_spec import SAVED_FILES, ImageOptions, save_of, stages_of
 from loaderd_client.keras.iterators import EXTENSIONS, LoadedIterator
 from loaderd_client.keras.loading import Loading
 
@@ -142,10 +142,10 @@ class FilesIterator(LoadedIterator):
                 f"expected one of: {self.allowed_class_modes}"
             )
 
-    def _pictures(self) -> Pictures:
+    def _image_options(self) -> ImageOptions:
         self._check_colors()  # again, as the attributes may have been set since
         self._check_class_mode()
-        return Pictures(
+        return ImageOptions(
             target_size=self.target_size,
             data_format=self.data_format,
             dtype=self.dtype,
@@ -158,10 +158,10 @@ class FilesIterator(LoadedIterator):
         )
 
     def _files_spec(self, label_mode: LabelMode) -> tuple[Spec, Parts]:
-        pictures = self._pictures()
-        stages, parts = stages_of(self.image_data_generator, pictures, self._before)
+        options = self._image_options()
+        stages, parts = stages_of(self.image_data_generator, options, self._before)
         source, table = self._files()
-        loading, batch = pictures.loading, self._batch(label_mode)
+        loading, batch = options.loading, self._batch(label_mode)
         spec = Spec(
             source=source,
             **stages._asdict(),
@@ -400,7 +400,7 @@ class DirectoryIterator(FilesIterator):
         self._load(batch_size, shuffle, seed, max_queue_size)
         self.directory = directory
         self._warn_missing(self._listed.classes or ())
-        if self._supply.manifest.has_ending(b".tiff"):
+        if self._supply.manifest.has_extension(b".tiff"):
             warnings.warn(
                 'Using ".tiff" files with multiple bands will cause distortion. '
                 "Please verify your output.",

@@ -30,7 +30,7 @@ from loaderd.spec.spec import Spec
 from loaderd_client.keras import adapter, keras_functions
 from loaderd_client.keras.capture import (
     INSTALLED,
-    MOST_DATA,
+    MAX_DATA,
     At,
     Capture,
     TooLarge,
@@ -63,7 +63,7 @@ class PackedFunction(NamedTuple):
     @property
     def is_watched(self) -> bool:
         """Whether it is small enough to be pickled again with every epoch."""
-        return PART not in self.parts or self.parts[PART].nbytes <= MOST_DATA
+        return PART not in self.parts or self.parts[PART].nbytes <= MAX_DATA
 
 
 def pack(
@@ -190,7 +190,7 @@ def _folder() -> str:
 
 def _warn_unwatched(name: str) -> None:
     warnings.warn(
-        f"preprocessing_function {name} holds more than {MOST_DATA >> 20} MB beside arrays, so "
+        f"preprocessing_function {name} holds more than {MAX_DATA >> 20} MB beside arrays, so "
         "what is changed in it does not reach the workers: assign preprocessing_function anew "
         "when it changes, or keep large data in NumPy arrays",
         stacklevel=3,

@@ -286,7 +286,7 @@ class LoadedIterator(OrderedSequence, Iterator):
             self._segments.follow(self._settings(), self._total())
         spec, parts = self._spec()
         self._before = PackedFunction.of(spec, parts)
-        self._seen = seen  # not before: what is not allowed is told again, until it is mended
+        self._seen = seen  # not before: what is not allowed is told again, until it is fixed
         applied = self._segments.applied is self._now
         if applied and (spec != self.spec or not _equal(parts, self._supply.parts)):
             self._apply()

@@ -9,10 +9,10 @@ import sys
 from collections.abc import Iterator
 from typing import Any, Literal
 
-from loaderd.spec.load import MOST_PIXELS, Pil, Plugin
+from loaderd.spec.load import MAX_PIXELS, Pil, Plugin
 
 _DEFAULT = Pil()
-_MOST_BYTES = 2**62
+_MAX_BYTES = 2**62
 _PLACES = (
     ("PIL.Image", "MAX_IMAGE_PIXELS"),
     ("PIL.ImageFile", "LOAD_TRUNCATED_IMAGES"),
@@ -58,11 +58,11 @@ def _switch(module: str, name: str, default: Any) -> Any:
 
 def _pixels(limit: float | None) -> int:
     """PIL warns beyond its limit, and refuses beyond twice as much."""
-    return MOST_PIXELS if limit is None else int(max(0, min(2 * limit, MOST_PIXELS)))
+    return MAX_PIXELS if limit is None else int(max(0, min(2 * limit, MAX_PIXELS)))
 
 
 def _bytes(module: str, name: str, default: int) -> int:
-    return int(max(0, min(_switch(module, name, default), _MOST_BYTES)))
+    return int(max(0, min(_switch(module, name, default), _MAX_BYTES)))
 
 
 def _gif_loading() -> Literal[0, 1, 2]:

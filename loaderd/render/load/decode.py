@@ -27,7 +27,7 @@ from loaderd.errors import BadImage, MissingCodec, NoRoom
 from loaderd.ipc.text import printable, readable
 from loaderd.render.load import formats, pixel_limits
 from loaderd.render.load.formats import LacksCodec, Switches
-from loaderd.render.load.jpeg import has_too_many_scans, may_be_turned, most_scans
+from loaderd.render.load.jpeg import has_too_many_scans, max_scans, may_be_turned
 from loaderd.render.load.pixel_limits import PixelLimit, TooManyPixels
 from loaderd.render.load.resize import Reduced, Size, takes_arrays
 from loaderd.scratch import Scratch
@@ -233,7 +233,7 @@ class Decoder:
             raise TooManyPixels(f"{width}x{height} pixels", self._limit)
         if has_too_many_scans(data, pixels):
             raise ValueError(
-                f"more than {most_scans(pixels)} scans of {width}x{height} pixels "
+                f"more than {max_scans(pixels)} scans of {width}x{height} pixels "
                 "would take too long to decode"
             )
 

@@ -10,8 +10,8 @@ from __future__ import annotations
 import re
 import struct
 
-_FEWEST_SCANS = 32  # are allowed for the largest pictures too; encoders write about ten
-_MOST_SCANNED = _FEWEST_SCANS * 178_956_970  # pixels of all scans: 8 s of decoding
+_MIN_SCANS = 32  # are allowed for the largest pictures too; encoders write about ten
+_MAX_SCANNED = _MIN_SCANS * 178_956_970  # pixels of all scans: 8 s of decoding
 _SCAN_SIZE = 10  # bytes of the smallest scan
 
 _START = b"\xff\xd8"
@@ -22,23 +22,23 @@ _MARKERS = frozenset({*range(0xC0, 0xD0), _SOS, 0xDB, 0xDD, *range(0xE0, 0xF0), 
 _SCAN = re.compile(rb"\xff\xda\0[\x08\x0a\x0c\x0e]")
 
 
-def most_scans(pixels: int) -> int:
+def max_scans(pixels: int) -> int:
     """How many scans a picture may have, so that it is decoded within seconds."""
-    return max(_FEWEST_SCANS, _MOST_SCANNED // max(pixels, 1))
+    return max(_MIN_SCANS, _MAX_SCANNED // max(pixels, 1))
 
 
 def has_too_many_scans(data: memoryview, pixels: int) -> bool:
-    """Whether a decoder would go over a picture more often than ``most_scans`` says.
+    """Whether a decoder would go over a picture more often than ``max_scans`` says.
 
     Args:
         data: the file's bytes.
         pixels: of the picture.
     """
-    if pixels * len(data) <= _MOST_SCANNED * _SCAN_SIZE:
+    if pixels * len(data) <= _MAX_SCANNED * _SCAN_SIZE:
         return False  # as nearly all files are: not even scans of nothing else would hurt
     if data[:2] != _START or _is_single(data, _places(data)):
         return False
-    return sum(1 for _ in _SCAN.finditer(data)) > most_scans(pixels)
+    return sum(1 for _ in _SCAN.finditer(data)) > max_scans(pixels)
 
 
 def may_be_turned(data: memoryview) -> bool:

@@ -27,7 +27,7 @@ _BORDERS: dict[FillMode, int] = {
 }
 _FLAGS = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
 
-MOST_CHANNELS = 4
+MAX_CHANNELS = 4
 """That OpenCV warps at once."""
 
 STILL = Affine()
@@ -228,7 +228,7 @@ def needs_scipy(spec: RandomAffine, channels: int, compute: str) -> bool:
         channels: of the images.
         compute: the dtype to compute in.
     """
-    return spec.interpolation_order != 1 or compute != "float32" or channels > MOST_CHANNELS
+    return spec.interpolation_order != 1 or compute != "float32" or channels > MAX_CHANNELS
 
 
 def _shift(shift_range: float | tuple[float, ...], size: int) -> Shift:

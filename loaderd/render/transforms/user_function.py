@@ -44,7 +44,7 @@ _SYSTEM = re.compile(r"-packages(/|$)|/lib\w*/python[\d.]*(/|$)|\.zip$")
 
 _Generator = np.random.Generator | np.random.RandomState | random.Random
 _NOT_ENTERED = (ModuleType, CodeType, str, bytes, int, float, np.ndarray)
-_MOST_THINGS = 100_000
+_MAX_THINGS = 100_000
 
 _MARK = "loaderd.render.transforms.user_function.mark"
 _mark = ModuleType(_MARK)
@@ -238,7 +238,7 @@ def _generators_of(function: Any, enters: Callable[[type], bool]) -> Iterator[_G
         enters: whether a class may hold some.
     """
     waiting, seen = deque([function]), {id(function)}
-    while waiting and len(seen) < _MOST_THINGS:
+    while waiting and len(seen) < _MAX_THINGS:
         thing = waiting.popleft()
         if isinstance(thing, (np.random.Generator, np.random.RandomState, random.Random)):
             yield thing

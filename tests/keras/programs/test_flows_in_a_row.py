@@ -14,7 +14,7 @@ from keras.src.legacy.preprocessing.image import ImageDataGenerator as KerasGene
 
 from loaderd.errors import NoRoom
 from loaderd_client import ImageDataGenerator, Session
-from loaderd_client.core.deadline import Patience
+from loaderd_client.core.deadline import Deadline
 from loaderd_client.core.spare_streams import KEPT
 from tests.support.daemons import Daemon, eventually, kill_private, running
 
@@ -29,9 +29,9 @@ def dialled(monkeypatch: pytest.MonkeyPatch) -> list[object]:
     dialled: list[object] = []
     dial = Session._dial
 
-    def counted(session: Session, patience: float | None) -> Any:
+    def counted(session: Session, timeout: float | None) -> Any:
         dialled.append(session)
-        return dial(session, patience)
+        return dial(session, timeout)
 
     monkeypatch.setattr(Session, "_dial", counted)
     return dialled
@@ -174,7 +174,7 @@ def small(tmp_path: Path) -> Iterator[Daemon]:
 
 
 def test_what_they_leave_is_in_nobodys_way(small: Daemon, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delattr(Patience, "pause")  # nobody waits for room
+    monkeypatch.delattr(Deadline, "pause")  # nobody waits for room
     with Session(small.path):
         for one in (pictures(), pictures()[..., :1]):
             next(flow(one))
