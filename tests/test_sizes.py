@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import inspect
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -66,7 +67,18 @@ def test_a_sequence_is_little_more_than_the_protocol_of_keras() -> None:
     assert len(inspect.getsource(LoaderSequence).splitlines()) < 150
 
 
-@pytest.mark.parametrize("path", sources("client"), ids=name_of)
+def test_no_two_classes_have_one_name() -> None:
+    """Two messages of one name, or a value and what is made of it, are easily mixed up."""
+    names = [
+        node.name
+        for path in sources("loaderd", "client")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.ClassDef)
+    ]
+    assert [name for name, count in Counter(names).items() if count > 1] == []
+
+
+@pytest.mark.parametrize("path", sources("loaderd", "client"), ids=name_of)
 def test_no_function_but_those_of_keras_has_many_parameters(path: Path) -> None:
     many = {name for name, count in functions_of(path) if count > MAX_PARAMETERS}
     assert many <= OF_KERAS

@@ -18,7 +18,7 @@ from loaderd.cache import layout
 from loaderd.cache.index import Granted, Index, lock_alone, taking_turns
 from loaderd.cache.layout import Head
 from loaderd.errors import CacheError
-from loaderd.sources.file_identity import Files
+from loaderd.sources.file_identity import FileStates
 
 EXTENSION = ".images"
 _OURS = re.compile(f"[0-9a-f]{{32}}{re.escape(EXTENSION)}")
@@ -74,7 +74,7 @@ def _look(folder: str, name: str) -> Found | None:
 
 
 def open_cache(
-    folder: str, keys: Sequence[str], empty: Head, files: Files, size: int | None
+    folder: str, keys: Sequence[str], empty: Head, files: FileStates, size: int | None
 ) -> tuple[int, Granted]:
     """Opens or makes a cache, makes room for the files in it, and marks it as in use.
 
@@ -116,7 +116,7 @@ def _unusable(folder: str, error: OSError) -> str:
 
 
 def _opened(
-    folder: str, keys: Sequence[str], empty: Head, files: Files, size: int | None
+    folder: str, keys: Sequence[str], empty: Head, files: FileStates, size: int | None
 ) -> tuple[int, Granted]:
     there = next(filter(None, (_there(folder, key, empty) for key in keys)), None)
     key, fd, head = there or _made(folder, keys[0], empty)

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from loaderd.cache import layout
 from loaderd.cache.layout import KEYS, MARKS, STATES, USED, Head
-from loaderd.sources.file_identity import UNREADABLE, Files, Numbers
+from loaderd.sources.file_identity import UNREADABLE, FileStates, Numbers
 
 NO_ROW = 0
 """The number of no row: there the first columns begin."""
@@ -75,7 +75,7 @@ class Index:
         files: the stream's.
     """
 
-    def __init__(self, fd: int, head: Head, files: Files) -> None:
+    def __init__(self, fd: int, head: Head, files: FileStates) -> None:
         self._fd = fd
         self._head = head
         self._files = files

@@ -7,10 +7,12 @@ import os
 from loaderd.cache import layout
 from loaderd.cache.index import Granted, Index, taking_turns
 from loaderd.cache.layout import Head
-from loaderd.sources.file_identity import Files
+from loaderd.sources.file_identity import FileStates
 
 
-def open_cache(cache: int, turn: int, empty: Head, files: Files, room: int) -> tuple[int, Granted]:
+def open_cache(
+    cache: int, turn: int, empty: Head, files: FileStates, room: int
+) -> tuple[int, Granted]:
     """Makes room for the files in a cache, and marks it as in use.
 
     Args:

@@ -30,7 +30,7 @@ from loaderd.ipc import dial
 from loaderd.ipc.messages import BadSample
 from loaderd.launch.private import PrivateDaemon
 from loaderd.spec.load import Load
-from loaderd.spec.output import Batch, Order, Output
+from loaderd.spec.output import Batching, Order, Output
 from loaderd.spec.source import Directory
 from loaderd.spec.spec import Spec
 
@@ -149,7 +149,7 @@ def _spec(directory: str) -> Spec:
         load=Load(target_size=(1, 1)),
         transforms=(),
         output=Output(dtype="uint8"),
-        batch=Batch(batch_size=32, label_mode="none"),
+        batch=Batching(batch_size=32, label_mode="none"),
         order=Order(shuffle=False, seed=0),
         on_error="skip",
         survey=True,

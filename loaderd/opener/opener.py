@@ -32,7 +32,7 @@ from loaderd.render.versions import decoders
 from loaderd.sampling.order import epoch_length
 from loaderd.sources import file_identity
 from loaderd.sources.directory import list_samples
-from loaderd.sources.file_identity import Files as CachedFiles
+from loaderd.sources.file_identity import FileStates
 from loaderd.spec import spec
 from loaderd.spec.output import Order
 from loaderd.spec.source import Arrays, Directory, Files
@@ -45,7 +45,7 @@ class _Cache(NamedTuple):
     keys: tuple[str, ...]
     directory: str
     empty: Head
-    files: CachedFiles
+    files: FileStates
 
     @property
     def nbytes(self) -> int:

@@ -51,7 +51,7 @@ _MOUNTED_SECONDS = 10
 _KEY_BYTES = 8
 
 
-class Files(NamedTuple):
+class FileStates(NamedTuple):
     """The files of a stream, by sample.
 
     Attributes:
@@ -63,7 +63,7 @@ class Files(NamedTuple):
     states: Numbers
 
 
-def look(samples: Manifest) -> Files:
+def look(samples: Manifest) -> FileStates:
     """Keys and states of all files; about 5 µs each."""
     root = os.path.join(os.fsencode(samples.root), b"") if samples.root else b""
     names = bytes(samples.names).split(b"\0")[:-1]
@@ -72,10 +72,10 @@ def look(samples: Manifest) -> Files:
     with storage.asking(root):
         parts = [_look(root, names[at : at + _BLOCK], folders) for at in blocks]
     keys, states = zip(*parts, strict=True)
-    return Files(np.concatenate(keys), np.concatenate(states))
+    return FileStates(np.concatenate(keys), np.concatenate(states))
 
 
-def _look(root: bytes, names: list[bytes], folders: dict[bytes, bytes]) -> Files:
+def _look(root: bytes, names: list[bytes], folders: dict[bytes, bytes]) -> FileStates:
     """Keys and states of some files; a loop without calls, as a million may be waited for.
 
     Args:
@@ -105,7 +105,7 @@ def _look(root: bytes, names: list[bytes], folders: dict[bytes, bytes]) -> Files
         except OSError:  # whoever reads it gets the error
             said += _NOTHING
         digests.append(digest(path, digest_size=_KEY_BYTES).digest())
-    return Files(np.frombuffer(b"".join(digests), np.int64), _states(said))
+    return FileStates(np.frombuffer(b"".join(digests), np.int64), _states(said))
 
 
 def _resolve(root: bytes, folder: bytes, folders: dict[bytes, bytes]) -> bytes:

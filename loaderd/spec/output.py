@@ -38,7 +38,7 @@ class Output(Frozen, frozen=True):
     save: Save | None = None
 
 
-class Batch(Frozen, frozen=True):
+class Batching(Frozen, frozen=True):
     """How samples are put together.
 
     Attributes:

@@ -18,7 +18,7 @@ from loaderd.errors import InvalidArgument
 from loaderd.spec.base import Cache, Frozen, OnError
 from loaderd.spec.load import Load
 from loaderd.spec.operations import Function, Operation, Random
-from loaderd.spec.output import Batch, Order, Output
+from loaderd.spec.output import Batching, Order, Output
 from loaderd.spec.source import Arrays, Directory, Files
 
 T = TypeVar("T")
@@ -48,7 +48,7 @@ class Spec(Frozen, frozen=True):
     load: Load
     transforms: tuple[Operation, ...]
     output: Output
-    batch: Batch
+    batch: Batching
     order: Order
     cache: Cache = "none"
     on_error: OnError = "raise"

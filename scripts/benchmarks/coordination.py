@@ -35,7 +35,7 @@ from rich.table import Table
 from loaderd.ipc import dial
 from loaderd.ipc.bundle import Bundle
 from loaderd.spec.load import Load
-from loaderd.spec.output import Batch, Order, Output
+from loaderd.spec.output import Batching, Order, Output
 from loaderd.spec.source import Arrays
 from loaderd.spec.spec import Spec
 from loaderd_client import Session
@@ -118,7 +118,7 @@ def measure(workers: int, row_us: int, pace_ms: int, seconds: float) -> Cost:
             load=Load(target_size=(1, 1), color_mode="grayscale"),
             transforms=(),
             output=Output(dtype="uint8"),
-            batch=Batch(batch_size=BATCH, label_mode="none"),
+            batch=Batching(batch_size=BATCH, label_mode="none"),
             order=Order(shuffle=False, seed=0),
         )
         stream = session.open(spec, 12 + 2 * workers, bundles=[Bundle({"images": images})])

@@ -23,7 +23,7 @@ from rich.table import Table
 from loaderd.ipc import dial
 from loaderd.sampling.order import EpochOrder
 from loaderd.spec.load import Load
-from loaderd.spec.output import Batch, Order, Output
+from loaderd.spec.output import Batching, Order, Output
 from loaderd.spec.source import Directory
 from loaderd.spec.spec import Spec
 from loaderd_client import Session
@@ -131,7 +131,7 @@ def _spec(folder: str, cache: str) -> Spec:
         load=Load(target_size=(64, 64)),
         transforms=(),
         output=Output(dtype="uint8"),
-        batch=Batch(batch_size=32),
+        batch=Batching(batch_size=32),
         order=Order(shuffle=True, seed=1, draws="batch"),
         cache="disk" if cache == "disk" else "none",
     )

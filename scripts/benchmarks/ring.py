@@ -22,7 +22,7 @@ from loaderd.ipc import dial
 from loaderd.ipc.snapshot import DaemonStats
 from loaderd.spec.load import Load
 from loaderd.spec.operations import Operation, RandomAffine, RandomFlip, Rescaling
-from loaderd.spec.output import Batch, Order, Output
+from loaderd.spec.output import Batching, Order, Output
 from loaderd.spec.source import Directory
 from loaderd.spec.spec import Spec
 from loaderd_client import Session
@@ -95,7 +95,7 @@ def _spec(data: str, transforms: tuple[Operation, ...]) -> Spec:
         load=Load(target_size=(150, 150)),
         transforms=transforms,
         output=Output(),
-        batch=Batch(batch_size=32),
+        batch=Batching(batch_size=32),
         order=Order(shuffle=True, seed=0, draws="batch"),
     )
 

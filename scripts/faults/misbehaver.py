@@ -24,7 +24,7 @@ from loaderd.ipc.channel import Closed
 from loaderd.ipc.messages import Observe
 from loaderd.spec.load import Load
 from loaderd.spec.operations import RandomAffine
-from loaderd.spec.output import Batch, Order, Output
+from loaderd.spec.output import Batching, Order, Output
 from loaderd.spec.source import Directory
 from loaderd.spec.spec import Spec
 from loaderd_client.core.session import Session
@@ -150,7 +150,7 @@ def a_spec(data: str) -> Spec:
         load=Load(target_size=(128, 128)),
         transforms=(RandomAffine(rotation_range=30.0),),
         output=Output(),
-        batch=Batch(batch_size=16),
+        batch=Batching(batch_size=16),
         order=Order(seed=99),
     )
 

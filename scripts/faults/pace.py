@@ -11,7 +11,7 @@ from typing import NamedTuple
 from loaderd.ipc.prefetch import Place
 from loaderd.spec.load import Load
 from loaderd.spec.operations import RandomAffine, RandomFlip, Rescaling
-from loaderd.spec.output import Batch, Order, Output
+from loaderd.spec.output import Batching, Order, Output
 from loaderd.spec.source import Directory
 from loaderd.spec.spec import Spec
 from loaderd_client.core.session import Session
@@ -104,6 +104,6 @@ def a_spec(data: str) -> Spec:
             Rescaling(scale=1 / 255),
         ),
         output=Output(),
-        batch=Batch(batch_size=16),
+        batch=Batching(batch_size=16),
         order=Order(shuffle=True, seed=5, draws="batch"),
     )

@@ -16,7 +16,7 @@ import pytest
 from loaderd.cache import layout
 from loaderd.cache.index import NO_ROW
 from loaderd.cache.layout import Head
-from loaderd.sources.file_identity import Files
+from loaderd.sources.file_identity import FileStates
 from tests.support.caches import AMPLE, Kept, files, head
 
 ROW = 4096
@@ -39,7 +39,7 @@ def room(rows: int, sizes: tuple[int, ...], row_bytes: int = ROW) -> int:
     return Head(row_bytes, {}, sizes, rows).claim
 
 
-def small(path: Path, wanted: Files, room: int = AMPLE) -> Kept:
+def small(path: Path, wanted: FileStates, room: int = AMPLE) -> Kept:
     """A cache of images that are soon made."""
     return Kept(path, wanted, room, 64)
 
@@ -89,7 +89,7 @@ def test_what_cannot_be_read_has_no_row(path: Path) -> None:
 # -- files that change -----------------------------------------------------------------
 
 
-def changed(which: int) -> Files:
+def changed(which: int) -> FileStates:
     """Five files of which one is no longer what it was."""
     wanted = files(range(5))
     wanted.states[which] = 2

@@ -14,7 +14,7 @@ import pytest
 from loaderd.cache import layout, store
 from loaderd.cache.layout import Head
 from loaderd.cache.store import Store
-from loaderd.sources.file_identity import Files
+from loaderd.sources.file_identity import FileStates
 from tests.support import caches
 
 SHAPE = (5, 7, 3)
@@ -27,7 +27,7 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "some.images"
 
 
-def known(version: int = 1) -> Files:
+def known(version: int = 1) -> FileStates:
     return caches.files([3, 1, 4, 0, 5, 9, 2, 6, 8, 7], version)
 
 

@@ -15,13 +15,13 @@ from loaderd.errors import DaemonGone, EmptyDataset, StorageTimeout, TooManyBadI
 from loaderd.ipc import channel, dial
 from loaderd.ipc.channel import Channel
 from loaderd.ipc.messages import Ack, BatchFailed, Opened, Ready, Refused, Stalled
-from loaderd.spec.output import Batch
+from loaderd.spec.output import Batching
 from loaderd.spec.spec import Spec
 from tests.support.daemons import Serve
 
 
 def one_by_one(folder: Path) -> Spec:
-    batch = Batch(batch_size=1, label_mode="none")
+    batch = Batching(batch_size=1, label_mode="none")
     return msgspec.structs.replace(scan._spec(str(folder)), batch=batch)
 
 

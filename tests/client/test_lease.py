@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 
 from loaderd.ipc.slot_layout import ALIGNMENT, SlotLayout, slot_layout, view_slot
-from loaderd.spec.output import Batch
+from loaderd.spec.output import Batching
 from loaderd_client.core.lease import Ring
 from loaderd_client.core.mapping import Mapping
 from tests.support.specs import rendering
 
 LAYOUT = slot_layout(
-    msgspec.structs.replace(rendering(target_size=(5, 7)), batch=Batch(batch_size=3)), classes=2
+    msgspec.structs.replace(rendering(target_size=(5, 7)), batch=Batching(batch_size=3)), classes=2
 )
 SLOTS = 2
 

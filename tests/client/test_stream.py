@@ -25,7 +25,7 @@ from loaderd.ipc.messages import Ack, BatchFailed, Message, Opened, Plan, Ready,
 from loaderd.ipc.prefetch import WHOLE, Place
 from loaderd.ipc.slot_layout import SlotArrays, slot_layout, view_slot
 from loaderd.spec.base import LabelMode
-from loaderd.spec.output import Batch, Order
+from loaderd.spec.output import Batching, Order
 from loaderd.spec.source import Directory
 from loaderd.spec.spec import Spec
 from loaderd_client.core.stream import Stream
@@ -48,7 +48,7 @@ class FakeDaemon:
         spec = Spec(
             source=Directory(directory="/photos", extensions=(".jpg",)),
             **stages(target_size=(2, 2)),
-            batch=Batch(batch_size=3, label_mode=label_mode, substitute_weight=weight),
+            batch=Batching(batch_size=3, label_mode=label_mode, substitute_weight=weight),
             order=Order(seed=1),
         )
         layout = slot_layout(spec, classes=1)

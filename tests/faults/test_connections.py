@@ -14,7 +14,7 @@ from loaderd.ipc.bundle import Bundle
 from loaderd.ipc.channel import Channel, Closed
 from loaderd.ipc.messages import IDLE_SECONDS, Ack, Message, Opened, Plan, Ready
 from loaderd.ipc.prefetch import WHOLE
-from loaderd.spec.output import Batch, Order
+from loaderd.spec.output import Batching, Order
 from loaderd.spec.source import Arrays
 from loaderd.spec.spec import Spec
 from loaderd.supervisor.request_limits import MAX_STREAMS_OF_ONE
@@ -26,7 +26,7 @@ NO_RUN = WHOLE.at(None)
 SMALL = Spec(
     source=Arrays(),
     **stages(target_size=(8, 8)),
-    batch=Batch(batch_size=4, label_mode="none"),
+    batch=Batching(batch_size=4, label_mode="none"),
     order=Order(seed=1),
 )
 

@@ -43,7 +43,7 @@ from loaderd.ipc.messages import (
 from loaderd.ipc.prefetch import WHOLE, Run
 from loaderd.spec import spec
 from loaderd.spec.operations import Function
-from loaderd.spec.output import Batch
+from loaderd.spec.output import Batching
 from loaderd.spec.spec import Spec
 from loaderd.supervisor import clients, request_limits
 from loaderd.supervisor.clients import (
@@ -434,7 +434,7 @@ def test_sizes_that_cannot_be_meant_are_named(serve: Serve, photos: Path) -> Non
         for words, (asked, kind) in odd.items():
             with pytest.raises(kind, match=words):
                 session.open(asked, 4)
-        huge = msgspec.structs.replace(good, batch=Batch(batch_size=2**60))
+        huge = msgspec.structs.replace(good, batch=Batching(batch_size=2**60))
         assert len(session.open(huge, 2**60).take((0, 0)).ids) == 96
         assert session.open(good, -5).slots == 1
 
@@ -445,7 +445,7 @@ def test_labels_of_very_many_classes_are_counted_before_they_are_laid_out(
     classes = tuple(f"class {number}" for number in range(200_000))
     names = [b"cat/000.jpg"] * 20_000
     table = manifest.pack(str(photos), classes, names, np.zeros(len(names), np.int32))
-    asked = msgspec.structs.replace(files(photos), batch=Batch(batch_size=len(names)))
+    asked = msgspec.structs.replace(files(photos), batch=Batching(batch_size=len(names)))
     with a_living_daemon(serve, photos) as (_, session), pytest.raises(NoRoom, match="batch_size"):
         session.open(asked, 4, bundles=[Bundle({"manifest": np.frombuffer(table, np.uint8)})])
 

@@ -20,7 +20,7 @@ from loaderd.ipc.messages import PROTOCOL, Ack, Hello, ListBad, Message, Observe
 from loaderd.ipc.prefetch import ROUND, WHOLE, Run
 from loaderd.spec import spec
 from loaderd.spec.operations import Function
-from loaderd.spec.output import Batch, Order
+from loaderd.spec.output import Batching, Order
 from loaderd.spec.source import Directory, Files
 from loaderd.spec.spec import Spec
 from tests.support.specs import stages
@@ -64,7 +64,7 @@ def a_spec(folder: Path) -> Spec:
     return Spec(
         source=Directory(directory=str(folder), extensions=(".jpg",)),
         **stages(target_size=(8, 8)),
-        batch=Batch(batch_size=4),
+        batch=Batching(batch_size=4),
         order=Order(seed=1),
     )
 

@@ -17,7 +17,7 @@ from PIL import Image
 from loaderd.ipc import manifest
 from loaderd.ipc.bundle import Bundle
 from loaderd.spec.base import Cache
-from loaderd.spec.output import Batch, Order
+from loaderd.spec.output import Batching, Order
 from loaderd.spec.source import Directory, Files
 from loaderd.spec.spec import Spec
 from loaderd_client import Session
@@ -56,7 +56,7 @@ def spec_of(source: Directory | Files, cache: Cache, shuffle: bool = False) -> S
     return Spec(
         source=source,
         **stages(target_size=(SIDE, SIDE), dtype="uint8"),
-        batch=Batch(batch_size=8, label_mode="none"),
+        batch=Batching(batch_size=8, label_mode="none"),
         order=Order(shuffle=shuffle, seed=3),
         cache=cache,
     )

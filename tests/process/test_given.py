@@ -19,7 +19,7 @@ from loaderd.ipc.messages import Open, Opened, Refused
 from loaderd.ipc.prefetch import UNKNOWN, WHOLE, Run
 from loaderd.spec import spec
 from loaderd.spec.operations import Function
-from loaderd.spec.output import Batch, Order
+from loaderd.spec.output import Batching, Order
 from loaderd.spec.source import Arrays, Files
 from loaderd.spec.spec import Spec
 from loaderd_client import Session
@@ -32,7 +32,7 @@ IMAGES = np.random.default_rng(0).integers(0, 256, (10, 4, 5, 3), np.uint8)
 
 def arrays(**fields: Any) -> Spec:
     made = stages(**({"target_size": (4, 5)} | fields))
-    batch = Batch(batch_size=4, label_mode="none")
+    batch = Batching(batch_size=4, label_mode="none")
     return Spec(source=Arrays(), **made, batch=batch, order=Order(shuffle=False))
 
 

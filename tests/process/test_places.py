@@ -23,7 +23,7 @@ import contextlib, os, signal, subprocess, sys
 import loaderd_client
 from loaderd_client import connect
 from loaderd.spec.load import Load
-from loaderd.spec.output import Batch, Order, Output
+from loaderd.spec.output import Batching, Order, Output
 from loaderd.spec.source import Directory
 from loaderd.spec.spec import Spec
 
@@ -36,7 +36,7 @@ def rows(session=None):
         load=Load(target_size=(8, 8)),
         transforms=(),
         output=Output(),
-        batch=Batch(batch_size=32),
+        batch=Batching(batch_size=32),
         order=Order(shuffle=False),
     )
     session = session or loaderd_client.core.session.current()

@@ -14,13 +14,13 @@ import pytest
 from loaderd.ipc import manifest
 from loaderd.ipc.manifest import Manifest
 from loaderd.sources import file_identity as files
-from loaderd.sources.file_identity import UNREADABLE, Files
+from loaderd.sources.file_identity import UNREADABLE, FileStates
 from loaderd.sources.files import FileReader
 
 HOUR = 3600 * 10**9
 
 
-def look(root: Path | str, *names: str | bytes) -> Files:
+def look(root: Path | str, *names: str | bytes) -> FileStates:
     listed = [os.fsencode(name) for name in names]
     table = manifest.pack(str(root), ("a",), listed, np.zeros(len(names), np.int32))
     return files.look(Manifest.view(table))

@@ -14,7 +14,7 @@ from loaderd.ipc.messages import LONGEST_TEXT, Attach, decode, encode
 from loaderd.spec import spec as specs
 from loaderd.spec.load import Pil
 from loaderd.spec.operations import Function
-from loaderd.spec.output import Batch, Order, Save
+from loaderd.spec.output import Batching, Order, Save
 from loaderd.spec.source import Directory, Files
 from loaderd.spec.spec import Spec
 from tests.support.specs import stages
@@ -32,7 +32,7 @@ def test_names_are_what_the_file_system_holds(directory: str, name: str, folder:
             save=Save(folder, name, "png", 9),
             cval=0.5,
         ),
-        batch=Batch(batch_size=2),
+        batch=Batching(batch_size=2),
         order=Order(seed=3),
     )
     assert specs.decode(specs.encode(asked)) == asked
@@ -48,7 +48,7 @@ def test_workers_are_told_nothing_of_the_listing() -> None:
     asked = Spec(
         source=Directory(directory="/d", extensions=("jpg",), labels=tuple(range(10_000))),
         **stages(target_size=(8, 8)),
-        batch=Batch(batch_size=2),
+        batch=Batching(batch_size=2),
         order=Order(),
     )
     assert len(specs.encode(specs.for_workers(asked))) < LONGEST_TEXT / 4

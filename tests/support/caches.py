@@ -1,4 +1,4 @@
-"""Files that are none, and caches of theirs."""
+"""FileStates that are none, and caches of theirs."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from loaderd.cache import layout
 from loaderd.cache.index import Granted, Index
 from loaderd.cache.layout import Head
 from loaderd.cache.store import Store
-from loaderd.sources.file_identity import Files
+from loaderd.sources.file_identity import FileStates
 
 AMPLE = 10**12
 
 
-def files(names: Sequence[int], version: int = 1) -> Files:
-    """Files with numbers for names, in some state."""
+def files(names: Sequence[int], version: int = 1) -> FileStates:
+    """FileStates with numbers for names, in some state."""
     keys = np.array(names, np.int64) * 1_000_003 + 17
-    return Files(keys, np.full(len(keys), version, np.int64))
+    return FileStates(keys, np.full(len(keys), version, np.int64))
 
 
 def head(row_bytes: int) -> Head:
@@ -28,7 +28,7 @@ def head(row_bytes: int) -> Head:
     return Head(row_bytes, {"directory": "/photos"})
 
 
-def adopted(path: Path, empty: Head, wanted: Files, room: int = AMPLE) -> tuple[int, Granted]:
+def adopted(path: Path, empty: Head, wanted: FileStates, room: int = AMPLE) -> tuple[int, Granted]:
     """The descriptor of a cache, which is made if it is missing, and the rows of some files."""
     fd = os.open(path, os.O_RDWR | os.O_CREAT)
     try:
@@ -48,7 +48,9 @@ def is_waited_for(lock: int) -> bool:
 class Kept:
     """A cache with a stream open on it, whose files' images are their names."""
 
-    def __init__(self, path: Path, wanted: Files, room: int = AMPLE, row_bytes: int = 4096) -> None:
+    def __init__(
+        self, path: Path, wanted: FileStates, room: int = AMPLE, row_bytes: int = 4096
+    ) -> None:
         fd, self.granted = adopted(path, head(row_bytes), wanted, room)
         self.shape = (1, 1, row_bytes)
         self.store = Store(fd, self.shape, self.granted.rows)

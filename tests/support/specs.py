@@ -20,7 +20,7 @@ from loaderd.spec.operations import (
     Rescaling,
     SamplewiseNormalization,
 )
-from loaderd.spec.output import Batch, Order, Output
+from loaderd.spec.output import Batching, Order, Output
 from loaderd.spec.source import Files
 from loaderd.spec.spec import Spec
 from loaderd.spec.transform import Parameters, Transform
@@ -53,7 +53,7 @@ def rendering(**arguments: Any) -> Spec:
     return Spec(
         source=Files(),
         **stages(**arguments),
-        batch=Batch(batch_size=1),
+        batch=Batching(batch_size=1),
         order=Order(seed=0),
     )
 

@@ -12,7 +12,7 @@ import msgspec
 import numpy as np
 
 from loaderd.spec.base import Cache
-from loaderd.spec.output import Batch, Order
+from loaderd.spec.output import Batching, Order
 from loaderd.spec.source import Directory
 from loaderd.spec.spec import Spec
 from loaderd_client import Session
@@ -35,7 +35,7 @@ def a_spec(photos: Path, shuffle: bool = True, batch_size: int = 8) -> Spec:
             horizontal_flip=True,
             rescale=1 / 255,
         ),
-        batch=Batch(batch_size=batch_size),
+        batch=Batching(batch_size=batch_size),
         order=Order(shuffle=shuffle, seed=11),
     )
 

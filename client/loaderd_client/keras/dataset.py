@@ -27,7 +27,7 @@ from loaderd.spec.base import (
     OnError,
 )
 from loaderd.spec.load import Load
-from loaderd.spec.output import Batch, Order, Output
+from loaderd.spec.output import Batching, Order, Output
 from loaderd.spec.source import Directory
 from loaderd.spec.spec import Spec
 from loaderd_client.core import arguments
@@ -172,7 +172,7 @@ def image_dataset_from_directory(
         shuffle_seed=order.seed if shuffle else None,
         labels=None if labels is None or isinstance(labels, str) else tuple(map(int, labels)),
     )
-    batch = Batch(
+    batch = Batching(
         batch_size=_batch_size(batch_size),
         label_mode=mode,
         substitute_weight=loading.substitute_weight,

@@ -21,8 +21,7 @@ from loaderd.ipc.prefetch import Place
 from loaderd.sampling.epoch_layout import EpochLayout
 from loaderd.sampling.order import SEEDS
 from loaderd.spec.base import LabelMode
-from loaderd.spec.output import Batch as BatchSpec
-from loaderd.spec.output import Order
+from loaderd.spec.output import Batching, Order
 from loaderd.spec.spec import Spec
 from loaderd_client.core import arguments
 from loaderd_client.core.batch import Batch
@@ -213,8 +212,8 @@ class LoadedIterator(OrderedSequence, Iterator):
             return self._now.order
         return Order(shuffle=arguments.flag("shuffle", self.shuffle), seed=self.seed, draws="batch")
 
-    def _batch(self, label_mode: LabelMode) -> BatchSpec:
-        return BatchSpec(
+    def _batch(self, label_mode: LabelMode) -> Batching:
+        return Batching(
             batch_size=arguments.whole("batch_size", self.batch_size), label_mode=label_mode
         )
 

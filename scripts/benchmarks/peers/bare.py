@@ -21,7 +21,7 @@ from loaderd.sampling.order import EpochOrder
 from loaderd.spec.base import DType, Interpolation
 from loaderd.spec.load import Load
 from loaderd.spec.operations import Rescaling
-from loaderd.spec.output import Batch, Order, Output
+from loaderd.spec.output import Batching, Order, Output
 from loaderd.spec.source import Files
 from loaderd.spec.spec import Spec
 from loaderd.spec.transform import Parameters
@@ -80,7 +80,7 @@ def spec_of(task: Task) -> Spec:
         ),
         transforms=transforms,
         output=Output(dtype=cast(DType, task.dtype)),
-        batch=Batch(batch_size=task.batch_size),
+        batch=Batching(batch_size=task.batch_size),
         order=Order(seed=0, draws="batch"),
     )
 
