@@ -42,7 +42,7 @@ EVERY = pytest.mark.parametrize("make", [of_directory, of_dataframe, of_dataset]
 
 
 @pytest.fixture
-def spoilt(photos: Path, tmp_path: Path) -> Path:
+def damaged(photos: Path, tmp_path: Path) -> Path:
     folder = Path(shutil.copytree(photos, tmp_path / "photos"))
     (folder / "dog" / "007.jpg").write_bytes(b"no image")
     return folder
@@ -92,9 +92,9 @@ def test_they_are_part_of_what_is_asked_for(session: Session, photos: Path, make
 
 @EVERY
 def test_substitutes_have_a_weight_beside_images_and_labels(
-    session: Session, spoilt: Path, make: Make
+    session: Session, damaged: Path, make: Make
 ) -> None:
-    train = make(spoilt, on_error="substitute", substitute_weight=0.25)
+    train = make(damaged, on_error="substitute", substitute_weight=0.25)
     batches = [train[index] for index in range(len(train))]
     weights = np.concatenate([batch[2] for batch in batches])
     assert sorted(weights) == [0.25] + [1.0] * 95
@@ -104,19 +104,19 @@ def test_substitutes_have_a_weight_beside_images_and_labels(
 
 @EVERY
 def test_what_is_skipped_makes_its_batch_smaller(
-    session: Session, spoilt: Path, make: Make
+    session: Session, damaged: Path, make: Make
 ) -> None:
-    train = make(spoilt, on_error="skip")
+    train = make(damaged, on_error="skip")
     batches = [train[index] for index in range(len(train))]
     assert sorted(len(images) for images, _ in batches) == [15] + [16] * 5
     assert sum(labels.sum(0) for _, labels in batches).tolist() == [41, 29, 25]
 
 
 def test_weights_of_a_column_and_of_substitutes_are_multiplied(
-    session: Session, spoilt: Path
+    session: Session, damaged: Path
 ) -> None:
     train = of_dataframe(
-        spoilt, on_error="substitute", substitute_weight=0.5, weight_col="weight", shuffle=False
+        damaged, on_error="substitute", substitute_weight=0.5, weight_col="weight", shuffle=False
     )
     weights, substitutes = [], 0
     for index in range(len(train)):
@@ -128,8 +128,8 @@ def test_weights_of_a_column_and_of_substitutes_are_multiplied(
     assert substitutes == 1
 
 
-def test_they_may_be_set_later(session: Session, spoilt: Path) -> None:
-    train = of_directory(spoilt)
+def test_they_may_be_set_later(session: Session, damaged: Path) -> None:
+    train = of_directory(damaged)
     assert len(next(train)) == 2
     train.on_error, train.substitute_weight = "substitute", 0.0
     assert len(next(train)) == 3

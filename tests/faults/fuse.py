@@ -242,7 +242,7 @@ class Server:
             for fd, _ in poll.poll(self._pause()):
                 if fd == self._device:
                     self._take(os.read(self._device, _LONGEST + 4096))
-                elif not self._obey(sys.stdin.buffer.readline().split()):
+                elif not self._handle(sys.stdin.buffer.readline().split()):
                     return
             self._answer_delayed()
 
@@ -252,7 +252,7 @@ class Server:
             return None
         return max(0.0, self._delayed[0][0] - time.monotonic()) * 1000
 
-    def _obey(self, words: list[bytes]) -> bool:
+    def _handle(self, words: list[bytes]) -> bool:
         match words:
             case []:
                 return False

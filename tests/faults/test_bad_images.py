@@ -27,9 +27,9 @@ BAD = ("cat/003.jpg", "dog/007.jpg", "dog/008.jpg")
 
 
 @pytest.fixture
-def spoilt(photos: Path, tmp_path: Path) -> Path:
+def damaged(photos: Path, tmp_path: Path) -> Path:
     """The photos, of which three cannot be read."""
-    folder = copytree(photos, tmp_path / "spoilt")
+    folder = copytree(photos, tmp_path / "damaged")
     (folder / BAD[0]).write_bytes(b"")
     (folder / BAD[1]).write_bytes((folder / BAD[1]).read_bytes()[:200])
     (folder / BAD[2]).write_text("this is no picture")
@@ -55,12 +55,12 @@ def paths(stream: Stream, batches: Iterator[Batch]) -> list[str]:
 
 
 def test_substitutes_are_of_the_same_class_and_the_same_for_any_workers_and_deaths(
-    serve: Serve, spoilt: Path
+    serve: Serve, damaged: Path
 ) -> None:
     runs = []
     for workers in (1, 3):
         with serve(workers, "--max-bad=5%") as daemon, Session(daemon.path) as session:
-            stream = session.open(asks(spoilt, "substitute", 0.0), slots=6)
+            stream = session.open(asks(damaged, "substitute", 0.0), slots=6)
             names = stream.manifest.filenames()
             classes = stream.manifest.labels
             batches = [(batch.place, batch.ids, digest(batch)) for batch in run_of(stream)]
@@ -74,9 +74,9 @@ def test_substitutes_are_of_the_same_class_and_the_same_for_any_workers_and_deat
     assert runs[0] == runs[1]
 
 
-def test_substitutes_have_the_weight_that_was_asked_for(serve: Serve, spoilt: Path) -> None:
+def test_substitutes_have_the_weight_that_was_asked_for(serve: Serve, damaged: Path) -> None:
     with serve(2, "--max-bad=5%") as daemon, Session(daemon.path) as session:
-        stream = session.open(asks(spoilt, "substitute", 0.0), slots=6)
+        stream = session.open(asks(damaged, "substitute", 0.0), slots=6)
         names = stream.manifest.filenames()
         weights = []
         for batch in run_of(stream, epochs=1):
@@ -88,16 +88,16 @@ def test_substitutes_have_the_weight_that_was_asked_for(serve: Serve, spoilt: Pa
 
 
 def test_skipped_images_are_left_out_and_all_others_come_as_ever(
-    serve: Serve, spoilt: Path
+    serve: Serve, damaged: Path
 ) -> None:
     with serve(2, "--max-bad=5%") as daemon, Session(daemon.path) as session:
-        stream = session.open(asks(spoilt, "skip"), slots=6)
+        stream = session.open(asks(damaged, "skip"), slots=6)
         got = paths(stream, run_of(stream, epochs=1))
         assert sorted(got) == sorted(set(stream.manifest.filenames()) - set(BAD))
 
 
-def test_a_batch_of_bad_images_alone_is_an_error(serve: Serve, spoilt: Path) -> None:
-    spec = asks(spoilt, "skip")
+def test_a_batch_of_bad_images_alone_is_an_error(serve: Serve, damaged: Path) -> None:
+    spec = asks(damaged, "skip")
     order = msgspec.structs.replace(spec.order, shuffle=False)
     spec = msgspec.structs.replace(
         spec, order=order, batch=msgspec.structs.replace(spec.batch, batch_size=1)
@@ -108,26 +108,26 @@ def test_a_batch_of_bad_images_alone_is_an_error(serve: Serve, spoilt: Path) -> 
             list(run_of(stream))
 
 
-def test_each_is_logged_once_and_listed_with_its_reason(serve: Serve, spoilt: Path) -> None:
+def test_each_is_logged_once_and_listed_with_its_reason(serve: Serve, damaged: Path) -> None:
     with serve(2, "--max-bad=5%") as daemon, Session(daemon.path) as session:
-        stream = session.open(asks(spoilt, "skip"), slots=6)
+        stream = session.open(asks(damaged, "skip"), slots=6)
         assert len(list(run_of(stream, epochs=2))) == 24
         listed = {os.fsdecode(bad.path): bad for bad in dial.list_bad(daemon.path)}
-        assert sorted(listed) == sorted(str(spoilt / name) for name in BAD)
-        assert "not an image" in listed[str(spoilt / BAD[2])].reason
+        assert sorted(listed) == sorted(str(damaged / name) for name in BAD)
+        assert "not an image" in listed[str(damaged / BAD[2])].reason
         assert all(bad.times >= 2 for bad in listed.values())
         assert daemon.snapshot().daemon.bad == 3
     for name in BAD:
-        assert daemon.log.count(f"bad image {spoilt / name}") == 1
+        assert daemon.log.count(f"bad image {damaged / name}") == 1
 
 
 @pytest.mark.parametrize("on_error", ["substitute", "skip"])
 def test_more_than_max_bad_ends_the_stream_with_a_summary(
-    serve: Serve, spoilt: Path, on_error: OnError
+    serve: Serve, damaged: Path, on_error: OnError
 ) -> None:
     with serve(2, "--max-bad=2%") as daemon, Session(daemon.path) as session:
-        good = session.open(asks(spoilt, "raise"), slots=6)
-        stream = session.open(asks(spoilt, on_error), slots=6)
+        good = session.open(asks(damaged, "raise"), slots=6)
+        stream = session.open(asks(damaged, on_error), slots=6)
         with pytest.raises(TooManyBadImages, match=r"3 of 96 .*--max-bad \(.*\) allows 2.*\.jpg: "):
             list(run_of(stream))
         assert good.slots == 6
@@ -135,11 +135,11 @@ def test_more_than_max_bad_ends_the_stream_with_a_summary(
 
 
 def test_a_trainer_that_is_behind_hears_of_too_many_and_for_good(
-    serve: Serve, spoilt: Path
+    serve: Serve, damaged: Path
 ) -> None:
     """The daemon has ended the stream while batches that are ready wait to be taken."""
     with serve(2, "--max-bad=1%") as daemon, Session(daemon.path) as session:
-        sequence = LoaderSequence(asks(spoilt, "skip"), session)
+        sequence = LoaderSequence(asks(damaged, "skip"), session)
         with contextlib.suppress(TooManyBadImages):
             sequence.fetch(0)  # from here on batches are made ahead
         eventually(lambda: not daemon.snapshot().streams)
@@ -160,11 +160,11 @@ def test_a_sequence_whose_session_was_closed_says_so(serve: Serve, photos: Path)
         assert not daemon.snapshot().streams
 
 
-def test_with_a_cache_the_bytes_are_those_without(serve: Serve, spoilt: Path) -> None:
+def test_with_a_cache_the_bytes_are_those_without(serve: Serve, damaged: Path) -> None:
     with serve(2, "--max-bad=5%") as daemon, Session(daemon.path) as session:
         runs = []
         for cache in ("none", "memory"):
-            stream = session.open(asks(spoilt, "substitute", cache=cache), slots=6)
+            stream = session.open(asks(damaged, "substitute", cache=cache), slots=6)
             runs.append([digest(batch) for batch in run_of(stream)])
         assert runs[0] == runs[1]
 
@@ -181,12 +181,12 @@ def test_lack_of_memory_is_no_bad_image(serve: Serve, photos: Path, tmp_path: Pa
         assert daemon.snapshot().daemon.bad == 0
 
 
-def test_keras_trains_on_substitutes_that_weigh_nothing(serve: Serve, spoilt: Path) -> None:
+def test_keras_trains_on_substitutes_that_weigh_nothing(serve: Serve, damaged: Path) -> None:
     import keras
 
     with serve(2, "--max-bad=5%") as daemon, Session(daemon.path):
         train = ImageDataGenerator(rescale=1 / 255).flow_from_directory(
-            str(spoilt), target_size=(16, 16), on_error="substitute", substitute_weight=0.0
+            str(damaged), target_size=(16, 16), on_error="substitute", substitute_weight=0.0
         )
         _, _, weights = train[0]
         assert weights.shape == (32,)

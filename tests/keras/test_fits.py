@@ -318,9 +318,9 @@ def test_a_validation_subset_of_nothing_says_what_is_missing(photos: Path) -> No
         ImageDataGenerator().flow_from_directory(photos, subset="validation")
 
 
-def test_a_rescale_that_a_dtype_cuts_off_is_told(photos: Path) -> None:
+def test_a_rescale_that_a_dtype_truncates_is_told(photos: Path) -> None:
     generator = ImageDataGenerator(rescale=1 / 255, dtype="uint8")
-    with pytest.warns(UserWarning, match="makes fractions, which dtype='uint8' cuts off"):
+    with pytest.warns(UserWarning, match="makes fractions, which dtype='uint8' truncates"):
         train = generator.flow_from_directory(photos)
     assert train[0][0].max() <= 1
 

@@ -106,7 +106,7 @@ class Model:
     doubted: bool = False
     """Whether somebody waits for storage, and nothing of this stream has come back since."""
     ended: int = 0
-    """Batches that were delivered, or reported as spoilt."""
+    """Batches that were delivered, or reported as failed."""
 
     @property
     def coming(self) -> set[Place]:
@@ -180,11 +180,11 @@ class Model:
             self.run = self.run.at(self.run.after(place))
         self.filling[slot] = Batch(place, self.shape.rows(place[1]))
 
-    def end(self, slot: int, place: Place, *, spoilt: bool) -> None:
+    def end(self, slot: int, place: Place, *, failed: bool) -> None:
         """A delivered batch has every row, written once or again after a death."""
         batch = self.filling.pop(slot)
-        assert (batch.place, batch.given_up) == (place, spoilt)
-        assert spoilt or batch.written == set(range(batch.rows))
+        assert (batch.place, batch.given_up) == (place, failed)
+        assert failed or batch.written == set(range(batch.rows))
         self.hands[slot] = place
         self.ended += 1
 
@@ -257,7 +257,7 @@ class Machine(RuleBasedStateMachine):
                     self.past.append(chunk.ticket)
                 case Deliver(stream, slot, place, _):
                     assert (stream, slot) not in self.being_written
-                    self.models[stream].end(slot, place, spoilt=False)
+                    self.models[stream].end(slot, place, failed=False)
                 case Isolate(stream, place, row, _):
                     self.models[stream].to_isolate.remove((place, row))
                 case Dismiss(worker):
@@ -267,7 +267,7 @@ class Machine(RuleBasedStateMachine):
                     self.perform(self.scheduler.worker_down(worker, Death.KILLED))
                 case Fail(stream, slot, place, _):
                     assert (stream, slot) not in self.being_written
-                    self.models[stream].end(slot, place, spoilt=True)
+                    self.models[stream].end(slot, place, failed=True)
 
     @property
     def being_written(self) -> set[tuple[int, int]]:
@@ -400,7 +400,7 @@ class Machine(RuleBasedStateMachine):
 
     @rule(data=st.data())
     @precondition(lambda self: any(self.held.values()))
-    def spoil(self, data: st.DataObject) -> None:
+    def failure(self, data: st.DataObject) -> None:
         worker = data.draw(st.sampled_from(sorted(w for w, held in self.held.items() if held)))
         chunk = self.held[worker].pop(0)
         self.slow.discard(worker)
@@ -667,7 +667,7 @@ class Killer:
     isolates: bool = True
     deaths: int = 0
     isolated: list[Isolate] = field(default_factory=list)
-    spoilt: list[Fail] = field(default_factory=list)
+    failed: list[Fail] = field(default_factory=list)
     delivered: list[Deliver] = field(default_factory=list)
     tried: list[tuple[int, int]] = field(default_factory=list)
 
@@ -675,7 +675,7 @@ class Killer:
         scheduler = Scheduler()
         todo = scheduler.open(7, shape, WHOLE) + scheduler.worker_up(1)
         worker = 1
-        while len(self.delivered) + len(self.spoilt) < batches:
+        while len(self.delivered) + len(self.failed) < batches:
             action = todo.pop(0)
             match action:
                 case Assign(to, chunk) if to == worker:
@@ -690,7 +690,7 @@ class Killer:
                 case Deliver():
                     self.delivered.append(action)
                 case Fail():
-                    self.spoilt.append(action)
+                    self.failed.append(action)
                 case Isolate():
                     self.isolated.append(action)
 
@@ -717,9 +717,9 @@ def test_a_sample_that_crashes_its_workers_is_tried_alone_and_then_isolated() ->
 def test_a_sample_that_crashes_workers_though_it_is_isolated_is_an_error() -> None:
     killer = Killer(row=2, isolates=False)
     killer.run(Shape(samples=8, batch_size=4, slots=4))
-    (spoil,) = killer.spoilt
-    assert spoil.error.kind == "WorkerCrashed"
-    assert (spoil.error.first, spoil.error.last) == (2, 3)
+    (failure,) = killer.failed
+    assert failure.error.kind == "WorkerCrashed"
+    assert (failure.error.first, failure.error.last) == (2, 3)
 
 
 def test_the_chunk_of_a_killed_worker_comes_back_in_halves() -> None:
@@ -727,8 +727,8 @@ def test_the_chunk_of_a_killed_worker_comes_back_in_halves() -> None:
     killer.run(Shape(samples=8, batch_size=8, slots=4))
     assert killer.deaths == KILLS
     assert not killer.isolated
-    (spoil,) = killer.spoilt
-    assert "memory" in spoil.error.text
+    (failure,) = killer.failed
+    assert "memory" in failure.error.text
     assert killer.tried[:2] == [(0, 8), (0, 4)]
     assert (3, 4) in killer.tried
 
@@ -737,7 +737,7 @@ def test_workers_that_die_before_they_can_begin_isolate_nothing() -> None:
     killer = Killer(row=0, death=Death.ATTACHING)
     killer.run(Shape(samples=8, batch_size=8, slots=4))
     assert not killer.isolated
-    assert killer.spoilt[0].error.kind == "WorkerCrashed"
+    assert killer.failed[0].error.kind == "WorkerCrashed"
 
 
 def test_a_retired_worker_finishes_what_it_holds_and_goes() -> None:

@@ -207,12 +207,12 @@ def test_what_happens_is_reported_in_its_order(harness: Harness) -> None:
     worker, fake = harness.up()
     assert harness.take_events() == [("ready", worker.id)]
     harness.assign(worker, 1, 2)
-    bad, spoilt = Bad(7, b"/a.jpg", "why"), BatchFailed("BadImage", "why", ticket=2)
-    harness.say(fake, Attached(7), Progress(1), bad, done(1), spoilt)
+    bad, failed = Bad(7, b"/a.jpg", "why"), BatchFailed("BadImage", "why", ticket=2)
+    harness.say(fake, Attached(7), Progress(1), bad, done(1), failed)
     assert harness.take_events() == [
         ("bad_image", bad),
         ("done", worker.id, done(1)),
-        ("failed", worker.id, spoilt),
+        ("failed", worker.id, failed),
     ]
 
 

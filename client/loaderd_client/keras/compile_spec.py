@@ -218,7 +218,7 @@ def _statistics(generator: Augmentation) -> Iterator[tuple[Statistic, NDArray[An
 def _warn_cut_off(rescale: float, dtype: str) -> None:
     if rescale and rescale % 1 and not dtype.startswith("float"):
         warnings.warn(
-            f"rescale={rescale} makes fractions, which dtype={dtype!r} cuts off: leave rescale "
+            f"rescale={rescale} makes fractions, which dtype={dtype!r} truncates: leave rescale "
             'out, or use dtype="float32"',
             stacklevel=2,
         )

@@ -1,7 +1,7 @@
 """The formats that are decoded: those that PIL reads, by a file's contents, as in Keras.
 
 Six of them are loaded with this module. The others come in when a file is none of the six: PIL
-would load all of its plugins then, also those that run programs or know a format by name only.
+would load all of its plugins then, also those that run programs or only recognise a format.
 """
 
 from __future__ import annotations
