@@ -72,11 +72,12 @@ def work(plan: Plan, sock: socket.socket, settings: Settings) -> None:
     init.init_child()
     from loaderd.render import renderer
     from loaderd.render.load import decode
+    from loaderd.sources import files
     from loaderd.worker import loop, stream_renderer
 
     match plan.stage:
         case "reading":
-            _before(decode.Decoder, "read", plan.strike)
+            _before(files.FileReader, "read", plan.strike)
         case "decoding":
             _with_path(renderer.Renderer, decode.Decoder, plan)
         case "writing":
@@ -97,12 +98,12 @@ def _before(owner: Any, name: str, strike: Callable[[Any], None]) -> None:
 
 
 def _with_path(renderer: Any, decoder: Any, plan: Plan) -> None:
-    """The decoder knows no paths; the renderer does."""
+    """The decoder knows no paths; the renderer is given them as names."""
     load, decode, paths = renderer.load, decoder.decode, [b""]
 
-    def sabotaged_load(self: Any, path: Any) -> Any:
-        paths[0] = path
-        return load(self, path)
+    def sabotaged_load(self: Any, data: Any, name: Any) -> Any:
+        paths[0] = name
+        return load(self, data, name)
 
     def sabotaged_decode(self: Any, data: Any) -> Any:
         plan.strike(paths[0])
