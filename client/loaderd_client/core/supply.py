@@ -378,7 +378,7 @@ class Supply:
             if stream is not None:
                 stream.check()
                 self._shape = stream.subscription.shape
-                stream.let_go()  # the new ring may need the room of the old one
+                stream.release_ring()  # the new ring may need the room of the old one
             opening = self._opening
             if (
                 opening is None
