@@ -37,7 +37,7 @@ def note(opened: StreamHolder) -> None:
             one.rest()
 
 
-def give_way() -> bool:
+def close_idle() -> bool:
     """Closes the least recently read idle stream; returns whether there was one."""
     for one in _idle()[:1]:
         one.rest()
