@@ -146,7 +146,7 @@ class DataFrameIterator(FilesIterator):
         self._load(batch_size, shuffle, seed, max_queue_size)
         self.directory = root
         self.class_indices = {name: index for index, name in enumerate(names)}
-        _tell(self.samples, validate_filenames, names, class_mode)
+        _print_found(self.samples, validate_filenames, names, class_mode)
 
     def _read_labels(self, frame: Any, y_col: Any, names: Sequence[str]) -> None:
         """Sets ``classes`` (of labelled samples) or the targets of others."""
@@ -308,7 +308,9 @@ def _keeper(wanted: set[str], y_col: str) -> Callable[[Any], Any]:
     return keep
 
 
-def _tell(samples: int, validated: bool, names: Sequence[str], class_mode: str | None) -> None:
+def _print_found(
+    samples: int, validated: bool, names: Sequence[str], class_mode: str | None
+) -> None:
     how = "validated" if validated else "non-validated"
     classes = "" if class_mode in _UNLABELLED else f" belonging to {len(names)} classes"
     print(f"Found {samples} {how} image filenames{classes}.")

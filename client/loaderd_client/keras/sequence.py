@@ -18,7 +18,7 @@ from loaderd_client.core.session import Session
 from loaderd_client.core.supply import Supply
 from loaderd_client.keras import adapter
 from loaderd_client.keras.batch_index import Places
-from loaderd_client.keras.reader import OneOrder, Reader, Request
+from loaderd_client.keras.reader import FixedMapping, Reader, Request
 from loaderd_client.keras.samples import Samples
 
 _OWN = ("_index_generator", "_issued", "lock")
@@ -74,7 +74,7 @@ class LoaderSequence(Samples, adapter.OneWorker, *adapter.sequences()):  # type:
         slots = max_queue_size + RING_EXTRA
         self._supply = Supply(spec, parts or {}, session or sessions.current(), slots, ahead)
         self._describe()
-        self._reader = Reader(self._supply, OneOrder(Places(len(self), spec.order.shuffle)))
+        self._reader = Reader(self._supply, FixedMapping(Places(len(self), spec.order.shuffle)))
 
     def __getstate__(self) -> dict[str, Any]:
         """For copies and other processes: the same batches from here on, by another stream."""
