@@ -140,7 +140,7 @@ def root_of(thing: Any) -> str:
 
 
 def applications(floatx: str) -> tuple[tuple[str, Preprocessing | None, DataFormat], ...]:
-    """The modules of ``keras.applications`` with a known ``preprocess_input``: name, mode, format."""
+    """(name, mode, format) of each ``keras.applications`` module with a known function."""
     return _applications(floatx, adapter.image_data_format())
 
 
