@@ -112,7 +112,7 @@ class ReadAhead:
         return stride
 
     def _go_on(self, place: Place, stride: int) -> Run | None:
-        """The run of a trainer that goes on from the last batch taken, by ``stride``."""
+        """The run of a trainer that continues from the last batch taken, by ``stride``."""
         if self._run.next is None and self._steps < _STEPS:
             return None
         run = Run(place, self._run.end, self._run.step, self._first, stride)

@@ -55,7 +55,7 @@ from loaderd_client.core.spare_streams import is_cramped, kind_of
 from loaderd_client.core.stream import Stream
 
 LONG_SECONDS = 20.0
-"""Seconds of waiting for an answer after which the user is told."""
+"""Seconds of waiting for an answer after which a warning is printed."""
 
 ROOM_SECONDS = IDLE_SECONDS + 1
 """Seconds for which a ring that does not fit is tried again, while idle rings are freed."""

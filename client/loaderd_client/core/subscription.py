@@ -72,7 +72,7 @@ class Subscription:
         return self._ready.pop(place)
 
     def clear(self) -> None:
-        """Drops all ready batches, as the ring is given up."""
+        """Drops all ready batches, when the ring is released."""
         self._ready.clear()
 
     def begin_wait(self, me: Caller, place: Place) -> BatchWait:

@@ -217,7 +217,7 @@ class LoadedIterator(OrderedSequence, Iterator):
             batch_size=arguments.whole("batch_size", self.batch_size), label_mode=label_mode
         )
 
-    def _load_batch(self, places: Places, place: Place, me: Caller) -> Any:
+    def _load_place(self, places: Places, place: Place, me: Caller) -> Any:
         """The batch at a place, in Keras's form."""
         segment = self._now
         segment.check(place[1])

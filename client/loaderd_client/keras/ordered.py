@@ -42,7 +42,7 @@ class OrderedSequence(LoaderSequence):
     _count: int
     # Of a subclass: applies set attributes; makes the batch of a place, or of any sample numbers.
     _follow: Callable[[], None]
-    _load_batch: Callable[[Places, Place, Caller], Any]
+    _load_place: Callable[[Places, Place, Caller], Any]
     _explicit: Callable[[Any], Any]
 
     def _settings(self) -> OrderSettings:
@@ -183,7 +183,7 @@ class OrderedSequence(LoaderSequence):
 
     def _made(self, places: Places, place: Place, me: Caller) -> Any:
         if not self._overrides("_get_batches_of_transformed_samples"):
-            return self._load_batch(places, place, me)
+            return self._load_place(places, place, me)
         segment = self._now
         if segment.places is not places:
             raise Superseded
@@ -200,7 +200,7 @@ class OrderedSequence(LoaderSequence):
         place = self._issued.find(index_array, self._now)
         if place is None:
             return self._explicit(index_array)
-        return self._load_batch(self._places, place, me)
+        return self._load_place(self._places, place, me)
 
     # -- epochs ----------------------------------------------------------------------
 
