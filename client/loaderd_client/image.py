@@ -53,7 +53,7 @@ _HOMES = {
     "random_zoom": "in_process",
 }
 _KERAS = ("array_to_img", "img_to_array", "load_img", "save_img", "smart_resize")
-"""Keras's own functions, of the Keras that is in use: they do what they always did."""
+"""Functions that are taken unchanged from the Keras in use."""
 
 __all__ = [
     "DataFrameIterator",

@@ -69,7 +69,7 @@ def reading_on(
 
 
 def waits(session: Session) -> bool:
-    return bool(session._told)
+    return bool(session._warned)
 
 
 def kill(daemon: Daemon) -> None:

@@ -1,1 +1,1 @@
-"""Sessions, streams and leases; knows nothing of Keras."""
+"""Sessions, streams and leases; independent of Keras."""

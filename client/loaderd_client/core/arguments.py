@@ -1,8 +1,8 @@
-"""Arguments, checked in Keras's words, as plain values that a spec can hold.
+"""Argument checks with Keras's error messages, and conversion to the plain values of a spec.
 
-The checks follow ``keras/src/legacy/preprocessing/image.py``. What Keras takes for a number or a
-text is taken here: NumPy's scalars and arrays without dimensions, subclasses of ``str`` and
-``int``, enumerations of these, fractions. A spec gets Python's own.
+The checks follow ``keras/src/legacy/preprocessing/image.py``. They accept the numbers and strings
+that Keras accepts: NumPy's scalars and 0-dimensional arrays, subclasses of ``str`` and ``int``,
+enumerations of these, fractions. They return Python's own types.
 """
 
 from __future__ import annotations
@@ -22,20 +22,20 @@ _PICKED_SEEDS = 2**31
 
 
 def plain(value: Any) -> Any:
-    """A text as Python's own ``str``, an array without dimensions as what it holds."""
+    """A string as a plain ``str``, a 0-dimensional array as its item; other values unchanged."""
     if isinstance(value, np.ndarray) and value.ndim == 0:
         value = value.item()
     return str.__str__(value) if isinstance(value, str) else value
 
 
 def is_one_of(value: Any, allowed: Iterable[str | None]) -> bool:
-    """Whether it is one of the words; None may be one of them, and nothing else."""
+    """Whether a string or None is one of the allowed values."""
     value = plain(value)
     return (value is None or isinstance(value, str)) and value in allowed
 
 
 def one_of(name: str, value: object, allowed: tuple[str, ...]) -> Any:
-    """One of the words.
+    """One of the allowed strings.
 
     Raises:
         InvalidArgument: it is none of them.
@@ -47,10 +47,10 @@ def one_of(name: str, value: object, allowed: tuple[str, ...]) -> Any:
 
 
 def text(name: str, value: object) -> str:
-    """A text.
+    """A string.
 
     Raises:
-        InvalidType: it is none.
+        InvalidType: it is no string.
     """
     value = plain(value)
     if isinstance(value, str):
@@ -59,10 +59,10 @@ def text(name: str, value: object) -> str:
 
 
 def flag(name: str, value: object) -> bool:
-    """Whether it is true, as Python takes values for it.
+    """The truth value.
 
     Raises:
-        InvalidArgument: it is neither, as a pandas Series.
+        InvalidArgument: it has none, as a pandas Series.
     """
     try:
         return bool(value)
@@ -78,7 +78,7 @@ def folder(name: str, path: object) -> str:
         DatasetNotFound: it is empty.
     """
     if isinstance(path, (str, bytes, os.PathLike)):
-        if not os.fspath(path):  # of a variable that is not set; it would be the working directory
+        if not os.fspath(path):  # as from an unset variable; it would mean the working directory
             raise DatasetNotFound(f"`{name}` is empty: give the path of a folder")
         return plain(os.path.abspath(os.fsdecode(path)))  # type: ignore[no-any-return]  # a str
     raise InvalidType(f"`{name}` should be the path of a folder. Received: {path!r}")
@@ -88,7 +88,7 @@ def number(name: str, value: object) -> float:
     """A finite number.
 
     Raises:
-        InvalidType: it is none.
+        InvalidType: it is no number.
         InvalidArgument: it is not finite.
     """
     value = plain(value)
@@ -104,10 +104,10 @@ def number(name: str, value: object) -> float:
 
 
 def share(name: str, value: object) -> float:
-    """A share of samples, as a number.
+    """A fraction of the samples.
 
-    Their count is the product's whole part, so a float32 is what its digits say: 0.7 of ten
-    are seven, and not the six of 0.699999988.
+    Counts are rounded down, so a float32 is read by its decimal digits: 0.7 of ten samples is
+    seven, and not the six of 0.699999988.
 
     Raises:
         InvalidType: it is no number.
@@ -118,10 +118,9 @@ def share(name: str, value: object) -> float:
 
 
 def seed(value: Any) -> int:
-    """A seed; one that is picked for None.
+    """A seed; for None, one drawn from NumPy's global generator, from which Keras draws then.
 
-    Keras draws from NumPy's global generator then, which programs seed at their top: so it is
-    picked from there. Two flows of one program differ, two runs of one program do not.
+    So two flows of one program differ, and two runs of a program that seeds it are the same.
 
     Raises:
         InvalidType: it is no whole number.
@@ -135,7 +134,7 @@ def whole(name: str, value: object) -> int:
     """A whole number.
 
     Raises:
-        InvalidType: it is none.
+        InvalidType: it is no whole number.
     """
     try:
         return int(operator.index(value))  # type: ignore[arg-type]  # that is what is tried
@@ -144,15 +143,15 @@ def whole(name: str, value: object) -> int:
 
 
 def substitute_weight(on_error: object, weight: object, labelled: bool) -> float | None:
-    """The weight of substitutes, checked together with what decides whether there are any.
+    """The weight of substitutes, checked together with the arguments that it depends on.
 
     Args:
-        on_error: what becomes of an image that cannot be read.
+        on_error: what happens to an image that cannot be read.
         weight: of its substitute; None for batches without weights.
         labelled: whether the batches have labels.
 
     Raises:
-        InvalidArgument: a value is not allowed, or not with the others.
+        InvalidArgument: a value, or the combination, is not allowed.
     """
     one_of("on_error", on_error, get_args(OnError))
     if weight is None:
@@ -184,11 +183,11 @@ def size(target_size: Sequence[int]) -> tuple[int, int]:
 
 
 def names(name: str, classes: Iterable[str] | None) -> tuple[str, ...] | None:
-    """Names of classes: any list, array or column of them; None for none.
+    """Class names, from a list, an array or a column; None for None.
 
     Raises:
-        InvalidArgument: it is one text, whose letters would be taken for names.
-        InvalidType: they are no texts.
+        InvalidArgument: it is a single string, whose letters would be read as names.
+        InvalidType: they are no strings.
     """
     if isinstance(classes, (str, bytes)):
         raise InvalidArgument(f"`{name}` should be a list of names. Received: {classes!r}")
@@ -205,11 +204,11 @@ def _items(name: str, value: Any, what: str) -> list[Any]:
 
 
 def zoom(zoom_range: Any) -> list[float]:
-    """``[lower, upper]``.
+    """``[lower, upper]`` of a number or a pair.
 
     Raises:
-        InvalidArgument: it is neither a number nor a pair of them.
-        InvalidType: it is nothing like it.
+        InvalidArgument: it is a sequence, but no pair of numbers.
+        InvalidType: it is neither a number nor a sequence.
     """
     if isinstance(zoom_range, (float, int)):
         return [1 - zoom_range, 1 + zoom_range]
@@ -222,10 +221,10 @@ def zoom(zoom_range: Any) -> list[float]:
 
 
 def shift(name: str, value: float | Sequence[float]) -> int | float | tuple[float, ...]:
-    """As a spec has it: plain numbers, whatever NumPy's the user gave; 0 for None.
+    """A shift range as plain numbers; 0 for None.
 
     Raises:
-        InvalidType: it is neither a number nor a list of them.
+        InvalidType: it is neither a number nor a list of numbers.
     """
     value = plain(value)
     if value is None:
@@ -241,7 +240,7 @@ def pair(name: str, value: Sequence[float] | None) -> tuple[float, float] | None
     """Two numbers, or None.
 
     Raises:
-        InvalidArgument: they are not two.
+        InvalidArgument: there are not two.
         InvalidType: they are no numbers.
     """
     if value is None:
@@ -253,10 +252,10 @@ def pair(name: str, value: Sequence[float] | None) -> tuple[float, float] | None
 
 
 def dtype(value: Any) -> DType:
-    """The name of a dtype.
+    """The name of a dtype of batches.
 
     Raises:
-        InvalidType: batches cannot have it.
+        InvalidType: batches cannot have this dtype.
     """
     try:
         name: Any = np.dtype(value).name

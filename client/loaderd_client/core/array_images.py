@@ -1,7 +1,7 @@
-"""The images of arrays as workers see them: one copy for all flows of the same array.
+"""The images of arrays in shared memory: one copy for all flows of the same array.
 
-Programs make flow after flow of one array, and TensorFlow keeps all that it has read. In Keras
-those flows hold the caller's array; here they hold one copy of it together.
+Programs make many flows of one array, and TensorFlow keeps every flow that it has read. In Keras
+they all refer to the caller's array; here they share one copy of it.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from numpy.typing import NDArray
 from loaderd.ipc.bundle import Bundle, same_bytes
 
 LARGE = 2**22
-"""Bytes of images that stay in shared memory while no stream of them is open."""
+"""Bytes above which images stay in shared memory while no stream of them is open."""
 
 _Where = tuple[int, tuple[int, ...], tuple[int, ...], str]
 
 
 class _Copy:
-    """The copy of an array: in a bundle while anybody needs one, else in memory of our own."""
+    """The copy of an array: in a bundle while one is in use, else in private memory."""
 
     def __init__(self, bundle: Bundle) -> None:
         self.large = bundle.nbytes > LARGE
@@ -28,7 +28,7 @@ class _Copy:
         self._own: NDArray[Any] | None = None
 
     def bundle_of(self, array: NDArray[Any]) -> Bundle | None:
-        """The bundle, if this is the copy of an array as it is now."""
+        """The bundle, if this copy still has the bytes of ``array``; else None."""
         bundle = self._bundle()
         images = self._own if bundle is None else bundle.parts["images"]
         if images is None or not same_bytes(images, array):
@@ -36,7 +36,7 @@ class _Copy:
         return bundle or self.bundle()
 
     def bundle(self) -> Bundle:
-        """To be called by those who have called ``own``."""
+        """The bundle; made again from private memory, after ``own``, if it was freed."""
         bundle = self._bundle()
         if bundle is None:
             assert self._own is not None
@@ -45,7 +45,7 @@ class _Copy:
         return bundle
 
     def own(self, bundle: Bundle) -> NDArray[Any]:
-        """In memory of our own from now on, whatever becomes of the bundle."""
+        """A read-only copy in private memory, which outlives the bundle."""
         if self._own is None:
             own = bundle.parts["images"].copy()
             own.flags.writeable = False
@@ -54,17 +54,17 @@ class _Copy:
 
 
 _copies: weakref.WeakValueDictionary[_Where, _Copy] = weakref.WeakValueDictionary()
-"""By where the caller's array lies; whether it is still the same is looked at."""
+"""By address, shape, strides and dtype of the caller's array; its bytes are compared too."""
 
 
 class ImageBundle:
-    """What one flow has of its images.
+    """The images of one flow.
 
     Args:
-        array: the images as they are now.
+        array: the caller's images.
 
     Raises:
-        InvalidArgument: they are no numbers.
+        InvalidArgument: the array is not numeric.
         NoRoom: there is not enough memory.
     """
 
@@ -80,18 +80,18 @@ class ImageBundle:
         self._bundle: Bundle | None = bundle
 
     def bundle(self) -> Bundle:
-        """What is sent to the daemon."""
+        """The bundle that is sent to the daemon."""
         bundle = self._bundle = self._bundle or self._copy.bundle()
         return bundle
 
     def rest(self, images: NDArray[Any]) -> NDArray[Any]:
-        """Holds no descriptor until the bundle is needed again, unless the images are many.
+        """Drops the bundle with its descriptor until it is needed again, unless it is large.
 
         Args:
-            images: where they lie.
+            images: the images at their present address.
 
         Returns:
-            Where they lie from now on.
+            The images at their new address.
         """
         bundle = self._bundle
         if bundle is None or self._copy.large:

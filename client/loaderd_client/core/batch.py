@@ -1,4 +1,4 @@
-"""Batches, and how they are made of the slots of a ring."""
+"""Batches, and their construction from the slots of a ring."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from loaderd.spec.spec import Spec
 from loaderd_client.core.lease import Ring
 
 _COPIED = 2**15
-"""Bytes of a slot whose batch is copied in less time than a lease takes."""
+"""Largest slot in bytes that is copied: below this a copy is faster than a lease."""
 
 
 class Batch(NamedTuple):
@@ -29,7 +29,7 @@ class Batch(NamedTuple):
         weights: float32 (rows,): 1, and ``substitute_weight`` for substitutes; or None.
         ids: int32 (rows,): sample numbers, as ``filenames`` counts them.
         place: (epoch, position).
-        attempt: how often chunks of it were given again after a worker's death.
+        attempt: how often chunks of it were assigned again after a worker's death.
     """
 
     images: NDArray[Any]
@@ -55,7 +55,7 @@ class Batch(NamedTuple):
 
 
 class Slot(NamedTuple):
-    """A slot in our hands: a batch, or why there is none."""
+    """A slot that the client holds: a batch, or the error in its place."""
 
     number: int
     attempt: int
@@ -64,7 +64,7 @@ class Slot(NamedTuple):
 
     @classmethod
     def of(cls, message: Ready | BatchFailed) -> Self:
-        """The slot that a message is about."""
+        """The slot of a message."""
         if isinstance(message, Ready):
             return cls(message.slot, message.attempt, message.skipped, None)
         return cls(message.slot, 0, 0, from_wire(message.kind, message.text))
@@ -75,9 +75,9 @@ class RingBatches:
 
     Args:
         ring: the ring.
-        layout: where things lie in a slot.
-        opened: how many samples there are.
-        spec: what was asked for.
+        layout: the layout of a slot.
+        opened: the daemon's answer, with the number of samples.
+        spec: the requested spec.
 
     Attributes:
         ring: the same.
@@ -91,11 +91,11 @@ class RingBatches:
         self._directory = spec.source.directory
 
     def rows(self, place: Place, slot: Slot) -> int:
-        """Samples in a batch, without those that are left out."""
+        """Samples in a batch, without skipped ones."""
         return self._epoch.rows(place[1]) - slot.skipped
 
     def error(self, place: Place, slot: Slot) -> LoaderdError | None:
-        """Why there is no batch; None if there is one."""
+        """The error of a slot without a batch; None if it has one."""
         if slot.error is not None or self.rows(place, slot) > 0:
             return slot.error
         return BadImage(
@@ -103,15 +103,15 @@ class RingBatches:
             "(`loaderd errors` says why)"
         )
 
-    def is_lent(self, slot: Slot) -> bool:
-        """Whether a slot is leased where it can be: others are copied sooner, or lack rows."""
+    def is_leasable(self, slot: Slot) -> bool:
+        """Whether a slot may be leased: small ones, and those with skipped rows, are copied."""
         return not (slot.skipped or self._copies)
 
-    def make(self, place: Place, slot: Slot, lend: bool) -> Batch:
-        """The batch of a slot, on its memory or as a copy, without the rows that are left out."""
+    def make(self, place: Place, slot: Slot, leased: bool) -> Batch:
+        """The batch of a slot, as views (``leased``) or copies, without skipped rows."""
         rows = self._epoch.rows(place[1])
         ids = self.ring.ids(slot.number, rows)
-        arrays = (self.ring.lease if lend else self.ring.copy)(slot.number, rows)
+        arrays = (self.ring.lease if leased else self.ring.copy)(slot.number, rows)
         if slot.skipped:
             kept = ids >= 0
             arrays, ids = [array[kept] for array in arrays], ids[kept]

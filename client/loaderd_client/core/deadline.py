@@ -1,4 +1,4 @@
-"""How long a trainer waits for a daemon that went away."""
+"""The time for which a trainer waits for a daemon that went away."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from loaderd_client.core import arguments
 VARIABLE = "LOADERD_RECONNECT_TIMEOUT"
 DEFAULT_SECONDS = 60.0
 FIRST_PAUSE = 0.05
-LONGEST_PAUSE = 1.0
-LEAST_LOOK = 0.5
-"""Seconds within which a daemon that is there answers, however little is left."""
+MAX_PAUSE = 1.0
+MIN_TIMEOUT = 0.5
+"""Seconds allowed for one connection attempt, however little time is left."""
 
 
 def reconnect_timeout(value: float | None) -> float:
-    """The seconds that are meant: what was said, else the variable's, else the default.
+    """The timeout in seconds: the argument, else the environment variable, else the default.
 
     Raises:
-        InvalidArgument: they are no number, or negative.
+        InvalidArgument: it is no number, or negative.
     """
     if value is not None:
         return _checked("reconnect_timeout", value)
-    said = os.environ.get(VARIABLE)
-    return _checked(VARIABLE, _number(said)) if said else DEFAULT_SECONDS
+    text = os.environ.get(VARIABLE)
+    return _checked(VARIABLE, _number(text)) if text else DEFAULT_SECONDS
 
 
 def _number(text: str) -> float | str:
@@ -44,10 +44,10 @@ def _checked(name: str, value: float | str) -> float:
 
 
 class Deadline:
-    """What is left of it for one batch: begun when its daemon was found gone.
+    """The deadline of one batch, from the moment at which its daemon was found gone.
 
     Args:
-        seconds: how long it lasts.
+        seconds: its length.
 
     Attributes:
         seconds: the same.
@@ -65,10 +65,10 @@ class Deadline:
 
     @property
     def left(self) -> float:
-        """Seconds that are left, of which one look may take the least that there are."""
-        return max(LEAST_LOOK, min(TIMEOUT, self._end - monotonic()))
+        """The timeout of one connection attempt in seconds, at least ``MIN_TIMEOUT``."""
+        return max(MIN_TIMEOUT, min(TIMEOUT, self._end - monotonic()))
 
     def pause(self) -> None:
-        """Sleeps until the next look: longer each time, and never beyond the end."""
+        """Sleeps before the next attempt: longer each time, and never beyond the deadline."""
         sleep(max(0.0, min(self._pause, self._end - monotonic())))
-        self._pause = min(2 * self._pause, LONGEST_PAUSE)
+        self._pause = min(2 * self._pause, MAX_PAUSE)

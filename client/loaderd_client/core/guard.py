@@ -1,14 +1,14 @@
-"""Ownership that survives Ctrl-C.
+"""Mutual exclusion that survives exceptions raised by signal handlers.
 
-``KeyboardInterrupt``, or whatever else a signal handler raises, may strike between any two
-bytecodes: between taking a lock and the block that would give it back, or within that block's
-end. A lock that is lost so blocks everybody for ever. Here whoever owns a thing is known, and
-an owner that has left is found out by the next one who wants it.
+``KeyboardInterrupt``, or any other exception of a signal handler, may be raised between any two
+bytecodes: between taking a lock and the ``try`` that releases it, or within its ``finally``. A lock
+lost in this way blocks every thread for ever. Here the owner is recorded, and an owner that has
+left is detected by the next caller.
 
 Owners are calls of our own functions. Such a call makes a :class:`Caller` and keeps it in a local
-variable named ``me``. It has left when no frame on its thread's stack has that variable: that is
-so after any exception, also while a traceback keeps the frame alive, after the thread's end, and
-in a forked child for the threads that were not forked.
+variable named ``me``. It has left when no frame on its thread's stack has that variable: after any
+exception, also while a traceback keeps the frame alive, after the thread's end, and in a forked
+child for the threads that were not forked.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from time import sleep
 
 _PACKAGE = __name__.partition(".")[0]
 _FIRST_PAUSE = 20e-6
-_LONGEST_PAUSE = 1e-3
+_MAX_PAUSE = 1e-3
 
 
 class Caller:
-    """One call of a function of ours, to be kept in a local variable named ``me``."""
+    """One call of a function of ours; to be kept in a local variable named ``me``."""
 
     __slots__ = ("thread",)
 
@@ -43,24 +43,24 @@ class Caller:
 
 
 class _Turn:
-    """One ownership. Steps are single operations of a dict, which nothing can interrupt.
+    """One ownership, in a linked list of turns. Each step is a single atomic dict operation.
 
-    ``0`` is the owner, the first who says so; ``1`` is the turn that follows. A turn that is over
-    stays over, so it does no harm if several find out that its owner has left.
+    Entry ``0`` is the owner, the first to set it; ``1`` is the next turn. A turn that is over stays
+    over, so several callers may detect that its owner has left.
     """
 
-    __slots__ = ("over", "said")
+    __slots__ = ("entries", "over")
 
     def __init__(self) -> None:
-        self.said: dict[int, Caller | _Turn] = {}
+        self.entries: dict[int, Caller | _Turn] = {}
         self.over = False
 
 
 class Claim:
-    """A thing that one call owns at a time.
+    """A resource that one call owns at a time.
 
     Attributes:
-        torn: whether an owner has left without giving it back: what it was about may be half done.
+        torn: whether an owner has left without releasing it: its work may be half done.
     """
 
     __slots__ = ("_turn", "torn")
@@ -70,14 +70,14 @@ class Claim:
         self.torn = False
 
     def take(self, me: Caller) -> Caller | None:
-        """Takes it, if nobody has it or its owner has left.
+        """Takes it, if it is free or its owner has left.
 
         Returns:
-            None if it is ours now, else its owner.
+            None if ``me`` owns it now, else the owner.
         """
         turn = self._turn
         while True:
-            owner = turn.said.setdefault(0, me)
+            owner = turn.entries.setdefault(0, me)
             assert isinstance(owner, Caller)
             if owner is me and not turn.over:
                 self._turn = turn
@@ -86,34 +86,34 @@ class Claim:
                 # A thread makes one call at a time: another one of our own thread has left.
                 if owner.thread != me.thread and not owner.left:
                     return owner
-                if not turn.over:  # looked at once more: it may have given it back and left since
+                if not turn.over:  # checked again: it may have released it and left since
                     self.torn = True
                     turn.over = True
-            following = turn.said.setdefault(1, _Turn())
+            following = turn.entries.setdefault(1, _Turn())
             assert isinstance(following, _Turn)
             turn = following
 
     def give_back(self) -> None:
-        """Gives it back; only the owner may."""
-        # Who comes next notes his own turn: if we did, it might be a later one's already.
+        """Releases it; to be called by the owner only."""
+        # The next owner sets `_turn`: set here, it might overwrite a later one's.
         self._turn.over = True
 
 
 class Guard(Claim):
-    """Mutual exclusion of short steps, none of which waits for anything."""
+    """Mutual exclusion of short steps that do not block."""
 
     __slots__ = ()
 
     @property
     def is_ours(self) -> bool:
-        """Whether a call of this thread is within."""
-        owner = self._turn.said.get(0)
+        """Whether a call of this thread owns it."""
+        owner = self._turn.entries.get(0)
         here = threading.get_ident()
         return isinstance(owner, Caller) and owner.thread == here and not self._turn.over
 
     def enter(self, me: Caller) -> None:
-        """Waits until it is ours; ``give_back`` must follow."""
+        """Waits until ``me`` owns it; ``give_back`` must follow."""
         pause = _FIRST_PAUSE
         while self.take(me) is not None:
             sleep(pause)
-            pause = min(2 * pause, _LONGEST_PAUSE)
+            pause = min(2 * pause, _MAX_PAUSE)

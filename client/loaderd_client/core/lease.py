@@ -1,10 +1,10 @@
-"""Arrays whose life is the lease of a slot.
+"""Arrays whose lifetime is the lease of a slot.
 
-A slot may be written again when nobody can read it any more, and only the arrays know
-when that is: TensorFlow and JAX alias NumPy memory and let go of it late, in threads of
-their own. So every array of a batch hangs on a holder that exports the slot's memory,
-all holders hang on one lease, and the lease's end releases the slot. (A finalizer on the
-array itself would fire too early: NumPy lets views hang on the array's base instead.)
+A slot may be written again when no array refers to its memory any more. TensorFlow and JAX alias
+NumPy memory, and drop it late and in threads of their own. So the base of every array of a batch
+is a holder that exports the slot's memory, all holders refer to one lease, and the lease's
+finalizer releases the slot. (A finalizer on the array itself would run too early: NumPy's views
+refer to the array's base instead.)
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from loaderd_client.core.mapping import Mapping
 
 
 class _Lease:
-    """Dies with the last array of a slot. Keeps the mapping alive until then."""
+    """Lives as long as the arrays of a slot, and keeps the mapping alive."""
 
     __slots__ = ("__weakref__", "ring")
 
@@ -31,7 +31,7 @@ class _Lease:
 
 
 class _Memory:
-    """Exports an array of the ring to NumPy, and holds what keeps it there."""
+    """Exports an array of the ring to NumPy, and refers to the owner of its memory."""
 
     __slots__ = ("__array_interface__", "holder")
 
@@ -45,10 +45,10 @@ class Ring:
 
     Args:
         memory: the mapping.
-        layout: where things lie in a slot.
-        released: gets a slot's number when its last array has died; in any thread, at any
-            moment, in one step of C code.
-        then: called afterwards, likewise; it must neither block nor raise.
+        layout: the layout of a slot.
+        released: called with a slot's number when its last array is freed, in any thread and at
+            any moment; must be a single step of C code.
+        then: called afterwards, likewise; must neither block nor raise.
     """
 
     def __init__(
@@ -67,11 +67,11 @@ class Ring:
         self._leases: weakref.WeakValueDictionary[int, _Lease] = weakref.WeakValueDictionary()
 
     def lease(self, slot: int, rows: int) -> list[NDArray[Any]]:
-        """The slot's images, and labels and weights if it has them; as writable views, no copy.
+        """The slot's images, and labels and weights if it has them, as writable views.
 
         Args:
             slot: the slot's number.
-            rows: samples that it holds.
+            rows: samples in the slot.
         """
         lease = _Lease(self._memory)
         self._held.watch(lease, slot)
@@ -79,25 +79,25 @@ class Ring:
         return [np.asarray(memory) for memory in self._memories(slot, rows, lease)]
 
     def copy(self, slot: int, rows: int) -> list[NDArray[Any]]:
-        """The same as private copies; the slot stays as it is."""
+        """The same as private copies, without a lease."""
         memories = self._memories(slot, rows, _Lease(self._memory))
         return [np.array(memory) for memory in memories]
 
     def empty(self) -> None:
-        """Gives the memory of all slots that are not leased back, for good."""
+        """Frees the memory of all slots that are not leased, for good."""
         size = self._layout.nbytes
         for slot in range(self._memory.nbytes // size):
             if slot not in self._leases:
                 self._memory.empty(slot * size, size)
 
     def sweep(self) -> None:
-        """Sees to it that all slots whose arrays have died are known to be released."""
+        """Reports slots whose arrays have been freed and that were not reported yet."""
         self._held.sweep()
 
     @property
     def is_leased(self) -> bool:
-        """Whether arrays of it live."""
-        return any(True for _ in self._leases.values())  # len() would count some that are dead
+        """Whether arrays of it are alive."""
+        return any(True for _ in self._leases.values())  # len() may count dead ones
 
     def ids(self, slot: int, rows: int) -> NDArray[np.int32]:
         """A copy of the sample numbers of the slot's rows."""
@@ -120,7 +120,7 @@ class Ring:
 
 
 def _all_ids(memory: Mapping, layout: SlotLayout) -> NDArray[np.int32]:
-    """The sample numbers of all slots, (slots, rows): made once, since a view costs."""
+    """The sample numbers of all slots, int32 (slots, rows); made once, as views are slow."""
     interface = {
         "version": 3,
         "shape": (memory.nbytes // layout.nbytes, *layout.ids.shape),

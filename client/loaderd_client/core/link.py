@@ -1,4 +1,4 @@
-"""The connection of an open stream, how it has ended, and what wakes those who wait for it."""
+"""The non-blocking connection of an open stream, its end, and the eventfd that wakes waiters."""
 
 from __future__ import annotations
 
@@ -23,29 +23,29 @@ from loaderd.ipc.channel import Channel, Closed
 from loaderd.ipc.messages import IDLE_SECONDS, Message
 from loaderd.ipc.owned import Owned
 
-TELL_NS = 500_000_000
-"""A wait is told to the daemon after so long, and not only when it ends."""
+REPORT_NS = 500_000_000
+"""Interval at which a wait in progress is reported to the daemon."""
 
-Heard = Callable[[Message], None]
-"""What takes in a message; it raises ProtocolError for one that must not come."""
-
-
-_bells = Owned(os.close)
+Handler = Callable[[Message], None]
+"""Handles a message; raises ProtocolError for one that is not allowed on a stream."""
 
 
-class Bell:
-    """Wakes all who wait in ``poll``; the stream's."""
+_eventfds = Owned(os.close)
+
+
+class Notifier:
+    """An eventfd that wakes all threads of a stream that wait in ``poll``."""
 
     def __init__(self) -> None:
         self.fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
-        _bells.watch(self, self.fd)
+        _eventfds.watch(self, self.fd)
 
-    def ring(self) -> None:
-        """Wakes them."""
+    def notify(self) -> None:
+        """Wakes all waiting threads, and later ones until ``clear``."""
         os.eventfd_write(self.fd, 1)
 
-    def silence(self) -> None:
-        """Lets them sleep until it rings again."""
+    def clear(self) -> None:
+        """Resets the eventfd, so that ``poll`` waits again."""
         with contextlib.suppress(BlockingIOError):
             os.eventfd_read(self.fd)
 
@@ -53,20 +53,20 @@ class Bell:
 class Releases:
     """Slots whose leases have ended.
 
-    Leases know this and not the stream, so that a stream which nobody uses any more goes
-    at once, with its connection and its bell, whatever arrays are still held.
+    Leases refer to this and not to the stream, so that an unused stream is freed at once, with its
+    connection and its eventfd, whatever arrays are still held.
     """
 
-    def __init__(self, bell: Bell) -> None:
+    def __init__(self, notifier: Notifier) -> None:
         self.slots: deque[int] = deque()
-        self.heard = False
-        self._bell = weakref.ref(bell)
+        self.notifies = False
+        self._notifier = weakref.ref(notifier)
 
-    def tell(self) -> None:
-        """A lease has ended. Runs in any thread, perhaps in the middle of a step."""
-        bell = self._bell() if self.heard else None
-        if bell is not None:
-            bell.ring()
+    def notify(self) -> None:
+        """Wakes waiters after a lease has ended. Runs in any thread, also during a step."""
+        notifier = self._notifier() if self.notifies else None
+        if notifier is not None:
+            notifier.notify()
 
 
 def _gone() -> DaemonGone:
@@ -81,87 +81,87 @@ class Link:
 
     Args:
         channel: the connection.
-        bell: rung when it has ended.
+        notifier: notified when it has ended.
 
     Attributes:
         channel: the same.
-        end: why nothing more comes; None while something may.
-        told_at: when the daemon heard of us last, by ``time.monotonic``.
-        confirmed: whether it was not asked, or has said, that the ring is still ours.
+        end: why the connection has ended; None while it is open.
+        sent_at: when a message was last sent, by ``time.monotonic``.
+        confirmed: False from a ``Confirm`` until the daemon answers that the ring is still ours.
     """
 
-    def __init__(self, channel: Channel, bell: Bell) -> None:
+    def __init__(self, channel: Channel, notifier: Notifier) -> None:
         channel.settimeout(0)
         self.channel = channel
         self.end: LoaderdError | None = None
-        self.told_at = monotonic()
+        self.sent_at = monotonic()
         self.confirmed = True
-        self._bell = bell
+        self._notifier = notifier
         self._hung_up = False
-        self._end_told = False
+        self._end_raised = False
 
     def is_sure(self, now: float) -> bool:
-        """Whether the ring is ours still: after a long silence the daemon may have taken it."""
-        return self.end is not None or (self.confirmed and now - self.told_at < IDLE_SECONDS / 2)
+        """Whether the ring is still ours; the daemon may reclaim it after ``IDLE_SECONDS``."""
+        return self.end is not None or (self.confirmed and now - self.sent_at < IDLE_SECONDS / 2)
 
     def check(self) -> None:
-        """Raises why it has ended, if another stream would not help; see ``Stream.check``."""
+        """Raises ``end`` if another stream would not help; see ``Stream.check``."""
         if isinstance(self.end, TooManyBadImages):
             raise TooManyBadImages(*self.end.args)
-        if isinstance(self.end, StorageTimeout) and not self._end_told:
+        if isinstance(self.end, StorageTimeout) and not self._end_raised:
             self.raise_end()
 
     def raise_end(self) -> NoReturn:
-        """Raises why it has ended."""
+        """Raises ``end``."""
         assert self.end is not None
-        self._end_told = True
+        self._end_raised = True
         raise type(self.end)(*self.end.args)
 
     def sleep(self) -> None:
-        """Until a message is there, what was not sent can be, or the bell rings; not for long."""
+        """Waits for a message, room to send, or a notification; at most ``REPORT_NS``."""
         poll = select.poll()
         poll.register(self.channel.fileno(), select.POLLIN | self.channel.unsent * select.POLLOUT)
-        poll.register(self._bell.fd, select.POLLIN)
-        poll.poll(TELL_NS // 1_000_000)
+        poll.register(self._notifier.fd, select.POLLIN)
+        poll.poll(REPORT_NS // 1_000_000)
 
     def finish(self, error: LoaderdError) -> None:
-        """Ends it, if it has not ended before."""
+        """Sets ``end``, unless it is set, and wakes all waiters."""
         self.end = self.end or error
-        self._bell.ring()
+        self._notifier.notify()
 
-    def send(self, message: Message, heard: Heard) -> None:
-        """Sends a message; what cannot be taken in yet is kept and sent later."""
+    def send(self, message: Message, handler: Handler) -> None:
+        """Sends a message; if the socket is full, queues it and sends it later."""
         try:
             self.channel.send(message)
-            self.told_at = monotonic()
+            self.sent_at = monotonic()
         except (Closed, OSError):
-            self._hear_last_words(heard)
+            self._read_remaining(handler)
 
-    def read(self, most: int, heard: Heard) -> None:
-        """Takes in what the daemon has sent, and sends what it could not take before.
+    def read(self, max_messages: int, handler: Handler) -> None:
+        """Sends queued messages and handles received ones.
 
         Args:
-            most: messages; in place of what is given back others may come for ever.
-            heard: takes them in.
+            max_messages: limit; each released slot may bring another message.
+            handler: handles them.
         """
         try:
             self.channel.flush()
         except (Closed, OSError):
-            self._hear_last_words(heard)
+            self._read_remaining(handler)
         else:
-            self._hear(most, heard)
+            self._receive(max_messages, handler)
 
-    def _hear_last_words(self, heard: Heard) -> None:
-        """The daemon has hung up; the reason may stand behind what it sent before."""
+    def _read_remaining(self, handler: Handler) -> None:
+        """Reads to the end after the daemon has hung up: its last message may give the reason."""
         if not self._hung_up:
             self._hung_up = True
-            self._hear(sys.maxsize, heard)
+            self._receive(sys.maxsize, handler)
             self.finish(_gone())
 
-    def _hear(self, most: int, heard: Heard) -> None:
+    def _receive(self, max_messages: int, handler: Handler) -> None:
         try:
-            for _ in range(most):
-                heard(self.channel.receive())
+            for _ in range(max_messages):
+                handler(self.channel.receive())
         except BlockingIOError:
             return
         except (Closed, OSError):

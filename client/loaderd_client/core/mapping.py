@@ -1,7 +1,7 @@
-"""Shared memory in our address space.
+"""Mappings of shared memory that hold no descriptor.
 
-Python's ``mmap`` keeps a descriptor as long as the mapping lives (before 3.13, always). Programs
-keep batches by the thousand, each of a ring of its own, and may have 1024 descriptors.
+Python's ``mmap`` keeps a descriptor open as long as the mapping (before 3.13, always). Programs may
+keep thousands of batches, each of a ring of its own, with a limit of 1024 descriptors.
 """
 
 from __future__ import annotations
@@ -34,14 +34,14 @@ _mappings = Owned(_unmap)
 
 
 class Mapping:
-    """A segment that is mapped to be read and written, until this object dies.
+    """A segment mapped for reading and writing, until this object is freed.
 
     Args:
-        fd: the segment; the caller's.
+        fd: the segment; still owned by the caller.
         nbytes: its length.
 
     Attributes:
-        address: where it begins.
+        address: its first byte.
         nbytes: its length.
 
     Raises:
@@ -58,5 +58,5 @@ class Mapping:
         _mappings.watch(self, address, nbytes)
 
     def empty(self, offset: int, nbytes: int) -> None:
-        """Gives the memory of a range back, for all who have the segment."""
+        """Frees the memory of a range, for all processes that map the segment."""
         _advise(self.address + offset, nbytes, mmap.MADV_REMOVE)

@@ -1,8 +1,8 @@
-"""The streams that this process has open: how many there are, and which one gives way.
+"""A limit on the idle streams that this process keeps open.
 
-TensorFlow keeps what ``fit`` was given for ever, notebooks keep what a failed cell has held, and
-tuners make iterators by the hundred. What is held need not hold a ring: the streams that were not
-read for longest are closed, and open again at their place if they are read once more.
+TensorFlow keeps the argument of ``fit`` for ever, notebooks keep the objects of a failed cell, and
+tuners make hundreds of iterators. To free their rings, the least recently read streams are closed;
+they are reopened at the same place if they are read again.
 """
 
 from __future__ import annotations
@@ -12,33 +12,33 @@ import weakref
 from typing import Protocol
 
 KEPT = 12
-"""Streams that are open though nobody waits for a batch of them."""
+"""Limit of open streams for whose batches no call waits."""
 
 
 class StreamHolder(Protocol):
-    """Whatever has a stream open."""
+    """An object that keeps a stream open."""
 
     @property
     def idle_since(self) -> float | None:
-        """When a batch was last asked for; None while one is awaited, or if nothing is open."""
+        """When a batch was last requested; None while a call waits, or if nothing is open."""
 
     def rest(self) -> None:
-        """Closes the stream; it opens again when it is needed."""
+        """Closes the stream; it is reopened by the next request."""
 
 
 _open: weakref.WeakSet[StreamHolder] = weakref.WeakSet()
 
 
 def note(opened: StreamHolder) -> None:
-    """A stream was opened; those that are too many give way."""
+    """Registers an opened stream; closes idle ones beyond ``KEPT``."""
     _open.add(opened)
     for one in _idle()[:-KEPT]:
         if one is not opened:
             one.rest()
 
 
-def give_way() -> bool:
-    """Closes the stream that was not read for longest; returns whether there was one."""
+def close_idle() -> bool:
+    """Closes the least recently read idle stream; returns whether there was one."""
     for one in _idle()[:1]:
         one.rest()
         return True
@@ -46,14 +46,14 @@ def give_way() -> bool:
 
 
 def _idle() -> list[StreamHolder]:
-    """Those of which nobody wants a batch now, the one that was not read for longest first."""
+    """Holders of idle streams, the least recently read first."""
     since = [(one.idle_since, one) for one in list(_open)]
     known = [(at, one) for at, one in since if at is not None]
     return [one for _, one in sorted(known, key=lambda pair: pair[0])]
 
 
 def _forked() -> None:
-    """The parent's streams are none of the child's."""
+    """Drops the parent's streams in a forked child."""
     _open.clear()
 
 

@@ -1,9 +1,8 @@
-"""What the daemon makes without being asked, and when it is told to go on elsewhere.
+"""The client's view of the daemon's run, and the decision when to replace it.
 
-The daemon makes batch after batch ahead of the trainer (``loaderd.ipc.prefetch.Run``). This is the
-client's view of it. Trainers that read on in order, or backwards, or every so-manieth batch, whole
-epochs or parts of them, once or again and again, never wait for what they ask; for those that jump
-about nothing is made ahead, as it would not be read. Pure.
+The daemon makes batches ahead of the trainer (``loaderd.ipc.prefetch.Run``). The run follows
+trainers that read forwards, backwards or by a stride, whole epochs or parts of them, once or
+repeatedly. For random access nothing is made ahead, as it would not be read. There is no I/O.
 """
 
 from __future__ import annotations
@@ -11,23 +10,23 @@ from __future__ import annotations
 from loaderd.ipc.prefetch import ROUND, Place, Run, in_time, waits_for_request
 
 _JUMPS = 2
-"""After so many requests that nothing has led to, nothing is made ahead."""
+"""Unpredicted requests after which nothing is made ahead."""
 
 _STEPS = 2
-"""After so many of the same length, something is again."""
+"""Equal strides after which a run begins again."""
 
 _SURE_STEPS = 4
-"""After so many, it is no chance that threads have come in this order."""
+"""Equal strides that count as a pattern, and not as threads that overtook one another."""
 
 
 class ReadAhead:
-    """The run of one stream, and what was taken of it.
+    """The run of one stream, and the batches taken of it.
 
     Args:
         batches: batches in an epoch.
-        run: what the daemon was told to make.
-        slots: batches that there is room for.
-        may_run: whether anything may be made ahead at all.
+        run: the run that the daemon was given.
+        slots: slots of the ring.
+        may_run: whether anything may be made ahead.
     """
 
     def __init__(self, batches: int, run: Run, slots: int, may_run: bool = True) -> None:
@@ -47,11 +46,11 @@ class ReadAhead:
 
     @property
     def shape(self) -> Run:
-        """How the trainer reads; without a beginning."""
+        """The run (end, step, stride) without a start."""
         return self._run.at(None)
 
     def window(self, place: Place) -> set[Place]:
-        """``place`` and those that follow it and were not taken, as many as there is room for."""
+        """``place`` and the untaken places that follow it in the run, one for each slot."""
         places: set[Place] = set()
         for _ in range(self._slots + len(self._taken)):
             if len(places) == self._slots:
@@ -63,32 +62,32 @@ class ReadAhead:
 
     @property
     def _next(self) -> Place | None:
-        """What the run makes next; None if it was left behind, and nothing of it comes."""
+        """The run's next place; None if nothing more of it is made."""
         return None if self._left else self._run.next
 
     def comes(self, place: Place) -> bool:
-        """Whether the daemon makes this batch next, without being asked."""
+        """Whether the daemon makes this batch next, without a request."""
         if waits_for_request(self._batches, self._count):
             return False
         return place == self._next and place not in self._lost
 
     def expects(self, place: Place) -> bool:
-        """Whether the run brings this batch soon, and the trainer has not had it.
+        """Whether the run makes this batch soon, and the trainer has not taken it.
 
-        What was being made when the run was told to go on elsewhere is not expected.
+        Batches that were being made when the run was replaced are not expected.
         """
         first, run = self._next, self._run
         if first is None or place in self._taken:
             return False
         steps, rest = divmod(place[1] - first[1], run.stride)
         if place[0] == first[0] and not rest and 0 <= steps < self._slots and run.reads(place[1]):
-            return True  # as nearly always; the window costs ten times as much
+            return True  # the usual case; the window costs ten times as much
         return place in self.window(first)
 
     def ask(self, place: Place) -> Run | None:
-        """The run from now on, as this batch is asked for; None if it stays as it is.
+        """The new run after a request for this batch; None if the run stays.
 
-        To be called once for each batch that does not come by itself.
+        To be called once for each batch that does not come next in the run.
         """
         last = self._last
         stride = self._strode(place)
@@ -99,13 +98,13 @@ class ReadAhead:
         if begins and (last is None or self._run.next is not None):
             return self._begin(place)
         if near:
-            return None  # another thread has swapped places with this one
+            return None  # another thread has overtaken this one
         self._jumps += 1
         makes_in_vain = self._left or self._jumps >= _JUMPS
         return self._aim(self._run.at(None)) if makes_in_vain else None
 
     def _strode(self, place: Place) -> int:
-        """From the batch that was taken last to this one of the same epoch; else 0."""
+        """Updates and returns the stride from the last batch taken; 0 in another epoch."""
         last = self._last
         stride = place[1] - last[1] if last is not None and place[0] == last[0] else 0
         self._steps = self._steps + 1 if stride == self._stride and stride else min(1, abs(stride))
@@ -113,7 +112,7 @@ class ReadAhead:
         return stride
 
     def _go_on(self, place: Place, stride: int) -> Run | None:
-        """The trainer reads on from the batch that it took last."""
+        """The run of a trainer that continues from the last batch taken, by ``stride``."""
         if self._run.next is None and self._steps < _STEPS:
             return None
         run = Run(place, self._run.end, self._run.step, self._first, stride)
@@ -122,7 +121,7 @@ class ReadAhead:
         return self._aim(run)
 
     def _begin(self, place: Place) -> Run | None:
-        """The trainer begins a pass: it may well be like the one before."""
+        """The run of a pass that begins here; assumed to be like the pass before."""
         last, run = self._last, self._run
         if last is not None and place[0] > last[0] and not self._jumps:
             end = last[1] + (1 if run.stride > 0 else -1)
@@ -145,11 +144,11 @@ class ReadAhead:
         return run
 
     def lost(self, place: Place) -> None:
-        """A batch was given up unread; it does not come again by itself."""
+        """Notes a batch that was discarded unread; the run does not make it again."""
         self._lost.add(place)
 
     def took(self, place: Place) -> None:
-        """The trainer took a batch."""
+        """Notes a batch that the trainer took."""
         if self._last is None or place[0] != self._last[0]:
             self._first = place[1]
             self._forget_before(place)
@@ -163,7 +162,7 @@ class ReadAhead:
             self._run = self._run.at(self._run.after(self._run.next))
 
     def _forget_before(self, place: Place) -> None:
-        """Keeps nothing of earlier epochs: if the run was left there, nothing comes by itself."""
+        """Drops earlier epochs; a run that is still in one of them makes nothing more."""
         first = in_time((place[0], 0))
         self._taken = {one for one in self._taken if in_time(one) >= first}
         self._lost = {one for one in self._lost if in_time(one) >= first}

@@ -1,8 +1,8 @@
-"""The trainer's way to a daemon: one that runs, or a private one.
+"""The client's side of a daemon, a running or a private one.
 
-A session knows an address and the streams that were opened through it; every stream has
-a connection of its own, or that of one before it which nobody has any more. Sequences use
-the innermost open session, and make one where there is none.
+A session has an address and the streams that were opened through it. Every stream has a connection
+of its own, or that of a spare stream. Sequences use the innermost open session, and make one if
+there is none.
 """
 
 from __future__ import annotations
@@ -55,13 +55,13 @@ from loaderd_client.core.spare_streams import is_cramped, kind_of
 from loaderd_client.core.stream import Stream
 
 LONG_SECONDS = 20.0
-"""An answer that takes so long is waited for with a word to the user."""
+"""Seconds of waiting for an answer after which a warning is printed."""
 
 ROOM_SECONDS = IDLE_SECONDS + 1
-"""For so long a ring for which there is no room now is tried again: idle ones give way."""
+"""Seconds for which a ring that does not fit is tried again, while idle rings are freed."""
 
-DYING_SECONDS = 0.5
-"""Of a private daemon that hung up, the end is waited for so long."""
+ENDING_SECONDS = 0.5
+"""Seconds of waiting for the end of a private daemon that hung up."""
 
 _sessions: list[Session] = []
 _making = Guard()
@@ -95,7 +95,7 @@ class Session:
     def __init__(self, address: str | None = None, reconnect_timeout: float | None = None) -> None:
         self.reconnect_timeout = deadline.reconnect_timeout(reconnect_timeout)
         self._guard = Guard()
-        self._told: dict[str, Caller] = {}
+        self._warned: dict[str, Caller] = {}
         self._closed = False
         self._streams: weakref.WeakSet[Stream] = weakref.WeakSet()
         self._private: PrivateDaemon | None = None
@@ -106,7 +106,7 @@ class Session:
             if address is not None:
                 raise
             self._private = PrivateDaemon()
-            _tell_private(self.path, error)
+            _warn_private(self.path, error)
             self.path = self._private.path
         _sessions.append(self)
 
@@ -116,10 +116,10 @@ class Session:
         """Opens a stream; sequences do this for you.
 
         Args:
-            spec: what its batches are.
-            slots: slots wished for in the ring; the daemon may give fewer.
-            run: what is made ahead.
-            bundles: the arrays that the spec means.
+            spec: decides the bytes of the batches.
+            slots: requested slots of the ring; the daemon may give fewer.
+            run: the batches that are made ahead.
+            bundles: the arrays that the spec refers to.
 
         Raises:
             DatasetNotFound: the directory is missing.
@@ -130,66 +130,66 @@ class Session:
             Draining: the daemon is about to end.
             StreamClosed: the session was closed.
         """
-        self._revive()
-        left, revived = Deadline(ROOM_SECONDS), False
+        self._restart_private()
+        left, restarted = Deadline(ROOM_SECONDS), False
         while True:
             try:
                 stream = self._open(spec, slots, run, bundles, None)
                 if not self._is_cramped(stream, slots):
                     return stream
             except RoomTaken:
-                if not self._give_way():
+                if not self._close_idle():
                     if left.over:
                         raise
                     left.pause()
             except (NoDaemon, DaemonGone):
-                if revived or not self._is_dying():
+                if restarted or not self._is_ending():
                     raise
-                self._revive()
-                revived = True
+                self._restart_private()
+                restarted = True
 
     def reopen(
         self, spec: Spec, slots: int, run: Run, bundles: Sequence[Bundle], left: Deadline
     ) -> Stream | None:
-        """Opens a stream in place of one that ended, or waits a moment for its daemon.
+        """Opens a stream in place of one that ended, or waits once for its daemon.
 
         Args:
             spec: see ``open``.
             slots: see ``open``.
             run: see ``open``.
             bundles: see ``open``.
-            left: how long the daemon, or room, is still waited for.
+            left: deadline for the daemon, or for memory.
 
         Returns:
-            The stream; None if there was no daemon or no room, and it is worth asking again.
+            The stream; None if there was no daemon or no memory, and the caller should retry.
 
         Raises:
             DaemonGone: it did not come back in time.
             NoRoom: the ring does not fit.
         """
-        self._revive()  # a private one that cannot start is an error at once
+        self._restart_private()  # raises at once if a private daemon cannot start
         try:
             stream = self._open(spec, slots, run, bundles, left.left)
         except (NoDaemon, DaemonGone, Draining) as error:
             self.wait(left, error)
             return None
-        except RoomTaken as error:  # perhaps by the ring that was lost, which others may still map
-            if self._give_way():
+        except RoomTaken as error:  # perhaps by the lost ring, which other processes still map
+            if self._close_idle():
                 return None
             if left.over:
                 raise
-            self._tell(f"no room yet ({error}); waiting up to {left.seconds:g} s for it")
+            self._warn_once(f"no room yet ({error}); waiting up to {left.seconds:g} s for it")
             left.pause()
             return None
-        self._told.clear()
+        self._warned.clear()
         return None if self._is_cramped(stream, slots) else stream
 
     def wait(self, left: Deadline, error: DaemonError) -> None:
-        """Waits a moment for the daemon to come back, and says so once.
+        """Pauses until the next attempt to reach the daemon; warns once.
 
         Args:
-            left: how long it is still waited for.
-            error: why it is.
+            left: the deadline.
+            error: the failure of the last attempt.
 
         Raises:
             DaemonGone: it did not come back in time.
@@ -205,22 +205,22 @@ class Session:
                 f"`{addresses.start_command(self.path)}` and go on, nothing is lost"
             ) from error
         if isinstance(error, NoAnswer):
-            self._tell(
+            self._warn_once(
                 f"the daemon at {printable(self.path)} does not answer; waiting up to "
                 f"{left.seconds:g} s for it"
             )
         elif self._private is None:
-            self._tell(
+            self._warn_once(
                 f"the daemon at {printable(self.path)} went away; waiting up to {left.seconds:g} s "
                 "for it to come back"
             )
         left.pause()
 
-    def _tell(self, words: str) -> None:
-        """Says why nothing goes on: once, however many threads find out."""
+    def _warn_once(self, words: str) -> None:
+        """Warns once of each reason to wait, in one thread only."""
         me = Caller()
         about = words.partition("(")[0]  # figures change from one attempt to the next
-        if self._told.setdefault(about, me) is not me:
+        if self._warned.setdefault(about, me) is not me:
             return
         _warn(words)
 
@@ -244,13 +244,13 @@ class Session:
         self._streams.add(stream)
         return stream
 
-    def _give_way(self) -> bool:
-        """Closes a stream that nobody needs at the moment; returns whether there was one."""
-        return spare_streams.of_process.close_one() or open_streams.give_way()
+    def _close_idle(self) -> bool:
+        """Closes a spare or idle stream; returns whether there was one."""
+        return spare_streams.of_process.close_one() or open_streams.close_idle()
 
     def _is_cramped(self, stream: Stream, slots: int) -> bool:
-        """Whether its ring is small, and another try gets more, as an idle stream gave way."""
-        if not is_cramped(stream, slots) or not self._give_way():
+        """Whether its ring is too small, and a retry gets more, as an idle stream was closed."""
+        if not is_cramped(stream, slots) or not self._close_idle():
             return False
         stream.close()
         return True
@@ -259,13 +259,13 @@ class Session:
         private = self._private
         return dial(self.path, timeout) if private is None else private.connect(timeout)
 
-    def _is_dying(self) -> bool:
-        """Whether it is a private daemon, and just goes away: then there will be another."""
+    def _is_ending(self) -> bool:
+        """Whether it is a private daemon that is ending, and will be replaced."""
         private = self._private
-        return private is not None and private.ends_within(DYING_SECONDS)
+        return private is not None and private.ends_within(ENDING_SECONDS)
 
-    def _revive(self) -> None:
-        """A private daemon that died is started again, by one of those who miss it."""
+    def _restart_private(self) -> None:
+        """Starts a private daemon again if it has died; one thread does so."""
         if self._private is None:
             return
         me = Caller()
@@ -301,7 +301,7 @@ class Session:
         self.close()
 
 
-def _tell_private(path: str, error: NoDaemon) -> None:
+def _warn_private(path: str, error: NoDaemon) -> None:
     path = printable(path)
     found = f"no daemon at {path}"
     if isinstance(error, NoAnswer):
@@ -312,53 +312,53 @@ def _tell_private(path: str, error: NoDaemon) -> None:
 
 
 def _warn(words: str) -> None:
-    """One line on stderr, if there is one: a program may have closed it."""
+    """Prints a line to stderr, unless the program has closed it."""
     with contextlib.suppress(OSError, ValueError):
         print(f"loaderd: {words}", file=sys.stderr)
 
 
-def _open(line: Channel, spec: Spec, slots: int, run: Run, bundles: Sequence[Bundle]) -> Stream:
+def _open(channel: Channel, spec: Spec, slots: int, run: Run, bundles: Sequence[Bundle]) -> Stream:
     """Opens a stream on a new connection."""
     try:
-        with _closed_on_error(line):
-            _ask(line, spec, slots, run, bundles)
-            return _opened(line, spec, run, *_answer(line, spec))
+        with _closed_on_error(channel):
+            _ask(channel, spec, slots, run, bundles)
+            return _opened(channel, spec, run, *_answer(channel, spec))
     except Closed as error:
         raise DaemonGone("the daemon went away while it opened the stream") from error
 
 
 def _open_on(
-    line: Channel, spec: Spec, slots: int, run: Run, bundles: Sequence[Bundle]
+    channel: Channel, spec: Spec, slots: int, run: Run, bundles: Sequence[Bundle]
 ) -> Stream | None:
     """Opens a stream on the connection of one that has ended.
 
-    None if that does not go: whatever it is, who asks on a new connection is told of it.
+    Returns None on any error: a retry on a new connection reports it.
     """
-    with contextlib.suppress(LoaderdError, Closed, OSError), _closed_on_error(line):
-        line.settimeout(SOON)
-        _ask(line, spec, slots, run, bundles)
-        answer, fds = _receive(line)
+    with contextlib.suppress(LoaderdError, Closed, OSError), _closed_on_error(channel):
+        channel.settimeout(SOON)
+        _ask(channel, spec, slots, run, bundles)
+        answer, fds = _receive(channel)
         while isinstance(answer, (Ready, BatchFailed)):  # of the stream that has ended
             descriptors.close_all(fds)
-            answer, fds = _receive(line)
-        return _opened(line, spec, run, answer, fds)
+            answer, fds = _receive(channel)
+        return _opened(channel, spec, run, answer, fds)
     return None
 
 
 @contextlib.contextmanager
-def _closed_on_error(line: Channel) -> Iterator[None]:
+def _closed_on_error(channel: Channel) -> Iterator[None]:
     try:
         yield
     except BaseException:
-        line.close()
+        channel.close()
         raise
 
 
-def _opened(line: Channel, spec: Spec, run: Run, answer: Message, fds: list[int]) -> Stream:
+def _opened(channel: Channel, spec: Spec, run: Run, answer: Message, fds: list[int]) -> Stream:
     match answer, fds:
         case Opened(), [ring, manifest]:
             with descriptors.needed("a stream"):
-                return Stream(line, spec, run, answer, ring, manifest)
+                return Stream(channel, spec, run, answer, ring, manifest)
     descriptors.close_all(fds)
     if isinstance(answer, Refused):
         raise from_wire(answer.kind, answer.text)
@@ -367,28 +367,28 @@ def _opened(line: Channel, spec: Spec, run: Run, answer: Message, fds: list[int]
     )
 
 
-def _answer(line: Channel, spec: Spec) -> tuple[Message, list[int]]:
-    """Listing a large directory takes its time; after some the user hears of it."""
-    line.settimeout(LONG_SECONDS)
+def _answer(channel: Channel, spec: Spec) -> tuple[Message, list[int]]:
+    """The answer to ``Open``; warns if listing the directory takes long."""
+    channel.settimeout(LONG_SECONDS)
     try:
-        return _receive(line)
+        return _receive(channel)
     except TimeoutError:
         _warn(f"still waiting for the daemon to list {printable(spec.source.directory)}")
-    line.settimeout(None)
-    return _receive(line)
+    channel.settimeout(None)
+    return _receive(channel)
 
 
-def _receive(line: Channel) -> tuple[Message, list[int]]:
-    """The answer; that storage keeps it waiting is told to the user."""
-    message, fds = line.receive_with_fds()
+def _receive(channel: Channel) -> tuple[Message, list[int]]:
+    """The next message but ``Stalled``, whose text is printed: storage does not respond."""
+    message, fds = channel.receive_with_fds()
     while isinstance(message, Stalled):
         descriptors.close_all(fds)
         _warn(printable(message.text))
-        message, fds = line.receive_with_fds()
+        message, fds = channel.receive_with_fds()
     return message, fds
 
 
-def _ask(line: Channel, spec: Spec, slots: int, run: Run, bundles: Sequence[Bundle]) -> None:
+def _ask(channel: Channel, spec: Spec, slots: int, run: Run, bundles: Sequence[Bundle]) -> None:
     data = specs.encode(spec)
     with descriptors.needed("a stream"):
         fd = os.memfd_create("loaderd-spec")
@@ -396,7 +396,7 @@ def _ask(line: Channel, spec: Spec, slots: int, run: Run, bundles: Sequence[Bund
         with open(fd, "wb", closefd=False) as file:
             file.write(data)
         sizes = tuple(bundle.nbytes for bundle in bundles)
-        line.send(Open(len(data), sizes, slots, run), [fd, *(bundle.fd for bundle in bundles)])
+        channel.send(Open(len(data), sizes, slots, run), [fd, *(bundle.fd for bundle in bundles)])
     finally:
         os.close(fd)
 
@@ -435,5 +435,5 @@ def current() -> Session:
 @atexit.register
 def _close_all() -> None:
     for session in reversed(_sessions):
-        with contextlib.suppress(Exception):  # the interpreter ends; each gets its turn
+        with contextlib.suppress(Exception):  # at interpreter exit; close the others too
             session.close()

@@ -1,7 +1,7 @@
-"""Streams whose flows are gone: the next flow like it is opened on the connection of one.
+"""Spare streams: small streams whose flows are gone, kept so that their connections are reused.
 
-Programs make a flow of an array in every step, and read a batch of it. To open a stream takes
-longer than to make that batch, so the last streams are kept, if they are small.
+Some programs make a flow of an array in every step, and read one batch of it. Opening a stream
+takes longer than making that batch.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from loaderd_client.core.array_images import LARGE
 from loaderd_client.core.stream import Kind, Stream
 
 KEPT = 2
-"""An image and its mask."""
+"""Enough for flows of images and of their masks."""
 
 
 def kind_of(path: str, spec: Spec, slots: int, bundles: Sequence[Bundle]) -> Kind | None:
@@ -27,12 +27,12 @@ def kind_of(path: str, spec: Spec, slots: int, bundles: Sequence[Bundle]) -> Kin
 
     Args:
         path: the daemon's socket.
-        spec: what was asked for.
-        slots: slots wished for.
-        bundles: the arrays that the spec means.
+        spec: the requested spec.
+        slots: requested slots.
+        bundles: the arrays that the spec refers to.
 
     Returns:
-        None if it is of a kind that is not kept.
+        None if streams of this kind are not kept.
     """
     if not isinstance(spec.source, Arrays) or spec.order.given:
         return None
@@ -44,31 +44,31 @@ def kind_of(path: str, spec: Spec, slots: int, bundles: Sequence[Bundle]) -> Kin
 
 
 class Spares:
-    """Streams that nobody has any more, one of each kind."""
+    """Unused streams, at most one of each kind."""
 
     def __init__(self) -> None:
         self._streams: dict[Kind, Stream] = {}
 
     def keep(self, stream: Stream) -> None:
-        """Keeps a stream, if it is one to be kept; that which was kept for longest goes.
+        """Keeps a stream, if it is small and open; drops the one kept for longest.
 
-        May be called at any moment, also by the garbage collector: it takes no lock.
+        Takes no lock, since the garbage collector may call it at any moment.
         """
         kind = stream.kind
         if kind is None or stream.ended or not stream.is_small or is_cramped(stream, kind[2]):
             return
-        with contextlib.suppress(StopIteration, RuntimeError):  # another thread is at it
+        with contextlib.suppress(StopIteration, RuntimeError):  # another thread changes it
             while len(self._streams) >= KEPT and kind not in self._streams:
                 self._streams.pop(next(iter(self._streams)), None)
         self._streams[kind] = stream
 
     def take(self, kind: Kind | None) -> Channel | None:
-        """The connection of a stream of this kind, which is ended; None if there is none."""
+        """Ends a stream of this kind and returns its connection; None if there is none."""
         stream = self._streams.pop(kind, None) if kind is not None else None
         return None if stream is None else stream.detach()
 
     def close_one(self) -> bool:
-        """Closes a stream, as its room is needed; returns whether there was one."""
+        """Closes a stream to free its memory; returns whether there was one."""
         try:
             self._streams.popitem()[1].close()
         except KeyError:
@@ -76,16 +76,16 @@ class Spares:
         return True
 
     def clear(self) -> None:
-        """Forgets all streams."""
+        """Drops all streams."""
         self._streams.clear()
 
 
 of_process = Spares()
-"""Those of all sessions: programs may leave sessions open by the hundred."""
+"""Shared by all sessions, as programs may leave hundreds of them open."""
 
-os.register_at_fork(after_in_child=of_process.clear)  # they are the parent's
+os.register_at_fork(after_in_child=of_process.clear)  # they belong to the parent
 
 
 def is_cramped(stream: Stream, slots: int) -> bool:
-    """Whether a ring has fewer slots than are of use, as there was no room."""
+    """Whether lack of memory left a ring with fewer slots than are useful."""
     return stream.slots < min(slots, ENOUGH_SLOTS, 2 * stream.batches)

@@ -1,4 +1,4 @@
-"""One stream as the trainer sees it: batches by (epoch, position), in any order.
+"""The client side of one stream: batches by (epoch, position), in any order.
 
 ::
 
@@ -6,17 +6,17 @@
        ▲                               │ not wanted, no room          ▼
        └────────── Ack(taken, released) ◄────────────────── released slots
 
-The daemon makes batches ahead, in the order of the run. A batch that is asked for and not
-there is planned explicitly, and a ready batch that nobody waits for gives up its slot
-where there is no other: so any order of requests ends, and the common one costs nothing.
+The daemon makes batches ahead, in the order of the run. A requested batch that is not ready is
+planned explicitly, and a ready batch that no call waits for is discarded if no other slot is
+left. So any order of requests terminates, and reading in order costs no extra message.
 
-Threads: every step is made within a guard, and no step waits. All threads that wait do so in
-``poll``, for the socket and for a bell; whoever comes first reads what the daemon has sent, and
-rings for the others. Released slots arrive from any thread, even from the garbage collector in
-the middle of a step; they only append to a deque and ring.
+Threads: every step runs under a guard, and no step blocks. Threads wait in ``poll``, for the socket
+and for the notifier; the first to wake reads the messages and notifies the others. Slots are
+released by any thread, also by the garbage collector during a step: this only appends to a deque
+and notifies.
 
-Exceptions: whoever is interrupted while waiting leaves nothing behind. A step that was interrupted
-is found out by the next one (``Guard.torn``), and the stream ends: what it knew is not sure.
+Exceptions: an interrupted wait leaves no state behind. An interrupted step is detected by the next
+one (``Guard.torn``), which ends the stream, as its state may be inconsistent.
 """
 
 from __future__ import annotations
@@ -56,15 +56,15 @@ from loaderd.spec.spec import Spec
 from loaderd_client.core.batch import Batch, RingBatches, Slot
 from loaderd_client.core.guard import Caller, Guard
 from loaderd_client.core.lease import Ring
-from loaderd_client.core.link import TELL_NS, Bell, Link
+from loaderd_client.core.link import REPORT_NS, Link, Notifier
 from loaderd_client.core.mapping import Mapping
 from loaderd_client.core.subscription import BatchWait, Subscription
 
 LONG_NS = 60_000_000_000
-"""A wait so long is told to the user."""
+"""A wait longer than this is reported to the user, once."""
 
 Kind = tuple[str, Spec, int, tuple[tuple[str, tuple[int, ...], str], ...]]
-"""What streams that follow one another have in common: all but the seed and the arrays' values."""
+"""What streams on one connection must share: all but the seed and the arrays' values."""
 
 _Result = TypeVar("_Result")
 
@@ -73,12 +73,12 @@ class Stream:
     """An open stream.
 
     Args:
-        line: the connection that it hangs on.
-        spec: what was asked for.
-        run: what the daemon was told to make ahead.
-        opened: what was given.
-        ring: descriptor of the ring, which is now ours.
-        manifest: descriptor of the manifest, which is now ours.
+        channel: its connection.
+        spec: the spec that was requested.
+        run: the run that the daemon was given.
+        opened: the daemon's answer.
+        ring: descriptor of the ring; owned by the stream.
+        manifest: descriptor of the manifest; owned by the stream.
 
     Attributes:
         manifest: names and labels of all samples.
@@ -86,17 +86,17 @@ class Stream:
         slots: slots of the ring.
         batches: batches in an epoch.
         samples: samples in an epoch.
-        subscription: what its trainer has had of it, wants and holds.
-        used_at: when a batch was last asked for, by ``time.monotonic``.
+        subscription: its trainer's requests and slots.
+        used_at: when a batch was last requested, by ``time.monotonic``.
         is_small: whether its batches are made as fast as it is opened.
-        kind: what the next stream on its connection must have in common with it; None if there
-            shall be none.
+        kind: what the next stream on its connection must share; None if its connection is not
+            reused.
     """
 
     kind: Kind | None = None
 
     def __init__(
-        self, line: Channel, spec: Spec, run: Run, opened: Opened, ring: int, manifest: int
+        self, channel: Channel, spec: Spec, run: Run, opened: Opened, ring: int, manifest: int
     ) -> None:
         given = take_over(spec, opened, ring, manifest, Mapping)
         self.manifest = given.manifest
@@ -106,43 +106,43 @@ class Stream:
         self.batches = EpochLayout(opened.samples, opened.batch_size).batches
         self.is_small = is_small(spec, given.layout.nbytes)
         self.used_at = monotonic()
-        self._bell = Bell()
-        self.subscription = Subscription(self.batches, opened.slots, run, self._bell)
+        self._notifier = Notifier()
+        self.subscription = Subscription(self.batches, opened.slots, run, self._notifier)
         released = self.subscription.releases
-        mapped = Ring(given.ring, given.layout, released.slots.append, released.tell)
+        mapped = Ring(given.ring, given.layout, released.slots.append, released.notify)
         self._ring: RingBatches | None = RingBatches(mapped, given.layout, opened, spec)
-        self._link = Link(line, self._bell)
+        self._link = Link(channel, self._notifier)
         self._guard = Guard()
-        self._complained = False
+        self._warned = False
         self._owner = os.getpid()
 
     @property
     def ended(self) -> bool:
-        """Whether nothing can be taken here any more; another stream of its spec can go on."""
+        """Whether no batch can be taken any more; another stream of its spec can continue."""
         return self._link.end is not None or os.getpid() != self._owner
 
     def check(self) -> None:
-        """Raises what the user must know before the stream is opened again, if it can be.
+        """Raises an error of an ended stream that must reach the user before it is reopened.
 
         Raises:
             TooManyBadImages: the dataset has too many of them.
-            StorageTimeout: its disk did not answer; once, as the next request tries again.
+            StorageTimeout: its disk did not answer; raised once, as the next request retries.
         """
         self._link.check()
 
     def take(self, place: Place, me: Caller | None = None) -> Batch:
-        """Waits for a batch and takes it; the same place may be taken again.
+        """Waits for a batch and takes it; a place may be taken more than once.
 
         Args:
             place: (epoch, position).
-            me: the call that it is for; None for this one.
+            me: the call that waits; None for this one.
 
         Raises:
             BadImage: a file of the batch could not be read.
             DaemonGone: the daemon went away.
-            RingReclaimed: the stream was silent for long, and its room was needed.
+            RingReclaimed: the stream was idle, and its memory was needed.
             StreamClosed: the stream was closed, or a step of it was interrupted, or the
-                stream is another process's.
+                stream belongs to another process.
         """
         if os.getpid() != self._owner:
             raise _not_ours(self._owner)
@@ -165,38 +165,37 @@ class Stream:
         self._step(me, self._close)
 
     def detach(self) -> Channel | None:
-        """Ends a stream that nobody has any more, so that another is opened on its connection.
+        """Ends an unused stream, so that another one can be opened on its connection.
 
         Returns:
-            The connection; None if arrays of the stream live, or it has ended before.
+            The connection; None if arrays of the stream are alive, or it has ended before.
         """
         if self.ended:
             return None
         me = Caller()
         return self._step(me, self._detach)
 
-    def let_go(self) -> None:
-        """Gives the ring of an ended stream up. Arrays that were handed out stay valid.
+    def release_ring(self) -> None:
+        """Releases the ring of an ended stream. Arrays that were handed out stay valid.
 
-        They keep the mapping: of a ring that is lost, as its daemon is gone, the rest is emptied.
+        They keep the mapping alive; the memory of all slots that are not leased is freed.
         """
         me = Caller()
         if os.getpid() != self._owner:
             self._forget()
         else:
-            self._step(me, self._let_go)
+            self._step(me, self._release_ring)
 
     # -- steps, within the guard -----------------------------------------------------
 
     def _step(self, me: Caller, step: Callable[[], _Result]) -> _Result:
-        """Makes a step.
+        """Runs a step under the guard.
 
-        One that is left by an exception which is no error of ours does not give the guard back:
-        the next one finds it torn.
+        Any exception but a ``LoaderdError`` leaves the guard taken: the next step finds it torn.
         """
         self._guard.enter(me)
         if self._guard.torn and self._link.end is None:
-            self._close()  # what we hold is not sure
+            self._close()  # the state may be inconsistent
         try:
             result = step()
         except LoaderdError:
@@ -206,19 +205,19 @@ class Stream:
         return result
 
     def _try(self, wait: BatchWait) -> Batch | None:
-        """The batch, if it is there; else sees to it that it comes."""
+        """Returns the batch if it is ready; else requests it and returns None."""
         self.used_at = monotonic()
         if not self._is_ours(wait):
             return None
         place = wait.place
         if not self.subscription.has(place):
-            self._link.read(self.slots, self._heard)
+            self._link.read(self.slots, self._handle)
         if self.subscription.has(place):
-            before = self._link.told_at
+            before = self._link.sent_at
             batch = self._hand_out(place, self.subscription.take(place), wait)
             if monotonic() - before < IDLE_SECONDS:
                 return batch
-            # We stood still in between: the daemon may have taken the slot away before it heard.
+            # Suspended in between: the daemon may have reclaimed the slot before our Ack came.
             self._link.confirmed = False
             return None
         if self._link.end is not None:
@@ -227,18 +226,18 @@ class Stream:
         if self._ring is not None:
             self._ring.ring.sweep()
         self._send(*self.subscription.make_room())
-        self._tell(wait)
+        self._report(wait)
         self.subscription.prepare_to_sleep(self._link.end is not None)
         return None
 
     def _is_ours(self, wait: BatchWait) -> bool:
-        """Whether what is ready may be read: after a long silence the daemon is asked first."""
+        """Whether ready slots may be read; after a long silence asks the daemon first."""
         if self._link.is_sure(self.used_at):
             return True
         if not wait.confirming:
             wait.confirming, self._link.confirmed = True, False
             self._send(Confirm())
-        self._link.read(self.slots, self._heard)
+        self._link.read(self.slots, self._handle)
         if self._link.confirmed or self._link.end is not None:
             return True
         self.subscription.prepare_to_sleep(ended=False)
@@ -246,7 +245,7 @@ class Stream:
 
     def _forget(self) -> None:
         self.subscription.clear()
-        self._ring = None  # arrays that live on hold the mapping themselves
+        self._ring = None  # arrays that are alive hold the mapping
 
     def _close(self) -> None:
         if isinstance(self._link.end, StreamClosed):
@@ -255,8 +254,8 @@ class Stream:
         if self._ring is not None and self._ring.ring.is_leased:
             self._ring.ring.empty()
         self._forget()
-        self._link.channel.shut_down()  # wakes whoever waits for it
-        self._bell.ring()
+        self._link.channel.shut_down()  # wakes threads that poll it
+        self._notifier.notify()
         if not self.subscription.waits:
             self._link.channel.close()
 
@@ -264,46 +263,46 @@ class Stream:
         if self.subscription.waits or self._ring is None or self._ring.ring.is_leased:
             return None
         if self.subscription.releases.slots:
-            self._send(self.subscription.word())  # that the daemon knows that nobody reads them
+            self._send(self.subscription.ack())  # the daemon may write these slots again
         if self._link.end is not None or self._link.channel.unsent:
             return None
         self._link.end = StreamClosed("the stream was closed")
         self._forget()
         return self._link.channel
 
-    def _let_go(self) -> None:
+    def _release_ring(self) -> None:
         if self._ring is not None and not isinstance(self._link.end, StreamClosed):
             self._ring.ring.empty()
         self._forget()
 
-    def _tell(self, wait: BatchWait) -> None:
-        """Tells the daemon of a long wait while it lasts, and the user of a very long one."""
+    def _report(self, wait: BatchWait) -> None:
+        """Reports a long wait to the daemon while it lasts, and a very long one to the user."""
         now = perf_counter_ns()
-        if now - wait.untold >= TELL_NS:
-            self._send(self.subscription.word(waited_ns=now - wait.untold))
-            wait.untold = now
-        if now - wait.begun > LONG_NS and not self._complained:
-            self._complained = True
-            _complain((now - wait.begun) / 1e9)
+        if now - wait.reported_at >= REPORT_NS:
+            self._send(self.subscription.ack(waited_ns=now - wait.reported_at))
+            wait.reported_at = now
+        if now - wait.begun > LONG_NS and not self._warned:
+            self._warned = True
+            _warn_waiting((now - wait.begun) / 1e9)
 
     def _hand_out(self, place: Place, slot: Slot, wait: BatchWait) -> Batch:
         assert self._ring is not None
-        waited_ns, subscription = perf_counter_ns() - wait.untold, self.subscription
+        waited_ns, subscription = perf_counter_ns() - wait.reported_at, self.subscription
         error = self._ring.error(place, slot)
         if error is not None:
             self._send(subscription.refuse(place, slot, waited_ns))
             raise error
         self._send(*subscription.note(place, self._ring.rows(place, slot)))
-        lend = self._ring.is_lent(slot) and subscription.may_lease
-        batch = self._ring.make(place, slot, lend)
-        self._send(subscription.took(slot, lend, waited_ns))
+        leased = self._ring.is_leasable(slot) and subscription.may_lease
+        batch = self._ring.make(place, slot, leased)
+        self._send(subscription.took(slot, leased, waited_ns))
         return batch
 
     def _send(self, *messages: Ack | Plan | Confirm) -> None:
         for message in messages:
-            self._link.send(message, self._heard)
+            self._link.send(message, self._handle)
 
-    def _heard(self, message: Message) -> None:
+    def _handle(self, message: Message) -> None:
         match message:
             case Ready() | BatchFailed():
                 check_slot(message.slot, self.slots)
@@ -327,7 +326,7 @@ def _not_ours(owner: int) -> StreamClosed:
     )
 
 
-def _complain(seconds: float) -> None:
+def _warn_waiting(seconds: float) -> None:
     print(
         f"loaderd: no batch for {seconds:.0f} s; `loaderd-stat` shows what the daemon does, and "
         "its log may say why",

@@ -1,8 +1,7 @@
-"""What one trainer wants of a stream, has had of it, and holds.
+"""The client's state of one trainer in a stream: batches requested, ready, leased and taken.
 
-Methods return the messages that are to be sent to the daemon, in their order: a subscription
-knows no connection. They are called within the guard of the stream; slots alone are released by
-any thread at any time, which appends them to a deque.
+Methods return the messages to send to the daemon, in order; there is no I/O here. They are called
+under the stream's guard, except that any thread may release a slot by appending it to a deque.
 """
 
 from __future__ import annotations
@@ -13,11 +12,11 @@ from loaderd.ipc.messages import Ack, Plan
 from loaderd.ipc.prefetch import Place, Run, in_time
 from loaderd_client.core.batch import Slot
 from loaderd_client.core.guard import Caller
-from loaderd_client.core.link import Bell, Releases
+from loaderd_client.core.link import Notifier, Releases
 from loaderd_client.core.read_ahead import ReadAhead
 
 SPARE_SLOTS = 2
-"""When fewer than these would be left, a batch is copied and not leased."""
+"""A batch is copied, not leased, if fewer slots than this would be left."""
 
 
 class BatchWait:
@@ -25,29 +24,29 @@ class BatchWait:
 
     def __init__(self, place: Place) -> None:
         self.place = place
-        self.begun = self.untold = perf_counter_ns()
+        self.begun = self.reported_at = perf_counter_ns()
         self.confirming = False
 
 
 class Subscription:
-    """The cursor of one trainer in a stream, with what it asked for and what it holds.
+    """The cursor of one trainer in a stream, with its requests and its slots.
 
     Args:
         batches: batches in an epoch.
         slots: slots of the ring.
-        run: what the daemon was told to make ahead.
-        bell: wakes those who wait.
+        run: the run that the daemon was given.
+        notifier: wakes waiting threads.
 
     Attributes:
-        waits: who waits for which batch.
-        releases: slots whose arrays have died.
+        waits: the wait of each waiting call.
+        releases: slots whose arrays have been freed.
     """
 
-    def __init__(self, batches: int, slots: int, run: Run, bell: Bell) -> None:
+    def __init__(self, batches: int, slots: int, run: Run, notifier: Notifier) -> None:
         self.waits: dict[Caller, BatchWait] = {}
-        self.releases = Releases(bell)
+        self.releases = Releases(notifier)
         self._slots = slots
-        self._bell = bell
+        self._notifier = notifier
         self._ahead = ReadAhead(batches, run.within(batches), slots, run.next is not None)
         self._asked: set[Place] = set()
         self._ready: dict[Place, Slot] = {}
@@ -56,12 +55,12 @@ class Subscription:
 
     @property
     def shape(self) -> Run:
-        """How the trainer reads; without a beginning."""
+        """The run (end, step, stride) without a start."""
         return self._ahead.shape
 
     @property
     def may_lease(self) -> bool:
-        """Whether another slot can be leased, and enough are left."""
+        """Whether ``SPARE_SLOTS`` slots are left if another one is leased."""
         return self._leased - len(self.releases.slots) + SPARE_SLOTS < self._slots
 
     def has(self, place: Place) -> bool:
@@ -69,15 +68,15 @@ class Subscription:
         return place in self._ready
 
     def take(self, place: Place) -> Slot:
-        """The slot of a batch that is ready, which is the caller's now."""
+        """Removes and returns the slot of a ready batch; the caller owns it."""
         return self._ready.pop(place)
 
     def clear(self) -> None:
-        """Forgets what is ready: the ring is given up."""
+        """Drops all ready batches, when the ring is released."""
         self._ready.clear()
 
     def begin_wait(self, me: Caller, place: Place) -> BatchWait:
-        """A call begins to wait; what its thread waited for before was interrupted."""
+        """Registers a wait; drops earlier waits of this thread, which were interrupted."""
         for caller in tuple(self.waits):
             if caller.thread == me.thread:
                 self.waits.pop(caller, None)
@@ -86,15 +85,15 @@ class Subscription:
 
     @property
     def idle(self) -> bool:
-        """Whether nobody waits for a batch."""
+        """Whether no call waits for a batch."""
         return all(caller.left for caller in tuple(self.waits))
 
     def _waited_for(self, place: Place) -> bool:
         return any(wait.place == place for wait in tuple(self.waits.values()))
 
     def ask(self, place: Place) -> list[Ack | Plan]:
-        """Asks for a batch, unless that was done before or the run brings it by itself."""
-        if place in self._asked:  # not if another thread took what was asked for
+        """Requests a batch, unless it was requested before or comes next in the run."""
+        if place in self._asked:  # False if another thread took the batch
             return []
         self._asked.add(place)
         if self._ahead.comes(place):
@@ -102,81 +101,81 @@ class Subscription:
         run = self._ahead.ask(place)
         if run is None:
             return [Plan((place,), None)]
-        told: list[Ack | Plan] = []
+        messages: list[Ack | Plan] = []
         if run.next is not None:
             window = self._ahead.window(place)
             for other in [other for other in self._ready if other not in window]:
-                told += self._discard(other)
+                messages += self._discard(other)
             run = run.at(run.after(place))
-        # What others wait for may have been in the way of the run that ends here.
+        # Other waiting calls may have relied on the run that ends here: request theirs too.
         waits = {wait.place for wait in tuple(self.waits.values())} - {place}
         others = [other for other in waits if other not in self._ready]
-        return [*told, Plan((place, *others), run)]
+        return [*messages, Plan((place, *others), run)]
 
     def make_room(self) -> list[Ack]:
-        """Gives the daemon a slot to work with, if we hold all of them."""
-        told = [self.word()] if self.releases.slots else []
+        """Releases freed slots; discards a ready batch if the client holds every slot."""
+        messages = [self.ack()] if self.releases.slots else []
         if self._leased + len(self._ready) < self._slots:
-            return told
+            return messages
         idle = [place for place in self._ready if not self._waited_for(place)]
-        return told + (self._discard(max(idle, key=in_time)) if idle else [])
+        return messages + (self._discard(max(idle, key=in_time)) if idle else [])
 
     def _discard(self, place: Place) -> list[Ack]:
         if self._waited_for(place):
             return []
         self._ahead.lost(place)
-        return [self.word(released=(self._ready.pop(place).number,))]
+        return [self.ack(released=(self._ready.pop(place).number,))]
 
     def refuse(self, place: Place, slot: Slot, waited_ns: int) -> Ack:
-        """Gives a slot back that holds no batch."""
+        """Releases a slot that holds no batch."""
         self._ahead.lost(place)
-        return self.word(released=(slot.number,), waited_ns=waited_ns)
+        return self.ack(released=(slot.number,), waited_ns=waited_ns)
 
     def note(self, place: Place, samples: int) -> list[Ack]:
-        """Keeps what is taken; what was left unread in older epochs is given up."""
+        """Counts a taken batch; releases unread batches of earlier epochs."""
         self._ahead.took(place)
         first = in_time((place[0], 0))
         old = [other for other in self._ready if in_time(other) < first]
-        told = [word for other in old for word in self._discard(other)]
+        messages = [ack for other in old for ack in self._discard(other)]
         self._batches += 1
         self._samples += samples
-        return told
+        return messages
 
-    def took(self, slot: Slot, lent: bool, waited_ns: int) -> Ack:
-        """A batch was handed out: on its slot, which is leased now, or as a copy."""
-        self._leased += lent
-        released = () if lent else (slot.number,)
-        return self.word((slot.number,), released, waited_ns)
+    def took(self, slot: Slot, leased: bool, waited_ns: int) -> Ack:
+        """Acknowledges a taken batch: its slot is leased, or was copied and is released."""
+        self._leased += leased
+        released = () if leased else (slot.number,)
+        return self.ack((slot.number,), released, waited_ns)
 
     def keep(self, place: Place, slot: Slot) -> list[Ack]:
-        """A slot is ready; one that nobody wants goes back."""
+        """Keeps a slot that is ready; releases it if its batch is not wanted."""
         wanted = place in self._asked or self._ahead.expects(place)
         self._asked.discard(place)
         waited_for = self._waited_for(place)
         if place in self._ready or not (wanted or waited_for):
-            # To keep it would hold a slot, and have the daemon think that we have enough.
+            # Kept, it would hold a slot and count as READY in the daemon's scheduling.
             if place not in self._ready:
                 self._ahead.lost(place)
-            return [self.word(released=(slot.number,))]
+            return [self.ack(released=(slot.number,))]
         self._ready[place] = slot
         if waited_for and len(self.waits) > 1:
-            self._bell.ring()
+            self._notifier.notify()
         return []
 
     def prepare_to_sleep(self, ended: bool) -> None:
-        """Stops the bell, unless it rings for somebody who is about to look."""
-        self.releases.heard = True
+        """Clears the notifier, unless another waiting call has yet to see its ready batch."""
+        self.releases.notifies = True
         waits = tuple(self.waits.items())
         for caller, wait in waits:
             if len(waits) > 1 and wait.place in self._ready and not caller.left:
                 return
         if not ended and not self.releases.slots:
-            self._bell.silence()
+            self._notifier.clear()
 
-    def word(
+    def ack(
         self, taken: tuple[int, ...] = (), released: tuple[int, ...] = (), waited_ns: int = 0
     ) -> Ack:
-        """What the daemon is told: slots taken and given back, and the wait since the last word."""
+        """An ``Ack``: slots taken and released, and nanoseconds waited since the last one."""
         slots = self.releases.slots
         dead = [slots.popleft() for _ in range(len(slots))]
         self._leased -= len(dead)

@@ -1,12 +1,12 @@
-"""The batches of one spec, wherever their stream is at the moment.
+"""The batches of one spec, from a succession of streams.
 
-A stream ends when its daemon goes away, when its ring is needed elsewhere, when a step of it was
-interrupted, when what is asked for changes, and in a forked child. A batch is a pure function of
-spec and place, so another stream gives exactly the rest, and nobody notices.
+A stream ends when its daemon goes away, when its ring is reclaimed, when a step of it was
+interrupted, when the spec changes, and in a forked child. A batch is a pure function of spec and
+place, so another stream continues with the same bytes.
 
-Streams are opened by a thread of their own. So no exception that a signal handler raises can
-strike between the arrival of a descriptor and the object that holds it; whoever waits may be
-interrupted at any time, and what was opened meanwhile is found by the next one who waits.
+Streams are opened in a separate thread, where no signal handler runs: no exception can be raised
+between the arrival of a descriptor and its assignment to an owner. A waiting call may be
+interrupted at any time; the next one finds the stream that was opened meanwhile.
 """
 
 from __future__ import annotations
@@ -47,14 +47,14 @@ from loaderd_client.core.stream import Stream
 _CHILD_SLOTS = 2
 
 _LARGE = 2**22
-"""Bytes of a manifest that stays in shared memory."""
+"""Bytes above which a manifest stays in shared memory."""
 
 _START_SECONDS = 0.05
-"""A thread that has not begun by then was never started."""
+"""A thread that has not begun after this time was never started."""
 
 
 class Superseded(Exception):
-    """The place that was asked for means nothing any more."""
+    """The order has changed, and the requested place is no longer valid."""
 
 
 def _always() -> bool:
@@ -62,17 +62,17 @@ def _always() -> bool:
 
 
 class Wanted:
-    """What is asked for; replaced as a whole.
+    """The spec and the arrays that are requested; replaced as a whole.
 
     Args:
-        spec: what the batches are.
-        parts: arrays that the spec means, by name.
-        images: what the flow has of its images already, if anything.
-        key: the same for all that mean the same batches.
+        spec: decides the bytes of the batches.
+        parts: arrays that the spec refers to, by name.
+        images: the bundle of the images, if it exists already.
+        key: equal for requests of the same batches.
 
     Attributes:
-        spec: the same, with the seed that counts as soon as it is known.
-        parts: the same; images where they lie now.
+        spec: the same, with its seed as soon as one is chosen.
+        parts: the same, with the images at their present address.
         key: see above.
     """
 
@@ -85,14 +85,14 @@ class Wanted:
         self._images = images
 
     def replaced(self, spec: Spec, parts: Parts) -> Wanted:
-        """The same with another spec and other parts; images that are the same are not copied."""
+        """A request with another spec and other parts; unchanged images are not copied."""
         same = "images" in parts and parts["images"] is self.parts.get("images")
         return Wanted(spec, parts, self._images if same else None)
 
     def found(self, manifest: Manifest, seed: int) -> Wanted:
-        """The same when a stream of it was opened: it is not listed again.
+        """The request after a stream of it was opened, with its seed and its listing.
 
-        What was found is what all epochs are made of, whatever becomes of the folder.
+        The folder is not listed again: all epochs have the same files, whatever changes in it.
         """
         order = msgspec.structs.replace(self.spec.order, seed=seed)
         spec, parts = msgspec.structs.replace(self.spec, order=order), self.parts
@@ -102,7 +102,7 @@ class Wanted:
         return Wanted(spec, parts, self._images, self.key)
 
     def bundles(self) -> list[Bundle]:
-        """What travels with the spec. Images have a bundle of their own, which is kept."""
+        """The bundles sent with the spec. Images have a bundle of their own, which is kept."""
         light = {name: part for name, part in self.parts.items() if name != "images"}
         bundles = [Bundle(light)] if light else []
         if "images" not in self.parts:
@@ -114,13 +114,13 @@ class Wanted:
         return [images, *bundles]
 
     def rest(self) -> None:
-        """Keeps images that are not many in memory of our own, and no descriptor of them."""
+        """Moves small images to private memory, so that no descriptor is held."""
         if self._images is not None:
             self.parts = {**self.parts, "images": self._images.rest(self.parts["images"])}
 
 
 class _Opening:
-    """A stream on its way, by a thread of its own."""
+    """The opening of a stream, in a separate thread."""
 
     def __init__(
         self, session: Session, wanted: Wanted, slots: int, run: Run, left: Deadline | None
@@ -130,31 +130,31 @@ class _Opening:
         self.stream: Stream | None = None
         self.error: BaseException | None = None
         self.done = False
-        self._given_up = False
+        self._cancelled = False
         self._session = session
         self._slots = slots
         self._run = run
         self._left = left
         self._begun = Claim()
         self._running = False
-        # Held until it is over. No descriptor: who is interrupted here must lose none.
+        # Held until the end. A lock and no eventfd: an interrupt here must lose no descriptor.
         self._pending = _thread.allocate_lock()
         self._pending.acquire()
 
     def wait(self) -> None:
         """Waits until there is a stream, or an error."""
         started = -_START_SECONDS
-        while not self.done and not self._given_up:
+        while not self.done and not self._cancelled:
             if not self._running and monotonic() - started >= _START_SECONDS:
                 started = monotonic()
                 _thread.start_new_thread(self._work, ())
-            # Whoever is interrupted before the release costs others a second, and no more.
+            # An interrupt before the release delays the others by at most the timeout.
             if self._pending.acquire(timeout=1 if self._running else _START_SECONDS):
                 self._pending.release()
 
-    def give_up(self) -> None:
-        """Nobody wants the stream any more; whoever waits for it waits no longer."""
-        self._given_up = True
+    def cancel(self) -> None:
+        """Cancels the opening and wakes the waiting calls."""
+        self._cancelled = True
         self._wake()
 
     def _wake(self) -> None:
@@ -164,7 +164,7 @@ class _Opening:
     def _work(self) -> None:
         me = Caller()
         if self._begun.take(me) is not None:
-            return  # somebody was interrupted after he had started a thread
+            return  # a call that had started a thread was interrupted: this is the second
         self._running = True
         try:
             self.stream = self._open()
@@ -183,7 +183,7 @@ class _Opening:
             )
             if stream is not None:
                 return stream
-            if self._given_up:
+            if self._cancelled:
                 raise StreamClosed("the stream was closed")
 
 
@@ -195,17 +195,17 @@ class _Held:
 
     @classmethod
     def by(cls, supply: Supply) -> Self:
-        """Held by a supply: what it has when it dies is left for another one.
+        """The holder of a supply; when that is freed, its stream becomes a spare one.
 
-        The finalizer keeps the stream whole. Had the supply alone held it, the garbage collector
-        might have taken it apart.
+        The finalizer refers to the stream: were the supply its only owner, the garbage collector
+        might free parts of it first.
         """
         held = cls()
         weakref.finalize(supply, held.leave).atexit = False
         return held
 
     def leave(self) -> None:
-        """Nobody has the stream any more."""
+        """Offers the stream to the spare streams."""
         if self.stream is not None:
             spare_streams.of_process.keep(self.stream)
 
@@ -214,11 +214,11 @@ class Supply:
     """Batches by place, from one stream after another.
 
     Args:
-        spec: what the batches are.
-        parts: arrays that the spec means, by name.
-        session: where they come from.
-        slots: slots wished for in the ring.
-        ahead: whether batches are made before they are asked for.
+        spec: decides the bytes of the batches.
+        parts: arrays that the spec refers to, by name.
+        session: opens the streams.
+        slots: requested slots of the ring.
+        ahead: whether batches are made before they are requested.
 
     Attributes:
         manifest: names and labels of all samples.
@@ -251,16 +251,16 @@ class Supply:
 
     @property
     def spec(self) -> Spec:
-        """What is asked for, with the seed that counts."""
+        """The requested spec, with its seed."""
         return self._wanted.spec
 
     @property
     def parts(self) -> Parts:
-        """The arrays that the spec means, where they lie now."""
+        """The arrays that the spec refers to, at their present address."""
         return self._wanted.parts
 
     def __getstate__(self) -> dict[str, Any]:
-        """What a copy, or another process, needs to give the same batches."""
+        """The state from which a copy, or another process, gives the same batches."""
         kept = ("_slots", "_ahead", "_shape", "_closed", "samples", "batches")
         state = {name: getattr(self, name) for name in kept}
         wanted = self._wanted
@@ -280,7 +280,7 @@ class Supply:
 
     @property
     def session(self) -> Session:
-        """Where the batches come from."""
+        """The session that opens the streams; the innermost open one after unpickling."""
         if self._session is None:
             self._session = sessions.current()
         return self._session
@@ -290,11 +290,11 @@ class Supply:
 
         Args:
             place: (epoch, position).
-            me: the call that it is for.
-            still: whether the place still means what it meant.
+            me: the call that waits.
+            still: whether the place is still valid.
 
         Raises:
-            Superseded: it does not.
+            Superseded: it is not.
             BadImage: a file of the batch could not be read.
             DaemonGone: the daemon went away, and did not come back in time.
             StreamClosed: it was closed.
@@ -302,7 +302,7 @@ class Supply:
         left: Deadline | None = None
         while True:
             stream = self._usable(place, left)
-            if not still():  # asked after the stream is known: a later one may mean another order
+            if not still():  # checked with the stream in hand: a later one may have another order
                 raise Superseded
             try:
                 return stream.take(place, me)
@@ -313,14 +313,14 @@ class Supply:
                 left = self._next_deadline(left, error)
 
     def change(self, spec: Spec, parts: Parts) -> None:
-        """Goes on with another spec."""
+        """Continues with another spec."""
         if (spec.order, spec.batch) != (self.spec.order, self.spec.batch):
             self._shape = WHOLE
         self._wanted = self._wanted.replaced(spec, parts).found(self.manifest, _seed(spec, self))
         self._end_stream()
 
     def beside(self, spec: Spec, parts: Parts, me: Caller) -> Batch:
-        """The first batch of another spec over the same samples, of a stream of its own."""
+        """The first batch of another spec over the same samples, from a separate stream."""
         other = Supply.__new__(Supply)
         other.__dict__.update(self.__dict__, _held=_Held(), _opening=None, _slots=1, _ahead=False)
         other.change(spec, parts)
@@ -334,22 +334,22 @@ class Supply:
         self._closed = True
         opening = self._opening
         if opening is not None and opening.pid == os.getpid():
-            opening.give_up()
+            opening.cancel()
         self._end_stream()
 
     def rest(self) -> None:
-        """Ends the stream until a batch is asked for again, and holds no descriptor till then."""
+        """Ends the stream until the next request, and holds no descriptor until then."""
         self._end_stream()
         self._wanted.rest()
 
     @property
     def ended(self) -> bool:
-        """Whether there is no stream at the moment: what was asked for was perhaps not to blame."""
+        """Whether there is no open stream: a failed request may not have been at fault."""
         return self._stream is None or self._stream.ended
 
     @property
     def idle_since(self) -> float | None:
-        """When a batch was last asked for; None while somebody waits, or if there is no stream."""
+        """When a batch was last requested; None while a call waits, or without a stream."""
         stream = self._stream
         if stream is None or stream.ended or not stream.subscription.idle:
             return None
@@ -361,14 +361,14 @@ class Supply:
             stream.close()
 
     def _next_deadline(self, left: Deadline | None, error: DaemonError) -> Deadline:
-        """The first loss costs no wait; a daemon that is lost again and again is waited for."""
+        """The deadline after a loss: the first one reopens at once, further ones wait first."""
         if left is None:
             return Deadline(self.session.reconnect_timeout)
         self.session.wait(left, error)
         return left
 
     def _usable(self, place: Place, left: Deadline | None) -> Stream:
-        """The stream that gives what is wanted now; opens one if there is none."""
+        """The open stream of the present request; opens one if there is none."""
         while True:
             if self._closed:
                 raise StreamClosed("the stream was closed")
@@ -378,7 +378,7 @@ class Supply:
             if stream is not None:
                 stream.check()
                 self._shape = stream.subscription.shape
-                stream.let_go()  # the new ring may need the room of the old one
+                stream.release_ring()  # the new ring may need its memory
             opening = self._opening
             if (
                 opening is None
@@ -391,12 +391,12 @@ class Supply:
                 self._adopt(opening)
 
     def _begin(self, wanted: Wanted, place: Place, left: Deadline | None) -> _Opening:
-        if left is None and self.samples:  # a daemon that was there is waited for
+        if left is None and self.samples:  # the daemon has answered before: wait for it
             left = Deadline(self.session.reconnect_timeout)
         if os.getpid() == self._pid:
             run = self._shape.at(place if self._ahead else None)
             return _Opening(self.session, wanted, self._slots, run, left)
-        # Siblings of a forked child ask for other indices: nothing is made that was not asked for.
+        # Siblings of a forked child read other indices: make nothing ahead.
         return _Opening(self.session, wanted, _CHILD_SLOTS, self._shape.at(None), left)
 
     def _adopt(self, opening: _Opening) -> None:
@@ -407,7 +407,7 @@ class Supply:
             raise type(error)(*error.args) if isinstance(error, LoaderdError) else error
         assert stream is not None
         if opening.wanted.key is not self._wanted.key or self._closed:
-            stream.close()  # something else is wanted meanwhile
+            stream.close()  # the request was replaced meanwhile
         elif self._stream is None or self._stream.ended:
             if not self.batches:
                 self.manifest = _kept(stream.manifest)
@@ -420,13 +420,13 @@ class Supply:
 
 
 def _seed(spec: Spec, supply: Supply) -> int:
-    """The seed that was picked counts on where none is given."""
+    """The seed of a spec; without one, the seed chosen before."""
     seed = spec.order.seed
     return (supply.spec.order.seed or 0) if seed is None else seed
 
 
 def _kept(manifest: Manifest) -> Manifest:
-    """A manifest that may outlive its stream; a small one need not hold shared memory for that."""
+    """A manifest that outlives its stream; a small one is copied out of shared memory."""
     if len(manifest.table) > _LARGE:
         return manifest
     return Manifest.view(bytes(manifest.table))

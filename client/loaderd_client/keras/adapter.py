@@ -1,9 +1,8 @@
-"""Which classes of which Keras a sequence is made of.
+"""The Keras versions in use: their base classes, their settings, and their calls of a sequence.
 
-Keras 3 takes ``keras.utils.PyDataset`` (also called ``Sequence``), Keras 2 its own
-``Sequence``: ``tf_keras``, or ``keras`` up to TensorFlow 2.15. A model only takes sequences
-of the Keras that it belongs to, and a trainer may hold both: so a sequence is one of all
-that are in use.
+Keras 3 accepts ``keras.utils.PyDataset`` (also called ``Sequence``), Keras 2 its own ``Sequence``:
+``tf_keras``, or ``keras`` up to TensorFlow 2.15. A model only accepts sequences of its own Keras,
+and a trainer may use both, so a sequence derives from the classes of all that are in use.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ _NAMES = ("keras", "tf_keras")
 
 
 def in_use() -> list[Any]:
-    """The Kerases of this trainer; imports one if none is loaded yet."""
+    """The Keras versions of this trainer; imports one if none is loaded yet."""
     names = [name for name in _NAMES if name in sys.modules]
     if os.environ.get("TF_USE_LEGACY_KERAS", "").lower() in ("1", "true"):
         names = [*dict.fromkeys(("tf_keras", *names))]
@@ -32,23 +31,23 @@ def sequences() -> tuple[type, ...]:
 
 
 def floatx() -> str:
-    """The dtype that Keras computes in."""
+    """Keras's default dtype (``floatx``)."""
     return str(in_use()[0].backend.floatx())
 
 
 def backend() -> str:
-    """What Keras computes with: ``tensorflow``, ``jax`` or ``torch``."""
+    """Keras's backend: ``tensorflow``, ``jax`` or ``torch``."""
     keras = in_use()[0]
     return "tensorflow" if is_legacy() else str(keras.backend.backend())
 
 
 def is_legacy() -> bool:
-    """Whether the Keras that settings are read from is Keras 2."""
+    """Whether the first Keras in use, from which settings are read, is Keras 2."""
     return not hasattr(in_use()[0].utils, "PyDataset")
 
 
 def image_data_format() -> Any:
-    """Where Keras expects the channels: ``channels_last`` or ``channels_first``."""
+    """Keras's image data format: ``channels_last`` or ``channels_first``."""
     return in_use()[0].backend.image_data_format()
 
 
@@ -66,7 +65,7 @@ class Constant:
 
 
 class OneWorker:
-    """What Keras is told of a sequence: the daemon's workers are enough."""
+    """Attributes by which Keras reads a sequence with one worker."""
 
     workers = Constant(1)
     """Always 1, whatever is assigned. Keras's own threads or processes would render nothing here,
@@ -75,24 +74,24 @@ class OneWorker:
     """Always False, whatever is assigned; see ``workers``."""
     _workers = 1
     _use_multiprocessing = False
-    # Keras's PyDataset looks for these two, and warns of a constructor that was not called.
+    # Keras's PyDataset reads these two, and warns of a constructor that was not called.
 
 
 _ADAPTERS = ("data_adapters.py_dataset_adapter", "engine.data_adapter")
 _INDEXING = "get_index"
-"""What Keras's threads read a sequence by, in an order of their own."""
+"""The function by which Keras's threads read a sequence, in any order."""
 _ENQUEUERS = "utils.data_utils"
-"""Where Keras 2 has its ``OrderedEnqueuer``."""
+"""The module of Keras 2's ``OrderedEnqueuer``."""
 
 Reading = Literal["index", "pass", "look"]
 
 
 def reading(frame: FrameType) -> Reading:
-    """How a frame that asks a sequence for an index, or its length, reads it.
+    """How the frame that requests an index, or the length, of a sequence reads it.
 
     Keras's own pass over the sequence is a generator in the adapter that ``fit`` makes of it
     (Keras 3: ``keras/src/trainers/data_adapters/py_dataset_adapter.py``, Keras 2:
-    ``engine/data_adapter.py``); what else that adapter reads is a look.
+    ``engine/data_adapter.py``); any other read of that adapter is a look.
     """
     if not _module(frame).endswith(_ADAPTERS):
         return "index"
@@ -103,12 +102,12 @@ def reading(frame: FrameType) -> Reading:
 
 
 class EpochEnd(NamedTuple):
-    """Who says that an epoch is over.
+    """The caller of ``on_epoch_end``.
 
     Attributes:
         reads: how it reads the sequence.
         enqueuer: the ``uid`` of the ``OrderedEnqueuer`` of Keras 2 by which it reads, if by any.
-        steps: how many batches of that were used; None if it is the enqueuer that speaks, which
+        steps: how many batches of that were used; None if the enqueuer itself is the caller, which
             has handed out all of an epoch.
     """
 
@@ -118,7 +117,7 @@ class EpochEnd(NamedTuple):
 
 
 def epoch_end(frame: FrameType) -> EpochEnd:
-    """What it means that a frame calls ``on_epoch_end``."""
+    """Describes a frame that calls ``on_epoch_end``."""
     reads, caller = reading(frame), frame.f_locals.get("self")
     if reads == "index":
         is_enqueuer = frame.f_code.co_name == "_run" and _module(frame).endswith(_ENQUEUERS)
@@ -130,7 +129,7 @@ def epoch_end(frame: FrameType) -> EpochEnd:
 
 
 def _steps(frame: FrameType | None) -> int:
-    """The steps of the epoch that ``enumerate_epochs`` of Keras 2 has just come through."""
+    """The steps of the epoch that ``enumerate_epochs`` of Keras 2 has just finished."""
     if frame is None:
         return 0
     local = frame.f_locals

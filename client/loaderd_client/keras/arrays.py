@@ -1,6 +1,6 @@
-"""The iterator over images that are in memory, and what it is given.
+"""The iterator over images that are in memory, and its arguments.
 
-Names, arguments, checks and words follow ``NumpyArrayIterator`` in
+Names, arguments, checks and messages follow ``NumpyArrayIterator`` in
 ``keras/src/legacy/preprocessing/image.py``.
 """
 
@@ -36,7 +36,7 @@ class _Given:
     """The arguments of ``flow``, of one length.
 
     Attributes:
-        x: images, as they were given.
+        x: images, unchanged.
         misc: further inputs.
         y: labels, or None.
         sample_weight: weights, or None.
@@ -49,10 +49,10 @@ class _Given:
 
     @classmethod
     def of(cls, x: Any, y: Any, sample_weight: Any) -> Self:
-        """Takes the arguments apart.
+        """Splits further inputs from the images, and checks the lengths.
 
         Raises:
-            InvalidArgument: they are not of one length.
+            InvalidArgument: the lengths differ.
         """
         misc: list[Array] = []
         if isinstance(x, (tuple, list)):
@@ -78,10 +78,10 @@ class _Given:
 
         Args:
             subset: ``training`` or ``validation``.
-            split: the share of validation.
+            split: the validation fraction.
             ignore_class_split: allows subsets that lack classes.
-            fixed: splits the weights too. Keras does not, so that the training subset has
-                those of other samples.
+            fixed: splits the weights too. Keras does not, so that the training subset gets
+                the weights of other samples.
 
         Raises:
             InvalidArgument: there is no such subset, or it lacks classes.
@@ -108,7 +108,7 @@ class _Given:
         )
 
     def images(self, dtype: Any, data_format: str) -> Array:
-        """The images as numbers of rank 4.
+        """The images as a numeric array of rank 4.
 
         Raises:
             InvalidArgument: they have another rank.
@@ -134,11 +134,11 @@ class _Given:
 
 
 class _Original:
-    """The array that a caller gave, which he may change in place; it is not held.
+    """A weak reference to the caller's array, which the program may change in place.
 
     Args:
-        images: the array, perhaps a view of another one.
-        owner: that other one.
+        images: the array, perhaps a view of ``owner``.
+        owner: the array that owns the memory.
     """
 
     def __init__(self, images: Array, owner: Array) -> None:
@@ -148,7 +148,7 @@ class _Original:
 
     @classmethod
     def of(cls, images: Array) -> Self | None:
-        """None if the array cannot be changed, or not be found again without being held."""
+        """None if the array cannot be changed, or cannot be rebuilt from its owner."""
         owner = images
         while isinstance(owner.base, np.ndarray):
             owner = owner.base
@@ -158,17 +158,17 @@ class _Original:
         return cls(images, owner)
 
     def present(self) -> Array | None:
-        """The array, or None if it is no more."""
+        """The array, or None if it was freed."""
         owner = self._owner()
         if owner is None:
             return None
-        # np.ndarray wants a buffer in C order; a transposed one has the same bytes.
+        # np.ndarray requires a C-contiguous buffer; the transposed owner has the same bytes.
         flat = owner if owner.flags.c_contiguous else owner.T
         return np.ndarray(self._shape, self._dtype, flat, self._offset, self._strides)
 
 
 def _rows(ids: NDArray[Any]) -> Any:
-    """An index of these samples; a slice, which copies none, where one follows another."""
+    """An index of these samples; a slice, which copies nothing, if they are consecutive."""
     first, last = int(ids[0]), int(ids[-1])
     if last - first == len(ids) - 1 and (np.diff(ids) == 1).all():
         return slice(first, last + 1)
@@ -176,7 +176,7 @@ def _rows(ids: NDArray[Any]) -> Any:
 
 
 def _same_bits(one: Array, other: Array) -> bool:
-    numbers = f"u{one.itemsize}"  # a NaN is the same as itself
+    numbers = f"u{one.itemsize}"  # compares NaN as equal
     return np.array_equal(one.view(numbers), other.view(numbers))
 
 
@@ -252,7 +252,7 @@ class NumpyArrayIterator(LoadedIterator):
         self._load(batch_size, shuffle, seed, max_queue_size)
 
     def _opened(self) -> None:
-        self._x = None  # the caller's own may go
+        self._x = None  # frees the caller's array
 
     def _spec(self) -> tuple[Spec, Parts]:
         _, height, width, channels = self.x.shape
@@ -273,7 +273,7 @@ class NumpyArrayIterator(LoadedIterator):
 
     def _apply(self) -> None:
         super()._apply()
-        self._x = None  # what was given may go
+        self._x = None  # frees an assigned array
 
     def _total(self) -> int:
         return len(self.x)

@@ -1,6 +1,6 @@
-"""The attributes of an ``ImageDataGenerator``, which iterators and specs are made of.
+"""The attributes of an ``ImageDataGenerator``, from which specs are made.
 
-Their checks and the words of the errors follow ``keras/src/legacy/preprocessing/image.py``.
+Checks and error messages follow ``keras/src/legacy/preprocessing/image.py``.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _AXES: dict[DataFormat, tuple[int, int, int]] = {
 
 
 class Augmentation:
-    """What a generator does to each image; ``ImageDataGenerator`` describes the arguments."""
+    """The options of a generator; ``ImageDataGenerator`` documents the arguments."""
 
     def __init__(
         self,
@@ -87,7 +87,7 @@ class Augmentation:
         self._override()
 
     def _override(self) -> None:
-        """Keras's rules about what includes or excludes what, with its warnings."""
+        """Applies Keras's rules on flags that imply or exclude others, with its warnings."""
         if self.zca_whitening:
             self._imply("zca_whitening", "featurewise_center", True)
             self._imply("zca_whitening", "featurewise_std_normalization", False)
@@ -105,7 +105,7 @@ class Augmentation:
             )
 
     def overridden(self) -> str | None:
-        """The name of a method that workers do not call and that is not the library's own."""
+        """The name of an overridden method that workers would not call; None if there is none."""
         return None
 
 

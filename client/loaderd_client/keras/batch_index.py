@@ -1,27 +1,27 @@
-"""Which batch an index means, and which comes next.
+"""The mapping of a sequence's indices to places.
 
-A stream holds batches by place, (epoch, position). A trainer asks in three ways:
+A stream has batches by place, (epoch, position). A trainer reads in three ways:
 
-- **by index**: index i is position i of the present epoch, whoever asks, in whatever order. An
+- **by index**: index i is position i of the present epoch, for any thread and in any order. An
   index that is read again has the same samples and new random parameters
-  (``loaderd.ipc.prefetch.ROUND``). The epoch ends with ``on_epoch_end``, read or not, so that two
-  sequences that are told together stay together, though somebody had a look at one of them. The
-  enqueuers of Keras 2 read ahead by index, into epochs that ``fit`` may not come to.
-- **by next**: position after position, endlessly; after the last of an epoch comes the next epoch.
+  (``loaderd.ipc.prefetch.ROUND``). ``on_epoch_end`` ends the epoch, whatever was read of it, so two
+  sequences stay in step, even if only one was inspected. The enqueuers of Keras 2 read ahead by
+  index, into epochs that ``fit`` may not reach.
+- **by next**: position after position, endlessly, over the ends of epochs.
 - **in a pass**: a loop over all indices, of Keras's (``fit``) or of the user's. ``fit(shuffle=
-  True)`` permutes the indices of its passes; as the batches of a shuffled epoch are exchangeable,
-  the first index of a shuffled pass gets the first batch and so on, so that no permutation makes
-  anybody wait. Keras may look at some indices before a pass, abandon a pass, let one last for
-  several epochs of ``fit`` (``steps_per_epoch``), and call ``on_epoch_end`` before the first pass
-  and again and again. So what ends an epoch is that a pass begins after one that was whole, or
-  after one of which something was read and Keras has said since that the epoch is over.
+  True)`` permutes the indices of its passes. The batches of a shuffled epoch are exchangeable, so
+  the first index of a shuffled pass gets the first batch and so on, and no permutation delays a
+  read. Keras may inspect some indices before a pass, abandon a pass, let one last for several
+  epochs of ``fit`` (``steps_per_epoch``), and call ``on_epoch_end`` before the first pass and
+  repeatedly. So an epoch ends when a pass begins after one that was complete, or after one of which
+  something was read and after which Keras has called ``on_epoch_end``.
 
-A place that ``next`` or an index gave to a call which was left by an exception, before it has said
-``done``, goes to the next call that asks in the same way: nothing is lost. A pass that an
-exception has left is abandoned.
+If a call that got a place by ``next`` or by index is left by an exception before ``done``, the next
+call of the same kind gets that place: no batch is lost. A pass that an exception has left is
+abandoned.
 
-Methods must be called by one thread at a time. Any of them may be left half-way by an exception:
-the order of the steps makes that harmless.
+Methods must be called by one thread at a time. An exception at any point within one is harmless, by
+the order of its steps.
 """
 
 from __future__ import annotations
@@ -32,17 +32,17 @@ from loaderd.ipc.prefetch import ROUND, Place
 from loaderd_client.core.guard import Caller
 
 _KEPT_PASSES = 4
-"""An abandoned pass may go on for a while beside the next, as TensorFlow reads ahead."""
+"""Passes kept: as TensorFlow reads ahead, an abandoned one may overlap the next."""
 
 
-class _Handed:
-    """Places that were given to calls and are not done."""
+class _Pending:
+    """Places that were given to calls and are not done yet."""
 
     def __init__(self) -> None:
         self._owners: dict[Place, Caller] = {}
 
     def take_over(self, me: Caller, index: int | None = None) -> Place | None:
-        """Gives the first place that a call has left, of that index if one is meant."""
+        """Takes the first place whose call has left, of ``index`` if that is given."""
         for place, owner in sorted(self._owners.items()) if self._owners else ():
             if index in (None, place[1]) and (owner.thread == me.thread or owner.left):
                 self._owners[place] = me
@@ -50,36 +50,36 @@ class _Handed:
         return None
 
     def give(self, place: Place, me: Caller) -> None:
-        """Gives a place to a call."""
+        """Assigns a place to a call."""
         self._owners[place] = me
 
     def done(self, place: Place) -> None:
-        """The place was delivered."""
+        """Removes a place that was delivered."""
         self._owners.pop(place, None)
 
 
 class _ByIndex:
-    """One epoch as it is read by index: how often each index was, and all of them."""
+    """The reads by index of one epoch: ``reads`` of each index, and their ``count``."""
 
     def __init__(self, epoch: int) -> None:
         self.epoch = epoch
-        self.handed = _Handed()
+        self.pending = _Pending()
         self.reads: dict[int, int] = {}
         self.count = 0
 
     def read(self, index: int, me: Caller) -> Place:
-        """The batch of an index, each time in another round."""
-        place = self.handed.take_over(me, index)
+        """The place of an index, in a new round for each read."""
+        place = self.pending.take_over(me, index)
         if place is None:
             place = (self.epoch + self.reads.get(index, 0) * ROUND, index)
-            self.handed.give(place, me)
+            self.pending.give(place, me)
             self.count += 1
         self.reads[index] = max(self.reads.get(index, 0), place[0] // ROUND + 1)
         return place
 
 
 class _ByNext(NamedTuple):
-    """What ``next`` gives next; position ``batches`` stands for the first of a new epoch."""
+    """The place that ``next`` reads next; position ``batches`` means the start of a new epoch."""
 
     epoch: int
     position: int
@@ -89,9 +89,9 @@ class _Pass:
     """A pass over an epoch.
 
     Attributes:
-        epoch: which.
-        announced: whether Keras has said that it begins.
-        read: how many indices were read.
+        epoch: its epoch.
+        announced: whether Keras announced its start.
+        read: number of indices read.
     """
 
     def __init__(self, epoch: int, announced: bool) -> None:
@@ -113,7 +113,7 @@ class Places:
         self._shuffle = shuffle
         self._by_index = _ByIndex(0)
         self._by_next = _ByNext(0, 0)
-        self._next_handed = _Handed()
+        self._next_pending = _Pending()
         self._passes: dict[object, _Pass] = {}
         self._last: _Pass | None = None
         self._ended = False
@@ -132,7 +132,7 @@ class Places:
 
     @property
     def between_epochs(self) -> bool:
-        """Whether all that is asked for next may begin an epoch."""
+        """Whether any next read may begin an epoch."""
         last, reads = self._last, self._by_index.count
         by_next = self._by_next.epoch == self.epoch and self.position > 0
         in_pass = last is not None and self._is_read(last) and last.read < self._batches
@@ -147,45 +147,45 @@ class Places:
     # -- by index --------------------------------------------------------------------
 
     def read(self, index: int, me: Caller) -> Place:
-        """The batch that an index means now."""
+        """The place of an index, for a read."""
         return self._by_index.read(index, me)
 
     def peek(self, index: int) -> Place:
-        """The same for a look that does not count."""
+        """The place of an index, for a look that does not count as a read."""
         return (self.epoch, index)
 
     def end_epoch(self) -> None:
-        """``on_epoch_end``, of whoever reads by index."""
+        """Ends the epoch of reads by index (``on_epoch_end``)."""
         self._advance()
 
     def begin_again(self, back: int) -> None:
-        """The epoch ``back`` before the present one is read as if nothing of it had been."""
+        """Goes ``back`` epochs, and forgets their reads by index."""
         self._by_index = _ByIndex(max(0, self.epoch - back))
 
     # -- by next ---------------------------------------------------------------------
 
     @property
     def position(self) -> int:
-        """The position that ``next`` comes to next."""
+        """The position that ``next`` reads next."""
         return self._by_next.position % self._batches
 
     @position.setter
     def position(self, value: int) -> None:
         epoch = self._by_next.epoch
         new = _ByNext(epoch, self._batches if value % self._batches == 0 and self._began else value)
-        self._next_handed, self._by_next = _Handed(), new
+        self._next_pending, self._by_next = _Pending(), new
 
     @property
     def _began(self) -> bool:
         return self._by_next.position > 0
 
     def next(self, me: Caller) -> Place:
-        """The batch that comes next."""
-        place = self._next_handed.take_over(me)
+        """The next place, of a call that was left or ``upcoming``."""
+        place = self._next_pending.take_over(me)
         if place is None:
             place = self.upcoming
-            self._next_handed.give(place, me)
-        if place == self.upcoming:  # also where that call was left before the next steps
+            self._next_pending.give(place, me)
+        if place == self.upcoming:  # also if the earlier call was left before these steps
             self._by_next = _ByNext(place[0], place[1] + 1)
         if place[0] > self.epoch:
             self._by_index = _ByIndex(place[0])
@@ -193,7 +193,7 @@ class Places:
 
     @property
     def upcoming(self) -> Place:
-        """The batch that ``next`` gives next, if no call has left another one."""
+        """The place that ``next`` gives next, unless an earlier call was left."""
         epoch, position = self._by_next
         if self._began and position < self._batches:
             return (self.epoch, position)  # on_epoch_end may have changed the order
@@ -204,12 +204,12 @@ class Places:
     # -- in passes -------------------------------------------------------------------
 
     def begin_pass(self, key: object, *, anew: bool = False, announced: bool = True) -> None:
-        """A pass begins.
+        """Begins a pass.
 
         Args:
-            key: names it.
-            anew: whether it begins a new epoch also after one that was not whole.
-            announced: whether it was announced, or just begins to read.
+            key: identifies it.
+            anew: whether it begins a new epoch also after an incomplete pass.
+            announced: whether it was announced, or is known by its first read only.
         """
         last = self._last
         if last is not None and self._is_read(last):
@@ -225,7 +225,7 @@ class Places:
             del self._passes[next(iter(self._passes))]
 
     def read_pass(self, key: object, index: int) -> Place:
-        """The batch that an index means in a pass."""
+        """The place of an index in a pass."""
         one = self._passes.get(key)
         if one is None or one.read >= self._batches:
             self.begin_pass(key, announced=False)
@@ -235,7 +235,7 @@ class Places:
         return (one.epoch, position)
 
     def end_pass(self) -> None:
-        """``on_epoch_end``, of Keras itself; it may come early, often or never."""
+        """Handles ``on_epoch_end`` of Keras itself, which may come early, repeatedly or never."""
         self._ended = True
         for key in [key for key, one in self._passes.items() if not one.announced]:
             del self._passes[key]  # Keras 2: the next one may have the same key
@@ -243,6 +243,6 @@ class Places:
     # -- delivered -------------------------------------------------------------------
 
     def done(self, place: Place) -> None:
-        """A batch was delivered, or it is the batch itself that cannot be had."""
-        self._by_index.handed.done(place)
-        self._next_handed.done(place)
+        """Marks a batch as delivered, or as one that cannot be made."""
+        self._by_index.pending.done(place)
+        self._next_pending.done(place)

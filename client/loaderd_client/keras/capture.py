@@ -1,15 +1,15 @@
-"""What a function works with, and how it is sent.
+"""Collects the state that a user's function reads, and pickles it for the workers.
 
-A function reads what others assign: globals of its module, attributes of modules that it imports,
-of its class, of the objects that it holds. In Keras it runs in the trainer and sees them. Here
-they are collected, and sent with it::
+A function reads globals of its module, attributes of modules that it imports, of its class, and of
+the objects that it refers to. In Keras it runs in the trainer and sees their present values. Here
+they are collected and sent with it::
 
-    travels by value ──► pickled, with the globals that it reads (cloudpickle)
-    travels by name ───► its module's globals that its code reads, one by one
-    either ────────────► the same of every module of the user's that its code refers to, of
-                         functions and classes that it calls, and so on
+    sent by value ──► pickled, with the globals that it reads (cloudpickle)
+    sent by name ───► the globals of its module that its code reads, one by one
+    both ───────────► the same for every user module that its code refers to, for functions
+                      and classes that it calls, and so on
 
-What cannot be pickled, and what lies in installed packages, stays as a worker's import makes it.
+State that cannot be pickled, or is in installed packages, is as a worker's import makes it.
 """
 
 from __future__ import annotations
@@ -38,40 +38,40 @@ INSTALLED = re.compile(r"-packages/|/lib\w*/python[\d.]*/")
 SCRIPT = ("__main__", "__mp_main__")
 
 MAX_DATA = 16 * 2**20
-"""Bytes of pickled objects that are pickled again with every epoch."""
+"""Limit in bytes of pickled objects that are pickled again in every epoch."""
 
 MAX_HELD = 8 * 2**20
-"""Bytes of pickled objects that are sent beside the imports of modules."""
+"""Limit in bytes of pickled state of modules that workers import."""
 
 MAX_ARRAYS = 64 * 2**20
-"""Bytes of arrays that are sent beside these."""
+"""Limit in bytes of arrays in that state."""
 
 _MAX_PARTS = 256
 _OUT_OF_BAND = 2**16
 _MAX_BUFFERS = 200  # a bundle's index has room for some more
-_DEEPEST = 3  # levels that are taken apart where the whole cannot be sent
+_MAX_DEPTH = 3  # levels split into parts where the whole cannot be sent
 _SCALARS = (bool, int, float, complex, str, bytes, type(None))
 _OURS = ("loaderd", "loaderd_client")
 _WRAPPERS = {staticmethod: "__func__", classmethod: "__func__", functools.cached_property: "func"}
 
 Step = Any
 At = tuple[str, tuple[Step, ...]]
-"""A module's name, and how to get to a thing of it; see ``loaderd.ipc.user_code.Held``."""
+"""A module's name and the steps to an object in it; see ``loaderd.ipc.user_code.Held``."""
 
 _versions: dict[At, list[CodeType]] = {}
-"""The code that functions have had: reloading a module gives them another."""
+"""The code objects that each function has had; reloading a module adds another."""
 
 
 class Unsendable(Exception):
-    """Something stays as a worker's import makes it; the text says why."""
+    """State is not sent, and stays as a worker's import makes it; the message says why."""
 
 
 class TooLarge(Unsendable):
-    """It has more bytes than are sent beside an import."""
+    """The state exceeds ``MAX_HELD`` or ``MAX_ARRAYS``."""
 
 
 def is_users(module: str | None) -> bool:
-    """Whether a module is the user's own, in a file that workers import."""
+    """Whether a module is the user's, and not a script, installed, or ours."""
     file = getattr(sys.modules.get(module or ""), "__file__", None)
     if not file or module in SCRIPT or INSTALLED.search(file):
         return False
@@ -79,7 +79,7 @@ def is_users(module: str | None) -> bool:
 
 
 def own_place(thing: Any) -> At | None:
-    """Where a module has a function or a class under its own name; None if it has not."""
+    """The place of a function or a class under its own name; None if it is not there."""
     module, name = attribute(thing, "__module__"), attribute(thing, "__qualname__")
     if not isinstance(module, str) or not isinstance(name, str) or module in SCRIPT:
         return None
@@ -90,10 +90,10 @@ def own_place(thing: Any) -> At | None:
 
 
 class _Heavy:
-    """Which of the packages that take seconds to load the workers need.
+    """The heavy packages (``keras_functions.HEAVY``) that the workers need.
 
     Args:
-        floatx: what Keras computes in.
+        floatx: Keras's ``floatx``.
 
     Attributes:
         roots: their names.
@@ -103,8 +103,8 @@ class _Heavy:
         self.roots: set[str] = set()
         self._floatx = floatx
 
-    def ask(self, module: ModuleType, rest: list[str]) -> None:
-        """Notes whether workers need the real module for what is asked of it."""
+    def use_attribute(self, module: ModuleType, rest: list[str]) -> None:
+        """Notes whether workers need the real module for an attribute chain."""
         value: Any = module
         for name in rest:
             if not isinstance(value, ModuleType):
@@ -114,12 +114,12 @@ class _Heavy:
             self.use(value)
 
     def use(self, value: Any) -> None:
-        """Notes something of a heavy package that the code uses."""
+        """Notes an object of a heavy package that the code uses."""
         if keras_functions.replacement(value, self._floatx) is None:
             self.roots.add(keras_functions.root_of(value))
 
     def reduced(self, thing: Any, root: str, strict: bool) -> Any:
-        """What is pickled in the place of a thing of theirs; None for the thing itself."""
+        """The replacement with which an object of theirs is pickled; None for the object itself."""
         replaced = keras_functions.replacement(thing, self._floatx)
         if replaced is not None:
             return replaced
@@ -130,15 +130,15 @@ class _Heavy:
 
 
 class Capture:
-    """One look at a function and at what it works with.
+    """Captures a function with its state, once.
 
     Args:
-        floatx: what Keras computes in.
+        floatx: Keras's ``floatx``.
 
     Attributes:
-        heavy: packages that a worker must load for it.
-        left_out: what is not sent, and why.
-        stored: names that the code itself assigns: workers have their own.
+        heavy: heavy packages that a worker must load for it.
+        left_out: state that is not sent, and why.
+        stored: names that the code itself assigns, and which each worker has for itself.
     """
 
     def __init__(self, floatx: str) -> None:
@@ -149,13 +149,13 @@ class Capture:
         self._todo: deque[tuple[Any, At | None]] = deque()
         self._seen: dict[int, Any] = {}
         self._state: dict[At, Any] = {}
-        self._data = self._arrays = 0  # bytes that are sent beside imports
+        self._data = self._arrays = 0  # bytes of state so far
         self._modules: set[tuple[int, int]] = set()
         self._environment: dict[str, str | None] = {}
         self._versions: list[int] = []
 
     def by_value(self, function: Any) -> Code:
-        """The function, and what the modules hold that it uses.
+        """The function pickled by value, and the state of modules that it uses.
 
         Raises:
             Exception: it cannot be pickled.
@@ -163,14 +163,14 @@ class Capture:
         return self._code(self._pickled(function, strict=False))
 
     def by_name(self, function: Any) -> Code:
-        """What the function's module holds, and those that it uses."""
+        """The state of the function's module, and of modules that it uses."""
         place = own_place(function)
         assert place is not None
         self._find_wrapped(function, place)
         return self._code(None)
 
     def _code(self, function: Pickled | None) -> Code:
-        """Goes on until nothing new is found: what is pickled refers to more code."""
+        """Repeats until nothing new is found, as pickled state may refer to more code."""
         held: dict[At, Pickled] = {}
         while self._todo or self._state:
             if self._todo:
@@ -186,12 +186,12 @@ class Capture:
     # -- pickling --------------------------------------------------------------------
 
     def _sendable(self, at: At, value: Any, depth: int = 0) -> dict[At, Pickled]:
-        """What is there; where that cannot be sent, those of its parts that can."""
+        """The pickled state at a place; if it cannot be sent, those of its parts that can."""
         try:
             return {at: self._pickled(value, strict=True)}
-        except Exception as error:  # what it refers to may refuse in any way
+        except Exception as error:  # pickling the user's objects may raise anything
             why = error if isinstance(error, Unsendable) else Unsendable(str(error))
-        parts = _parts(value) if depth < _DEEPEST else []
+        parts = _parts(value) if depth < _MAX_DEPTH else []
         if len(parts) > _MAX_PARTS:
             parts = []
         found: dict[At, Pickled] = {}
@@ -202,11 +202,11 @@ class Capture:
         return found
 
     def _pickled(self, thing: Any, strict: bool) -> Pickled:
-        """A thing pickled, with its large arrays beside it.
+        """Pickles an object, with its large arrays out of band.
 
         Args:
-            thing: the thing.
-            strict: whether what is large, or of a heavy package, is refused.
+            thing: the object.
+            strict: whether to refuse large objects, and those of heavy packages.
         """
         if type(thing) in _SCALARS:
             return Pickled(pickle.dumps(thing))
@@ -214,7 +214,7 @@ class Capture:
         file = _Limited(MAX_HELD - self._data) if strict else io.BytesIO()
 
         def stays(buffer: pickle.PickleBuffer) -> bool:
-            """Whether a buffer stays among the pickled bytes."""
+            """Whether a buffer is pickled in band."""
             raw = buffer.raw()
             if raw.nbytes < _OUT_OF_BAND or len(buffers) == _MAX_BUFFERS:
                 return True
@@ -232,10 +232,10 @@ class Capture:
         return Pickled(file.getvalue(), tuple(buffers))
 
     def reduced(self, thing: Any, strict: bool) -> Any:
-        """What a pickler writes in the thing's place; None for the thing itself.
+        """The replacement with which a pickler writes an object; None for the object itself.
 
         Raises:
-            Unsendable: it is not sent beside an import.
+            Unsendable: it is not sent as state.
         """
         root = keras_functions.root_of(thing)
         if root in keras_functions.HEAVY:
@@ -249,11 +249,11 @@ class Capture:
     # -- finding ---------------------------------------------------------------------
 
     def _find(self, thing: Any, at: At | None) -> None:
-        """Notes code of the user's, to be walked through once.
+        """Queues user code, to be walked once.
 
         Args:
             thing: a function or a class.
-            at: where workers find it after importing; None if it travels by value.
+            at: its place after a worker's import; None if it is sent by value.
         """
         module = getattr(thing, "__globals__", {}).get("__name__") or thing.__module__
         is_theirs = at is not None and not is_users(at[0])
@@ -263,8 +263,8 @@ class Capture:
         self._todo.append((thing, at))
 
     def _find_wrapped(self, thing: Any, at: At) -> None:
-        """Notes the function within a callable object, as ``functools.lru_cache`` makes them."""
-        for _ in range(_DEEPEST):
+        """Queues the function wrapped in a callable object, as of ``functools.lru_cache``."""
+        for _ in range(_MAX_DEPTH):
             if isinstance(thing, (FunctionType, type)):
                 self._find(thing, own_place(thing) or at)
                 return
@@ -295,10 +295,10 @@ class Capture:
         if at is not None:
             self._versions.append(_version(at, function.__code__))
             self.stored.update((module, (name,)) for name in names.stored)
-            self._look_at_function(function, at)
+            self._walk_state(function, at)
 
-    def _look_at_function(self, function: FunctionType, at: At) -> None:
-        """What a function that workers import holds itself."""
+    def _walk_state(self, function: FunctionType, at: At) -> None:
+        """Collects closure, attributes and defaults of a function that workers import."""
         module, steps = at
         for index, cell in enumerate(function.__closure__ or ()):
             self._hold((module, (*steps, index)), _content(cell))
@@ -318,26 +318,26 @@ class Capture:
                 continue
             self._seen[id(base)] = base
             for name, value in vars(base).items():
-                self._look_at_member((at[0], (*at[1], name)), value)
-        if own_place(kind) is None:  # its functions travel with it
+                self._walk_member((at[0], (*at[1], name)), value)
+        if own_place(kind) is None:  # its functions are sent with it
             for value in vars(kind).values():
-                self._look_at_member(None, value)
+                self._walk_member(None, value)
 
-    def _look_at_member(self, at: At | None, value: Any) -> None:
-        """A name of a class: its methods are code, the rest is state."""
+    def _walk_member(self, at: At | None, value: Any) -> None:
+        """Collects a member of a class: methods are code, the rest is state."""
         for wrapper, step in _WRAPPERS.items():
             if isinstance(value, wrapper):
                 at, value = at and (at[0], (*at[1], step)), getattr(value, step)
         if isinstance(value, property):
             for step in ("fget", "fset"):
-                self._look_at_member(at and (at[0], (*at[1], step)), getattr(value, step))
+                self._walk_member(at and (at[0], (*at[1], step)), getattr(value, step))
         elif isinstance(value, (FunctionType, type)):
             self._find(value, at if isinstance(value, FunctionType) else own_place(value))
         elif at is not None and not _is_special(at[1][-1]) and not hasattr(type(value), "__get__"):
             self._hold(at, value)
 
     def _hold(self, at: At, value: Any) -> None:
-        """Notes what a module holds somewhere, if a worker's import may make it otherwise."""
+        """Notes state at a place, if a worker's import may give another value."""
         if isinstance(value, ModuleType):
             return
         if callable(value):
@@ -352,7 +352,7 @@ class Capture:
         self._state[at] = value
 
     def _follow(self, value: Any, at: At | None, rest: list[str], names: CodeNames) -> None:
-        """What a chain of names leads to."""
+        """Collects the state at the end of a chain of names."""
         if isinstance(value, ModuleType):
             self._follow_module(value, rest, names)
         elif at is not None:
@@ -360,11 +360,13 @@ class Capture:
 
     def _follow_module(self, module: ModuleType, rest: list[str], names: CodeNames) -> None:
         if keras_functions.root_of(module) in keras_functions.HEAVY:
-            self._heavy.ask(module, rest)
+            self._heavy.use_attribute(module, rest)
         elif is_users(module.__name__) and sys.modules.get(module.__name__) is module:
             variables = vars(module)
             found = [name for name in rest[:1] if name in variables]
-            if not rest and (id(module), id(names)) not in self._modules:  # it may be asked of any
+            if (
+                not rest and (id(module), id(names)) not in self._modules
+            ):  # any attribute may be read
                 self._modules.add((id(module), id(names)))
                 found = sorted(names.words & variables.keys())
             for name in found:
@@ -380,8 +382,8 @@ class Capture:
 
 @functools.cache
 def _pickler() -> type[Any]:
-    class CapturePickler(pickling.pickler()):  # type: ignore[misc]  # made when cloudpickle is there
-        """Asks the capture for everything that it meets."""
+    class CapturePickler(pickling.pickler()):  # type: ignore[misc]  # needs cloudpickle
+        """Passes every object to the capture."""
 
         capture: Capture
         strict: bool
@@ -394,14 +396,14 @@ def _pickler() -> type[Any]:
 
 
 class _Limited(io.BytesIO):
-    """A file that takes so many bytes."""
+    """A file with a maximum size in bytes."""
 
-    def __init__(self, most: int) -> None:
+    def __init__(self, max_bytes: int) -> None:
         super().__init__()
-        self._most = most
+        self._max_bytes = max_bytes
 
     def write(self, data: Any) -> int:
-        if self.tell() + len(data) > self._most:
+        if self.tell() + len(data) > self._max_bytes:
             raise TooLarge(f"modules hold more than {MAX_HELD >> 20} MB")
         return super().write(data)
 
@@ -416,7 +418,7 @@ def _is_installed(module: str | None) -> bool:
 
 
 def _environment(names: CodeNames) -> dict[str, str | None]:
-    """The variables that code may read."""
+    """The environment variables that the code may read."""
     words = [word for word in names.words if word in os.environ or word.isupper()]
     return {word: os.environ.get(word) for word in sorted(words)}
 
@@ -429,7 +431,7 @@ def _version(at: At, code: CodeType) -> int:
 
 
 def _resolved(name: str, variables: dict[str, Any]) -> str:
-    """The full name of a module that a function imports."""
+    """The absolute name of an imported module."""
     package = variables.get("__package__")
     return importlib.util.resolve_name(name, package) if name[0] == "." and package else name
 
@@ -437,7 +439,7 @@ def _resolved(name: str, variables: dict[str, Any]) -> str:
 def _content(cell: Any) -> Any:
     try:
         return cell.cell_contents
-    except ValueError:  # it is empty yet
+    except ValueError:  # not assigned yet
         return None
 
 
@@ -448,7 +450,7 @@ def _is_special(name: object) -> bool:
 
 
 def _parts(value: Any) -> list[tuple[Step, Any]]:
-    """The attributes of an object, or the items of a dictionary, one by one."""
+    """The attributes of a user's object, or the items of a dictionary, with their steps."""
     found: list[tuple[Step, Any]] = []
     if isinstance(value, dict):
         items = dict.items(value)

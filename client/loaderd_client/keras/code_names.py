@@ -8,7 +8,7 @@ from types import CodeType
 from typing import NamedTuple
 
 Chain = tuple[str, ...]
-"""A name and the attributes that are asked of it: ``config.sizes.LEVEL`` in three."""
+"""A name and the attributes read from it: ``config.sizes.LEVEL`` as three strings."""
 
 _GLOBALS = ("LOAD_GLOBAL", "LOAD_NAME", "LOAD_DEREF", "LOAD_CLASSDEREF")
 _ATTRIBUTES = ("LOAD_ATTR", "LOAD_METHOD")
@@ -18,14 +18,14 @@ _NOTHING = ("EXTENDED_ARG", "CACHE", "PUSH_NULL")
 
 
 class CodeNames(NamedTuple):
-    """What a code object, and those within it, refer to.
+    """The names in a code object and those nested in it.
 
     Attributes:
-        chains: names of globals and closure variables, with the attributes asked of them.
-        imports: modules that the code imports itself, with the attributes asked of them; the
-            names of relative imports begin with dots.
+        chains: names of globals and closure variables, with the attributes read from them.
+        imports: modules that the code itself imports, with the attributes read from them; names
+            of relative imports begin with dots.
         stored: globals that the code assigns.
-        words: all names, and texts that may be names, as in ``getattr(config, "LEVEL")``.
+        words: all names, and strings that may be names, as in ``getattr(config, "LEVEL")``.
     """
 
     chains: tuple[Chain, ...]
@@ -36,7 +36,7 @@ class CodeNames(NamedTuple):
 
 @functools.lru_cache(maxsize=4096)
 def names_of(code: CodeType) -> CodeNames:
-    """The names that a code object uses; they are read once for each."""
+    """The names in a code object; cached."""
     reader = _Reader()
     for instruction in dis.get_instructions(code):
         reader.read(instruction)
@@ -52,7 +52,7 @@ def names_of(code: CodeType) -> CodeNames:
 
 
 class _Reader:
-    """Reads instructions one by one, and puts together what stands in several of them."""
+    """Collects names and attribute chains from a sequence of instructions."""
 
     def __init__(self) -> None:
         self.chains: list[Chain] = []
@@ -60,13 +60,13 @@ class _Reader:
         self.stored: list[str] = []
         self._chain: list[str] = []
         self._is_import = False
-        self._bound: dict[str, Chain] = {}  # names that the code has given to what it imports
+        self._bound: dict[str, Chain] = {}  # local name → imported module
         self._importing: Chain = ()
         self._takes_names = False
         self._constants: tuple[object, object] = (0, None)  # the last two
 
     def read(self, instruction: dis.Instruction) -> None:
-        """Takes in the next instruction."""
+        """Reads the next instruction."""
         operation, argument = instruction.opname, instruction.argval
         if operation in _NOTHING:
             return
@@ -109,7 +109,7 @@ class _Reader:
             self._chain, self._is_import = [name], False
 
     def end_chain(self) -> None:
-        """Nothing more is asked of what was loaded last."""
+        """Ends the chain of the name that was loaded last."""
         if self._chain:
             (self.imports if self._is_import else self.chains).append(tuple(self._chain))
             self._chain = []

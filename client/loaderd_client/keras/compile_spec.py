@@ -1,4 +1,4 @@
-"""What a generator's attributes mean to the workers: stages of a spec, and arrays beside it."""
+"""Translates a generator's attributes into the stages of a spec, and the arrays of its bundle."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ Arrays = dict[str, NDArray[Any]]
 
 SAVED_FILES = 10**7
 SAVED_ARRAYS = 10**4
-"""Keras numbers saved pictures at random, below these."""
+"""Keras numbers saved pictures at random, below these limits."""
 
 _STATISTICS: tuple[tuple[str, str, Statistic], ...] = (
     ("featurewise_center", "mean", "mean"),
@@ -55,7 +55,7 @@ _LOADING = Loading()
 
 @dataclass(frozen=True)
 class ImageOptions:
-    """What an iterator, and not its generator, says about its images.
+    """The options of an iterator, as opposed to its generator's.
 
     Attributes:
         target_size: (height, width) in pixels.
@@ -67,7 +67,7 @@ class ImageOptions:
         keep_aspect_ratio: of files.
         loading: of files, checked.
         validation: whether they are the validation subset.
-        save: where finished images are kept.
+        save: where finished images are saved.
     """
 
     target_size: tuple[int, int]
@@ -83,7 +83,7 @@ class ImageOptions:
 
 
 def save_of(directory: Any, prefix: str, format: str, most: int) -> Save | None:
-    """Where pictures are kept; None for nowhere."""
+    """Where pictures are saved; None for nowhere."""
     if not directory:
         return None
     folder = arguments.folder("save_to_dir", directory)
@@ -91,7 +91,7 @@ def save_of(directory: Any, prefix: str, format: str, most: int) -> Save | None:
 
 
 class Stages(NamedTuple):
-    """What a spec says about images, whichever they are; fields of it."""
+    """The fields of a spec that do not depend on its source."""
 
     load: Load
     transforms: tuple[Operation, ...]
@@ -103,11 +103,11 @@ def stages_of(
     options: ImageOptions,
     before: functions.PackedFunction | None = None,
 ) -> tuple[Stages, Arrays]:
-    """The stages of a spec, and the arrays that belong into its bundle.
+    """The stages of a spec, and the arrays of its bundle.
 
     Args:
-        generator: says what happens to loaded images; None leaves them.
-        options: says how they are loaded.
+        generator: decides the transforms; None for none.
+        options: decides how images are loaded.
         before: the same function as it was sent before, if it was; see ``functions.pack``.
 
     Raises:
@@ -156,7 +156,7 @@ def _load(options: ImageOptions, compat: Compat) -> Load:
 
 
 def _augmenting(generator: Augmentation) -> Iterator[Operation]:
-    """The random operations that change anything, in Keras's order."""
+    """The random operations that have an effect, in Keras's order."""
     flip = RandomFlip(
         horizontal=arguments.flag("horizontal_flip", generator.horizontal_flip),
         vertical=arguments.flag("vertical_flip", generator.vertical_flip),
@@ -192,7 +192,7 @@ def _normalizing(generator: Augmentation, dtype: str) -> Iterator[Operation]:
     scale = arguments.number("rescale", _or_zero(generator.rescale))
     center = arguments.flag("samplewise_center", generator.samplewise_center)
     std = arguments.flag("samplewise_std_normalization", generator.samplewise_std_normalization)
-    _warn_cut_off(scale, dtype)
+    _warn_dropped_fractions(scale, dtype)
     if scale:
         yield Rescaling(scale=scale)
     if center or std:
@@ -200,7 +200,7 @@ def _normalizing(generator: Augmentation, dtype: str) -> Iterator[Operation]:
 
 
 def _or_zero(value: Any) -> Any:
-    """Keras asks whether there is such a value, and takes None for none."""
+    """0 for None, which Keras treats the same."""
     return 0.0 if value is None else value
 
 
@@ -212,10 +212,10 @@ def _statistics(generator: Augmentation) -> Iterator[tuple[Statistic, NDArray[An
         if value is None:
             warn_unfit(flag)
         else:
-            yield part, np.array(value)  # not its own, which may be changed in place
+            yield part, np.array(value)  # a copy, as the original may be changed in place
 
 
-def _warn_cut_off(rescale: float, dtype: str) -> None:
+def _warn_dropped_fractions(rescale: float, dtype: str) -> None:
     if rescale and rescale % 1 and not dtype.startswith("float"):
         warnings.warn(
             f"rescale={rescale} makes fractions, which dtype={dtype!r} truncates: leave rescale "
@@ -225,7 +225,7 @@ def _warn_cut_off(rescale: float, dtype: str) -> None:
 
 
 def warn_unfit(flag: str) -> None:
-    """Keras's warning that statistics are asked for which nobody has computed."""
+    """Keras's warning that ``fit`` has not computed the statistics of a flag."""
     warnings.warn(
         f"This Augmentation specifies `{flag}`, but it hasn't been fit on any training "
         "data. Fit it first by calling `.fit(numpy_data)`.",
@@ -234,7 +234,7 @@ def warn_unfit(flag: str) -> None:
 
 
 def _check_methods(generator: Augmentation) -> None:
-    """Workers know the generator's attributes, not what a subclass makes of them."""
+    """Refuses overridden methods: workers only read the generator's attributes."""
     name = generator.overridden()
     if name is not None:
         raise InvalidArgument(

@@ -1,7 +1,7 @@
 """``DataFrameIterator``: the images that a pandas DataFrame names.
 
-Names, arguments, checks and words follow ``keras/src/legacy/preprocessing/image.py``.
-pandas is never imported here: who has a DataFrame has pandas.
+Names, arguments, checks and messages follow ``keras/src/legacy/preprocessing/image.py``.
+pandas is not imported here: a program with a DataFrame has imported it.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ _DEPRECATED = {
 
 
 def warn_deprecated(given: Iterable[str], class_mode: str | None) -> str | None:
-    """Warns of arguments of old versions; returns today's class mode."""
+    """Warns of deprecated arguments; returns the present name of the class mode."""
     for name, text in _DEPRECATED.items():
         if name in given:
             warnings.warn(text, DeprecationWarning, stacklevel=3)
@@ -123,7 +123,7 @@ class DataFrameIterator(FilesIterator):
         self.dtype = dtype or adapter.floatx()
         root = arguments.plain(os.fspath(directory or ""))
         frame = dataframe.copy()
-        if classes is not None:  # an array or a column has no truth
+        if classes is not None:  # an array or a column has no truth value
             classes = [arguments.plain(one) for one in classes]
         self._check_class_mode()
         _check(frame, class_mode, x_col, y_col, weight_col, classes)
@@ -146,10 +146,10 @@ class DataFrameIterator(FilesIterator):
         self._load(batch_size, shuffle, seed, max_queue_size)
         self.directory = root
         self.class_indices = {name: index for index, name in enumerate(names)}
-        _tell(self.samples, validate_filenames, names, class_mode)
+        _print_found(self.samples, validate_filenames, names, class_mode)
 
     def _read_labels(self, frame: Any, y_col: Any, names: Sequence[str]) -> None:
-        """Sets ``classes`` (of labelled samples) or the targets of others."""
+        """Sets ``classes``, or the targets for ``raw`` and ``multi_output``."""
         if self.class_mode == "multi_output":
             self._targets: Any = [np.array(frame[column].tolist()) for column in y_col]
         elif self.class_mode == "raw":
@@ -162,7 +162,7 @@ class DataFrameIterator(FilesIterator):
         return self._files_spec(self._label_mode())
 
     def _check_class_mode(self) -> None:
-        """Also that the labels are there, where it was set later."""
+        """Also checks that its labels were read, if it was set later."""
         super()._check_class_mode()
         wanted = arguments.plain(self.class_mode)
         read = getattr(self, "_read_mode", wanted)
@@ -173,7 +173,7 @@ class DataFrameIterator(FilesIterator):
             )
 
     def _label_mode(self) -> LabelMode:
-        """Who makes the labels: the workers if they are one number a sample, else we."""
+        """The labels that workers make: one number a sample; others are made in the trainer."""
         if self.class_mode == "input":
             return "input"
         if self.class_mode in _UNLABELLED or self._has_lists:
@@ -250,7 +250,7 @@ class DataFrameIterator(FilesIterator):
         return self._labelled(shown)
 
     def _weights_of(self, batch: Batch) -> NDArray[Any] | None:
-        """The column's, and those of substitutes."""
+        """The weights of the column, multiplied by those of substitutes."""
         if self.sample_weight is None:
             return batch.weights
         own: NDArray[Any] = self.sample_weight[batch.ids]
@@ -263,7 +263,7 @@ def _numbers(label: Any, number: dict[str, int]) -> int | list[int]:
     return number[label]
 
 
-# -- what is left of the frame ---------------------------------------------------------
+# -- selection of rows -----------------------------------------------------------------
 
 
 def _existing(frame: Any, root: str, x_col: str, extensions: tuple[str, ...]) -> Any:
@@ -282,7 +282,7 @@ def _existing(frame: Any, root: str, x_col: str, extensions: tuple[str, ...]) ->
 
 
 def _of_classes(frame: Any, y_col: Any, classes: Sequence[str] | None) -> tuple[Any, list[str]]:
-    """The rows that have a label of these classes, and the classes' names."""
+    """The rows with a label of these classes, and the class names."""
     if classes:
         wanted = list(dict.fromkeys(classes))
         frame = frame.copy()
@@ -308,13 +308,15 @@ def _keeper(wanted: set[str], y_col: str) -> Callable[[Any], Any]:
     return keep
 
 
-def _tell(samples: int, validated: bool, names: Sequence[str], class_mode: str | None) -> None:
+def _print_found(
+    samples: int, validated: bool, names: Sequence[str], class_mode: str | None
+) -> None:
     how = "validated" if validated else "non-validated"
     classes = "" if class_mode in _UNLABELLED else f" belonging to {len(names)} classes"
     print(f"Found {samples} {how} image filenames{classes}.")
 
 
-# -- the checks, in Keras's words ------------------------------------------------------
+# -- checks, with Keras's messages -----------------------------------------------------
 
 
 def _check(

@@ -1,9 +1,8 @@
-"""``image_dataset_from_directory``: Keras's arguments, as a sequence from a daemon.
+"""``image_dataset_from_directory``: Keras's arguments; a sequence from a daemon.
 
-The arguments, their checks and the words of the errors follow
-``keras/src/utils/image_dataset_utils.py``; order and split of the files are Keras's.
-Pixels are decoded as by ``ImageDataGenerator`` and resized by Pillow's antialiased filters,
-where Keras decodes and resizes with TensorFlow: JPEGs differ by a few grey levels at any size.
+Arguments, checks and error messages follow ``keras/src/utils/image_dataset_utils.py``; order and
+split of the files are Keras's. Images are decoded as by ``ImageDataGenerator`` and resized with
+Pillow's antialiased filters, while Keras uses TensorFlow: JPEGs differ by a few grey levels.
 """
 
 from __future__ import annotations
@@ -39,7 +38,7 @@ if TYPE_CHECKING:
     from loaderd_client.keras.sequence import LoaderSequence
 
 EXTENSIONS = (".bmp", ".gif", ".jpeg", ".jpg", ".png")
-"""What Keras's ``image_dataset_from_directory`` takes for images."""
+"""The file extensions that Keras's ``image_dataset_from_directory`` reads."""
 
 _INTERPOLATIONS: dict[str, Interpolation] = {name: name for name in get_args(Interpolation)} | {
     "area": "box",
@@ -53,7 +52,7 @@ _LABEL_MODES: dict[str | None, LabelMode] = {
 }
 _Subset = Literal["training", "validation"]
 _PICKED_SEEDS = 10**6
-"""Keras picks below it."""
+"""The upper bound, exclusive, of the seeds that Keras picks."""
 
 
 def image_dataset_from_directory(
@@ -141,7 +140,7 @@ def image_dataset_from_directory(
     names = arguments.names("class_names", class_names)
     mode = _label_mode(labels, label_mode, names)
     if mode == "none":
-        labels = None  # as in Keras: subfolders are no classes then
+        labels = None  # as in Keras: subfolders are not classes then
     shuffle = arguments.flag("shuffle", shuffle)
     validation_split = _split(validation_split, subset, shuffle, seed)
     _check_format(format)
@@ -159,7 +158,7 @@ def image_dataset_from_directory(
     )
     output = Output(
         data_format=_data_format(data_format),
-        dtype="uint8" if resizing == "nearest" else "float32",  # which TensorFlow leaves as it is
+        dtype="uint8" if resizing == "nearest" else "float32",  # TensorFlow keeps the dtype
     )
     order = Order(shuffle=shuffle, seed=_seed(seed))
     whole = Directory(
@@ -193,12 +192,12 @@ def image_dataset_from_directory(
         _check_two_classes(sequences)
     if verbose:
         for sequence in sequences:
-            _tell(sequence)
+            _print_found(sequence)
     return sequences if subset == "both" else sequences[0]
 
 
 def _parts(spec: Spec, split: float | None, subset: str | None) -> list[Spec]:
-    """One spec for every subset that is asked for; validation is shuffled once only."""
+    """One spec for each requested subset; validation is shuffled once only."""
     if split is None or subset is None:
         return [spec]
     wanted: tuple[_Subset, ...] = (
@@ -226,7 +225,7 @@ def _open(spec: Spec, max_queue_size: int) -> LoaderSequence:
     return LoaderSequence(spec, max_queue_size=max_queue_size)
 
 
-def _tell(sequence: LoaderSequence) -> None:
+def _print_found(sequence: LoaderSequence) -> None:
     spec = sequence.spec
     classes = (
         f" belonging to {sequence.num_classes} classes" if spec.batch.label_mode != "none" else ""
@@ -247,7 +246,7 @@ def _check_two_classes(sequences: list[LoaderSequence]) -> None:
         )
 
 
-# -- the arguments, checked in Keras's words -------------------------------------------
+# -- checks of the arguments, with Keras's messages ------------------------------------
 
 
 def _is_inferred(labels: object) -> bool:
@@ -324,7 +323,7 @@ def _batch_size(batch_size: int) -> int:
 
 
 def _seed(seed: int | None) -> int:
-    """Without one Keras picks it from NumPy's global generator, which programs seed."""
+    """The seed; for None, one from NumPy's global generator, as in Keras."""
     return int(np.random.randint(_PICKED_SEEDS)) if seed is None else arguments.whole("seed", seed)
 
 
@@ -369,7 +368,7 @@ def _data_format(data_format: str | None) -> DataFormat:
 def _split(
     split: float | None, subset: str | None, shuffle: bool, seed: int | None
 ) -> float | None:
-    """The share of validation, after Keras's ``dataset_utils.check_validation_split_arg``."""
+    """The validation fraction, after Keras's ``dataset_utils.check_validation_split_arg``."""
     share = 0.0 if split is None else arguments.share("validation_split", split)
     if share and not 0 < share < 1:
         raise InvalidArgument(f"`validation_split` must be between 0 and 1, received: {split}")

@@ -1,6 +1,6 @@
-"""Iterators over image files: those of a directory.
+"""Iterators over image files: the base class, and that of a directory.
 
-Names, arguments, checks and words follow ``keras/src/legacy/preprocessing/image.py``.
+Names, arguments, checks and messages follow ``keras/src/legacy/preprocessing/image.py``.
 """
 
 from __future__ import annotations
@@ -47,22 +47,22 @@ _LABEL_MODES: dict[str | None, LabelMode] = {
 
 
 class FilesIterator(LoadedIterator):
-    """What the iterators over files have in common.
+    """The base of the iterators over files.
 
-    Programs replace the files and the labels of Keras's iterators, and change them in place. As
-    long as nobody has asked for them here, nobody can have changed them: they are made when they
-    are asked for, and from then on every batch is held against them.
+    Programs may replace the files and the labels of Keras's iterators, or change them in place. The
+    lists are made on first access, before which they cannot be changed; after it every batch is
+    compared with them.
     """
 
     allowed_class_modes: ClassVar[set[str | None]]
     class_mode: str | None
     _listed: Directory | None = None
-    """What the daemon lists; None if the files are ours to name."""
+    """The directory that the daemon lists; None if the iterator names the files."""
     _shown_names: Any = None
     _shown_paths: Any = None
     _shown_classes: Any = None
     _packed: FileTable | None = None
-    """What the workers know, where it may differ from what is shown."""
+    """The files and labels that the workers have, if the shown ones may differ."""
 
     def set_loading(
         self,
@@ -72,7 +72,7 @@ class FilesIterator(LoadedIterator):
         substitute_weight: float | None = None,
         exif: bool = False,
     ) -> None:
-        """Sets how the daemon reads files; see ``ImageDataGenerator.flow_from_directory``.
+        """Sets the options for reading files; see ``ImageDataGenerator.flow_from_directory``.
 
         Raises:
             InvalidArgument: a value that is not allowed (also a ``ValueError``).
@@ -94,7 +94,7 @@ class FilesIterator(LoadedIterator):
         interpolation: Interpolation,
         keep_aspect_ratio: bool,
     ) -> None:
-        """Sets how files become images; see ``ImageDataGenerator.flow_from_directory``.
+        """Sets the image options; see ``ImageDataGenerator.flow_from_directory``.
 
         Raises:
             InvalidArgument: a value that is not allowed (also a ``ValueError``).
@@ -172,10 +172,10 @@ class FilesIterator(LoadedIterator):
         )
         return spec, {**parts, **table}
 
-    # -- files and labels, which may be changed --------------------------------------
+    # -- files and labels, which programs may change ---------------------------------
 
     def _files(self) -> tuple[Directory | Files | Arrays, Parts]:
-        """The dataset: as it was listed, or as it is shown."""
+        """The dataset as it was listed, or as its shown files."""
         if not self._is_open and self._listed is not None:
             return self._listed, {}
         if not self._shows_paths:
@@ -187,7 +187,7 @@ class FilesIterator(LoadedIterator):
 
     @property
     def _shows_paths(self) -> bool:
-        """Whether somebody may have changed the files."""
+        """Whether the program may have changed the files."""
         return self._shown_paths is not None or self._overrides_property("filepaths")
 
     def _overrides_property(self, name: str) -> bool:
@@ -199,7 +199,7 @@ class FilesIterator(LoadedIterator):
         return self._supply.manifest.class_names
 
     def _labels(self, count: int) -> NDArray[np.int32]:
-        """What workers write as labels; what is changed is written in the trainer."""
+        """The labels that workers write; changed ones are written in the trainer."""
         labels = self._supply.manifest.labels
         return labels if len(labels) == count else np.zeros(count, np.int32)
 
@@ -231,7 +231,7 @@ class FilesIterator(LoadedIterator):
 
     @_filepaths.setter
     def _filepaths(self, value: Any) -> None:
-        _ = self._filepaths  # so that it is known what the workers know
+        _ = self._filepaths  # sets _packed: what the workers have
         self._shown_paths = value
 
     @property
@@ -241,7 +241,7 @@ class FilesIterator(LoadedIterator):
 
     @property
     def classes(self) -> Any:
-        """The class of every sample, int32 (n,); what is changed here counts."""
+        """The class of every sample, int32 (n,); changes take effect."""
         if self._shown_classes is None:
             self._shown_classes = np.array(self._supply.manifest.labels)
         return self._shown_classes
@@ -271,7 +271,7 @@ class FilesIterator(LoadedIterator):
         return super()._assembled(batch._replace(labels=self._labelled(shown)))
 
     def _labelled(self, shown: list[Any]) -> NDArray[Any]:
-        """Labels as Keras makes them in the trainer."""
+        """Label rows of the given classes, as Keras makes them."""
         if self.class_mode == "categorical":
             labels = np.zeros((len(shown), len(self.class_indices)), self.dtype)
             for row, label in enumerate(shown):
@@ -284,7 +284,7 @@ class FilesIterator(LoadedIterator):
 
 
 def _split_of(generator: Augmentation | None, subset: str | None) -> tuple[float, float] | None:
-    """The share of the samples that is a subset, from 0 to 1; None for all."""
+    """The range of a subset, as fractions (start, end) of the samples; None for all."""
     if subset is None:
         return None
     if not arguments.is_one_of(subset, ("training", "validation")):
@@ -304,7 +304,7 @@ _NUMBERED = ("categorical", "binary", "sparse")
 
 
 class FileTable(NamedTuple):
-    """Files as workers look them up.
+    """Files in the form that is sent to the workers.
 
     Attributes:
         paths: of all samples.
@@ -329,7 +329,7 @@ class FileTable(NamedTuple):
 
 
 def _library(kind: type) -> list[type]:
-    """The classes of this package that a class is derived from."""
+    """The base classes of a class that belong to this package."""
     package = __name__.partition(".")[0] + "."
     return [one for one in kind.__mro__ if one.__module__.startswith(package)]
 
@@ -409,7 +409,7 @@ class DirectoryIterator(FilesIterator):
         print(f"Found {self.samples} images belonging to {self.num_classes} classes.")
 
     def _warn_missing(self, classes: Sequence[str]) -> None:
-        """Keras trains without them and says nothing; most often a name is misspelt."""
+        """Warns of classes without images, often misspelt names; Keras does not."""
         counts = np.bincount(self._supply.manifest.labels, minlength=self.num_classes)
         missing = [name for name in classes if not counts[self.class_indices[name]]]
         if missing:

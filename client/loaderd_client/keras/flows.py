@@ -1,4 +1,4 @@
-"""The generator's ways to batches of files: a directory, a DataFrame."""
+"""The generator's flows from files: of a directory, of a DataFrame."""
 
 from __future__ import annotations
 

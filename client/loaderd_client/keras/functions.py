@@ -1,13 +1,12 @@
-"""A ``preprocessing_function`` on its way to the workers.
+"""The packing of a ``preprocessing_function`` for the workers.
 
-- One of ``keras.applications.*.preprocess_input`` is recognised: workers do its arithmetic.
-- A function that a module holds travels by its name.
-- Anything else (a lambda, a closure, what the script itself defines) is pickled by value with
-  cloudpickle.
+- ``keras.applications.*.preprocess_input`` is recognised; workers compute it with NumPy.
+- A function of a module is sent by name.
+- Any other (a lambda, a closure, a function of the script) is pickled by value with cloudpickle.
 
-Both bring along what they work with (:mod:`loaderd_client.keras.capture`). Programs change that
-as they train, so iterators ask again with every epoch what would be sent: :func:`pack` is quick,
-and gives equal parts where nothing has changed.
+The last two are sent with the state that they use (:mod:`loaderd_client.keras.capture`). Programs
+may change it while they train, so iterators call :func:`pack` again in every epoch; it is fast, and
+returns equal parts if nothing has changed.
 """
 
 from __future__ import annotations
@@ -40,15 +39,15 @@ from loaderd_client.keras.capture import (
 
 _KERAS = {"keras", "tf_keras", "tensorflow"}
 _unsent: dict[At, int] = {}
-"""What was not sent of the modules that functions use: ids of the things."""
+"""State of modules that was not sent: place → ``id`` of the object."""
 
 
 class PackedFunction(NamedTuple):
-    """A function as a spec and a bundle hold it.
+    """A function in the form of a spec and a bundle.
 
     Attributes:
-        operation: the arithmetic of ``keras.applications``, if it is that, or the user's function.
-        parts: of the bundle, to be sent with it; see :mod:`loaderd.ipc.user_code`.
+        operation: the computation of ``keras.applications``, or the user's function.
+        parts: its parts of the bundle; see :mod:`loaderd.ipc.user_code`.
     """
 
     operation: ImagenetPreprocessing | Function | None = None
@@ -56,30 +55,30 @@ class PackedFunction(NamedTuple):
 
     @classmethod
     def of(cls, spec: Spec, parts: Parts) -> PackedFunction:
-        """As it was sent with a spec."""
+        """The function that was sent with a spec."""
         own = {name: part for name, part in parts.items() if name.partition(".")[0] == PART}
         return cls(spec.first(ImagenetPreprocessing) or spec.function, own)
 
     @property
     def is_watched(self) -> bool:
-        """Whether it is small enough to be pickled again with every epoch."""
+        """Whether it is small enough to be pickled again in every epoch."""
         return PART not in self.parts or self.parts[PART].nbytes <= MAX_DATA
 
 
 def pack(
     function: Callable[..., Any] | None, floatx: str, before: PackedFunction | None = None
 ) -> PackedFunction:
-    """Makes a function ready to travel.
+    """Packs a function for the workers.
 
     Args:
         function: takes an image and returns one; None for none.
-        floatx: what Keras computes in.
-        before: the same function as it was sent before, if it was. One of many megabytes is
-            not pickled again: a warning has told so.
+        floatx: Keras's ``floatx``.
+        before: the same function as it was sent before, if it was. A large one (not
+            ``is_watched``) is not pickled again, as the user was warned.
 
     Raises:
-        InvalidArgument: it cannot be pickled; the text says why.
-        MissingDependency: that takes cloudpickle, which is not installed.
+        InvalidArgument: it cannot be pickled; the message says why.
+        MissingDependency: it needs cloudpickle, which is not installed.
     """
     if function is None:
         return PackedFunction()
@@ -93,12 +92,12 @@ def pack(
     name = _name(function)
     if before is not None and not before.is_watched:
         return before
-    capture, packed = _look(function, floatx)
+    capture, packed = _packed(function, floatx)
     _warn_of_left_out(capture, name)
     if before is not None:
         if _same(packed.parts, before.parts):
             return packed._replace(parts=before.parts)
-        if not _same(packed.parts, _look(function, floatx)[1].parts):
+        if not _same(packed.parts, _packed(function, floatx)[1].parts):
             _warn_unstable(name)
             return before
     elif not packed.is_watched:
@@ -108,8 +107,8 @@ def pack(
     return packed._replace(parts={part: np.array(own) for part, own in packed.parts.items()})
 
 
-def _look(function: Callable[..., Any], floatx: str) -> tuple[Capture, PackedFunction]:
-    """The function as it would be sent now."""
+def _packed(function: Callable[..., Any], floatx: str) -> tuple[Capture, PackedFunction]:
+    """The function packed with its present state."""
     name, place = _name(function), own_place(function)
     capture = Capture(floatx)
     if place is None:
@@ -149,7 +148,7 @@ def _by_value(capture: Capture, function: Callable[..., Any], name: str) -> Code
             f"preprocessing_function {name} is no function of a module, and sending it takes "
             "cloudpickle: pip install cloudpickle, or put it into a module"
         ) from error
-    except Exception as error:  # what it refers to may refuse in any way
+    except Exception as error:  # pickling the user's objects may raise anything
         raise InvalidArgument(
             f"preprocessing_function {name} cannot be sent to workers: {error}; make such "
             "things within the function, or put both into a module, which workers import"
@@ -168,7 +167,7 @@ def _keras(capture: Capture, floatx: str) -> Keras:
 
 
 def _file(module: str) -> str:
-    """Of a module; packages may lie elsewhere for the daemon."""
+    """The file of a module; empty for installed packages, whose paths may differ in the daemon."""
     file = getattr(sys.modules[module], "__file__", None) or ""
     return "" if not file or INSTALLED.search(file) else search_path.absolute(file) or file
 
@@ -185,7 +184,7 @@ def _folder() -> str:
         return ""
 
 
-# -- what programs should hear ---------------------------------------------------------
+# -- warnings --------------------------------------------------------------------------
 
 
 def _warn_unwatched(name: str) -> None:
@@ -216,7 +215,7 @@ def _warn_of_heavy(capture: Capture, name: str) -> None:
 
 
 def _warn_of_left_out(capture: Capture, name: str) -> None:
-    """Of what changes without effect: what is large or of a heavy package, and what is new."""
+    """Warns of state that is not sent, if it is large, of a heavy package, or newly assigned."""
     for at, (value, why) in capture.left_out.items():
         is_new = _unsent.get(at, id(value)) != id(value) and at not in capture.stored
         first = at not in _unsent

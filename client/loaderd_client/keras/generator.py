@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 Array = NDArray[Any]
 
 _COMPUTED = ("standardize", "get_random_transform", "apply_transform", "random_transform")
-"""Methods that workers do not call: they know the attributes."""
+"""Methods that workers do not call, as they read the attributes."""
 
 
 class ImageDataGenerator(FileFlows):
@@ -237,7 +237,7 @@ class ImageDataGenerator(FileFlows):
         )
 
     def overridden(self) -> str | None:
-        """The name of a computation that a subclass or the program has replaced."""
+        """The name of a computing method that a subclass or the program overrides; else None."""
         for name in _COMPUTED:
             ours = getattr(ImageDataGenerator, name)
             if getattr(type(self), name) is not ours or name in vars(self):

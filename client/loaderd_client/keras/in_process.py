@@ -1,7 +1,7 @@
-"""What Keras's generator and its module compute on the spot, in the trainer itself.
+"""The functions of Keras's generator and its module that run in the trainer.
 
-Every value is Keras's own, also that of warps: scipy computes them here. PIL and scipy are
-loaded when they are needed first; the trainer has them if the extra ``daemon`` is installed.
+Every value equals Keras's, also for warps, which use scipy here. PIL and scipy are imported on
+first use; the extra ``daemon`` installs them.
 """
 
 from __future__ import annotations
@@ -94,7 +94,7 @@ def apply_transform(generator: Augmentation, x: Array, parameters: dict[str, Any
     if transform.flip_vertical:
         x = augment.flip_axis(x, rows)
     if transform.brightness is not None:
-        # Keras looks where its setting says; images that are as the generator says win.
+        # Keras uses its global setting; images that fit the generator's format take precedence.
         first = channels == 0 and x.shape[0] in (1, 3, 4)
         x = _brighten(x, transform.brightness, False, first)
     return x

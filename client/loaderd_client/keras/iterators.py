@@ -1,7 +1,7 @@
 """The base of Keras's iterators, and of those that load from a daemon.
 
-Names, arguments, checks and words follow ``keras/src/legacy/preprocessing/image.py``.
-``next`` is Keras's stream of batches at the same seed, and ``fit`` sees the same stream.
+Names, arguments, checks and messages follow ``keras/src/legacy/preprocessing/image.py``.
+``next`` and ``fit`` give the same batches as Keras's iterators at the same seed.
 """
 
 from __future__ import annotations
@@ -35,14 +35,14 @@ from loaderd_client.keras.reader import Reader
 from loaderd_client.keras.segments import Issued, Segment, Segments, within
 
 EXTENSIONS = ("png", "jpg", "jpeg", "bmp", "ppm", "tif", "tiff")
-"""What Keras's generators take for images: they look at endings, not at what the dot parts off."""
+"""The ends of names that Keras's generators take for images, with or without a dot."""
 
 
-class Iterator(*adapter.sequences()):  # type: ignore[misc]  # whichever Keras is in use
-    """The base of Keras's iterators, for those that people write themselves.
+class Iterator(*adapter.sequences()):  # type: ignore[misc]  # of the Keras in use
+    """The base of Keras's iterators, for subclasses in user code.
 
-    A subclass has ``_get_batches_of_transformed_samples(index_array)``, which makes a batch
-    in the trainer itself; the iterators of this module load theirs from a daemon.
+    A subclass has ``_get_batches_of_transformed_samples(index_array)``, which makes a batch in the
+    trainer; a ``LoadedIterator`` loads it from a daemon.
 
     Args:
         n: samples in an epoch.
@@ -154,19 +154,19 @@ _SETTABLE = (
     "shuffle",
     "target_size",
 )
-"""Attributes of iterators that scripts may set, which count from the next batch on."""
+"""Attributes that scripts may set, with effect from the next batch on."""
 
 
 class LoadedIterator(OrderedSequence, Iterator):
     """An iterator whose batches come from a daemon.
 
-    A subclass has ``_spec`` and calls ``_load`` when its attributes are set. Programs may set them
-    at any time: what they say counts from the next batch on.
+    A subclass has ``_spec``, and calls ``_load`` when its attributes are set. Programs may set them
+    at any time, with effect from the next batch on.
     """
 
     image_data_generator: Augmentation | None
     _before: PackedFunction | None = None
-    """What was sent with the same function, while that is not assigned anew."""
+    """The function as it was sent last; None after any attribute was set."""
 
     def _load(self, batch_size: int, shuffle: bool, seed: int | None, max_queue_size: int) -> None:
         """Opens the stream."""
@@ -184,27 +184,27 @@ class LoadedIterator(OrderedSequence, Iterator):
         self._reader = Reader(self._supply, self._segments)
         self._before = PackedFunction.of(spec, parts)
         self.spec, parts = self._spec()
-        if _equal(parts, self._supply.parts):  # else a subclass shows other files than were found
+        if _equal(parts, self._supply.parts):  # else a subclass shows other files
             self._segments.applied = self._now
-        self._seen = self._look()
+        self._seen = self._present_values()
 
     @property
     def _is_open(self) -> bool:
-        """Whether the stream was opened, and there is a present segment."""
+        """Whether the stream was opened and has a segment."""
         return "_segments" in vars(self)
 
     def _opened(self) -> None:
-        """The stream is open for the first time."""
+        """Called when the stream is opened for the first time."""
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """See ``LoaderSequence.__getstate__``."""
         self.__dict__.update(state)
         self.lock = threading.Lock()
         self._issued = Issued()
-        self._seen = self._look()
+        self._seen = self._present_values()
 
     def _spec(self) -> tuple[Spec, Parts]:
-        """What the attributes say, for the present segment."""
+        """The spec and its parts, from the attributes and the present segment."""
         raise NotImplementedError
 
     def _order(self) -> Order:
@@ -217,8 +217,8 @@ class LoadedIterator(OrderedSequence, Iterator):
             batch_size=arguments.whole("batch_size", self.batch_size), label_mode=label_mode
         )
 
-    def _made_here(self, places: Places, place: Place, me: Caller) -> Any:
-        """The batch at a place, as Keras gives it."""
+    def _load_place(self, places: Places, place: Place, me: Caller) -> Any:
+        """The batch at a place, in Keras's form."""
         segment = self._now
         segment.check(place[1])
         if segment.is_empty(place[1]):
@@ -235,7 +235,7 @@ class LoadedIterator(OrderedSequence, Iterator):
         return super()._fetched(places, place, me)
 
     def _explicit(self, index_array: Any) -> Any:
-        """A batch of any samples, by a stream of its own."""
+        """A batch of any sample numbers, by a separate stream."""
         me = Caller()
         ids = within(np.asarray(index_array), self._total())
         if (ids < 0).any():
@@ -251,29 +251,29 @@ class LoadedIterator(OrderedSequence, Iterator):
         return self._assembled(batch if len(ids) else batch.first(0))
 
     def _is_as_shown(self, batch: Batch) -> bool:
-        """Whether the batch is of what the attributes say, which may be changed in place."""
+        """Whether the batch fits the attributes, which may have been changed in place."""
         del batch
         return True
 
     def _reload(self) -> None:
-        """Has the next batch made as the attributes say."""
+        """Makes the next batch follow the attributes."""
         me = Caller()
         self._reader.guard.enter(me)
         self._apply()
         self._reader.guard.give_back()
 
     def _apply(self) -> None:
-        """Goes on with a stream of what the attributes and the segment say."""
+        """Replaces the stream by one of the present attributes and segment."""
         segment = self._now
         self.spec, parts = self._spec()
         self._supply.change(self.spec, {**parts, **segment.part})
         self._segments.applied = segment
 
-    # -- what was set ----------------------------------------------------------------
+    # -- attributes that were set ----------------------------------------------------
 
     def _follow(self) -> None:
-        """Scripts set attributes, of iterators and generators, and fit generators, at any time."""
-        seen = self._look()
+        """Applies attributes set, and statistics fitted, since the last call."""
+        seen = self._present_values()
         same = len(seen) == len(self._seen) and all(map(is_, seen, self._seen))
         if same and not self._begins_epoch():
             return
@@ -285,30 +285,29 @@ class LoadedIterator(OrderedSequence, Iterator):
             self._segments.follow(self._settings(), self._total())
         spec, parts = self._spec()
         self._before = PackedFunction.of(spec, parts)
-        self._seen = seen  # not before: what is not allowed is told again, until it is fixed
+        self._seen = seen  # not before: an invalid value raises in every call until it is fixed
         applied = self._segments.applied is self._now
         if applied and (spec != self.spec or not _equal(parts, self._supply.parts)):
             self._apply()
 
     def _begins_epoch(self) -> bool:
-        """Whether what is held by the generator and its function may have been changed.
+        """Whether to check the state of the generator and its function for changes in place.
 
-        In Keras a change counts at once. Looking takes longer than a batch should wait, so
-        it counts from the next epoch on.
+        Keras applies such a change at once. The check is slow, so here it is made once an epoch.
         """
-        told, self._may_have_changed = self._may_have_changed, False
-        return told or self._places.between_epochs
+        requested, self._may_have_changed = self._may_have_changed, False
+        return requested or self._places.between_epochs
 
-    def _look(self) -> list[Any]:
-        """What decides about batches, and may have been set."""
+    def _present_values(self) -> list[Any]:
+        """The present values of all that programs may set and that decides the batches."""
         generator = self.image_data_generator
-        own = [getattr(self, name, None) for name in _SETTABLE] + pil_settings.look()
+        own = [getattr(self, name, None) for name in _SETTABLE] + pil_settings.current_values()
         own += [vars(self).get(name) for name in ("_shown_paths", "_x")]
         return own if generator is None else [*own, *vars(generator).values()]
 
 
 def _equal(parts: Parts, others: Parts) -> bool:
-    """Whether these are the parts of a bundle that we have; its manifest may be beside them."""
+    """Whether ``others`` has the same parts; it may have a manifest in addition."""
     if parts.keys() | {"manifest"} != others.keys() | {"manifest"}:
         return False
     return all(

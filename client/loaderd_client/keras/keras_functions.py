@@ -1,12 +1,12 @@
-"""What user code takes from Keras, and what workers run in its place.
+"""Keras's functions that user code uses, and their replacements in workers.
 
-- ``keras.applications.*.preprocess_input`` is recognised by where it comes from and by what it
-  does to a probe: workers do its arithmetic.
+- ``keras.applications.*.preprocess_input`` is recognised by its module and by its result for a
+  probe image; workers compute it with NumPy.
 - ``array_to_img``, ``img_to_array``, ``load_img``, ``save_img`` and ``smart_resize`` are
-  recognised by where they come from.
-- Modules of Keras's and TensorFlow's have stand-ins that load the real ones where more is asked.
+  recognised by their module.
+- Modules of Keras and TensorFlow have stand-ins that load the real ones for any other attribute.
 
-So a worker loads Keras and TensorFlow for what needs them alone.
+So a worker loads Keras and TensorFlow only for code that needs them.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from loaderd.spec.base import DataFormat, Preprocessing
 from loaderd_client.keras import adapter
 
 HEAVY = {"tensorflow", "keras", "tf_keras", "jax", "torch"}
-"""Packages that take seconds to load, and hundreds of megabytes."""
+"""Packages whose import takes seconds and hundreds of megabytes."""
 
 _APPLICATIONS = re.compile(
     r"(keras|tf_keras|tensorflow\.python\.keras)(\.src|\.api)*\.applications\b"
@@ -35,11 +35,11 @@ _IMAGES = re.compile(r"(keras|tf_keras)(\.src)?\.utils\.image_utils$")
 
 
 class Arithmetic(NamedTuple):
-    """What a ``preprocess_input`` does.
+    """The computation of a ``preprocess_input``.
 
     Attributes:
-        mode: Keras's word for it; None for nothing.
-        data_format: where it looks for the channels.
+        mode: Keras's name for it; None for the identity.
+        data_format: the axis of the channels.
     """
 
     mode: Preprocessing | None
@@ -47,7 +47,7 @@ class Arithmetic(NamedTuple):
 
 
 def arithmetic(function: Any, floatx: str) -> Arithmetic | None:
-    """What a ``preprocess_input`` does; None if it is none, or does what we do not know."""
+    """The computation of a ``preprocess_input``; None for other functions, or an unknown one."""
     if not _APPLICATIONS.match(getattr(function, "__module__", None) or ""):
         return None
     if getattr(function, "__name__", "") != "preprocess_input":
@@ -57,7 +57,7 @@ def arithmetic(function: Any, floatx: str) -> Arithmetic | None:
 
 @functools.lru_cache(maxsize=64)
 def _probed(function: Callable[..., Any], floatx: str, data_format: str) -> Arithmetic | None:
-    """What it does with a small image; the last argument is a setting that it reads."""
+    """The computation by its result for a small image; it depends on ``data_format``."""
     del data_format
     probe = np.random.RandomState(0).uniform(0, 255, (3, 3, 3)).astype(floatx)
     does = np.asarray(function(probe.copy()))
@@ -77,7 +77,7 @@ def _candidates() -> Iterator[Arithmetic]:
 
 
 def image_function(thing: Any) -> str | None:
-    """The name of Keras's function for images that it is."""
+    """The name, if it is one of Keras's functions for images; else None."""
     module, name = getattr(thing, "__module__", None), getattr(thing, "__name__", None)
     if name not in keras_images.NAMES or not _IMAGES.match(module or ""):
         return None
@@ -86,10 +86,10 @@ def image_function(thing: Any) -> str | None:
 
 
 def replacement(thing: Any, floatx: str) -> tuple[Callable[..., Any], tuple[Any, ...]] | None:
-    """How a worker makes what runs in the thing's place: a function and its arguments.
+    """The replacement of an object in workers.
 
     Returns:
-        None where the thing travels as it is.
+        A function that makes it, and its arguments; None if the object is pickled unchanged.
     """
     if isinstance(thing, ModuleType):
         if stand_ins.members(thing.__name__) is None and not _is_application(thing, floatx):
@@ -105,19 +105,19 @@ def replacement(thing: Any, floatx: str) -> tuple[Callable[..., Any], tuple[Any,
 
 
 def _is_application(module: ModuleType, floatx: str) -> bool:
-    """Whether it is one of ``keras.applications`` whose function is known."""
+    """Whether it is a module of ``keras.applications`` with a known ``preprocess_input``."""
     function = vars(module).get("preprocess_input")
     return arithmetic(function, floatx) is not None and not _takes_more(function)
 
 
 def _takes_more(function: Any) -> bool:
-    """Whether calls may say what it does: ``imagenet_utils`` has one that takes the mode."""
+    """Whether it has further parameters, as the one of ``imagenet_utils``: ``mode``."""
     code = getattr(function, "__code__", None)
     return code is None or code.co_varnames[: code.co_argcount] != ("x", "data_format")
 
 
 def attribute(thing: Any, name: str) -> Any:
-    """An attribute, or None; objects of the user's may raise anything when they are asked."""
+    """An attribute, or None; the ``__getattr__`` of the user's objects may raise anything."""
     try:
         return getattr(thing, name, None)
     except Exception:
@@ -125,13 +125,13 @@ def attribute(thing: Any, name: str) -> Any:
 
 
 def stands_in(module: str, attributes: Sequence[str]) -> bool:
-    """Whether a stand-in has what is asked of a module that the trainer has not imported yet."""
+    """Whether a stand-in has the attributes used of a module that is not imported yet."""
     members = stand_ins.members(module)
     return members is not None and (not attributes or attributes[0] in members)
 
 
 def root_of(thing: Any) -> str:
-    """The package that a function, a class, a module or an object's class is of."""
+    """The top-level package of a function, a class, a module, or an object's class."""
     if isinstance(thing, ModuleType):
         name = thing.__name__
     else:
@@ -140,7 +140,7 @@ def root_of(thing: Any) -> str:
 
 
 def applications(floatx: str) -> tuple[tuple[str, Preprocessing | None, DataFormat], ...]:
-    """The modules of ``keras.applications`` whose ``preprocess_input`` is known; and what it is."""
+    """(name, mode, format) of each ``keras.applications`` module with a known function."""
     return _applications(floatx, adapter.image_data_format())
 
 

@@ -1,4 +1,4 @@
-"""How the daemon reads image files, where Keras has no argument for it."""
+"""The options for reading image files that Keras does not have."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from loaderd_client.core import arguments
 
 @dataclass(frozen=True)
 class Loading:
-    """The options of ``flow_from_directory`` that say how files are read, as they were given.
+    """The options of ``flow_from_directory`` for reading files, unchecked.
 
     Attributes:
         cache: where decoded images are kept.
         decode: ``exact`` or ``scaled``.
-        on_error: what becomes of an image that cannot be read.
+        on_error: what happens to an image that cannot be read.
         substitute_weight: the sample weight of substitutes; None for no weights.
         exif: whether images are turned as their EXIF orientation says.
     """
@@ -28,7 +28,7 @@ class Loading:
     exif: bool = False
 
     def check(self) -> None:
-        """Checks what is checked when it is set; the rest depends on what may be set later.
+        """Checks ``cache`` and ``decode``; the others depend on attributes that may be set later.
 
         Raises:
             InvalidArgument: a value that is not allowed (also a ``ValueError``).
@@ -54,13 +54,13 @@ class Loading:
         )
 
     def set_on(self, iterator: Any) -> None:
-        """Sets the options as attributes, which programs may set anew."""
+        """Sets the options as attributes, which programs may change."""
         for name in NAMES:
             setattr(iterator, name, getattr(self, name))
 
     @classmethod
     def of(cls, iterator: Any) -> Loading:
-        """The options as an iterator's attributes have them now."""
+        """The options from the present attributes of an iterator."""
         return cls(*(getattr(iterator, name) for name in NAMES))
 
 

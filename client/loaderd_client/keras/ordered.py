@@ -1,6 +1,6 @@
-"""A sequence whose order programs may change, as they do with Keras's iterators.
+"""A sequence whose order programs may change, as with Keras's iterators.
 
-Names, arguments and words follow ``keras/src/legacy/preprocessing/image.py``.
+Names, arguments and messages follow ``keras/src/legacy/preprocessing/image.py``.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from loaderd_client.keras.sequence import LoaderSequence
 class OrderedSequence(LoaderSequence):
     """A sequence with Keras's ``index_array``, ``batch_index`` and ``index_generator``.
 
-    Programs replace ``index_array`` or change it in place, take from ``index_generator``, and
+    Programs may replace ``index_array`` or change it in place, take from ``index_generator``, and
     call or override ``_get_batches_of_transformed_samples``, ``_set_index_array`` and
     ``_flow_index``.
     """
@@ -35,21 +35,21 @@ class OrderedSequence(LoaderSequence):
     _segments: Segments
     _issued: Issued
     _index_generator: Iterable[Ids] | None = None
-    _flows_otherwise = False
+    _has_own_generator = False
     """Whether the program has assigned ``index_generator``."""
     _may_have_changed = False
-    """Whether the function's state is to be looked at before the next batch."""
+    """Whether to check the function's state before the next batch."""
     _count: int
-    # What a subclass has: it follows what was set, and makes the batch of a place, or of any ids.
+    # Of a subclass: applies set attributes; makes the batch of a place, or of any sample numbers.
     _follow: Callable[[], None]
-    _made_here: Callable[[Places, Place, Caller], Any]
+    _load_place: Callable[[Places, Place, Caller], Any]
     _explicit: Callable[[Any], Any]
 
     def _settings(self) -> OrderSettings:
         return OrderSettings.of(self)
 
     def _total(self) -> int:
-        """Samples that there are."""
+        """Samples in the dataset."""
         return len(self._supply.manifest)
 
     @property
@@ -103,7 +103,7 @@ class OrderedSequence(LoaderSequence):
 
     @index_array.setter
     def index_array(self, value: Any) -> None:
-        if self._reader.guard.is_ours:  # a _set_index_array of the program's, which we have called
+        if self._reader.guard.is_ours:  # called by the program's _set_index_array, which we called
             self._take_order(np.asarray(value))
             return
         me = Caller()
@@ -117,15 +117,15 @@ class OrderedSequence(LoaderSequence):
 
     @property
     def index_generator(self) -> Iterable[Ids]:
-        """What gives ``next`` the samples of its batches."""
-        if self._index_generator is None:  # not before: it holds the iterator
+        """Yields the sample numbers of ``next``'s batches."""
+        if self._index_generator is None:  # made late, as it refers to the iterator
             self._index_generator = self._flow_index()
         return self._index_generator
 
     @index_generator.setter
     def index_generator(self, value: Iterable[Ids]) -> None:
         self._index_generator = value
-        self._flows_otherwise = True
+        self._has_own_generator = True
 
     # -- batches ---------------------------------------------------------------------
 
@@ -135,7 +135,7 @@ class OrderedSequence(LoaderSequence):
 
     def __next__(self) -> Any:
         """The next batch."""
-        if self._flows_otherwise or self._overrides("_flow_index"):
+        if self._has_own_generator or self._overrides("_flow_index"):
             with self.lock:
                 indices = next(self.index_generator)
             return self._get_batches_of_transformed_samples(indices)
@@ -148,7 +148,7 @@ class OrderedSequence(LoaderSequence):
     def _next_indices(self) -> Ids:
         me = Caller()
         places, place = self._reader.claim(Request("next"), me, self)
-        places.done(place)  # from here on it is the caller's
+        places.done(place)  # the caller has it now
         return self._issued.issue(place, self._now)
 
     def _prepare(self, request: Request) -> None:
@@ -168,12 +168,12 @@ class OrderedSequence(LoaderSequence):
     def _prepare_next(self) -> None:
         if self._places.position == 0:
             self._begin_epoch()
-        self._heed_edits(self._places.position)
+        self._apply_edits(self._places.position)
 
     def _prepare_index(self, index: int) -> None:
         if self._overrides("_set_index_array") and self.index_array is None:
             self._set_index_array()
-        self._heed_edits(index)
+        self._apply_edits(index)
 
     def _prepare_pass(self) -> None:
         if self._overrides("_set_index_array"):
@@ -183,7 +183,7 @@ class OrderedSequence(LoaderSequence):
 
     def _made(self, places: Places, place: Place, me: Caller) -> Any:
         if not self._overrides("_get_batches_of_transformed_samples"):
-            return self._made_here(places, place, me)
+            return self._load_place(places, place, me)
         segment = self._now
         if segment.places is not places:
             raise Superseded
@@ -200,7 +200,7 @@ class OrderedSequence(LoaderSequence):
         place = self._issued.find(index_array, self._now)
         if place is None:
             return self._explicit(index_array)
-        return self._made_here(self._places, place, me)
+        return self._load_place(self._places, place, me)
 
     # -- epochs ----------------------------------------------------------------------
 
@@ -221,7 +221,7 @@ class OrderedSequence(LoaderSequence):
         self._reader.guard.give_back()
 
     def _end_epoch(self) -> None:
-        """``on_epoch_end``, of whoever reads by index."""
+        """Ends the epoch of reads by index (``on_epoch_end``)."""
         if self._now.given is not None:
             position = self._places.position
             self._resume()
@@ -231,7 +231,7 @@ class OrderedSequence(LoaderSequence):
             self._set_index_array()
 
     def _begin_epoch(self) -> None:
-        """``next`` comes to a new epoch: an order that was given has an end."""
+        """Begins an epoch of ``next``; a given order lasts one epoch."""
         number = self._now.number
         if self._overrides("_set_index_array"):
             if self._seeds_globally:
@@ -243,7 +243,7 @@ class OrderedSequence(LoaderSequence):
                 self._begin_segment(number)
 
     def _resume(self) -> None:
-        """Goes back to the order that the workers know, where it was left."""
+        """Returns to the drawn order, at the position where it was left."""
         self._segments.resume(self._settings(), self._total())
 
     def _set_index_array(self) -> None:
@@ -254,7 +254,7 @@ class OrderedSequence(LoaderSequence):
             self.index_array = np.arange(self.n)
 
     def _take_order(self, order: NDArray[Any]) -> None:
-        """Goes on at the same position, in an order that is given."""
+        """Continues at the same position in a given order."""
         position = self._places.position
         self._begin_segment(self._now.number - position, order, position)
 
@@ -263,12 +263,12 @@ class OrderedSequence(LoaderSequence):
     ) -> None:
         self._segments.begin(self._settings(), self._total(), base, given, position)
 
-    def _heed_edits(self, position: int) -> None:
-        """Programs may change ``index_array`` in place."""
+    def _apply_edits(self, position: int) -> None:
+        """Applies changes that a program made to ``index_array`` in place."""
         if self._now.is_edited(position):
             self._take_order(self._now.shown())
 
     def _overrides(self, name: str) -> bool:
-        """Whether a subclass, or the program, has replaced a method of ours."""
+        """Whether a subclass or the program overrides a method of this class."""
         ours = getattr(OrderedSequence, name)
         return getattr(type(self), name) is not ours or name in vars(self)

@@ -1,6 +1,6 @@
-"""PIL's own switches, as the program has set them.
+"""PIL's global settings, as the program has set them.
 
-They are read where PIL is loaded already: a trainer that never uses it need not have it.
+They are read only if PIL is loaded already: a trainer need not have it installed.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ _PLACES = (
 )
 
 
-def look() -> list[Any]:
-    """What decides about the switches, as it is; some microseconds."""
+def current_values() -> list[Any]:
+    """The present values of the settings, to detect changes; takes some microseconds."""
     modules = sys.modules
     values = [getattr(modules.get(module), name, None) for module, name in _PLACES]
     return [*values, len(_switch("Image", "OPEN", ()))]
 
 
 def pils_switches() -> Pil:
-    """What workers have to set, so that their PIL reads what the program's does."""
+    """The settings with which the workers' PIL reads images as the program's does."""
     image = sys.modules.get("PIL.Image")
     if image is None:
         return _DEFAULT
@@ -48,7 +48,7 @@ def pils_switches() -> Pil:
 
 
 def takes_truncated() -> bool:
-    """Whether the program has told PIL to take images whose end is missing."""
+    """Whether the program has set PIL to accept truncated images."""
     return bool(_switch("ImageFile", "LOAD_TRUNCATED_IMAGES", False))
 
 
@@ -57,7 +57,7 @@ def _switch(module: str, name: str, default: Any) -> Any:
 
 
 def _pixels(limit: float | None) -> int:
-    """PIL warns beyond its limit, and refuses beyond twice as much."""
+    """Twice PIL's limit: it warns beyond the limit, and refuses beyond twice as much."""
     return MAX_PIXELS if limit is None else int(max(0, min(2 * limit, MAX_PIXELS)))
 
 
@@ -66,13 +66,13 @@ def _bytes(module: str, name: str, default: int) -> int:
 
 
 def _gif_loading() -> Literal[0, 1, 2]:
-    """An enumeration; whatever else was put there PIL takes for its own default."""
+    """The number of the strategy; PIL uses its default for any other value."""
     number = getattr(_switch("GifImagePlugin", "LOADING_STRATEGY", None), "value", 0)
     return 1 if number == 1 else 2 if number == 2 else 0
 
 
 def _plugins(image: Any) -> Iterator[Plugin]:
-    """Formats that other packages have registered."""
+    """Formats registered by other packages."""
     for name, (factory, accept) in image.OPEN.items():
         module = str(getattr(factory, "__module__", ""))
         if not module.startswith("PIL."):

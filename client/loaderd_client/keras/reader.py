@@ -1,12 +1,11 @@
-"""How the batches of a sequence are asked for, and when they count as delivered.
+"""Requests for the batches of a sequence, and their delivery.
 
 ::
 
     Keras ── request ──► Reader ── place ──► Supply ── batch ──► the sequence ──► Keras
 
-A reader chooses the places, one thread at a time; what the sequence has to do first, and what it
-makes of a batch, it is asked for. A reader does not hold its sequence, so that one which is
-dropped goes at once.
+A reader chooses the places, one thread at a time. It calls the sequence before each choice, and to
+assemble a batch. It does not refer to its sequence, so that an unused one is freed at once.
 """
 
 from __future__ import annotations
@@ -25,20 +24,20 @@ from loaderd_client.keras.adapter import EpochEnd
 from loaderd_client.keras.batch_index import Places
 
 Observer = Callable[[Batch, Spec, Parts, int], None]
-"""Is called with each batch, what it was made by, and how many batches an epoch has."""
+"""Called with each batch, its spec and parts, and the number of batches in an epoch."""
 
 new_observer: Callable[[], Observer] | None = None
-"""Makes an observer for every sequence that is made from now on, as for a log; None for none."""
+"""Makes an observer, as for a log, for every sequence made from now on; None for none."""
 
 
 class Request(NamedTuple):
-    """What a trainer asks for or says.
+    """A request of the trainer.
 
     Attributes:
         kind: a batch by ``index``, by ``next``, in a ``pass``, or as a ``look`` that does not
-            count; or that a pass begins (``begin``) or an epoch is over (``end``).
+            count; or the start of a pass (``begin``) or the end of an epoch (``end``).
         item: the index of the batch.
-        key: names the pass.
+        key: identifies the pass.
     """
 
     kind: Literal["index", "next", "pass", "look", "begin", "end"]
@@ -46,7 +45,7 @@ class Request(NamedTuple):
     key: object = None
 
     def place(self, places: Places, me: Caller) -> Place:
-        """The batch that is meant."""
+        """The place of the requested batch."""
         if self.kind == "pass":
             return places.read_pass(self.key, self.item)
         if self.kind == "index":
@@ -54,66 +53,66 @@ class Request(NamedTuple):
         return places.next(me) if self.kind == "next" else places.peek(self.item)
 
 
-class Course(Protocol):
-    """What says which places the indices of a sequence mean at the moment."""
+class IndexMapping(Protocol):
+    """The present mapping of the indices of a sequence to places."""
 
     @property
     def places(self) -> Places:
-        """The present ones; others where another order has begun."""
+        """The present mapping; replaced when another order begins."""
 
 
-class OneOrder(NamedTuple):
-    """The course of a sequence whose order nobody changes."""
+class FixedMapping(NamedTuple):
+    """The mapping of a sequence whose order does not change."""
 
     places: Places
 
 
-class Asker(Protocol):
-    """What a reader asks of its sequence."""
+class Requester(Protocol):
+    """The methods of a sequence that a reader calls."""
 
     def __len__(self) -> int: ...
 
     def _prepare(self, request: Request) -> None:
-        """Follows what was set since the last request; within the guard."""
+        """Applies attributes set since the last request; called under the guard."""
 
     def _end_epoch(self) -> None:
-        """Ends an epoch that is read by index; within the guard."""
+        """Ends an epoch that is read by index; called under the guard."""
 
 
-_Made = TypeVar("_Made")
-Make = Callable[[Places, Place, Caller], _Made]
+_Result = TypeVar("_Result")
+Make = Callable[[Places, Place, Caller], _Result]
 
 
 class Reader:
     """The batches of one sequence, by request.
 
     Args:
-        supply: where they come from.
-        course: what the indices mean.
+        supply: gives the batches.
+        mapping: maps indices to places.
 
     Attributes:
         supply: the same.
         guard: held while a place is chosen.
     """
 
-    def __init__(self, supply: Supply, course: Course) -> None:
+    def __init__(self, supply: Supply, mapping: IndexMapping) -> None:
         self.supply = supply
         self.guard = Guard()
-        self._course = course
+        self._mapping = mapping
         self._observe = None if new_observer is None else new_observer()
         self._early_ends: dict[int | None, int] = {}  # enqueuer → epochs that it has ended
 
     def __reduce__(self) -> Any:
-        """A copy, or another process, goes on at the same place with a guard of its own."""
-        return Reader, (self.supply, self._course)
+        """Copies the position, also to another process; the copy has a guard of its own."""
+        return Reader, (self.supply, self._mapping)
 
     @property
     def places(self) -> Places:
-        """What the indices mean at the moment."""
-        return self._course.places
+        """The present mapping of indices to places."""
+        return self._mapping.places
 
-    def claim(self, request: Request, me: Caller, sequence: Asker) -> tuple[Places, Place]:
-        """The batch that is meant, and what gave it a meaning."""
+    def claim(self, request: Request, me: Caller, sequence: Requester) -> tuple[Places, Place]:
+        """The place of the requested batch, with the mapping that gave it."""
         self.guard.enter(me)
         sequence._prepare(request)
         places = self.places
@@ -121,8 +120,8 @@ class Reader:
         self.guard.give_back()
         return claimed
 
-    def deliver(self, request: Request, sequence: Asker, make: Make[_Made]) -> _Made:
-        """What is made of the batch that is meant; from then on it counts as delivered."""
+    def deliver(self, request: Request, sequence: Requester, make: Make[_Result]) -> _Result:
+        """Makes the requested batch; it counts as delivered when ``make`` has returned."""
         me = Caller()
         while True:
             places, place = self.claim(request, me, sequence)
@@ -137,12 +136,12 @@ class Reader:
         """The batch at a place.
 
         Raises:
-            Superseded: the place means nothing any more.
+            Superseded: the place is no longer valid.
         """
         try:
             batch = self.supply.fetch(place, me, lambda: places is self.places)
         except LoaderdError:
-            if not self.supply.ended:  # the batch is to blame: it is not asked for again
+            if not self.supply.ended:  # the batch itself failed: do not request it again
                 places.done(place)
             raise
         if self._observe is not None:
@@ -150,16 +149,16 @@ class Reader:
             self._observe(batch, supply.spec, supply.parts, supply.batches)
         return batch
 
-    def begin_pass(self, key: object, sequence: Asker, anew: bool = False) -> None:
-        """A pass begins; see ``Places.begin_pass``."""
+    def begin_pass(self, key: object, sequence: Requester, anew: bool = False) -> None:
+        """Begins a pass; see ``Places.begin_pass``."""
         me = Caller()
         self.guard.enter(me)
         sequence._prepare(Request("begin"))
         self.places.begin_pass(key, anew=anew)
         self.guard.give_back()
 
-    def end_epoch(self, end: EpochEnd, sequence: Asker) -> None:
-        """``on_epoch_end`` was called; Keras's own calls may come early, often or never."""
+    def end_epoch(self, end: EpochEnd, sequence: Requester) -> None:
+        """Handles a call of ``on_epoch_end``; Keras may call it early, repeatedly or never."""
         me = Caller()
         self.guard.enter(me)
         sequence._prepare(Request("end"))
@@ -171,12 +170,12 @@ class Reader:
             self.places.end_pass()
         self.guard.give_back()
 
-    def _end_enqueued(self, end: EpochEnd, sequence: Asker) -> None:
+    def _end_enqueued(self, end: EpochEnd, sequence: Requester) -> None:
         """Ends an epoch that is read through an enqueuer of Keras 2.
 
-        The enqueuer says so when all of it was handed out, and reads ahead of ``fit`` into the
-        next one; ``fit`` says so when it is through, mostly later, but if its steps are short it
-        stops the enqueuer first. Whichever it was, the next epoch is read from its beginning.
+        The enqueuer calls ``on_epoch_end`` when it has handed out the whole epoch, and reads ahead
+        of ``fit`` into the next. ``fit`` calls it at its own end, usually later; with short steps
+        it stops the enqueuer first. In either case the next epoch is read from its start.
         """
         early = self._early_ends.get(end.enqueuer, 0)
         if end.steps is None:

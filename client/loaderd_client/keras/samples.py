@@ -1,4 +1,4 @@
-"""What a sequence says about its samples: how many there are, their files and classes."""
+"""The attributes of a sequence that describe its samples: count, files, classes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from loaderd_client.core.supply import Supply
 
 
 class Samples:
-    """The samples of a spec, as its supply has found them."""
+    """The samples of a spec, from the manifest of its supply."""
 
     n: int
     """Samples in an epoch (also ``samples``)."""
@@ -49,7 +49,7 @@ class Samples:
     _supply: Supply
 
     def _describe(self) -> None:
-        """Sets the attributes that follow from the spec and from what was found."""
+        """Sets the attributes from the spec and the manifest."""
         manifest, load = self._supply.manifest, self.spec.load
         self.n = self.samples = len(manifest)
         self.batch_size = self.spec.batch.batch_size
@@ -101,6 +101,6 @@ class Samples:
         return f"<{type(self).__name__}: {self.n} images in {len(self)} batches{self._origin()}>"
 
     def _origin(self) -> str:
-        """What the images are, behind their number."""
+        """The end of ``repr``: classes and directory."""
         classes = f", {self.num_classes} classes" if self.num_classes else ""
         return f"{classes}, of {printable(os.fsdecode(self.directory))}"

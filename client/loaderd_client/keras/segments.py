@@ -1,9 +1,9 @@
-"""What decides the order of an iterator's samples, and which batch has which number.
+"""The order of an iterator's samples, and the numbers of its batches.
 
 Keras's iterator (``Iterator`` in ``keras/src/legacy/preprocessing/image.py``) draws an epoch's
-order and its batches' parameters from the number of batches so far, and programs change order,
-length and numbers from outside. As long as nobody does, the workers know the order themselves:
-that is one segment. Whatever cannot be said so, as an order that was assigned, is another one.
+order and its batches' parameters from the number of batches so far, and programs may change order,
+length and number. While they do not, workers draw the order themselves: this is one segment. An
+order that cannot be drawn, as one that was assigned, begins another segment.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _KEPT_ARRAYS = 64
 
 
 class OrderSettings(NamedTuple):
-    """What an iterator's attributes say about the order of samples."""
+    """The attributes of an iterator that decide the order of samples."""
 
     n: int
     batch_size: int
@@ -37,7 +37,7 @@ class OrderSettings(NamedTuple):
 
     @classmethod
     def of(cls, iterator: Any) -> Self:
-        """What they say at the moment, checked."""
+        """Their present values, checked."""
         return cls(
             arguments.whole("n", iterator.n),
             arguments.whole("batch_size", iterator.batch_size),
@@ -61,10 +61,10 @@ class Segment:
         given: the order of the segment, which is one epoch; None if it is drawn.
 
     Attributes:
-        places: where the trainer is in it.
+        places: the trainer's position in it.
 
     Raises:
-        NoSuchSample: the settings have more samples than there are.
+        NoSuchSample: ``n`` exceeds the number of samples.
     """
 
     def __init__(
@@ -86,7 +86,7 @@ class Segment:
 
     @property
     def order(self) -> Order:
-        """The same for a spec; the given order itself is ``part``."""
+        """The order for a spec; a given order itself is in ``part``."""
         settings = self.settings
         return Order(
             shuffle=settings.shuffle and self.given is None,
@@ -98,7 +98,7 @@ class Segment:
 
     @property
     def part(self) -> dict[str, Ids]:
-        """What a bundle holds of it."""
+        """Its part of the bundle: the given order."""
         if self._valid is None:
             return {}
         return {"order": np.where(self._valid < 0, 0, self._valid)}
@@ -110,7 +110,7 @@ class Segment:
         return self.base + epoch * self.settings.batches + position
 
     def ids(self, place: Place) -> Ids:
-        """The samples of a batch, as the iterator's attributes say."""
+        """The sample numbers of a batch, int64 (rows,)."""
         first = place[1] * self.settings.batch_size
         last = first + self.settings.batch_size
         if self.given is not None:
@@ -119,7 +119,7 @@ class Segment:
         return self._drawn.ids(place[0] % ROUND, place[1]).astype(np.int64)
 
     def check(self, position: int) -> None:
-        """Raises NoSuchSample if the given order has samples in a batch that are not there."""
+        """Raises NoSuchSample if the given order has invalid sample numbers in a batch."""
         if self._valid is None or self.given is None:
             return
         first = position * self.settings.batch_size
@@ -135,7 +135,7 @@ class Segment:
         return self.given is not None and position * self.settings.batch_size >= len(self.given)
 
     def shown(self) -> NDArray[Any]:
-        """The present epoch's order, to be looked at and perhaps to be changed in place."""
+        """The present epoch's order, which the program may change in place."""
         if self.given is not None:
             return self.given
         epoch = self.places.epoch
@@ -161,20 +161,20 @@ class Segments:
     """The segments of one iterator.
 
     Args:
-        first: the one that it begins in, of an order that the workers know.
+        first: the first one, of a drawn order.
 
     Attributes:
         now: the present one.
-        applied: the one of which the workers know; None for none.
+        applied: the one that was sent to the workers; None for none.
     """
 
     def __init__(self, first: Segment) -> None:
-        self.now = self._standard = first  # the last one whose order the workers know themselves
+        self.now = self._last_drawn = first  # the last one of a drawn order
         self.applied: Segment | None = None
 
     @property
     def places(self) -> Places:
-        """Where the trainer is."""
+        """The trainer's position."""
         return self.now.places
 
     def begin(
@@ -185,21 +185,21 @@ class Segments:
         given: NDArray[Any] | None = None,
         position: int = 0,
     ) -> None:
-        """Begins another one, of which ``next`` has read ``position`` batches; see ``Segment``."""
+        """Begins a segment of which ``next`` has read ``position`` batches; see ``Segment``."""
         segment = Segment(settings, total, base, given)
         if position:
             segment.places.position = position
         self._enter(segment)
 
     def resume(self, settings: OrderSettings, total: int) -> None:
-        """Goes back to the order that the workers know, where it was left."""
-        if self._standard.settings == settings:
-            self._enter(self._standard)
+        """Returns to the drawn order, at the position where it was left."""
+        if self._last_drawn.settings == settings:
+            self._enter(self._last_drawn)
         else:
             self.begin(settings, total, self.now.number)
 
     def follow(self, settings: OrderSettings, total: int) -> None:
-        """Other settings begin with the next epoch, as in Keras; this one goes on as it is."""
+        """Applies new settings from the next epoch on, as Keras does; this one keeps its order."""
         now, size = self.now, settings.batch_size
         if not self.places.touched and now.given is None:
             self.begin(settings, total, now.number)
@@ -207,31 +207,31 @@ class Segments:
         order = now.shown()
         first = self.places.position * size % max(1, settings.n)
         position = settings.batches - EpochLayout(settings.n - first, size).batches
-        # Where batches begin elsewhere now, the epoch ends with the same samples all the same.
+        # With another batch size too, the epoch ends with the same samples.
         order = np.concatenate([order[: position * size], order[first:]])
         self.begin(settings, total, now.number - position, order, position)
 
     def _enter(self, segment: Segment) -> None:
         if segment.given is None:
-            self._standard = segment
+            self._last_drawn = segment
         self.now = segment
 
 
 def within(ids: NDArray[Any], total: int) -> Ids:
-    """Sample numbers as Python counts in a list, from its end below 0; -1 for those beyond."""
+    """Sample numbers from 0; negative ones count from the end, invalid ones become -1."""
     whole = np.asarray(ids).astype(np.int64)
     from_end = np.where(whole < 0, whole + total, whole)
     return np.where((from_end < 0) | (from_end >= total), -1, from_end)
 
 
 class Issued:
-    """Arrays of sample numbers that were handed to a program, and the batches that they mean."""
+    """Arrays of sample numbers that programs were given, with their places."""
 
     def __init__(self) -> None:
         self._known: dict[int, tuple[weakref.ref[Any], Ids, Segment, Place]] = {}
 
     def issue(self, place: Place, segment: Segment) -> Ids:
-        """The samples of a batch, to be known again."""
+        """The sample numbers of a batch, which ``find`` recognises."""
         ids = segment.ids(place)
         while len(self._known) >= _KEPT_ARRAYS:
             self._known.pop(next(iter(self._known)), None)
@@ -239,7 +239,7 @@ class Issued:
         return ids
 
     def find(self, ids: Any, segment: Segment) -> Place | None:
-        """The batch that an array means; None if it is not, or no more, one of ours."""
+        """The place of an issued array; None for another array, or one that was changed."""
         known = self._known.get(id(ids))
         if ids is None or known is None or known[0]() is not ids or known[2] is not segment:
             return None

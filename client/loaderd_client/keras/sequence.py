@@ -1,4 +1,4 @@
-"""A stream as Keras wants it: indices, a length, and the ends of epochs."""
+"""``LoaderSequence``: a stream with Keras's interface."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from loaderd_client.core.session import Session
 from loaderd_client.core.supply import Supply
 from loaderd_client.keras import adapter
 from loaderd_client.keras.batch_index import Places
-from loaderd_client.keras.reader import OneOrder, Reader, Request
+from loaderd_client.keras.reader import FixedMapping, Reader, Request
 from loaderd_client.keras.samples import Samples
 
 _OWN = ("_index_generator", "_issued", "lock")
-"""Attributes that no copy has from its original."""
+"""Attributes that are not copied."""
 _MOVING = ("_reader", "_segments")
-"""Attributes that say where a sequence is."""
+"""Attributes with the position of a sequence."""
 
 RING_EXTRA = 2
-"""Slots beyond ``max_queue_size``: those that Keras holds while the queue is full."""
+"""Slots beyond ``max_queue_size``, for the batches that Keras holds while its queue is full."""
 
 
 class LoaderSequence(Samples, adapter.OneWorker, *adapter.sequences()):  # type: ignore[misc]
@@ -69,17 +69,17 @@ class LoaderSequence(Samples, adapter.OneWorker, *adapter.sequences()):  # type:
     ) -> None:
         self.max_queue_size = max_queue_size
         self.spec = spec
-        # Of pictures that are saved there shall be as many as were taken, and no more.
+        # Saved pictures must be those of the batches taken, so nothing is made ahead.
         ahead = spec.output.save is None
         slots = max_queue_size + RING_EXTRA
         self._supply = Supply(spec, parts or {}, session or sessions.current(), slots, ahead)
         self._describe()
-        self._reader = Reader(self._supply, OneOrder(Places(len(self), spec.order.shuffle)))
+        self._reader = Reader(self._supply, FixedMapping(Places(len(self), spec.order.shuffle)))
 
     def __getstate__(self) -> dict[str, Any]:
-        """For copies and other processes: the same batches from here on, by another stream."""
+        """The state of a copy, also in another process: it continues from the same position."""
         state = {name: value for name, value in vars(self).items() if name not in _OWN}
-        # Together, as they mean one another, and not the original's; but the same supply.
+        # Copied together, as they refer to one another; the supply is shared.
         moving = {name: state[name] for name in _MOVING if name in state}
         return state | copy.deepcopy(moving, {id(self._supply): self._supply})
 
@@ -159,10 +159,10 @@ class LoaderSequence(Samples, adapter.OneWorker, *adapter.sequences()):  # type:
     def _deliver(self, request: Request) -> Any:
         return self._reader.deliver(request, self, self._made)
 
-    # -- what iterators do otherwise -------------------------------------------------
+    # -- overridden by iterators -----------------------------------------------------
 
     def _prepare(self, request: Request) -> None:
-        """Follows what was set since the last request; within the guard."""
+        """Applies attributes set since the last request; called under the guard."""
 
     def _end_epoch(self) -> None:
         self._places.end_epoch()
@@ -174,12 +174,12 @@ class LoaderSequence(Samples, adapter.OneWorker, *adapter.sequences()):  # type:
         return self._assembled(self._fetched(places, place, me))
 
     def _assembled(self, batch: Batch) -> Any:
-        """A batch as Keras wants it."""
+        """A batch in Keras's form."""
         return batch.images if batch.labels is None else batch.labelled
 
 
 def _position(index: int, length: int) -> int:
-    """An index as Python counts in a list, from the end below 0."""
+    """An index from 0; negative ones count from the end, as in a list."""
     asked = whole(index)
     if not -length <= asked < length:
         raise ValueError(f"Asked to retrieve element {index}, but the Sequence has length {length}")

@@ -181,7 +181,7 @@ def test_a_stream_that_another_process_leaves_idle_gives_its_room_up(
         started = time.monotonic()
         assert len(next(flow(folder, target_size=(16, 16), batch_size=4))) == 4
         assert time.monotonic() - started < 4 * IDLE_SECONDS
-        open_streams.give_way()
+        open_streams.close_idle()
         read += [line.strip() for line in _asked(idler, 2)]
         idler.stdin.close()
     assert [line for line in read if line == "4"] == ["4"] * 3
