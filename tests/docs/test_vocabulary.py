@@ -19,18 +19,18 @@ attached augmentation batching bell brightness builder caller capture channel ch
 client closed code codec confirm confirmed connect connection constant context course crashed
 data dataset death decoded decoder deliver dependency descriptor detach directory dismiss
 doctor done draining draws empty end ended error event fail failed failure fast featurewise
-field file findings finish flip flow foreign forked found frame frozen function general
+field file findings finish fixed flip flow foreign forked found frame frozen function general
 generator gone granted head held hello holder host illegal imagenet index installed invalid
 isolate issued iterator keras lacks large launch layout limit link list listed listener
 listing loaded loader loaderd loading loop many mapping memory mismatch missing name no
 normalization not notifier numpy observe observed one open opened option order ordered outcome
 owned packed part partial peer pending pickled pickler pil pixel plugin preprocessing process
 progress protocol random range rate read reader ready reclaimed reduced refused release
-request resampling rescaling reserve reserved resizer resource room running said samplewise
-save scan scheduled scheduler scratch sequence serve shape shift signal stage stalled start
-stat stats status stop stopping storage store such superseded switches table taken time
-timeout too transform transition type unknown unread unsendable user verdict version wait
-waiting wanted warp watch welcome work
+request requester resampling rescaling reserve reserved resizer resource room running said
+samplewise save scan scheduled scheduler scratch sequence serve shape shift signal stage
+stalled start stat stats status stop stopping storage store such superseded switches table
+taken time timeout too transform transition type unknown unread unsendable user verdict
+version wait waiting waker wanted warp watch welcome work
 """
 ORDINARY = {*_ORDINARY.split()}
 """Words of English, of Python and of this kind of program, which need no explanation."""

@@ -33,7 +33,7 @@ Handler = Callable[[Message], None]
 _eventfds = Owned(os.close)
 
 
-class Notifier:
+class Waker:
     """An eventfd that wakes all threads of a stream that wait in ``poll``."""
 
     def __init__(self) -> None:
@@ -57,7 +57,7 @@ class Releases:
     connection and its eventfd, whatever arrays are still held.
     """
 
-    def __init__(self, notifier: Notifier) -> None:
+    def __init__(self, notifier: Waker) -> None:
         self.slots: deque[int] = deque()
         self.notifies = False
         self._notifier = weakref.ref(notifier)
@@ -90,7 +90,7 @@ class Link:
         confirmed: False from a ``Confirm`` until the daemon answers that the ring is still ours.
     """
 
-    def __init__(self, channel: Channel, notifier: Notifier) -> None:
+    def __init__(self, channel: Channel, notifier: Waker) -> None:
         channel.settimeout(0)
         self.channel = channel
         self.end: LoaderdError | None = None

@@ -56,7 +56,7 @@ from loaderd.spec.spec import Spec
 from loaderd_client.core.batch import Batch, RingBatches, Slot
 from loaderd_client.core.guard import Caller, Guard
 from loaderd_client.core.lease import Ring
-from loaderd_client.core.link import REPORT_NS, Link, Notifier
+from loaderd_client.core.link import REPORT_NS, Link, Waker
 from loaderd_client.core.mapping import Mapping
 from loaderd_client.core.subscription import BatchWait, Subscription
 
@@ -106,7 +106,7 @@ class Stream:
         self.batches = EpochLayout(opened.samples, opened.batch_size).batches
         self.is_small = is_small(spec, given.layout.nbytes)
         self.used_at = monotonic()
-        self._notifier = Notifier()
+        self._notifier = Waker()
         self.subscription = Subscription(self.batches, opened.slots, run, self._notifier)
         released = self.subscription.releases
         mapped = Ring(given.ring, given.layout, released.slots.append, released.notify)

@@ -12,7 +12,7 @@ from loaderd.ipc.messages import Ack, Plan
 from loaderd.ipc.prefetch import Place, Run, in_time
 from loaderd_client.core.batch import Slot
 from loaderd_client.core.guard import Caller
-from loaderd_client.core.link import Notifier, Releases
+from loaderd_client.core.link import Releases, Waker
 from loaderd_client.core.read_ahead import ReadAhead
 
 SPARE_SLOTS = 2
@@ -42,7 +42,7 @@ class Subscription:
         releases: slots whose arrays have been freed.
     """
 
-    def __init__(self, batches: int, slots: int, run: Run, notifier: Notifier) -> None:
+    def __init__(self, batches: int, slots: int, run: Run, notifier: Waker) -> None:
         self.waits: dict[Caller, BatchWait] = {}
         self.releases = Releases(notifier)
         self._slots = slots
