@@ -28,7 +28,7 @@ _BORDERS: dict[FillMode, int] = {
 _FLAGS = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
 
 MAX_CHANNELS = 4
-"""OpenCV's limit for one warp."""
+"""OpenCV's limit of channels for one warp."""
 
 STILL = Affine()
 UPRIGHT = Flip()
