@@ -5,7 +5,7 @@
     LoaderdError
     ├── InvalidArgument (ValueError)       an argument has a value that is not allowed
     │   ├── InvalidType (TypeError)        an argument is of a type that is not allowed
-    │   └── NoSuchSample (IndexError)      a sample is asked for that is not there
+    │   └── NoSuchSample (IndexError)      a sample number is not in the dataset
     ├── RenderError                        a sample could not be augmented or preprocessed;
     │                                      also what its cause was: KeyError, TypeError, …
     ├── DatasetError
@@ -59,7 +59,7 @@ class InvalidType(InvalidArgument, TypeError):
 
 
 class NoSuchSample(InvalidArgument, IndexError):
-    """A sample is asked for that the dataset does not have."""
+    """A sample number is not in the dataset."""
 
 
 class RenderError(LoaderdError):
@@ -116,7 +116,7 @@ class TooManyBadImages(BadImage):
 
 
 class StorageTimeout(DatasetError, TimeoutError):
-    """A disk did not answer within ``--io-timeout``; the text names what was asked for.
+    """A disk did not answer within ``--io-timeout``; the text names the path.
 
     No image counts as bad. The next request continues, if the disk answers by then.
     """

@@ -166,7 +166,7 @@ class Index:
         return max(0, (room - self._head.overhead) // self._head.row_bytes)
 
     def _claim_beyond(self, rows: int) -> int:
-        """Bytes of the cache with so many rows more, all filled."""
+        """Bytes of the cache with ``rows`` more rows, all filled."""
         return self._head.grown(rows).overhead + (len(self._rows) + rows) * self._head.row_bytes
 
     # -- changes ----------------------------------------------------------------------
@@ -192,7 +192,7 @@ class Index:
         self._missing = _distinct(self._ids[self._place < 0])
 
     def _make_vacant(self, room: int, missing: int) -> None:
-        """Frees unused rows, and adds new ones, for so many files."""
+        """Frees unused rows, and adds new ones, for ``missing`` files."""
         short = missing - self._affordable(room)
         if short > 0:
             self._free(self._evictable()[:short])

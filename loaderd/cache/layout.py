@@ -130,7 +130,7 @@ class Head:
         return self.overhead + self.assigned * self.row_bytes
 
     def grown(self, rows: int) -> Head:
-        """The header with one more extent, of at least so many rows."""
+        """The header with one more extent, of at least ``rows`` rows."""
         more = max(rows, sum(self.sizes) // 4, _MIN_ROWS if self.sizes else 1)
         return Head(self.row_bytes, self.about, (*self.sizes, more), self.assigned)
 
@@ -185,7 +185,7 @@ def is_full(error: OSError) -> bool:
 
 
 def add_extent(fd: int, head: Head, rows: int) -> Head:
-    """Adds an extent of at least so many rows; returns the header, which is not yet written.
+    """Adds an extent of at least ``rows`` rows; returns the header, which is not yet written.
 
     Allocates the pages of the columns, so that a full disk is detected now.
 
@@ -202,7 +202,7 @@ def add_extent(fd: int, head: Head, rows: int) -> Head:
 
 
 def shorten(fd: int, head: Head, rows: int) -> Head:
-    """Truncates to the first so many rows; returns the header, which is not yet written.
+    """Truncates to the first ``rows`` rows; returns the header, which is not yet written.
 
     Needs exclusive access; the rows behind must be free.
     """

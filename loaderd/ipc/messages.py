@@ -35,7 +35,7 @@ LONGEST_TEXT = 8000
 ENOUGH_SLOTS = 4
 """Two leased by the trainer, one ready, one being filled.
 
-A stream works with fewer, but idle streams are evicted to make room for so many.
+A stream works with fewer, but idle streams are evicted to make room for this number.
 """
 
 IDLE_SECONDS = 5.0

@@ -42,7 +42,7 @@ class Run(msgspec.Struct, frozen=True, array_like=True):
     stride: int = 1
 
     def within(self, batches: int) -> Run:
-        """The run, limited to epochs of so many batches."""
+        """The run, limited to epochs of ``batches`` batches."""
         return self if self.end <= batches else msgspec.structs.replace(self, end=batches)
 
     def reads(self, position: int) -> bool:

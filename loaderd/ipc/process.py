@@ -51,7 +51,7 @@ class Process:
                 os.kill(self.pid, number)
 
     def wait(self, seconds: float) -> bool:
-        """Waits at most so many seconds for its end; returns whether it has ended."""
+        """Waits at most ``seconds`` for its end; returns whether it has ended."""
         end = monotonic() + seconds
         while self.alive:
             if monotonic() >= end:

@@ -71,7 +71,7 @@ class Order(Frozen, frozen=True):
             draw them, batch number k of the stream from seed + k; seeds are below 2**32.
         given: whether every epoch has the order of the bundle's ``order``: sample numbers, which
             may be incomplete or repeat.
-        count: samples of which an epoch consists: the first so many; None for all.
+        count: samples of an epoch: the first of the dataset; None for all.
     """
 
     shuffle: bool = True
