@@ -1,11 +1,11 @@
-"""Everything that loaderd raises on purpose.
+"""The exceptions of loaderd.
 
 ::
 
     LoaderdError
     ├── InvalidArgument (ValueError)       an argument has a value that is not allowed
     │   ├── InvalidType (TypeError)        an argument is of a type that is not allowed
-    │   └── NoSuchSample (IndexError)      a sample is asked for that is not there
+    │   └── NoSuchSample (IndexError)      a sample number is not in the dataset
     ├── RenderError                        a sample could not be augmented or preprocessed;
     │                                      also what its cause was: KeyError, TypeError, …
     ├── DatasetError
@@ -15,13 +15,13 @@
     │   │   └── TooManyBadImages           more of them than --max-bad allows
     │   └── StorageTimeout (TimeoutError)  a disk did not answer within --io-timeout
     ├── DaemonError
-    │   ├── NoDaemon (ConnectionError)     nobody answers at the address
-    │   │   ├── NoAnswer                   somebody is there, and is silent
-    │   │   └── ForeignDaemon              somebody is there, and is another user
-    │   ├── DaemonRunning                  somebody else already serves the address
+    │   ├── NoDaemon (ConnectionError)     no daemon listens at the address
+    │   │   ├── NoAnswer                   a daemon is there, but does not answer
+    │   │   └── ForeignDaemon              the listener is, or could be, another user
+    │   ├── DaemonRunning                  another daemon already serves the address
     │   ├── DaemonGone (ConnectionError)   the daemon went away while a stream was open
     │   ├── VersionMismatch                client and daemon speak different protocols
-    │   ├── RequestRefused                 the daemon would not do what it was asked
+    │   ├── RequestRefused                 the daemon refused a request
     │   ├── Draining                       the daemon is about to end
     │   ├── RingReclaimed                  an idle stream gave its ring to another
     │   ├── NoWorkers                      no worker can start any more
@@ -59,30 +59,30 @@ class InvalidType(InvalidArgument, TypeError):
 
 
 class NoSuchSample(InvalidArgument, IndexError):
-    """A sample is asked for that the dataset does not have."""
+    """A sample number is not in the dataset."""
 
 
 class RenderError(LoaderdError):
     """A sample could not be augmented, preprocessed or saved.
 
-    The text names the sample; if it was a function of the user's that failed, it holds that
-    function's own traceback. An error made by :meth:`of` is an instance of its cause's
-    built-in exceptions, too, so that ``except KeyError`` catches what raised a ``KeyError``.
+    The text names the sample; if a function of the user's failed, it holds that function's
+    traceback. An error made by :meth:`of` is an instance of its cause's built-in exceptions,
+    too, so that ``except KeyError`` catches what raised a ``KeyError``.
     """
 
     def __init__(self, text: str) -> None:
-        # Not the built-in's own, which may want other arguments.
+        # Without the built-in's __init__, which may take other arguments.
         self.args = (text,)
         if isinstance(self, (ImportError, SyntaxError)):
-            self.msg = text  # what tracebacks show of these
+            self.msg = text  # shown in tracebacks of these
 
     @classmethod
     def of(cls, cause: BaseException, text: str) -> RenderError:
-        """An error with this text that is what its cause is.
+        """An error with this text that is an instance of its cause's built-in classes.
 
-        A cause that is no ``Exception``, as ``SystemExit``, must not leave the trainer: it
-        becomes a plain RenderError. ``StopIteration`` would end a loop over batches as if all
-        were well: it becomes a RuntimeError, as in generators.
+        A cause that is no ``Exception``, such as ``SystemExit``, must not end the trainer: it
+        becomes a plain RenderError. ``StopIteration`` would end a loop over batches silently:
+        it becomes a RuntimeError, as in generators.
         """
         if isinstance(cause, (StopIteration, StopAsyncIteration)):
             return _render_error(RuntimeError.__name__)(text)
@@ -100,7 +100,7 @@ class DatasetError(LoaderdError):
 
 
 class DatasetNotFound(DatasetError, FileNotFoundError):
-    """The directory is missing, is no directory, or must not be read."""
+    """The directory is missing, not a directory, or not readable."""
 
 
 class EmptyDataset(DatasetError, ValueError):
@@ -116,9 +116,9 @@ class TooManyBadImages(BadImage):
 
 
 class StorageTimeout(DatasetError, TimeoutError):
-    """A disk did not answer within ``--io-timeout``; the text names what was asked for.
+    """A disk did not answer within ``--io-timeout``; the text names the path.
 
-    No image is bad for it. The next request goes on, if the disk answers by then.
+    No image counts as bad. The next request continues, if the disk answers by then.
     """
 
 
@@ -127,14 +127,14 @@ class DaemonError(LoaderdError):
 
 
 class NoDaemon(DaemonError, ConnectionError):
-    """Nobody answers at the address."""
+    """No daemon listens at the address."""
 
 
 class NoAnswer(NoDaemon):
-    """A daemon is there, and does not answer: it is stopped, or hangs.
+    """A daemon is there but does not answer: it is stopped, or hangs.
 
     Attributes:
-        pid: its process id; None where the kernel does not tell.
+        pid: its process id; None if unknown.
     """
 
     def __init__(self, text: str, pid: int | None = None) -> None:
@@ -143,7 +143,7 @@ class NoAnswer(NoDaemon):
 
 
 class ForeignDaemon(NoDaemon):
-    """Who listens at the address is another user, or could be: nothing is sent there."""
+    """The listener at the address is, or could be, another user: nothing is sent to it."""
 
 
 class DaemonRunning(DaemonError):
@@ -159,26 +159,26 @@ class VersionMismatch(DaemonError):
 
 
 class RequestRefused(DaemonError):
-    """The daemon would not do what it was asked."""
+    """The daemon refused a request."""
 
 
 class Draining(DaemonError):
-    """The daemon finishes what it is doing, and ends."""
+    """The daemon finishes its work, and exits."""
 
 
 class RingReclaimed(DaemonError):
-    """The ring of a stream that nobody had read for a while was given to another stream.
+    """The ring of an idle stream was reclaimed for another stream.
 
-    Iterators open it again at its place, so that trainers see nothing of it.
+    Iterators reopen the stream at its place, so that trainers do not notice.
     """
 
 
 class NoWorkers(DaemonError):
-    """No worker can start any more; the daemon's log says why, and it goes on trying."""
+    """No worker can start any more; the reason is in the daemon's log, and it keeps trying."""
 
 
 class WorkerCrashed(DaemonError):
-    """Workers die over a batch again and again, and no sample of it can be blamed."""
+    """Workers crash repeatedly on a batch, and no single sample is the cause."""
 
 
 class NoRoom(LoaderdError, MemoryError):
@@ -186,7 +186,7 @@ class NoRoom(LoaderdError, MemoryError):
 
 
 class RoomTaken(NoRoom):
-    """A ring would fit, but other streams have the room now."""
+    """A ring would fit, but other streams use the room now."""
 
 
 class NoDescriptor(LoaderdError, OSError):
@@ -214,7 +214,7 @@ class StreamClosed(LoaderdError):
 
 
 def _builtins_of(kind: type[BaseException]) -> list[str]:
-    """The most special built-in exceptions among an exception's bases; none for ``Exception``."""
+    """The most derived built-in exceptions among an exception's bases; none for ``Exception``."""
     found: list[type] = []
     for base in kind.__mro__:
         if _may_be_base(base) and not any(issubclass(one, base) for one in found):
@@ -223,7 +223,7 @@ def _builtins_of(kind: type[BaseException]) -> list[str]:
 
 
 def _may_be_base(kind: object) -> bool:
-    """Whether a RenderError can be one of these, and says something by it."""
+    """Whether a RenderError can derive from this class, and the class is informative."""
     return (
         isinstance(kind, type)
         and issubclass(kind, Exception)
@@ -235,7 +235,7 @@ def _may_be_base(kind: object) -> bool:
 
 @functools.cache
 def _render_error(*names: str) -> type[RenderError]:
-    """The class of errors that are built-in exceptions of these names, too."""
+    """The subclass of RenderError that also derives from these built-in exceptions."""
     if not names:
         return RenderError
     bases = (RenderError, *(getattr(builtins, name) for name in names))
@@ -251,7 +251,7 @@ def _tree(root: type[LoaderdError]) -> dict[str, type[LoaderdError]]:
 
 
 def from_wire(kind: str, text: str) -> LoaderdError:
-    """Rebuilds an error that travelled as its class name and its text."""
+    """Rebuilds an error from its class name and text."""
     name, _, rest = kind.partition("(")
     if name == RenderError.__name__:
         names = [one for one in rest.removesuffix(")").split(", ") if one]

@@ -1,8 +1,8 @@
-"""Which Pillow is installed, what it was built without, and the line that installs that.
+"""Which Pillow is installed, which codecs it lacks, and the commands that install them.
 
-Pillow and pillow-simd are two packages that install one module, ``PIL``: whichever comes last lies
-over the other, and pip says nothing. Both decode what their build found the headers of. PIL is
-imported by those functions alone that ask it what it can do.
+Pillow and pillow-simd both install the module ``PIL``: the later one overwrites the other, and pip
+does not warn. Each has the codecs whose headers its build found. Only the functions that query
+its features import PIL.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ if TYPE_CHECKING:
 
 SIMD = "pillow-simd"
 AVIF_PLUGIN = "pillow_avif"
-"""A package that gives an AVIF decoder to a PIL that has none."""
+"""A package that adds an AVIF decoder to PIL."""
 
 REBUILD = f"pip uninstall -y pillow {SIMD} && pip install --no-cache-dir --no-binary {SIMD} {SIMD}"
-"""Builds pillow-simd anew, whatever pip has kept of an earlier build."""
+"""Rebuilds pillow-simd, without pip's cache of an earlier build."""
 
 _NAMES = (SIMD, "pillow")
 
@@ -30,12 +30,12 @@ class Codec(NamedTuple):
     """A library that PIL may have been built without.
 
     Attributes:
-        feature: what ``PIL.features`` calls it.
-        library: what people call it.
+        feature: its name in ``PIL.features``.
+        library: its usual name.
         formats: what it decodes.
-        apt: Debian's and Ubuntu's package of its headers; empty where a package of Python's brings
-            the library.
-        dnf: Fedora's.
+        apt: Debian's and Ubuntu's package of its headers; empty where a Python package has the
+            library.
+        dnf: Fedora's package.
     """
 
     feature: str
@@ -57,9 +57,8 @@ class Installed(NamedTuple):
     """The packages that have installed ``PIL``.
 
     Attributes:
-        owner: name and version of the one whose compiled files are there; empty if its records
-            do not tell.
-        others: those of which files were overwritten.
+        owner: name and version of the one whose compiled files are installed; empty if unknown.
+        others: those whose files were overwritten.
     """
 
     owner: str
@@ -72,15 +71,15 @@ class Installed(NamedTuple):
 
     @property
     def is_overwritten(self) -> bool:
-        """Whether pillow-simd is installed, and stock Pillow lies over it."""
+        """Whether stock Pillow has overwritten pillow-simd."""
         return bool(self.owner) and not self.is_simd and bool(self.others)
 
 
 def installed() -> Installed:
-    """What is installed, by the packages' own records; imports nothing of PIL."""
+    """The installed packages, from their metadata; does not import PIL."""
     from importlib import (
         metadata,
-    )  # slow to load, and most who import this module ask no such thing
+    )  # slow to load, and rarely needed
 
     found = []
     for name in _NAMES:
@@ -95,7 +94,7 @@ def installed() -> Installed:
 
 
 def remarks(package: Installed) -> list[str]:
-    """What people should know of the packages that are there, and do."""
+    """Advice for the user on the installed packages."""
     if package.is_overwritten:
         simd = next(other for other in package.others if other.startswith(SIMD))
         return [
@@ -117,7 +116,7 @@ def _title(package: Distribution) -> str:
 
 
 def _is_there(package: Distribution) -> bool:
-    """Whether the compiled heart of PIL is the file that this package has brought."""
+    """Whether PIL's compiled module is the file that this package installed."""
     import hashlib
 
     for file in package.files or ():
@@ -139,17 +138,17 @@ def _as_recorded(digest: bytes) -> str:
 
 
 def lacks(codec: Codec) -> bool:
-    """Whether this Python cannot decode what takes a library. Imports PIL."""
+    """Whether this Python cannot decode the codec's formats. Imports PIL."""
     features: Any = importlib.import_module("PIL.features")
     try:
         has = features.check(codec.feature)
-    except ValueError:  # a PIL of before that library was taken into account
+    except ValueError:  # this PIL is older than the feature
         has = False
     return not has and not (codec is AVIF and find_spec(AVIF_PLUGIN))
 
 
 def faults() -> list[str]:
-    """What ``scripts/setup`` has to change, in words."""
+    """What ``scripts/setup`` has to change, as text."""
     lacking = [codec.library for codec in CODECS if lacks(codec)]
     package = installed()
     if package.is_overwritten:
@@ -158,13 +157,13 @@ def faults() -> list[str]:
 
 
 def lack(codec: Codec) -> str:
-    """What to tell of a file that takes a library which is not there."""
+    """The error text for a file that needs a missing library."""
     return f"PIL was built without {codec.library}, which decodes {codec.formats}: {advice(codec)}"
 
 
 @cache
 def advice(codec: Codec) -> str:
-    """The commands that add a library, for whoever may run them."""
+    """The commands that install a library."""
     if not codec.apt:
         return "pip install pillow-avif-plugin"
     if installed().owner.startswith("pillow "):

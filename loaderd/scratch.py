@@ -1,27 +1,27 @@
-"""Memory that is used again for each sample."""
+"""Memory that is reused for each sample."""
 
 from __future__ import annotations
 
 import numpy as np
 
-_LARGEST = 1 << 26  # bytes; a larger file or picture has memory of its own
+_MAX_REUSED = 1 << 26  # bytes; a larger file or picture gets new memory
 
 
 class Scratch:
-    """Memory that grows to the largest sample."""
+    """A buffer that grows to the largest sample."""
 
     def __init__(self) -> None:
         self._memory = _memory(1 << 16)
 
     def take(self, size: int) -> memoryview:
-        """The first ``size`` bytes; the next call gives the same ones away again."""
+        """The first ``size`` bytes, valid until the next call."""
         if size > len(self._memory):
-            if size > _LARGEST:
+            if size > _MAX_REUSED:
                 return _memory(size)
-            self._memory = _memory(min(size + size // 2, _LARGEST))
+            self._memory = _memory(min(size + size // 2, _MAX_REUSED))
         return self._memory[:size]
 
 
 def _memory(size: int) -> memoryview:
-    """Bytes that take no room before they are written."""
+    """Uninitialized bytes, without pages before they are written."""
     return np.empty(size, np.uint8).data

@@ -1,11 +1,10 @@
-"""What this process waits for: noted before storage is asked, and taken back when it has answered.
+"""Records the path that this process is accessing on storage, for as long as it takes.
 
-A disk that does not answer holds a process in a system call, where it can neither say so nor do
-anything else. So who asks storage notes what for, and a thread of the process that has one
-(:mod:`loaderd.child.storage_watch`) can tell. A note costs a fifth of a microsecond, as it is
-made for every image.
+A disk that does not respond blocks a process in a system call, where it cannot report it. So code
+that accesses storage records the path, and a watch thread (:mod:`loaderd.child.storage_watch`)
+reports it. A record takes 0.2 µs, as there is one for every image.
 
-One note for each process: it is of what the main thread does, and nothing relies on it.
+A process has one record, for its main thread; nothing but that report depends on it.
 """
 
 from __future__ import annotations
@@ -23,9 +22,9 @@ Asked = tuple[Path, int]
 
 GONE = frozenset(
     {
-        errno.ENOTCONN,  # a FUSE server that has ended
-        errno.ESTALE,  # an NFS server that has other files now
-        errno.ETIMEDOUT,  # a mount that does not wait ("soft")
+        errno.ENOTCONN,  # the FUSE server has ended
+        errno.ESTALE,  # the NFS server has other files now
+        errno.ETIMEDOUT,  # a "soft" mount
         errno.EHOSTDOWN,
         errno.EHOSTUNREACH,
         errno.ENETDOWN,
@@ -35,36 +34,36 @@ GONE = frozenset(
         errno.ECONNRESET,
     }
 )
-"""Errors that say nothing about a file, but that whoever has it cannot be asked."""
+"""Errors that mean that a file's storage cannot be reached, not that the file is bad."""
 
 _asked: Asked | None = None
 
 
 def ask(path: Path) -> None:
-    """Storage is asked for something of ``path``; ``answered`` follows, whatever comes of it."""
+    """Records an access to ``path``; :func:`answered` must follow, also after an error."""
     global _asked
     _asked = path, perf_counter_ns()
 
 
 def answered() -> None:
-    """Storage has answered."""
+    """Clears the record: the access is over."""
     global _asked
     _asked = None
 
 
 def asked() -> Asked | None:
-    """What this process waits for, if it does."""
+    """The access that this process waits for; None if it does not."""
     return _asked
 
 
 def is_gone(error: BaseException | None) -> bool:
-    """Whether an error means that storage cannot be asked now, and may be later."""
+    """Whether an error means that storage cannot be reached now, but may be later."""
     return isinstance(error, OSError) and error.errno in GONE
 
 
 @contextlib.contextmanager
 def asking(path: Path) -> Iterator[None]:
-    """Both, around a block; slower, for what is not done for every image."""
+    """Records an access within the block; slower, so not for each image."""
     ask(path)
     try:
         yield
@@ -73,7 +72,7 @@ def asking(path: Path) -> Iterator[None]:
 
 
 def close(descriptors: Sequence[int]) -> None:
-    """Closes files without waiting for their disk, which may write first what is not yet there."""
+    """Closes files in a thread, as a disk may flush data first."""
     try:
         threading.Thread(target=_close, args=(descriptors,), daemon=True).start()
     except RuntimeError:  # no thread is left
@@ -82,5 +81,5 @@ def close(descriptors: Sequence[int]) -> None:
 
 def _close(descriptors: Sequence[int]) -> None:
     for descriptor in descriptors:
-        with contextlib.suppress(OSError):  # what could not be written was told when it was
+        with contextlib.suppress(OSError):  # write errors were reported by the writes
             os.close(descriptor)

@@ -1,1 +1,1 @@
-"""Decoded images that are kept: never decode the same image twice."""
+"""Caches of decoded images."""

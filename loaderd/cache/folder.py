@@ -1,9 +1,9 @@
-"""The folder of the caches on disk: which there are, and how they share ``--cache-size``.
+"""The folder of the caches on disk, and how the caches share ``--cache-size``.
 
-Every cache is one file, ``<key>.images``, and no other file is ever touched. Who uses one
-holds a shared ``flock`` on it; who wants to change what others rely on must get it alone. A
-lock beside them makes openers take turns. The least recently opened cache gives way first,
-and never one that is in use.
+Every cache is one file, ``<key>.images``; no other file is touched. Each user of a cache holds a
+shared ``flock`` on it, and changes to what others rely on need an exclusive one. Openers take
+turns by a lock file in the folder. The least recently opened cache is evicted first, and never
+one that is in use.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from loaderd.errors import CacheError
 from loaderd.sources.file_identity import FileStates
 
 EXTENSION = ".images"
-_OURS = re.compile(f"[0-9a-f]{{32}}{re.escape(EXTENSION)}")
+_CACHE_NAME = re.compile(f"[0-9a-f]{{32}}{re.escape(EXTENSION)}")
 _LOCK = ".lock"
 
 
@@ -31,7 +31,7 @@ class Found(NamedTuple):
     Attributes:
         key: its name.
         path: its file.
-        head: what it holds; None if it is damaged, or of another version.
+        head: its header; None if it is damaged, or of another version.
         nbytes: bytes on disk, holes left out.
         used_at: when it was last opened, in seconds since 1970.
     """
@@ -55,13 +55,13 @@ def caches(folder: str) -> list[Found]:
         return []
     except OSError as error:
         raise CacheError(f"cannot read the cache folder {folder}: {error.strerror}") from error
-    found = [_look(folder, name) for name in names if _OURS.fullmatch(name)]
+    found = [_read_entry(folder, name) for name in names if _CACHE_NAME.fullmatch(name)]
     return sorted((one for one in found if one is not None), key=lambda one: one.used_at)
 
 
-def _look(folder: str, name: str) -> Found | None:
+def _read_entry(folder: str, name: str) -> Found | None:
     path = os.path.join(folder, name)
-    with contextlib.suppress(OSError):  # gone meanwhile, or not ours
+    with contextlib.suppress(OSError):  # removed meanwhile, or not accessible
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
         try:
             status = os.fstat(fd)
@@ -76,15 +76,15 @@ def _look(folder: str, name: str) -> Found | None:
 def open_cache(
     folder: str, keys: Sequence[str], empty: Head, files: FileStates, size: int | None
 ) -> tuple[int, Granted]:
-    """Opens or makes a cache, makes room for the files in it, and marks it as in use.
+    """Opens or creates a cache, makes room for the files in it, and marks it as in use.
 
     Args:
-        folder: made if it is missing.
-        keys: names that the cache may have; if there is none of them, the first is made.
+        folder: created if it is missing.
+        keys: names that the cache may have; if none exists, the first is created.
         empty: the header of a new one.
-        files: those that shall have a row.
-        size: bytes that all caches together may take; None is half of what is free, and
-            of what they take already.
+        files: those that need a row.
+        size: limit of all caches together, in bytes; None for half of the sum of the free bytes
+            and those of the caches.
 
     Returns:
         The file's descriptor, whose lock lasts as long as any copy of it, and the rows.
@@ -96,17 +96,17 @@ def open_cache(
     try:
         os.makedirs(folder, 0o700, exist_ok=True)
         with taking_turns(_lock(folder)):
-            return _opened(folder, keys, empty, files, size)
+            return _open_or_create(folder, keys, empty, files, size)
     except FileExistsError as error:
         raise CacheError(f"cannot use the cache folder {folder}: it is a file") from error
     except OSError as error:
         if isinstance(error, CacheError) or layout.is_full(error):
             raise
-        raise CacheError(_unusable(folder, error)) from error
+        raise CacheError(_error_text(folder, error)) from error
 
 
-def _unusable(folder: str, error: OSError) -> str:
-    """What cannot be used: the folder, or a file in it, which may be somebody else's."""
+def _error_text(folder: str, error: OSError) -> str:
+    """The error's text: the folder, or a file in it, which may be another user's, is unusable."""
     if error.filename in (None, folder):
         return f"cannot use the cache folder {folder}: {error.strerror}"
     return (
@@ -115,14 +115,14 @@ def _unusable(folder: str, error: OSError) -> str:
     )
 
 
-def _opened(
+def _open_or_create(
     folder: str, keys: Sequence[str], empty: Head, files: FileStates, size: int | None
 ) -> tuple[int, Granted]:
-    there = next(filter(None, (_there(folder, key, empty) for key in keys)), None)
-    key, fd, head = there or _made(folder, keys[0], empty)
+    there = next(filter(None, (_open_existing(folder, key, empty) for key in keys)), None)
+    key, fd, head = there or _create(folder, keys[0], empty)
     try:
         index = Index(fd, head, files)
-        granted = index.grant(_room(folder, key, index, size))
+        granted = index.grant(_make_room(folder, key, index, size))
         os.utime(fd)
     except BaseException:
         os.close(fd)
@@ -132,8 +132,8 @@ def _opened(
     return fd, granted
 
 
-def _there(folder: str, key: str, empty: Head) -> tuple[str, int, Head] | None:
-    """A cache if it is there; one that is damaged, or another version's, is removed."""
+def _open_existing(folder: str, key: str, empty: Head) -> tuple[str, int, Head] | None:
+    """An existing cache; one that is damaged, or of another version, is removed."""
     path = _path(folder, key)
     try:
         fd = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
@@ -147,7 +147,7 @@ def _there(folder: str, key: str, empty: Head) -> tuple[str, int, Head] | None:
     return None
 
 
-def _made(folder: str, key: str, empty: Head) -> tuple[str, int, Head]:
+def _create(folder: str, key: str, empty: Head) -> tuple[str, int, Head]:
     flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
     return key, os.open(_path(folder, key), flags, 0o600), empty
 
@@ -171,43 +171,43 @@ def remove(found: Found) -> None:
 
 
 def _lock(folder: str) -> int:
-    """The descriptor of what openers lock to take turns."""
+    """A descriptor of the file that openers lock to take turns."""
     return os.open(os.path.join(folder, _LOCK), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
 
 
-def _room(folder: str, key: str, index: Index, size: int | None) -> int:
-    """Bytes that are left for a cache, once others have given way.
+def _make_room(folder: str, key: str, index: Index, size: int | None) -> int:
+    """Bytes that are left for a cache once others have been evicted.
 
-    Its own rows that nobody wants give way as well, in turn with the others: what was not used
-    for the longest time comes first.
+    Its own unused rows are evicted as well, in turn with the other caches: least recently used
+    first.
     """
     others = [found for found in caches(folder) if found.key != key]
-    limit = _half(folder) if size is None else size
+    limit = _default_limit(folder) if size is None else size
     taken = sum(_claim(other) for other in others)
     for other in others:
         if taken + index.claim(other.used_at) <= limit:
             break
-        if _idle(other):
+        if _is_unused(other):
             remove(other)
             taken -= _claim(other)
     return limit - taken
 
 
-def _half(folder: str) -> int:
+def _default_limit(folder: str) -> int:
     state = os.statvfs(folder)
     ours = sum(found.nbytes for found in caches(folder))
     return (state.f_bavail * state.f_frsize + ours) // 2
 
 
 def _claim(found: Found) -> int:
-    """Bytes that a cache takes, or may come to take while it is in use."""
-    if found.head is None or _idle(found):
+    """Bytes of a cache, or, while it is in use, those that it may grow to."""
+    if found.head is None or _is_unused(found):
         return found.nbytes
     return max(found.nbytes, found.head.claim)
 
 
-def _idle(found: Found) -> bool:
-    """Whether nobody has it open."""
+def _is_unused(found: Found) -> bool:
+    """Whether no process has it open."""
     try:
         fd = os.open(found.path, os.O_RDONLY | os.O_CLOEXEC)
     except OSError:

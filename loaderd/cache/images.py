@@ -1,7 +1,7 @@
-"""Which cache holds a stream's images: what decides their bytes, and where their files lie.
+"""The key of a stream's cache: what decides the images' bytes, and the folder of the files.
 
-Streams that decode alike share one cache for all files below a folder, whichever of them they
-choose and whatever they do with the images afterwards.
+Streams that decode alike share one cache for all files below a folder, whatever selection they
+use and however they process the images afterwards.
 """
 
 from __future__ import annotations
@@ -18,40 +18,40 @@ from loaderd import storage
 from loaderd.cache.layout import Head
 from loaderd.spec.load import Load, Pil
 
-_LONGEST = 300
-"""Characters of a path of which people see the end: the header has one page."""
+_MAX_FOLDER = 300
+"""Characters that are kept of a path's end, as the header has one page."""
 
 _MAX_KEYS = 64
-"""Folders that are tried: the stream's own, and those above it."""
+"""Folders that are tried: the stream's own and its ancestors."""
 
 
 def head(load: Load, folder: str, decoders: str) -> Head:
-    """The header of a cache in which nothing is yet.
+    """The header of an empty cache.
 
     Args:
         load: how its images are decoded and resized.
-        folder: where their files lie, for people.
-        decoders: versions of the libraries that decode.
+        folder: of their files, for display.
+        decoders: versions of the decoding libraries.
     """
-    about = {"directory": folder[-_LONGEST:], **_recipe(load, decoders)}
+    about = {"directory": folder[-_MAX_FOLDER:], **_recipe(load, decoders)}
     return Head(math.prod(load.array_shape), about)
 
 
 def _recipe(load: Load, decoders: str) -> dict[str, Any]:
-    """All that decides an image's bytes; ``channels`` are those of arrays, which are not kept."""
+    """All that decides an image's bytes; ``channels`` is for arrays, which are not cached."""
     recipe = {**msgspec.structs.asdict(load), "decoders": decoders}
     del recipe["pil"], recipe["channels"]
-    if load.pil != Pil():  # by these an image is read that otherwise is not
+    if load.pil != Pil():  # they decide which images can be read
         pil = hashlib.blake2b(msgspec.json.encode(load.pil), digest_size=8)
         recipe["pil"] = pil.hexdigest()
     return recipe
 
 
 def folder_of(directory: str) -> str:
-    """The real path of the folder in which a dataset's files lie.
+    """The real path of the folder of a dataset's files.
 
     Args:
-        directory: the dataset's; a file where it has but one, and empty where nobody says.
+        directory: the dataset's; a file if it has only one, empty if unknown.
     """
     with storage.asking(directory):
         real = os.path.realpath(directory or os.sep)
@@ -59,17 +59,17 @@ def folder_of(directory: str) -> str:
 
 
 def keys(load: Load, folder: str, decoders: str) -> tuple[str, ...]:
-    """The names of the caches that may hold the images: the folder's own comes first.
+    """The names of the caches that may hold the images: the folder's own first.
 
-    The part of a table that is read in one fold may lie in one of the folders of the whole; so
-    a cache of a folder above will do, the nearest first.
+    Caches of the ancestors follow, nearest first: the rows of a table that one fold reads may all
+    lie in one subfolder of the whole.
     """
     recipe = json.dumps(_recipe(load, decoders)).encode("ascii")
     return tuple(_key(recipe, above) for above in _above(folder)[:_MAX_KEYS])
 
 
 def _above(folder: str) -> list[str]:
-    """A folder, and all those in which it lies."""
+    """A folder and its ancestors, nearest first."""
     found = [folder]
     while (upper := os.path.dirname(found[-1])) != found[-1]:
         found.append(upper)

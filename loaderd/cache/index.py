@@ -1,12 +1,12 @@
-"""Which row of a cache belongs to which file: what an opener decides, when it is its turn.
+"""Assigns the rows of a cache to files.
 
-A row belongs to one state of one file for as long as anybody has the cache open. So streams
-of any choice of the same files find the same rows, a file that has changed gets a row of its
-own, and a stream that knows the file as it was keeps what it has. Openers take turns, and only
-they write what is decided here; workers write rows and marks.
+A row belongs to one state of one file for as long as any process has the cache open. So streams
+of any selection of the same files share rows, a file that has changed gets a new row, and a
+stream that listed the earlier state keeps its row. Openers take turns, and only they write the
+columns KEYS, STATES and USED; workers write rows and marks.
 
-An opener that has the cache alone may also take rows back: of files that have changed, and,
-where there is no room for all, those that no stream has wanted for the longest time.
+An opener with exclusive access may also free rows: of files that have changed, and, where there
+is no room for all, the least recently used.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from loaderd.cache.layout import KEYS, MARKS, STATES, USED, Head
 from loaderd.sources.file_identity import UNREADABLE, FileStates, Numbers
 
 NO_ROW = 0
-"""The number of no row: there the first columns begin."""
+"""Stands for no row: the first columns begin there."""
 
 _MIX = np.int64(-7046029254386353131)
 Bools = NDArray[np.bool_]
@@ -35,12 +35,12 @@ Places = NDArray[np.intp]
 
 
 class Granted(NamedTuple):
-    """What a stream gets of a cache.
+    """The rows of a stream in a cache.
 
     Attributes:
         rows: int64 (n, 3), by sample: key and state of its file, and the number of its row or
             ``NO_ROW``. Samples of one file have one row.
-        lacking: samples whose files could be kept, if there were room.
+        lacking: number of samples without a row for lack of room.
     """
 
     rows: Numbers
@@ -48,7 +48,7 @@ class Granted(NamedTuple):
 
 
 def lock_alone(fd: int) -> bool:
-    """Takes the lock if nobody else has the file in use."""
+    """Takes an exclusive lock if no other process uses the file; returns whether it did."""
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -58,7 +58,7 @@ def lock_alone(fd: int) -> bool:
 
 @contextlib.contextmanager
 def taking_turns(fd: int) -> Iterator[None]:
-    """Waits for the openers before; the descriptor of what they all lock is closed in the end."""
+    """Holds the openers' lock within the block; closes its descriptor afterwards."""
     try:
         fcntl.flock(fd, fcntl.LOCK_EX)
         yield
@@ -67,10 +67,10 @@ def taking_turns(fd: int) -> Iterator[None]:
 
 
 class Index:
-    """The rows of a cache, and the files that a stream wants to have there.
+    """The rows of a cache, matched with the files of a stream.
 
     Args:
-        fd: descriptor of the cache, which stays the caller's.
+        fd: descriptor of the cache, which the caller closes.
         head: its header.
         files: the stream's.
     """
@@ -85,28 +85,28 @@ class Index:
         self._readable = np.flatnonzero(files.states != UNREADABLE)
         self._ids = _ids(files.keys, files.states)[self._readable]
         self._place = _search(self._ids, _ids(self._columns[KEYS], self._columns[STATES]))
-        """By readable sample: the place of its file's row among all rows, or -1."""
+        """By readable sample: the index of its file's row among all rows, or -1."""
         self._missing = _distinct(self._ids[self._place < 0])
-        """Of the samples without a row: the first of each file, and which file each is of."""
+        """Of the samples without a row: the first of each file, and the file of each."""
         if self._alone:
             self._free(self._stale())
 
     def claim(self, before: float) -> int:
-        """Bytes that the cache takes once all files of the stream have a row that is filled.
+        """Bytes of the cache once all files of the stream have a filled row.
 
         Args:
-            before: rows that no stream has wanted since then are taken back for it.
+            before: unused rows last used before this time (seconds since 1970) are reused.
         """
-        spare = int((self._columns[USED][self._unwanted()] < before).sum())
+        spare = int((self._columns[USED][self._evictable()] < before).sum())
         more = max(0, len(self._missing[0]) - spare)
         grown = self._head.grown(more) if more > self._vacant.sum() else self._head
         return grown.overhead + (self._assigned + more) * self._head.row_bytes
 
     def grant(self, room: int) -> Granted:
-        """Gives rows to the files, as far as the room goes, and marks the cache as in use.
+        """Assigns rows to as many files as the room allows, and marks the cache as in use.
 
         Args:
-            room: bytes that the cache may take.
+            room: the cache's limit in bytes.
 
         Raises:
             OSError: the file cannot be written, or there is no room for any row.
@@ -122,7 +122,7 @@ class Index:
         fcntl.flock(self._fd, fcntl.LOCK_SH)
         return self._granted()
 
-    # -- what there is ----------------------------------------------------------------
+    # -- queries ----------------------------------------------------------------------
 
     @property
     def _vacant(self) -> Bools:
@@ -146,33 +146,33 @@ class Index:
             return others
         return others[_search(self._columns[KEYS][others], self._files.keys[self._readable]) >= 0]
 
-    def _unwanted(self) -> Places:
-        """Rows that may be taken back, those that were not wanted for the longest time first."""
+    def _evictable(self) -> Places:
+        """Rows that may be freed, the least recently used first."""
         if not self._alone:
             return np.zeros(0, np.intp)
         others = self._unmatched()
         return others[np.argsort(self._columns[USED][others], kind="stable")]
 
     def _affordable(self, room: int) -> int:
-        """How many rows more may be given to files."""
-        fit = self._fit(room)
+        """How many more rows may be assigned."""
+        fit = self._capacity(room)
         beyond = fit - len(self._rows)
-        if beyond > 0:  # the columns of the extent that they need take room as well
+        if beyond > 0:  # the columns of their extent take room as well
             fit -= beyond - bisect.bisect(range(1, beyond + 1), room, key=self._claim_beyond)
         return max(0, fit - self._assigned)
 
-    def _fit(self, room: int) -> int:
-        """How many rows may belong to files, if there are as many."""
+    def _capacity(self, room: int) -> int:
+        """How many rows the room holds, with the columns that exist."""
         return max(0, (room - self._head.overhead) // self._head.row_bytes)
 
     def _claim_beyond(self, rows: int) -> int:
-        """Bytes that the cache takes with all of its rows, and some more."""
+        """Bytes of the cache with ``rows`` more rows, all filled."""
         return self._head.grown(rows).overhead + (len(self._rows) + rows) * self._head.row_bytes
 
-    # -- what changes -----------------------------------------------------------------
+    # -- changes ----------------------------------------------------------------------
 
     def _free(self, places: Places) -> None:
-        """Takes rows back; nobody else may have the cache open."""
+        """Frees rows; needs exclusive access."""
         if not len(places):
             return
         for column in (MARKS, STATES, KEYS, USED):
@@ -180,8 +180,8 @@ class Index:
             layout.write_column(self._fd, self._head, column, self._columns[column])
 
     def _shorten(self, room: int) -> None:
-        """Gives room back, if there are more rows than may be."""
-        fit = self._fit(room)
+        """Drops the last rows if more are assigned than the room holds."""
+        fit = self._capacity(room)
         if not self._alone or self._assigned <= fit:
             return
         self._free(np.arange(fit, len(self._rows)))
@@ -192,10 +192,10 @@ class Index:
         self._missing = _distinct(self._ids[self._place < 0])
 
     def _make_vacant(self, room: int, missing: int) -> None:
-        """Takes back rows that nobody wants, and makes new ones, for so many files."""
+        """Frees unused rows, and adds new ones, for ``missing`` files."""
         short = missing - self._affordable(room)
         if short > 0:
-            self._free(self._unwanted()[:short])
+            self._free(self._evictable()[:short])
         short = min(missing, self._affordable(room)) - int(self._vacant.sum())
         if short > 0:
             self._grow(short)
@@ -206,7 +206,7 @@ class Index:
         except OSError as error:
             if not layout.is_full(error) or not self._head.sizes:
                 raise
-            return  # what is there already can be used
+            return  # the existing rows can be used
         layout.write_head(self._fd, self._head)
         more = layout.row_numbers(self._head)
         added = np.zeros(len(more) - len(self._rows), np.int64)
@@ -214,7 +214,7 @@ class Index:
         self._columns = [np.concatenate([column, added]) for column in self._columns]
 
     def _assign(self, most: int) -> None:
-        """Gives vacant rows to the files that have none, in the order of the stream's list."""
+        """Assigns vacant rows to the files that have none, in the order of the stream's list."""
         first, file_of = self._missing
         lacking = np.flatnonzero(self._place < 0)
         places = np.flatnonzero(self._vacant)[: min(len(first), most)]
@@ -228,25 +228,25 @@ class Index:
     def _granted(self) -> Granted:
         out = np.zeros((len(self._files.keys), 3), np.int64)
         out[:, 0], out[:, 1] = self._files
-        out[self._readable, 2] = np.append(self._rows, NO_ROW)[self._place]  # the last is at -1
+        out[self._readable, 2] = np.append(self._rows, NO_ROW)[self._place]  # index -1 is NO_ROW
         return Granted(out, int((self._place < 0).sum()))
 
 
 def _ids(keys: Numbers, states: Numbers) -> Numbers:
-    """One number for a file in a state.
+    """One number for each file in a state.
 
-    Should two have the same one, they write one row in turn, and a row proves whose it is.
+    Two that collide overwrite each other's row; the row's mark shows which of them it holds.
     """
     mixed: Numbers = keys + states * _MIX
     return mixed
 
 
 def _search(ids: Numbers, among: Numbers) -> Places:
-    """The place of each of some numbers among others, or -1."""
+    """The index of each of some numbers among others, or -1."""
     out = np.full(len(ids), -1, np.intp)
     if not len(among):
         return out
-    order, asked = np.argsort(among), np.argsort(ids)  # both, as a million at random take longer
+    order, asked = np.argsort(among), np.argsort(ids)  # both sorted: random look-ups are slower
     ordered, ids = among[order], ids[asked]
     at = np.minimum(np.searchsorted(ordered, ids), len(among) - 1)
     there = ordered[at] == ids
@@ -255,10 +255,10 @@ def _search(ids: Numbers, among: Numbers) -> Places:
 
 
 def _distinct(ids: Numbers) -> tuple[Places, Places]:
-    """Where each of some numbers is found first, in order; and for all, which of those it is."""
+    """The indices of each number's first occurrence, and, for each number, its index therein."""
     every = np.arange(len(ids))
     ordered = np.sort(ids)
-    if (ordered[1:] != ordered[:-1]).all():  # as in nearly all lists, and found out soon
+    if (ordered[1:] != ordered[:-1]).all():  # true of nearly all lists, and fast to check
         return every, every
     _, first, which = np.unique(ids, return_index=True, return_inverse=True)
     order = np.argsort(first)

@@ -1,25 +1,23 @@
-"""Where things lie in the file of a cache, which can grow.
+"""The layout of a cache's file, which can grow.
 
 ::
 
     header | extent | extent | ...        extent: columns | rows                   | guard
     4 KiB                                         int64   | uint8, one image each  | 8 bytes
 
-An opener that has more files than there are rows adds an extent; nothing that is there moves.
-The columns of an extent say of each of its rows: the key of the file whose image it is, the
-state of that file, the mark by which the row proves itself, and when a stream last wanted it.
-All zero is a row that is free. Everything lies at whole rows from the header, so that a row's
-number is its distance from there: the rows of all extents are one array, in which some numbers
-are columns or a guard and nobody's.
+An opener that has more files than there are rows adds an extent; existing data never moves.
+The columns of an extent hold for each of its rows: the key of the image's file, the state of that
+file, the row's mark (a checksum), and the time of its last use. A free row has zeros. All parts
+are aligned to whole rows from the header, so that a row's number is its distance from there: the
+rows of all extents are one array, in which some numbers are taken by columns and guards.
 
-Nobody writes a guard but the opener that adds its extent. Whoever truncates the file removes
-the last one, and neither a worker that goes on writing nor an opener that adds another extent
-puts it back: a reader looks at the last guard that it knows of, and knows whether what it has
-read are rows. (Somebody who copies another cache of the very same size over it, while it is in
-use, is not found out.)
+Only the opener that adds an extent writes its guard. Truncating the file removes the last guard,
+which neither a worker that goes on writing nor an opener that adds another extent restores: a
+reader checks the last guard of its header after each read. (Copying another cache of the same
+size over one in use is not detected.)
 
-Extents are a quarter of what is there, or larger, so a cache that grows a row at a time has few.
-Holes of the file cost nothing.
+An extent is at least a quarter of what exists, so a cache that grows row by row has few. Holes
+of the file take no room.
 """
 
 from __future__ import annotations
@@ -44,7 +42,7 @@ _NUMBER = 8
 _GUARD = b"loaderdG"
 _HEAD = struct.Struct("<8sIIQQI4x")
 _MAX_EXTENTS = 200
-"""Never reached: each is a quarter of what is there before."""
+"""Never reached, as each extent is a quarter of what exists, or larger."""
 
 _MIN_ROWS = 64
 _PAGE = 4096
@@ -53,14 +51,14 @@ Numbers = NDArray[np.int64]
 
 
 class Extent(NamedTuple):
-    """Rows that were added together.
+    """Rows that were added together. Offsets in bytes.
 
     Attributes:
-        at: the byte at which its columns begin.
+        at: offset of its columns.
         first: the number of its first row.
         rows: how many it has.
-        guard: the byte at which its guard begins.
-        end: the byte behind it.
+        guard: offset of its guard.
+        end: offset of the byte behind it.
     """
 
     at: int
@@ -70,11 +68,11 @@ class Extent(NamedTuple):
     end: int
 
     def column_at(self, column: int) -> int:
-        """The byte at which a column begins."""
+        """The offset of a column."""
         return self.at + column * self.rows * _NUMBER
 
     def number_at(self, column: int, row: int) -> int:
-        """The byte at which a row's number of a column lies."""
+        """The offset of a row's number in a column."""
         return self.column_at(column) + (row - self.first) * _NUMBER
 
     @property
@@ -85,13 +83,13 @@ class Extent(NamedTuple):
 
 @dataclass(frozen=True)
 class Head:
-    """What stands at the beginning of the file.
+    """The header of the file.
 
     Attributes:
         row_bytes: bytes of a row.
-        about: what the images are, for people.
+        about: a description of the images, for display.
         sizes: rows of each extent.
-        assigned: rows that belong to a file, and are filled or about to be.
+        assigned: number of rows that belong to a file, filled or not.
     """
 
     row_bytes: int
@@ -117,32 +115,32 @@ class Head:
 
     @property
     def nbytes(self) -> int:
-        """The length of the file; most of it may be holes."""
+        """The length of the file, holes included."""
         return self.extents[-1].end if self.sizes else HEADER
 
     @property
     def overhead(self) -> int:
-        """Bytes that the file takes without any row: pages of header, columns and guards."""
+        """Bytes on disk without any row: pages of header, columns and guards."""
         columns = sum(-(-extent.columns_bytes // _PAGE) for extent in self.extents)
         return HEADER + (columns + len(self.extents)) * _PAGE
 
     @property
     def claim(self) -> int:
-        """Bytes that the file takes once all rows that belong to a file are filled."""
+        """Bytes on disk once all assigned rows are filled."""
         return self.overhead + self.assigned * self.row_bytes
 
     def grown(self, rows: int) -> Head:
-        """With an extent of at least so many rows more; few, however often it grows."""
+        """The header with one more extent, of at least ``rows`` rows."""
         more = max(rows, sum(self.sizes) // 4, _MIN_ROWS if self.sizes else 1)
         return Head(self.row_bytes, self.about, (*self.sizes, more), self.assigned)
 
     def row_at(self, row: int) -> int:
-        """The byte at which a row begins."""
+        """The offset of a row."""
         return HEADER + row * self.row_bytes
 
 
 def write_head(fd: int, head: Head) -> None:
-    """Writes the header; what it speaks of must be there already."""
+    """Writes the header; its extents must exist already."""
     about = _encoded(head.about)
     fields = (MAGIC, VERSION, len(about), head.row_bytes, head.assigned, len(head.sizes))
     sizes = np.array(head.sizes, "<u8").tobytes().ljust(_MAX_EXTENTS * _NUMBER, b"\0")
@@ -154,7 +152,7 @@ def _encoded(about: dict[str, Any]) -> bytes:
 
 
 def read_head(fd: int) -> Head | None:
-    """The header; None if this is no such file, or one of another version, or a damaged one."""
+    """The header; None if this is no cache, damaged, or of another version."""
     data = os.pread(fd, HEADER, 0)
     if len(data) < HEADER:
         return None
@@ -177,26 +175,26 @@ def is_whole(fd: int, head: Head) -> bool:
         return True
     try:
         return os.pread(fd, len(_GUARD), head.extents[-1].guard) == _GUARD
-    except (OSError, OverflowError):  # of a disk that is gone; of a header that is damaged
+    except (OSError, OverflowError):  # the disk is gone; the header is damaged
         return False
 
 
 def is_full(error: OSError) -> bool:
-    """Whether there is no room: no reason to fail, as images can be decoded each time."""
+    """Whether an error means lack of room: then images are decoded each time instead."""
     return error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.ENOMEM)
 
 
 def add_extent(fd: int, head: Head, rows: int) -> Head:
-    """Makes room for so many rows more; the header that is returned is not written yet.
+    """Adds an extent of at least ``rows`` rows; returns the header, which is not yet written.
 
-    The pages of the columns are taken now, so that a disk without room for them is known at once.
+    Allocates the pages of the columns, so that a full disk is detected now.
 
     Raises:
         OSError: there is no room.
     """
     grown = head.grown(rows)
     extent = grown.extents[-1]
-    os.ftruncate(fd, head.nbytes)  # what an opener that was killed has left behind the end
+    os.ftruncate(fd, head.nbytes)  # removes what a killed opener left behind the end
     os.posix_fallocate(fd, extent.at, extent.columns_bytes)
     os.ftruncate(fd, extent.end)
     os.pwrite(fd, _GUARD, extent.guard)
@@ -204,9 +202,9 @@ def add_extent(fd: int, head: Head, rows: int) -> Head:
 
 
 def shorten(fd: int, head: Head, rows: int) -> Head:
-    """Gives the room behind the first so many rows back; the header is not written yet.
+    """Truncates to the first ``rows`` rows; returns the header, which is not yet written.
 
-    Nobody else may have the file open, and no row behind may belong to a file any more.
+    Needs exclusive access; the rows behind must be free.
     """
     sizes: list[int] = []
     for size in head.sizes:
@@ -243,7 +241,7 @@ def _read(fd: int, at: int, count: int) -> Numbers:
 
 
 def write_column(fd: int, head: Head, column: int, values: Numbers) -> None:
-    """Writes a column as far as it has changed."""
+    """Writes the extents of a column that have changed."""
     done = 0
     for extent in head.extents:
         part = values[done : done + extent.rows]

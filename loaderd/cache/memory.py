@@ -1,4 +1,4 @@
-"""A cache in memory, as an opener gets it: the supervisor has made it, and keeps it."""
+"""Opens a cache in memory, which the supervisor creates and owns."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ def open_cache(
 
     Args:
         cache: the supervisor's descriptor of it.
-        turn: that of what openers lock to take turns.
+        turn: the supervisor's descriptor of the openers' lock.
         empty: the header of a new one.
-        files: those that shall have a row.
-        room: bytes that the cache may take.
+        files: those that need a row.
+        room: the cache's limit in bytes.
 
     Returns:
-        A descriptor of its own, whose lock lasts as long as any copy of it, and the rows.
+        A new descriptor, whose lock lasts as long as any copy of it, and the rows.
 
     Raises:
         OSError: there is no memory; see ``layout.is_full``.
     """
-    with taking_turns(_opened(turn)):
-        fd = _opened(cache)
+    with taking_turns(_reopen(turn)):
+        fd = _reopen(cache)
         try:
             index = Index(fd, layout.read_head(fd) or empty, files)
             return fd, index.grant(room)
@@ -38,6 +38,6 @@ def open_cache(
             raise
 
 
-def _opened(fd: int) -> int:
-    """A descriptor of its own: the lock on the supervisor's would be the supervisor's."""
+def _reopen(fd: int) -> int:
+    """Reopens a file: a lock on the supervisor's own descriptor would last as long as that."""
     return os.open(f"/proc/self/fd/{fd}", os.O_RDWR | os.O_CLOEXEC)

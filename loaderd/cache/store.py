@@ -1,19 +1,19 @@
-"""A cache as a worker has it: which images are there, and what it adds.
+"""A worker's access to a cache: reads images and adds those that it decodes.
 
 Theory of operation. A worker that has decoded a sample writes the row and then the row's mark,
 with ``pwrite``, so that a full disk is an error and no SIGBUS. The mark is a CRC-32 of the
-file's key, its state, and the pixels. Nobody waits for anybody and there is no lock between
-workers, so a reader trusts nothing but what it has proved:
+file's key, its state, and the pixels. There are no locks between workers, so a reader verifies
+each row before it uses it:
 
-- a row belongs to one state of one file for as long as anybody has the cache open: all who do
-  hold a shared ``flock`` on it, and only an opener that gets it alone takes rows back;
-- the first time that a worker uses a row it holds it against its mark. So a row that is half
-  written (two workers at once, memory that comes out of order, a crash, a loss of power), or
-  another file's, is decoded again and never served.
+- a row belongs to one state of one file for as long as any process has the cache open: all hold
+  a shared ``flock`` on it, and only an opener with exclusive access frees rows;
+- before its first use of a row a worker checks its mark. So a row that is half written (two
+  workers at once, memory that comes out of order, a crash, a loss of power), or another file's,
+  is decoded again and never served.
 
-A file on disk has a name, and whoever knows it may truncate the file. To touch a mapping there
-would be a SIGBUS, so its rows are read with ``preadv``, and a look at the guard afterwards says
-whether what was read are rows; those of a file without a name are used in place.
+A file on disk can be truncated by others. Access to a mapping would then raise SIGBUS, so its rows
+are read with ``preadv``, and the guard is checked afterwards; the rows of a file without a name
+are used in place.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ Row = NDArray[np.uint8]
 
 
 def mark_of(row: Any, key: int, state: int) -> int:
-    """The mark of a row of a file in a state, and never 0, which stands for no image."""
+    """The mark of a row of a file in a state; never 0, which stands for no image."""
     return zlib.crc32(row, (key ^ state) & 0xFFFFFFFF) | 1 << 32
 
 
@@ -68,12 +68,12 @@ def _mark_at(head: Head, row: int) -> int:
 
 
 def path_of(fd: int) -> str:
-    """The path of an open cache, for people; asks no disk."""
+    """The path of an open cache, for display; accesses no disk."""
     return os.readlink(f"/proc/self/fd/{fd}")
 
 
 class _InPlace:
-    """Rows of a file without a name, which nobody can truncate: mapped."""
+    """Mapped rows of a file without a name, which no other process can truncate."""
 
     def __init__(self, fd: int, head: Head) -> None:
         memory = mmap.mmap(fd, head.nbytes, mmap.MAP_SHARED, mmap.PROT_READ)
@@ -88,7 +88,7 @@ class _InPlace:
 
     def gather(self, rows: NDArray[Any], out: Row) -> bool:
         """Copies rows to those of ``out``."""
-        # mode="raise" would go through a copy of the whole.
+        # mode="raise" would copy everything once more.
         np.take(self._rows, rows, axis=0, out=out, mode="clip")
         return True
 
@@ -102,74 +102,74 @@ class _Read:
         self._last = np.empty(head.row_bytes, np.uint8)
 
     def row(self, row: int) -> Row | None:
-        """One row, valid until the next is asked for; None if it is gone."""
+        """One row, valid until the next call; None if it is gone."""
         there = self._fill(self._last, row) and layout.is_whole(self._fd, self._head)
         return self._last if there else None
 
     def gather(self, rows: NDArray[Any], out: Row) -> bool:
-        """Copies rows to those of ``out``; returns whether all were there."""
+        """Copies rows to those of ``out``; returns whether all could be read."""
         filled = all(map(self._fill, out, rows.tolist()))
         return filled and layout.is_whole(self._fd, self._head)
 
     def _fill(self, out: Row, row: int) -> bool:
         try:
             return os.preadv(self._fd, [out.data], self._head.row_at(row)) == len(out)
-        except OSError:  # of the disk
+        except OSError:  # the disk has failed
             return False
 
 
 def _rows(fd: int, head: Head) -> _InPlace | _Read:
     if os.fstat(fd).st_nlink == 0:
-        with contextlib.suppress(OSError):  # no room in our address space
+        with contextlib.suppress(OSError):  # no address space is left
             return _InPlace(fd, head)
     return _Read(fd, head)
 
 
 class Store:
-    """A stream's cache as a worker has it. Never fails a sample: what is not there is None.
+    """A stream's cache in a worker. Its faults fail no sample: a missing row is None.
 
     Args:
-        fd: descriptor of the file, which is now ours.
+        fd: descriptor of the file; the store closes it.
         shape: (height, width, channels) of every row.
         rows: key, state and row of each sample's file; see ``index.Granted``.
 
     Attributes:
-        path: of the file, for people.
-        trouble: why nothing is written any more; empty while all is well.
-        lost: whether nothing is read any more either.
+        path: of the file, for display.
+        trouble: why the cache is no longer written; empty while it is.
+        lost: whether it is no longer read either.
     """
 
     def __init__(self, fd: int, shape: tuple[int, int, int], rows: Numbers) -> None:
-        weakref.finalize(self, storage.close, [fd])  # with the last copy goes the lock
+        weakref.finalize(self, storage.close, [fd])  # closing the last copy releases the lock
         self._fd = fd
         self.path = path_of(fd)
         self._shape = shape
         self._files, self._row = rows, rows[:, 2]
-        self._proved = np.zeros(len(rows), np.bool_)
+        self._verified = np.zeros(len(rows), np.bool_)
         self.trouble, self.lost = "", False
         head = layout.read_head(fd)
         if head is None or head.row_bytes != math.prod(shape):
-            self._lose()
+            self._set_lost()
             return
         self._head = head
         self._rows = _rows(fd, head)
 
     def find(self, ids: NDArray[Any]) -> Bools:
-        """Which of the samples are there; costs a few microseconds once all are proved."""
-        found: Bools = self._proved[ids]
+        """Which of the samples are cached; a few microseconds once all are verified."""
+        found: Bools = self._verified[ids]
         if not self.lost:
             for index in np.flatnonzero(~found).tolist():
-                found[index] = self._prove(int(ids[index]))
+                found[index] = self._verify(int(ids[index]))
         return found
 
     def row(self, sample: int) -> Pixels | None:
         """A sample that ``find`` has found, read-only; None if it is gone meanwhile.
 
-        It is valid until the next is asked for.
+        Valid until the next call.
         """
         pixels = self._rows.row(int(self._row[sample]))
         if pixels is None:
-            self._lose()
+            self._set_lost()
             return None
         return pixels.reshape(self._shape)
 
@@ -177,20 +177,20 @@ class Store:
         """Copies samples that ``find`` has found to the rows of ``out``, all uint8.
 
         Returns:
-            Whether they were there; if not, some rows of ``out`` may be written.
+            Whether all could be read; if not, some rows of ``out`` may be written.
         """
         there = self._rows.gather(self._row[ids], out.reshape(len(ids), -1))
         if not there:
-            self._lose()
+            self._set_lost()
         return there
 
     def keep(self, sample: int, image: Pixels, state: int) -> None:
-        """Writes a decoded sample, if it has a row and its file is what it was.
+        """Writes a decoded sample, if it has a row and its file has not changed.
 
         Args:
             sample: its number.
-            image: its pixels; other dtypes than uint8 are not kept.
-            state: of the file that was read; ``UNREADABLE`` is nobody's.
+            image: its pixels; dtypes other than uint8 are not kept.
+            state: of the file that was read; ``UNREADABLE`` matches none.
         """
         key, known, row = self._files[sample].tolist()
         if row == NO_ROW or state != known or image.dtype != np.uint8:
@@ -198,23 +198,23 @@ class Store:
         if self.trouble or not self._is_whole():
             return
         image = np.ascontiguousarray(image)
-        try:  # the mark after the row, so that what it stands for is there
+        try:  # the mark last: it states that the row is complete
             self._write(image, self._head.row_at(row))
             self._write(_MARK.pack(mark_of(image, key, state)), _mark_at(self._head, row))
         except OSError as error:
             self.trouble = os.strerror(error.errno or 0)
 
-    def _lose(self) -> None:
+    def _set_lost(self) -> None:
         self.trouble, self.lost = LOST, True
-        self._proved[:] = False
+        self._verified[:] = False
 
     def _is_whole(self) -> bool:
         if not layout.is_whole(self._fd, self._head):
-            self._lose()
+            self._set_lost()
         return not self.lost
 
     def _mark(self, row: int) -> int:
-        """The mark of a row; that of none where it cannot be read."""
+        """The mark of a row; 0 where it cannot be read."""
         try:
             data = os.pread(self._fd, _MARK.size, _mark_at(self._head, row))
         except OSError:
@@ -228,14 +228,14 @@ class Store:
         while done < len(view):
             done += os.pwrite(self._fd, view[done:], at + done)
 
-    def _prove(self, sample: int) -> bool:
+    def _verify(self, sample: int) -> bool:
         key, state, row = self._files[sample].tolist()
         mark = self._mark(row) if row != NO_ROW else 0
         if not mark:
             return False
         pixels = self._rows.row(row)
         if pixels is None:
-            self._lose()
+            self._set_lost()
             return False
-        self._proved[sample] = mark_of(pixels, key, state) == mark
-        return bool(self._proved[sample])
+        self._verified[sample] = mark_of(pixels, key, state) == mark
+        return bool(self._verified[sample])

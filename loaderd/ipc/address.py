@@ -1,4 +1,4 @@
-"""Where a daemon's socket lies, and whether the place may be trusted."""
+"""The path of a daemon's socket, and checks of its owner and permissions."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _MAX_PATH = 107
 """``sun_path`` on Linux holds 108 bytes, the last of which is zero."""
 
 _MAX_NAME = 80
-"""Of a file in a folder with a longer path, which is reached by way of ``/proc/self/fd``."""
+"""Bytes of a file name whose full path is too long: it is reached by ``/proc/self/fd``."""
 
 _WRITABLE_BY_OTHERS = stat.S_IWGRP | stat.S_IWOTH
 
@@ -30,11 +30,11 @@ def runtime_dir() -> str:
 
 
 def why_unusable(base: str) -> str:
-    """Why sockets are not put into ``$XDG_RUNTIME_DIR``; empty if they are.
+    """The reason not to use ``$XDG_RUNTIME_DIR`` for sockets; empty if it is usable.
 
-    Batch systems, ``sudo`` and containers hand on what was set for another machine or user.
+    Batch systems, ``sudo`` and containers pass on the value of another machine or user.
     """
-    if not os.path.isabs(base):  # the XDG specification has those ignored
+    if not os.path.isabs(base):  # to be ignored, by the XDG specification
         return "it is no absolute path"
     try:
         state = os.stat(base)
@@ -48,9 +48,9 @@ def why_unusable(base: str) -> str:
 
 
 def socket_path(name: str | None = None, socket: str | None = None) -> str:
-    """The socket of the daemon called ``name``, or ``socket`` itself where it is given.
+    """The socket of the daemon called ``name``, or ``socket`` itself if given.
 
-    Left out, they come from ``LOADERD_SOCKET`` and ``LOADERD_NAME``.
+    The defaults are ``LOADERD_SOCKET`` and ``LOADERD_NAME``.
 
     Raises:
         InvalidArgument: the name cannot be a file name, or the path cannot be used.
@@ -71,7 +71,7 @@ def socket_path(name: str | None = None, socket: str | None = None) -> str:
 
 
 def start_command(path: str) -> str:
-    """What is typed to start a daemon at an address."""
+    """The shell command that starts a daemon at an address."""
     folder, file = os.path.split(path)
     name, extension = os.path.splitext(file)
     if folder != runtime_dir() or extension != ".sock":
@@ -100,7 +100,7 @@ def _is_long(path: str) -> bool:
 
 @contextlib.contextmanager
 def usable(path: str) -> Iterator[str]:
-    """A path by which the kernel takes the socket, however long its own is.
+    """A path to the socket that fits ``sun_path``, however long ``path`` is.
 
     Raises:
         OSError: its folder cannot be opened.
@@ -117,16 +117,17 @@ def usable(path: str) -> Iterator[str]:
 
 
 def make_folder(socket: str) -> None:
-    """Makes the folder of a socket, for this user only.
+    """Creates the folder of a socket, for this user only.
 
     Raises:
-        DaemonError: it cannot be made, or is the usual one and in somebody else's hands.
+        DaemonError: it cannot be created.
+        ForeignDaemon: it is the default one, and unsafe; see :func:`check_place`.
     """
     folder = os.path.dirname(socket)
     try:
         os.makedirs(folder, 0o700, exist_ok=True)
         if folder != runtime_dir():
-            return  # the user's own choice, with the access that the user gave it
+            return  # the user's own choice keeps its permissions
         state = os.lstat(folder)
         if stat.S_ISDIR(state.st_mode) and state.st_uid == os.geteuid():
             os.chmod(folder, 0o700)
@@ -136,13 +137,13 @@ def make_folder(socket: str) -> None:
 
 
 def check_place(socket: str) -> None:
-    """Makes sure that nobody else can have put the socket there, if it is the usual folder.
+    """Checks that no other user can have created the socket, if it is in the default folder.
 
-    /tmp is everybody's: whoever is first there may have laid a trap. A folder that somebody
-    chose is as that somebody wants it.
+    /tmp is world-writable, so another user may have created the folder first. A folder
+    that the user chose is not checked.
 
     Raises:
-        ForeignDaemon: folder or socket are another user's, or others may write there.
+        ForeignDaemon: folder or socket belong to another user, or are writable by others.
     """
     folder = os.path.dirname(socket)
     if folder != runtime_dir():
@@ -151,7 +152,7 @@ def check_place(socket: str) -> None:
         try:
             state = os.lstat(place)
         except OSError:
-            return  # there is nothing, or we may not look: connecting says so
+            return  # missing, or not accessible: connecting raises the error
         if place == folder and not stat.S_ISDIR(state.st_mode):
             raise ForeignDaemon(f"{place} is no folder: remove it, or set XDG_RUNTIME_DIR")
         _check_owner(place, state)
@@ -168,10 +169,10 @@ def _check_owner(place: str, state: os.stat_result) -> None:
 
 
 def check_peer(uid: int, path: str) -> None:
-    """Makes sure that who listens at ``path`` is this user, before anything is sent there.
+    """Checks that the listener at ``path`` runs as this user, before anything is sent to it.
 
     Raises:
-        ForeignDaemon: it is another one.
+        ForeignDaemon: it runs as another user.
     """
     if uid != os.geteuid():
         raise ForeignDaemon(
@@ -182,7 +183,7 @@ def check_peer(uid: int, path: str) -> None:
 
 
 def user_name(uid: int) -> str:
-    """A user as people know it, by name and number."""
+    """The name and number of a user, for error texts."""
     try:
         return f"user {pwd.getpwuid(uid).pw_name} ({uid})"
     except KeyError:

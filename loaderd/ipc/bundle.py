@@ -1,14 +1,14 @@
-r"""Arrays by name, which travel beside a spec in sealed shared memory.
+r"""Named arrays that are sent with a spec in sealed shared memory.
 
 A client writes a bundle once; workers map it and read it in place, so nothing is pickled
-and there is one copy for all of them. It holds what a spec cannot: images that the trainer
+and all share one copy. It holds what a spec cannot: images that the trainer
 has in memory, a manifest of its own, statistics of the dataset, a pickled function::
 
     header | JSON: [name, dtype, shape, offset], ... | array | array | ...
     16 B
 
 Arrays begin at multiples of 64 bytes. The memory has no name (memfd) and is sealed before
-it is sent: nobody can change or shorten it while others read it.
+it is sent: it cannot be changed or shortened while others read it.
 """
 
 from __future__ import annotations
@@ -39,13 +39,13 @@ _ALIGN = 64
 _KINDS = "biuf"
 _PIECE = 1 << 26  # bytes that are written at once
 _COMPARED = 1 << 20  # bytes that are compared at once
-_LONGEST_INDEX = 1 << 16
+_MAX_INDEX = 1 << 16
 
 _descriptors = Owned(os.close)
 
 
 class Bundle:
-    """A sealed bundle of ours, to be sent with a spec as often as needed.
+    """A sealed bundle of this process, to be sent with a spec as often as needed.
 
     Args:
         parts: arrays of numbers by name; the caller may free them afterwards.
@@ -53,10 +53,10 @@ class Bundle:
     Attributes:
         fd: the descriptor; open until the bundle dies.
         nbytes: the length.
-        parts: the arrays, read-only, where they lie now.
+        parts: the arrays, as read-only views of the bundle.
 
     Raises:
-        InvalidArgument: an array holds something else than numbers.
+        InvalidArgument: an array does not hold numbers.
         NoRoom: there is not enough memory.
     """
 
@@ -73,10 +73,10 @@ class Bundle:
 
 
 def check(fd: int, nbytes: int) -> None:
-    """Makes sure that a bundle which somebody sent can be read without harm.
+    """Checks that a received bundle is safe to read.
 
     Raises:
-        ProtocolError: it is no sealed memory, of another length, or not filled.
+        ProtocolError: it is not sealed memory, has another length, or has holes.
     """
     try:
         sealed = fcntl.fcntl(fd, fcntl.F_GET_SEALS)
@@ -87,13 +87,13 @@ def check(fd: int, nbytes: int) -> None:
     state = os.fstat(fd)
     if state.st_size != nbytes:
         raise ProtocolError(f"the bundle has {state.st_size} bytes, not {nbytes}")
-    if state.st_blocks * 512 < nbytes - _LONGEST_INDEX:
-        # Whoever reads a hole takes memory for it, which nobody has counted.
+    if state.st_blocks * 512 < nbytes - _MAX_INDEX:
+        # Reading a hole allocates memory that is in no account.
         raise ProtocolError("the bundle has holes")
 
 
 def attach(fd: int, nbytes: int) -> dict[str, NDArray[Any]]:
-    """Maps a bundle and closes the descriptor; the arrays hold the mapping.
+    """Maps a bundle and closes the descriptor; the arrays keep the mapping alive.
 
     Raises:
         NoRoom: it cannot be mapped.
@@ -107,7 +107,7 @@ def attach(fd: int, nbytes: int) -> dict[str, NDArray[Any]]:
 
 
 def attach_all(fds: Sequence[int], sizes: Sequence[int]) -> dict[str, NDArray[Any]]:
-    """The same of several bundles, whose arrays have different names."""
+    """:func:`attach` for several bundles, whose arrays have different names."""
     parts: dict[str, NDArray[Any]] = {}
     waiting = list(fds)
     try:
@@ -129,7 +129,7 @@ def view(buffer: mmap.mmap) -> dict[str, NDArray[Any]]:
     if len(buffer) < _HEADER.size:
         raise ProtocolError(f"a bundle of {len(buffer)} bytes has no room for its header")
     magic, length = _HEADER.unpack_from(buffer)
-    if magic != MAGIC or length > _LONGEST_INDEX:
+    if magic != MAGIC or length > _MAX_INDEX:
         raise ProtocolError("the segment holds no bundle")
     try:
         index = json.loads(buffer[_HEADER.size : _HEADER.size + length])
@@ -149,7 +149,7 @@ def _view(buffer: mmap.mmap, dtype: str, shape: tuple[int, ...], offset: int) ->
 
 
 def same_bytes(one: NDArray[Any], other: NDArray[Any]) -> bool:
-    """Whether arrays are equal, NaN for NaN; without taking as much memory again."""
+    """Whether arrays are equal byte for byte (so NaN equals NaN), without copying them whole."""
     if one.dtype != other.dtype or one.shape != other.shape:
         return False
     flat, others = (np.ascontiguousarray(each).reshape(-1).view(np.uint8) for each in (one, other))
@@ -160,7 +160,7 @@ def same_bytes(one: NDArray[Any], other: NDArray[Any]) -> bool:
 
 
 def _write(fd: int, parts: Parts) -> int:
-    index, offset = [], _LONGEST_INDEX
+    index, offset = [], _MAX_INDEX
     for name, part in parts.items():
         if part.dtype.kind not in _KINDS:
             raise InvalidArgument(f"{name} must be numbers, but its dtype is {part.dtype}")
@@ -187,7 +187,7 @@ def _write_part(fd: int, part: NDArray[Any], at: int) -> None:
 
 
 def _pieces(part: NDArray[Any]) -> Iterator[NDArray[Any]]:
-    """Along the first axis, so that an array which must be made contiguous is not doubled."""
+    """Slices along the first axis: only a slice is copied to make it contiguous."""
     if part.ndim == 0 or part.nbytes <= _PIECE:
         yield part
         return

@@ -22,7 +22,7 @@ LONGEST_PACKET = 128 * 1024
 
 MAX_UNSENT = 1000
 LONGEST_UNSENT = 8 * 2**20
-"""So many messages, and so many bytes of them, wait for a peer that does not read."""
+"""Limits of the messages, and of their bytes, that are kept for a peer that does not read."""
 
 _MAX_FDS = 8
 _FD_SPACE = socket.CMSG_SPACE(_MAX_FDS * array.array("i").itemsize)
@@ -30,7 +30,7 @@ _UCRED = struct.Struct("3i")
 
 
 class Peer(NamedTuple):
-    """Who is at the other end, as the kernel knows it."""
+    """The credentials of the process at the other end, from the kernel."""
 
     pid: int
     uid: int
@@ -38,11 +38,11 @@ class Peer(NamedTuple):
 
 
 class Closed(Exception):
-    """The other end is gone."""
+    """The other end has closed the connection."""
 
 
 class Unread(Closed):
-    """The other end does not read: so much waits for it that it counts as gone."""
+    """The other end does not read: the limit of unsent messages is exceeded."""
 
 
 class Channel:
@@ -54,15 +54,15 @@ class Channel:
 
     Args:
         sock: the socket.
-        peer: who is at the other end, where the kernel does not know it.
+        peer: the process at the other end, where the kernel does not know it.
 
     Attributes:
-        on_unsent: called when ``flush`` has something to do, so that a loop may wait
-            until the socket can be written.
+        on_unsent: called when ``flush`` has something to do, so that an event loop can
+            wait for the socket to become writable.
     """
 
     def __init__(self, sock: socket.socket, peer: Peer | None = None) -> None:
-        self.on_unsent: Callable[[], None] = _nothing
+        self.on_unsent: Callable[[], None] = _no_op
         self._socket = sock
         self._peer = peer
         self._buffer = bytearray(LONGEST_PACKET)
@@ -88,7 +88,7 @@ class Channel:
         return bool(self._unsent)
 
     def send(self, message: Message, fds: Sequence[int] = ()) -> None:
-        """Sends one message, and copies of the descriptors with it.
+        """Sends one message with copies of the descriptors.
 
         Raises:
             Closed: the other end is gone.
@@ -103,21 +103,21 @@ class Channel:
         size = self._unsent_bytes + len(data)
         if len(self._unsent) >= MAX_UNSENT or size > LONGEST_UNSENT:
             raise Unread
-        # The descriptors are the caller's and may be closed before the packet goes.
+        # The caller may close its descriptors before the packet is sent.
         self._unsent.append((data, descriptors.copies(fds)))
         self._unsent_bytes = size
         self.on_unsent()
 
     def flush(self) -> None:
-        """Sends what could not be sent before, as far as it goes now.
+        """Sends as many of the unsent messages as the socket takes.
 
         Raises:
-            Closed: the other end is gone, or the kernel does not take a message.
+            Closed: the other end is gone, or the kernel refuses a message.
         """
         try:
             while self._unsent and self._write(*self._unsent[0]):
                 self._drop_first()
-        except OSError as error:  # it would not go later either: both ends learn of it
+        except OSError as error:  # permanent: both ends must see the connection fail
             self.shut_down()
             raise Closed from error
 
@@ -139,7 +139,7 @@ class Channel:
         return True
 
     def receive(self) -> Message:
-        """The next message; descriptors that come unasked are closed by the kernel.
+        """The next message; the kernel closes any descriptors that came with it.
 
         Raises:
             Closed: the other end is gone.
@@ -152,15 +152,15 @@ class Channel:
         return self._decode(length)
 
     def receive_with_fds(self, flags: int = 0) -> tuple[Message, list[int]]:
-        """The next message and the descriptors that came with it, which are now ours.
+        """The next message and the descriptors that came with it, which the caller now owns.
 
         Args:
-            flags: for the kernel; MSG_DONTWAIT raises BlockingIOError though the channel blocks.
+            flags: of ``recvmsg``; MSG_DONTWAIT raises BlockingIOError on a blocking channel too.
 
         Raises:
             Closed: the other end is gone.
             ProtocolError: the packet is too long or no message, or holds too many descriptors.
-            NoDescriptor: none is left for those that came along.
+            NoDescriptor: none is left for those that were sent.
         """
         ask = socket.MSG_CMSG_CLOEXEC | socket.MSG_TRUNC | flags
         try:
@@ -186,19 +186,19 @@ class Channel:
         return messages.decode(self._view[:length])
 
     def settimeout(self, seconds: float | None) -> None:
-        """None blocks, 0 does not, else TimeoutError comes after so many seconds."""
+        """Sets the timeout in seconds: None blocks, 0 does not, else TimeoutError is raised."""
         self._socket.settimeout(seconds)
 
     def shut_down(self) -> None:
-        """Ends the connection on both ends; the descriptor stays until ``close``."""
+        """Ends the connection on both ends; the descriptor stays open until ``close``."""
         with contextlib.suppress(OSError):
             self._socket.shutdown(socket.SHUT_RDWR)
 
     def hang_up(self) -> None:
-        """Closes, and leaves the other end what was sent to it; never blocks.
+        """Closes so that the other end can still read what was sent to it; never blocks.
 
-        What is unread when a socket closes is an error at the other end, and hides the
-        last words; so nothing more is taken, and what is there is thrown away.
+        Closing with unread data resets the connection, and the other end would lose the last
+        messages; so receiving is shut down, and unread data is discarded first.
         """
         with contextlib.suppress(OSError):
             self._socket.setblocking(False)
@@ -214,8 +214,8 @@ class Channel:
         self._socket.close()
 
 
-def _nothing() -> None:
-    """What is called where nobody listens."""
+def _no_op() -> None:
+    """The default of ``on_unsent``."""
 
 
 def _descriptors(level: int, kind: int, data: bytes) -> list[int]:
@@ -235,7 +235,7 @@ def connect(path: str, timeout: float = 5.0) -> Channel:
     """Connects to the daemon at ``path``.
 
     Raises:
-        OSError: nobody listens there.
+        OSError: there is no listener.
         NoDescriptor: too many files are open.
     """
     with descriptors.needed("a connection to the daemon"):

@@ -1,4 +1,4 @@
-"""File descriptors: closing those that came along, and what is told where none is left."""
+"""File descriptors: copies, closing, and the error where none is left."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ _LACK = (errno.EMFILE, errno.ENFILE)
 
 @contextlib.contextmanager
 def needed(purpose: str) -> Iterator[None]:
-    """What the block lacks in descriptors is raised as the error that says so.
+    """Turns a lack of descriptors within the block into NoDescriptor.
 
     Args:
-        purpose: what they are for, as people read it.
+        purpose: what they are for, for the error's text.
 
     Raises:
-        NoDescriptor: there is none left.
+        NoDescriptor: none is left.
     """
     try:
         yield
@@ -32,11 +32,11 @@ def needed(purpose: str) -> Iterator[None]:
 
 
 def lack(purpose: str, number: int | None = errno.EMFILE) -> NoDescriptor:
-    """The error for it.
+    """The error where no descriptor is left.
 
     Args:
-        purpose: what was wanted.
-        number: EMFILE where this process has too many files open, ENFILE where the system has.
+        purpose: what it was for.
+        number: EMFILE for this process's limit, ENFILE for the system's.
     """
     limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
     whose = "the system has too many files open"
@@ -46,16 +46,16 @@ def lack(purpose: str, number: int | None = errno.EMFILE) -> NoDescriptor:
 
 
 def close_all(fds: Iterable[int]) -> None:
-    """Closes descriptors that nobody needs any more."""
+    """Closes descriptors."""
     for fd in fds:
         os.close(fd)
 
 
 def copies(fds: Iterable[int]) -> tuple[int, ...]:
-    """The same descriptors once more, all of them.
+    """Duplicates descriptors: all or none.
 
     Raises:
-        OSError: there are too few left.
+        OSError: too few are left.
     """
     made: list[int] = []
     try:
@@ -67,7 +67,7 @@ def copies(fds: Iterable[int]) -> tuple[int, ...]:
 
 
 def raise_limit(most: int) -> None:
-    """Lets this process have so many descriptors, as far as its hard limit goes."""
+    """Raises this process's limit of descriptors to ``most``, or to its hard limit."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = most if hard == resource.RLIM_INFINITY else min(most, hard)
     if soft != resource.RLIM_INFINITY and soft < wanted:

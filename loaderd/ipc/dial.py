@@ -1,4 +1,4 @@
-"""Calling a daemon: connect, say hello, and the questions that need no stream."""
+"""Connects to a daemon, and makes the requests that need no stream."""
 
 from __future__ import annotations
 
@@ -34,61 +34,61 @@ from loaderd.ipc.messages import (
 from loaderd.ipc.snapshot import Snapshot
 
 TIMEOUT = 10.0
-"""Seconds within which a daemon that lives answers."""
+"""Seconds within which a healthy daemon answers."""
 
 SOON = 5.0
-"""The same where a person or a health check waits for the answer."""
+"""The timeout where a person or a health check waits for the answer, in seconds."""
 
 
 def dial(path: str, timeout: float | None = None) -> Channel:
-    """A connection to the daemon at ``path`` that has said hello; it blocks.
+    """Opens a blocking connection to the daemon at ``path``, and greets it.
 
     Args:
         path: the daemon's socket.
-        timeout: seconds within which it must answer, here and later; None for the usual.
+        timeout: seconds for this and later answers; None for ``TIMEOUT``.
 
     Raises:
-        NoDaemon: nobody is there.
-        NoAnswer: somebody is there, and does not answer.
-        ForeignDaemon: somebody is there who is another user, or could be.
-        VersionMismatch: somebody answers in another protocol.
+        NoDaemon: no daemon listens there.
+        NoAnswer: a daemon is there but does not answer.
+        ForeignDaemon: the listener is another user, or could be.
+        VersionMismatch: the daemon has another protocol version.
         NoDescriptor: too many files are open.
     """
     address.check_place(path)
     try:
-        line = channel.connect(path, TIMEOUT if timeout is None else timeout)
+        connection = channel.connect(path, TIMEOUT if timeout is None else timeout)
     except NoDescriptor:
         raise
     except BlockingIOError as error:
-        raise _crowded(path) from error
+        raise _backlog_full(path) from error
     except OSError as error:
         reason = "there is no such socket" if isinstance(error, FileNotFoundError) else error
         start = address.start_command(path)
         raise NoDaemon(f"no daemon at {path} ({reason}): start one with `{start}`") from error
     try:
-        address.check_peer(line.peer.uid, path)
-        greet(line, path, timeout)
+        address.check_peer(connection.peer.uid, path)
+        greet(connection, path, timeout)
     except BaseException:
-        line.close()
+        connection.close()
         raise
-    return line
+    return connection
 
 
-def greet(line: Channel, path: str, timeout: float | None = None) -> None:
-    """Says hello on a new connection, and hears whether the other end understands it.
+def greet(connection: Channel, path: str, timeout: float | None = None) -> None:
+    """Exchanges Hello and Welcome on a new connection.
 
     Args:
-        line: the connection.
-        path: the daemon's socket, as people know it.
-        timeout: seconds within which it must answer, here and later; None for the usual.
+        connection: the connection.
+        path: the daemon's socket, for error texts.
+        timeout: seconds for this and later answers; None for ``TIMEOUT``.
 
     Raises:
-        NoDaemon: it went away.
+        NoDaemon: the daemon went away.
         NoAnswer: it does not answer.
-        VersionMismatch: it answers in another protocol.
+        VersionMismatch: it has another protocol version.
     """
-    line.settimeout(TIMEOUT if timeout is None else timeout)
-    _check(ask(line, Hello(PROTOCOL, __version__, os.getpid()), path), path)
+    connection.settimeout(TIMEOUT if timeout is None else timeout)
+    _check(ask(connection, Hello(PROTOCOL, __version__, os.getpid()), path), path)
 
 
 def _check(answer: Message, path: str) -> None:
@@ -106,7 +106,7 @@ def silent(path: str, pid: int) -> NoAnswer:
     """The error for a daemon that does not answer in time.
 
     Args:
-        path: its socket, as people know it.
+        path: its socket.
         pid: its process.
     """
     return NoAnswer(
@@ -116,8 +116,8 @@ def silent(path: str, pid: int) -> NoAnswer:
     )
 
 
-def _crowded(path: str) -> NoAnswer:
-    """The kernel takes no more connections for a daemon that has long let nobody in."""
+def _backlog_full(path: str) -> NoAnswer:
+    """The error where the listen backlog is full: the daemon has long accepted no connection."""
     return NoAnswer(
         f"the daemon at {path} does not answer, nor can more wait for it: it is stopped or hangs; "
         f"`fuser -k {lock.path_of(path)}` kills it"
@@ -125,45 +125,45 @@ def _crowded(path: str) -> NoAnswer:
 
 
 def listener(path: str) -> int | None:
-    """The process id of the daemon at ``path``, which may hang: the kernel answers; or None.
+    """The process id of the daemon at ``path``, or None; from the kernel, as it may hang.
 
     Raises:
-        NoAnswer: it is there, and not even the kernel answers for it.
+        NoAnswer: it is there, but its listen backlog is full.
         ForeignDaemon: it is another user's, or could be.
         DaemonError: the socket cannot be used.
         NoDescriptor: too many files are open.
     """
     address.check_place(path)
     try:
-        line = channel.connect(path)
+        connection = channel.connect(path)
     except NoDescriptor:
         raise
     except (FileNotFoundError, ConnectionRefusedError):
         return None
     except BlockingIOError as error:
-        raise _crowded(path) from error
+        raise _backlog_full(path) from error
     except OSError as error:
         raise DaemonError(f"the socket {path} cannot be reached: {error}") from error
     try:
-        address.check_peer(line.peer.uid, path)
-        return line.peer.pid
+        address.check_peer(connection.peer.uid, path)
+        return connection.peer.pid
     finally:
-        line.close()
+        connection.close()
 
 
-def ask(line: Channel, message: Message, path: str) -> Message:
-    """Sends one message and returns the answer; a refusal is raised as the error that it is.
+def ask(connection: Channel, message: Message, path: str) -> Message:
+    """Sends one message and returns the answer; raises the error that a Refused carries.
 
     Raises:
         NoDaemon: the daemon went away.
         NoAnswer: it does not answer in time.
     """
     try:
-        with contextlib.suppress(Closed):  # it may have said why
-            line.send(message)
-        answer = line.receive()
+        with contextlib.suppress(Closed):  # its last message may hold the reason
+            connection.send(message)
+        answer = connection.receive()
     except TimeoutError as error:
-        raise silent(path, line.peer.pid) from error
+        raise silent(path, connection.peer.pid) from error
     except Closed as error:
         raise NoDaemon(f"the daemon at {path} hung up: perhaps it ends; ask again") from error
     if isinstance(answer, Refused):
@@ -176,70 +176,70 @@ def observe(path: str, timeout: float | None = None) -> Snapshot:
 
     Args:
         path: the daemon's socket.
-        timeout: seconds within which it must answer; None for the usual.
+        timeout: seconds within which it must answer; None for ``TIMEOUT``.
 
     Raises:
-        NoDaemon: nobody is there, or does not answer.
-        VersionMismatch: somebody answers in another protocol.
+        NoDaemon: no daemon is there, or it does not answer.
+        VersionMismatch: it has another protocol version.
     """
-    line = dial(path, timeout)
+    connection = dial(path, timeout)
     try:
-        answer = ask(line, Observe(), path)
+        answer = ask(connection, Observe(), path)
     finally:
-        line.close()
+        connection.close()
     if not isinstance(answer, Observed):
         raise ProtocolError(f"the daemon at {path} answered Observe with {type(answer).__name__}")
     return answer.snapshot
 
 
 def list_bad(path: str) -> list[BadSample]:
-    """The images that the daemon at ``path`` could not read, as far as it knows them by name.
+    """The images that the daemon at ``path`` could not read, as far as it keeps their names.
 
     Raises:
-        NoDaemon: nobody is there, or does not answer.
-        VersionMismatch: somebody answers in another protocol.
+        NoDaemon: no daemon is there, or it does not answer.
+        VersionMismatch: it has another protocol version.
     """
-    line = dial(path)
+    connection = dial(path)
     try:
-        return list_bad_on(line, path)
+        return list_bad_on(connection, path)
     finally:
-        line.close()
+        connection.close()
 
 
-def list_bad_on(line: Channel, path: str) -> list[BadSample]:
-    """The same by a connection that has said hello.
+def list_bad_on(connection: Channel, path: str) -> list[BadSample]:
+    """:func:`list_bad` on a connection from :func:`dial`.
 
     Raises:
         NoDaemon: the daemon went away, or does not answer.
     """
     found: list[BadSample] = []
-    while page := _page(ask(line, ListBad(len(found)), path), path):
+    while page := _page(ask(connection, ListBad(len(found)), path), path):
         found += page
     return found
 
 
 def _page(answer: Message, path: str) -> tuple[BadSample, ...]:
-    """Some of them; none if there are no more."""
+    """One page of bad images; empty after the last."""
     if not isinstance(answer, BadList):
         raise ProtocolError(f"the daemon at {path} answered ListBad with {type(answer).__name__}")
     return answer.samples
 
 
 def stop(path: str, timeout: float | None = None) -> int:
-    """Asks the daemon at ``path`` to drain and end; returns its process id.
+    """Asks the daemon at ``path`` to drain and exit; returns its process id.
 
     Args:
         path: the daemon's socket.
-        timeout: seconds within which it must answer; None for the usual.
+        timeout: seconds within which it must answer; None for ``TIMEOUT``.
 
     Raises:
-        NoDaemon: nobody is there, or does not answer.
+        NoDaemon: no daemon is there, or it does not answer.
     """
-    line = dial(path, timeout)
+    connection = dial(path, timeout)
     try:
-        pid = line.peer.pid
-        if not isinstance(ask(line, Stop(), path), Stopping):
+        pid = connection.peer.pid
+        if not isinstance(ask(connection, Stop(), path), Stopping):
             raise ProtocolError(f"the daemon at {path} did not take Stop")
         return pid
     finally:
-        line.close()
+        connection.close()

@@ -1,6 +1,6 @@
-"""The lock beside a daemon's socket: whoever holds it serves the address.
+"""The lock file of a daemon's socket: the process that holds it serves the address.
 
-It is an ``flock``, which ends with its holder, however that ends.
+The kernel releases the ``flock`` when its holder ends in any way.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from loaderd.errors import DaemonError, DaemonRunning
 
 
 def path_of(socket: str) -> str:
-    """Where the lock of a socket lies."""
+    """The path of a socket's lock."""
     return socket.removesuffix(".sock") + ".lock"
 
 
@@ -22,18 +22,18 @@ def take(socket: str) -> int:
 
     Raises:
         DaemonRunning: another daemon holds it.
-        DaemonError: the file cannot be made.
+        DaemonError: the file cannot be created.
     """
     path = path_of(socket)
     while True:
         fd = _lock(path, socket)
         if is_at(fd, path):
             return fd
-        os.close(fd)  # its last holder has removed it on leaving, in between
+        os.close(fd)  # its last holder removed the file in between
 
 
 def is_at(fd: int, path: str) -> bool:
-    """Whether the open file is the one that bears the name now."""
+    """Whether the open file is still the one at ``path``."""
     try:
         return os.path.samestat(os.fstat(fd), os.lstat(path))
     except OSError:
@@ -44,7 +44,7 @@ def remove_stale(socket: str) -> bool:
     """Removes a socket whose daemon is dead, and its lock.
 
     Returns:
-        Whether nothing is left; False if the daemon lives.
+        Whether nothing is left; False if the daemon runs.
     """
     if not os.path.lexists(socket) and not os.path.lexists(path_of(socket)):
         return True
@@ -61,9 +61,9 @@ def remove_stale(socket: str) -> bool:
 
 
 def release(fd: int, socket: str) -> None:
-    """Removes the lock, and gives the address up.
+    """Removes the lock file, and releases the lock.
 
-    Cleaners of runtime folders may have been faster, and another daemon may be there by now.
+    The file may be another daemon's by now, if a cleaner of runtime folders removed ours.
     """
     if is_at(fd, path_of(socket)):
         with contextlib.suppress(OSError):

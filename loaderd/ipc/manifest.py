@@ -1,15 +1,14 @@
 r"""The samples of a dataset as one table of bytes, which all processes read in place.
 
-The daemon packs it once into shared memory; workers look up the path of a sample in it,
-and the client reads class names, labels and file names from it. Nothing is copied or
-parsed per process, however many files there are::
+The daemon packs it once into shared memory; workers look up paths in it, the client
+reads class names, labels and file names. Nothing is copied or parsed per process::
 
     header | labels   | ends          | names                    | root and class names
     64 B   | int32(n) | int64(n + 1)  | b"a/1.jpg\0a/2.jpg\0..." | JSON
 
 Labels, ends and names begin at multiples of 64 bytes. Name i is the bytes from
-``ends[i]`` up to the null before ``ends[i + 1]``. Names are the file system's bytes, so
-those that are no UTF-8 survive; JSON carries them as escaped surrogates.
+``ends[i]`` up to the null before ``ends[i + 1]``. Names are the file system's bytes, which
+need not be UTF-8; JSON holds them as escaped surrogates.
 """
 
 from __future__ import annotations
@@ -34,7 +33,7 @@ _ALIGN = 64
 
 
 class _Header(NamedTuple):
-    """Byte offsets are from the start of the table; every part ends where its size says."""
+    """The header; byte offsets are from the start of the table."""
 
     magic: bytes
     version: int
@@ -65,7 +64,7 @@ def pack(
         The table, to be read with :meth:`Manifest.view`.
 
     Raises:
-        ValueError: there are not as many labels as file names.
+        ValueError: the numbers of labels and file names differ.
     """
     if labels.shape != (len(filenames),):
         raise ValueError(f"{len(filenames)} file names, but labels of shape {labels.shape}")
@@ -109,16 +108,16 @@ def _place(parts: Sequence[tuple[int, bytes]]) -> bytes:
 
 
 class Manifest:
-    """A packed listing, read where it lies.
+    """A packed listing, read in place.
 
-    The views hold on to the buffer: a mapping can be closed once the manifest and every
-    array that it gave out are gone.
+    The views keep the buffer: a mapping can be closed once the manifest and all of its
+    arrays are gone.
 
     Attributes:
         root: the dataset's directory.
         class_names: names of the classes in label order.
         labels: int32 of shape (n,), read-only.
-        names: all names as they lie there, read-only.
+        names: all names, each with a null behind it, read-only.
         table: the bytes that were packed, read-only.
     """
 
@@ -151,11 +150,11 @@ class Manifest:
         """Reads a table without copying it.
 
         Args:
-            buffer: what :func:`pack` made: bytes, a memoryview, an mmap. It may be longer,
-                as shared memory is given in whole pages.
+            buffer: the result of :func:`pack` as bytes, a memoryview or an mmap; it may be
+                longer, as shared memory comes in whole pages.
 
         Raises:
-            ProtocolError: the buffer holds no table, one of another version, or half of one.
+            ProtocolError: the buffer holds no table, another version's, or part of one.
         """
         table = memoryview(buffer).toreadonly().cast("B")
         header = _read_header(table)
@@ -187,11 +186,11 @@ class Manifest:
         """
         if not 0 <= sample < self._samples:
             raise IndexError(f"sample {sample} of {self._samples}")
-        ends = self._ends  # not by way of filename(): workers ask once per sample
+        ends = self._ends  # without a call of filename(): this runs once per sample
         return self._prefix + self.names[ends[sample] : ends[sample + 1] - 1]
 
     def has_extension(self, extension: bytes) -> bool:
-        """Whether any name ends so, in any case; nothing is copied for it."""
+        """Whether any name ends so, case-insensitively; copies nothing."""
         return re.search(re.escape(extension) + rb"\0", self.names, re.IGNORECASE) is not None
 
     def filenames(self) -> list[str]:
@@ -200,7 +199,7 @@ class Manifest:
 
 
 def sample_key(samples: Manifest, stream: int, sample: int) -> bytes:
-    """What a sample is known by to all streams: its path, or its number where it has none."""
+    """The identity of a sample over all streams: its path, or stream and number without one."""
     return samples.path(sample) or b"stream %d, image %d" % (stream, sample)
 
 

@@ -1,4 +1,4 @@
-"""Control messages: what is said over the sockets. Pixels are never among them.
+"""Control messages of the sockets; pixels are never among them.
 
 Every message is a small struct, encoded as MessagePack with its tag in front::
 
@@ -27,21 +27,21 @@ from loaderd.ipc.snapshot import Snapshot
 from loaderd.ipc.text import encodable
 
 PROTOCOL = 8
-"""Raised whenever a message or a layout changes its meaning."""
+"""Incremented whenever a message or a layout changes its meaning."""
 
 LONGEST_TEXT = 8000
 """Error texts are cut to this many characters, so that every message fits a packet."""
 
 ENOUGH_SLOTS = 4
-"""Two that the trainer holds, one that is ready, one that is being filled.
+"""Two leased by the trainer, one ready, one being filled.
 
-With fewer a stream works too, but for room for so many idle streams give way.
+A stream works with fewer, but idle streams are evicted to make room for this number.
 """
 
 IDLE_SECONDS = 5.0
-"""A client that has said nothing for so long may lose its stream, if its room is needed.
+"""After so long without a message a client's stream may be evicted, if its room is needed.
 
-So one that has been silent for half of it asks (``Confirm``) before it reads what is ready.
+After half of it a client sends ``Confirm`` before it reads a ready batch.
 """
 
 
@@ -66,17 +66,17 @@ class Welcome(_Message, frozen=True):
 
 
 class Connect(_Message, frozen=True):
-    """Hands a private daemon its end of a new connection, which travels along."""
+    """Gives a private daemon its end of a new connection, as a descriptor."""
 
 
 class Open(_Message, frozen=True):
-    """Asks for a stream. The spec comes as JSON in the first descriptor that travels along.
+    """Asks for a stream. Descriptors: the spec as JSON, then the bundles.
 
     Attributes:
         spec_bytes: length of the spec.
-        bundles: lengths of the bundles, whose descriptors come behind it.
-        slots: slots wished for; the daemon may give fewer.
-        run: what is made ahead.
+        bundles: lengths of the bundles.
+        slots: slots requested; the daemon may give fewer.
+        run: the batches to prefetch.
     """
 
     spec_bytes: int
@@ -86,7 +86,7 @@ class Open(_Message, frozen=True):
 
 
 class Opened(_Message, frozen=True):
-    """The stream is there; the descriptors of ring and manifest travel along."""
+    """The stream is open. Descriptors: ring, manifest."""
 
     stream: int
     seed: int
@@ -99,11 +99,11 @@ class Opened(_Message, frozen=True):
 
 
 class Plan(_Message, frozen=True):
-    """Which batches the client wants next.
+    """The batches that the client needs next.
 
     Attributes:
-        want: made first, in this order, unless the client has or will have them unread.
-        run: what is made ahead from now on; None leaves that as it is.
+        want: made first, in this order, except those already ready or being made.
+        run: the batches to prefetch from now on; None leaves them unchanged.
     """
 
     want: tuple[Place, ...]
@@ -111,13 +111,13 @@ class Plan(_Message, frozen=True):
 
 
 class Ack(_Message, frozen=True):
-    """What the trainer did with its slots since the last such message, and its counters.
+    """Slots leased and released by the trainer since the last Ack, and its counters.
 
     The counters are totals since the stream was opened.
 
     Attributes:
-        taken: slots that are now leased.
-        released: slots that may be written again.
+        taken: slots now leased.
+        released: slots free to be written again.
         batches: batches taken.
         samples: samples taken.
         waited_ns: nanoseconds that the trainer waited for batches.
@@ -131,11 +131,11 @@ class Ack(_Message, frozen=True):
 
 
 class Confirm(_Message, frozen=True):
-    """Asks whether the stream is still there, after a long silence."""
+    """Asks whether the stream is still open, after a long pause."""
 
 
 class Confirmed(_Message, frozen=True):
-    """It is, and what was sent before still counts."""
+    """The stream is open, and earlier messages are still valid."""
 
 
 class Observe(_Message, frozen=True):
@@ -149,7 +149,7 @@ class Observed(_Message, frozen=True):
 
 
 class ListBad(_Message, frozen=True):
-    """Asks for the images that could not be read, from the ``first`` on."""
+    """Asks for the images that could not be read, from number ``first`` on."""
 
     first: int = 0
 
@@ -158,12 +158,12 @@ class BadSample(msgspec.Struct, frozen=True, array_like=True):
     """An image that could not be read.
 
     Attributes:
-        path: as the file system has it.
+        path: the file system's bytes.
         reason: why.
         directory: of its dataset.
-        times: how often it was met since the daemon's start.
+        times: failures since the daemon's start.
         quarantined: whether it is no longer tried, since it killed its workers.
-        lacking: whether the fault is the installation's, which cannot decode it.
+        lacking: whether the installation lacks its decoder, and the file may be good.
     """
 
     path: bytes
@@ -175,18 +175,18 @@ class BadSample(msgspec.Struct, frozen=True, array_like=True):
 
 
 class BadList(_Message, frozen=True):
-    """Some of the ``total`` bad images, as many as fit into a packet."""
+    """As many of the ``total`` bad images as fit into a packet."""
 
     total: int
     samples: tuple[BadSample, ...]
 
 
 class Stop(_Message, frozen=True):
-    """Asks the daemon to drain and end."""
+    """Asks the daemon to drain and exit."""
 
 
 class Stopping(_Message, frozen=True):
-    """The daemon ends."""
+    """The daemon drains and exits."""
 
 
 class Ready(_Message, frozen=True):
@@ -200,7 +200,7 @@ class Ready(_Message, frozen=True):
 
 
 class BatchFailed(_Message, frozen=True):
-    """A batch could not be made. From a worker: ``ticket`` is set, and only that.
+    """A batch could not be made. A worker sets ``ticket`` alone.
 
     To a client: the slot holds no batch, and is released like any other.
     """
@@ -214,24 +214,23 @@ class BatchFailed(_Message, frozen=True):
 
 
 class Stalled(_Message, frozen=True):
-    """Storage keeps the stream waiting, or answers again; a line for the user."""
+    """Storage does not respond, or responds again; a line of text for the user."""
 
     text: str
 
 
 class Refused(_Message, frozen=True):
-    """The daemon would not do what it was asked; an error's class name and text."""
+    """The daemon refuses a request; an error's class name and text."""
 
     kind: str
     text: str
 
 
 class Attach(_Message, frozen=True):
-    """Tells a worker of a stream.
+    """Gives a worker a stream.
 
-    ``spec`` is encoded, as names in it need not be UTF-8; its dataset is the manifest's. Ring and
-    manifest travel along, then the bundles, then the cache and the rows of its
-    files, if it is ``cached``.
+    ``spec`` is encoded, as names in it need not be UTF-8; its dataset is the manifest's.
+    Descriptors: ring, manifest, bundles, and, if ``cached``, the cache and the rows of its files.
     """
 
     stream: int
@@ -245,13 +244,13 @@ class Attach(_Message, frozen=True):
 
 
 class Detach(_Message, frozen=True):
-    """Tells a worker that a stream is closed."""
+    """Has a worker close a stream."""
 
     stream: int
 
 
 class Chunk(_Message, frozen=True):
-    """Rows ``first`` to ``last`` (excluded) of one batch, to be written to a slot."""
+    """Has a worker write rows ``first`` to ``last`` (excluded) of one batch to a slot."""
 
     ticket: int
     stream: int
@@ -263,12 +262,12 @@ class Chunk(_Message, frozen=True):
 
 
 class Quarantine(_Message, frozen=True):
-    """Tells a worker of a sample that is no longer tried.
+    """Has a worker skip a sample from now on.
 
     Attributes:
-        key: its path, or what stands for it where it has none.
+        key: see :func:`loaderd.ipc.manifest.sample_key`.
         function: the user's code that ran on it; empty for none.
-        reason: why; what people read.
+        reason: why, as text for the user.
     """
 
     key: bytes
@@ -277,30 +276,30 @@ class Quarantine(_Message, frozen=True):
 
 
 class WorkerReady(_Message, frozen=True):
-    """A worker is ready for chunks; ``pil`` says which PIL it has, for people."""
+    """A worker is ready for chunks; ``pil`` names its PIL for the log."""
 
     pid: int
     pil: str = ""
 
 
 class Attached(_Message, frozen=True):
-    """A worker can write a stream, or knows why it cannot."""
+    """A worker has opened a stream, or has recorded the error that it failed with."""
 
     stream: int
 
 
 class Progress(_Message, frozen=True):
-    """A sign of life from within a chunk that takes long: a sample of it was finished."""
+    """Heartbeat from within a long chunk: one of its samples was finished."""
 
     ticket: int
 
 
 class Waiting(_Message, frozen=True):
-    """Storage does not answer: said again and again while that lasts, and once when it is over.
+    """Storage does not respond: repeated while that lasts, and sent once when it is over.
 
     Attributes:
-        path: what is waited for, as the file system has it; empty when it has answered.
-        seconds: for how long.
+        path: the file waited for, as the file system's bytes; empty once it has responded.
+        seconds: time waited.
     """
 
     path: bytes = b""
@@ -308,13 +307,9 @@ class Waiting(_Message, frozen=True):
 
 
 class Bad(_Message, frozen=True):
-    """An image of a stream could not be read; comes before the Done or BatchFailed of its chunk.
+    """An image of a stream could not be read; sent before the Done or BatchFailed of its chunk.
 
-    Attributes:
-        stream: the stream.
-        path: as the file system has it.
-        reason: why.
-        lacking: whether the fault is the installation's, which cannot decode it.
+    Attributes: as of :class:`BadSample`.
     """
 
     stream: int
@@ -324,10 +319,10 @@ class Bad(_Message, frozen=True):
 
 
 class Done(_Message, frozen=True):
-    """A chunk is written. Times in nanoseconds: the whole, and by stage.
+    """A chunk is written. Times in nanoseconds: total, and by stage.
 
-    ``cached`` rows came from the cache; ``trouble`` says why nothing is written there any
-    more, once. ``skipped`` rows are left out.
+    ``cached`` rows came from the cache, ``skipped`` rows are left out; ``trouble`` is the reason
+    why the cache is no longer written, reported once.
     """
 
     ticket: int
@@ -343,17 +338,17 @@ class Done(_Message, frozen=True):
 
 
 class List(_Message, frozen=True):
-    """Has the opener list a dataset; spec and bundles travel along, as with Open."""
+    """Has the opener list a dataset. Descriptors: spec and bundles, as with Open."""
 
     spec_bytes: int
     bundles: tuple[int, ...]
 
 
 class Listed(_Message, frozen=True):
-    """What the opener found; the manifest's descriptor travels along.
+    """A dataset is listed. Descriptor: the manifest.
 
-    ``samples`` are those of an epoch. ``cache_keys`` are names of the caches that may hold these
-    images, which take ``cache_bytes`` there; none if no cache is wanted.
+    ``samples`` are those of an epoch. ``cache_keys`` name the caches that may hold these images,
+    which take ``cache_bytes`` there; empty without a cache.
     """
 
     samples: int
@@ -364,10 +359,10 @@ class Listed(_Message, frozen=True):
 
 
 class Reserve(_Message, frozen=True):
-    """Asks the opener to reserve the pages of the ring whose descriptor travels along.
+    """Has the opener reserve a ring's pages.
 
-    A cache in memory travels along too, which may fill ``cache_room`` bytes, and what openers
-    lock to take turns.
+    Descriptors: the ring and, with a cache in memory of at most ``cache_room`` bytes, that cache
+    and the lock of its openers.
     """
 
     ring_bytes: int
@@ -375,10 +370,10 @@ class Reserve(_Message, frozen=True):
 
 
 class Reserved(_Message, frozen=True):
-    """The pages are there; cache and rows travel along, if there is one.
+    """The ring's pages are reserved. Descriptors, if ``cached``: the cache, its rows.
 
-    ``rows`` of the dataset's samples fit in the cache; ``trouble`` says of one that was
-    wanted that there is none, or that not all fit.
+    ``rows`` of the dataset's samples fit in the cache; ``trouble`` says if a requested cache
+    could not be opened, or not all samples fit.
     """
 
     cached: bool = False
@@ -387,35 +382,35 @@ class Reserved(_Message, frozen=True):
 
 
 class Fork(_Message, frozen=True):
-    """Asks the fork server for a child. What it runs, pickled, and its socket travel along.
+    """Asks the fork server for a child. Descriptors: what it runs, pickled, and its socket.
 
     Attributes:
-        child: the number that the supervisor gives it.
+        child: its number, given by the supervisor.
     """
 
     child: int
 
 
 class Signal(_Message, frozen=True):
-    """Asks the fork server to send a signal to a child, if that has not ended."""
+    """Asks the fork server to send a signal to a child that has not ended."""
 
     child: int
     signal: int
 
 
 class Forked(_Message, frozen=True):
-    """A child's own first word: it is there, and nothing has been run in it yet."""
+    """A child's first message: it was forked, and has run nothing yet."""
 
     child: int
     pid: int
 
 
 class Ended(_Message, frozen=True):
-    """A child is dead, and its memory is gone; or there is none.
+    """A child has exited and its memory is freed, or it could not be started.
 
     Attributes:
         child: its number.
-        code: its exit code, -N for signal N; None where it could not be started.
+        code: its exit code, -N for signal N; None if it could not be started.
         trouble: why not.
     """
 
@@ -486,13 +481,13 @@ def decode(data: bytes | bytearray | memoryview) -> Message:
 
 
 def refusal(error: BaseException) -> Refused:
-    """The message that carries an error to the other side, as a class that both know."""
+    """The message for an error, under the nearest class of :mod:`loaderd.errors`."""
     known = (kind for kind in type(error).__mro__ if kind.__module__ == errors.__name__)
     return Refused(next(known, RequestRefused).__name__, fitting(str(error)))
 
 
 def fitting(text: str) -> str:
-    """A text as a message can carry it: as UTF-8, and without its middle if it is long."""
+    """A text as valid UTF-8, with its middle left out beyond ``LONGEST_TEXT`` characters."""
     text = encodable(text)
     if len(text) <= LONGEST_TEXT:
         return text

@@ -1,7 +1,7 @@
-"""What a daemon says of a stream that it has opened, held against what was asked for.
+"""Checks a daemon's answer to Open against the request.
 
-Arrays are made on the memory that it hands over, by sizes that it names. A wrong size would be
-a fault far from here, or the end of the trainer by SIGBUS.
+Arrays are made on the memory that it sends, by the sizes that it reports. A wrong size would
+cause an error far from here, or a SIGBUS in the trainer.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ _Ring = TypeVar("_Ring")
 
 
 class OpenedStream(NamedTuple, Generic[_Ring]):
-    """What came with a stream.
+    """The memory of an open stream.
 
     Attributes:
-        layout: where things lie in a slot.
+        layout: of a slot.
         ring: its slots, mapped.
         manifest: the names and labels of its samples.
     """
@@ -44,18 +44,18 @@ def take_over(
     manifest: int,
     map_ring: Callable[[int, int], _Ring],
 ) -> OpenedStream[_Ring]:
-    """Maps what came with a stream, if it is what it claims to be.
+    """Checks and maps ring and manifest of a stream.
 
     Args:
-        asked: what the stream should be.
-        opened: what the daemon says that it is.
-        ring: descriptor of the ring; it is closed, whatever comes of it.
-        manifest: descriptor of the manifest, likewise.
-        map_ring: maps the ring, given its descriptor, which stays ours, and its bytes.
+        asked: the requested spec.
+        opened: the daemon's answer.
+        ring: descriptor of the ring; always closed.
+        manifest: descriptor of the manifest; always closed.
+        map_ring: maps the ring, given its descriptor, which it must not close, and its bytes.
 
     Raises:
-        ProtocolError: something contradicts something else.
-        OSError: it cannot be mapped, as no descriptor is left, or no memory.
+        ProtocolError: sizes, counts or access contradict the spec or each other.
+        OSError: it cannot be mapped, for lack of descriptors or memory.
     """
     try:
         layout = _layout(asked, opened)
@@ -78,19 +78,19 @@ def take_over(
     return OpenedStream(layout, memory, found)
 
 
-def _epoch_samples(order: Order, listed: int, said: int) -> int:
-    """How many samples an epoch must have."""
+def _epoch_samples(order: Order, listed: int, reported: int) -> int:
+    """The samples that an epoch must have."""
     if order.given:
-        return said  # an order that is given may have samples twice, and leave others out
+        return reported  # a given order may repeat samples and leave others out
     return listed if order.count is None else min(order.count, listed)
 
 
 def check_slot(slot: int, slots: int) -> None:
-    """Makes sure that a batch lies in the ring.
+    """Checks that a slot number is within the ring.
 
     Args:
-        slot: where the daemon says that it lies.
-        slots: those of the ring.
+        slot: from the daemon.
+        slots: of the ring.
 
     Raises:
         ProtocolError: there is no such slot.

@@ -1,10 +1,9 @@
-"""What belongs to an object and is given up when that dies, whatever strikes meanwhile.
+"""Releases an object's resources when it dies, even if a signal handler raises meanwhile.
 
-A finalizer that is Python code (``weakref.finalize``) may be interrupted: the handler of a signal
-raises between two of its steps, Python prints that and goes on, and the descriptor, the mapping or
-the slot is lost. Here each step is one call of C code, in the midst of which no handler runs: the
-death is noted by ``deque.append``, and what is noted is taken and given up in one ``next``. A step
-that was left out is made up for by whoever comes next.
+A finalizer in Python code (``weakref.finalize``) can be interrupted: a signal handler raises
+between two steps, Python prints the exception, and the descriptor, mapping or slot leaks. Here each
+step is one call of C code, within which no handler runs: ``deque.append`` records the death, and
+one ``next`` pops the record and releases the resource. The next sweep catches up on a skipped step.
 """
 
 from __future__ import annotations
@@ -17,22 +16,21 @@ from typing import Any
 
 
 class _Watch(weakref.ref[Any]):
-    """Notes that its object is dead."""
+    """A weak reference; its callback records that the object is dead."""
 
     __slots__ = ("sweeper",)
     sweeper: weakref.ref[Any]
-    # Two of one object are not the same; both still in C.
+    # Two references to one object must differ; both methods are C code.
     __eq__ = object.__eq__
     __hash__ = object.__hash__
 
 
 class Owned:
-    """Things that belong to objects.
+    """Resources that are released when their owners die.
 
     Args:
-        give_up: what is done with a thing when its owner has died; a function in C. In any thread,
-            at any moment.
-        then: called afterwards, if nothing strikes.
+        give_up: releases a resource; a C function, called in any thread at any time.
+        then: called afterwards, unless a signal handler raises.
     """
 
     def __init__(
@@ -44,7 +42,7 @@ class Owned:
         self._then = then
 
     def watch(self, owner: object, *thing: Any) -> None:
-        """Has ``give_up(*thing)`` called when an object has died."""
+        """Calls ``give_up(*thing)`` once ``owner`` has died."""
         self.sweep()
         sweeper = weakref.ref(owner, self._sweep_after)
         watch = _Watch(owner, self._dead.append)  # the later one is called first
@@ -52,7 +50,7 @@ class Owned:
         self._things[watch] = thing
 
     def sweep(self) -> None:
-        """Gives up what was left over."""
+        """Releases the resources of all recorded deaths."""
         while self._dead:
             try:
                 next(self._steps)

@@ -1,7 +1,7 @@
-"""How code and data of the user's are pickled: by cloudpickle, and so that equal things look equal.
+"""Pickles the user's code and data with cloudpickle, such that equal things give equal bytes.
 
-The state of random generators is left out: workers seed those that a function holds before each
-image. So a generator that the trainer has drawn from is no change of the function.
+The state of random generators is left out, as workers seed a function's generators before each
+image: drawing from one in the trainer does not change the function.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _CACHED = type(functools.lru_cache(lambda: None))
 
 @functools.cache
 def pickler() -> type[Any]:
-    """The class of picklers.
+    """The pickler class.
 
     Raises:
         MissingDependency: cloudpickle is not installed.
@@ -32,7 +32,7 @@ def pickler() -> type[Any]:
         raise MissingDependency("cloudpickle is missing: pip install cloudpickle") from error
 
     class Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle has no types
-        """Leaves the state of generators and of caches out."""
+        """Leaves out the state of generators and caches."""
 
         def reducer_override(self, thing: Any) -> Any:
             kind = type(thing)
@@ -50,25 +50,25 @@ def pickler() -> type[Any]:
 
 
 def forget_classes() -> None:
-    """Lets classes that travel by value be made anew.
+    """Has classes that are pickled by value recreated.
 
-    cloudpickle would give one that it has made before, and change that to what it is now: that
-    may be another stream's.
+    cloudpickle would reuse and overwrite the class that it made before, which may be another
+    stream's.
     """
     module = sys.modules.get("cloudpickle.cloudpickle")
     getattr(module, "_DYNAMIC_CLASS_TRACKER_BY_ID", {}).clear()
 
 
 def cached(function: Any, maxsize: int | None, typed: bool) -> Any:
-    """A function with an empty ``functools.lru_cache``, which is pickled by name otherwise."""
+    """Wraps a function in an empty ``functools.lru_cache``; by default these pickle by name."""
     return functools.lru_cache(maxsize, typed)(function)
 
 
 def dumps(thing: Any) -> bytes:
-    """A thing by itself, to be compared with another.
+    """Pickles one thing, for comparison with another.
 
     Raises:
-        Exception: it cannot be pickled; of any kind.
+        Exception: of any type, if it cannot be pickled.
     """
     file = io.BytesIO()
     pickler()(file).dump(thing)

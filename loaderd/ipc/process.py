@@ -1,4 +1,4 @@
-"""Another process of this machine, known by more than its number."""
+"""Another process of this machine, identified by pid and start time."""
 
 from __future__ import annotations
 
@@ -20,17 +20,16 @@ JOB_SIGNALS = frozenset(
         signal.SIGXCPU,
     }
 )
-"""What terminals and batch systems send to all processes of a job, to tell one of them."""
+"""Signals that terminals and batch systems send to all processes of a job, meant for one."""
 
 
 class Process:
-    """A process that need not be a child of ours. Needs no pidfd, which sandboxes may forbid.
+    """A process that need not be a child of this one. Needs no pidfd, which sandboxes may forbid.
 
-    The kernel uses numbers again: a later process of the same number is told apart by the
-    time at which it was started.
+    The start time distinguishes it from a later process with the same pid.
 
     Args:
-        pid: its number, while it lives.
+        pid: of a running process.
     """
 
     def __init__(self, pid: int) -> None:
@@ -39,20 +38,20 @@ class Process:
 
     @property
     def alive(self) -> bool:
-        """Whether it has not ended; one that only waits for its parent to take notice has."""
+        """Whether it runs; a zombie does not."""
         now = _state(self.pid)
-        if not now.started or not self._started:  # it is gone, or /proc hides it from us
+        if not now.started or not self._started:  # it has ended, or /proc is hidden
             return _exists(self.pid)
         return now.started == self._started and not now.dead
 
     def send(self, number: signal.Signals) -> None:
-        """Sends a signal, if the process lives and is ours to signal."""
+        """Sends a signal, if the process runs and permissions allow."""
         if self.alive:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.kill(self.pid, number)
 
     def wait(self, seconds: float) -> bool:
-        """Waits for its end, so many seconds at most; returns whether it has ended."""
+        """Waits at most ``seconds`` for its end; returns whether it has ended."""
         end = monotonic() + seconds
         while self.alive:
             if monotonic() >= end:
@@ -62,11 +61,11 @@ class Process:
 
 
 class _State(NamedTuple):
-    """What /proc says of a process.
+    """The state of a process in /proc.
 
     Attributes:
-        dead: whether it has ended: its first thread, and with it all others.
-        started: when it was started, in clock ticks; empty if there is no such process.
+        dead: whether its first thread, and so all others, have ended.
+        started: its start time in clock ticks; empty if there is no such process.
     """
 
     dead: bool
@@ -79,7 +78,7 @@ def _state(pid: int) -> _State:
             text = file.read()
     except OSError:
         return _State(True, "")
-    # The name, in brackets, may hold anything, also brackets and spaces.
+    # The name, in brackets, may itself hold brackets and spaces.
     fields = text[text.rindex(")") + 2 :].split()
     return _State(fields[0] in "ZX" and int(fields[17]) <= 1, fields[19])
 

@@ -1,9 +1,9 @@
-"""Blocks of shared memory that leave no name behind.
+"""Blocks of shared memory without names.
 
-The supervisor makes rings as ``multiprocessing.shared_memory`` segments, keeps a descriptor
-and unlinks the name at once. What others publish never has a name. A segment lives as long as
-somebody holds a descriptor or a mapping: whatever is killed, the kernel frees it. Descriptors
-travel over the sockets; nobody attaches by name, so the resource tracker never sees attachers.
+The supervisor creates rings as ``multiprocessing.shared_memory`` segments, keeps a descriptor
+and unlinks the name at once; other segments never have a name. The kernel frees a segment with its
+last descriptor or mapping, whichever process is killed. Descriptors are sent over the sockets; no
+process attaches by name, so the resource tracker never sees one that does.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ SHM = "/dev/shm"
 
 
 def prepare() -> None:
-    """Starts multiprocessing's resource tracker, which the first segment would wait for."""
+    """Starts multiprocessing's resource tracker, so that the first segment need not wait for it."""
     resource_tracker.ensure_running()
 
 
 def create(size: int) -> int:
-    """Makes a segment of ``size`` bytes and returns its only descriptor.
+    """Creates a segment of ``size`` bytes and returns its only descriptor.
 
     Raises:
-        NoRoom: the system gives no segment.
+        NoRoom: the system refuses it.
     """
     try:
         memory = SharedMemory(create=True, size=size)
@@ -42,11 +42,11 @@ def create(size: int) -> int:
 
 
 def reserve(fd: int, size: int) -> None:
-    """Takes the pages now, so that a full system is an error here and no SIGBUS later.
+    """Allocates the pages now, so that lack of memory is an error here, not a SIGBUS later.
 
     Raises:
-        NoRoom: there are fewer than ``size`` bytes.
-        RoomTaken: there are fewer now, as others have them.
+        NoRoom: the machine has less than ``size`` bytes in all.
+        RoomTaken: less than ``size`` bytes are free now.
     """
     try:
         os.posix_fallocate(fd, 0, size)
@@ -58,19 +58,19 @@ def reserve(fd: int, size: int) -> None:
 
 
 def free() -> int:
-    """Bytes of shared memory that the machine has left."""
+    """Free bytes of shared memory on the machine."""
     state = os.statvfs(SHM)
     return state.f_bavail * state.f_frsize
 
 
 def total() -> int:
-    """Bytes of shared memory that the machine has in all."""
+    """Bytes of shared memory on the machine, free and used."""
     state = os.statvfs(SHM)
     return state.f_blocks * state.f_frsize
 
 
 def room_text(asked: int, there: int) -> str:
-    """The text of NoRoom where shared memory is short."""
+    """The text of NoRoom for a lack of shared memory."""
     return (
         f"the ring needs {asked:,} bytes of shared memory and {SHM} has {there:,} free: "
         "lower batch_size, target_size or max_queue_size, or make it larger "
@@ -88,9 +88,9 @@ def attach(fd: int, size: int, *, writable: bool) -> mmap.mmap:
 
 
 def publish(data: bytes) -> int:
-    """A segment that holds ``data``; returns its descriptor.
+    """Creates a segment that holds ``data``; returns its descriptor.
 
-    Unlike ``create`` it needs no resource tracker, which each short-lived process would start.
+    Needs no resource tracker, unlike ``create``: short-lived processes would each start one.
 
     Raises:
         NoRoom: there is no memory for it.

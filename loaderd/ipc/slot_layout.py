@@ -1,12 +1,11 @@
-"""Where things lie in a slot; pure arithmetic, the same in worker and client.
+"""The layout of a slot; pure arithmetic, the same in worker and client.
 
-A slot is a block of whole pages. In it lie, each aligned to 64 bytes::
+A slot is a block of whole pages with these arrays, each aligned to 64 bytes::
 
     images  (batch, height, width, channels)  the output's dtype
     labels  by label_mode, may be absent
-    weights (batch,) float32: where substitutes have a weight of their own, else absent
-    ids     (batch,) int32: the sample number of each row, as the manifest counts; -1 for a
-            row that is left out
+    weights (batch,) float32: only with a substitute_weight
+    ids     (batch,) int32: the manifest's sample number of each row; -1 for a skipped row
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ ALIGNMENT = 64
 PAGE = 4096
 
 SMALL = 2**19
-"""Bytes of a slot: to open a stream of such batches takes longer than to make one."""
+"""Bytes of a slot up to which opening a stream takes longer than making a batch."""
 
 
 class Field(NamedTuple):
@@ -38,7 +37,7 @@ class Field(NamedTuple):
 
     @property
     def nbytes(self) -> int:
-        """Bytes that the array takes."""
+        """Bytes of the array."""
         return math.prod(self.shape) * np.dtype(self.dtype).itemsize
 
 
@@ -53,9 +52,9 @@ class SlotLayout(NamedTuple):
 
 
 def is_small(asked: Spec, slot_bytes: int) -> bool:
-    """Whether the batches are made as fast as a stream of them is opened.
+    """Whether a batch takes less time than opening a stream.
 
-    One worker then has the first batch sooner than two, and the ring is used again.
+    One worker then finishes the first batch sooner than two, and the ring is reused.
     """
     decoded = isinstance(asked.source, Arrays) and asked.function is None
     return decoded and slot_bytes <= SMALL

@@ -1,8 +1,8 @@
-"""A frozen picture of the daemon: what ``loaderd-stat`` shows and ``--json`` prints.
+"""A frozen copy of the daemon's counters: what ``loaderd-stat`` shows and ``--json`` prints.
 
 Counters only grow; rates are the difference of two snapshots, or, over the life of
-a stream, a counter by its age. The field names are the JSON's; ``schema`` is raised
-when one of them changes its meaning.
+a stream, a counter divided by its age. The field names are the JSON's; ``schema`` is
+incremented when one of them changes its meaning.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class DaemonStats(_Stats, frozen=True):
     cache_dir: str
     """The folder of the caches on disk."""
     trouble: str
-    """What keeps the daemon from working; empty if all is well."""
+    """The fault that keeps the daemon from working; empty for none."""
 
 
 class HostStats(_Stats, frozen=True):
@@ -50,10 +50,10 @@ class HostStats(_Stats, frozen=True):
     """Bytes of shared memory on the machine."""
     ring_bytes: int
     ring_limit: int
-    """Bytes taken by all rings, and the most that they may take."""
+    """Bytes of all rings, and their limit."""
     cache_bytes: int
     cache_limit: int
-    """Bytes taken by all caches in memory, and the most that they may take."""
+    """Bytes of all caches in memory, and their limit."""
 
 
 class StreamStats(_Stats, frozen=True):
@@ -82,7 +82,7 @@ class StreamStats(_Stats, frozen=True):
     errors: int
     """Batches that could not be made."""
     on_error: str
-    """What becomes of images that cannot be read: raise, substitute or skip."""
+    """How unreadable images are handled: raise, substitute or skip."""
     bad: int
     """Images that could not be read."""
     ring_bytes: int
@@ -93,7 +93,7 @@ class StreamStats(_Stats, frozen=True):
 
 
 class WorkerStats(_Stats, frozen=True):
-    """One worker. Times are seconds since it came up."""
+    """One worker. Times are seconds, totals since its start."""
 
     pid: int
     up_s: float
@@ -108,14 +108,14 @@ class WorkerStats(_Stats, frozen=True):
     busy_s: float
     """Time inside chunks, the four stages and the rest."""
     waits_s: float = 0.0
-    """For how long it has been waiting for storage that does not answer; 0 if it does not wait."""
+    """How long it has been waiting for storage that does not respond; 0 if it is not."""
 
 
 class StorageStats(_Stats, frozen=True):
-    """Storage that does not answer."""
+    """Storage that does not respond."""
 
     path: str
-    """What is waited for."""
+    """The file that is waited for."""
     waited_s: float
     stream: int | None
     """The stream that waits; None for one that is being opened."""
@@ -136,4 +136,4 @@ class Snapshot(_Stats, frozen=True):
     restarts: int
     """Workers that were replaced."""
     storage: tuple[StorageStats, ...] = ()
-    """What does not answer, of the first streams that wait; empty if all does."""
+    """Storage that does not respond, for the first of the waiting streams."""

@@ -1,4 +1,4 @@
-"""Texts that hold names of files, which may hold anything."""
+"""Makes texts with file names, which may hold any bytes, safe to print and send."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ import os
 
 
 def readable(path: str | bytes) -> str:
-    """A file's name for people: on one line, with what no text holds escaped."""
+    """A file's name as one line of text, with all that cannot be printed escaped."""
     return printable(os.fsdecode(path))
 
 
 def encodable(text: str) -> str:
-    """A text as messages can carry it: what is no UTF-8 is escaped."""
+    """A text that can be encoded as UTF-8: surrogates are escaped."""
     return text.encode("utf-8", "backslashreplace").decode()
 
 
 def printable(text: str) -> str:
-    """One line that any terminal and any log can show: control characters are escaped."""
+    """A text as one line that is safe for terminals and logs: control characters are escaped."""
     if text.isprintable():
         return text
     return "".join(

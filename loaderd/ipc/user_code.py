@@ -1,13 +1,13 @@
-"""The user's code as a bundle carries it: what client and workers must agree on.
+"""The user's code in a bundle, the format that client and workers share.
 
 The part ``function`` holds plain values alone::
 
     (function, buffers) or None, [(module, steps, value, buffers), ...], {name: text or None}, …
 
-``function`` is a function that travels by value. The list says what the trainer's modules hold
-under the names that the function uses: workers import the modules anew and put it there. The
-dictionary holds variables of the environment. ``function`` and ``value`` are pickled; large arrays
-of theirs lie beside them, in the parts ``function.0``, ``function.1``, … in the order of the whole.
+``function`` is a function pickled by value. The list holds the values of the trainer's modules
+under the names that the function uses: workers reimport the modules and assign them. The
+dictionary holds environment variables. ``function`` and ``value`` are pickled; their large arrays
+are the parts ``function.0``, ``function.1``, … in the order of the whole.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class Pickled(NamedTuple):
 
     Attributes:
         data: the bytes.
-        buffers: what lies beside them, as bytes.
+        buffers: its out-of-band buffers, as bytes.
     """
 
     data: bytes
@@ -39,13 +39,13 @@ class Pickled(NamedTuple):
 
 
 class Held(NamedTuple):
-    """What a module of the user's holds.
+    """A value within a module of the user's.
 
     Attributes:
         module: its name.
-        steps: how to get there: a name is an attribute's, a number that of a function's closure
-            cell, a tuple of one holds the key of a dictionary.
-        value: what is there.
+        steps: the path to the value: a name is an attribute, a number the index of a closure
+            cell, a tuple of one the key of a dictionary.
+        value: the value.
     """
 
     module: str
@@ -55,14 +55,14 @@ class Held(NamedTuple):
 
 @dataclass(frozen=True)
 class Code:
-    """A function and what it works with.
+    """A function and the state that it uses.
 
     Attributes:
-        function: if it travels by value.
-        state: what its modules hold.
-        environment: variables, with None for those that are not set.
-        versions: how often the code of functions that travel by name was another before; it
-            makes a difference, and nobody reads it.
+        function: if it is pickled by value.
+        state: the values of its modules.
+        environment: variables, with None for unset ones.
+        versions: how often the code of functions that are pickled by name has changed; it only
+            makes the bundles differ.
     """
 
     function: Pickled | None = None
@@ -71,7 +71,7 @@ class Code:
     versions: tuple[int, ...] = ()
 
     def parts(self) -> dict[str, Array]:
-        """As parts of a bundle; none where there is nothing to say."""
+        """The code as parts of a bundle; empty if there is none."""
         if not (self.function or self.state or self.environment or any(self.versions)):
             return {}
         pickled = [self.function] if self.function else []
@@ -88,7 +88,7 @@ class Code:
 
     @classmethod
     def of(cls, parts: Mapping[str, Array]) -> Code:
-        """The code that a bundle's parts hold.
+        """The code in a bundle's parts.
 
         Raises:
             ProtocolError: they are damaged.
@@ -99,9 +99,9 @@ class Code:
         try:
             function, state, environment, versions = pickle.loads(parts[PART].tobytes())
             return cls(
-                _taken(buffers, *function) if function else None,
+                _pickled(buffers, *function) if function else None,
                 tuple(
-                    Held(module, steps, _taken(buffers, data, count))
+                    Held(module, steps, _pickled(buffers, data, count))
                     for module, steps, data, count in state
                 ),
                 environment,
@@ -111,10 +111,10 @@ class Code:
             raise ProtocolError(f"the bundle's function is damaged: {error}") from error
 
 
-def _taken(buffers: Iterator[Array], data: bytes, count: int) -> Pickled:
+def _pickled(buffers: Iterator[Array], data: bytes, count: int) -> Pickled:
     return Pickled(data, tuple(next(buffers) for _ in range(count)))
 
 
 def load(pickled: Pickled) -> Any:
-    """What was pickled; its arrays are its own, and may be changed."""
+    """Unpickles; arrays are copies, and writable."""
     return pickle.loads(pickled.data, buffers=[bytearray(one) for one in pickled.buffers])

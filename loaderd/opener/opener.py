@@ -1,9 +1,9 @@
-"""The process that does the slow half of opening a stream, so that the loop never waits.
+"""The process that does the slow part of opening a stream, so that the supervisor never blocks.
 
-It lists the directory into a manifest, or checks what the client has brought along, and,
-once the supervisor has decided how large the ring is, reserves the ring's pages and opens
-the cache. Then it waits for the next stream. A listing of a million files or a ring of
-gigabytes delays no other stream: those that come meanwhile are opened by others.
+It lists the directory into a manifest, or checks the client's, and, once the supervisor has
+decided on the size of the ring, reserves the ring's pages and opens the cache. Then it waits for
+the next stream. A listing of a million files or a ring of gigabytes delays no other stream: other
+openers open those that come meanwhile.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ from loaderd.spec.spec import Spec
 
 
 class _Cache(NamedTuple):
-    """The cache that a stream wants: names that it may have, and what shall be in it."""
+    """The requested cache of a stream: its possible names, and the files to hold."""
 
     keys: tuple[str, ...]
     directory: str
@@ -49,13 +49,13 @@ class _Cache(NamedTuple):
 
     @property
     def nbytes(self) -> int:
-        """Bytes that it takes if nothing else is in it."""
+        """Bytes of the cache with these files alone."""
         samples = len(self.files.keys)
         return self.empty.grown(samples).overhead + samples * self.empty.row_bytes
 
 
 def main(sock: socket.socket, settings: Settings) -> None:
-    """Lists and reserves, again and again, on the opener's end of the supervisor's socket."""
+    """Runs an opener on its end of the supervisor's socket, until that closes."""
     channel = Channel(sock)
     watch = StorageWatch(channel, settings.silence)
     watch.start()
@@ -77,7 +77,7 @@ class _Opener:
         self._cache: _Cache | None = None
 
     def serve(self) -> None:
-        """Waits for the supervisor's next message and does what it says."""
+        """Waits for the supervisor's next message and handles it."""
         message, fds = self._channel.receive_with_fds()
         self._watch.begin()
         try:
@@ -95,7 +95,7 @@ class _Opener:
                 os.close(fd)
 
     def _list(self, request: List, fds: list[int]) -> None:
-        asked, given = _given(request, fds)
+        asked, given = _read_request(request, fds)
         table = _table(asked, given)
         found = Manifest.view(table)
         if asked.batch.label_mode == "categorical":
@@ -121,16 +121,16 @@ class _Opener:
             fd, granted = _open_cache(cache, request, held, self._settings)
             rows = segment.publish(granted.rows.tobytes())
         except (OSError, NoRoom) as error:
-            self._channel.send(Reserved(trouble=_no_room(cache, error)))
+            self._channel.send(Reserved(trouble=_no_room_warning(cache, error)))
             return
         fit = len(granted.rows) - granted.lacking
-        self._channel.send(Reserved(True, fit, _partly(cache, granted)), [fd, rows])
+        self._channel.send(Reserved(True, fit, _partial_warning(cache, granted)), [fd, rows])
         os.close(rows)
         os.close(fd)
 
 
-def _given(request: List, fds: list[int]) -> tuple[Spec, Parts]:
-    """The client's spec and bundles, checked; the supervisor never looks into the latter."""
+def _read_request(request: List, fds: list[int]) -> tuple[Spec, Parts]:
+    """The client's spec and bundles, checked; the supervisor does not read the bundles."""
     asked, *bundles = fds
     for fd, nbytes in zip(bundles, request.bundles, strict=True):
         bundle.check(fd, nbytes)
@@ -154,7 +154,7 @@ def _table(asked: Spec, given: Parts) -> bytes:
 
 
 def _order(given: Parts, order: Order, samples: int) -> NDArray[Any] | None:
-    """The order that is given, checked."""
+    """The given order, checked."""
     if not order.given:
         return None
     ids = _part(given, "order")
@@ -184,7 +184,7 @@ def _count_images(images: NDArray[Any], asked: Spec) -> int:
 
 
 def _cache(found: Manifest, asked: Spec) -> _Cache | None:
-    """Images that are in memory already need none."""
+    """The requested cache, or None; images in memory need none."""
     if asked.cache == "none" or isinstance(asked.source, Arrays) or not len(found):
         return None
     where, versions = images.folder_of(asked.source.directory), decoders()
@@ -196,8 +196,8 @@ def _cache(found: Manifest, asked: Spec) -> _Cache | None:
     )
 
 
-def _partly(cache: _Cache, granted: Granted) -> str:
-    """A warning where not all images fit; else empty."""
+def _partial_warning(cache: _Cache, granted: Granted) -> str:
+    """A warning if not all images fit; else empty."""
     if not granted.lacking:
         return ""
     samples = len(granted.rows)
@@ -208,7 +208,7 @@ def _partly(cache: _Cache, granted: Granted) -> str:
     )
 
 
-def _no_room(cache: _Cache, error: OSError | NoRoom) -> str:
+def _no_room_warning(cache: _Cache, error: OSError | NoRoom) -> str:
     """A warning that there is no room for a cache; other errors are raised."""
     if isinstance(error, CacheError):
         raise error
@@ -224,10 +224,10 @@ def _open_cache(
     """The cache's file, locked as in use, and its rows.
 
     Args:
-        cache: what is wanted.
-        message: how much room there is in memory.
-        held: the supervisor's descriptors of a cache in memory.
-        settings: where those on disk lie, and how much they may take.
+        cache: the request.
+        message: holds the room in memory.
+        held: the supervisor's descriptors of a cache in memory; empty for one on disk.
+        settings: folder and size of the caches on disk.
     """
     if held:
         mine, turn = held

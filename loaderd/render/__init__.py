@@ -1,1 +1,1 @@
-"""One sample: from a file to finished pixels."""
+"""Renders one sample: from a file to finished pixels."""

@@ -1,4 +1,4 @@
-"""The fast road of the last step: warp, flips and ``rescale``, in as few passes as it goes.
+"""The fast path of the last step: warp, flips and ``rescale``, in as few passes as possible.
 
 The values are Keras's, bit by bit, but for the warp, which is OpenCV's instead of scipy's.
 """
@@ -20,22 +20,22 @@ Array = NDArray[Any]
 
 _BYTE = np.dtype(np.uint8)
 _FLOAT = np.dtype(np.float32)
-_TURN: dict[type[Operation], int] = {RandomAffine: 0, RandomFlip: 1, Rescaling: 2}
-"""What this road can do, by its turn."""
+_POSITIONS: dict[type[Operation], int] = {RandomAffine: 0, RandomFlip: 1, Rescaling: 2}
+"""The operations of this path, in the order in which they may occur."""
 
 
 def is_fast(spec: Spec, compute: str) -> bool:
-    """Whether this road does what is wanted.
+    """Whether this path covers all operations of a spec.
 
     Args:
         spec: the stream's.
         compute: the dtype to compute in.
     """
-    turns = [_TURN.get(type(operation), -1) for operation in spec.transforms]
+    positions = [_POSITIONS.get(type(operation), -1) for operation in spec.transforms]
     channels, affine = spec.load.array_shape[2], spec.first(RandomAffine)
     return (
-        -1 not in turns
-        and turns == sorted(set(turns))
+        -1 not in positions
+        and positions == sorted(set(positions))
         and compute == "float32"
         and channels <= MAX_CHANNELS
         and (affine is None or not needs_scipy(affine, channels, compute))
@@ -49,7 +49,7 @@ class FastFinish:
         spec: what to do; nothing but a warp, flips and a rescale.
 
     Attributes:
-        copies: whether to finish an image of bytes is to copy it.
+        copies: whether finishing a uint8 image only copies it.
     """
 
     def __init__(self, spec: Spec) -> None:
@@ -71,9 +71,9 @@ class FastFinish:
         """Writes a finished image.
 
         Args:
-            image: (height, width, channels), of any numbers; left as it is.
+            image: (height, width, channels), of any numeric dtype; not changed.
             parameters: of the sample.
-            row: where it goes, in the output's data format and dtype.
+            row: the destination, in the output's data format and dtype.
         """
         affine = STILL if self._affine_at is None else parameters[self._affine_at]
         turned = UPRIGHT if self._flip_at is None else parameters[self._flip_at]
@@ -106,9 +106,9 @@ def flip(image: Array, turned: Flip, out: Array | None = None) -> Array:
     """The image (height, width, channels), mirrored.
 
     Args:
-        image: left as it is.
+        image: not changed.
         turned: which way.
-        out: an array like the image, where the result may be written.
+        out: an array like the image, which may receive the result.
     """
     if turned == UPRIGHT:
         return image
@@ -126,15 +126,15 @@ def _step(backwards: bool) -> int:
 
 
 def write(image: Array, rescale: float | None, row: Array) -> None:
-    """Writes the image's values, times ``rescale``, in the row, converted to its dtype.
+    """Writes the image's values, times ``rescale``, to the row, converted to its dtype.
 
-    The result is that of Keras, bit by bit: it converts the image to float32, multiplies
-    in place by a Python float, and assigns to the batch (which, for uint8, truncates).
+    Bit-identical to Keras, which converts the image to float32, multiplies in place by a
+    Python float, and assigns to the batch (which, for uint8, truncates).
 
     Args:
-        image: numbers of any dtype, of the row's shape.
+        image: of the row's shape and any numeric dtype.
         rescale: a factor; None or 0 leaves the values.
-        row: where the result goes.
+        row: the destination.
     """
     if row.dtype == _FLOAT and image.dtype != _FLOAT:
         # Two passes, each in one dtype: NumPy's one pass goes through buffers.

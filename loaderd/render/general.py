@@ -1,6 +1,6 @@
-"""The general road of the last step: every operation by itself, as Keras does it.
+"""The general path of the last step: one operation after the other, as in Keras.
 
-This is the road for specs that the fast one (:mod:`loaderd.render.fast`) does not cover.
+For specs that the fast path (:mod:`loaderd.render.fast`) does not cover.
 """
 
 from __future__ import annotations
@@ -72,8 +72,8 @@ class GeneralFinish:
         bundle: the stream's.
 
     Attributes:
-        function: the user's code, if it runs any.
-        copies: never.
+        function: the user's code, if there is any.
+        copies: False.
 
     Raises:
         RenderError: the user's function cannot be loaded.
@@ -134,9 +134,9 @@ class GeneralFinish:
         """Writes a finished image; within ``import_scope`` of the user's function.
 
         Args:
-            image: (height, width, channels), of any numbers; left as it is.
+            image: (height, width, channels), of any numeric dtype; not changed.
             parameters: of the sample.
-            row: where it goes, in the output's data format and dtype.
+            row: the destination, in the output's data format and dtype.
 
         Raises:
             RenderError: an operation refuses the image, or the user's function raised.

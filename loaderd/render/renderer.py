@@ -1,11 +1,11 @@
-"""One sample: an image file, or an array, becomes finished pixels in a given row.
+"""Renders one sample: an image file or array to finished pixels in a row.
 
 ::
 
     bytes ──decode──► picture ──resize──► array ──transforms──► row
       └────────────────── load ──────────────┘└───── finish ─────┘
 
-Everything is exactly Keras's, but for the warp, which is OpenCV's instead of scipy's.
+All values are exactly Keras's, except for the warp, which is OpenCV's instead of scipy's.
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ _NO_BUNDLE: Parts = {}
 
 @dataclass(slots=True)
 class StageTimes:
-    """Nanoseconds that were spent in each stage of samples.
+    """Nanoseconds spent in each stage.
 
     Attributes:
         read: from storage, or from a cache.
         decode: to a picture.
         resize: to the target size.
-        augment: and all that follows.
+        augment: all operations after that.
     """
 
     read: int = 0
@@ -48,24 +48,24 @@ class StageTimes:
     augment: int = 0
 
     def take(self) -> StageTimes:
-        """What was spent since the last call."""
+        """The times since the last call."""
         taken = replace(self)
         self.read = self.decode = self.resize = self.augment = 0
         return taken
 
 
 class Renderer:
-    """Renders samples as a spec says. Owns buffers: one renderer for each thread.
+    """Renders samples by a spec. Owns buffers: one renderer for each thread.
 
     Args:
         spec: what to do.
-        times: of the stages, which are added to.
-        bundle: arrays that the spec means, and maybe the images themselves.
+        times: of the stages; added to.
+        bundle: the spec's arrays, and possibly the images.
         limit: of a picture; larger ones are bad images.
 
     Attributes:
         times: see above.
-        copies: whether to finish an image of bytes is to copy it.
+        copies: whether finishing a uint8 image only copies it.
 
     Raises:
         RenderError: the user's function cannot be loaded.
@@ -103,7 +103,7 @@ class Renderer:
 
         Args:
             data: the bytes of the file.
-            name: what errors call it.
+            name: of the file, for errors.
 
         Returns:
             ``spec.load.array_shape``, uint8 (16 and 32 bit grey pictures: uint16, int32).
@@ -112,7 +112,7 @@ class Renderer:
         Raises:
             BadImage: it cannot be decoded.
             NoRoom: there is no memory for it.
-            MissingCodec: this PIL cannot decode it, and another may.
+            MissingCodec: this PIL lacks a codec that may decode it.
         """
         start = perf_counter_ns()
         try:
@@ -129,8 +129,7 @@ class Renderer:
         """Augments and normalizes a loaded picture.
 
         Args:
-            image: what ``load`` returned, or a copy of it, or an array of
-                ``spec.load.array_shape``; left as it is.
+            image: from ``load``, or any array of ``spec.load.array_shape``; not changed.
             parameters: the random parameters of the sample.
             row: an array of ``spec.image_shape`` and the output's dtype, C-contiguous.
 
@@ -142,10 +141,10 @@ class Renderer:
         self.times.augment += perf_counter_ns() - start
 
     def seed(self, number: int, row: int, again: int = 0) -> None:
-        """Before each ``finish`` that may run the user's code: what it may draw from."""
+        """Seeds the user's code; called before each ``finish`` that may run it."""
         if self._function is not None:
             self._function.seed(number, row, again)
 
     def import_scope(self) -> AbstractContextManager[None]:
-        """Within it ``finish`` may run the user's code, which finds the trainer's modules."""
+        """A context for ``finish``, within which the user's code can import its modules."""
         return nullcontext() if self._function is None else self._function.import_scope()

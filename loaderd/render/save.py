@@ -1,4 +1,4 @@
-"""Finished samples as pictures on disk, for people to look at (Keras's ``save_to_dir``)."""
+"""Saves finished samples as image files (Keras's ``save_to_dir``)."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from loaderd.spec.output import Output
 
 
 def save_picture(image: NDArray[Any], output: Output, sample: int, number: int) -> None:
-    """Writes one finished sample, its values stretched to 0 to 255.
+    """Writes one finished sample, with its values stretched to 0 to 255.
 
     Args:
         image: in the output's data format and dtype.
-        output: says where to.
+        output: holds the folder and the format.
         sample: the sample's number, for the name.
         number: Keras's random number, for the name.
 

@@ -1,4 +1,4 @@
-"""Which libraries decode and resize: other versions may give other bytes."""
+"""The libraries that decode and resize: other versions may give other bytes."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ def decoders() -> str:
 
 
 def pils_name() -> str:
-    """Which PIL is loaded, and what it costs where it is the slower one."""
-    if ".post" in PIL.__version__:  # as all versions of pillow-simd, and none of Pillow's
+    """The name and version of the loaded PIL, with a remark if it is the slower one."""
+    if ".post" in PIL.__version__:  # in all versions of pillow-simd, in none of Pillow
         return f"pillow-simd {PIL.__version__}"
     return (
         f"stock Pillow {PIL.__version__}, which resizes several times slower than pillow-simd "

@@ -3,10 +3,10 @@
 This is :class:`~loaderd.spec.output.Order`'s source ``sample``; Keras's own draws are in
 :mod:`loaderd.sampling.keras_draws`.
 
-Philox is a counter-based generator: its output at a counter needs no earlier output,
-so any worker can draw for any sample, in any order, any number of times. The key is
-(seed, epoch), the counter's second word is the sample, and the first word counts the
-blocks of one sample's draws.
+Philox is a counter-based generator: each output depends on key and counter alone, so any
+worker can draw for any sample, in any order, any number of times. The key is (seed, epoch),
+the counter's second word is the sample, and the first word counts the blocks of one
+sample's draws.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ from typing import Any
 import numpy as np
 
 SUBSTITUTES = 32
-"""So many others are tried in place of a sample that cannot be read."""
+"""Number of substitutes that are tried for a sample that cannot be read."""
 
 _SUBSTITUTE = 2**64 - 2
-"""The last word of Philox's counter for these draws, which no other use of a key has."""
+"""The last word of Philox's counter for these draws; no other use of a key has it."""
 
 
 def substitutes(seed: int, epoch: int, sample: int, candidates: int) -> Iterator[int]:
-    """Which of the candidates stand in for a sample that cannot be read, the first choice first.
+    """The indices of candidates to substitute for an unreadable sample, in order of preference.
 
-    They come from (seed, epoch, sample) by ``RandomState``, whose draws NumPy has frozen
-    (NEP 19); one may come more than once.
+    Drawn from (seed, epoch, sample) by ``RandomState``, whose draws NumPy has frozen (NEP 19);
+    an index may repeat.
     """
     key = np.array([seed, epoch], np.uint64)
     counter = np.array([0, 0, sample, _SUBSTITUTE], np.uint64)
@@ -36,11 +36,11 @@ def substitutes(seed: int, epoch: int, sample: int, candidates: int) -> Iterator
 
 
 class Uniforms:
-    """The uniform numbers of any sample, from which its random parameters are drawn.
+    """The uniform numbers of each sample, from which its random parameters are drawn.
 
     Args:
         seed: from 0 to 2**63 - 1.
-        count: numbers for each sample.
+        count: numbers per sample.
     """
 
     def __init__(self, seed: int, count: int) -> None:
@@ -51,7 +51,7 @@ class Uniforms:
 
     def __call__(self, epoch: int, sample: int) -> list[float]:
         """Numbers from 0 to 1 for a sample in an epoch (both from 0)."""
-        # Setting the whole state costs 1 µs, making a generator 16 µs.
+        # Setting the whole state takes 1 µs, creating a generator 16 µs.
         state: Any = {
             "bit_generator": "Philox",
             "state": {"counter": (0, sample, 0, 0), "key": (self._seed, epoch)},

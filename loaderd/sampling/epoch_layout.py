@@ -1,4 +1,4 @@
-"""Batch arithmetic: how the samples of an epoch fill batches; pure."""
+"""The division of an epoch into batches; pure."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class EpochLayout:
-    """How an epoch is divided.
+    """The division of an epoch.
 
     Attributes:
         samples: in an epoch.
@@ -33,7 +33,7 @@ class EpochLayout:
         return min(self.batch_size, self.samples - position * self.batch_size)
 
     def span(self, position: int) -> tuple[int, int]:
-        """Where a batch begins and ends in the epoch's order.
+        """The range (start, stop) of a batch in the epoch's order.
 
         Raises:
             IndexError: the epoch has no such position.

@@ -1,9 +1,9 @@
 """The random parameters of each sample as Keras draws them, batch by batch; pure.
 
 Keras seeds NumPy's global generator with seed + k for batch number k, and draws the
-parameters of its samples one after the other. So the parameters of a batch are a function
-of (seed, k), but those of a row depend on the rows before it: a batch is drawn whole. The
-source is ``ImageDataGenerator.get_random_transform`` and ``Iterator._flow_index`` in
+parameters of its samples in order. So a batch's parameters are a function of (seed, k), but
+a row's depend on the rows before it: a batch is drawn whole. The source is
+``ImageDataGenerator.get_random_transform`` and ``Iterator._flow_index`` in
 ``keras/src/legacy/preprocessing/image.py``.
 """
 
@@ -28,7 +28,7 @@ from loaderd.spec.transform import Parameters, Transform
 
 Range = float | Sequence[float]
 _Size = tuple[int, int]
-_KEPT = 4  # batches that chunks are cut from at the same time
+_KEPT = 4  # batches whose chunks are rendered at the same time
 _STILL = Transform()
 
 
@@ -37,7 +37,7 @@ def draw(rng: Any, ranges: Any, size: _Size) -> Transform:
 
     Args:
         rng: a ``RandomState``, or the module ``numpy.random``.
-        ranges: what is random, under Keras's names: ``Ranges``, or a generator.
+        ranges: Keras's arguments: ``Ranges``, or an ``ImageDataGenerator``.
         size: (height, width) of the image.
     """
     theta = _symmetric(rng, ranges.rotation_range)
@@ -62,9 +62,9 @@ def _symmetric(rng: Any, reach: float) -> float:
 
 
 def _draw_shift(rng: Any, reach: Range, size: int) -> float:
-    """Keras asks ``choice`` first: it takes whole numbers above 0, and lists.
+    """Draws a shift. Keras tries ``choice`` first, which takes whole numbers above 0, and lists.
 
-    ``choice`` draws one ``randint``, which is called here without its detours.
+    ``choice`` draws one ``randint``, which is called here directly.
     """
     if not reach:
         return 0.0
@@ -82,7 +82,7 @@ def _sign(rng: Any) -> int:
 
 
 class Ranges(NamedTuple):
-    """What Keras draws for each sample: the random operations of a spec, all at once."""
+    """The ranges of all random operations of a spec, under Keras's names."""
 
     rotation_range: float = 0.0
     width_shift_range: Range = 0.0
@@ -96,7 +96,7 @@ class Ranges(NamedTuple):
 
     @classmethod
     def of(cls, spec: Spec) -> Ranges:
-        """Those of a spec, each of whose random operations comes once."""
+        """The ranges of a spec that has each random operation at most once."""
         ranges = cls()
         for operation in spec.transforms:
             match operation:
@@ -119,7 +119,7 @@ class BatchDraws:
     """Draws the parameters of any rows of any batch.
 
     Args:
-        spec: what is random.
+        spec: holds the random operations.
         epochs: the order of the samples, which Keras draws from the same generator.
     """
 
@@ -142,7 +142,7 @@ class BatchDraws:
     def numbers(self, epoch: int, position: int) -> list[int]:
         """The random numbers in the names of a batch's saved pictures, one for each row.
 
-        Keras draws them when all samples of the batch are made.
+        Keras draws them after all samples of the batch.
         """
         save = self._spec.output.save
         assert save is not None
@@ -162,7 +162,7 @@ class BatchDraws:
         return self._batches[place]
 
     def _seed_and_draw(self, epoch: int, position: int, rows: int) -> list[Transform]:
-        # A generator is seeded in a tenth of the time that it takes to make one.
+        # Seeding a generator takes a tenth of the time of creating one.
         self._epochs.seed_batch(self._rng, epoch, position)
         return self._draw(self._rng, rows)
 
@@ -173,7 +173,7 @@ class BatchDraws:
 
 
 def _part(operation: Random, transform: Transform) -> Any:
-    """What of Keras's parameters an operation takes."""
+    """The parameters of one operation."""
     match operation:
         case RandomAffine():
             return transform.affine
@@ -186,7 +186,7 @@ def _part(operation: Random, transform: Transform) -> Any:
 
 
 def _chooses(ranges: Ranges) -> bool:
-    """Whether a shift is a choice, which takes an unknown number of the generator's words."""
+    """Whether a shift is a choice, which consumes an unknown number of the generator's words."""
     return any(
         isinstance(reach, tuple) or (isinstance(reach, int) and reach > 0)
         for reach in (ranges.height_shift_range, ranges.width_shift_range)
@@ -194,7 +194,7 @@ def _chooses(ranges: Ranges) -> bool:
 
 
 class _Plan(NamedTuple):
-    """Uniform draws of one sample, in Keras's order: so all of a batch are one call."""
+    """Uniform draws of one sample, in Keras's order, so that one call draws a whole batch."""
 
     fields: list[int]
     low: list[float]
@@ -216,7 +216,7 @@ _FLIP = Transform._fields.index("flip_horizontal")
 
 
 def _plan(ranges: Ranges, size: _Size) -> _Plan:
-    """As :func:`draw`, where the shifts are uniform."""
+    """The plan of :func:`draw`, where the shifts are uniform."""
     height, width = size
     plan = _Plan([], [], [], [], (ranges.horizontal_flip, ranges.vertical_flip))
     _add_symmetric(plan, "theta", ranges.rotation_range)

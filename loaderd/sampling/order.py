@@ -1,6 +1,6 @@
-"""(seed, epoch) becomes the sample ids of each batch of the epoch; pure.
+"""The sample ids of each batch of an epoch, from (seed, epoch); pure.
 
-Two sources, which :class:`~loaderd.spec.spec.Order` chooses between:
+:class:`~loaderd.spec.spec.Order` chooses between two sources:
 
 - ``sample``: NumPy's ``RandomState(Philox(key=(seed, epoch)))``, with the last word of
   Philox's counter set to ``_ORDER``, so that no other use of the same key draws the same
@@ -9,13 +9,13 @@ Two sources, which :class:`~loaderd.spec.spec.Order` chooses between:
   ``keras/src/legacy/preprocessing/image.py``): ``RandomState(seed + k)``, where k is the
   number of the epoch's first batch, counted from the stream's start.
 
-An order may be given instead, sample by sample; then all epochs have that. Epochs that are read
-again (``loaderd.ipc.prefetch.ROUND``) have the order that they had.
+A given order of samples replaces both; all epochs then have it. Epochs that are read again
+(``loaderd.ipc.prefetch.ROUND``) keep their order.
 
-Philox, the Mersenne Twister and the shuffles of ``RandomState`` are frozen by NumPy's
-compatibility policy (NEP 19), which ``Generator.permutation`` is not: an epoch has the same
-order on every machine and under every version of NumPy, and a stream can be resumed
-anywhere. Any change here changes every user's order; the tests hold it fast.
+NumPy's compatibility policy (NEP 19) freezes Philox, the Mersenne Twister and the shuffles of
+``RandomState``, but not ``Generator.permutation``: an epoch has the same order on every machine
+and under every version of NumPy, and a stream can be resumed anywhere. Any change here changes
+every user's order; tests pin it.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from loaderd.spec.output import Order
 Ids = npt.NDArray[np.int32] | npt.NDArray[np.int64]
 
 SEEDS = 2**32
-"""Seeds of ``RandomState``; Keras's run of seeds begins again from 0 beyond them."""
+"""Number of seeds of ``RandomState``; Keras's seeds wrap around to 0."""
 
 _ORDER = 2**64 - 1
 _KEPT = 2  # this epoch, and the next one's first batches
@@ -41,10 +41,10 @@ class EpochOrder:
 
     Args:
         order: seed (None counts as 0), source, and whether epochs are shuffled;
-            otherwise sample i comes i-th, always.
+            otherwise sample i is the i-th of each epoch.
         samples: the size of the dataset.
         batch_size: samples in a batch, at least 1; the last of an epoch may have fewer.
-        given: the order, where ``order`` says that it is given.
+        given: the order, if ``order.given``.
 
     Attributes:
         samples: in an epoch.
@@ -81,24 +81,24 @@ class EpochOrder:
         return self._epoch(epoch)
 
     def number(self, epoch: int, position: int) -> int:
-        """The number of a batch in the stream, as Keras counts it; that of its first reading."""
+        """The number of a batch in the stream, as Keras counts; the same when it is read again."""
         return epoch % ROUND * self.batches + position
 
     def seed_batch(self, rng: np.random.RandomState, epoch: int, position: int) -> None:
-        """Sets a generator as Keras's is when the first sample of a batch is drawn.
+        """Sets a generator to the state of Keras's before the first sample of a batch is drawn.
 
-        A batch that is read again has a seed of two words, which is no other batch's.
+        A batch that is read again has a seed of two words, different from all others.
         """
         seed, again = (self.seed + self.number(epoch, position)) % SEEDS, epoch // ROUND
         rng.seed([seed, again % SEEDS] if again else seed)
         if position == 0 and self.shuffle and not again:
-            rng.shuffle(_ids(self.samples))  # as the order was drawn
+            rng.shuffle(_ids(self.samples))  # consumes the draws of the order
 
     def _epoch(self, epoch: int) -> Ids:
-        epoch = epoch % ROUND if self.shuffle else 0  # unshuffled, all epochs are one
+        epoch = epoch % ROUND if self.shuffle else 0  # unshuffled epochs are equal
         if epoch not in self._epochs:
             if len(self._epochs) == _KEPT:
-                del self._epochs[next(iter(self._epochs))]  # the one that was made first
+                del self._epochs[next(iter(self._epochs))]  # the oldest
             ids = _ids(self.samples) if self._given is None else self._given
             if self.shuffle:
                 self._source(epoch).shuffle(ids)
@@ -116,7 +116,7 @@ def epoch_length(order: Order, samples: int, given: Ids | None = None) -> int:
     """Samples in an epoch.
 
     Args:
-        order: says whether the order is given, and how many samples count.
+        order: of the spec.
         samples: the size of the dataset.
         given: the order, if it is given.
     """
@@ -133,9 +133,9 @@ def _bits(seed: int, epoch: int) -> np.random.Philox:
 
 
 def _ids(samples: int) -> Ids:
-    """All samples in their own order; of 32 bits if that suffices, in which they are shuffled.
+    """All samples in their own order, as int32 if that suffices, else int64.
 
-    That is what ``RandomState.permutation`` does, in 64 bits: the numbers are the same.
+    Shuffling them gives the same numbers as ``RandomState.permutation``, which uses 64 bits.
     """
     if samples < 2**31:
         return np.arange(samples, dtype=np.int32)

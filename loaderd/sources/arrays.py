@@ -1,4 +1,4 @@
-"""Images that are in memory already."""
+"""The source of images in memory."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 
 class ArraySource:
-    """Images that came with the stream; see :class:`~loaderd.sources.source.Source`.
+    """Images from the stream's bundle; see :class:`~loaderd.sources.source.Source`.
 
     Args:
         images: (n, height, width, channels).
@@ -28,14 +28,14 @@ class ArraySource:
         return len(self.images)
 
     def read(self, sample: int) -> NDArray[Any]:
-        """One image, as it lies in memory."""
+        """One image, as a view."""
         image: NDArray[Any] = self.images[sample]
         return image
 
     def identity(self, sample: int) -> int:
-        """0: what is in memory is not kept once more."""
+        """0, as images in memory are not cached."""
         return 0
 
     def name(self, sample: int) -> str:
-        """What people read about a sample."""
+        """The name of a sample in error texts."""
         return f"image {sample} of the arrays"

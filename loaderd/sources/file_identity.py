@@ -1,12 +1,11 @@
-"""Which file an image was decoded from, and in which state that file was.
+"""Keys and states of files: which file an image was decoded from, and in which state.
 
-A file has a key, a digest of its real path: however a dataset's folder is named, and through
-whatever links it is reached, a file has one key. Its state is a digest of what the file system
-says of it: size, time of modification, number (inode), and the time of change, which the
-kernel sets and nobody can choose. Whatever is done to a file, or put in its place, changes it.
+A file's key is a digest of its real path, so it does not depend on the dataset's folder or on
+links. Its state is a digest of its size, modification time, inode number, and change time, which
+the kernel sets and users cannot choose. Any change or replacement of a file changes its state.
 
-Except within one tick of the file system's clock: a file that has just changed may change
-again, and show the same time. What is read of a file so fresh is not kept yet.
+The exception is one tick of the file system's clock: a file that has just changed may change
+again with the same time. So an image of a file that fresh is not cached yet.
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ from loaderd.ipc.manifest import Manifest
 Numbers = NDArray[np.int64]
 
 UNREADABLE = 0
-"""The state of a file of which nothing is known, or nothing may be kept."""
+"""The state of a file that cannot be read, or must not be cached."""
 
 _BITS, _ALL = 2**63 - 1, 2**64 - 1
 _TYPE, _LINK = 0o170000, stat.S_IFLNK
@@ -37,16 +36,16 @@ _NOTHING = (0, 0, 0, 0, -1)
 _BLOCK = 2**16
 _SECOND = 10**9
 _TICK = _SECOND // 10
-"""Longer than any tick of a clock that shows more than seconds."""
+"""ns. Longer than any tick of a clock with a resolution below one second."""
 
 _COARSE_TICK = 3 * _SECOND
-"""For file systems that show whole seconds, or even ones."""
+"""ns. For file systems with a resolution of one or two seconds."""
 
 _RENUMBERING = ("exfat", "fuse", "msdos", "vfat")
-"""File systems (the beginnings of their names) that number a file anew each time they see it."""
+"""Prefixes of the names of file systems whose inode numbers are not stable."""
 
 _MOUNTED_SECONDS = 10
-"""For so long it is believed what is mounted: another disk may have the number of an earlier."""
+"""How long the mount table is cached: a new disk may reuse a device number."""
 
 _KEY_BYTES = 8
 
@@ -55,8 +54,8 @@ class FileStates(NamedTuple):
     """The files of a stream, by sample.
 
     Attributes:
-        keys: of their paths.
-        states: as they are now; ``UNREADABLE`` where that cannot be told.
+        keys: of their paths, int64 (n,).
+        states: present ones, int64 (n,); ``UNREADABLE`` where unknown.
     """
 
     keys: Numbers
@@ -76,15 +75,15 @@ def look(samples: Manifest) -> FileStates:
 
 
 def _look(root: bytes, names: list[bytes], folders: dict[bytes, bytes]) -> FileStates:
-    """Keys and states of some files; a loop without calls, as a million may be waited for.
+    """Keys and states of some files; inlined, as it runs for up to millions of files.
 
     Args:
-        root: where the names begin, with a slash, if anywhere.
+        root: the folder of the names, with a trailing slash; may be empty.
         names: of the files.
         folders: real paths of folders; added to.
     """
     digests: list[bytes] = []
-    said: list[int] = []
+    fields: list[int] = []
     lstat, digest, ask = os.lstat, hashlib.blake2b, storage.ask
     for name in names:
         folder, slash, last = name.rpartition(b"/")
@@ -95,31 +94,31 @@ def _look(root: bytes, names: list[bytes], folders: dict[bytes, bytes]) -> FileS
             status = lstat(path)
             if status.st_mode & _TYPE == _LINK:
                 path, status = _follow(path, folders)
-            said += (
+            fields += (
                 status.st_size,
                 status.st_mtime_ns,
                 status.st_ctime_ns,
                 status.st_ino,
                 status.st_dev,
             )
-        except OSError:  # whoever reads it gets the error
-            said += _NOTHING
+        except OSError:  # reading the file raises the error
+            fields += _NOTHING
         digests.append(digest(path, digest_size=_KEY_BYTES).digest())
-    return FileStates(np.frombuffer(b"".join(digests), np.int64), _states(said))
+    return FileStates(np.frombuffer(b"".join(digests), np.int64), _states(fields))
 
 
 def _resolve(root: bytes, folder: bytes, folders: dict[bytes, bytes]) -> bytes:
-    """The real path of a folder, with a slash behind it; kept in ``folders``."""
+    """The real path of a folder, with a trailing slash; added to ``folders``."""
     storage.ask(root + folder)
     real = folders[folder] = os.path.join(os.path.realpath(root + folder), b"")
     return real
 
 
 def _follow(path: bytes, folders: dict[bytes, bytes]) -> tuple[bytes, os.stat_result]:
-    """The real path of what a link leads to, and its status; much sooner than ``realpath``.
+    """The real path of a link's target, and its status; much faster than ``realpath``.
 
     Raises:
-        OSError: it is not there, or links lead to each other.
+        OSError: it is missing, or the links form a loop.
     """
     for _ in range(_MAX_LINKS):
         folder, slash, last = path.rpartition(b"/")
@@ -132,32 +131,32 @@ def _follow(path: bytes, folders: dict[bytes, bytes]) -> tuple[bytes, os.stat_re
     raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), path)
 
 
-def _states(said: list[int]) -> Numbers:
-    """The states of files, of which the system said ``_NOTHING``, or five numbers each."""
+def _states(fields: list[int]) -> Numbers:
+    """The states of files, from five numbers each; ``_NOTHING`` for unreadable ones."""
     try:
-        table = np.array(said, np.int64).reshape(-1, 5)
+        table = np.array(fields, np.int64).reshape(-1, 5)
     except OverflowError:
-        table = np.array([number & _ALL for number in said], np.uint64).view(np.int64)
+        table = np.array([number & _ALL for number in fields], np.uint64).view(np.int64)
         table = table.reshape(-1, 5)
     devices = table[:, 4]
     for device in np.unique(devices).tolist():
         if device != _NOTHING[4] and not _keeps_numbers(device):
             table[devices == device, 3] = 0
     size, mtime, ctime, number = table[:, :4].T.view(np.uint64)
-    states: Numbers = np.maximum(_mixed(size, mtime, ctime, number), 1).view(np.int64)
+    states: Numbers = np.maximum(_fold(size, mtime, ctime, number), 1).view(np.int64)
     states[devices == _NOTHING[4]] = UNREADABLE
     return states
 
 
 def state_of(status: os.stat_result) -> int:
-    """A digest of the state, whatever numbers the file system gives; never ``UNREADABLE``."""
+    """A digest of any status; never ``UNREADABLE``."""
     number = status.st_ino if _keeps_numbers(status.st_dev) else 0
-    mixed: int = _mixed(status.st_size, status.st_mtime_ns, status.st_ctime_ns, number)
+    mixed: int = _fold(status.st_size, status.st_mtime_ns, status.st_ctime_ns, number)
     return max(mixed, 1)
 
 
-def _mixed(size: Any, mtime: Any, ctime: Any, number: Any) -> Any:
-    """Whole numbers, or arrays of those of 64 bits, folded into 63 bits."""
+def _fold(size: Any, mtime: Any, ctime: Any, number: Any) -> Any:
+    """Integers, or uint64 arrays, folded into 63 bits."""
     return (
         size * 0x9E3779B97F4A7C15
         + mtime * 0xC2B2AE3D27D4EB4F
@@ -167,7 +166,7 @@ def _mixed(size: Any, mtime: Any, ctime: Any, number: Any) -> Any:
 
 
 def settled_state(status: os.stat_result | None, before: int) -> int:
-    """The state, if no change since could go unseen; else ``UNREADABLE``.
+    """The state, if any later change would alter it; else ``UNREADABLE``.
 
     Args:
         status: of the file that was read; None if it changed meanwhile.
@@ -176,13 +175,13 @@ def settled_state(status: os.stat_result | None, before: int) -> int:
     if status is None:
         return UNREADABLE
     tick = _TICK if status.st_ctime_ns % _SECOND else _COARSE_TICK
-    # A time to come is that of another clock, and no sign of a change.
+    # A change time in the future comes from another clock, and does not mean a fresh file.
     fresh = before - tick < status.st_ctime_ns < time.time_ns() + tick
     return UNREADABLE if fresh else state_of(status)
 
 
 def _keeps_numbers(device: int) -> bool:
-    """Whether a file's number stays what it is; so for all file systems that are not known."""
+    """Whether inode numbers on a device are stable; True for unknown file systems."""
     return _kept_numbers(device, int(time.monotonic()) // _MOUNTED_SECONDS)
 
 
@@ -197,7 +196,7 @@ def _kept_numbers(device: int, period: int) -> bool:
 
 
 def file_system(mounts: str, device: int) -> str:
-    """The name of a device's file system, as ``/proc/self/mountinfo`` has it; or nothing."""
+    """The name of a device's file system from the text of ``/proc/self/mountinfo``, or empty."""
     number = f"{os.major(device)}:{os.minor(device)}"
     for line in mounts.splitlines():
         mount, _, source = line.partition(" - ")

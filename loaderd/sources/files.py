@@ -1,4 +1,4 @@
-"""Images in files, whoever listed them."""
+"""The source of images in files, listed by the opener or by the client."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from loaderd.sources.file_identity import settled_state
 Path = bytes | str
 
 _RETRY_SECONDS = 0.5
-"""After so long storage that cannot be asked is asked again."""
+"""Interval of retries while storage cannot be reached."""
 
 
 class FileLimit(NamedTuple):
-    """The most bytes that a file may have, as it holds one picture.
+    """The most bytes that an image file may have.
 
     Attributes:
-        nbytes: so many; more are not read, such as a sparse file of terabytes.
+        nbytes: the limit; larger files, such as a sparse one of terabytes, are not read.
         reason: why, and what to do: follows "N bytes are more than".
     """
 
@@ -40,16 +40,16 @@ NO_LIMIT = FileLimit(2**63, "a file can have")
 
 
 class FileReader:
-    """Reads files into memory that is used again."""
+    """Reads files into reused memory."""
 
     def __init__(self, limit: FileLimit = NO_LIMIT) -> None:
         self._limit = limit
         self._scratch = Scratch()
         self.status: os.stat_result | None = None
-        """What the file system said of the file that was read last; None if it changed."""
+        """The status of the last file read; None if it changed meanwhile."""
 
     def read(self, path: Path) -> memoryview:
-        """The bytes of a file, as soon as its storage can be asked; valid until the next ``read``.
+        """The bytes of a file, valid until the next ``read``; retries while storage is gone.
 
         Raises:
             BadImage: the file is missing, unreadable or not a regular file.
@@ -63,13 +63,13 @@ class FileReader:
                 except BadImage as error:
                     if not storage.is_gone(error.__cause__):
                         raise
-                sleep(_RETRY_SECONDS)  # a worker that waits too long is ended
+                sleep(_RETRY_SECONDS)  # the supervisor ends a worker that waits too long
         finally:
             storage.answered()
 
     def _read(self, path: Path) -> memoryview:
         try:
-            # A FIFO opened without O_NONBLOCK would wait for its writer for ever.
+            # Opening a FIFO without O_NONBLOCK would block until it has a writer.
             descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
             try:
                 return self._read_all(descriptor)
@@ -120,7 +120,7 @@ class FileSource:
         return self._reader.read(self._manifest.path(sample))
 
     def identity(self, sample: int) -> int:
-        """The state of the file that was read last; 0 if a change could have gone unseen."""
+        """The state of the last file read; 0 if it may have changed undetected."""
         return settled_state(self._reader.status, self._before)
 
     def name(self, sample: int) -> str:
@@ -136,7 +136,7 @@ def _read_error(path: Path, error: Exception) -> BadImage | NoRoom:
 
 def _reason(error: Exception) -> str:
     if isinstance(error, OSError) and error.errno == errno.ENXIO:
-        return "not a regular file"  # a socket, or a device that nothing drives
+        return "not a regular file"  # a socket, or a device without a driver
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     return str(error) or type(error).__name__

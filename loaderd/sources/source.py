@@ -1,4 +1,4 @@
-"""What a stream reads its samples from."""
+"""The interface of a stream's sources of samples."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Encoded = memoryview
 
 
 class Source(Protocol):
-    """Samples by number, in any order; reading one leaves nothing behind for the next."""
+    """Random access to samples by number; reads are independent of each other."""
 
     @property
     def labels(self) -> NDArray[np.int32]:
@@ -32,10 +32,10 @@ class Source(Protocol):
         """
 
     def identity(self, sample: int) -> int:
-        """A number that changes when the sample does, for the sample that was read last.
+        """The state of the last sample read: a number that changes when the sample does.
 
-        0 if nothing that is made of it may be kept: it changed meanwhile, or just before.
+        0 if it must not be cached, as it changed meanwhile or just before.
         """
 
     def name(self, sample: int) -> str:
-        """What people read about a sample."""
+        """The name of a sample in error texts."""

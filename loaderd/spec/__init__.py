@@ -1,1 +1,1 @@
-"""What a stream is: frozen values, pure."""
+"""The specification of a stream: frozen values; pure."""

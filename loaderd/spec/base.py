@@ -1,4 +1,4 @@
-"""What all parts of a spec share: the base of the values, and the words that they may hold."""
+"""The base class of the parts of a spec, and the types of their values."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How one file becomes an array of the target size."""
+"""The part of a spec that decodes and resizes one file."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ from loaderd.spec.base import (
 )
 
 PILS_PIXELS = 178_956_970
-"""Of a picture, beyond which PIL refuses it of its own accord."""
+"""Pixels of a picture beyond which PIL refuses it by default."""
 
 MAX_PIXELS = 2**40
-"""What stands for no limit."""
+"""Stands for no limit."""
 
 
 class Plugin(Frozen, frozen=True):
-    """A format that the trainer's PIL reads by a package that is none of PIL's own.
+    """A format that another package has registered in the trainer's PIL.
 
     Attributes:
-        format: what the package calls it.
-        module: where the two are found.
-        factory: the qualified name of what opens an image.
-        accept: that of what looks at a file's first bytes; empty for none.
+        format: its name in the package.
+        module: that holds the two functions.
+        factory: the qualified name of the function that opens an image.
+        accept: that of the function that checks a file's first bytes; empty for none.
     """
 
     format: str
@@ -40,10 +40,10 @@ class Plugin(Frozen, frozen=True):
 
 
 class Pil(Frozen, frozen=True, omit_defaults=True):
-    """PIL's own switches as the trainer has set them, where they decide what is read and how.
+    """The trainer's values of PIL's switches that affect decoding.
 
     Attributes:
-        max_pixels: of a picture, beyond which PIL refuses it: twice ``Image.MAX_IMAGE_PIXELS``.
+        max_pixels: limit of a picture: twice ``Image.MAX_IMAGE_PIXELS``.
         max_text_chunk: bytes, ``PngImagePlugin.MAX_TEXT_CHUNK``.
         max_text_memory: bytes, ``PngImagePlugin.MAX_TEXT_MEMORY``.
         gif_loading: ``GifImagePlugin.LOADING_STRATEGY``, as a number.
@@ -61,7 +61,7 @@ class Pil(Frozen, frozen=True, omit_defaults=True):
     plugins: tuple[Plugin, ...] = ()
 
     def __post_init__(self) -> None:
-        """Raises InvalidArgument for numbers that are none of pixels or bytes."""
+        """Raises InvalidArgument for impossible numbers of pixels or bytes."""
         if not 0 <= self.max_pixels <= MAX_PIXELS:
             raise InvalidArgument(f"PIL's limit must be from 0 to {MAX_PIXELS} pixels")
         if min(self.max_text_chunk, self.max_text_memory) < 0:
@@ -69,25 +69,25 @@ class Pil(Frozen, frozen=True, omit_defaults=True):
 
 
 class Load(Frozen, frozen=True):
-    """How one image is read, decoded and resized; it decides what a cache keeps.
+    """How one image is read, decoded and resized; part of a cache's key.
 
     Attributes:
         target_size: (height, width) in pixels.
-        channels: of images that come as arrays; None is what ``color_mode`` says.
-        aspect: what happens to images of another aspect ratio: ``stretch`` them,
+        channels: of images given as arrays; None for those of ``color_mode``.
+        aspect: treatment of images of another aspect ratio: ``stretch`` them,
             ``crop`` the centre (Keras's ``keep_aspect_ratio``), or ``pad`` with black.
-        truncated: whether pictures whose end is missing are taken, as with PIL's
+        truncated: whether truncated pictures are accepted, as with PIL's
             ``LOAD_TRUNCATED_IMAGES``.
         pil: the other switches of PIL.
-        reading: which of Keras's two ways gives the pixels: ``load_img`` is PIL's, of
-            ``ImageDataGenerator``. With ``decode_image``, TensorFlow's, of
+        reading: which of Keras's decoders gives the pixels: ``load_img``, PIL's, is that of
+            ``ImageDataGenerator``. With ``decode_image``, TensorFlow's, that of
             ``image_dataset_from_directory``, grey images of 16 bits keep their upper 8,
             transparent pixels of GIFs are black, and BMPs of 32 bits have an alpha channel.
         decode: ``exact``, or ``scaled``: JPEGs are decoded at 1/2, 1/4 or 1/8 of their
-            size where that stays at least twice the target for antialiased filters, at
+            size where that is at least twice the target for antialiased filters, or at
             least the target for ``nearest``.
-        exif: whether pictures are turned as their EXIF orientation says. Keras turns none
-            but TIFFs, which PIL turns as it loads them.
+        exif: whether pictures are turned by their EXIF orientation. Keras turns only TIFFs,
+            which PIL turns when it loads them.
         compat: with ``keras`` grey pictures of 16 bits saturate, as in Keras, where they become
             ``rgb``; with ``fixed`` they keep their upper 8 bits.
     """
@@ -105,7 +105,7 @@ class Load(Frozen, frozen=True):
     channels: int | None = None
 
     def __post_init__(self) -> None:
-        """Raises InvalidArgument where nothing can be loaded to such a size."""
+        """Raises InvalidArgument for an impossible target size."""
         if min(*self.target_size, self.channels or 1) < 1:
             raise InvalidArgument(f"target_size must be positive, got {self.target_size}")
 

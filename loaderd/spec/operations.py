@@ -1,6 +1,6 @@
-"""Operations on one loaded image: frozen values, which a spec has in the order of their turn.
+"""Operations on one loaded image: frozen values, which a spec lists in the order of application.
 
-How each is applied is in :mod:`loaderd.render.transforms`.
+Their implementations are in :mod:`loaderd.render.transforms`.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ class RandomAffine(Frozen, frozen=True, tag="random_affine"):
         height_shift_range: the same for the height.
         shear_range: degrees.
         zoom_range: (lower, upper) factors.
-        fill_mode: what lies outside the image.
+        fill_mode: how to fill points outside the image.
         cval: the grey level there for ``fill_mode="constant"``.
         interpolation_order: of the spline that the warp interpolates with: 0 to 5.
         compat: ``keras`` keeps Keras's swapped shift axes and its off-centre rotation of
-            images that are not square; ``fixed`` mends both.
+            images that are not square; ``fixed`` fixes both.
     """
 
     rotation_range: float = 0.0
@@ -37,7 +37,7 @@ class RandomAffine(Frozen, frozen=True, tag="random_affine"):
     compat: Compat = "keras"
 
     def __post_init__(self) -> None:
-        """Raises InvalidArgument for a spline that there is not."""
+        """Raises InvalidArgument for an unsupported spline order."""
         if not 0 <= self.interpolation_order <= 5:
             raise InvalidArgument(
                 f"interpolation_order must be from 0 to 5, got {self.interpolation_order}"
@@ -56,7 +56,7 @@ class RandomAffine(Frozen, frozen=True, tag="random_affine"):
 
 
 class RandomChannelShift(Frozen, frozen=True, tag="random_channel_shift"):
-    """Adds a random number of grey levels, within the image's own range.
+    """Adds a random number of grey levels, clipped to the image's own range.
 
     Attributes:
         channel_shift_range: the largest number, either way.
@@ -66,7 +66,7 @@ class RandomChannelShift(Frozen, frozen=True, tag="random_channel_shift"):
 
 
 class RandomFlip(Frozen, frozen=True, tag="random_flip"):
-    """Mirrors half of the images.
+    """Mirrors each image with probability 1/2.
 
     Attributes:
         horizontal: left to right.
@@ -92,7 +92,7 @@ class ImagenetPreprocessing(Frozen, frozen=True, tag="imagenet_preprocessing"):
 
     Attributes:
         mode: ``caffe``, ``tf`` or ``torch``.
-        data_format: where it looks for the channels.
+        data_format: that it assumes.
     """
 
     mode: Preprocessing
@@ -100,17 +100,17 @@ class ImagenetPreprocessing(Frozen, frozen=True, tag="imagenet_preprocessing"):
 
 
 class Keras(Frozen, frozen=True):
-    """The trainer's Keras, for code of the user's that calls it.
+    """The settings of the trainer's Keras, for user code that calls it.
 
     Attributes:
         floatx: the dtype that it computes in.
-        data_format: where it looks for the channels.
-        backend: what it computes with: ``tensorflow``, ``jax`` or ``torch``.
+        data_format: its default.
+        backend: ``tensorflow``, ``jax`` or ``torch``.
         legacy: whether it is Keras 2.
-        itself: whether the code calls more of it, or of TensorFlow, than workers have functions
-            of their own for: then they load it at once.
-        preprocess: modules of ``keras.applications`` whose ``preprocess_input`` is known, and
-            what that does: (module, arithmetic, data format).
+        itself: whether the code calls functions of it, or of TensorFlow, that workers do not
+            replace: then they import it at once.
+        preprocess: modules of ``keras.applications`` whose ``preprocess_input`` workers replace:
+            (module, arithmetic, data format).
     """
 
     floatx: str = "float32"
@@ -122,17 +122,17 @@ class Keras(Frozen, frozen=True):
 
 
 class Function(Frozen, frozen=True, tag="function"):
-    """Code of the user's, which workers run on each image.
+    """A function of the user's, which workers apply to each image.
 
     Attributes:
-        module: where the function is found by its name; empty if the bundle's
-            ``function`` holds it as cloudpickle wrote it.
+        module: that holds the function; empty if it is pickled by value in the bundle's
+            ``function``.
         name: the function's qualified name.
         file: of the module, if it belongs to no installed package.
-        path: folders in which the trainer looks for modules.
-        folder: the trainer's working directory, at which relative paths begin.
+        path: folders of the trainer's module search path.
+        folder: the trainer's working directory, for relative paths.
         python: version of the Python that pickled it, or its modules' state: ``(3, 11)``.
-        keras: the trainer's Keras; None leaves it to the modules to load one.
+        keras: the trainer's Keras; None for no stand-ins.
     """
 
     module: str
@@ -167,10 +167,10 @@ class SamplewiseNormalization(Frozen, frozen=True, tag="samplewise_normalization
 
 
 class FeaturewiseNormalization(Frozen, frozen=True, tag="featurewise_normalization"):
-    """Normalizes by statistics of the dataset, which lie in the bundle.
+    """Normalizes by statistics of the dataset, from the bundle.
 
     Attributes:
-        statistics: which: ``mean`` is subtracted, ``std`` divides, ``zca`` whitens.
+        statistics: ``mean`` is subtracted, ``std`` divides, ``zca`` whitens.
     """
 
     statistics: tuple[Statistic, ...]

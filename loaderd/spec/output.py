@@ -1,4 +1,4 @@
-"""What a finished sample looks like, and how samples become batches."""
+"""The parts of a spec that define finished samples, batches and their order."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from loaderd.spec.base import DataFormat, Draws, DType, Frozen, LabelMode
 
 
 class Save(Frozen, frozen=True):
-    """Where finished samples are kept as pictures, for people to look at.
+    """Where finished samples are saved as image files.
 
     Attributes:
         directory: an existing folder (absolute).
-        prefix: what the names begin with.
-        format: ending of the names, which is the pictures' format.
-        most: Keras numbers the pictures at random, below this.
+        prefix: of the file names.
+        format: the images' format and file extension.
+        most: exclusive bound of the random numbers in Keras's names.
     """
 
     directory: str
@@ -26,10 +26,10 @@ class Output(Frozen, frozen=True):
     """The form of a finished sample.
 
     Attributes:
-        data_format: where the channels are.
+        data_format: of the batch.
         dtype: of the batch.
-        floatx: what Keras computes in: ``keras.config.floatx()``.
-        save: keeps every finished image as a file as well.
+        floatx: the dtype that Keras computes in: ``keras.config.floatx()``.
+        save: where to also save every finished image; None for nowhere.
     """
 
     data_format: DataFormat = "channels_last"
@@ -39,15 +39,15 @@ class Output(Frozen, frozen=True):
 
 
 class Batching(Frozen, frozen=True):
-    """How samples are put together.
+    """How samples form batches.
 
     Attributes:
         batch_size: samples in a batch; the last batch of an epoch may be smaller.
         label_mode: ``categorical`` one-hot rows, ``sparse`` one number each, both of
             the pipeline's dtype; ``int`` one int32 each; ``binary`` float32 of shape
             (batch, 1); ``input`` the images again; ``none`` no labels.
-        substitute_weight: the sample weight of a substitute for a bad image, where all
-            others have 1; None for batches without weights.
+        substitute_weight: the sample weight of a substitute for a bad image (all others
+            have 1); None for batches without weights.
     """
 
     batch_size: int
@@ -61,17 +61,17 @@ class Batching(Frozen, frozen=True):
 
 
 class Order(Frozen, frozen=True):
-    """In which order the samples come, and what the random draws come from.
+    """The order of the samples, and the source of the random draws.
 
     Attributes:
         shuffle: a new order for every epoch.
-        seed: any whole number from 0; None lets the daemon pick one, and tell it.
+        seed: any whole number from 0; None has the daemon choose and report one.
         draws: ``sample``: an epoch's order is drawn from (seed, epoch), a sample's
             parameters from (seed, epoch, sample). ``batch``: both as Keras's iterators
             draw them, batch number k of the stream from seed + k; seeds are below 2**32.
-        given: whether every epoch has the order of the bundle's ``order``: sample numbers, of
-            which some may be missing or come several times.
-        count: samples of which an epoch consists: the first so many; None for all.
+        given: whether every epoch has the order of the bundle's ``order``: sample numbers, which
+            may be incomplete or repeat.
+        count: samples of an epoch: the first of the dataset; None for all.
     """
 
     shuffle: bool = True

@@ -1,4 +1,4 @@
-"""Where samples come from."""
+"""The part of a spec that selects the samples."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from loaderd.spec.base import Frozen
 
 
 class Directory(Frozen, frozen=True, tag="directory"):
-    """A directory: which files make up the dataset, and in which order they are numbered.
+    """A directory: the files of the dataset, and their numbering.
 
     Attributes:
         directory: the folder whose subfolders are the classes (absolute).
-        extensions: endings of the lower-cased file name that count as images.
+        extensions: file extensions of images, compared in lower case.
         classes: class names (subfolders) in label order; None takes all subfolders,
             sorted.
         hidden: whether subfolders that begin with a dot are classes too.
@@ -24,7 +24,7 @@ class Directory(Frozen, frozen=True, tag="directory"):
             ``split_overall``, as Keras's ``index_directory`` does.
         split_overall: ``(fraction, subset)``: Keras's ``validation_split`` rule of
             ``image_dataset_from_directory``.
-        labels: labels given by the user in file order, instead of the folders'.
+        labels: the user's labels in file order, instead of the folders'.
     """
 
     directory: str
@@ -40,19 +40,19 @@ class Directory(Frozen, frozen=True, tag="directory"):
 
 
 class Files(Frozen, frozen=True, tag="files"):
-    """Files that the client has listed itself: the bundle's ``manifest`` names them.
+    """Files that the client has listed, in the bundle's ``manifest``.
 
     Attributes:
-        directory: where they lie, for people to read; the manifest decides.
+        directory: of the files, for display only.
     """
 
     directory: str = ""
 
 
 class Arrays(Frozen, frozen=True, tag="arrays"):
-    """Images that the client has in memory: the bundle's ``images``, one a sample."""
+    """Images in the client's memory: the bundle's ``images``, one per sample."""
 
     @property
     def directory(self) -> str:
-        """What people read where a folder stands for other datasets."""
+        """The text displayed in place of a folder."""
         return "(arrays)"

@@ -1,9 +1,9 @@
-"""What a client asks for: everything that decides what a stream's bytes are.
+"""The spec of a stream: everything that decides its bytes.
 
-A spec is frozen and holds plain values only, so that it travels as JSON and is
-checked (types and allowed values) wherever it is decoded. What is too large for JSON, or
-no plain value, travels beside it in a :mod:`bundle <loaderd.ipc.bundle>`. Two streams with
-equal specs and bundles over equal files give equal bytes, whoever renders them.
+A spec is frozen and holds plain values only, so it is sent as JSON, and decoding checks types and
+allowed values. Large or other values are sent with it in a
+:mod:`bundle <loaderd.ipc.bundle>`. Two streams with equal specs and bundles over equal files give
+equal bytes, whichever workers render them.
 """
 
 from __future__ import annotations
@@ -27,21 +27,21 @@ _PICKED_SEEDS = 2**31
 
 
 class Spec(Frozen, frozen=True):
-    """All of it.
+    """The spec of a stream.
 
     Attributes:
-        source: which samples there are.
+        source: the samples.
         load: how their images are decoded and resized.
-        transforms: what then happens to them, in this order.
-        output: the form that they have then.
-        batch: how they are put together.
-        order: in which order, and with which draws.
+        transforms: the operations that follow, in this order.
+        output: the form of a finished sample.
+        batch: how samples form batches.
+        order: the order of the samples, and the source of the draws.
         cache: where decoded images are kept, before they are augmented; it changes no byte.
-        on_error: what becomes of an image that cannot be read: ``raise`` tells the trainer,
-            ``substitute`` takes another of its class, drawn from (seed, epoch, sample),
-            ``skip`` leaves its row out of the batch.
-        survey: whether images that this installation cannot decode are passed over like bad ones,
-            by whoever wants to hear of them all; others get the error.
+        on_error: treatment of an unreadable image: ``raise`` an error in the trainer,
+            ``substitute`` another of its class, drawn from (seed, epoch, sample),
+            or ``skip`` its row of the batch.
+        survey: whether images that this installation cannot decode are reported like bad ones,
+            for a scan of a whole dataset, instead of raising an error.
     """
 
     source: Directory | Files | Arrays
@@ -64,12 +64,12 @@ class Spec(Frozen, frozen=True):
 
     @property
     def function(self) -> Function | None:
-        """The user's code that is run on each image, if there is any."""
+        """The user's function for each image, if there is one."""
         return self.first(Function)
 
     @property
     def is_random(self) -> bool:
-        """Whether any parameter of a sample is drawn."""
+        """Whether samples have random parameters."""
         return any(isinstance(operation, Random) for operation in self.transforms)
 
     def first(self, kind: type[T]) -> T | None:
@@ -78,7 +78,7 @@ class Spec(Frozen, frozen=True):
 
 
 def encode(spec: Spec) -> bytes:
-    """The spec as JSON. Names that are no UTF-8 are in it as Python has them, by surrogates."""
+    """The spec as JSON; names that are not UTF-8 hold surrogates, as in Python."""
     try:
         return msgspec.json.encode(spec)
     except UnicodeEncodeError:
@@ -100,15 +100,15 @@ def decode(data: bytes) -> Spec:
 
 
 def _no_number(_: str) -> None:
-    """NaN and the infinities, which are no JSON: null, as msgspec writes them."""
+    """Reads NaN and infinity, which are not valid JSON, as null, like msgspec writes them."""
 
 
 _SURROGATE = b"\\ud"
-"""What the slow way alone writes: msgspec escapes nothing but controls, and has no surrogates."""
+"""Only ``json.dumps`` writes this: msgspec escapes only controls, and rejects surrogates."""
 
 
 def seeded(spec: Spec) -> Spec:
-    """The same with a seed: one is picked where there is none."""
+    """The spec with a seed, chosen at random if it has none."""
     if spec.order.seed is not None:
         return spec
     seed = random.SystemRandom().randrange(_PICKED_SEEDS)
@@ -116,7 +116,7 @@ def seeded(spec: Spec) -> Spec:
 
 
 def fitted(spec: Spec, samples: int) -> Spec:
-    """The same for so many samples: a batch never has more rows than there are."""
+    """The spec with a batch size of at most ``samples``."""
     if spec.batch.batch_size <= samples:
         return spec
     batch = msgspec.structs.replace(spec.batch, batch_size=samples)
@@ -124,10 +124,10 @@ def fitted(spec: Spec, samples: int) -> Spec:
 
 
 def unseeded(spec: Spec) -> Spec:
-    """The same for all seeds."""
+    """The spec without its seed."""
     return msgspec.structs.replace(spec, order=msgspec.structs.replace(spec.order, seed=None))
 
 
 def for_workers(spec: Spec) -> Spec:
-    """What a worker must know: the manifest that goes along says which files there are."""
+    """The spec without its source, as workers get the files from the manifest."""
     return msgspec.structs.replace(spec, source=Files())

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 Parameters = tuple[Any, ...]
-"""Of one sample: those of each of its spec's random operations, in their order."""
+"""The parameters of one sample: those of each random operation of its spec, in order."""
 
 
 class Affine(NamedTuple):
@@ -31,7 +31,7 @@ class Flip(NamedTuple):
 
 
 class Transform(NamedTuple):
-    """What happens to one sample; the defaults leave it as it is.
+    """The random parameters of one sample; the defaults change nothing.
 
     Attributes:
         theta: rotation in degrees.
@@ -42,8 +42,8 @@ class Transform(NamedTuple):
         zy: Keras's second zoom factor.
         flip_horizontal: mirror left and right, after the warp.
         flip_vertical: mirror top and bottom, after the warp.
-        channel_shift_intensity: grey levels that are added; None adds nothing.
-        brightness: a factor; None leaves the brightness.
+        channel_shift_intensity: grey levels to add; None adds nothing.
+        brightness: a factor; None changes nothing.
     """
 
     theta: float = 0.0
@@ -59,10 +59,10 @@ class Transform(NamedTuple):
 
     @property
     def affine(self) -> Affine:
-        """The part that is one warp."""
+        """The parameters of the warp."""
         return Affine._make(self[:6])
 
     @property
     def flip(self) -> Flip:
-        """The part that mirrors."""
+        """The parameters of the flip."""
         return Flip(self.flip_horizontal, self.flip_vertical)

@@ -1,1 +1,1 @@
-"""A process that renders chunks."""
+"""The worker process, which renders chunks."""

@@ -1,7 +1,6 @@
-"""The images of a chunk as they are before they are finished: read and decoded, or kept.
+"""The loaded images of a chunk: read and decoded, or from a cache.
 
-They are told of a chunk by ``begin``; then they either come all at once
-(``gather``) or image by image (``load``).
+Call ``begin`` for each chunk, then ``gather`` for all images at once, or ``load`` for each.
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ class DecodedImages:
     """Images that are read and decoded each time.
 
     Args:
-        source: where they are read from.
+        source: of the files.
         renderer: decodes them.
     """
 
@@ -43,11 +42,11 @@ class DecodedImages:
         return 0
 
     def gather(self, ids: Ids, out: Array) -> bool:
-        """Copies the whole chunk to ``out``, if that goes; returns whether it went."""
+        """Copies the whole chunk to ``out``, if possible; returns whether it did."""
         return False
 
     def load(self, sample: int) -> Array:
-        """One image, valid until the next is asked for.
+        """One image, valid until the next call.
 
         Raises:
             BadImage: its file cannot be read or decoded.
@@ -60,15 +59,15 @@ class DecodedImages:
         return found
 
     def take_trouble(self) -> str:
-        """What people should hear of, once; empty if there is nothing."""
+        """A warning for the user, returned once; empty if there is none."""
         return ""
 
 
 class ArrayImages:
-    """Images that came with the stream.
+    """Images from the stream's bundle.
 
     Args:
-        source: where they lie.
+        source: holds them.
     """
 
     def __init__(self, source: ArraySource) -> None:
@@ -77,28 +76,28 @@ class ArrayImages:
         self.load = source.read
 
     def begin(self, ids: Ids) -> int:
-        """Nothing has to be decoded."""
+        """Returns 0: nothing comes from a cache."""
         return 0
 
     def gather(self, ids: Ids, out: Array) -> bool:
-        """Copies the whole chunk, if these are bytes as they lie in the batch."""
+        """Copies the whole chunk, if the images are uint8 with the layout of the batch."""
         if self._whole:
             np.take(self._images, ids, axis=0, out=out, mode="clip")
         return self._whole
 
     def take_trouble(self) -> str:
-        """There is none."""
+        """Returns an empty text."""
         return ""
 
 
 class CachedImages(DecodedImages):
-    """Images from the cache, and into it what it lacks.
+    """Images from the cache; adds those that it lacks.
 
     Args:
-        source: where the others are read from.
-        renderer: decodes those.
+        source: of the files.
+        renderer: decodes them.
         store: the cache.
-        folder: of the images, for people.
+        folder: of the images, for display.
     """
 
     def __init__(self, source: Source, renderer: Renderer, store: Store, folder: str) -> None:
@@ -106,18 +105,18 @@ class CachedImages(DecodedImages):
         self._store = store
         self._folder = folder
         self._path = store.path
-        self._there: frozenset[int] = frozenset()
-        self._told = False
+        self._cached: frozenset[int] = frozenset()
+        self._warned = False
 
     def begin(self, ids: Ids) -> int:
-        """Looks which samples are there."""
+        """Looks up the samples in the cache; returns how many it has."""
         with storage.asking(self._path):
-            self._there = frozenset(ids[self._store.find(ids)].tolist())
-        return len(self._there)
+            self._cached = frozenset(ids[self._store.find(ids)].tolist())
+        return len(self._cached)
 
     def gather(self, ids: Ids, out: Array) -> bool:
-        """Copies the whole chunk, if all of it is there."""
-        if len(self._there) < len(ids):
+        """Copies the whole chunk, if all of it is cached."""
+        if len(self._cached) < len(ids):
             return False
         start = perf_counter_ns()
         with storage.asking(self._path):
@@ -126,12 +125,12 @@ class CachedImages(DecodedImages):
         return went
 
     def load(self, sample: int) -> Array:
-        """One image: from the cache, or decoded and kept there.
+        """One image: from the cache, or decoded and added to it.
 
         Raises:
             BadImage: its file cannot be read or decoded.
         """
-        if sample in self._there and not self._store.lost:
+        if sample in self._cached and not self._store.lost:
             kept = self._row(sample)
             if kept is not None:
                 return kept
@@ -148,10 +147,10 @@ class CachedImages(DecodedImages):
             storage.answered()
 
     def take_trouble(self) -> str:
-        """Why the cache is written no more, or not used at all."""
-        if self._told or not self._store.trouble:
+        """Why the cache is no longer written, or no longer used; returned once."""
+        if self._warned or not self._store.trouble:
             return ""
-        self._told = True
+        self._warned = True
         root, why = self._folder, self._store.trouble
         if self._store.lost:
             return (
@@ -167,7 +166,7 @@ Images = DecodedImages | ArrayImages
 
 
 def attach_store(cache: int, rows: int, load: Load, samples: int) -> Store:
-    """A cache and the rows of its files; the descriptors are ours."""
+    """Opens a cache and the rows of its files; closes both descriptors."""
     memory = segment.attach(rows, samples * _ROW, writable=False)
     known = np.frombuffer(memory, np.int64).reshape(-1, 3)
     with storage.asking(path_of(cache)):

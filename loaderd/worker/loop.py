@@ -1,9 +1,8 @@
-"""The loop of one worker process: chunks in, finished rows out.
+"""The loop of one worker process.
 
 A worker reads chunks from its socket, renders their samples one by one into rows of
-the ring, and reports each chunk when its last row is written. Another worker can make all
-that it holds again, so it may be killed at any time. It ends when the supervisor's end of the
-socket closes.
+the ring, and reports each chunk when its last row is written. It may be killed at any time, as
+another worker can redo its chunks. It exits when the supervisor's end of the socket closes.
 """
 
 from __future__ import annotations
@@ -42,7 +41,7 @@ from loaderd.worker.reports import Reports
 from loaderd.worker.stream_renderer import Context, StreamRenderer
 
 _Streams = dict[int, StreamRenderer | LoaderdError]
-"""Streams by number; the error is that of a stream which this worker cannot write."""
+"""Streams by number; an error for a stream that this worker cannot open."""
 
 _NO_MEMORY = (
     "a worker has no memory, or no room in its address space, for the stream: raise the "
@@ -50,19 +49,19 @@ _NO_MEMORY = (
 )
 
 
-def _answer(streams: _Streams, chunk: Chunk) -> Message:
+def _render_chunk(streams: _Streams, chunk: Chunk) -> Message:
     stream = streams[chunk.stream]
     try:
         if isinstance(stream, LoaderdError):
             raise stream
         return stream.write(chunk)
     except BaseException as error:  # only a killed process counts as a crash
-        reported = _reported(error)
+        reported = _to_loaderd_error(error)
         return BatchFailed(type(reported).__name__, fitting(str(reported)), ticket=chunk.ticket)
 
 
-def _reported(error: BaseException) -> LoaderdError:
-    """An error as the trainer gets it; without memory, libraries raise errors of any type."""
+def _to_loaderd_error(error: BaseException) -> LoaderdError:
+    """The error for the trainer; without memory, libraries raise errors of any type."""
     if isinstance(error, LoaderdError):
         return error
     if isinstance(error, MemoryError) or getattr(error, "errno", None) == errno.ENOMEM:
@@ -85,20 +84,20 @@ class _WorkerLoop:
         self._max_pixels = settings.max_pixels
 
     def handle_message(self) -> None:
-        """Waits for the supervisor's next message and does what it says."""
+        """Waits for the supervisor's next message and handles it."""
         message, fds = self._channel.receive_with_fds()
         self._watch.begin()
-        self._do(message, fds)
+        self._dispatch(message, fds)
         self._watch.end()
 
-    def _do(self, message: Message, fds: list[int]) -> None:
+    def _dispatch(self, message: Message, fds: list[int]) -> None:
         match message:
             case Chunk() if message.stream not in self._streams:
-                # The Attach was taken back from behind our last chunk, and this chunk was read
-                # before it could be. No sample is to blame: the death counts as a kill.
+                # The supervisor withdrew the Attach behind our last chunk, but this chunk was
+                # read first. Exit by SIGKILL, so that no sample counts as the cause.
                 os.kill(os.getpid(), signal.SIGKILL)
             case Chunk():
-                self._channel.send(_answer(self._streams, message))
+                self._channel.send(_render_chunk(self._streams, message))
             case Attach():
                 self._streams[message.stream] = self._renderer(message, fds)
                 self._channel.send(Attached(message.stream))
@@ -122,18 +121,18 @@ class _WorkerLoop:
         try:
             return StreamRenderer(attach, asked, context, fds)
         except BaseException as error:
-            return _reported(error)
+            return _to_loaderd_error(error)
 
 
 def main(sock: socket.socket, settings: Settings) -> None:
     """Runs a worker on its end of the supervisor's socket, until that closes.
 
-    A worker that dies by a fault of a decoder writes its stack to the daemon's log first.
+    If a decoder crashes, the stack is written to the daemon's log.
     """
     faulthandler.enable(all_threads=False)
     init.enlarge_signal_stack()
     cv2.setNumThreads(1)
-    gc.freeze()  # the libraries live as long as we do: no collection need look at them
+    gc.freeze()  # the libraries' objects are never freed: collections skip them
     channel = Channel(sock)
     worker = _WorkerLoop(channel, settings)
     try:

@@ -1,4 +1,4 @@
-"""Messages from within a chunk: signs of life, and images that cannot be read."""
+"""Messages from within a chunk: heartbeats, and unreadable images."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ class Reports:
 
     Args:
         channel: its socket to the supervisor.
-        silence_s: seconds after which a finished sample is reported as a sign of life. Most
-            chunks take milliseconds, and report none.
+        silence_s: seconds after which a finished sample is reported as a heartbeat. Most
+            chunks take milliseconds, and send none.
     """
 
     def __init__(self, channel: Channel, silence_s: float) -> None:
@@ -23,15 +23,15 @@ class Reports:
         self._due = 0
 
     def begin(self) -> None:
-        """A chunk begins."""
+        """Starts the time of a chunk."""
         self._due = perf_counter_ns() + self._silence_ns
 
     def alive(self, ticket: int) -> None:
-        """A sample of the chunk is finished."""
+        """Reports that a sample of the chunk is finished, if a heartbeat is due."""
         if perf_counter_ns() >= self._due:
             self._channel.send(Progress(ticket))
             self.begin()
 
     def bad(self, stream: int, path: bytes, reason: str, lacking: bool) -> None:
-        """An image of the chunk cannot be read, or not by this installation."""
+        """Reports an image that cannot be read, or not by this installation."""
         self._channel.send(Bad(stream, path, reason, lacking))

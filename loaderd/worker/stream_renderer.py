@@ -1,7 +1,7 @@
-"""One stream as a worker knows it: what a chunk of it asks for becomes rows of a slot.
+"""Renders the chunks of one stream in a worker to rows of its slots.
 
-A renderer holds no reference to itself, not even a bound method: its mappings must go with it,
-and not when the garbage collector next looks.
+A renderer holds no reference to itself, not even a bound method, so that its mappings are freed
+with it, not by the next garbage collection.
 """
 
 from __future__ import annotations
@@ -50,12 +50,12 @@ Array = NDArray[Any]
 
 
 class Context(NamedTuple):
-    """What all streams of a worker have in common, or those that run the same code.
+    """State shared by the streams of a worker, or by those that run the same code.
 
     Attributes:
-        reports: hears of bad images, and that the worker lives.
-        quarantine: samples that are no longer tried, and why; others add to it.
-        max_pixels: of a picture, if the daemon was told.
+        reports: sends bad images and heartbeats.
+        quarantine: samples that are no longer tried, and why; the worker's loop adds to it.
+        max_pixels: the daemon's limit of a picture; None for none.
     """
 
     reports: Reports
@@ -70,13 +70,13 @@ class StreamRenderer:
         attach: the stream's sizes.
         asked: its spec.
         context: the worker's.
-        fds: descriptors of ring, manifest, bundles, cache and its rows, as far as there are such;
-            they are this object's now.
+        fds: descriptors of ring, manifest, any bundles, and any cache and its rows; this object
+            closes them.
 
     Raises:
         RenderError: the user's function cannot be loaded.
-        MissingDependency: nor what it, or the warp, needs.
-        ProtocolError: the manifest or the bundle is damaged, or one is not of the other.
+        MissingDependency: a package that the function or the warp needs is not installed.
+        ProtocolError: manifest or bundle are damaged, or do not match.
     """
 
     def __init__(self, attach: Attach, asked: Spec, context: Context, fds: Sequence[int]) -> None:
@@ -84,7 +84,7 @@ class StreamRenderer:
         self._stream = attach.stream
         self._reports, self._quarantine, max_pixels = context
         self._on_error: OnError = asked.on_error
-        self._left_out = (BadImage, MissingCodec) if asked.survey else BadImage
+        self._handled_errors = (BadImage, MissingCodec) if asked.survey else BadImage
         self._substitute_weight = asked.batch.substitute_weight
         ring_memory = segment.attach(ring, attach.ring_bytes, writable=True)
         table = segment.attach(manifest, attach.manifest_bytes, writable=False)
@@ -98,7 +98,7 @@ class StreamRenderer:
         )
         self._batch_draws = BatchDraws(asked, self._epochs)
         self._uniforms = Uniforms(asked.order.seed or 0, UNIFORMS)
-        # Before the renderer, which may raise: descriptors must not stay open, nor their lock.
+        # Before the renderer, which may raise: the store closes its descriptors and their lock.
         store = self._attach_store(*more[-2:]) if attach.cached else None
         limit = pixel_limit(asked.load.pil, max_pixels)
         self._times = StageTimes()
@@ -110,7 +110,7 @@ class StreamRenderer:
 
     @property
     def runs_code(self) -> bool:
-        """Whether code of the user's runs on its images."""
+        """Whether a function of the user's runs on its images."""
         return self._spec.function is not None
 
     def _attach_store(self, cache: int, rows: int) -> Store:
@@ -136,7 +136,7 @@ class StreamRenderer:
         """Renders the rows of one chunk.
 
         Raises:
-            BadImage: a file could not be read or decoded, nor one in its stead; rows may be
+            BadImage: neither a file nor a substitute could be read or decoded; rows may be
                 half written.
             NoRoom: a picture needs more memory than a worker may take.
             RenderError: a sample could not be augmented, preprocessed or saved.
@@ -173,13 +173,13 @@ class StreamRenderer:
         )
 
     def _gathered(self, slot: SlotArrays, chunk: Chunk, ids: Ids) -> bool:
-        """Copies the whole chunk at once, if that goes; returns whether it went."""
+        """Copies the whole chunk at once, if possible; returns whether it did."""
         if not self._copies or self._quarantine:
             return False
         return self._images.gather(ids, slot.images[chunk.first : chunk.last])
 
     def _write_images(self, slot: SlotArrays, chunk: Chunk, ids: Ids) -> Ids:
-        """Renders the rows; returns whose pictures they hold, -1 for a row that is left out."""
+        """Renders the rows; returns the ids of their samples, -1 for a skipped row."""
         images, finish, alive = slot.images, self._renderer.finish, self._reports.alive
         load = self._load_unless_quarantined if self._quarantine else self._images.load
         samples = ids.tolist()
@@ -189,7 +189,7 @@ class StreamRenderer:
         for row, sample in enumerate(samples, chunk.first):
             try:
                 image: Array | None = load(sample)
-            except self._left_out as error:
+            except self._handled_errors as error:
                 ids, image = self._replace(slot, chunk, ids, row, error)
             if image is None:
                 continue
@@ -212,10 +212,10 @@ class StreamRenderer:
     def _replace(
         self, slot: SlotArrays, chunk: Chunk, ids: Ids, row: int, error: BadImage | MissingCodec
     ) -> tuple[Ids, Array | None]:
-        """Does with a bad image what was asked for; the ids are changed in a copy.
+        """Applies ``on_error`` to a bad image; returns a changed copy of the ids.
 
         Raises:
-            BadImage: it shall be told, or there is none to take its place.
+            BadImage: ``on_error`` is ``raise``, or no substitute could be read.
         """
         at = row - chunk.first
         sample = int(ids[at])
@@ -243,7 +243,7 @@ class StreamRenderer:
     def _substitute(
         self, epoch: int, sample: int, error: BadImage | MissingCodec
     ) -> tuple[int, Array]:
-        """Another sample of the same class: the first that can be read of those drawn."""
+        """Another sample of the same class: the first readable one of those drawn."""
         labels = self._source.labels
         others = np.flatnonzero(labels == labels[sample])
         for other in substitutes(self._epochs.seed, epoch, sample, len(others)):
@@ -257,7 +257,7 @@ class StreamRenderer:
         raise BadImage(f"{error}; nor could another image of its class be read")
 
     def _name(self, sample: int) -> str:
-        """What people read about a sample."""
+        """The name of a sample in error texts."""
         return self._source.name(sample)
 
     def _draws(self, chunk: Chunk, samples: list[int]) -> list[Parameters]:

@@ -70,7 +70,7 @@ PIPELINES = {
     "channels first": moving(target_size=(20, 25), data_format="channels_first"),
     "grey": moving(target_size=(20, 25), color_mode="grayscale", rescale=1 / 255),
     "rgba": moving(target_size=(20, 25), color_mode="rgba", dtype="uint8"),
-    "full road": moving(target_size=(20, 25), samplewise_center=True),
+    "general path": moving(target_size=(20, 25), samplewise_center=True),
 }
 TRANSFORMS = [
     Transform(flip_horizontal=h, flip_vertical=v, theta=theta)

@@ -1,1 +1,1 @@
-"""A file becomes an array of the target size."""
+"""Decodes a file and resizes it to an array of the target size."""

@@ -1,10 +1,10 @@
-"""The picture in a file's bytes, exactly as Keras's ``load_img`` sees it.
+"""Decodes a file's bytes, exactly as Keras's ``load_img`` does.
 
-JPEG, the common case, is decoded by simplejpeg into memory that is reused; the pixels
-are those of PIL, which decodes everything else: other formats, CMYK, and files that
-are damaged a little, about which PIL's judgement is Keras's.
+JPEG, the common case, is decoded by simplejpeg into reused memory; the pixels are those of PIL,
+which decodes everything else: other formats, CMYK, and slightly damaged files, which PIL takes or
+refuses as in Keras.
 
-What a header claims is checked before memory is taken for it: pixels, and a JPEG's scans.
+The pixels that a header claims, and a JPEG's scans, are checked before memory is allocated.
 Which formats there are, and PIL's own switches: :mod:`loaderd.render.load.formats`.
 """
 
@@ -58,23 +58,23 @@ _TURNS = {
     8: Image.Transpose.ROTATE_90,
 }
 _UPRIGHT = (None, *list(_TURNS.values())[:3])
-"""Turns that leave width and height what they are."""
+"""Turns that keep width and height."""
 _FROM_THE_RIGHT = (_TURNS[2], _TURNS[3], _TURNS[6], _TURNS[7])
 _FROM_BELOW = (_TURNS[3], _TURNS[4], _TURNS[7], _TURNS[8])
-"""Turns after which what was the last column or row comes first."""
+"""Turns after which the file's last row or column is the first column, or the first row."""
 
 
 class Decoder:
     """Decodes files to pictures of one colour mode.
 
-    ``rgb`` images of JPEGs have PIL's mode RGBX (the fourth byte is padding) where they do not
-    come as arrays; ``grayscale`` ones keep 16 and 32 bit values, as Keras's ``load_img`` does.
+    JPEGs as ``rgb`` are arrays, or PIL images of mode RGBX (the fourth byte is padding);
+    ``grayscale`` pictures keep 16 and 32 bit values, as with Keras's ``load_img``.
 
     Args:
-        load: what is wanted. ``compat="keras"`` leaves grey pictures of 16 bits to PIL, which
-            clips all above 255 when it makes them ``rgb``; ``fixed`` keeps their upper 8 bits.
-        limit: pixels of a picture, at most; larger ones are bad images.
-        reduction: by how much a JPEG of some size is to be reduced: 8, 4, 2, or 1 for not.
+        load: how to decode. ``compat="keras"`` has PIL convert grey pictures of 16 bits to
+            ``rgb``, which clips at 255; ``fixed`` keeps their upper 8 bits.
+        limit: of a picture's pixels; larger ones are bad images.
+        reduction: gives the factor by which to reduce a JPEG of a size: 8, 4, 2, or 1 for none.
     """
 
     def __init__(
@@ -101,7 +101,7 @@ class Decoder:
         Raises:
             TooManyPixels: its header claims more than ``max_pixels``.
             MemoryError: there is no memory for it.
-            Exception: whatever PIL raises when it cannot decode them.
+            Exception: of any type, from PIL, if they cannot be decoded.
         """
         if data[:3] == _JPEG_START:
             picture = self._decode_jpeg(data)
@@ -110,9 +110,9 @@ class Decoder:
         return self._decode_any(data)
 
     def _decode_jpeg(self, data: memoryview) -> Picture | None:
-        """The picture, or None if PIL should see the file."""
+        """The picture, or None if PIL must decode it."""
         try:
-            # Faults that PIL overlooks must not keep the size from being checked.
+            # Not strict: the size is checked even where PIL tolerates faults of the file.
             height, width, colors, _ = simplejpeg.decode_jpeg_header(data, strict=False)
         except (ValueError, LookupError):
             return None
@@ -132,7 +132,7 @@ class Decoder:
         arrays = self._arrays and reduction == 1 and turn is None
         layout, mode = ("RGB", "RGB") if arrays else self._layout(colors)
         room = self._pixels.take(rows * columns * len(mode))
-        # libjpeg's smallest picture that has as many pixels is the one that is wanted.
+        # libjpeg takes the smallest scale that gives at least so many pixels.
         least = {} if reduction == 1 else {"min_height": rows, "min_width": columns}
         pixels = _jpeg_pixels(data, layout, room, least)
         if pixels is None or arrays:
@@ -144,7 +144,7 @@ class Decoder:
         return image if reduction == 1 else _reduced(image, reduction, upright, turn)
 
     def _layout(self, colors: str) -> tuple[str, str]:
-        """The names that simplejpeg and PIL have for the pixels to decode to."""
+        """The pixel format to decode to, by its names in simplejpeg and PIL."""
         if self._color_mode == "rgba":
             return "RGBA", "RGBA"
         if self._color_mode == "grayscale" and colors == "GRAY":
@@ -153,7 +153,7 @@ class Decoder:
 
     def _decode_any(self, data: memoryview) -> Image.Image:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about odd files; what is wrong raises
+            warnings.simplefilter("ignore")  # errors still raise
             image = self._load(data)
             turn = _turn_of(image) if self._exif else None
             image = image if turn is None else image.transpose(turn)
@@ -167,7 +167,7 @@ class Decoder:
             return image if image.mode == mode else image.convert(mode)
 
     def _on_black(self, image: Image.Image) -> Image.Image:
-        """A GIF without its transparent pixels, which TensorFlow makes black."""
+        """A GIF with its transparent pixels black, as in TensorFlow."""
         if "transparency" not in image.info or self._color_mode == "rgba":
             return image
         pixels = image.convert("RGBA")
@@ -176,10 +176,10 @@ class Decoder:
         return canvas
 
     def _load(self, data: memoryview) -> Image.Image:
-        """What PIL makes of it."""
+        """Opens and loads the file with PIL."""
         image = self._open(data)
         self._check(image.size, data)
-        # For what lies within it: tiles, frames and images of other sizes.
+        # For tiles, frames and images of other sizes within it.
         Image.MAX_IMAGE_PIXELS = self._pils_limit
         try:
             image.load()
@@ -191,12 +191,12 @@ class Decoder:
         return image
 
     def _open(self, data: memoryview) -> Image.Image:
-        """Reads the header; PIL must not refuse a size before it can be told."""
+        """Reads the header, such that PIL does not refuse the size before it is known."""
         self._switches.set()
         Image.MAX_IMAGE_PIXELS = None
         if data[:4] == _GIF_START and len(data) >= 10:
             self._check(struct.unpack_from("<HH", data, 6), data)
-            Image.MAX_IMAGE_PIXELS = self._pils_limit  # some have memory taken at once
+            Image.MAX_IMAGE_PIXELS = self._pils_limit  # some formats allocate here
         try:
             return formats.open_first(data)
         except Image.DecompressionBombError as error:
@@ -205,7 +205,7 @@ class Decoder:
             return self._open_other(data)
 
     def _open_other(self, data: memoryview) -> Image.Image:
-        """Some of the other formats have memory taken when their header is read."""
+        """Opens the other formats, some of which allocate memory when their header is read."""
         size = formats.size_before_opening(data)
         if size is not None:
             self._check(size, data)
@@ -217,16 +217,16 @@ class Decoder:
 
     @property
     def _pils_limit(self) -> Any:
-        """For PIL, which refuses what has more than twice as many pixels as it is told."""
+        """The value of ``MAX_IMAGE_PIXELS``, of which PIL refuses more than the double."""
         return self._max_pixels / 2
 
     def _too_many(self, error: Image.DecompressionBombError) -> TooManyPixels:
-        """PIL's error has the pixels in parentheses, of the picture or of one within it."""
+        """Converts PIL's error, which has the pixels (of the picture or a part) in parentheses."""
         found = re.search(r"\d+(?= pixels\))", str(error))
         return TooManyPixels(f"{found[0] if found else 'its'} pixels", self._limit)
 
     def _check(self, size: Size, data: memoryview) -> None:
-        """Refuses what would take too much memory, or too long."""
+        """Refuses pictures that would take too much memory or time."""
         width, height = size
         pixels = width * height
         if pixels > self._max_pixels:
@@ -238,14 +238,14 @@ class Decoder:
             )
 
     def _turn_of_jpeg(self, data: memoryview) -> Image.Transpose | None:
-        """As PIL reads it: EXIF blocks in pieces, and the orientation in XMP too."""
+        """The turn as PIL reads it, also from split EXIF blocks and from XMP."""
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             try:
                 return _turn_of(self._open(data))
             except MemoryError:
                 raise
-            except Exception:  # the pixels do not need what PIL stumbles over
+            except Exception:  # damaged metadata does not affect the pixels
                 return None
 
 
@@ -255,7 +255,7 @@ def _jpeg_pixels(
     try:
         pixels: Pixels = simplejpeg.decode_jpeg(data, layout, buffer=room, **least)
     except ValueError as error:
-        if "memory" in str(error).lower():  # PIL would only say that the file is broken
+        if "memory" in str(error).lower():  # PIL would report a broken file
             raise MemoryError(str(error)) from error
         return None
     return pixels
@@ -264,35 +264,34 @@ def _jpeg_pixels(
 def _reduced(
     image: Image.Image, reduction: int, size: Size, turn: Image.Transpose | None
 ) -> Reduced:
-    """A reduced picture that was turned: what is there in part may come first now."""
+    """A reduced picture that was turned: its partial column or row may be the first now."""
     columns = image.width * reduction - size[0] if turn in _FROM_THE_RIGHT else 0
     rows = image.height * reduction - size[1] if turn in _FROM_BELOW else 0
     return Reduced(image, reduction, size, (columns, rows))
 
 
 def _turn_of(image: Image.Image) -> Image.Transpose | None:
-    """What PIL's ``exif_transpose`` would do; nothing if the block is damaged.
+    """The turn of PIL's ``exif_transpose``; None if the block is damaged.
 
-    PIL itself turns TIFFs when it loads them, in Keras too, and then forgets their tag.
+    PIL itself turns TIFFs when it loads them, in Keras too, and then removes their tag.
     """
     try:
         return _TURNS.get(image.getexif().get(_ORIENTATION, 1))
     except MemoryError:
-        raise  # or the same file would be turned at one time and not at another
+        raise  # else the same file would be turned only sometimes
     except Exception:  # PIL's parser raises nearly everything
         return None
 
 
 def _is_deep(image: Image.Image) -> bool:
-    """Whether it is a grey picture of 16 bits; some versions of PIL hold those of PNGs in 32."""
+    """Whether it is a grey picture of 16 bits; some versions of PIL load those of PNGs as 32."""
     return image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PNG")
 
 
 def file_error(path: Path, error: Exception) -> BadImage | NoRoom | MissingCodec:
-    """The error for a file that ``error`` came from: one line that any terminal can show.
+    """The error for a file that ``error`` came from, in one printable line.
 
-    Too little memory says nothing about the file, nor does a PIL that was built without what
-    decodes it, so those are no :class:`BadImage`.
+    A lack of memory or of a codec in PIL is no fault of the file, and so no :class:`BadImage`.
     """
     name = readable(path)
     if isinstance(error, MemoryError) or str(error).startswith(_PILS_MEMORY_ERROR):

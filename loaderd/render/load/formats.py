@@ -1,7 +1,7 @@
-"""The formats that are decoded: those that PIL reads, by a file's contents, as in Keras.
+"""The formats that are decoded: those that PIL recognizes by a file's contents, as in Keras.
 
-Six of them are loaded with this module. The others come in when a file is none of the six: PIL
-would load all of its plugins then, also those that run programs or only recognise a format.
+Six are loaded with this module, the others when a file is none of the six. PIL itself would then
+load all of its plugins, also those that run programs or that decode nothing.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ Size = tuple[int, int]
 """(width, height) in pixels."""
 
 FIRST = ("JPEG", "PNG", "BMP", "PPM", "TIFF", "GIF")
-"""Formats that every worker has loaded."""
+"""Formats that every worker loads."""
 
 _OTHERS = {
     "DIB": "Bmp", "AVIF": "Avif", "BLP": "Blp", "CUR": "Cur", "PCX": "Pcx", "DCX": "Dcx",
@@ -45,9 +45,8 @@ _OTHERS = {
     "SPIDER": "Spider", "SUN": "Sun", "TGA": "Tga", "WEBP": "WebP", "XBM": "Xbm", "XPM": "Xpm",
     "XVTHUMB": "XVThumb",
 }  # fmt: skip
-"""The others, in PIL's order, and its modules. Not there: EPS, which Ghostscript runs; IPTC, which
-opens what it holds as whatever that is; WMF, BUFR, GRIB, HDF5 and MPEG, which PIL knows by name
-only."""
+"""The others, in PIL's order, and its modules. Excluded: EPS, which runs Ghostscript; IPTC, which
+opens embedded data in any format; WMF, BUFR, GRIB, HDF5 and MPEG, which PIL only identifies."""
 
 _HEIF = (
     "a HEIF photo: convert it to JPEG, or register a plugin for it in the program, such as "
@@ -73,7 +72,7 @@ _PLAIN = (
      "a video: take its frames as images"),
     (rb"PK\x03\x04|\x1f\x8b|BZh|7z\xbc\xaf|Rar!", "an archive: unpack it"),
 )  # fmt: skip
-"""What begins so, and what people are told of it."""
+"""First bytes of unsupported files, and the text of their errors."""
 
 _DECODERS = {"libtiff": pillow.TIFF, "jpeg2k": pillow.JPEG2000}
 _OPTIONAL = ("zstd", "webp", "lzma", "jpeg")
@@ -81,23 +80,23 @@ _OPTIONAL = ("zstd", "webp", "lzma", "jpeg")
 
 
 class Unknown(ValueError):
-    """A file is no image that is decoded; the text says what it is."""
+    """The file is in no supported format; the text names what it is."""
 
 
 class LacksCodec(Exception):
-    """PIL was built without what decodes a file; the text says what it is, and what to do."""
+    """PIL lacks the codec of a file; the text names it, and says what to do."""
 
 
 class Switches:
-    """PIL's switches of one stream. They are those of all PIL, so they are set for each image.
+    """PIL's switches for one stream. They are global in PIL, so they are set for each image.
 
     Args:
-        pil: as the trainer has them.
-        truncated: whether images whose end is missing are taken.
+        pil: the trainer's switches.
+        truncated: whether truncated images are accepted.
 
     Attributes:
-        formats: those of other packages.
-        absent: those of other packages that this Python has not.
+        formats: names of the formats of other packages.
+        absent: plugins of other packages that this Python lacks.
     """
 
     def __init__(self, pil: Pil, truncated: bool) -> None:
@@ -109,7 +108,7 @@ class Switches:
         self.absent = tuple(plugin for plugin, name in loaded.items() if not name)
 
     def set(self) -> None:
-        """Before an image is opened."""
+        """Sets the switches; called before an image is opened."""
         ImageFile.LOAD_TRUNCATED_IMAGES = self._truncated
         PngImagePlugin.MAX_TEXT_CHUNK = self._pil.max_text_chunk
         PngImagePlugin.MAX_TEXT_MEMORY = self._pil.max_text_memory
@@ -119,12 +118,12 @@ class Switches:
 
 
 def _load(plugin: Plugin) -> str:
-    """Imports a plugin; returns the name under which it is registered here, if it can be."""
+    """Imports a plugin; returns the name under which it is registered, or empty."""
     try:
         module = importlib.import_module(plugin.module)
         factory = attrgetter(plugin.factory)(module)
         accept = attrgetter(plugin.accept)(module) if plugin.accept else None
-    except Exception:  # importing is running
+    except Exception:  # an import runs any code
         return ""
     name = f"{plugin.format}/{plugin.module}".upper()
     Image.register_open(name, factory, accept)
@@ -144,8 +143,8 @@ def open_other(data: memoryview, switches: Switches) -> Image.Image:
     """Reads the header of a file in another format.
 
     Raises:
-        Unknown: it is in none that is decoded.
-        LacksCodec: PIL, or a plugin that the trainer has, may know it.
+        Unknown: the format is not supported.
+        LacksCodec: PIL lacks a codec, or this Python a plugin of the trainer's, that may decode it.
     """
     try:
         image = Image.open(io.BytesIO(data), formats=(*_others(), *switches.formats))
@@ -160,7 +159,7 @@ def open_other(data: memoryview, switches: Switches) -> Image.Image:
 def _others() -> tuple[str, ...]:
     """Loads PIL's other plugins, which takes about 20 ms."""
     for module in dict.fromkeys(_OTHERS.values()):
-        with suppress(ImportError):  # this PIL is older than the format, or newer
+        with suppress(ImportError):  # not in this version of PIL
             importlib.import_module(f"PIL.{module}ImagePlugin")
     if not getattr(sys.modules.get("PIL.AvifImagePlugin"), "SUPPORTED", False):
         with suppress(ImportError):
@@ -173,7 +172,7 @@ def _others() -> tuple[str, ...]:
 
 
 def size_before_opening(data: memoryview) -> Size | None:
-    """The size that a file claims, where PIL takes memory for it when it reads the header."""
+    """The size in a file's header, for formats where PIL allocates memory when it reads that."""
     if not _is_webp(data) or len(data) < 30:
         return None
     kind = bytes(data[12:16])
@@ -192,7 +191,7 @@ def _is_webp(data: memoryview) -> bool:
 
 
 def _is_avif(data: memoryview) -> bool:
-    """Whether it says so among its brands, of which the first may be a more general one."""
+    """Whether its brands name AVIF; the first may be a more general one."""
     if data[4:8].tobytes() != b"ftyp":
         return False
     brands = bytes(data[8 : min(int.from_bytes(data[:4], "big"), 200)])
@@ -216,7 +215,7 @@ def _unidentified(data: memoryview, absent: tuple[Plugin, ...]) -> Unknown | Lac
 
 
 def lack_behind(error: Exception) -> str:
-    """What PIL lacks, if that is why an error of it came; else empty."""
+    """The text of what PIL lacks, if that caused its error; else empty."""
     found = re.search(r"(?:decoder|encoder) (\w+) not available|(JPEG 2000) support", str(error))
     if found:
         codec = _DECODERS.get(found[1] or "jpeg2k")
@@ -227,14 +226,14 @@ def lack_behind(error: Exception) -> str:
 
 
 def check_tiff(image: Image.Image, error: Exception) -> None:
-    """Finds out whether a TIFF failed since libtiff was built without its compression.
+    """Checks whether a TIFF failed for lack of its compression in libtiff.
 
     Raises:
-        LacksCodec: that is why.
+        LacksCodec: it did.
     """
     compression = str(image.info.get("compression", ""))
     if lack_behind(error):
-        return  # libtiff itself is not there
+        return  # libtiff itself is missing
     if image.format == "TIFF" and compression in _OPTIONAL and not _tiff_can(compression):
         raise LacksCodec(
             f"libtiff was built without {compression}, in which this TIFF is compressed: install "
@@ -244,7 +243,7 @@ def check_tiff(image: Image.Image, error: Exception) -> None:
 
 @cache
 def _tiff_can(compression: str) -> bool:
-    """Whether libtiff was built with a compression of TIFFs: tries it."""
+    """Whether libtiff supports a compression, by a trial."""
     try:
         Image.new("RGB", (8, 8)).save(io.BytesIO(), "TIFF", compression=compression)
     except (OSError, ValueError, KeyError):

@@ -1,4 +1,4 @@
-"""How many pixels a picture may have, and who has said so."""
+"""The limit of a picture's pixels, and the setting that it comes from."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ class PixelLimit(NamedTuple):
     """The most pixels that a picture may have.
 
     Attributes:
-        pixels: so many.
-        setting: what people raise to have larger ones.
+        pixels: the limit.
+        setting: the name of the setting that raises it.
     """
 
     pixels: int
@@ -25,7 +25,7 @@ class PixelLimit(NamedTuple):
 
     @property
     def file_bytes(self) -> int:
-        """The most bytes of a file with such a picture, which may hold more than that."""
+        """The most bytes of a file with such a picture and its metadata."""
         return max(_MAX_FILE_BYTES, _PIXEL_BYTES * self.pixels)
 
     @property
@@ -41,8 +41,8 @@ def pixel_limit(pil: Pil, allowed: int | None) -> PixelLimit:
     """The limit of a stream.
 
     Args:
-        pil: the trainer's, whose limit counts where it is none of PIL's own accord.
-        allowed: the daemon's, which holds for everybody; None if it was not told any.
+        pil: the trainer's switches; their limit counts if it is not PIL's default.
+        allowed: the daemon's limit, which holds for all streams; None for none.
     """
     chosen = None if pil.max_pixels == PILS_PIXELS else pil.max_pixels
     if allowed is None and chosen is None:
@@ -54,11 +54,11 @@ def pixel_limit(pil: Pil, allowed: int | None) -> PixelLimit:
 
 
 class TooManyPixels(ValueError):
-    """A picture has too many pixels, or needs too many on the way.
+    """A picture has too many pixels, or needs too many in an intermediate step.
 
     Args:
-        what: has too many: "60000x60000 pixels".
-        limit: how many are allowed.
+        what: the size, such as "60000x60000 pixels".
+        limit: the limit that it exceeds.
     """
 
     def __init__(self, what: str, limit: PixelLimit) -> None:

@@ -1,11 +1,11 @@
-"""A picture of any size to an array of the target size, with the pixels of Keras.
+"""Resizes pictures to arrays of the target size, with the pixels of Keras.
 
-PIL resizes, as in Keras, but for one case: OpenCV's ``INTER_NEAREST_EXACT`` picks the
-pixels that PIL's NEAREST picks, and spares JPEGs PIL's four bytes a pixel. (For a box
-within the picture PIL rounds in another way, so crops are PIL's too.)
+PIL resizes, as in Keras, with one exception: OpenCV's ``INTER_NEAREST_EXACT`` picks the same
+pixels as PIL's NEAREST, without PIL's four bytes a pixel for JPEGs. (For a box within
+the picture PIL rounds differently, so PIL does crops too.)
 
-What of a picture is framed is worked out for its true size. A reduced picture is read at
-the same places: a frame's edges lie between its pixels if they must.
+The frame, the part of a picture that is resized, is computed for its true size. A reduced picture
+is read at the same places, if necessary with fractional edges.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ Pixels = NDArray[Any]
 Size = tuple[int, int]
 """(width, height) in pixels: PIL's order."""
 Box = tuple[int, int, int, int]
-"""(left, top, right, bottom) in pixels; a frame may reach beyond the picture."""
+"""(left, top, right, bottom) in pixels; may extend beyond the picture."""
 
 REDUCTIONS = (8, 4, 2)
-"""By which libjpeg decodes quickly; what lies between them is slower than the full size."""
+"""Factors at which libjpeg decodes fast; those between are slower than the full size."""
 
-_WEIGHTS = 12  # pixels' worth of memory: lanczos weighs six pixels, in float64
+_WEIGHTS = 12  # in pixels' worth of memory: lanczos uses six weights, in float64
 
 FILTERS: dict[Interpolation, Image.Resampling] = {
     "nearest": Image.Resampling.NEAREST,
@@ -48,10 +48,10 @@ class Reduced(NamedTuple):
     """A picture that was decoded at a fraction of its size.
 
     Attributes:
-        image: the small picture; its last column and row may be there in part.
-        reduction: so many pixels of the true picture, each way, are one of the small one's.
+        image: the small picture; its last column and row may be partial.
+        reduction: pixels of the true picture per pixel of the small one, each way.
         size: of the true picture.
-        skip: pixels of the true size, (columns, rows), that lie before the true picture.
+        skip: (columns, rows) before the true picture, in pixels of the true size.
     """
 
     image: Image.Image
@@ -66,12 +66,12 @@ def takes_arrays(load: Load) -> bool:
 
 
 class Resizer:
-    """Resizes pictures; those that have the target size are left as they are.
+    """Resizes pictures; those of the target size are not changed.
 
     Args:
-        load: the target size, the filter, and what happens to pictures of another aspect ratio.
-        limit: pixels of a picture, at most. What padding makes of one, or resizing one way only,
-            may have as many, and at any rate the default.
+        load: the target size, the filter, and the treatment of other aspect ratios.
+        limit: of a picture's pixels. Padded and half-resized pictures have the same limit, but at
+            least the default.
     """
 
     def __init__(self, load: Load, limit: PixelLimit = DEFAULT) -> None:
@@ -80,20 +80,20 @@ class Resizer:
         self._frame = _FRAMES[load.aspect]
         self._pads = load.aspect == "pad"
         self._limit = max(limit, DEFAULT)  # by their pixels
-        self._most = self._limit.pixels
-        # Antialiased filters weigh the pixels of two target pixels and more.
-        self._fewest = 1 if load.interpolation == "nearest" else 2
+        self._max_pixels = self._limit.pixels
+        # Antialiased filters span the pixels of two target pixels or more.
+        self._min_ratio = 1 if load.interpolation == "nearest" else 2
         self._rgb = np.empty((*load.target_size, 3), np.uint8)
         self._windows: dict[str, _Window] = {}
 
     def reduction(self, size: Size) -> int:
-        """By how much a picture may be reduced before it is resized: 8, 4, 2, or 1 for not.
+        """The factor by which a picture may be reduced before it is resized: 8, 4, 2, or 1.
 
-        What is framed of it keeps at least twice the target's pixels each way, with
-        ``nearest`` as many as the target has.
+        The frame keeps at least twice the target's pixels each way, or, with ``nearest``,
+        the target's.
         """
         left, top, right, bottom = self._frame(size, self._size)
-        columns, rows = self._fewest * self._size[0], self._fewest * self._size[1]
+        columns, rows = self._min_ratio * self._size[0], self._min_ratio * self._size[1]
         for factor in REDUCTIONS:
             if -(-(right - left) // factor) >= columns and -(-(bottom - top) // factor) >= rows:
                 return factor
@@ -110,8 +110,8 @@ class Resizer:
             picture.
 
         Raises:
-            TooManyPixels: a very long and narrow picture would take much memory on the way.
-            ValueError: PIL cannot resize pictures of this mode, or nothing is left of it.
+            TooManyPixels: an intermediate of a very narrow picture would be too large.
+            ValueError: PIL cannot resize pictures of this mode, or the frame is empty.
         """
         if isinstance(picture, np.ndarray):
             return self._resize_array(picture)
@@ -132,7 +132,7 @@ class Resizer:
         if columns or rows:
             image = self._padded(image, columns, rows)
             left, top, right, bottom = left + columns, top + rows, right + columns, bottom + rows
-        self._check_way(image.width, ceil(bottom - top))
+        self._check_intermediates(image.width, ceil(bottom - top))
         return image.resize(self._size, self._filter, box=(left, top, right, bottom))
 
     def _padded(self, image: Image.Image, columns: int, rows: int) -> Image.Image:
@@ -143,14 +143,14 @@ class Resizer:
         return canvas
 
     def _check_padded(self, size: Size) -> None:
-        if size[0] * size[1] > self._most:
+        if size[0] * size[1] > self._max_pixels:
             raise TooManyPixels(f"{size[0]}x{size[1]} pixels with the padding", self._limit)
 
-    def _check_way(self, columns: int, rows: int) -> None:
-        """PIL has the target's width first, with all rows, and weights for each column."""
-        if self._fewest == 1:
-            return  # nearest picks pixels, and takes no memory
-        if max(self._size[0] * rows, _WEIGHTS * columns, _WEIGHTS * rows) > self._most:
+    def _check_intermediates(self, columns: int, rows: int) -> None:
+        """Checks PIL's intermediates: all rows at the target's width, and the weights."""
+        if self._min_ratio == 1:
+            return  # nearest needs no intermediates
+        if max(self._size[0] * rows, _WEIGHTS * columns, _WEIGHTS * rows) > self._max_pixels:
             raise TooManyPixels(f"what resizing {columns}x{rows} pixels takes", self._limit)
 
     def _resize_array(self, pixels: Pixels) -> Pixels:
@@ -164,7 +164,7 @@ class Resizer:
     def _padded_array(self, pixels: Pixels, columns: int, rows: int) -> Pixels:
         height, width = pixels.shape[0] + 2 * rows, pixels.shape[1] + 2 * columns
         self._check_padded((width, height))
-        canvas = np.empty((height, width, 3), np.uint8)  # NumPy's error for want of memory
+        canvas = np.empty((height, width, 3), np.uint8)  # raises MemoryError, not OpenCV's error
         return cv2.copyMakeBorder(
             pixels, rows, rows, columns, columns, cv2.BORDER_CONSTANT, dst=canvas
         )
@@ -182,10 +182,10 @@ class Resizer:
 
 
 class _Window:
-    """Looks at the pixels of PIL images of one mode and size, in a fifth of NumPy's time.
+    """Gives the pixels of PIL images of one mode and size, five times as fast as NumPy.
 
-    NumPy gets an image's pixels as ``bytes``, in two copies. Here PIL pastes the image into
-    another one, whose memory is an array's.
+    NumPy copies an image's pixels twice, by way of ``bytes``. Here PIL pastes the image into
+    one whose memory is an array's.
     """
 
     def __init__(self, mode: str, size: Size) -> None:
@@ -195,7 +195,7 @@ class _Window:
             image = Image.frombuffer(mode, size, self._pixels, "raw", mode, 0, 1)
             image.readonly = 0
             image.paste((1,) * len(mode) if len(mode) > 1 else 1, (0, 0, *size))
-            if self._pixels.all():  # else this PIL has made a copy
+            if self._pixels.all():  # else this PIL copied the memory
                 self._image = image
 
     def pixels_of(self, image: Image.Image) -> Pixels:
@@ -220,11 +220,10 @@ def crop_box(size: Size, target: Size) -> Box:
 
 
 def pad_margins(size: Size, target: Size) -> tuple[int, int]:
-    """The columns left and right, and the rows above and below, that pad a picture.
+    """The padding of a picture: (columns left and right each, rows above and below each).
 
     The formula is that of ``resize(pad_to_aspect_ratio=True)`` in
-    ``keras/src/backend/tensorflow/image.py``: both sides get the same, so an odd rest
-    is lost.
+    ``keras/src/backend/tensorflow/image.py``: both sides get the same, so an odd remainder is lost.
     """
     (width, height), (target_width, target_height) = size, target
     pad_width = max(width, height * target_width // target_height)

@@ -1,9 +1,8 @@
 """Keras's augmentations of one image, operation by operation, with Keras's exact values.
 
-Each follows the function of its name in ``keras/src/legacy/preprocessing/image.py``, down
-to the layout of the results in memory, on which later sums depend in their last bit. The
-warp of the common case is that of :mod:`loaderd.render.transforms.geometry`, which is twenty
-times as fast.
+Each follows the function of its name in ``keras/src/legacy/preprocessing/image.py``, including
+the memory layout of the result, which affects the last bit of later sums. The common warp is in
+:mod:`loaderd.render.transforms.geometry`, twenty times as fast.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ from loaderd.spec.transform import Affine
 
 Array = NDArray[Any]
 Axes = tuple[int, int, int]
-"""Where an image has its (rows, columns, channels)."""
+"""An image's axes of (rows, columns, channels)."""
 
 LAST: Axes = (0, 1, 2)
 
@@ -31,7 +30,7 @@ def flip_axis(x: Array, axis: int) -> Array:
 
 
 def shift_channels(x: Array, intensity: float, channel_axis: int) -> Array:
-    """Adds a number of grey levels, kept within the image's own range."""
+    """Adds a number of grey levels, clipped to the image's own range."""
     x = np.rollaxis(x, channel_axis, 0)
     low, high = np.min(x), np.max(x)
     shifted = np.stack([np.clip(channel + intensity, low, high) for channel in x])
@@ -44,11 +43,11 @@ def shift_brightness(x: Array, brightness: float, scale: bool, dtype: DTypeLike)
     Args:
         x: (height, width, channels).
         brightness: a factor.
-        scale: whether the image's range is stretched to 0 to 255 before.
+        scale: whether the image's range is first stretched to 0 to 255.
         dtype: of the result.
 
     Raises:
-        ValueError: pictures have 1, 3 or 4 channels.
+        ValueError: the image has not 1, 3 or 4 channels.
     """
     low, high = x.min(), x.max()
     outside = bool(low < 0 or high > 255)
@@ -65,11 +64,11 @@ def to_picture(x: Array, scale: bool, dtype: DTypeLike) -> Image.Image:
 
     Args:
         x: the image.
-        scale: whether its range is stretched to 0 to 255; otherwise it is cut off.
-        dtype: what is computed in.
+        scale: whether its range is stretched to 0 to 255; otherwise values are truncated.
+        dtype: to compute in.
 
     Raises:
-        ValueError: pictures have 1, 3 or 4 channels.
+        ValueError: the image has not 1, 3 or 4 channels.
     """
     x = np.asarray(x, dtype)
     if scale:
@@ -89,7 +88,7 @@ def to_picture(x: Array, scale: bool, dtype: DTypeLike) -> Image.Image:
 
 
 def from_picture(picture: Image.Image, dtype: DTypeLike) -> Array:
-    """A picture as (height, width, channels) of a dtype (Keras's ``img_to_array``)."""
+    """A picture as an array (height, width, channels) of a dtype (Keras's ``img_to_array``)."""
     x = np.asarray(picture, dtype)
     return x[:, :, np.newaxis] if x.ndim == 2 else x
 
@@ -116,10 +115,10 @@ class Resampling(NamedTuple):
     """How a warp reads its source.
 
     Attributes:
-        fill_mode: what lies outside: scipy's ``mode``.
+        fill_mode: scipy's ``mode`` outside the source.
         cval: the value outside for ``constant``.
         order: of the spline, 0 to 5.
-        fixed: whether shifts and centre are put right (``compat="fixed"``).
+        fixed: whether shifts and centre are corrected (``compat="fixed"``).
     """
 
     fill_mode: str
@@ -129,17 +128,17 @@ class Resampling(NamedTuple):
 
 
 def apply_affine(x: Array, affine: Affine, axes: Axes, how: Resampling) -> Array:
-    """Warps an image with scipy, to the bit as Keras does.
+    """Warps an image with scipy, bit-identical to Keras.
 
     Args:
         x: the image.
         affine: the parameters.
-        axes: where the image has its rows, columns and channels.
-        how: the image is read.
+        axes: the image's axes.
+        how: to read the image.
 
     Raises:
         MissingDependency: scipy is not installed.
-        RuntimeError: scipy takes no images of this dtype.
+        RuntimeError: scipy does not support the image's dtype.
     """
     rows, columns, channels = axes
     size = (x.shape[columns], x.shape[rows]) if how.fixed else (x.shape[rows], x.shape[columns])
@@ -176,7 +175,7 @@ def _about_center(matrix: Array, x: int, y: int) -> Any:
 
 
 def _scipy_ndimage() -> Any:
-    """Loaded when it is needed first: the common warp is OpenCV's."""
+    """Imports scipy.ndimage on first use, as the common warp is OpenCV's."""
     try:
         return import_module("scipy.ndimage")
     except ImportError as error:

@@ -11,17 +11,17 @@ from loaderd.spec.operations import RandomBrightness, RandomChannelShift
 
 
 class ChannelShiftOperation:
-    """Adds a random number of grey levels, kept within the image's own range.
+    """Adds a random number of grey levels, clipped to the image's own range.
 
     Args:
-        spec: how many.
+        spec: holds the range of the number.
     """
 
     def __init__(self, spec: RandomChannelShift) -> None:
         self._range = spec.channel_shift_range
 
     def draw(self, uniforms: Sequence[float]) -> float:
-        """Draws from the eleventh."""
+        """Draws from uniform number 10, counted from 0."""
         return (2 * uniforms[10] - 1) * self._range
 
     def image(self, x: Array, parameters: float) -> Array:
@@ -33,8 +33,8 @@ class BrightnessOperation:
     """Multiplies the brightness by a random factor, by way of a picture of 8 bits.
 
     Args:
-        spec: between which factors.
-        floatx: what Keras computes in.
+        spec: holds the range of the factor.
+        floatx: the dtype that Keras computes in.
     """
 
     def __init__(self, spec: RandomBrightness, floatx: DType) -> None:
@@ -42,7 +42,7 @@ class BrightnessOperation:
         self._floatx = floatx
 
     def draw(self, uniforms: Sequence[float]) -> float:
-        """Draws from the twelfth."""
+        """Draws from uniform number 11, counted from 0."""
         return self._low + uniforms[11] * (self._high - self._low)
 
     def image(self, x: Array, parameters: float) -> Array:

@@ -1,7 +1,7 @@
 """Random rotation, shift, shear, zoom and flips as one affine warp.
 
 Coordinates are (x, y) = (column, row), as in OpenCV. A matrix maps a pixel of the
-output to the place in the source where its value is read, with linear interpolation.
+output to the point of the source whose value, linearly interpolated, it gets.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _BORDERS: dict[FillMode, int] = {
 _FLAGS = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
 
 MAX_CHANNELS = 4
-"""That OpenCV warps at once."""
+"""OpenCV's limit of channels for one warp."""
 
 STILL = Affine()
 UPRIGHT = Flip()
@@ -39,7 +39,7 @@ Matrix = tuple[tuple[float, float, float], tuple[float, float, float]]
 
 
 def keras_matrix(affine: Affine, size: tuple[int, int]) -> Matrix:
-    """Where Keras reads each output pixel, flips left out.
+    """The matrix of Keras's warp, without flips.
 
     This is ``apply_affine_transform`` of ``keras/src/legacy/preprocessing/image.py``,
     multiplied out: rotation · shift · shear · zoom about the centre. What Keras calls
@@ -59,10 +59,10 @@ def keras_matrix(affine: Affine, size: tuple[int, int]) -> Matrix:
 
 
 def fixed_matrix(affine: Affine, size: tuple[int, int]) -> Matrix:
-    """What Keras's names promise: as ``keras_matrix``, with two things put right.
+    """:func:`keras_matrix` with two corrections.
 
     The shift drawn from the width's range moves columns, that from the height's range
-    rows, and the rest turns about the true centre.
+    rows, and the rotation is about the true centre.
     """
     height, width = size
     return _about(affine, affine.ty, affine.tx, width / 2 - 0.5, height / 2 - 0.5)
@@ -82,7 +82,7 @@ def _about(affine: Affine, x: float, y: float, center_x: float, center_y: float)
 
 
 def flipped(matrix: Matrix, flip: Flip, size: tuple[int, int]) -> Matrix:
-    """The matrix of the warp followed by a flip: reads from the far end."""
+    """The matrix of the warp followed by a flip."""
     (xx, xy, x), (yx, yy, y) = matrix
     if flip.horizontal:
         right = size[1] - 1
@@ -96,17 +96,16 @@ def flipped(matrix: Matrix, flip: Flip, size: tuple[int, int]) -> Matrix:
 class Warp:
     """Warps float32 images of one size.
 
-    ``nearest`` and ``reflect`` give what ``scipy.ndimage.affine_transform`` gives, to
-    float32's precision. ``constant`` and ``wrap`` differ from it where the source
-    lies within one pixel of the border (``wrap``: of a seam): there scipy takes the
-    constant at once, and has the last pixel of a period twice, while OpenCV
-    interpolates.
+    ``nearest`` and ``reflect`` equal ``scipy.ndimage.affine_transform`` to float32
+    precision. ``constant`` and ``wrap`` differ from it within one pixel of the border
+    (``wrap``: of a seam): there scipy takes the constant, or repeats the last pixel of a
+    period, while OpenCV interpolates.
 
     Args:
         size: (height, width) of source and output, in pixels.
-        fill_mode: what lies outside the source.
+        fill_mode: how to fill points outside the source.
         cval: the value outside for ``constant``, in the unit of the source.
-        compat: which matrix to use.
+        compat: selects the matrix.
     """
 
     def __init__(
@@ -118,20 +117,20 @@ class Warp:
         self._matrix = keras_matrix if compat == "keras" else fixed_matrix
         self._border = _BORDERS[fill_mode]
         self._cval = (cval,) * 4
-        # scipy repeats after size - 1 pixels, OpenCV after as many as it is given.
+        # scipy repeats after size - 1 pixels, OpenCV after all pixels of the source.
         last = 1 if fill_mode == "wrap" else 0
         self._rows, self._columns = max(1, height - last), max(1, width - last)
 
     def __call__(
         self, source: NDArray[np.float32], affine: Affine, flip: Flip, out: NDArray[np.float32]
     ) -> None:
-        """Writes the warped and flipped source in ``out``.
+        """Writes the warped, then flipped source to ``out``.
 
         Args:
             source: (height, width, channels).
             affine: the parameters of the sample.
-            flip: what is mirrored then.
-            out: as source, C-contiguous; another array than source.
+            flip: applied after the warp.
+            out: as source, C-contiguous; not the source itself.
         """
         matrix = flipped(self._matrix(affine, self._size), flip, self._size)
         result: NDArray[Any] = cv2.warpAffine(
@@ -143,19 +142,19 @@ class Warp:
             borderMode=self._border,
             borderValue=self._cval,
         )
-        if result is not out:  # OpenCV made an array of its own: it will not fill this one
+        if result is not out:  # OpenCV returned a new array instead of filling ``out``
             np.copyto(out, result.reshape(out.shape))
 
 
 class AffineOperation:
-    """Random rotation, shift, shear and zoom of one image, as Keras does it.
+    """Random rotation, shift, shear and zoom of one image, as in Keras.
 
     The warp is OpenCV's where it can be, else scipy's: OpenCV has no splines, and computes in
     float32. The distributions are those of ``ImageDataGenerator.get_random_transform`` in
     ``keras/src/legacy/preprocessing/image.py``.
 
     Args:
-        spec: what is random, and how the warp interpolates.
+        spec: holds the ranges, and how the warp interpolates.
         shape: (height, width, channels) of the images.
         compute: the dtype to compute in.
     """
@@ -175,7 +174,7 @@ class AffineOperation:
         self._warped = np.empty(shape, np.float32)
 
     def draw(self, uniforms: Sequence[float]) -> Affine:
-        """Draws from the first eight."""
+        """Draws from uniform numbers 0 to 7."""
         turn, x, x_sign, y, y_sign, shear, zx, zy = uniforms[:8]
         return Affine(
             (2 * turn - 1) * self._spec.rotation_range,
@@ -187,7 +186,7 @@ class AffineOperation:
         )
 
     def image(self, x: Array, parameters: Affine) -> Array:
-        """The warped image; valid until the next one."""
+        """The warped image; valid until the next call."""
         if parameters == STILL:
             return x
         if self._by_scipy:
@@ -197,10 +196,10 @@ class AffineOperation:
 
 
 class FlipOperation:
-    """Mirrors half of the images; a view of the image.
+    """Mirrors each image with probability 1/2, as a view.
 
     Args:
-        spec: which way.
+        spec: the directions.
     """
 
     def __init__(self, spec: RandomFlip) -> None:
@@ -208,11 +207,11 @@ class FlipOperation:
         self._vertical = 0.5 if spec.vertical else 0.0
 
     def draw(self, uniforms: Sequence[float]) -> Flip:
-        """Draws from the ninth and the tenth."""
+        """Draws from uniform numbers 8 and 9."""
         return Flip(uniforms[8] < self._horizontal, uniforms[9] < self._vertical)
 
     def image(self, x: Array, parameters: Flip) -> Array:
-        """The image, read backwards where it is mirrored."""
+        """The image, or a mirrored view of it."""
         if parameters.horizontal:
             x = augment.flip_axis(x, 1)
         if parameters.vertical:
@@ -232,10 +231,10 @@ def needs_scipy(spec: RandomAffine, channels: int, compute: str) -> bool:
 
 
 def _shift(shift_range: float | tuple[float, ...], size: int) -> Shift:
-    """How two uniforms become one shift in pixels; ``size`` is the image's on that axis.
+    """The function from two uniforms to a shift in pixels; ``size`` is the image's on that axis.
 
-    Keras asks ``np.random.choice`` first: a positive int is a choice of ``range(v)``, a
-    sequence one of its values, both with a random sign; what it refuses is uniform.
+    Keras tries ``np.random.choice`` first: a positive int is a choice from ``range(v)``, a
+    sequence from its values, both with a random sign; other ranges are uniform.
     """
     if not shift_range:
         return _no_shift

@@ -1,8 +1,7 @@
-"""Keras's functions for single images, without Keras: what workers run in their place.
+"""Keras's functions for single images without Keras, for workers.
 
-The values are those of ``keras/src/utils/image_utils.py`` to the bit. Only ``smart_resize`` leaves
-some calls to Keras itself: it computes with the backend, and here are the two interpolations of
-TensorFlow's that programs use.
+Bit-identical to ``keras/src/utils/image_utils.py``. Only ``smart_resize``, which computes with the
+backend, passes some calls to Keras: here are only TensorFlow's two common interpolations.
 """
 
 from __future__ import annotations
@@ -32,11 +31,11 @@ _RESAMPLING = ("nearest", "bilinear", "bicubic", "hamming", "box", "lanczos")
 
 
 class KerasImages(NamedTuple):
-    """The functions, as the trainer's Keras is set.
+    """The functions, with the settings of the trainer's Keras.
 
     Attributes:
         settings: of the trainer's Keras.
-        original: gives Keras's own function of a name, for what is not done here.
+        original: returns Keras's own function of a name, for calls not covered here.
     """
 
     settings: Keras
@@ -93,9 +92,9 @@ class KerasImages(NamedTuple):
         img.save(path, format=file_format, **kwargs)
 
     def load_img(self, path: Any, *arguments: Any, **options: Any) -> Any:
-        """A picture of a file; see ``keras.utils.load_img``."""
+        """The picture in a file; see ``keras.utils.load_img``."""
         if self.settings.legacy and (arguments or "grayscale" in options):
-            return self.original("load_img")(path, *arguments, **options)  # they are others
+            return self.original("load_img")(path, *arguments, **options)  # its options differ
         return _load(path, *arguments, **options)
 
     def smart_resize(
@@ -106,7 +105,7 @@ class KerasImages(NamedTuple):
         data_format: str = "channels_last",
         **kwargs: Any,
     ) -> Any:
-        """An image, or a batch, cut to the aspect ratio and resized, as float32.
+        """An image, or a batch, cropped to the aspect ratio and resized, as float32.
 
         See ``keras.preprocessing.image.smart_resize``. ``nearest`` keeps the dtype.
         """
@@ -124,7 +123,7 @@ class KerasImages(NamedTuple):
         )
         if not ours:
             original = self.original("smart_resize")
-            if self.settings.legacy:  # which knows one data format
+            if self.settings.legacy:  # Keras 2 has one data format
                 return original(x, size, interpolation)
             return original(x, size, interpolation, data_format, **kwargs)
         first = data_format == "channels_first"
@@ -178,7 +177,7 @@ def _load(
 
 
 def _centre(size: tuple[int, int], target: tuple[int, int]) -> tuple[int, int, int, int]:
-    """The largest box of the target's aspect ratio in the middle of a picture."""
+    """The largest centred box of the target's aspect ratio."""
     (width, height), (target_width, target_height) = size, target
     box_height = min(height, width * target_height // target_width)
     box_width = min(width, height * target_width // target_height)
@@ -187,7 +186,7 @@ def _centre(size: tuple[int, int], target: tuple[int, int]) -> tuple[int, int, i
 
 
 def _cropped(x: Array, target_height: int, target_width: int) -> Array:
-    """(…, height, width, channels), cut to the target's aspect ratio."""
+    """(…, height, width, channels), cropped to the target's aspect ratio."""
     height, width = x.shape[-3:-1]
     crop_height = max(min(height, int(float(width * target_height) / target_width)), 1)
     crop_width = max(min(width, int(float(height * target_width) / target_height)), 1)
@@ -225,7 +224,7 @@ def _nearest(length: int, target: int) -> Array:
 
 
 def _neighbours(length: int, target: int) -> tuple[Array, Array, Array]:
-    """The pixels on both sides, and how far towards the second."""
+    """The indices of the pixels on both sides, and the weight of the second."""
     at = _centres(length, target) - np.float32(0.5)
     below = np.floor(at)
     first = np.maximum(below, 0).astype(np.intp)
@@ -234,6 +233,6 @@ def _neighbours(length: int, target: int) -> tuple[Array, Array, Array]:
 
 
 def keras_original(name: str) -> Callable[..., Any]:
-    """Keras's own function of a name, which loads Keras."""
+    """Keras's own function of a name; imports Keras."""
     original: Callable[..., Any] = getattr(import_module("keras.preprocessing.image"), name)
     return original

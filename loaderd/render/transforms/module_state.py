@@ -1,9 +1,8 @@
-"""What the trainer's modules hold, put into a worker's own.
+"""Assigns the state of the trainer's modules to a worker's.
 
-A module that a worker imports is as its file makes it. What the program has assigned since then
-comes along with the function, and is put in its place here. A value that is equal to the one of
-the import is left alone, and a container or an object is changed in place: others may hold it too,
-and code compares singletons by identity.
+A worker's import gives a module its initial state. What the program has assigned since then comes
+with the function, and is assigned here. Values equal to the imported ones are kept, and containers
+and objects are changed in place: other code may refer to them, and compare singletons by identity.
 """
 
 from __future__ import annotations
@@ -17,36 +16,36 @@ from loaderd.ipc.pickling import dumps
 from loaderd.ipc.user_code import Held, load
 
 _PLAIN = (bool, int, float, complex, str, bytes, type(None))
-_MADE_PLAINLY = ("__new__", "__reduce__", "__reduce_ex__")
+_DEFAULT_METHODS = ("__new__", "__reduce__", "__reduce_ex__")
 _MISSING = object()
 
 Step = str | int | tuple[str | int]
 
 
 def assign(state: Iterable[Held], same_python: bool = True) -> None:
-    """Imports the modules, and puts into them what the trainer's hold.
+    """Imports the modules, and assigns the trainer's values to them.
 
     Args:
-        state: what they hold.
-        same_python: whether it was pickled by this version of Python. Code that another has
-            pickled is left out where it cannot be read, as importing makes it, too.
+        state: the values.
+        same_python: whether they were pickled by this version of Python. Otherwise unreadable
+            code is skipped, as the import defines it, too.
 
     Raises:
-        Exception: an import or a value fails, as the user's code may.
+        Exception: of any type, from an import or a value, which run the user's code.
     """
     for held in state:
         owner: Any = importlib.import_module(held.module)
         for step in held.steps[:-1]:
             owner = _follow(owner, step)
             if owner is _MISSING:
-                break  # the file has been changed: what is not there cannot be used
+                break  # the file was changed, and has no such name
         else:
             with contextlib.nullcontext() if same_python else contextlib.suppress(Exception):
                 _put(owner, held.steps[-1], load(held.value))
 
 
 def _follow(owner: Any, step: Step) -> Any:
-    """What is there now: see ``Held``. Of a class a descriptor is taken as it is."""
+    """The present value at a step: see ``Held``. Does not bind a class's descriptors."""
     if isinstance(step, tuple):
         return dict.get(owner, step[0], _MISSING) if isinstance(owner, dict) else _MISSING
     if isinstance(step, int):
@@ -79,12 +78,12 @@ def _equal(one: Any, other: Any) -> bool:
         return bool(one == other)
     try:
         return dumps(one) == dumps(other)
-    except Exception:  # what cannot be pickled cannot be compared
+    except Exception:  # not picklable, so not comparable
         return False
 
 
 def _changed_in_place(there: Any, value: Any) -> bool:
-    """Gives one thing the contents of another of its type; returns whether that went."""
+    """Gives one object the contents of another of its type; returns whether it could."""
     if type(there) is not type(value):
         return False
     if type(there) in (dict, set):
@@ -101,10 +100,10 @@ def _changed_in_place(there: Any, value: Any) -> bool:
 
 
 def _is_plain_object(thing: Any) -> bool:
-    """Whether all that it is lies in its ``__dict__``."""
+    """Whether its ``__dict__`` holds all of its state."""
     kind = type(thing)
     return (
         hasattr(thing, "__dict__")
-        and all(getattr(kind, name) is getattr(object, name) for name in _MADE_PLAINLY)
+        and all(getattr(kind, name) is getattr(object, name) for name in _DEFAULT_METHODS)
         and not any("__slots__" in vars(base) for base in kind.__mro__)
     )

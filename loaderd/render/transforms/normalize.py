@@ -1,8 +1,8 @@
-"""Keras's normalization of one image, or of a batch of them; with Keras's exact values.
+"""Keras's normalization of one image, or of a batch, with Keras's exact values.
 
 The operations, their order and their dtypes are those of ``ImageDataGenerator.standardize``
 in ``keras/src/legacy/preprocessing/image.py``, and of ``_preprocess_numpy_input`` in
-``keras/src/applications/imagenet_utils.py``. NumPy alone: no decoder is loaded for it.
+``keras/src/applications/imagenet_utils.py``. Imports NumPy, but no decoder.
 """
 
 from __future__ import annotations
@@ -59,12 +59,12 @@ def whiten(x: Array, matrix: Array) -> Array:
 
 
 class Imagenet(NamedTuple):
-    """A function of ``keras.applications`` without Keras: what its arithmetic is.
+    """A ``preprocess_input`` of ``keras.applications``, without Keras.
 
     Attributes:
         mode: ``caffe``, ``tf``, ``torch``, or None, which changes nothing.
-        data_format: where the channels are, unless a call says it.
-        floatx: what whole numbers become.
+        data_format: the default for calls without one.
+        floatx: the dtype to which integers are converted.
     """
 
     mode: Preprocessing | None
@@ -79,7 +79,7 @@ class Imagenet(NamedTuple):
 
 
 def _each_channel(operation: np.ufunc, x: Array, value: Array) -> None:
-    """``operation(x, value)`` in place; values of a last axis one by one, three times as fast."""
+    """``operation(x, value)`` in place; along a last axis value by value: three times as fast."""
     channels = x.shape[-1]
     if value.ndim and value.size == value.shape[-1] == channels:
         for channel in range(channels):
@@ -94,8 +94,8 @@ def imagenet(x: Array, mode: Preprocessing, data_format: DataFormat, floatx: str
     Args:
         x: one image; changed in place if it holds floats.
         mode: ``caffe``, ``tf`` or ``torch``.
-        data_format: where the channels are.
-        floatx: what whole numbers become.
+        data_format: of the image.
+        floatx: the dtype to which integers are converted.
     """
     if not issubclass(x.dtype.type, np.floating):
         x = x.astype(floatx, copy=False)

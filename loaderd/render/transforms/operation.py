@@ -1,8 +1,8 @@
-"""What the operations of a spec are while they run.
+"""The interfaces of the operations of a spec.
 
-A random operation draws its parameters from uniform numbers, and applies them to an image;
-masks, boxes and keypoints will each get a method of their own beside ``image``. Any other
-operation is a function of the values alone.
+A random operation draws its parameters from uniform numbers, and applies them to an image
+(masks, boxes and keypoints would each add a method beside ``image``). Any other operation is
+a function of the values alone.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ Parts = Mapping[str, Array]
 """The arrays of a bundle, by name."""
 
 ValueOperation = Callable[[Array], Array]
-"""Takes an image in the output's data format, which it may change, and returns the result."""
+"""Takes an image in the output's data format, which it may overwrite, and returns the result."""
 
 UNIFORMS = 12
-"""Of a sample. Each operation has columns of its own among them, so that whether one parameter
-is random never changes another one's draw."""
+"""Uniform numbers of a sample. Each parameter has its own, so that whether one parameter is
+random never changes another's draw."""
 
 
 class RandomOperation(Protocol):
@@ -32,14 +32,14 @@ class RandomOperation(Protocol):
         """The parameters of one sample.
 
         Args:
-            uniforms: ``UNIFORMS`` numbers from 0 to 1, of which it uses its own.
+            uniforms: ``UNIFORMS`` numbers from 0 to 1, of which it uses fixed ones.
         """
 
     def image(self, x: Array, parameters: Any) -> Array:
         """Applies the operation.
 
         Args:
-            x: (height, width, channels); left as it is, or changed.
+            x: (height, width, channels); may be overwritten.
             parameters: what ``draw`` returned, or Keras's of the same type.
 
         Returns:

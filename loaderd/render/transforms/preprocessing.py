@@ -1,4 +1,4 @@
-"""The arithmetic of ``keras.applications.*.preprocess_input``, as workers run it."""
+"""The arithmetic of ``keras.applications.*.preprocess_input`` in workers."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ def preprocessing(operation: ImagenetPreprocessing, spec: Spec) -> ValueOperatio
     """The operation ready to run.
 
     Args:
-        operation: which arithmetic.
+        operation: holds the mode.
         spec: the stream's.
     """
     mode, data_format = operation.mode, operation.data_format
     last = spec.image_shape[2] == 3 and data_format == "channels_last"
-    # A sum is rounded by the order of its values in memory, and Keras's are turned in place.
+    # Sums depend on the order of values in memory, and Keras reverses channels by a view.
     summed = spec.first(SamplewiseNormalization) is not None
 
     def arithmetic(x: Array) -> Array:
@@ -37,7 +37,7 @@ def preprocessing(operation: ImagenetPreprocessing, spec: Spec) -> ValueOperatio
 
 
 def _caffe(x: Array) -> Array:
-    """``imagenet`` for this mode: channels are turned round as planes, in a third of the time."""
+    """``imagenet`` for mode ``caffe``: reverses the channels as planes, three times as fast."""
     planes = cv2.split(np.ascontiguousarray(x))[::-1]
     for plane, mean in zip(planes, IMAGENET_MEAN_BGR, strict=True):
         np.subtract(plane, mean, out=plane)

@@ -1,16 +1,16 @@
-"""Modules that stand in for Keras and TensorFlow until something else than images is asked of them.
+"""Modules that stand in for Keras and TensorFlow until user code needs more than image functions.
 
 User code imports ``keras`` or ``tensorflow`` for a function or two, and importing them takes
-seconds and hundreds of megabytes in every worker. So while user code runs, modules of these names
-are in their place, as long as neither is loaded::
+seconds and hundreds of megabytes in every worker. So while user code runs, stand-ins replace them
+in ``sys.modules``, as long as neither is loaded::
 
     keras ─ utils ─ array_to_img, …         from keras.utils import array_to_img    as here
           ─ preprocessing.image ─ …         keras.layers, tf.image, import keras.src
           ─ applications.vgg16 ─ preprocess_input       the real ones are imported, for good
     tensorflow ─ keras ─ (the same)
 
-Any other attribute is that of the real module, which is imported then; and so is any other
-submodule. Code that holds a stand-in goes on with it and gets the real attributes.
+Any other attribute or submodule imports the real module. Code that holds a stand-in keeps it, and
+gets the real attributes by it.
 """
 
 from __future__ import annotations
@@ -37,22 +37,22 @@ _SPELLINGS = re.compile(
     r"(tensorflow\.keras|keras\._tf_keras\.keras|tf_keras\.api\._v2\.keras|keras\.api|tf_keras"
     r"|keras)(?=\.|$)"
 )
-"""The names that ``keras`` has as a module: of TensorFlow, and of its versions."""
+"""The names under which ``keras`` is a module: in TensorFlow, and in Keras's versions."""
 
 _READ = ("__all__", "__version__")
-"""Names with underscores that programs ask for; others are asked for by Python's own tools."""
+"""Names with underscores that programs read; others are read by Python's own tools."""
 
 _Tree = Mapping[str, Any]
 
 
 def canonical(name: str) -> str:
-    """The name of a module of Keras's below ``keras``, whichever Keras it is of."""
+    """The name of a Keras module relative to ``keras``, whichever root it has."""
     return _SPELLINGS.sub("keras", name, count=1) if _SPELLINGS.match(name) else name
 
 
 @functools.cache
 def members(module: str) -> frozenset[str] | None:
-    """The functions and submodules that a stand-in of this name has; None if there is none.
+    """The functions and submodules of the stand-in of this name; None if there is none.
 
     Those of ``keras.applications`` are in the settings.
     """
@@ -68,7 +68,7 @@ def _branch(tree: _Tree, name: str) -> _Tree | None:
 
 
 def _tree(images: KerasImages) -> dict[str, Any]:
-    """What the stand-ins have: submodules are dictionaries."""
+    """The contents of the stand-ins: submodules are dictionaries."""
     functions = {name: getattr(images, name) for name in NAMES}
     settings = images.settings
     keras = {
@@ -83,18 +83,18 @@ def _tree(images: KerasImages) -> dict[str, Any]:
 
 
 class StandIn(ModuleType):
-    """A module that is loaded when it is asked for more than it has.
+    """A module that loads the real one when an attribute is not among its own.
 
     Args:
-        name: the real module's.
-        known: what it has.
-        load: gives the real module.
+        name: of the real module.
+        known: its own attributes and submodules.
+        load: returns the real module.
     """
 
     def __init__(self, name: str, known: _Tree, load: Callable[[], ModuleType]) -> None:
         super().__init__(name)
         self.__spec__ = ModuleSpec(name, None, is_package=True)
-        self.__path__ = []  # submodules are asked of a finder, see below
+        self.__path__ = []  # marks a package: find_spec below gives the submodules
         self.__dict__["_load"] = load
         self.__dict__.update(known)
 
@@ -120,25 +120,25 @@ class StandIns:
         self._modules: dict[str, StandIn] = {}
         self._tree = _tree(self.images) if self._wanted else {}
         for root, known in self._tree.items():
-            self._plant(root, known)
+            self._install(root, known)
         self._roots: list[str] | None = None
 
-    def _plant(self, name: str, known: _Tree) -> StandIn:
+    def _install(self, name: str, known: _Tree) -> StandIn:
         module = self._modules[name] = self._stand_in(name, known)
         return module
 
     def _stand_in(self, name: str, known: _Tree) -> StandIn:
         members = {
-            child: self._plant(f"{name}.{child}", one) if isinstance(one, dict) else one
+            child: self._install(f"{name}.{child}", one) if isinstance(one, dict) else one
             for child, one in known.items()
         }
         return StandIn(name, members, partial(self._load, name))
 
     def enter(self) -> None:
-        """Puts them where imports look, unless one of the real ones is there already."""
+        """Adds them to ``sys.modules``, unless one of the real modules is loaded."""
         if not self._wanted or _is_loaded():
             return
-        if self._roots is None:  # what is not installed cannot be imported here either
+        if self._roots is None:  # none for a package that is not installed
             self._roots = [root for root in ROOTS if importlib.util.find_spec(root)]
         for name, module in self._modules.items():
             if name.partition(".")[0] in self._roots:
@@ -146,7 +146,7 @@ class StandIns:
         sys.meta_path.insert(0, self)
 
     def leave(self) -> None:
-        """Takes out those that are still there."""
+        """Removes those that are still in ``sys.modules``."""
         for name, module in self._modules.items():
             if sys.modules.get(name) is module:
                 del sys.modules[name]
@@ -154,23 +154,23 @@ class StandIns:
             sys.meta_path.remove(self)
 
     def find_spec(self, name: str, path: object, target: object = None) -> ModuleSpec | None:
-        """Of a submodule that has no stand-in: the real ones take their places first.
+        """Finds a submodule that has no stand-in, after loading the real modules.
 
-        It is a finder on ``sys.meta_path``.
+        Called as a finder on ``sys.meta_path``.
         """
         del path, target
         parent, _, child = name.rpartition(".")
         if not child or not isinstance(sys.modules.get(parent), StandIn):
             return None
         package = self._load(parent)
-        if name in sys.modules:  # importing its parent has loaded it
+        if name in sys.modules:  # loaded with its parent
             spec = ModuleSpec(name, _Loaded(sys.modules[name]))
-            sys.modules[name].__spec__ = spec  # which importing looks at before ours
+            sys.modules[name].__spec__ = spec  # which the import system prefers
             return spec
         return PathFinder.find_spec(name, package.__path__)
 
     def module(self, name: str) -> ModuleType:
-        """A module that code by value holds: a stand-in, or the real one where there are none."""
+        """A module that code pickled by value refers to: a stand-in, or else the real one."""
         if not self._wanted or _is_loaded():
             return importlib.import_module(name)
         if name in self._modules:
@@ -188,12 +188,12 @@ class StandIns:
 
 
 def _is_loaded() -> bool:
-    """Whether one of the real ones is."""
+    """Whether one of the real modules is loaded."""
     return any(not isinstance(sys.modules.get(root), (StandIn, type(None))) for root in ROOTS)
 
 
 class _Loaded(Loader):
-    """A loader of a module that is there: nothing is to be done."""
+    """The loader of a module that is already loaded."""
 
     def __init__(self, module: ModuleType) -> None:
         self._module = module
@@ -205,20 +205,20 @@ class _Loaded(Loader):
         return self._module
 
     def exec_module(self, module: ModuleType) -> None:
-        """Leaves it as it is."""
+        """Does nothing."""
         module.__spec__ = self._spec
 
 
 current = StandIns(None)
-"""Those of the stream whose code is being loaded."""
+"""The stand-ins of the stream whose code is being loaded."""
 
 
 def image_function(name: str) -> Callable[..., Any]:
-    """Keras's function for images of a name, as code by value gets it."""
+    """Keras's image function of a name, for unpickling code."""
     function: Callable[..., Any] = getattr(current.images, name)
     return function
 
 
 def module(name: str) -> ModuleType:
-    """A module of Keras's or TensorFlow's, as code by value gets it."""
+    """A module of Keras or TensorFlow, for unpickling code."""
     return current.module(name)

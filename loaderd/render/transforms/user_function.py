@@ -1,10 +1,9 @@
-"""Code of the user's, as a worker loads and runs it.
+"""Loads and runs the user's code in a worker.
 
-A function comes by the name of its module or as cloudpickle wrote it. Its modules are
-imported anew for each stream: two trainers may have different modules of one name, and a
-file that was edited must not be found as it was. What the trainer has assigned in them comes
-along (:mod:`loaderd.render.transforms.module_state`). Code runs as if it were in the trainer's
-folder and with the variables that it reads there.
+A function comes by name, or pickled by cloudpickle. Its modules are reimported for each stream, as
+trainers may have different modules of one name, and edited files must take effect. The values
+that the trainer has assigned in them come with it (:mod:`loaderd.render.transforms.module_state`).
+Code runs in the trainer's folder, with the trainer's values of the environment variables it reads.
 """
 
 from __future__ import annotations
@@ -51,9 +50,9 @@ _mark = ModuleType(_MARK)
 
 _Modules = dict[str, ModuleType]
 _libraries: dict[tuple[str, ...], _Modules] = {}
-"""Packages that trainers have and the daemon has not, by the folders that they come from.
+"""Packages that a trainer has and the daemon lacks, by the folders that they come from.
 
-They are loaded once, as some can be loaded only once; other folders have others.
+They stay loaded, as some can be loaded only once per process.
 """
 
 
@@ -61,12 +60,12 @@ class UserFunction:
     """The user's function, with modules of its own.
 
     Args:
-        function: what it is.
+        function: from the spec.
         parts: of the stream's bundle.
 
     Raises:
         RenderError: it cannot be loaded here; the text says why.
-        NoRoom: nor is there memory left for it.
+        NoRoom: it cannot be loaded for lack of memory.
         MissingDependency: cloudpickle is not installed.
         ProtocolError: the parts are damaged.
     """
@@ -89,8 +88,8 @@ class UserFunction:
                 found = _loaded(function, asked, self._stand_ins)
         except LoaderdError:
             raise
-        except BaseException as error:  # importing is running, and may raise anything
-            if memory.is_used_up():  # libraries say so in words of all kinds
+        except BaseException as error:  # an import may raise anything
+            if memory.is_used_up():  # libraries report it by errors of all kinds
                 raise NoRoom(
                     f"preprocessing_function {function.name} cannot be loaded: the worker has too "
                     "little memory for it; raise the daemon's --worker-memory "
@@ -107,10 +106,10 @@ class UserFunction:
         self._generators = list(_generators_of(found, self._is_own))
 
     def seed(self, number: int, row: int, again: int = 0) -> None:
-        """Makes what the function draws depend on the stream's seed, batch and row alone.
+        """Makes the function's draws depend on the stream's seed, batch and row alone.
 
-        That holds for NumPy's and Python's global generators, and for those that it holds
-        itself: every worker has a copy of these, and all would draw the same.
+        Seeds NumPy's and Python's global generators, and those that the function holds: every
+        worker has a copy of these, and all copies would draw the same.
 
         Args:
             number: seed + batch number.
@@ -124,17 +123,17 @@ class UserFunction:
             _seed(generator, (*numbers, index))
 
     def __call__(self, image: Array) -> Array:
-        """What the function makes of an image; within ``import_scope``."""
+        """Applies the function to an image; call within ``import_scope``."""
         return self._call(image)
 
     @contextmanager
     def import_scope(self) -> Iterator[None]:
-        """Lets imports look where the trainer looks, and takes what they find out again."""
+        """Has imports search the trainer's folders; unloads the imported modules afterwards."""
         path = sys.path[:]
         sys.path += self._path
         sys.modules.update(self._shared)
         sys.modules.update(self._modules)
-        sys.modules[_MARK] = _mark  # what is imported meanwhile comes behind it
+        sys.modules[_MARK] = _mark  # modules imported in the scope come after it
         variables = {name: os.environ.get(name) for name in self._environment}
         try:
             _set_variables(self._environment)
@@ -154,11 +153,11 @@ class UserFunction:
                 sys.modules.pop(name, None)
 
     def _is_own(self, kind: type) -> bool:
-        """Whether it is a class of the user's: others are full of what is not."""
+        """Whether it is a class of the user's; instances of others are not searched."""
         return kind.__module__ in self._modules or kind.__module__ == "__main__"
 
     def _keep(self, name: str, module: ModuleType) -> None:
-        """Notes a module that was not there before, if it is not one of the daemon's own."""
+        """Records a newly imported module, unless it is one of the daemon's own."""
         places = _places(module)
         if name.partition(".")[0] in ("loaderd", "loaderd_client"):
             return
@@ -169,7 +168,7 @@ class UserFunction:
 
 
 def _places(module: ModuleType) -> list[str]:
-    """Where a module comes from; a folder without ``__init__.py`` is a package too."""
+    """The paths that a module comes from; a namespace package has folders."""
     file = getattr(module, "__file__", None)
     return [file] if file else [str(folder) for folder in getattr(module, "__path__", ())]
 
@@ -186,7 +185,7 @@ def _same_file(one: str | None, other: str) -> bool:
 
 
 def _open_folders(path: str) -> list[int]:
-    """Descriptors of our folder and of the trainer's; none if that is not here as well."""
+    """Descriptors of this process's folder and the trainer's; empty if the latter is missing."""
     flags = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
     if not os.path.isdir(path):
         return []
@@ -231,11 +230,11 @@ def _by_value(function: Function, asked: Code) -> Any:
 
 
 def _generators_of(function: Any, enters: Callable[[type], bool]) -> Iterator[_Generator]:
-    """The random generators that can be reached from a function.
+    """The random generators that are reachable from a function.
 
     Args:
-        function: where to begin; modules are not entered.
-        enters: whether a class may hold some.
+        function: where to begin; modules are not searched.
+        enters: whether to search instances of a class.
     """
     waiting, seen = deque([function]), {id(function)}
     while waiting and len(seen) < _MAX_THINGS:
@@ -262,7 +261,7 @@ def _seed(generator: _Generator, numbers: tuple[int, ...]) -> None:
 
 
 def explain(error: BaseException) -> str:
-    """The error's traceback without our own frames; its last line alone if none are left."""
+    """The error's traceback without loaderd's frames; its last line alone if none are left."""
     report = traceback.TracebackException.from_exception(error)
     report.stack[:] = [frame for frame in report.stack if not frame.filename.startswith(_OURS)]
     lines = list(report.format() if report.stack else report.format_exception_only())
