@@ -158,7 +158,7 @@ def _daemon(workers: int, row_us: int, pace_ms: int) -> Iterator[str]:
             yield path
         finally:
             os.close(ready)
-            process.terminate()
+            process.kill()  # a daemon with an owner ignores SIGTERM
             process.wait()
 
 

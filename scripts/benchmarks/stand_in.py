@@ -15,18 +15,21 @@ import time
 
 from loaderd import config
 from loaderd.child import init
+from loaderd.config import Settings
 from loaderd.ipc.channel import Channel, Closed
 from loaderd.ipc.messages import Chunk, Done, WorkerReady
 
 
-def answer(row_us: int, pace_ms: int, sock: socket.socket) -> None:
+def answer(row_us: int, pace_ms: int, sock: socket.socket, settings: Settings) -> None:
     """A worker that writes nothing.
 
     Args:
         row_us: microseconds that it says a row took.
         pace_ms: milliseconds for which it sleeps over a chunk.
         sock: its end of the supervisor's socket.
+        settings: the daemon's.
     """
+    del settings
     init.init_child()
     line = Channel(sock)
     try:
