@@ -5,7 +5,7 @@ For specs that the fast path (:mod:`loaderd.render.fast`) does not cover.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -23,6 +23,7 @@ from loaderd.spec.operations import (
     Function,
     ImagenetPreprocessing,
     Operation,
+    Random,
     RandomAffine,
     RandomBrightness,
     RandomChannelShift,
@@ -43,24 +44,25 @@ _FEATUREWISE = {
 }
 
 
-def random_operation(operation: Operation, spec: Spec, compute: str) -> RandomOperation | None:
-    """An operation ready to run; None if it is not random.
+def random_operations(spec: Spec, compute: str) -> list[RandomOperation]:
+    """The random operations of a spec, in their order, ready to run.
 
     Args:
-        operation: one of the spec's.
         spec: the stream's.
         compute: the dtype to compute in.
     """
-    match operation:
-        case RandomAffine():
-            return AffineOperation(operation, spec.load.array_shape, compute)
-        case RandomChannelShift():
-            return ChannelShiftOperation(operation)
-        case RandomFlip():
-            return FlipOperation(operation)
-        case RandomBrightness():
-            return BrightnessOperation(operation, spec.output.floatx)
-    return None
+    operations: list[RandomOperation] = []
+    for operation in spec.transforms:
+        match operation:
+            case RandomAffine():
+                operations.append(AffineOperation(operation, spec.load.array_shape, compute))
+            case RandomChannelShift():
+                operations.append(ChannelShiftOperation(operation))
+            case RandomFlip():
+                operations.append(FlipOperation(operation))
+            case RandomBrightness():
+                operations.append(BrightnessOperation(operation, spec.output.floatx))
+    return operations
 
 
 class GeneralFinish:
@@ -70,6 +72,7 @@ class GeneralFinish:
         spec: what to do.
         compute: the dtype to compute in.
         bundle: the stream's.
+        random: the spec's random operations, ready to run.
 
     Attributes:
         function: the user's code, if there is any.
@@ -82,28 +85,30 @@ class GeneralFinish:
 
     copies = False
 
-    def __init__(self, spec: Spec, compute: str, bundle: Parts) -> None:
+    def __init__(
+        self, spec: Spec, compute: str, bundle: Parts, random: Sequence[RandomOperation]
+    ) -> None:
         self._spec = spec
         self._compute = np.dtype(compute)
         self._bundle = bundle
         self.function: UserFunction | None = None
-        self._steps = self._all_steps(spec, compute)
+        self._steps = self._all_steps(spec, random)
 
-    def _all_steps(self, spec: Spec, compute: str) -> list[_Step]:
+    def _all_steps(self, spec: Spec, random: Sequence[RandomOperation]) -> list[_Step]:
         """Random operations see the channels last, all others see the output's data format."""
         steps: list[_Step] = []
         first, is_output = spec.output.data_format == "channels_first", False
-        drawn = 0
+        left = enumerate(random)
         for operation in spec.transforms:
-            random = random_operation(operation, spec, compute)
-            if first and is_output is (random is not None):
+            is_random = isinstance(operation, Random)
+            if first and is_output is is_random:
                 steps.append(_to_last if is_output else _to_first)
                 is_output = not is_output
-            if random is None:
-                steps += [_step(one) for one in self._value_operations(operation)]
+            if is_random:
+                at, drawn = next(left)
+                steps.append(_random_step(drawn, at))
             else:
-                steps.append(_random_step(random, drawn))
-                drawn += 1
+                steps += [_step(one) for one in self._value_operations(operation)]
         if first and not is_output:
             steps.append(_to_first)
         return steps

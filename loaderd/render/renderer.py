@@ -19,8 +19,8 @@ from typing import Any
 from numpy.typing import NDArray
 
 from loaderd.render.fast import FastFinish, is_fast
-from loaderd.render.general import GeneralFinish, random_operation
-from loaderd.render.load.decode import Decoder, Path, file_error
+from loaderd.render.general import GeneralFinish, random_operations
+from loaderd.render.load.decode import Decoder
 from loaderd.render.load.pixel_limits import DEFAULT, PixelLimit
 from loaderd.render.load.resize import Resizer
 from loaderd.render.transforms.operation import Parts
@@ -84,13 +84,12 @@ class Renderer:
         compute = spec.output.dtype if "images" in bundle else spec.output.floatx
         self._finish: FastFinish | GeneralFinish
         self._function: UserFunction | None = None
+        self._random = random_operations(spec, compute)
         if is_fast(spec, compute):
             self._finish = FastFinish(spec)
         else:
-            self._finish = GeneralFinish(spec, compute, bundle)
+            self._finish = GeneralFinish(spec, compute, bundle, self._random)
             self._function = self._finish.function
-        made = (random_operation(operation, spec, compute) for operation in spec.transforms)
-        self._random = [operation for operation in made if operation is not None]
         self.copies = self._finish.copies
         self.times = times
 
@@ -98,29 +97,24 @@ class Renderer:
         """The parameters of one sample, drawn from its uniform numbers."""
         return tuple([operation.draw(uniforms) for operation in self._random])
 
-    def load(self, data: memoryview, name: Path) -> NDArray[Any]:
+    def load(self, data: memoryview) -> NDArray[Any]:
         """The picture of a file in the target size.
 
         Args:
             data: the bytes of the file.
-            name: of the file, for errors.
 
         Returns:
             ``spec.load.array_shape``, uint8 (16 and 32 bit grey pictures: uint16, int32).
             Valid until the next ``load``.
 
         Raises:
-            BadImage: it cannot be decoded.
-            NoRoom: there is no memory for it.
-            MissingCodec: this PIL lacks a codec that may decode it.
+            Exception: whatever PIL raises; ``decode.file_error`` makes an error of it that names
+                the file.
         """
         start = perf_counter_ns()
-        try:
-            picture = self._decoder.decode(data)
-            decoded = perf_counter_ns()
-            image = self._resize(picture)
-        except Exception as error:  # PIL's decoders raise nearly everything on bad files
-            raise file_error(name, error) from error
+        picture = self._decoder.decode(data)
+        decoded = perf_counter_ns()
+        image = self._resize(picture)
         self.times.decode += decoded - start
         self.times.resize += perf_counter_ns() - decoded
         return image

@@ -9,8 +9,9 @@ a row's depend on the rows before it: a batch is drawn whole. The source is
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import repeat
+from operator import attrgetter
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -115,6 +116,15 @@ class Ranges(NamedTuple):
 _AFFINE = Ranges._fields[:5]
 
 
+_PARTS: dict[type[Random], Callable[[Transform], Any]] = {
+    RandomAffine: attrgetter("affine"),
+    RandomFlip: attrgetter("flip"),
+    RandomChannelShift: attrgetter("channel_shift_intensity"),
+    RandomBrightness: attrgetter("brightness"),
+}
+"""What of Keras's parameters an operation takes."""
+
+
 class BatchDraws:
     """Draws the parameters of any rows of any batch.
 
@@ -127,7 +137,7 @@ class BatchDraws:
         self._spec = spec
         self._ranges = Ranges.of(spec)
         self._size = spec.load.target_size
-        self._random = [one for one in spec.transforms if isinstance(one, Random)]
+        self._parts = [_PARTS[type(one)] for one in spec.transforms if isinstance(one, Random)]
         self._epochs = epochs
         self._plan = None if _chooses(self._ranges) else _plan(self._ranges, self._size)
         self._rng = np.random.RandomState(0)
@@ -135,7 +145,7 @@ class BatchDraws:
 
     def rows(self, epoch: int, position: int, first: int, last: int) -> list[Parameters]:
         """The parameters of rows ``first`` to ``last`` (excluded) of a batch."""
-        if not self._random:
+        if not self._parts:
             return [()] * (last - first)
         return self._batch(epoch, position)[first:last]
 
@@ -157,7 +167,7 @@ class BatchDraws:
                 del self._batches[next(iter(self._batches))]
             rows = self._epochs.layout.rows(position)
             transforms = self._seed_and_draw(epoch, position, rows)
-            columns = [[_part(one, transform) for transform in transforms] for one in self._random]
+            columns = [map(part, transforms) for part in self._parts]
             self._batches[place] = list(zip(*columns, strict=True))
         return self._batches[place]
 
@@ -170,19 +180,6 @@ class BatchDraws:
         if self._plan is None:
             return [draw(rng, self._ranges, self._size) for _ in range(rows)]
         return self._plan.draw(rng, rows)
-
-
-def _part(operation: Random, transform: Transform) -> Any:
-    """The parameters of one operation."""
-    match operation:
-        case RandomAffine():
-            return transform.affine
-        case RandomFlip():
-            return transform.flip
-        case RandomChannelShift():
-            return transform.channel_shift_intensity
-        case RandomBrightness():
-            return transform.brightness
 
 
 def _chooses(ranges: Ranges) -> bool:

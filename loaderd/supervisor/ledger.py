@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from loaderd.errors import ProtocolError
@@ -46,9 +46,9 @@ class Ledger:
         self.slow.discard(worker)
         return self._held.pop(worker, deque())
 
-    def chunks(self, worker: int) -> list[Chunk]:
+    def held(self, worker: int) -> Sequence[Assignment]:
         """What a worker holds: the chunk in hand, then the one queued behind it."""
-        return [one.chunk for one in self._held.get(worker, ())]
+        return self._held.get(worker, ())
 
     def count(self, worker: int) -> int:
         """How many chunks a worker holds."""

@@ -33,14 +33,13 @@ No socket, no clock, no process here: the tests feed it histories.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from loaderd.errors import ProtocolError
-from loaderd.ipc.messages import Chunk
 from loaderd.ipc.prefetch import Place, Run
 from loaderd.supervisor.actions import Action, Assign, Death, Dismiss
 from loaderd.supervisor.cursor import Cursor
-from loaderd.supervisor.ledger import Ledger
+from loaderd.supervisor.ledger import Assignment, Ledger
 from loaderd.supervisor.scheduled_stream import QUEUED, ScheduledStream
 from loaderd.supervisor.slots import SlotTable, State
 from loaderd.supervisor.stream_shape import Shape
@@ -72,9 +71,9 @@ class Scheduler:
         """Whether no batch is being filled."""
         return not any(stream.partial for stream in self.streams.values())
 
-    def held(self, worker: int) -> list[Chunk]:
+    def held(self, worker: int) -> Sequence[Assignment]:
         """The chunks that a worker holds: the one in hand, then the one queued behind it."""
-        return self._ledger.chunks(worker)
+        return self._ledger.held(worker)
 
     def open(self, stream: int, shape: Shape, run: Run, is_small: bool = False) -> list[Action]:
         """Begins a stream.
@@ -174,7 +173,7 @@ class Scheduler:
 
         What is queued behind it is for ``recall``.
         """
-        held = self._ledger.chunks(worker)
+        held = self._ledger.held(worker)
         if not held:
             return []
         if not self._waiting:
@@ -182,16 +181,16 @@ class Scheduler:
                 stream.doubted = True
         self._waiting.add(worker)
         self._ledger.slow.add(worker)
-        stuck = self.streams.get(held[0].stream)
+        stuck = self.streams.get(held[0].chunk.stream)
         if stuck is not None:
             stuck.doubted = True
         return []
 
     def answered(self, worker: int) -> list[Action]:
         """Storage has answered a worker that waited for it."""
-        held = self._ledger.chunks(worker)
+        held = self._ledger.held(worker)
         self._waiting.discard(worker)
-        self._trust(self.streams.get(held[0].stream) if held else None)
+        self._trust(self.streams.get(held[0].chunk.stream) if held else None)
         return self._assign_all()
 
     def worker_down(self, worker: int, death: Death, cause: str = "") -> list[Action]:

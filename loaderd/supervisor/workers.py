@@ -41,6 +41,7 @@ from loaderd.ipc.messages import (
 from loaderd.ipc.text import readable
 from loaderd.supervisor.actions import Death
 from loaderd.supervisor.children import Messages
+from loaderd.supervisor.ledger import Assignment
 from loaderd.supervisor.loop import Loop
 from loaderd.supervisor.storage_waits import Wait, Waits
 from loaderd.supervisor.streams import OpenStream
@@ -100,7 +101,7 @@ class Workers:
         self,
         processes: WorkerProcesses,
         loop: Loop,
-        held: Callable[[int], Sequence[Chunk]],
+        held: Callable[[int], Sequence[Assignment]],
         events: WorkerEvents,
     ) -> None:
         self.processes = processes
@@ -227,7 +228,7 @@ class Workers:
     def assign(self, number: int, chunk: Chunk, stream: OpenStream) -> None:
         """Gives a worker a chunk, and tells it of the stream if it does not know it."""
         worker = self.processes.workers[number]
-        if self._held(number)[0] is chunk:
+        if self._held(number)[0].chunk is chunk:
             worker.heard_at = time.monotonic()
         if stream.id not in worker.attached:
             worker.attached.add(stream.id)
@@ -281,7 +282,7 @@ class Workers:
     def _stream_in_hand(self, worker: Worker) -> int | None:
         """The stream of the chunk that a worker has in hand; None if it has none."""
         held = self._held(worker.id)
-        return held[0].stream if held else None
+        return held[0].chunk.stream if held else None
 
     def _recall(self, worker: Worker) -> None:
         """Takes back what is queued behind a slow chunk, so that others get it."""

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from loaderd import storage
 from loaderd.cache.store import Store, path_of
 from loaderd.ipc import segment
+from loaderd.render.load.decode import file_error
 from loaderd.render.renderer import Renderer
 from loaderd.sampling.order import Ids
 from loaderd.sources.arrays import ArraySource
@@ -54,9 +55,12 @@ class DecodedImages:
         start = perf_counter_ns()
         found = self._source.read(sample)
         self._renderer.times.read += perf_counter_ns() - start
-        if isinstance(found, memoryview):
-            return self._renderer.load(found, self._source.name(sample))
-        return found
+        if not isinstance(found, memoryview):
+            return found
+        try:
+            return self._renderer.load(found)
+        except Exception as error:  # PIL's decoders raise nearly everything on bad files
+            raise file_error(self._source.name(sample), error) from error
 
     def take_trouble(self) -> str:
         """A warning for the user, returned once; empty if there is none."""

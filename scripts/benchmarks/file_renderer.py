@@ -6,6 +6,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
+from loaderd.render.load.decode import file_error
 from loaderd.render.load.pixel_limits import pixel_limit
 from loaderd.render.renderer import Renderer, StageTimes
 from loaderd.sources.files import FileLimit, FileReader, Path
@@ -28,7 +29,11 @@ class FileRenderer(Renderer):
 
     def load_file(self, path: Path) -> NDArray[Any]:
         """The picture of a file in the target size."""
-        return self.load(self._reader.read(path), path)
+        data = self._reader.read(path)
+        try:
+            return self.load(data)
+        except Exception as error:
+            raise file_error(path, error) from error
 
     def render(self, path: Path, parameters: Parameters, row: NDArray[Any]) -> None:
         """Writes a file's finished pixels."""

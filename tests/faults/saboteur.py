@@ -79,7 +79,7 @@ def work(plan: Plan, sock: socket.socket, settings: Settings) -> None:
         case "reading":
             _before(files.FileReader, "read", plan.strike)
         case "decoding":
-            _with_path(renderer.Renderer, decode.Decoder, plan)
+            _with_path(files.FileReader, decode.Decoder, plan)
         case "writing":
             _half_written(renderer.Renderer, plan)
         case "after":
@@ -97,19 +97,19 @@ def _before(owner: Any, name: str, strike: Callable[[Any], None]) -> None:
     setattr(owner, name, sabotaged)
 
 
-def _with_path(renderer: Any, decoder: Any, plan: Plan) -> None:
-    """The decoder knows no paths; the renderer is given them as names."""
-    load, decode, paths = renderer.load, decoder.decode, [b""]
+def _with_path(reader: Any, decoder: Any, plan: Plan) -> None:
+    """The decoder knows no paths; it decodes what was read last."""
+    read, decode, paths = reader.read, decoder.decode, [b""]
 
-    def sabotaged_load(self: Any, data: Any, name: Any) -> Any:
-        paths[0] = name
-        return load(self, data, name)
+    def noted_read(self: Any, path: Any) -> Any:
+        paths[0] = path
+        return read(self, path)
 
     def sabotaged_decode(self: Any, data: Any) -> Any:
         plan.strike(paths[0])
         return decode(self, data)
 
-    renderer.load, decoder.decode = sabotaged_load, sabotaged_decode
+    reader.read, decoder.decode = noted_read, sabotaged_decode
 
 
 def _half_written(renderer: Any, plan: Plan) -> None:

@@ -37,7 +37,9 @@ from loaderd.ipc.messages import (
 )
 from loaderd.supervisor.actions import Death
 from loaderd.supervisor.children import Child, ForkServer
+from loaderd.supervisor.ledger import Assignment
 from loaderd.supervisor.loop import Loop
+from loaderd.supervisor.scheduled_stream import Part, PartialBatch
 from loaderd.supervisor.streams import OpenStream
 from loaderd.supervisor.worker_processes import (
     LAST_WORDS_SECONDS,
@@ -87,6 +89,10 @@ class FakeWorker:
 class Harness:
     """A manager with fake workers, a ledger, and a list of what it has reported."""
 
+    def _held(self, worker: int) -> list[Assignment]:
+        part = Part(PartialBatch(slot=0, place=(0, 0), rows=1), 0, 1)
+        return [Assignment(chunk, part) for chunk in self.ledger.get(worker, [])]
+
     def __init__(self, loop: Loop) -> None:
         self.loop = loop
         self.fakes: list[FakeWorker] = []
@@ -96,9 +102,7 @@ class Harness:
         self.processes = WorkerProcesses(SETTINGS, cast(ForkServer, self))
         names = WorkerEvents.__slots__
         events = WorkerEvents(**{name: partial(self._report, name) for name in names})
-        self.workers = Workers(
-            self.processes, loop, lambda worker: self.ledger.get(worker, []), events
-        )
+        self.workers = Workers(self.processes, loop, self._held, events)
         self.stream = cast(
             OpenStream, SimpleNamespace(id=7, attach=partial(Attach, 7, *ATTACH), segments=[])
         )
