@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -15,11 +16,12 @@ from PIL import Image
 
 from loaderd.errors import BadImage
 from loaderd.render.renderer import StageTimes
-from loaderd.spec.base import DType
+from loaderd.spec.base import DataFormat, DType
+from loaderd.spec.operations import RandomFlip, Rescaling, SamplewiseNormalization
 from loaderd.spec.spec import Spec
-from loaderd.spec.transform import Transform
+from loaderd.spec.transform import Flip, Transform
 from scripts.benchmarks.file_renderer import FileRenderer
-from tests.support.specs import moving, parameters_of
+from tests.support.specs import moving, parameters_of, rendering
 
 Pixels = NDArray[Any]
 Noisy = Callable[..., Image.Image]
@@ -145,3 +147,18 @@ def test_rendering_imports_neither_keras_nor_tensorflow() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"
+
+
+@pytest.mark.parametrize("data_format", ["channels_last", "channels_first"])
+def test_operations_are_applied_in_the_order_of_the_spec(data_format: DataFormat) -> None:
+    """Also a random one behind one of values: each finds the channels where it looks for them."""
+    image = np.random.default_rng(0).integers(0, 256, (4, 5, 3), np.uint8)
+    center, flip = SamplewiseNormalization(center=True), RandomFlip(horizontal=True)
+    plain = rendering(target_size=(4, 5), data_format=data_format)
+    spec = msgspec.structs.replace(plain, transforms=(center, flip, Rescaling(scale=0.5)))
+    row = np.empty(spec.image_shape, np.float32)
+    FileRenderer(spec).finish(image, (Flip(horizontal=True),), row)
+    values = image.astype(np.float32)
+    expected = (values - values.mean())[:, ::-1] * np.float32(0.5)
+    last = row.transpose(1, 2, 0) if data_format == "channels_first" else row
+    np.testing.assert_allclose(last, expected, rtol=1e-5)
