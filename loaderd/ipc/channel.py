@@ -25,6 +25,9 @@ LONGEST_UNSENT = 8 * 2**20
 """Limits of the messages, and of their bytes, that are kept for a peer that does not read."""
 
 _MAX_FDS = 8
+# Plain ints: arithmetic with the socket module's own flags costs 2 µs a message.
+_ASK = int(socket.MSG_CMSG_CLOEXEC | socket.MSG_TRUNC)
+_CTRUNC = int(socket.MSG_CTRUNC)
 _FD_SPACE = socket.CMSG_SPACE(_MAX_FDS * array.array("i").itemsize)
 _UCRED = struct.Struct("3i")
 
@@ -162,16 +165,16 @@ class Channel:
             ProtocolError: the packet is too long or no message, or holds too many descriptors.
             NoDescriptor: none is left for those that were sent.
         """
-        ask = socket.MSG_CMSG_CLOEXEC | socket.MSG_TRUNC | flags
+        ask = _ASK | int(flags)
         try:
             length, ancillary, flags, _ = self._socket.recvmsg_into([self._buffer], _FD_SPACE, ask)
         except ConnectionError as error:
             raise Closed from error
         fds = [fd for level, kind, data in ancillary for fd in _descriptors(level, kind, data)]
         try:
-            if flags & socket.MSG_CTRUNC and len(fds) < _MAX_FDS:
+            if flags & _CTRUNC and len(fds) < _MAX_FDS:
                 raise descriptors.lack("what came with a message")
-            if flags & socket.MSG_CTRUNC:
+            if flags & _CTRUNC:
                 raise ProtocolError(f"more than {_MAX_FDS} descriptors in one message")
             return self._decode(length), fds
         except (ProtocolError, NoDescriptor, Closed):

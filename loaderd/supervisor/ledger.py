@@ -47,12 +47,8 @@ class Ledger:
         return self._held.pop(worker, deque())
 
     def held(self, worker: int) -> Sequence[Assignment]:
-        """What a worker holds: the chunk in hand, then the one queued behind it."""
+        """What a worker holds, as a live view: the chunk in hand, then the one queued."""
         return self._held.get(worker, ())
-
-    def count(self, worker: int) -> int:
-        """How many chunks a worker holds."""
-        return len(self._held[worker])
 
     def with_room(self, upto: int) -> Iterator[int]:
         """Workers that hold fewer chunks than that, and may get some."""
@@ -88,5 +84,6 @@ class Ledger:
         """Takes chunks out that a worker has not seen yet."""
         held = self._held[worker]
         recalled = [one for one in held if one.chunk.ticket in tickets]
-        self._held[worker] = deque(one for one in held if one.chunk.ticket not in tickets)
+        for one in recalled:
+            held.remove(one)
         return recalled

@@ -12,6 +12,7 @@ The batch is READY, and delivered or reported as failed, when no part of it is l
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Sized
 from dataclasses import dataclass, field
 from itertools import pairwise
 
@@ -47,6 +48,8 @@ class PartialBatch:
     slot: int
     place: Place
     rows: int
+    uncut: int
+    """Chunks that are left to be cut."""
     given: int = 0
     """Rows that were cut into chunks."""
     open: int = 0
@@ -142,11 +145,11 @@ class ScheduledStream:
 
     # -- rows for workers --------------------------------------------------------------
 
-    def next_part(self, workers: int, draining: bool) -> Part | None:
+    def next_part(self, workers: Sized, draining: bool) -> Part | None:
         """Rows for a worker: to be done again, else of the batch that is begun, else of the next.
 
         Args:
-            workers: how many there are.
+            workers: all that there are.
             draining: whether no batch is begun any more.
         """
         if self.redo:
@@ -157,22 +160,25 @@ class ScheduledStream:
             place = self.cursor.next_place(self.made)
             if place is None:
                 return None
-            self.cutting = self._begin(place)
-        return self._cut(self.cutting, workers)
+            self.cutting = self._begin(place, len(workers))
+        return self._cut(self.cutting)
 
-    def _begin(self, place: Place) -> PartialBatch:
+    def _begin(self, place: Place, workers: int) -> PartialBatch:
         """Takes a free slot for a batch."""
-        batch = PartialBatch(self.slots.fill(), place, self.shape.rows(place[1]))
+        rows = self.shape.rows(place[1])
+        batch = PartialBatch(self.slots.fill(), place, rows, self._chunks(rows, workers))
         self.partial[batch.slot] = batch
         self.places[batch.slot] = place
         self.made.add(place)
         return batch
 
-    def _cut(self, batch: PartialBatch, workers: int) -> Part:
+    def _cut(self, batch: PartialBatch) -> Part:
+        """Takes the next of the chunks of a batch, which are of one size but for a row."""
         first = batch.given
-        batch.given += self._chunk_rows(batch.rows - first, workers)
+        batch.given += -(-(batch.rows - first) // batch.uncut)
+        batch.uncut -= 1
         batch.open += 1
-        if batch.given == batch.rows:
+        if not batch.uncut:
             self._end_cutting()
         return Part(batch, first, batch.given)
 
@@ -180,8 +186,8 @@ class ScheduledStream:
         self.cutting = None
         self.cursor.one_less_missing()
 
-    def _chunk_rows(self, rows: int, workers: int) -> int:
-        """Rows of the next chunk, so that all chunks of the rows that are left are of one size.
+    def _chunks(self, rows: int, workers: int) -> int:
+        """Chunks for so many rows of a batch.
 
         Few chunks mean few messages, so they are as long as may be, and no longer than
         leaves every worker its two of the batches for which there are slots.
@@ -190,7 +196,7 @@ class ScheduledStream:
         if self.row_ns:
             chunks = min(chunks, max(1, int(rows * self.row_ns / MIN_CHUNK_NS)))
             chunks = max(chunks, -(-rows // max(1, int(MAX_CHUNK_NS / self.row_ns))))
-        return -(-rows // chunks)
+        return chunks
 
     def _min_chunks(self, workers: int) -> int:
         """Chunks that a batch must have at least; the first batch is shared out among all."""
@@ -269,7 +275,7 @@ class ScheduledStream:
 
     def _close_part(self, batch: PartialBatch) -> list[Action]:
         batch.open -= 1
-        if batch.open or (batch.given < batch.rows and batch.error is None):
+        if batch.open or (batch.uncut and batch.error is None):
             return []
         del self.partial[batch.slot]
         self.slots.apply(batch.slot, Event.FINISH)

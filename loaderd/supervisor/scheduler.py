@@ -33,13 +33,13 @@ No socket, no clock, no process here: the tests feed it histories.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 from loaderd.errors import ProtocolError
 from loaderd.ipc.prefetch import Place, Run
 from loaderd.supervisor.actions import Action, Assign, Death, Dismiss
 from loaderd.supervisor.cursor import Cursor
-from loaderd.supervisor.ledger import Assignment, Ledger
+from loaderd.supervisor.ledger import Ledger
 from loaderd.supervisor.scheduled_stream import QUEUED, ScheduledStream
 from loaderd.supervisor.slots import SlotTable, State
 from loaderd.supervisor.stream_shape import Shape
@@ -53,11 +53,15 @@ class Scheduler:
 
     Every method takes an event and returns the actions that follow from it, in the
     order in which they must be performed.
+
+    Attributes:
+        streams: the open streams by number.
+        ledger: which worker holds which chunks.
     """
 
     def __init__(self) -> None:
         self.streams: dict[int, ScheduledStream] = {}
-        self._ledger = Ledger()
+        self.ledger = Ledger()
         self._waiting: set[int] = set()
         self._actions: list[Action] = []
         self._draining = False
@@ -70,10 +74,6 @@ class Scheduler:
     def idle(self) -> bool:
         """Whether no batch is being filled."""
         return not any(stream.partial for stream in self.streams.values())
-
-    def held(self, worker: int) -> Sequence[Assignment]:
-        """The chunks that a worker holds: the one in hand, then the one queued behind it."""
-        return self._ledger.held(worker)
 
     def open(self, stream: int, shape: Shape, run: Run, is_small: bool = False) -> list[Action]:
         """Begins a stream.
@@ -144,12 +144,12 @@ class Scheduler:
 
     def worker_up(self, worker: int) -> list[Action]:
         """A worker is ready for chunks."""
-        self._ledger.add(worker)
+        self.ledger.add(worker)
         return self._assign_all()
 
     def retire(self, worker: int) -> list[Action]:
         """A worker gets nothing more, and may go when it holds nothing."""
-        self._ledger.retired.add(worker)
+        self.ledger.retired.add(worker)
         self._dismiss(worker)
         return self._flush()
 
@@ -158,13 +158,13 @@ class Scheduler:
 
         Others do them, and it gets nothing until it has reported.
         """
-        for recalled in self._ledger.recall(worker, tickets):
+        for recalled in self.ledger.recall(worker, tickets):
             stream = self.streams.get(recalled.chunk.stream)
             if stream is not None:
                 self._actions += stream.take_back(recalled.part)
-        if self._ledger.count(worker):  # else it has nothing to report
-            self._ledger.slow.add(worker)
-        elif worker in self._ledger.retired:
+        if self.ledger.held(worker):  # else it has nothing to report
+            self.ledger.slow.add(worker)
+        elif worker in self.ledger.retired:
             self._dismiss(worker)
         return self._assign_all()
 
@@ -173,14 +173,14 @@ class Scheduler:
 
         What is queued behind it is for ``recall``.
         """
-        held = self._ledger.held(worker)
+        held = self.ledger.held(worker)
         if not held:
             return []
         if not self._waiting:
             for stream in self.streams.values():
                 stream.doubted = True
         self._waiting.add(worker)
-        self._ledger.slow.add(worker)
+        self.ledger.slow.add(worker)
         stuck = self.streams.get(held[0].chunk.stream)
         if stuck is not None:
             stuck.doubted = True
@@ -188,7 +188,7 @@ class Scheduler:
 
     def answered(self, worker: int) -> list[Action]:
         """Storage has answered a worker that waited for it."""
-        held = self._ledger.held(worker)
+        held = self.ledger.held(worker)
         self._waiting.discard(worker)
         self._trust(self.streams.get(held[0].chunk.stream) if held else None)
         return self._assign_all()
@@ -201,7 +201,7 @@ class Scheduler:
             death: how it died.
             cause: the same as text.
         """
-        held = self._ledger.remove(worker)
+        held = self.ledger.remove(worker)
         if worker in self._waiting:
             self._waiting.remove(worker)
             self._trust(None)
@@ -219,7 +219,7 @@ class Scheduler:
         Raises:
             ProtocolError: the worker does not hold that ticket.
         """
-        reported = self._ledger.report(worker, ticket)
+        reported = self.ledger.report(worker, ticket)
         stream = self.streams.get(reported.chunk.stream)
         if stream is not None:
             self._actions += stream.written(reported.part, total_ns, skipped)
@@ -231,7 +231,7 @@ class Scheduler:
         Raises:
             ProtocolError: the worker does not hold that ticket.
         """
-        reported = self._ledger.report(worker, ticket)
+        reported = self.ledger.report(worker, ticket)
         stream = self.streams.get(reported.chunk.stream)
         if stream is not None:
             self._actions += stream.failed(reported.part, kind, text)
@@ -244,7 +244,7 @@ class Scheduler:
     def _assign_all(self) -> list[Action]:
         """Gives chunks to all who have room, those with nothing first."""
         for length in range(1, QUEUED + 1):
-            for worker in self._ledger.with_room(length):
+            for worker in self.ledger.with_room(length):
                 if not self._assign(worker, length):
                     return self._flush()
         return self._flush()
@@ -255,7 +255,7 @@ class Scheduler:
         if in_doubt:  # the storage of this stream has answered
             self._waiting.discard(worker)
             self._trust(stream)
-        if worker in self._ledger.retired:
+        if worker in self.ledger.retired:
             self._dismiss(worker)
         elif not in_doubt:
             self._assign(worker, QUEUED)
@@ -270,12 +270,13 @@ class Scheduler:
                 other.doubted = False
 
     def _dismiss(self, worker: int) -> None:
-        if not self._ledger.count(worker):
+        if not self.ledger.held(worker):
             self._actions.append(Dismiss(worker))
 
     def _assign(self, worker: int, upto: int) -> bool:
         """Gives one worker chunks; returns whether there were enough."""
-        while self._ledger.count(worker) < upto:
+        held = self.ledger.held(worker)
+        while len(held) < upto:
             if not self._assign_next(worker):
                 return False
         return True
@@ -286,11 +287,11 @@ class Scheduler:
         if len(self.streams) > 1:
             streams = sorted(streams, key=ScheduledStream.turn)
         for stream in streams:
-            if stream.doubted and self._ledger.is_out(stream.id):
+            if stream.doubted and self.ledger.is_out(stream.id):
                 continue
-            part = stream.next_part(len(self._ledger), self._draining)
+            part = stream.next_part(self.ledger, self._draining)
             if part is not None:
-                chunk = self._ledger.assign(worker, stream.id, part)
+                chunk = self.ledger.assign(worker, stream.id, part)
                 stream.served = chunk.ticket
                 self._actions.append(Assign(worker, chunk))
                 return True

@@ -188,7 +188,7 @@ class Supervisor:
         self._next_check = 0.0
         self._processes = WorkerProcesses(settings, forks, work)
         events = _worker_events(self._scheduler, self._perform, self._worker_ready, self._note_bad)
-        self._workers = Workers(self._processes, loop, self._scheduler.held, events)
+        self._workers = Workers(self._processes, loop, self._scheduler.ledger.held, events)
         self._streams = StreamOpener(
             settings, loop, forks, self._scheduler, self._stream_opened, self._stream_closed
         )
@@ -339,8 +339,8 @@ class Supervisor:
         streams = self._streams.subscribers
         for action in actions:
             match action:
-                case Assign(worker, chunk):
-                    self._workers.assign(worker, chunk, streams[chunk.stream].stream)
+                case Assign():
+                    self._workers.assign(action, streams[action.chunk.stream].stream)
                 case Deliver(stream, slot, place, attempt, skipped):
                     streams[stream].client.send(Ready(slot, *place, attempt, skipped))
                 case Fail():

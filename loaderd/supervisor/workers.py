@@ -39,7 +39,7 @@ from loaderd.ipc.messages import (
     WorkerReady,
 )
 from loaderd.ipc.text import readable
-from loaderd.supervisor.actions import Death
+from loaderd.supervisor.actions import Assign, Death
 from loaderd.supervisor.children import Messages
 from loaderd.supervisor.ledger import Assignment
 from loaderd.supervisor.loop import Loop
@@ -225,10 +225,10 @@ class Workers:
 
     # -- what they are told ----------------------------------------------------------
 
-    def assign(self, number: int, chunk: Chunk, stream: OpenStream) -> None:
+    def assign(self, given: Assign, stream: OpenStream) -> None:
         """Gives a worker a chunk, and tells it of the stream if it does not know it."""
-        worker = self.processes.workers[number]
-        if self._held(number)[0].chunk is chunk:
+        worker, chunk = self.processes.workers[given.worker], given.chunk
+        if self._held(worker.id)[0].chunk is chunk:
             worker.heard_at = time.monotonic()
         if stream.id not in worker.attached:
             worker.attached.add(stream.id)

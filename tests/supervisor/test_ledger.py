@@ -11,7 +11,7 @@ from loaderd.supervisor.scheduled_stream import Part, PartialBatch
 
 
 def part(first: int = 0) -> Part:
-    return Part(PartialBatch(slot=2, place=(5, 6), rows=8), first, first + 4)
+    return Part(PartialBatch(slot=2, place=(5, 6), rows=8, uncut=2), first, first + 4)
 
 
 def a_ledger(*workers: int) -> Ledger:

@@ -856,7 +856,7 @@ def test_the_emptier_ring_is_filled_first() -> None:
     todo = opened(scheduler, 2, shape)
     streams = []
     for _ in range(6):
-        in_hand = scheduler.held(9)[0].chunk
+        in_hand = scheduler.ledger.held(9)[0].chunk
         streams.append(in_hand.stream)
         scheduler.done(9, in_hand.ticket, 1)
     assert streams[2:] == [2, 2, 2, 2]

@@ -35,7 +35,7 @@ from loaderd.ipc.messages import (
     Waiting,
     WorkerReady,
 )
-from loaderd.supervisor.actions import Death
+from loaderd.supervisor.actions import Assign, Death
 from loaderd.supervisor.children import Child, ForkServer
 from loaderd.supervisor.ledger import Assignment
 from loaderd.supervisor.loop import Loop
@@ -90,7 +90,7 @@ class Harness:
     """A manager with fake workers, a ledger, and a list of what it has reported."""
 
     def _held(self, worker: int) -> list[Assignment]:
-        part = Part(PartialBatch(slot=0, place=(0, 0), rows=1), 0, 1)
+        part = Part(PartialBatch(slot=0, place=(0, 0), rows=1, uncut=1), 0, 1)
         return [Assignment(chunk, part) for chunk in self.ledger.get(worker, [])]
 
     def __init__(self, loop: Loop) -> None:
@@ -141,7 +141,7 @@ class Harness:
         chunks = [Chunk(ticket, 7, 0, 0, 0, 0, 4) for ticket in tickets]
         self.ledger.setdefault(worker.id, []).extend(chunks)
         for chunk in chunks:
-            self.workers.assign(worker.id, chunk, self.stream)
+            self.workers.assign(Assign(worker.id, chunk), self.stream)
 
     def take_events(self) -> list[tuple[Any, ...]]:
         events, self.events = self.events, []
@@ -403,11 +403,11 @@ def test_the_attach_of_a_chunk_that_is_taken_back_is_sent_again_when_needed(
     other = cast(OpenStream, SimpleNamespace(id=8, attach=partial(Attach, 8, *ATTACH), segments=[]))
     chunk = Chunk(2, 8, 0, 0, 0, 0, 4)
     harness.ledger[worker.id].append(chunk)
-    harness.workers.assign(worker.id, chunk, other)
+    harness.workers.assign(Assign(worker.id, chunk), other)
     harness.workers.check(worker.heard_at + SLOW_SECONDS + 0.1)
     assert harness.take_events()[-1] == ("recalled", worker.id, {2})
     harness.ledger[worker.id].append(chunk)
-    harness.workers.assign(worker.id, chunk, other)
+    harness.workers.assign(Assign(worker.id, chunk), other)
     assert [type(one) for one in fake.read()] == [Attach, Chunk]
 
 
