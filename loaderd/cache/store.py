@@ -86,6 +86,10 @@ class _InPlace:
         found: Row = self._rows[row]
         return found
 
+    def all(self) -> NDArray[np.uint8] | None:
+        """All rows."""
+        return self._rows
+
     def gather(self, rows: NDArray[Any], out: Row) -> bool:
         """Copies rows to those of ``out``."""
         # mode="raise" would copy everything once more.
@@ -105,6 +109,10 @@ class _Read:
         """One row, valid until the next call; None if it is gone."""
         there = self._fill(self._last, row) and layout.is_whole(self._fd, self._head)
         return self._last if there else None
+
+    def all(self) -> NDArray[np.uint8] | None:
+        """None: the rows are read one by one."""
+        return None
 
     def gather(self, rows: NDArray[Any], out: Row) -> bool:
         """Copies rows to those of ``out``; returns whether all could be read."""
@@ -172,6 +180,17 @@ class Store:
             self._set_lost()
             return None
         return pixels.reshape(self._shape)
+
+    def mapped(self, ids: NDArray[Any]) -> tuple[Pixels, NDArray[Any]] | None:
+        """Samples that ``find`` has found, where they lie.
+
+        Returns:
+            All rows of the cache, as images, and the rows of the samples; None if the rows are not
+            mapped.
+        """
+        if self.lost or (rows := self._rows.all()) is None:
+            return None
+        return rows.reshape(-1, *self._shape), self._row[ids]
 
     def gather(self, ids: NDArray[Any], out: Pixels) -> bool:
         """Copies samples that ``find`` has found to the rows of ``out``, all uint8.

@@ -1,44 +1,137 @@
-"""The fast path of the last step: warp, flips and ``rescale``, in as few passes as possible.
+"""The fast path of the last step: warp, flips and arithmetic in one pass of the kernels.
 
-The values are Keras's, bit by bit, but for the warp, which is OpenCV's instead of scipy's.
+The values are Keras's, to the last bit.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from loaderd.render.transforms.geometry import MAX_CHANNELS, STILL, UPRIGHT, Warp, needs_scipy
-from loaderd.spec.operations import Operation, RandomAffine, RandomFlip, Rescaling
+from loaderd.render.transforms.geometry import MAX_CHANNELS, matrices, needs_scipy, warp_kernel
+from loaderd.render.transforms.normalize import IMAGENET_MEAN, IMAGENET_MEAN_BGR, IMAGENET_STD
+from loaderd.render.transforms.operation import Parts
+from loaderd.spec.operations import (
+    FeaturewiseNormalization,
+    ImagenetPreprocessing,
+    Operation,
+    RandomAffine,
+    RandomFlip,
+    Rescaling,
+)
 from loaderd.spec.spec import Spec
-from loaderd.spec.transform import Affine, Flip, Parameters
+from loaderd.spec.transform import Parameters
 
 Array = NDArray[Any]
+Step = tuple[str, Array | None]
+"""An operation on all pixels: its name, and a float32 for each channel."""
 
-_BYTE = np.dtype(np.uint8)
-_FLOAT = np.dtype(np.float32)
-_POSITIONS: dict[type[Operation], int] = {RandomAffine: 0, RandomFlip: 1, Rescaling: 2}
-"""The operations of this path, in the order in which they may occur."""
+_DTYPES = ("float32", "float16", "uint8")
+_MAX_STEPS = 8
+_PIXELS = (np.dtype(np.uint8), np.dtype(np.float32))
 
 
-def is_fast(spec: Spec, compute: str) -> bool:
+class Drawn(NamedTuple):
+    """The random parameters of the rows of a chunk, as the kernels have them.
+
+    Attributes:
+        matrices: see ``geometry.matrices``; None for no warps.
+        flips: (rows,) uint8: 1 for mirrored left to right, plus 2 for upside down; None for no
+            flips.
+    """
+
+    matrices: Array | None
+    flips: Array | None
+
+
+def steps_of(spec: Spec, bundle: Parts) -> list[Step] | None:
+    """The arithmetic of a spec, after its warp and flips.
+
+    Args:
+        spec: the stream's.
+        bundle: the stream's.
+
+    Returns:
+        None if the kernels lack an operation.
+    """
+    steps: list[Step] = []
+    for operation in spec.transforms:
+        if isinstance(operation, RandomAffine | RandomFlip):
+            continue
+        more = list(_steps(operation, spec, bundle))
+        if not more:
+            return None
+        steps += more
+    return steps if len(steps) <= _MAX_STEPS else None
+
+
+def _steps(operation: Operation, spec: Spec, bundle: Parts) -> Iterator[Step]:
+    """The steps of one operation; none if the kernels lack it."""
+    channels = spec.load.array_shape[2]
+    match operation:
+        case Rescaling(scale=scale):
+            yield "multiply", _each(scale, channels)
+        case ImagenetPreprocessing(mode=mode, data_format=data_format):
+            if channels == 3 and data_format == spec.output.data_format:
+                yield from _imagenet(mode)
+        case FeaturewiseNormalization(statistics=names):
+            found = [_statistic(name, spec, bundle) for name in names]
+            if all(step is not None for step in found):
+                yield from (step for step in found if step is not None)
+
+
+def _imagenet(mode: str) -> Iterator[Step]:
+    """The steps of ``normalize.imagenet``."""
+    if mode == "tf":
+        yield "divide", _each(127.5, 3)
+        yield "subtract", _each(1.0, 3)
+    elif mode == "torch":
+        yield "divide", _each(255.0, 3)
+        yield "subtract", np.array(IMAGENET_MEAN, np.float32)
+        yield "divide", np.array(IMAGENET_STD, np.float32)
+    else:
+        yield "reverse_channels", None
+        yield "subtract", np.array(IMAGENET_MEAN_BGR, np.float32)
+
+
+def _statistic(name: str, spec: Spec, bundle: Parts) -> Step | None:
+    """The step of a statistic; None unless it is a float32 for each channel."""
+    value, channels = bundle.get(name), spec.load.array_shape[2]
+    last = spec.output.data_format == "channels_last"
+    shape = (1, 1, channels) if last else (channels, 1, 1)
+    if value is None or name == "zca" or value.dtype != np.float32 or value.shape != shape:
+        return None
+    if name == "std":
+        return "divide", (value + 1e-6).ravel()
+    return "subtract", value.ravel()
+
+
+def _each(value: float, channels: int) -> Array:
+    return np.full(channels, value, np.float32)
+
+
+def is_fast(spec: Spec, compute: str, bundle: Parts) -> bool:
     """Whether this path covers all operations of a spec.
 
     Args:
         spec: the stream's.
         compute: the dtype to compute in.
+        bundle: the stream's.
     """
-    positions = [_POSITIONS.get(type(operation), -1) for operation in spec.transforms]
+    kinds = [type(operation) for operation in spec.transforms]
+    random = [kind for kind in kinds if kind in (RandomAffine, RandomFlip)]
     channels, affine = spec.load.array_shape[2], spec.first(RandomAffine)
     return (
-        -1 not in positions
-        and positions == sorted(set(positions))
+        random in ([], [RandomAffine], [RandomFlip], [RandomAffine, RandomFlip])
+        and kinds[: len(random)] == random
         and compute == "float32"
+        and spec.output.dtype in _DTYPES
         and channels <= MAX_CHANNELS
         and (affine is None or not needs_scipy(affine, channels, compute))
+        and steps_of(spec, bundle) is not None
     )
 
 
@@ -46,105 +139,62 @@ class FastFinish:
     """Finishes loaded images. Owns buffers: one for each thread.
 
     Args:
-        spec: what to do; nothing but a warp, flips and a rescale.
+        spec: what to do; ``is_fast``.
+        bundle: the stream's.
 
     Attributes:
         copies: whether finishing a uint8 image only copies it.
     """
 
-    def __init__(self, spec: Spec) -> None:
-        affine, flip = spec.first(RandomAffine), spec.first(RandomFlip)
-        rescaling, output = spec.first(Rescaling), spec.output
-        self._rescale = None if rescaling is None else rescaling.scale
+    def __init__(self, spec: Spec, bundle: Parts) -> None:
+        affine, flip, output = spec.first(RandomAffine), spec.first(RandomFlip), spec.output
         self._affine_at = None if affine is None else 0
         self._flip_at = None if flip is None else int(affine is not None)
-        affine = affine or RandomAffine()
-        cval = affine.cval * (self._rescale or 1.0)
-        self._warp = Warp(spec.load.target_size, affine.fill_mode, cval, affine.compat)
-        self._source = np.empty(spec.load.array_shape, np.float32)
-        self._warped = np.empty(spec.load.array_shape, np.float32)
-        self._first = output.data_format == "channels_first"
-        self._in_place = output.dtype == "float32" and not self._first
-        self.copies = output.dtype == "uint8" and not self._first and not spec.transforms
+        self._size = spec.load.target_size
+        self._compat = (affine or RandomAffine()).compat
+        planar = output.data_format == "channels_first"
+        self._kernel = warp_kernel(
+            affine or RandomAffine(),
+            spec.load.array_shape,
+            steps=steps_of(spec, bundle) or (),
+            dtype=output.dtype,
+            planar=planar,
+        )
+        self.copies = output.dtype == "uint8" and not planar and not spec.transforms
 
-    def __call__(self, image: Array, parameters: Parameters, row: Array) -> None:
+    def prepare(self, parameters: Sequence[Parameters]) -> Drawn:
+        """The parameters of the rows of a chunk as the kernels have them."""
+        warps = flips = None
+        if self._affine_at is not None:
+            affines = [one[self._affine_at] for one in parameters]
+            warps = matrices(affines, self._size, self._compat)
+        if self._flip_at is not None:
+            flips = np.array([one[self._flip_at] for one in parameters], np.uint8) @ _FLIPS
+        return Drawn(warps, flips)
+
+    def __call__(self, image: Array, drawn: Any, at: int, row: Array) -> None:
         """Writes a finished image.
 
         Args:
             image: (height, width, channels), of any numeric dtype; not changed.
-            parameters: of the sample.
-            row: the destination, in the output's data format and dtype.
+            drawn: of the chunk.
+            at: the image's row of the chunk.
+            row: the destination, in the output's data format and dtype, C-contiguous.
         """
-        affine = STILL if self._affine_at is None else parameters[self._affine_at]
-        turned = UPRIGHT if self._flip_at is None else parameters[self._flip_at]
-        if self._first:
-            row = row.transpose(1, 2, 0)
-        if affine != STILL:
-            self._write_warped(image, affine, turned, row)
-        elif turned != UPRIGHT:
-            self._write_flipped(image, turned, row)
-        else:
-            write(image, self._rescale, row)
+        if image.dtype not in _PIXELS or not image.flags.c_contiguous:
+            image = np.ascontiguousarray(image, image.dtype if image.dtype in _PIXELS else "f4")
+        self._kernel.one(image, drawn.matrices, drawn.flips, at, row)
 
-    def _write_warped(self, image: Array, affine: Affine, turned: Flip, row: Array) -> None:
-        # The warp is linear, so the rescale may come first, in the pass that converts.
-        write(image, self._rescale, self._source)
-        if self._in_place:
-            self._warp(self._source, affine, turned, row)
-        else:
-            self._warp(self._source, affine, turned, self._warped)
-            write(self._warped, None, row)
+    def many(self, images: Array, places: Array, drawn: Drawn, rows: Array) -> None:
+        """Writes the finished images of a chunk.
 
-    def _write_flipped(self, image: Array, turned: Flip, row: Array) -> None:
-        fits = image.dtype == row.dtype and not self._rescale and not self._first
-        flipped = flip(image, turned, row if fits else None)
-        if flipped is not row:  # OpenCV has not filled it
-            write(flipped, self._rescale, row)
+        Args:
+            images: (images, height, width, channels), uint8 or float32, C-contiguous.
+            places: int64: the image of each row.
+            drawn: of the chunk.
+            rows: the destinations, as for one image.
+        """
+        self._kernel.many(images, places, drawn.matrices, drawn.flips, rows)
 
 
-def flip(image: Array, turned: Flip, out: Array | None = None) -> Array:
-    """The image (height, width, channels), mirrored.
-
-    Args:
-        image: not changed.
-        turned: which way.
-        out: an array like the image, which may receive the result.
-    """
-    if turned == UPRIGHT:
-        return image
-    if image.dtype != _BYTE and image.dtype != _FLOAT:
-        return image[:: _step(turned.vertical), :: _step(turned.horizontal)]
-    code = {(True, True): -1, (True, False): 1, (False, True): 0}[turned]
-    mirrored: Array = cv2.flip(np.ascontiguousarray(image), code, dst=out)
-    if mirrored is out:
-        return mirrored
-    return mirrored.reshape(image.shape)  # OpenCV drops the axis of a single channel
-
-
-def _step(backwards: bool) -> int:
-    return -1 if backwards else 1
-
-
-def write(image: Array, rescale: float | None, row: Array) -> None:
-    """Writes the image's values, times ``rescale``, to the row, converted to its dtype.
-
-    Bit-identical to Keras, which converts the image to float32, multiplies in place by a
-    Python float, and assigns to the batch (which, for uint8, truncates).
-
-    Args:
-        image: of the row's shape and any numeric dtype.
-        rescale: a factor; None or 0 leaves the values.
-        row: the destination.
-    """
-    if row.dtype == _FLOAT and image.dtype != _FLOAT:
-        # Two passes, each in one dtype: NumPy's one pass goes through buffers.
-        np.copyto(row, image, casting="unsafe")
-        if rescale:
-            np.multiply(row, np.float32(rescale), out=row)
-        return
-    if image.dtype != _BYTE and image.dtype != _FLOAT:
-        image = image.astype(_FLOAT)
-    if rescale:
-        np.multiply(image, np.float32(rescale), out=row, casting="unsafe")
-    else:
-        np.copyto(row, image, casting="unsafe")
+_FLIPS = np.array([1, 2], np.uint8)

@@ -135,17 +135,23 @@ class GeneralFinish:
         apply, value = _FEATUREWISE[name], self._bundle[name]
         return lambda x: apply(x, value)
 
-    def __call__(self, image: Array, parameters: Parameters, row: Array) -> None:
+    def prepare(self, parameters: Sequence[Parameters]) -> Sequence[Parameters]:
+        """The parameters of the rows of a chunk, as they are."""
+        return parameters
+
+    def __call__(self, image: Array, prepared: Any, at: int, row: Array) -> None:
         """Writes a finished image; within ``import_scope`` of the user's function.
 
         Args:
             image: (height, width, channels), of any numeric dtype; not changed.
-            parameters: of the sample.
+            prepared: the parameters of the rows of a chunk.
+            at: the image's row of the chunk.
             row: the destination, in the output's data format and dtype.
 
         Raises:
             RenderError: an operation refuses the image, or the user's function raised.
         """
+        parameters = prepared[at]
         try:
             x = image.astype(self._compute)
             for step in self._steps:

@@ -5,7 +5,7 @@
     bytes ──decode──► picture ──resize──► array ──transforms──► row
       └────────────────── load ──────────────┘└───── finish ─────┘
 
-All values are exactly Keras's, except for the warp, which is OpenCV's instead of scipy's.
+All values are Keras's to the last bit, except for warps with ``precision="fast"``.
 """
 
 from __future__ import annotations
@@ -14,11 +14,12 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from time import perf_counter_ns
-from typing import Any
+from typing import Any, NamedTuple
 
+import numpy as np
 from numpy.typing import NDArray
 
-from loaderd.render.fast import FastFinish, is_fast
+from loaderd.render.fast import Drawn, FastFinish, is_fast
 from loaderd.render.general import GeneralFinish, random_operations
 from loaderd.render.load.decode import Decoder
 from loaderd.render.load.pixel_limits import DEFAULT, PixelLimit
@@ -54,6 +55,22 @@ class StageTimes:
         return taken
 
 
+class Block(NamedTuple):
+    """Loaded pictures that lie in one array.
+
+    Attributes:
+        images: (pictures, height, width, channels), uint8 or float32, C-contiguous.
+        places: int64: which of them are meant, in their order.
+    """
+
+    images: NDArray[Any]
+    places: NDArray[np.int64]
+
+
+Prepared = Drawn | Sequence[Parameters]
+"""The random parameters of the rows of a chunk."""
+
+
 class Renderer:
     """Renders samples by a spec. Owns buffers: one renderer for each thread.
 
@@ -85,8 +102,8 @@ class Renderer:
         self._finish: FastFinish | GeneralFinish
         self._function: UserFunction | None = None
         self._random = random_operations(spec, compute)
-        if is_fast(spec, compute):
-            self._finish = FastFinish(spec)
+        if is_fast(spec, compute, bundle):
+            self._finish = FastFinish(spec, bundle)
         else:
             self._finish = GeneralFinish(spec, compute, bundle, self._random)
             self._function = self._finish.function
@@ -119,20 +136,40 @@ class Renderer:
         self.times.resize += perf_counter_ns() - decoded
         return image
 
-    def finish(self, image: NDArray[Any], parameters: Parameters, row: NDArray[Any]) -> None:
+    def prepare(self, parameters: Sequence[Parameters]) -> Prepared:
+        """The parameters of the rows of a chunk, ready for ``finish``."""
+        return self._finish.prepare(parameters)
+
+    def finish(self, image: NDArray[Any], prepared: Prepared, at: int, row: NDArray[Any]) -> None:
         """Augments and normalizes a loaded picture.
 
         Args:
             image: from ``load``, or any array of ``spec.load.array_shape``; not changed.
-            parameters: the random parameters of the sample.
+            prepared: the random parameters of the chunk.
+            at: the image's row of the chunk.
             row: an array of ``spec.image_shape`` and the output's dtype, C-contiguous.
 
         Raises:
             RenderError: an operation refuses the image, or the user's function raised.
         """
         start = perf_counter_ns()
-        self._finish(image, parameters, row)
+        self._finish(image, prepared, at, row)
         self.times.augment += perf_counter_ns() - start
+
+    def finish_many(self, block: Block, prepared: Prepared, rows: NDArray[Any]) -> bool:
+        """Finishes all pictures of a chunk at once, if that can be done; returns whether it was.
+
+        Args:
+            block: the pictures.
+            prepared: their random parameters.
+            rows: as for one.
+        """
+        if not isinstance(self._finish, FastFinish) or not isinstance(prepared, Drawn):
+            return False
+        start = perf_counter_ns()
+        self._finish.many(block.images, block.places, prepared, rows)
+        self.times.augment += perf_counter_ns() - start
+        return True
 
     def seed(self, number: int, row: int, again: int = 0) -> None:
         """Seeds the user's code; called before each ``finish`` that may run it."""

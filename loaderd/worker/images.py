@@ -15,7 +15,7 @@ from loaderd import storage
 from loaderd.cache.store import Store, path_of
 from loaderd.ipc import segment
 from loaderd.render.load.decode import file_error
-from loaderd.render.renderer import Renderer
+from loaderd.render.renderer import Block, Renderer
 from loaderd.sampling.order import Ids
 from loaderd.sources.arrays import ArraySource
 from loaderd.sources.source import Source
@@ -45,6 +45,10 @@ class DecodedImages:
     def gather(self, ids: Ids, out: Array) -> bool:
         """Copies the whole chunk to ``out``, if possible; returns whether it did."""
         return False
+
+    def block(self, ids: Ids) -> Block | None:
+        """The images of the whole chunk where they lie; None if they do not lie in one array."""
+        return None
 
     def load(self, sample: int) -> Array:
         """One image, valid until the next call.
@@ -77,6 +81,7 @@ class ArrayImages:
     def __init__(self, source: ArraySource) -> None:
         self._images = images = source.images
         self._whole = images.dtype == np.uint8 and images.flags.c_contiguous
+        self._is_block = images.flags.c_contiguous and images.dtype in (np.uint8, np.float32)
         self.load = source.read
 
     def begin(self, ids: Ids) -> int:
@@ -88,6 +93,10 @@ class ArrayImages:
         if self._whole:
             np.take(self._images, ids, axis=0, out=out, mode="clip")
         return self._whole
+
+    def block(self, ids: Ids) -> Block | None:
+        """The images of the whole chunk where they lie; None if the kernels cannot read them."""
+        return Block(self._images, ids.astype(np.int64)) if self._is_block else None
 
     def take_trouble(self) -> str:
         """Returns an empty text."""
@@ -127,6 +136,13 @@ class CachedImages(DecodedImages):
             went = self._store.gather(ids, out)
         self._renderer.times.read += perf_counter_ns() - start
         return went
+
+    def block(self, ids: Ids) -> Block | None:
+        """The images of the whole chunk in the cache; None if some are not, or it is a disk's."""
+        if len(self._cached) < len(ids):
+            return None
+        mapped = self._store.mapped(ids)
+        return None if mapped is None else Block(*mapped)
 
     def load(self, sample: int) -> Array:
         """One image: from the cache, or decoded and added to it.

@@ -25,7 +25,7 @@ from loaderd.ipc.prefetch import ROUND
 from loaderd.ipc.slot_layout import SlotArrays, slot_layout, view_slot
 from loaderd.ipc.text import printable
 from loaderd.render.load.pixel_limits import PixelLimit, pixel_limit
-from loaderd.render.renderer import Renderer, StageTimes
+from loaderd.render.renderer import Prepared, Renderer, StageTimes
 from loaderd.render.save import save_picture
 from loaderd.render.transforms.operation import UNIFORMS
 from loaderd.sampling.draws import Uniforms, substitutes
@@ -150,8 +150,10 @@ class StreamRenderer:
         if slot.weights is not None:
             slot.weights[chunk.first : chunk.last] = 1
         if not self._gathered(slot, chunk, ids):
-            with self._renderer.import_scope():
-                ids = self._write_images(slot, chunk, ids)
+            prepared = self._renderer.prepare(self._draws(chunk, ids.tolist()))
+            if not self._finished(slot, chunk, ids, prepared):
+                with self._renderer.import_scope():
+                    ids = self._write_images(slot, chunk, ids, prepared)
         self._write_labels(slot, chunk, ids)
         slot.ids[chunk.first : chunk.last] = ids
         if self._spec.output.save is not None:
@@ -178,12 +180,19 @@ class StreamRenderer:
             return False
         return self._images.gather(ids, slot.images[chunk.first : chunk.last])
 
-    def _write_images(self, slot: SlotArrays, chunk: Chunk, ids: Ids) -> Ids:
+    def _finished(self, slot: SlotArrays, chunk: Chunk, ids: Ids, prepared: Prepared) -> bool:
+        """Renders the whole chunk at once, if possible; returns whether it did."""
+        block = None if self._quarantine else self._images.block(ids)
+        if block is None:
+            return False
+        rows = slot.images[chunk.first : chunk.last]
+        return self._renderer.finish_many(block, prepared, rows)
+
+    def _write_images(self, slot: SlotArrays, chunk: Chunk, ids: Ids, prepared: Prepared) -> Ids:
         """Renders the rows; returns the ids of their samples, -1 for a skipped row."""
         images, finish, alive = slot.images, self._renderer.finish, self._reports.alive
         load = self._load_unless_quarantined if self._quarantine else self._images.load
         samples = ids.tolist()
-        parameters = self._draws(chunk, samples)
         runs_code = self.runs_code
         number = self._epochs.seed + self._epochs.number(chunk.epoch, chunk.position)
         for row, sample in enumerate(samples, chunk.first):
@@ -196,7 +205,7 @@ class StreamRenderer:
             try:
                 if runs_code:
                     self._renderer.seed(number, row, chunk.epoch // ROUND)
-                finish(image, parameters[row - chunk.first], images[row])
+                finish(image, prepared, row - chunk.first, images[row])
             except RenderError as error:
                 shown = int(ids[row - chunk.first])  # it may be a substitute's picture
                 raise RenderError.of(error, f"{self._name(shown)}: {error}") from error

@@ -37,4 +37,8 @@ class FileRenderer(Renderer):
 
     def render(self, path: Path, parameters: Parameters, row: NDArray[Any]) -> None:
         """Writes a file's finished pixels."""
-        self.finish(self.load_file(path), parameters, row)
+        self.finish_one(self.load_file(path), parameters, row)
+
+    def finish_one(self, image: NDArray[Any], parameters: Parameters, row: NDArray[Any]) -> None:
+        """Writes a picture's finished pixels."""
+        self.finish(image, self.prepare([parameters]), 0, row)

@@ -843,7 +843,7 @@ def worst_warp(side: int, fill_mode: Any, count: int) -> float:
         noise = rng.integers(0, 256, spec.image_shape, dtype=np.uint8)
         turn, (x, y, shear) = rng.uniform(-180, 180), rng.uniform(-30, 30, 3)
         transform = Transform(turn, x, y, shear, rng.uniform(0.5, 1.5), rng.uniform(0.5, 1.5))
-        renderer.finish(noise, parameters_of(spec, transform), row)
+        renderer.finish_one(noise, parameters_of(spec, transform), row)
         keras_row = generator.apply_transform(noise.astype(np.float32), transform._asdict())
         worst = max(worst, float(abs(row - keras_row).max()))
     return worst

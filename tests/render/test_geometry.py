@@ -33,7 +33,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:Please import `affine_transform`
 
 def finish(image: Pixels, pipeline: Spec, transform: Transform) -> Pixels:
     row = np.full(pipeline.image_shape, 77, pipeline.output.dtype)
-    FileRenderer(pipeline).finish(image, parameters_of(pipeline, transform), row)
+    FileRenderer(pipeline).finish_one(image, parameters_of(pipeline, transform), row)
     return row
 
 

@@ -61,7 +61,7 @@ def test_a_kept_copy_of_a_loaded_picture_finishes_as_the_file_renders(
     kept = renderer.load_file(file).copy()
     assert kept.shape == (20, 25, 3)
     assert kept.dtype == np.uint8
-    renderer.finish(kept, parameters_of(pipeline, transform), slot[0])
+    renderer.finish_one(kept, parameters_of(pipeline, transform), slot[0])
     renderer.render(file, parameters_of(pipeline, transform), slot[1])
     np.testing.assert_array_equal(slot[0], slot[1])
 
@@ -93,7 +93,7 @@ def test_a_picture_in_a_mapped_file_finishes_as_the_file_renders(
     mapped = np.memmap(tmp_path / "kept", np.uint8, "r", shape=(1, *kept.shape))
     for transform in TRANSFORMS:
         renderer.render(file, parameters_of(pipeline, transform), slot[0])
-        renderer.finish(mapped[0], parameters_of(pipeline, transform), slot[1])
+        renderer.finish_one(mapped[0], parameters_of(pipeline, transform), slot[1])
         np.testing.assert_array_equal(slot[1], slot[0])
     assert (slot[2] == slot_for(pipeline)[2]).all()
 
@@ -134,7 +134,7 @@ def test_a_finished_copy_takes_no_time_to_read(file: str) -> None:
     renderer, slot = FileRenderer(pipeline), slot_for(pipeline)
     kept = renderer.load_file(file).copy()
     renderer.times.take()
-    renderer.finish(kept, parameters_of(pipeline, TURNED), slot[0])
+    renderer.finish_one(kept, parameters_of(pipeline, TURNED), slot[0])
     times = renderer.times.take()
     assert times.augment > 0
     assert times == StageTimes(augment=times.augment)
@@ -157,7 +157,7 @@ def test_operations_are_applied_in_the_order_of_the_spec(data_format: DataFormat
     plain = rendering(target_size=(4, 5), data_format=data_format)
     spec = msgspec.structs.replace(plain, transforms=(center, flip, Rescaling(scale=0.5)))
     row = np.empty(spec.image_shape, np.float32)
-    FileRenderer(spec).finish(image, (Flip(horizontal=True),), row)
+    FileRenderer(spec).finish_one(image, (Flip(horizontal=True),), row)
     values = image.astype(np.float32)
     expected = (values - values.mean())[:, ::-1] * np.float32(0.5)
     last = row.transpose(1, 2, 0) if data_format == "channels_first" else row

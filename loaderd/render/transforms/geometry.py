@@ -1,155 +1,83 @@
-"""Random rotation, shift, shear, zoom and flips as one affine warp.
-
-Coordinates are (x, y) = (column, row), as in OpenCV. A matrix maps a pixel of the
-output to the point of the source whose value, linearly interpolated, it gets.
-"""
+"""Random rotation, shift, shear, zoom and flips of one image, as in Keras."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from math import cos, radians, sin
 from typing import Any
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from loaderd.render.native import Finish
 from loaderd.render.transforms import augment
-from loaderd.spec.base import Compat, FillMode
+from loaderd.spec.base import Compat
 from loaderd.spec.operations import RandomAffine, RandomFlip
 from loaderd.spec.transform import Affine, Flip
 
-_BORDERS: dict[FillMode, int] = {
-    "nearest": cv2.BORDER_REPLICATE,
-    "constant": cv2.BORDER_CONSTANT,
-    "reflect": cv2.BORDER_REFLECT,
-    "wrap": cv2.BORDER_WRAP,
-}
-_FLAGS = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
-
 MAX_CHANNELS = 4
-"""OpenCV's limit of channels for one warp."""
+"""The kernels' limit."""
 
 STILL = Affine()
-UPRIGHT = Flip()
 
 Array = NDArray[Any]
 Shift = Callable[[float, float], float]
-Matrix = tuple[tuple[float, float, float], tuple[float, float, float]]
 
 
-def keras_matrix(affine: Affine, size: tuple[int, int]) -> Matrix:
-    """The matrix of Keras's warp, without flips.
+def matrices(affines: Sequence[Affine], size: tuple[int, int], compat: Compat) -> Array:
+    """The matrices of warps, with the last bits of Keras's.
 
-    This is ``apply_affine_transform`` of ``keras/src/legacy/preprocessing/image.py``,
-    multiplied out: rotation · shift · shear · zoom about the centre. What Keras calls
-    x are the columns (it swaps the axes at the end), so its first shift, drawn from the
-    height's range, moves columns; and its centre is that of the swapped size, which is
-    off for images that are not square.
+    Each is that of ``apply_affine_transform`` in ``keras/src/legacy/preprocessing/image.py``:
+    rotation, shift, shear and zoom about the centre. What Keras calls x are the columns (it swaps
+    the axes at the end), so its first shift, drawn from the height's range, moves columns; and
+    its centre is that of the swapped size, which is off for images that are not square.
 
     Args:
-        affine: the parameters of the sample.
-        size: (height, width) of the image.
+        affines: the parameters.
+        size: (height, width) of the images, in pixels.
+        compat: ``fixed`` corrects shifts and centre.
 
     Returns:
-        The first two rows of the matrix that maps (x, y, 1) to the source (x, y).
+        Rows of six float64: a pixel (y, x) of the result is read at (m[0] y + m[1] x + m[2],
+        m[3] y + m[4] x + m[5]). NaN for parameters that move nothing.
     """
+    theta, tx, ty, shear, zx, zy = np.array(affines, np.float64).T
     height, width = size
-    return _about(affine, affine.tx, affine.ty, height / 2 - 0.5, width / 2 - 0.5)
+    if compat == "fixed":
+        tx, ty, height, width = ty, tx, width, height
+    theta, shear = np.deg2rad(theta), np.deg2rad(shear)
+    turn = _matrices(len(affines), np.cos(theta), -np.sin(theta), np.sin(theta), np.cos(theta))
+    shift = _matrices(len(affines), 1.0, 0.0, 0.0, 1.0, tx, ty)
+    sheared = _matrices(len(affines), 1.0, -np.sin(shear), 0.0, np.cos(shear))
+    zoom = _matrices(len(affines), zx, 0.0, 0.0, zy)
+    # About the centre, which Keras multiplies last: products of identities change no bit.
+    to, back = (_matrices(1, 1.0, 0.0, 0.0, 1.0, *center) for center in _centers(height, width))
+    product = to @ (turn @ shift @ sheared @ zoom) @ back
+    result = np.empty((len(affines), 6))
+    result[:, :3] = product[:, 1, [1, 0, 2]]
+    result[:, 3:] = product[:, 0, [1, 0, 2]]
+    result[[affine == STILL for affine in affines]] = np.nan
+    return result
 
 
-def fixed_matrix(affine: Affine, size: tuple[int, int]) -> Matrix:
-    """:func:`keras_matrix` with two corrections.
-
-    The shift drawn from the width's range moves columns, that from the height's range
-    rows, and the rotation is about the true centre.
-    """
-    height, width = size
-    return _about(affine, affine.ty, affine.tx, width / 2 - 0.5, height / 2 - 0.5)
-
-
-def _about(affine: Affine, x: float, y: float, center_x: float, center_y: float) -> Matrix:
-    """Rotation · shift by (x, y) · shear · zoom, with the origin moved to the centre."""
-    theta = radians(affine.theta)
-    sheared = theta + radians(affine.shear)
-    cos_theta, sin_theta = cos(theta), sin(theta)
-    xx, xy = cos_theta * affine.zx, -sin(sheared) * affine.zy
-    yx, yy = sin_theta * affine.zx, cos(sheared) * affine.zy
-    return (
-        (xx, xy, cos_theta * x - sin_theta * y + center_x - xx * center_x - xy * center_y),
-        (yx, yy, sin_theta * x + cos_theta * y + center_y - yx * center_x - yy * center_y),
-    )
+def _matrices(count: int, *values: Any) -> Array:
+    """Matrices of the values xx, xy, yx, yy, and of shifts, each one number or one per matrix."""
+    made = np.zeros((count, 3, 3))
+    made[:, 2, 2] = 1
+    places = ((0, 0), (0, 1), (1, 0), (1, 1), (0, 2), (1, 2))
+    for (row, column), value in zip(places, values, strict=False):
+        made[:, row, column] = value
+    return made
 
 
-def flipped(matrix: Matrix, flip: Flip, size: tuple[int, int]) -> Matrix:
-    """The matrix of the warp followed by a flip."""
-    (xx, xy, x), (yx, yy, y) = matrix
-    if flip.horizontal:
-        right = size[1] - 1
-        xx, x, yx, y = -xx, x + xx * right, -yx, y + yx * right
-    if flip.vertical:
-        bottom = size[0] - 1
-        xy, x, yy, y = -xy, x + xy * bottom, -yy, y + yy * bottom
-    return (xx, xy, x), (yx, yy, y)
-
-
-class Warp:
-    """Warps float32 images of one size.
-
-    ``nearest`` and ``reflect`` equal ``scipy.ndimage.affine_transform`` to float32
-    precision. ``constant`` and ``wrap`` differ from it within one pixel of the border
-    (``wrap``: of a seam): there scipy takes the constant, or repeats the last pixel of a
-    period, while OpenCV interpolates.
-
-    Args:
-        size: (height, width) of source and output, in pixels.
-        fill_mode: how to fill points outside the source.
-        cval: the value outside for ``constant``, in the unit of the source.
-        compat: selects the matrix.
-    """
-
-    def __init__(
-        self, size: tuple[int, int], fill_mode: FillMode, cval: float, compat: Compat
-    ) -> None:
-        height, width = size
-        self._size = size
-        self._dsize = (width, height)
-        self._matrix = keras_matrix if compat == "keras" else fixed_matrix
-        self._border = _BORDERS[fill_mode]
-        self._cval = (cval,) * 4
-        # scipy repeats after size - 1 pixels, OpenCV after all pixels of the source.
-        last = 1 if fill_mode == "wrap" else 0
-        self._rows, self._columns = max(1, height - last), max(1, width - last)
-
-    def __call__(
-        self, source: NDArray[np.float32], affine: Affine, flip: Flip, out: NDArray[np.float32]
-    ) -> None:
-        """Writes the warped, then flipped source to ``out``.
-
-        Args:
-            source: (height, width, channels).
-            affine: the parameters of the sample.
-            flip: applied after the warp.
-            out: as source, C-contiguous; not the source itself.
-        """
-        matrix = flipped(self._matrix(affine, self._size), flip, self._size)
-        result: NDArray[Any] = cv2.warpAffine(
-            source[: self._rows, : self._columns],
-            np.array(matrix),
-            self._dsize,
-            dst=out,
-            flags=_FLAGS,
-            borderMode=self._border,
-            borderValue=self._cval,
-        )
-        if result is not out:  # OpenCV returned a new array instead of filling ``out``
-            np.copyto(out, result.reshape(out.shape))
+def _centers(height: float, width: float) -> tuple[tuple[float, float], tuple[float, float]]:
+    x, y = height / 2 - 0.5, width / 2 - 0.5
+    return (x, y), (-x, -y)
 
 
 class AffineOperation:
     """Random rotation, shift, shear and zoom of one image, as in Keras.
 
-    The warp is OpenCV's where it can be, else scipy's: OpenCV has no splines, and computes in
+    The warp is the kernels' where it can be, else scipy's: the kernels have no splines, and give
     float32. The distributions are those of ``ImageDataGenerator.get_random_transform`` in
     ``keras/src/legacy/preprocessing/image.py``.
 
@@ -166,8 +94,9 @@ class AffineOperation:
         self._shift_y = _shift(spec.width_shift_range, width)
         self._zoom_from, zoom_to = spec.zoom_range
         self._zoom_by = zoom_to - self._zoom_from
-        self._by_scipy = needs_scipy(spec, shape[2], compute)
-        self._warp = Warp(size, spec.fill_mode, spec.cval, spec.compat)
+        self._size = size
+        by_scipy = needs_scipy(spec, shape[2], compute)
+        self._kernel = None if by_scipy else warp_kernel(spec, shape)
         self._how = augment.Resampling(
             spec.fill_mode, spec.cval, spec.interpolation_order, spec.compat == "fixed"
         )
@@ -189,9 +118,10 @@ class AffineOperation:
         """The warped image; valid until the next call."""
         if parameters == STILL:
             return x
-        if self._by_scipy:
+        if self._kernel is None:
             return augment.apply_affine(x, parameters, augment.LAST, self._how)
-        self._warp(np.ascontiguousarray(x), parameters, UPRIGHT, self._warped)
+        matrix = matrices([parameters], self._size, self._spec.compat)
+        self._kernel.one(np.ascontiguousarray(x), matrix, None, 0, self._warped)
         return self._warped
 
 
@@ -220,14 +150,32 @@ class FlipOperation:
 
 
 def needs_scipy(spec: RandomAffine, channels: int, compute: str) -> bool:
-    """Whether OpenCV cannot do the warp.
+    """Whether the kernels cannot do the warp.
 
     Args:
         spec: the operation.
         channels: of the images.
         compute: the dtype to compute in.
     """
-    return spec.interpolation_order != 1 or compute != "float32" or channels > MAX_CHANNELS
+    return spec.interpolation_order > 1 or compute != "float32" or channels > MAX_CHANNELS
+
+
+def warp_kernel(spec: RandomAffine, shape: tuple[int, int, int], **more: Any) -> Finish:
+    """The kernel of a warp.
+
+    Args:
+        spec: how it interpolates, and fills.
+        shape: (height, width, channels) of the images.
+        more: what else it does; see ``Finish``.
+    """
+    return Finish(
+        shape,
+        fill_mode=spec.fill_mode,
+        cval=spec.cval,
+        order=spec.interpolation_order,
+        fast=spec.precision == "fast",
+        **more,
+    )
 
 
 def _shift(shift_range: float | tuple[float, ...], size: int) -> Shift:

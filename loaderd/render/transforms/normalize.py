@@ -17,8 +17,8 @@ from loaderd.spec.base import DataFormat, Preprocessing
 
 Array = NDArray[Any]
 
-_IMAGENET_MEAN = (0.485, 0.456, 0.406)
-_IMAGENET_STD = (0.229, 0.224, 0.225)
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
 IMAGENET_MEAN_BGR = (103.939, 116.779, 123.68)
 
 
@@ -105,7 +105,7 @@ def imagenet(x: Array, mode: Preprocessing, data_format: DataFormat, floatx: str
         return x
     if mode == "torch":
         x /= 255.0
-        return _per_channel(x, data_format, _IMAGENET_MEAN, _IMAGENET_STD)
+        return _per_channel(x, data_format, IMAGENET_MEAN, IMAGENET_STD)
     x = x[::-1] if data_format == "channels_first" else x[..., ::-1]
     return _per_channel(x, data_format, IMAGENET_MEAN_BGR, None)
 

@@ -102,7 +102,7 @@ def _step(task: Task, spec: Spec, part: int, rows: Any) -> Callable[[int], None]
 
     def finish(number: int) -> None:
         image = images[number % len(order)]
-        renderer.finish(image, next(parameters), rows[number % len(rows)])
+        renderer.finish_one(image, next(parameters), rows[number % len(rows)])
 
     return finish
 

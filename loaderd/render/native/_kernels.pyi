@@ -1,0 +1,37 @@
+from collections.abc import Iterable
+from typing import Any, Literal
+
+from numpy.typing import NDArray
+
+KERNELS: str
+
+class Finish:
+    def __new__(
+        cls,
+        shape: tuple[int, int, int],
+        *,
+        fill_mode: Literal["nearest", "constant", "reflect", "wrap"] = "nearest",
+        cval: float = 0.0,
+        order: int = 1,
+        fast: bool = False,
+        steps: Iterable[tuple[str, NDArray[Any] | None]] = (),
+        dtype: str = "float32",
+        planar: bool = False,
+        kernels: str = "",
+    ) -> Finish: ...
+    def one(
+        self,
+        image: NDArray[Any],
+        matrices: NDArray[Any] | None,
+        flips: NDArray[Any] | None,
+        at: int,
+        row: NDArray[Any],
+    ) -> None: ...
+    def many(
+        self,
+        images: NDArray[Any],
+        index: NDArray[Any] | None,
+        matrices: NDArray[Any] | None,
+        flips: NDArray[Any] | None,
+        rows: NDArray[Any],
+    ) -> None: ...

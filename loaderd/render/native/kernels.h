@@ -1,0 +1,34 @@
+/* What is done to a row of an image: a set of functions for each instruction set.
+ *
+ * All sets give the same values. Rows are of `n` values, which may be those of many images.
+ */
+#ifndef LOADERD_KERNELS_H
+#define LOADERD_KERNELS_H
+
+#include "warp.h"
+
+struct kernels {
+    const char *name;
+    /* Row y of a warped image, from right to left if mirrored. */
+    void (*warp_bytes)(const struct warp *w, const uint8_t *source, const double *m, int32_t y,
+                       int mirrored, float *row);
+    void (*warp_floats)(const struct warp *w, const float *source, const double *m, int32_t y,
+                        int mirrored, float *row);
+    /* A row of so many pixels from right to left. */
+    void (*mirror_bytes)(const uint8_t *source, int32_t pixels, int32_t channels, uint8_t *out);
+    void (*widen)(const uint8_t *source, size_t n, float *row);
+    void (*multiply)(float *row, size_t n, const float *by);
+    void (*subtract)(float *row, size_t n, const float *by);
+    void (*divide)(float *row, size_t n, const float *by);
+    /* To float16, rounded to nearest even; to uint8, truncated as by NumPy's astype. */
+    void (*halve)(const float *row, size_t n, uint16_t *out);
+    void (*truncate)(const float *row, size_t n, uint8_t *out);
+};
+
+extern const struct kernels plain_kernels;
+#if defined(__x86_64__)
+#define HAVE_AVX2
+extern const struct kernels avx2_kernels;
+#endif
+
+#endif

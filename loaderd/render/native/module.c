@@ -1,0 +1,367 @@
+/* The Python module of the kernels; see loaderd/render/native/__init__.py. */
+#define PY_SSIZE_T_CLEAN
+#include <Python.h>
+#include <string.h>
+
+#include "finish.h"
+
+#define MAX_SIDE (1 << 20)
+#define MAX_VALUES (1 << 30) /* of an image: places are 32 bits */
+
+static const char *const FILL_MODES[] = {"nearest", "constant", "reflect", "wrap", NULL};
+static const char *const OUTPUTS[] = {"float32", "float16", "uint8", NULL};
+static const char *const OUTPUT_FORMATS[] = {"f", "e", "B"};
+static const char *const ARITHMETIC[] = {"multiply", "subtract", "divide", "reverse_channels",
+                                         NULL};
+
+/* The place of a name in a list; -1 with an error if it is not there. */
+static int find(const char *name, const char *const names[], const char *what)
+{
+    for (int i = 0; names[i] != NULL; i++)
+        if (strcmp(name, names[i]) == 0)
+            return i;
+    PyErr_Format(PyExc_ValueError, "%s cannot be %s", what, name);
+    return -1;
+}
+
+/* Takes a C-contiguous, aligned buffer of one of some formats; 0, or -1 with an error. */
+static int take(PyObject *object, Py_buffer *view, int flags, const char *formats,
+                const char *what)
+{
+    if (PyObject_GetBuffer(object, view, flags | PyBUF_C_CONTIGUOUS | PyBUF_FORMAT) < 0)
+        return -1;
+    const char *format = view->format == NULL ? "B" : view->format;
+    if (strlen(format) != 1 || strchr(formats, *format) == NULL)
+        PyErr_Format(PyExc_ValueError, "%s: a buffer of format %s, not one of %s", what, format,
+                     formats);
+    else if ((uintptr_t)view->buf % (size_t)view->itemsize)
+        PyErr_Format(PyExc_ValueError, "%s: not aligned", what);
+    else
+        return 0;
+    PyBuffer_Release(view);
+    return -1;
+}
+
+/* The same, of so many values. */
+static int take_values(PyObject *object, Py_buffer *view, int flags, const char *formats,
+                       size_t count, const char *what)
+{
+    if (take(object, view, flags, formats, what) < 0)
+        return -1;
+    if ((size_t)view->len == count * (size_t)view->itemsize)
+        return 0;
+    PyErr_Format(PyExc_ValueError, "%s: %zd bytes, not %zu values", what, view->len, count);
+    PyBuffer_Release(view);
+    return -1;
+}
+
+/* -- Finish ------------------------------------------------------------------------------ */
+
+typedef struct {
+    PyObject_HEAD
+    struct finish finish;
+    int is_busy;
+} Finish;
+
+static int add_step(struct finish *f, PyObject *step)
+{
+    const char *name;
+    PyObject *values;
+    if (!PyArg_ParseTuple(step, "sO", &name, &values))
+        return -1;
+    const int kind = find(name, ARITHMETIC, "a step");
+    if (kind < 0)
+        return -1;
+    if (f->n_steps == MAX_STEPS) {
+        PyErr_Format(PyExc_ValueError, "more than %d steps", MAX_STEPS);
+        return -1;
+    }
+    if (kind == REVERSE_CHANNELS)
+        return finish_add(f, kind, NULL);
+    Py_buffer by;
+    if (take_values(values, &by, 0, "f", f->warp.channels, name) < 0)
+        return -1;
+    const int added = finish_add(f, kind, by.buf);
+    PyBuffer_Release(&by);
+    if (added < 0)
+        PyErr_NoMemory();
+    return added;
+}
+
+static int add_steps(struct finish *f, PyObject *steps)
+{
+    PyObject *iterator = PyObject_GetIter(steps), *step;
+    if (iterator == NULL)
+        return -1;
+    int added = 0;
+    while (added == 0 && (step = PyIter_Next(iterator)) != NULL) {
+        added = add_step(f, step);
+        Py_DECREF(step);
+    }
+    Py_DECREF(iterator);
+    return PyErr_Occurred() ? -1 : added;
+}
+
+static int set_up(struct finish *f, PyObject *args, PyObject *keywords)
+{
+    static char *names[] = {"shape", "fill_mode", "cval",   "order",         "fast",
+                            "steps", "dtype",     "planar", "kernels", NULL};
+    struct warp *w = &f->warp;
+    const char *fill_mode = "nearest", *dtype = "float32", *kernels = "";
+    PyObject *steps = NULL;
+    w->order = 1;
+    if (!PyArg_ParseTupleAndKeywords(args, keywords, "(iii)|$sdipOsps:Finish", names, &w->height,
+                                     &w->width, &w->channels, &fill_mode, &w->cval, &w->order,
+                                     &w->is_fast, &steps, &dtype, &f->is_planar, &kernels))
+        return -1;
+    const int32_t h = w->height, n = w->width, channels = w->channels;
+    if (h < 1 || n < 1 || channels < 1 || h > MAX_SIDE || n > MAX_SIDE ||
+        channels > MAX_CHANNELS || (int64_t)h * n * channels > MAX_VALUES) {
+        PyErr_Format(PyExc_ValueError, "no image can be of shape (%d, %d, %d)", h, n, channels);
+        return -1;
+    }
+    if (w->order < 0 || w->order > 1) {
+        PyErr_Format(PyExc_ValueError, "order must be 0 or 1, got %d", w->order);
+        return -1;
+    }
+    const int fill = find(fill_mode, FILL_MODES, "fill_mode");
+    const int output = find(dtype, OUTPUTS, "dtype");
+    if (fill < 0 || output < 0)
+        return -1;
+    w->fill = fill;
+    f->output = output;
+    f->kernels = strcmp(kernels, "plain") ? best_kernels() : &plain_kernels;
+    if (finish_begin(f) < 0) {
+        PyErr_NoMemory();
+        return -1;
+    }
+    return steps == NULL ? 0 : add_steps(f, steps);
+}
+
+static PyObject *finish_new(PyTypeObject *type, PyObject *args, PyObject *keywords)
+{
+    Finish *self = (Finish *)PyType_GenericAlloc(type, 0);
+    if (self != NULL && set_up(&self->finish, args, keywords) < 0)
+        Py_CLEAR(self);
+    return (PyObject *)self;
+}
+
+static void finish_dealloc(PyObject *self)
+{
+    PyTypeObject *type = Py_TYPE(self);
+    finish_end(&((Finish *)self)->finish);
+    PyObject_Free(self);
+    Py_DECREF(type);
+}
+
+/* Has one thread at a time use the buffers of an object. */
+static int begin_use(Finish *self)
+{
+    if (self->is_busy) {
+        PyErr_SetString(PyExc_RuntimeError, "a Finish is used by two threads");
+        return -1;
+    }
+    self->is_busy = 1;
+    return 0;
+}
+
+static size_t values_of(const Finish *self)
+{
+    const struct warp *w = &self->finish.warp;
+    return (size_t)w->height * w->width * w->channels;
+}
+
+/* The matrix of a row; NULL for no warp. */
+static const double *matrix_of(const Py_buffer *matrices, size_t row)
+{
+    const double *matrix = matrices->buf == NULL ? NULL : (const double *)matrices->buf + 6 * row;
+    return matrix == NULL || matrix[0] != matrix[0] ? NULL : matrix;
+}
+
+static struct image image_of(const Py_buffer *images, size_t offset, const Py_buffer *matrices,
+                             const Py_buffer *flips, size_t row)
+{
+    const int flip = flips->buf == NULL ? 0 : ((const uint8_t *)flips->buf)[row];
+    const struct image image = {
+        (const char *)images->buf + offset, images->itemsize == 4, matrix_of(matrices, row),
+        flip & 1,                           flip & 2,
+    };
+    return image;
+}
+
+/* Takes the warps and flips of so many rows, each of which may be None. */
+static int take_drawn(PyObject *const *args, Py_buffer *matrices, Py_buffer *flips, size_t rows)
+{
+    if (args[0] != Py_None && take_values(args[0], matrices, 0, "d", 6 * rows, "matrices") < 0)
+        return -1;
+    if (args[1] != Py_None && take_values(args[1], flips, 0, "B", rows, "flips") < 0)
+        return -1;
+    return 0;
+}
+
+static void release(Py_buffer *const views[], size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        if (views[i]->obj != NULL)
+            PyBuffer_Release(views[i]);
+}
+
+PyDoc_STRVAR(one_doc,
+             "one(image, matrices, flips, at, row)\n--\n\n"
+             "Writes one finished image to `row`, with the warp and flip of row `at` of a chunk; "
+             "see `many`.");
+
+static PyObject *finish_one(Finish *self, PyObject *const *args, Py_ssize_t n_args)
+{
+    if (n_args != 5) {
+        PyErr_Format(PyExc_TypeError, "one() takes 5 arguments, got %zd", n_args);
+        return NULL;
+    }
+    struct finish *f = &self->finish;
+    const size_t count = values_of(self);
+    Py_buffer image = {0}, matrices = {0}, flips = {0}, row = {0};
+    Py_buffer *const views[] = {&image, &matrices, &flips, &row};
+    PyObject *result = NULL;
+    const Py_ssize_t at = PyLong_AsSsize_t(args[3]);
+    if (at == -1 && PyErr_Occurred())
+        return NULL;
+    if (take_values(args[0], &image, 0, "Bf", count, "image") < 0 ||
+        take_values(args[4], &row, PyBUF_WRITABLE, OUTPUT_FORMATS[f->output], count, "row") < 0 ||
+        (args[1] != Py_None && take(args[1], &matrices, 0, "d", "matrices") < 0) ||
+        (args[2] != Py_None && take(args[2], &flips, 0, "B", "flips") < 0))
+        goto done;
+    const size_t n_matrices = (size_t)matrices.len / (6 * sizeof(double));
+    if (at < 0 || (matrices.obj != NULL && (size_t)at >= n_matrices) ||
+        (flips.obj != NULL && at >= flips.len)) {
+        PyErr_Format(PyExc_IndexError, "there is no row %zd", at);
+        goto done;
+    }
+    if (begin_use(self) == 0) {
+        const struct image one = image_of(&image, 0, &matrices, &flips, (size_t)at);
+        Py_BEGIN_ALLOW_THREADS
+        finish_image(f, &one, row.buf);
+        Py_END_ALLOW_THREADS
+        self->is_busy = 0;
+        result = Py_NewRef(Py_None);
+    }
+done:
+    release(views, 4);
+    return result;
+}
+
+PyDoc_STRVAR(many_doc,
+             "many(images, index, matrices, flips, rows)\n--\n\n"
+             "Writes a finished image to each of `rows`: row i is that of image index[i].\n\n"
+             "`index` holds int64, and may be None: all images in their order. `matrices` holds "
+             "six doubles for each row, the first of which is NaN for no warp, and may be None. "
+             "`flips` holds a byte for each row: 1 for mirrored, plus 2 for upside down.");
+
+struct many {
+    Py_buffer images, index, matrices, flips, rows;
+};
+
+static int take_many(Finish *self, PyObject *const *args, struct many *all)
+{
+    const char *format = OUTPUT_FORMATS[self->finish.output];
+    if (take(args[0], &all->images, 0, "Bf", "images") < 0 ||
+        take(args[4], &all->rows, PyBUF_WRITABLE, format, "rows") < 0)
+        return -1;
+    const size_t size = values_of(self) * (size_t)all->images.itemsize;
+    const size_t row = finish_size(&self->finish);
+    const size_t images = (size_t)all->images.len / size, n = (size_t)all->rows.len / row;
+    if ((size_t)all->images.len % size || (size_t)all->rows.len % row ||
+        (args[1] == Py_None && images != n)) {
+        PyErr_SetString(PyExc_ValueError, "images and rows are of other sizes, or numbers");
+        return -1;
+    }
+    if (args[1] != Py_None && take_values(args[1], &all->index, 0, "lq", n, "index") < 0)
+        return -1;
+    if (take_drawn(args + 2, &all->matrices, &all->flips, n) < 0)
+        return -1;
+    const int64_t *index = all->index.buf;
+    for (size_t i = 0; index != NULL && i < n; i++)
+        if (index[i] < 0 || (size_t)index[i] >= images) {
+            PyErr_Format(PyExc_IndexError, "there is no image %lld of %zu", (long long)index[i],
+                         images);
+            return -1;
+        }
+    return 0;
+}
+
+static PyObject *finish_many(Finish *self, PyObject *const *args, Py_ssize_t n_args)
+{
+    if (n_args != 5) {
+        PyErr_Format(PyExc_TypeError, "many() takes 5 arguments, got %zd", n_args);
+        return NULL;
+    }
+    struct many all = {0};
+    Py_buffer *const views[] = {&all.images, &all.index, &all.matrices, &all.flips, &all.rows};
+    PyObject *result = NULL;
+    if (take_many(self, args, &all) == 0 && begin_use(self) == 0) {
+        struct finish *f = &self->finish;
+        const size_t row = finish_size(f), n = (size_t)all.rows.len / row;
+        const size_t size = values_of(self) * (size_t)all.images.itemsize;
+        const int64_t *index = all.index.buf;
+        Py_BEGIN_ALLOW_THREADS
+        for (size_t i = 0; i < n; i++) {
+            const size_t offset = size * (index == NULL ? i : (size_t)index[i]);
+            const struct image one = image_of(&all.images, offset, &all.matrices, &all.flips, i);
+            finish_image(f, &one, (char *)all.rows.buf + i * row);
+        }
+        Py_END_ALLOW_THREADS
+        self->is_busy = 0;
+        result = Py_NewRef(Py_None);
+    }
+    release(views, 5);
+    return result;
+}
+
+static PyMethodDef finish_methods[] = {
+    {"one", (PyCFunction)(void (*)(void))finish_one, METH_FASTCALL, one_doc},
+    {"many", (PyCFunction)(void (*)(void))finish_many, METH_FASTCALL, many_doc},
+    {NULL, NULL, 0, NULL},
+};
+
+PyDoc_STRVAR(finish_doc,
+             "Finish(shape, *, fill_mode='nearest', cval=0.0, order=1, fast=False, steps=(), "
+             "dtype='float32', planar=False, kernels='')\n--\n\n"
+             "Warps, flips, computes and converts loaded images; used by one thread at a time.");
+
+static PyType_Slot finish_slots[] = {
+    {Py_tp_doc, (void *)finish_doc},
+    {Py_tp_new, finish_new},
+    {Py_tp_dealloc, finish_dealloc},
+    {Py_tp_methods, finish_methods},
+    {0, NULL},
+};
+
+static PyType_Spec finish_spec = {
+    .name = "loaderd.render.native._kernels.Finish",
+    .basicsize = sizeof(Finish),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_IMMUTABLETYPE,
+    .slots = finish_slots,
+};
+
+/* -- the module -------------------------------------------------------------------------- */
+
+static int module_exec(PyObject *module)
+{
+    PyObject *type = PyType_FromSpec(&finish_spec);
+    if (type == NULL || PyModule_AddObjectRef(module, "Finish", type) < 0) {
+        Py_XDECREF(type);
+        return -1;
+    }
+    Py_DECREF(type);
+    return PyModule_AddStringConstant(module, "KERNELS", best_kernels()->name);
+}
+
+static PyModuleDef_Slot module_slots[] = {{Py_mod_exec, module_exec}, {0, NULL}};
+
+static struct PyModuleDef module_definition = {
+    PyModuleDef_HEAD_INIT,
+    .m_name = "_kernels",
+    .m_doc = "The kernels of loaderd, in C.",
+    .m_slots = module_slots,
+};
+
+PyMODINIT_FUNC PyInit__kernels(void) { return PyModuleDef_Init(&module_definition); }
