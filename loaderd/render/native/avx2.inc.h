@@ -2,29 +2,30 @@
 
 #define ALWAYS_INLINE TARGET static inline __attribute__((always_inline))
 
-/* `split`, for coordinates that are clamped to the source. */
-TARGET static void split_clamped(const struct warp *w, const struct axis *axis, double *at,
-                                 float *fraction, int32_t *first, int32_t *second)
+TARGET static void KERNEL(split_repeated)(const struct warp *w, const struct axis *axis,
+                                          double *at, float *fraction, int32_t *first,
+                                          int32_t *second)
 {
-    const __m256d start = _mm256_set1_pd(axis->start), shift = _mm256_set1_pd(axis->shift);
+    const __m256d start = _mm256_set1_pd(axis->start);
     const __m256d zero = _mm256_setzero_pd(), one = _mm256_set1_pd(1.0);
     const __m256d last = _mm256_set1_pd(axis->length - 1);
     const __m128i stride = _mm_set1_epi32(axis->stride);
-    const __m128i end = _mm_set1_epi32((axis->length - 1) * axis->stride);
     for (int32_t i = 0; i < w->width; i += 4) {
         __m256d c = _mm256_add_pd(start, _mm256_loadu_pd(axis->steps + i));
-        c = _mm256_add_pd(c, shift);
-        c = _mm256_min_pd(_mm256_max_pd(c, zero), last);
-        __m128i whole = _mm256_cvttpd_epi32(c);
-        c = _mm256_sub_pd(c, _mm256_cvtepi32_pd(whole));
-        whole = _mm_mullo_epi32(whole, stride);
-        _mm_storeu_si128((__m128i *)(first + i), whole);
-        whole = _mm_min_epi32(_mm_add_epi32(whole, stride), end);
-        _mm_storeu_si128((__m128i *)(second + i), whole);
-        if (w->is_fast)
-            _mm_storeu_ps(fraction + i, _mm256_cvtpd_ps(c));
-        else
+        __m256d whole = _mm256_floor_pd(c);
+        c = _mm256_sub_pd(c, whole);
+        __m256d next = _mm256_min_pd(_mm256_max_pd(_mm256_add_pd(whole, one), zero), last);
+        whole = _mm256_min_pd(_mm256_max_pd(whole, zero), last);
+        __m128i low = _mm_mullo_epi32(_mm256_cvttpd_epi32(whole), stride);
+        __m128i high = _mm_mullo_epi32(_mm256_cvttpd_epi32(next), stride);
+        _mm_storeu_si128((__m128i *)(first + i), low);
+        _mm_storeu_si128((__m128i *)(second + i), high);
+        if (w->is_fast) {
+            __m128 is_one = _mm_castsi128_ps(_mm_cmpeq_epi32(low, high));
+            _mm_storeu_ps(fraction + i, _mm_andnot_ps(is_one, _mm256_cvtpd_ps(c)));
+        } else {
             _mm256_storeu_pd(at + i, _mm256_sub_pd(one, c));
+        }
     }
 }
 
@@ -41,20 +42,26 @@ ALWAYS_INLINE __m256d doubles_of_floats(const float *pixel)
     return _mm256_cvtps_pd(_mm_loadu_ps(pixel));
 }
 
-/* Two neighbouring pixels of three or four channels; reads eight. */
-ALWAYS_INLINE __m256 pair_of_bytes(const uint8_t *pixel, const int channels)
+/* Two neighbouring pixels of three or four channels; reads eight values from the left one on,
+ * whose weight is one where there is no other. */
+ALWAYS_INLINE __m256 pair_of_bytes(const uint8_t *row, int32_t left, int32_t right,
+                                   const int channels)
 {
+    (void)right;
     const __m128i three = _mm_setr_epi8(0, 1, 2, 2, 3, 4, 5, 5, -1, -1, -1, -1, -1, -1, -1, -1);
-    __m128i eight = _mm_loadl_epi64((const __m128i *)pixel);
+    __m128i eight = _mm_loadl_epi64((const __m128i *)(row + left));
     if (channels == 3)
         eight = _mm_shuffle_epi8(eight, three);
     return _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(eight));
 }
 
-ALWAYS_INLINE __m256 pair_of_floats(const float *pixel, const int channels)
+/* The same; a float that has no weight may still be infinite, so the right one is looked up. */
+ALWAYS_INLINE __m256 pair_of_floats(const float *row, int32_t left, int32_t right,
+                                    const int channels)
 {
-    __m128 left = _mm_loadu_ps(pixel), right = _mm_loadu_ps(pixel + channels);
-    return _mm256_insertf128_ps(_mm256_castps128_ps256(left), right, 1);
+    (void)channels;
+    __m256 pair = _mm256_castps128_ps256(_mm_loadu_ps(row + left));
+    return _mm256_insertf128_ps(pair, _mm_loadu_ps(row + right), 1);
 }
 
 ALWAYS_INLINE __m128 lerp(__m128 a, __m128 b, __m128 fraction)
@@ -84,8 +91,8 @@ ALWAYS_INLINE __m128 lerp(__m128 a, __m128 b, __m128 fraction)
     ALWAYS_INLINE __m128 name##_fast(const type *source, const struct taps t, int32_t i,         \
                                      const int channels)                                         \
     {                                                                                            \
-        __m256 above = pair(source + t.above[i] + t.left[i], channels);                          \
-        __m256 below = pair(source + t.below[i] + t.left[i], channels);                          \
+        __m256 above = pair(source + t.above[i], t.left[i], t.right[i], channels);                          \
+        __m256 below = pair(source + t.below[i], t.left[i], t.right[i], channels);                          \
         __m256 down = _mm256_broadcast_ss(t.down + i);                                           \
         above = _mm256_add_ps(above, _mm256_mul_ps(down, _mm256_sub_ps(below, above)));          \
         return lerp(_mm256_castps256_ps128(above), _mm256_extractf128_ps(above, 1),              \

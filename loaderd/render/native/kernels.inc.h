@@ -19,6 +19,32 @@ TARGET static void KERNEL(split)(const struct warp *w, const struct axis *axis,
     }
 }
 
+/* The same where pixels beyond the border repeat it: as in scipy, weights are those of the point
+ * itself, though both neighbours may be one pixel. */
+#ifndef WITH_AVX2
+TARGET static void KERNEL(split_repeated)(const struct warp *w, const struct axis *axis,
+                                          double *restrict at, float *restrict fraction,
+                                          int32_t *restrict first, int32_t *restrict second)
+{
+    const double *restrict steps = axis->steps;
+    const int64_t last = axis->length - 1;
+    for (int32_t i = 0; i < w->width; i++) {
+        double c = axis->start + steps[i];
+        int64_t whole = (int64_t)c;
+        whole -= c < (double)whole;
+        c -= (double)whole;
+        int64_t next = whole + 1;
+        whole = whole < 0 ? 0 : whole < last ? whole : last;
+        next = next < 0 ? 0 : next < last ? next : last;
+        first[i] = (int32_t)whole * axis->stride;
+        second[i] = (int32_t)next * axis->stride;
+        if (w->is_fast)
+            fraction[i] = whole == next ? 0 : (float)c;
+        at[i] = 1.0 - c;
+    }
+}
+#endif
+
 /* The same for the nearest pixel alone. */
 TARGET static void KERNEL(round)(const struct warp *w, const struct axis *axis,
                                  const double *restrict at, int32_t *restrict first)
@@ -74,7 +100,7 @@ DEFINE_PIXEL(pixel_of_floats, float)
 /* Where an axis starts, in fixed point. */
 TARGET static int32_t KERNEL(fixed_start)(const struct axis *axis)
 {
-    return (int32_t)lrint((axis->start + axis->shift) * (1 << POINT));
+    return (int32_t)lrint(axis->start * (1 << POINT));
 }
 
 /* `split` in fixed point, for coordinates that are clamped to the source. */
@@ -103,14 +129,12 @@ TARGET static void KERNEL(locate)(const struct warp *w, const struct axis *axis,
         KERNEL(split_fixed)(w, axis, fraction, first, second);
         return;
     }
-#ifdef WITH_AVX2
     if (w->fill == FILL_NEAREST && w->is_finite && w->order) {
-        split_clamped(w, axis, at, fraction, first, second);
+        KERNEL(split_repeated)(w, axis, at, fraction, first, second);
         return;
     }
-#endif
     for (int32_t x = 0; x < w->width; x++)
-        at[x] = axis->start + axis->steps[x] + axis->shift;
+        at[x] = axis->start + axis->steps[x];
     warp_map_outside(w, at, axis->length);
     if (w->order)
         KERNEL(split)(w, axis, at, fraction, first, second);
@@ -125,10 +149,10 @@ TARGET static void KERNEL(locate_row)(const struct warp *w, const double *m, int
     /* Neighbours beyond the border: "constant" and "wrap" mirror them, the others repeat. */
     const int mirrors = w->fill == FILL_CONSTANT || w->fill == FILL_WRAP;
     const struct axis rows = {
-        y * m[0], w->steps, m[2], w->fixed, h, n * w->channels, h == 1 ? 0 : h - 1 - mirrors,
+        m[2] + y * m[0], w->steps, w->fixed, h, n * w->channels, h == 1 ? 0 : h - 1 - mirrors,
     };
     const struct axis columns = {
-        y * m[3], w->steps + padded(n), m[5], w->fixed + padded(n), n, w->channels, n == 1 ? 0 : n - 1 - mirrors,
+        m[5] + y * m[3], w->steps + padded(n), w->fixed + padded(n), n, w->channels, n == 1 ? 0 : n - 1 - mirrors,
     };
     memset(t->outside, 0, n);
     KERNEL(locate)(w, &rows, t->y, t->down, t->above, t->below);

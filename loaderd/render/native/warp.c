@@ -14,7 +14,7 @@ void warp_begin(struct warp *w, const double *m)
     const size_t second = padded(w->width);
     w->is_finite = 1;
     for (int i = 0; i < 6; i++)
-        w->is_finite &= fabs(m[i]) < 1e15;
+        w->is_finite &= fabs(m[i]) < 1e12;
     for (int32_t x = 0; x < w->width; x++) {
         w->steps[x] = x * m[1];
         w->steps[second + x] = x * m[4];

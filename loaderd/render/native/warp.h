@@ -2,8 +2,8 @@
  *
  * A matrix maps a pixel (y, x) of the output to the point of the source whose value it gets:
  *
- *     source y = m[0] y + m[1] x + m[2]
- *     source x = m[3] y + m[4] x + m[5]
+ *     source y = m[2] + m[0] y + m[1] x
+ *     source x = m[5] + m[3] y + m[4] x
  *
  * Exact warps have scipy's float32 values to the last bit: doubles, in scipy's order of
  * operations. Fast ones interpolate in float32, within 0.01 grey levels of that for sources
@@ -40,18 +40,17 @@ struct warp {
     double cval;
     float scale;         /* what all values are multiplied by at last */
     int is_fast;
-    int is_finite;       /* whether the matrix holds numbers of a size that images have */
+    int is_finite;       /* whether all coordinates are numbers that 64 bits can count */
     int is_fixed;        /* whether a fast warp may count in fixed point: images are small */
     double *steps;       /* m[1] x and m[4] x, for each x */
     int32_t *fixed;      /* the same in fixed point */
     struct taps taps;    /* of one row: a warp is used by one thread at a time */
 };
 
-/* The coordinates of a row of output on one axis of the source: start + steps[x] + shift. */
+/* The coordinates of a row of output on one axis of the source: start + steps[x]. */
 struct axis {
     double start;
     const double *steps;
-    double shift;
     const int32_t *fixed;   /* the steps in fixed point */
     int32_t length, stride; /* of the source: pixels, and values from one to the next */
     int32_t beyond;         /* the neighbour after the last pixel */

@@ -37,8 +37,8 @@ def matrices(affines: Sequence[Affine], size: tuple[int, int], compat: Compat) -
         compat: ``fixed`` corrects shifts and centre.
 
     Returns:
-        Rows of six float64: a pixel (y, x) of the result is read at (m[0] y + m[1] x + m[2],
-        m[3] y + m[4] x + m[5]). NaN for parameters that move nothing.
+        Rows of six float64: a pixel (y, x) of the result is read at (m[2] + m[0] y + m[1] x,
+        m[5] + m[3] y + m[4] x). NaN for parameters that move nothing.
     """
     theta, tx, ty, shear, zx, zy = np.array(affines, np.float64).T
     height, width = size

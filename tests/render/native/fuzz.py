@@ -1,0 +1,156 @@
+"""Calls the kernels with random sizes, matrices, pixels and arithmetic; also a program.
+
+::
+
+    python -m tests.render.native.fuzz [EXAMPLES] [PATH OF AN EXTENSION]
+
+Every array ends with its allocation, so that a sanitizer finds a byte that is read or written
+beyond it; the two sets of kernels must give the same bytes.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+Array = NDArray[Any]
+
+MODULE = "loaderd.render.native._kernels"
+NUMBERS = st.floats(-3, 3) | st.floats() | st.sampled_from([0.0, 1.0, -1.0, 1e15, -1e300])
+SHIFTS = st.floats(-100, 100) | st.floats()
+
+
+class Example(NamedTuple):
+    """The arguments of a ``Finish`` and of its ``many``."""
+
+    options: dict[str, Any]
+    images: Array
+    index: Array | None
+    matrices: Array | None
+    flips: Array | None
+
+    @property
+    def rows(self) -> Array:
+        """Where the results go; filled, as kernels may leave nothing unwritten."""
+        height, width, channels = self.options["shape"]
+        count = len(self.images) if self.index is None else len(self.index)
+        shape = (height, width, channels)
+        if self.options["planar"]:
+            shape = (channels, height, width)
+        return np.full((count, *shape), 77, self.options["dtype"])
+
+
+@st.composite
+def examples(draw: st.DrawFn) -> Example:
+    """Small images of all kinds."""
+    shape = (draw(st.integers(1, 20)), draw(st.integers(1, 20)), draw(st.integers(1, 4)))
+    seed = draw(st.integers(0, 2**32 - 1))
+    count, rows = draw(st.integers(1, 3)), draw(st.integers(1, 4))
+    index = None
+    if draw(st.booleans()):
+        index = np.array(draw(st.lists(st.integers(0, count - 1), max_size=4)), np.int64)
+        rows = len(index)
+    else:
+        rows = count
+    matrices = flips = None
+    if draw(st.booleans()):
+        matrices = np.array([draw(_matrix()) for _ in range(rows)], np.float64).reshape(rows, 6)
+    if draw(st.booleans()):
+        flips = np.array([draw(st.integers(0, 3)) for _ in range(rows)], np.uint8)
+    return Example(
+        {
+            "shape": shape,
+            "fill_mode": draw(st.sampled_from(["nearest", "constant", "reflect", "wrap"])),
+            "cval": draw(st.floats(-300, 300) | st.floats()),
+            "order": draw(st.integers(0, 1)),
+            "fast": draw(st.booleans()),
+            "steps": list(draw(_steps(shape[2]))),
+            "dtype": draw(st.sampled_from(["float32", "float16", "uint8"])),
+            "planar": draw(st.booleans()),
+        },
+        _pixels(seed, (count, *shape), draw(st.booleans())),
+        index,
+        matrices,
+        flips,
+    )
+
+
+def _matrix() -> st.SearchStrategy[list[float]]:
+    row = st.tuples(NUMBERS, NUMBERS, SHIFTS)
+    return st.tuples(row, row).map(lambda rows: [*rows[0], *rows[1]])
+
+
+@st.composite
+def _steps(draw: st.DrawFn, channels: int) -> Iterator[tuple[str, Array | None]]:
+    kinds = st.sampled_from(["multiply", "subtract", "divide", "reverse_channels"])
+    steps: list[tuple[str, Array | None]] = []
+    for kind in draw(st.lists(kinds, max_size=8)):
+        values = [draw(st.floats(width=32)) for _ in range(channels)]
+        steps.append((kind, None if kind == "reverse_channels" else np.array(values, np.float32)))
+    return iter(steps)
+
+
+def _pixels(seed: int, shape: tuple[int, ...], is_float: bool) -> Array:
+    rng = np.random.default_rng(seed)
+    if not is_float:
+        return rng.integers(0, 256, shape, np.uint8)
+    pixels = (rng.standard_normal(shape) * 200).astype(np.float32)
+    pixels[rng.random(shape) < 0.02] = rng.choice([np.nan, np.inf, -np.inf, -0.0, 1e38])
+    return pixels
+
+
+def check(finish: Any, example: Example) -> None:
+    """Fails unless all kernels give the same, image by image and all at once.
+
+    Args:
+        finish: the class.
+        example: its arguments.
+    """
+    fast, plain = (
+        finish(**{**example.options, "shape": example.options["shape"]}, kernels=kernels)
+        for kernels in ("", "plain")
+    )
+    results = [example.rows for _ in range(3)]
+    rest = example.matrices, example.flips
+    fast.many(example.images, example.index, *rest, results[0])
+    plain.many(example.images, example.index, *rest, results[1])
+    index = range(len(example.images)) if example.index is None else example.index.tolist()
+    for at, place in enumerate(index):
+        fast.one(example.images[place].copy(), *rest, at, results[2][at])
+    numbers = [np.nan_to_num(result, nan=-1.0) for result in results]  # NaNs have many bits
+    assert numbers[0].tobytes() == numbers[1].tobytes(), "AVX2 and plain C differ"
+    assert numbers[0].tobytes() == numbers[2].tobytes(), "one and many differ"
+
+
+def main(count: int, path: str) -> None:
+    """Runs so many examples with the extension of a file."""
+    spec = importlib.util.spec_from_file_location(MODULE, path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+
+    @settings(
+        max_examples=count,
+        deadline=None,
+        database=None,
+        phases=[Phase.generate],
+        suppress_health_check=list(HealthCheck),
+    )
+    @given(examples())
+    def run(example: Example) -> None:
+        with np.errstate(all="ignore"):
+            check(module.Finish, example)
+
+    run()
+    print(f"{count} examples: {module.KERNELS} and plain kernels give the same")
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]), sys.argv[2])
