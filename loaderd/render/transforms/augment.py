@@ -2,7 +2,7 @@
 
 Each follows the function of its name in ``keras/src/legacy/preprocessing/image.py``, including
 the memory layout of the result, which affects the last bit of later sums. The common warp is in
-:mod:`loaderd.render.transforms.geometry`, twenty times as fast.
+:mod:`loaderd.render.native`, with the same values and twenty times as fast.
 """
 
 from __future__ import annotations
@@ -147,7 +147,7 @@ def apply_affine(x: Array, affine: Affine, axes: Axes, how: Resampling) -> Array
     matrix = affine_matrix(affine)
     if matrix is None:
         return x
-    matrix = _about_center(matrix, *size)
+    matrix = about_center(matrix, *size)
     if columns > rows:
         matrix[:, [0, 1]] = matrix[:, [1, 0]]
         matrix[[0, 1]] = matrix[[1, 0]]
@@ -167,7 +167,8 @@ def apply_affine(x: Array, affine: Affine, axes: Axes, how: Resampling) -> Array
     return stacked
 
 
-def _about_center(matrix: Array, x: int, y: int) -> Any:
+def about_center(matrix: Array, x: int, y: int) -> Any:
+    """The matrix of the same map about the point (x / 2 - 0.5, y / 2 - 0.5), as in Keras."""
     center_x, center_y = float(x) / 2 - 0.5, float(y) / 2 - 0.5
     there = np.array([[1, 0, center_x], [0, 1, center_y], [0, 0, 1]])
     back = np.array([[1, 0, -center_x], [0, 1, -center_y], [0, 0, 1]])
@@ -175,7 +176,7 @@ def _about_center(matrix: Array, x: int, y: int) -> Any:
 
 
 def _scipy_ndimage() -> Any:
-    """Imports scipy.ndimage on first use, as the common warp is OpenCV's."""
+    """Imports scipy.ndimage on first use, as the common warp is the kernels'."""
     try:
         return import_module("scipy.ndimage")
     except ImportError as error:

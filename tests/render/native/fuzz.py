@@ -32,7 +32,7 @@ class Example(NamedTuple):
 
     options: dict[str, Any]
     images: Array
-    index: Array | None
+    places: Array | None
     matrices: Array | None
     flips: Array | None
 
@@ -40,7 +40,7 @@ class Example(NamedTuple):
     def rows(self) -> Array:
         """Where the results go; filled, as kernels may leave nothing unwritten."""
         height, width, channels = self.options["shape"]
-        count = len(self.images) if self.index is None else len(self.index)
+        count = len(self.images) if self.places is None else len(self.places)
         shape = (height, width, channels)
         if self.options["planar"]:
             shape = (channels, height, width)
@@ -53,10 +53,10 @@ def examples(draw: st.DrawFn) -> Example:
     shape = (draw(st.integers(1, 20)), draw(st.integers(1, 20)), draw(st.integers(1, 4)))
     seed = draw(st.integers(0, 2**32 - 1))
     count, rows = draw(st.integers(1, 3)), draw(st.integers(1, 4))
-    index = None
+    places = None
     if draw(st.booleans()):
-        index = np.array(draw(st.lists(st.integers(0, count - 1), max_size=4)), np.int64)
-        rows = len(index)
+        places = np.array(draw(st.lists(st.integers(0, count - 1), max_size=4)), np.int64)
+        rows = len(places)
     else:
         rows = count
     matrices = flips = None
@@ -76,7 +76,7 @@ def examples(draw: st.DrawFn) -> Example:
             "planar": draw(st.booleans()),
         },
         _pixels(seed, (count, *shape), draw(st.booleans())),
-        index,
+        places,
         matrices,
         flips,
     )
@@ -113,16 +113,13 @@ def check(finish: Any, example: Example) -> None:
         finish: the class.
         example: its arguments.
     """
-    fast, plain = (
-        finish(**{**example.options, "shape": example.options["shape"]}, kernels=kernels)
-        for kernels in ("", "plain")
-    )
+    fast, plain = (finish(**example.options, kernels=kernels) for kernels in ("", "plain"))
     results = [example.rows for _ in range(3)]
     rest = example.matrices, example.flips
-    fast.many(example.images, example.index, *rest, results[0])
-    plain.many(example.images, example.index, *rest, results[1])
-    index = range(len(example.images)) if example.index is None else example.index.tolist()
-    for at, place in enumerate(index):
+    fast.many(example.images, example.places, *rest, results[0])
+    plain.many(example.images, example.places, *rest, results[1])
+    count = range(len(example.images))
+    for at, place in enumerate(count if example.places is None else example.places):
         fast.one(example.images[place].copy(), *rest, at, results[2][at])
     numbers = [np.nan_to_num(result, nan=-1.0) for result in results]  # NaNs have many bits
     assert numbers[0].tobytes() == numbers[1].tobytes(), "AVX2 and plain C differ"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -215,7 +215,7 @@ ROW = np.zeros((4, 5, 3), np.float32)
         (lambda: Finish((0, 5, 3)), "no image can be of shape"),
         (lambda: Finish((4, 5, 5)), "no image can be of shape"),
         (lambda: Finish((2**20, 2**20, 3)), "no image can be of shape"),
-        (lambda: Finish((4, 5, 3), fill_mode="mirror"), "fill_mode cannot be mirror"),
+        (lambda: Finish((4, 5, 3), fill_mode=cast(Any, "mirror")), "fill_mode cannot be mirror"),
         (lambda: Finish((4, 5, 3), order=2), "order must be 0 or 1"),
         (lambda: Finish((4, 5, 3), dtype="int8"), "dtype cannot be int8"),
         (lambda: Finish((4, 5, 3), steps=[("add", None)]), "a step cannot be add"),
