@@ -1,7 +1,8 @@
-"""Whether the decoders are installed, which ``loaderd[daemon]`` brings."""
+"""Whether what the daemon renders with is installed: decoders, and the kernels in C."""
 
 from __future__ import annotations
 
+from importlib import import_module
 from importlib.util import find_spec
 
 from loaderd.errors import MissingDependency
@@ -9,12 +10,15 @@ from loaderd.errors import MissingDependency
 DECODERS = {"PIL": "pillow-simd", "simplejpeg": "simplejpeg", "cv2": "opencv-python-headless"}
 """Modules and the packages that ``loaderd[daemon]`` takes them from."""
 
+KERNELS = "loaderd.render.native.kernels"
+"""The module of the kernels, whose import fails where they are not built."""
+
 OPTIONAL = {"scipy": "warps with interpolation_order other than 1", "cloudpickle": "lambdas"}
 """Modules that workers load on first use, and what for."""
 
 
 def require() -> None:
-    """Check that the decoders are installed, without importing them.
+    """Check that the decoders are installed, without importing them, and the kernels built.
 
     Raises:
         MissingDependency: one is missing; the text says how to install it.
@@ -25,3 +29,4 @@ def require() -> None:
             f"the daemon needs {', '.join(missing)}, which this Python lacks: "
             'pip install "loaderd[daemon]"'
         )
+    import_module(KERNELS)

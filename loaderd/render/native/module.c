@@ -1,4 +1,4 @@
-/* The Python module of the kernels; see loaderd/render/native/__init__.py. */
+/* The Python module of the kernels; see kernels.py. */
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
 #include <string.h>

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from loaderd.render.native import Finish
+from loaderd.render.native.kernels import Finish
 from loaderd.render.transforms import augment
 from loaderd.spec.base import Compat
 from loaderd.spec.operations import RandomAffine, RandomFlip

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from loaderd.render.native import Finish
+from loaderd.render.native.kernels import Finish
 from tests.render.native.fuzz import Example, check, examples
 
 Array = NDArray[Any]
