@@ -52,7 +52,9 @@ def shift_brightness(x: Array, brightness: float, scale: bool, dtype: DTypeLike)
     low, high = x.min(), x.max()
     outside = bool(low < 0 or high > 255)
     picture = ImageEnhance.Brightness(to_picture(x, outside or scale, dtype)).enhance(brightness)
-    x = from_picture(picture, dtype)
+    x = np.asarray(picture, dtype)
+    if x.ndim == 2:
+        x = x[:, :, np.newaxis]
     if not outside or scale:
         return x
     stretched: Array = x / 255 * (high - low) + low
@@ -85,12 +87,6 @@ def to_picture(x: Array, scale: bool, dtype: DTypeLike) -> Image.Image:
             return Image.fromarray(x.astype(np.int32))
     with np.errstate(invalid="ignore"):  # NaN has no grey level
         return Image.fromarray(x.astype(np.uint8))
-
-
-def from_picture(picture: Image.Image, dtype: DTypeLike) -> Array:
-    """A picture as an array (height, width, channels) of a dtype (Keras's ``img_to_array``)."""
-    x = np.asarray(picture, dtype)
-    return x[:, :, np.newaxis] if x.ndim == 2 else x
 
 
 def affine_matrix(affine: Affine) -> Array | None:
