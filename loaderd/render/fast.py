@@ -5,22 +5,18 @@ The values are Keras's, bit by bit, but for the warp, which is OpenCV's instead 
 
 from __future__ import annotations
 
-from typing import Any
-
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
 from loaderd.render.transforms.geometry import MAX_CHANNELS, STILL, UPRIGHT, Warp, needs_scipy
-from loaderd.spec.operations import Operation, RandomAffine, RandomFlip, Rescaling
+from loaderd.render.transforms.operation import Array
+from loaderd.spec.operations import RandomAffine, RandomFlip, Rescaling
 from loaderd.spec.spec import Spec
 from loaderd.spec.transform import Affine, Flip, Parameters
 
-Array = NDArray[Any]
-
 _BYTE = np.dtype(np.uint8)
 _FLOAT = np.dtype(np.float32)
-_POSITIONS: dict[type[Operation], int] = {RandomAffine: 0, RandomFlip: 1, Rescaling: 2}
+_OPERATIONS = (RandomAffine, RandomFlip, Rescaling)
 """The operations of this path, in the order in which they may occur."""
 
 
@@ -31,11 +27,10 @@ def is_fast(spec: Spec, compute: str) -> bool:
         spec: the stream's.
         compute: the dtype to compute in.
     """
-    positions = [_POSITIONS.get(type(operation), -1) for operation in spec.transforms]
+    given = [type(operation) for operation in spec.transforms]
     channels, affine = spec.load.array_shape[2], spec.first(RandomAffine)
     return (
-        -1 not in positions
-        and positions == sorted(set(positions))
+        given == [kind for kind in _OPERATIONS if kind in given]
         and compute == "float32"
         and channels <= MAX_CHANNELS
         and (affine is None or not needs_scipy(affine, channels, compute))
@@ -113,16 +108,12 @@ def flip(image: Array, turned: Flip, out: Array | None = None) -> Array:
     if turned == UPRIGHT:
         return image
     if image.dtype != _BYTE and image.dtype != _FLOAT:
-        return image[:: _step(turned.vertical), :: _step(turned.horizontal)]
+        return image[:: -1 if turned.vertical else 1, :: -1 if turned.horizontal else 1]
     code = {(True, True): -1, (True, False): 1, (False, True): 0}[turned]
     mirrored: Array = cv2.flip(np.ascontiguousarray(image), code, dst=out)
     if mirrored is out:
         return mirrored
     return mirrored.reshape(image.shape)  # OpenCV drops the axis of a single channel
-
-
-def _step(backwards: bool) -> int:
-    return -1 if backwards else 1
 
 
 def write(image: Array, rescale: float | None, row: Array) -> None:

@@ -14,16 +14,13 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from time import perf_counter_ns
-from typing import Any
-
-from numpy.typing import NDArray
 
 from loaderd.render.fast import FastFinish, is_fast
 from loaderd.render.general import GeneralFinish, random_operations
 from loaderd.render.load.decode import Decoder
 from loaderd.render.load.pixel_limits import DEFAULT, PixelLimit
 from loaderd.render.load.resize import Resizer
-from loaderd.render.transforms.operation import Parts
+from loaderd.render.transforms.operation import Array, Parts
 from loaderd.render.transforms.user_function import UserFunction
 from loaderd.spec.spec import Spec
 from loaderd.spec.transform import Parameters
@@ -72,11 +69,7 @@ class Renderer:
     """
 
     def __init__(
-        self,
-        spec: Spec,
-        times: StageTimes,
-        bundle: Parts = _NO_BUNDLE,
-        limit: PixelLimit = DEFAULT,
+        self, spec: Spec, times: StageTimes, bundle: Parts = _NO_BUNDLE, limit: PixelLimit = DEFAULT
     ) -> None:
         self._resize = Resizer(spec.load, limit)
         self._decoder = Decoder(spec.load, limit, self._resize.reduction)
@@ -97,7 +90,7 @@ class Renderer:
         """The parameters of one sample, drawn from its uniform numbers."""
         return tuple([operation.draw(uniforms) for operation in self._random])
 
-    def load(self, data: memoryview) -> NDArray[Any]:
+    def load(self, data: memoryview) -> Array:
         """The picture of a file in the target size.
 
         Args:
@@ -119,7 +112,7 @@ class Renderer:
         self.times.resize += perf_counter_ns() - decoded
         return image
 
-    def finish(self, image: NDArray[Any], parameters: Parameters, row: NDArray[Any]) -> None:
+    def finish(self, image: Array, parameters: Parameters, row: Array) -> None:
         """Augments and normalizes a loaded picture.
 
         Args:
