@@ -17,6 +17,7 @@ import fcntl
 import os
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -112,12 +113,12 @@ class Index:
             OSError: the file cannot be written, or there is no room for any row.
         """
         self._shorten(room)
-        self._make_vacant(room, len(self._missing[0]))
+        self._make_vacant(room)
         self._assign(self._affordable(room))
         self._columns[USED][self._place[self._place >= 0]] = int(time.time())
         for column in (KEYS, STATES, USED):
             layout.write_column(self._fd, self._head, column, self._columns[column])
-        self._head = Head(self._head.row_bytes, self._head.about, self._head.sizes, self._assigned)
+        self._head = replace(self._head, assigned=self._assigned)
         layout.write_head(self._fd, self._head)
         fcntl.flock(self._fd, fcntl.LOCK_SH)
         return self._granted()
@@ -191,8 +192,9 @@ class Index:
         self._place[self._place >= fit] = -1
         self._missing = _distinct(self._ids[self._place < 0])
 
-    def _make_vacant(self, room: int, missing: int) -> None:
-        """Frees unused rows, and adds new ones, for ``missing`` files."""
+    def _make_vacant(self, room: int) -> None:
+        """Frees unused rows, and adds new ones, for the files without a row."""
+        missing = len(self._missing[0])
         short = missing - self._affordable(room)
         if short > 0:
             self._free(self._evictable()[:short])
