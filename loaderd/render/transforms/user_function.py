@@ -154,27 +154,14 @@ class UserFunction:
 
     def _keep(self, name: str, module: ModuleType) -> None:
         """Records a newly imported module, unless it is one of the daemon's own."""
-        places = _places(module)
         if name.partition(".")[0] in ("loaderd", "loaderd_client"):
             return
+        file = getattr(module, "__file__", None)  # a namespace package has folders instead
+        places = [file] if file else [str(folder) for folder in getattr(module, "__path__", ())]
         if any(place.startswith(self._installed) for place in places):
             self._shared[name] = module
         elif any(place.startswith(self._own) and not _SYSTEM.search(place) for place in places):
             self._modules[name] = module
-
-
-def _places(module: ModuleType) -> list[str]:
-    """The paths that a module comes from; a namespace package has folders."""
-    file = getattr(module, "__file__", None)
-    return [file] if file else [str(folder) for folder in getattr(module, "__path__", ())]
-
-
-def _module(function: Function) -> ModuleType:
-    module = importlib.import_module(function.module)
-    file = getattr(module, "__file__", None) or ""
-    if function.file and os.path.realpath(file) != os.path.realpath(function.file):
-        raise ImportError(f"the workers' {function.module} is not {function.file}")
-    return module
 
 
 def _open_folders(path: str) -> list[int]:
@@ -200,7 +187,10 @@ def _loaded(function: Function, asked: Code, standing_in: stand_ins.StandIns) ->
     if not function.module:
         module_state.assign(asked.state)
         return _by_value(function, asked)
-    found: Any = _module(function)
+    found: Any = importlib.import_module(function.module)
+    file = getattr(found, "__file__", None) or ""
+    if function.file and os.path.realpath(file) != os.path.realpath(function.file):
+        raise ImportError(f"the workers' {function.module} is not {function.file}")
     module_state.assign(asked.state, same_python=function.python == sys.version_info[:2])
     for name in function.name.split("."):
         found = getattr(found, name)
