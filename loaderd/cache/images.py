@@ -59,10 +59,9 @@ def folder_of(directory: str) -> str:
 
 
 def keys(load: Load, folder: str, decoders: str) -> tuple[str, ...]:
-    """The names of the caches that may hold the images: the folder's own first.
+    """The names of the caches that may hold the images: of the folder, then of its ancestors.
 
-    Caches of the ancestors follow, nearest first: the rows of a table that one fold reads may all
-    lie in one subfolder of the whole.
+    The rows of a table that one fold reads may all lie in one subfolder of the whole.
     """
     recipe = json.dumps(_recipe(load, decoders)).encode("ascii")
     names = (recipe + os.fsencode(above) for above in _above(folder)[:_MAX_KEYS])

@@ -239,8 +239,7 @@ def _ids(keys: Numbers, states: Numbers) -> Numbers:
 
     Two that collide overwrite each other's row; the row's mark shows which of them it holds.
     """
-    mixed: Numbers = keys + states * _MIX
-    return mixed
+    return keys + states * _MIX
 
 
 def _search(ids: Numbers, among: Numbers) -> Places:

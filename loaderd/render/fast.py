@@ -21,12 +21,7 @@ _OPERATIONS = (RandomAffine, RandomFlip, Rescaling)
 
 
 def is_fast(spec: Spec, compute: str) -> bool:
-    """Whether this path covers all operations of a spec.
-
-    Args:
-        spec: the stream's.
-        compute: the dtype to compute in.
-    """
+    """Whether this path covers all operations of a spec, computed in a dtype."""
     given = [type(operation) for operation in spec.transforms]
     channels, affine = spec.load.array_shape[2], spec.first(RandomAffine)
     return (
@@ -63,13 +58,7 @@ class FastFinish:
         self.copies = output.dtype == "uint8" and not self._first and not spec.transforms
 
     def __call__(self, image: Array, parameters: Parameters, row: Array) -> None:
-        """Writes a finished image.
-
-        Args:
-            image: (height, width, channels), of any numeric dtype; not changed.
-            parameters: of the sample.
-            row: the destination, in the output's data format and dtype.
-        """
+        """See ``Renderer.finish``."""
         affine = STILL if self._affine_at is None else parameters[self._affine_at]
         turned = UPRIGHT if self._flip_at is None else parameters[self._flip_at]
         if self._first:

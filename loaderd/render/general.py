@@ -30,12 +30,7 @@ _FEATUREWISE = {
 
 
 def random_operations(spec: Spec, compute: str) -> list[RandomOperation]:
-    """The random operations of a spec, in their order, ready to run.
-
-    Args:
-        spec: the stream's.
-        compute: the dtype to compute in.
-    """
+    """The random operations of a spec, in their order, ready to run with images of a dtype."""
     operations: list[RandomOperation] = []
     for operation in spec.transforms:
         match operation:
@@ -121,12 +116,7 @@ class GeneralFinish:
         return lambda x: apply(x, value)
 
     def __call__(self, image: Array, parameters: Parameters, row: Array) -> None:
-        """Writes a finished image; within ``import_scope`` of the user's function.
-
-        Args:
-            image: (height, width, channels), of any numeric dtype; not changed.
-            parameters: of the sample.
-            row: the destination, in the output's data format and dtype.
+        """See ``Renderer.finish``; to be called within ``import_scope``.
 
         Raises:
             RenderError: an operation refuses the image, or the user's function raised.

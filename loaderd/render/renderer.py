@@ -61,7 +61,6 @@ class Renderer:
         limit: of a picture; larger ones are bad images.
 
     Attributes:
-        times: see above.
         copies: whether finishing a uint8 image only copies it.
 
     Raises:
@@ -116,7 +115,7 @@ class Renderer:
         """Augments and normalizes a loaded picture.
 
         Args:
-            image: from ``load``, or any array of ``spec.load.array_shape``; not changed.
+            image: from ``load``, or any numbers of ``spec.load.array_shape``; not changed.
             parameters: the random parameters of the sample.
             row: an array of ``spec.image_shape`` and the output's dtype, C-contiguous.
 

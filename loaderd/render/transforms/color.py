@@ -11,11 +11,7 @@ from loaderd.spec.operations import RandomBrightness, RandomChannelShift
 
 
 class ChannelShiftOperation:
-    """Adds a random number of grey levels, clipped to the image's own range.
-
-    Args:
-        spec: holds the range of the number.
-    """
+    """Adds a random number of grey levels, clipped to the image's own range."""
 
     def __init__(self, spec: RandomChannelShift) -> None:
         self._range = spec.channel_shift_range
@@ -33,7 +29,7 @@ class BrightnessOperation:
     """Multiplies the brightness by a random factor, by way of a picture of 8 bits.
 
     Args:
-        spec: holds the range of the factor.
+        spec: the range of the factor.
         floatx: the dtype that Keras computes in.
     """
 
