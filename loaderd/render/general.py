@@ -12,7 +12,7 @@ import numpy as np
 
 from loaderd.errors import LoaderdError, ProtocolError, RenderError
 from loaderd.render.transforms import normalize
-from loaderd.render.transforms.color import BrightnessOperation, ChannelShiftOperation
+from loaderd.render.transforms.augment import BrightnessOperation, ChannelShiftOperation
 from loaderd.render.transforms.geometry import AffineOperation, FlipOperation
 from loaderd.render.transforms.operation import Array, Parts, RandomOperation, ValueOperation
 from loaderd.render.transforms.user_function import UserFunction, explain
@@ -56,7 +56,6 @@ class GeneralFinish:
 
     Attributes:
         function: the user's code, if there is any.
-        copies: False.
 
     Raises:
         RenderError: the user's function cannot be loaded.
