@@ -33,7 +33,6 @@ from loaderd.scratch import Scratch
 from loaderd.spec.base import ColorMode
 from loaderd.spec.load import Load
 
-Path = bytes | str
 Picture = Image.Image | Pixels | Reduced
 """A PIL image, an array (height, width, 3) of uint8, or an image of a fraction of its size."""
 
@@ -267,7 +266,7 @@ def _is_deep(image: Image.Image) -> bool:
     return image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PNG")
 
 
-def file_error(path: Path, error: Exception) -> BadImage | NoRoom | MissingCodec:
+def file_error(path: bytes | str, error: Exception) -> BadImage | NoRoom | MissingCodec:
     """The error for a file that ``error`` came from, in one printable line.
 
     A lack of memory or of a codec in PIL is no fault of the file, and so no :class:`BadImage`.
