@@ -112,9 +112,8 @@ def seeded(spec: Spec) -> Spec:
 
 def fitted(spec: Spec, samples: int) -> Spec:
     """The spec with a batch size of at most ``samples``."""
-    if spec.batch.batch_size <= samples:
-        return spec
-    batch = msgspec.structs.replace(spec.batch, batch_size=samples)
+    size = min(spec.batch.batch_size, samples)
+    batch = msgspec.structs.replace(spec.batch, batch_size=size)
     return msgspec.structs.replace(spec, batch=batch)
 
 
