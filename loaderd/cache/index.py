@@ -68,13 +68,7 @@ def taking_turns(fd: int) -> Iterator[None]:
 
 
 class Index:
-    """The rows of a cache, matched with the files of a stream.
-
-    Args:
-        fd: descriptor of the cache, which the caller closes.
-        head: its header.
-        files: the stream's.
-    """
+    """The rows of a cache, whose descriptor the caller closes, matched with a stream's files."""
 
     def __init__(self, fd: int, head: Head, files: FileStates) -> None:
         self._fd = fd
@@ -123,8 +117,6 @@ class Index:
         fcntl.flock(self._fd, fcntl.LOCK_SH)
         return self._granted()
 
-    # -- queries ----------------------------------------------------------------------
-
     @property
     def _vacant(self) -> Bools:
         """Rows that belong to no file."""
@@ -169,8 +161,6 @@ class Index:
     def _claim_beyond(self, rows: int) -> int:
         """Bytes of the cache with ``rows`` more rows, all filled."""
         return self._head.grown(rows).overhead + (len(self._rows) + rows) * self._head.row_bytes
-
-    # -- changes ----------------------------------------------------------------------
 
     def _free(self, places: Places) -> None:
         """Frees rows; needs exclusive access."""

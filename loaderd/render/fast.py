@@ -87,13 +87,7 @@ class FastFinish:
 
 
 def flip(image: Array, turned: Flip, out: Array | None = None) -> Array:
-    """The image (height, width, channels), mirrored.
-
-    Args:
-        image: not changed.
-        turned: which way.
-        out: an array like the image, which may receive the result.
-    """
+    """The image (height, width, channels), mirrored; ``out``, one like it, may receive it."""
     if turned == UPRIGHT:
         return image
     if image.dtype != _BYTE and image.dtype != _FLOAT:
@@ -109,12 +103,8 @@ def write(image: Array, rescale: float | None, row: Array) -> None:
     """Writes the image's values, times ``rescale``, to the row, converted to its dtype.
 
     Bit-identical to Keras, which converts the image to float32, multiplies in place by a
-    Python float, and assigns to the batch (which, for uint8, truncates).
-
-    Args:
-        image: of the row's shape and any numeric dtype.
-        rescale: a factor; None or 0 leaves the values.
-        row: the destination.
+    Python float, and assigns to the batch (which, for uint8, truncates). The image is of the
+    row's shape and any numeric dtype; ``rescale`` of None or 0 leaves the values.
     """
     if row.dtype == _FLOAT and image.dtype != _FLOAT:
         # Two passes, each in one dtype: NumPy's one pass goes through buffers.

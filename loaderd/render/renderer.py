@@ -90,10 +90,7 @@ class Renderer:
         return tuple([operation.draw(uniforms) for operation in self._random])
 
     def load(self, data: memoryview) -> Array:
-        """The picture of a file in the target size.
-
-        Args:
-            data: the bytes of the file.
+        """The picture of a file, from its bytes, in the target size.
 
         Returns:
             ``spec.load.array_shape``, uint8 (16 and 32 bit grey pictures: uint16, int32).

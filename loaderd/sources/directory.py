@@ -33,7 +33,6 @@ _ADVICE = {
     errno.EACCES: "permission denied: the daemon's user needs read and search permission",
 }
 
-
 _BATCH = 128
 """Entries of a folder per record of a storage access; each may need one of its own."""
 
@@ -80,9 +79,6 @@ def list_samples(dataset: Directory) -> Listing:
     return Listing(dataset.directory, class_names, filenames, labels)
 
 
-# ---- which folders are classes -------------------------------------------------------
-
-
 def _class_folders(dataset: Directory) -> list[str]:
     """The class folders in label order; the nameless one is the directory itself."""
     folders = sorted(_scan(dataset.directory)[0])  # raises if it is not readable
@@ -98,9 +94,6 @@ def _class_folders(dataset: Directory) -> list[str]:
                 f"but received: class_names={list(classes)}"
             )
     return list(classes or folders)
-
-
-# ---- which files a class has ---------------------------------------------------------
 
 
 def _class_files(dataset: Directory, folder: str) -> list[str]:
@@ -181,9 +174,6 @@ def _not_listed(path: str, error: OSError | ValueError) -> DatasetNotFound:
     number = error.errno if isinstance(error, OSError) else None
     reason = _ADVICE.get(number or 0, str(error))
     return DatasetNotFound(f"cannot list the directory {path.rstrip('/') or '/'!r}: {reason}")
-
-
-# ---- which samples are kept, and their labels ----------------------------------------
 
 
 def _folder_labels(folders: list[str], counts: list[int]) -> Labels:

@@ -65,13 +65,12 @@ def _branch(tree: _Tree, name: str) -> _Tree | None:
 def _tree(images: KerasImages) -> dict[str, Any]:
     """The contents of the stand-ins: submodules are dictionaries."""
     functions = {name: getattr(images, name) for name in NAMES}
-    settings = images.settings
     keras = {
         "utils": {name: functions[name] for name in NAMES if name != "smart_resize"},
         "preprocessing": {"image": functions},
         "applications": {
-            name: {"preprocess_input": Imagenet(mode, data_format, settings.floatx)}
-            for name, mode, data_format in settings.preprocess
+            name: {"preprocess_input": Imagenet(mode, data_format, images.settings.floatx)}
+            for name, mode, data_format in images.settings.preprocess
         },
     }
     return {"keras": keras, "tf_keras": keras, "tensorflow": {"keras": keras}}

@@ -55,11 +55,7 @@ They stay loaded, as some can be loaded only once per process.
 
 
 class UserFunction:
-    """The user's function, with modules of its own.
-
-    Args:
-        function: from the spec.
-        parts: of the stream's bundle.
+    """The user's function, with modules of its own, from a spec and its bundle.
 
     Attributes:
         call: applies the function to an image; to be called within ``import_scope``.
