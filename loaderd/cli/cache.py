@@ -30,7 +30,8 @@ _KEY = 12
 _DEFAULTS = ("stretch", "exact")
 """Values of ``aspect`` and ``decode`` that are not shown."""
 
-_EXAMPLES = """\
+DOES = "list, remove and verify caches on disk"
+EXAMPLES = """\
   loaderd cache ls                 all caches on disk, the least recently used first
   loaderd cache ls --json
   loaderd cache rm 3f0c9a          one of them, by the beginning of its key
@@ -39,9 +40,8 @@ _EXAMPLES = """\
 """
 
 
-def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Add the verb."""
-    parser = options.parser_of(verbs, "cache", "list, remove and verify caches on disk", _EXAMPLES)
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add the verb's own options."""
     actions = parser.add_subparsers(title="actions", metavar="ACTION", required=True)
     ls = actions.add_parser("ls", help="list the caches", description="List the caches.")
     ls.add_argument("--json", action="store_true", help="one JSON object for each")
@@ -61,9 +61,14 @@ def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     _add_common(verify, _verify)
 
 
-def _add_common(parser: argparse.ArgumentParser, run: object) -> None:
+def _add_common(parser: argparse.ArgumentParser, act: object) -> None:
     options.add(parser, "cache_dir", "config")
-    parser.set_defaults(run=run)
+    parser.set_defaults(act=act)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the action; return 1 if it has found damage."""
+    return int(args.act(args))
 
 
 def _folder(args: argparse.Namespace) -> str:

@@ -16,18 +16,16 @@ from loaderd.cli.decoders import DECODERS, OPTIONAL
 from loaderd.cli.exit_codes import DONE, FAILED
 from loaderd.ipc import address, segment
 
-_EXAMPLES = """\
+DOES = "say what is installed and what the machine offers"
+EXAMPLES = """\
   loaderd doctor        exit code 1 if the decoders of loaderd[daemon] do not work
 """
 
 
-def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Add the verb."""
-    does = "say what is installed and what the machine offers"
-    parser = options.parser_of(verbs, "doctor", does, _EXAMPLES)
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add the verb's own options."""
     options.add_address(parser)
     options.add(parser, "workers", "memory", "cache_dir", "cache_size")
-    parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:

@@ -14,7 +14,8 @@ from loaderd.ipc import dial
 from loaderd.ipc.messages import BadSample
 from loaderd.ipc.text import readable
 
-_EXAMPLES = """\
+DOES = "list the images that the daemon could not read"
+EXAMPLES = """\
   loaderd errors                  one line for each: its path, why, and how often it was met
   loaderd errors --json | jq -r '.bad[].path'
   loaderd errors --name gpu0      of another daemon than "default"
@@ -24,13 +25,10 @@ folder. Quarantined images crashed their workers, and are no longer tried.
 """
 
 
-def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Add the verb."""
-    does = "list the images that the daemon could not read"
-    parser = options.parser_of(verbs, "errors", does, _EXAMPLES)
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add the verb's own options."""
     options.add_address(parser)
     parser.add_argument("--json", action="store_true", help="print one JSON object")
-    parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:

@@ -1,4 +1,4 @@
-"""Turn errors into exit codes; nothing else does.
+"""Run a command, and turn its errors into exit codes; nothing else does.
 
 ===  =======================================================================
 0    done
@@ -32,6 +32,7 @@ PIPE_CLOSED = 141
 
 def guarded(program: str, command: Callable[[], int]) -> int:
     """Run a command; print an error of loaderd's own as one line, and return the exit code."""
+    console.escape_unencodable()
     try:
         code = command()
         sys.stdout.flush()  # a broken pipe shows here and not when Python ends

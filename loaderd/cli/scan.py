@@ -44,7 +44,8 @@ _LINES = 20
 _FLAGS = ("--max-bad=100%", "--grace=0.1")
 """Go on whatever the share of bad images, and drop unfinished batches at the end."""
 
-_EXAMPLES = """\
+DOES = "find the images that cannot be read"
+EXAMPLES = """\
   loaderd scan data/train                    exit code 1 if an image cannot be read
   loaderd scan data/train --json >bad.json
   loaderd scan data/train | cut -d: -f1      the names alone
@@ -77,14 +78,11 @@ class Findings(msgspec.Struct, frozen=True, kw_only=True):
     untried: int
 
 
-def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Add the verb."""
-    does = "find the images that cannot be read"
-    parser = options.parser_of(verbs, "scan", does, _EXAMPLES)
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add the verb's own options."""
     parser.add_argument("directory", metavar="DIR", help="the folder, with all its subfolders")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     options.add(parser, "config", "workers", *_SAMPLE)
-    parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:

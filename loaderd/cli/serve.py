@@ -25,7 +25,8 @@ SCARCE_SHM = 64 * 2**20
 _PATHS = ("name", "socket", "cache_dir")
 """Settings that a relative path may decide."""
 
-_EXAMPLES = """\
+DOES = "run the daemon in the foreground"
+EXAMPLES = """\
   loaderd serve                              logs to stderr; Ctrl-C or SIGTERM drains and ends
   loaderd serve --name gpu0 --workers 8      trainers find it with LOADERD_NAME=gpu0
   loaderd serve --memory 50%                 of the RAM, for all rings together
@@ -33,13 +34,11 @@ _EXAMPLES = """\
 """
 
 
-def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Add the verb."""
-    parser = options.parser_of(verbs, "serve", "run the daemon in the foreground", _EXAMPLES)
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add the verb's own options."""
     options.add_all(parser)
     options.add(parser, "owner", "control_fd", "ready_fd")
     parser.add_argument("--cpus", help=argparse.SUPPRESS)  # that the program which starts it uses
-    parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:

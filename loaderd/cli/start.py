@@ -15,18 +15,17 @@ from loaderd.errors import DaemonError, DaemonRunning, NoDescriptor
 from loaderd.ipc import address, descriptors, dial
 from loaderd.launch.launch import Launch, last_lines
 
-_EXAMPLES = """\
+DOES = "start the daemon in the background"
+EXAMPLES = """\
   loaderd start
   loaderd start --workers 8 --memory 4G
   loaderd start --name gpu0        a second one; trainers find it with LOADERD_NAME=gpu0
 """
 
 
-def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Add the verb."""
-    parser = options.parser_of(verbs, "start", "start the daemon in the background", _EXAMPLES)
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add the verb's own options."""
     options.add_all(parser)
-    parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:

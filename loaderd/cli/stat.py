@@ -23,8 +23,8 @@ from loaderd.monitor.report import Report, derive
 
 Show = Callable[[Report], None]
 
-_DOES = "show what the daemon does, and whether training waits for it"
-_EXAMPLES = """\
+DOES = "show what the daemon does, and whether training waits for it"
+EXAMPLES = """\
   loaderd stat                    once; rates are averages since each stream was opened
   loaderd stat --watch            every second; rates are those of the last second
   loaderd stat --watch 5 >log     one row every 5 seconds, as vmstat does
@@ -37,21 +37,16 @@ private one. Exit codes: 0 done, 1 no daemon answers or it went away, 2 wrong ar
 """
 
 
-def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Add the verb."""
-    _add_options(options.parser_of(verbs, "stat", _DOES, _EXAMPLES))
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     """Run ``loaderd-stat`` and return its exit code."""
-    console.escape_unencodable()
-    texts = options.texts_of(_DOES, _EXAMPLES.replace("loaderd stat", "loaderd-stat"))
+    texts = options.texts_of(DOES, EXAMPLES.replace("loaderd stat", "loaderd-stat"))
     parser = argparse.ArgumentParser("loaderd-stat", **texts)
-    _add_options(parser)
+    add_options(parser)
     return guarded("loaderd-stat", lambda: run(parser.parse_args(argv)))
 
 
-def _add_options(parser: argparse.ArgumentParser) -> None:
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add the verb's own options."""
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     options.add_address(parser)
     parser.add_argument(
@@ -65,7 +60,6 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--json", action="store_true", help="one JSON object; with --watch one per line"
     )
-    parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:

@@ -27,7 +27,8 @@ TIMEOUT = 10.0
 _ANSWERS = 4
 """Requests that the timeout is divided among: hello and a snapshot, hello and to end."""
 
-_EXAMPLES = """\
+DOES = "stop the daemon"
+EXAMPLES = """\
   loaderd stop
   loaderd stop --name gpu0 --timeout 60
 
@@ -35,9 +36,8 @@ Exit code 0 also if no daemon runs.
 """
 
 
-def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Add the verb."""
-    parser = options.parser_of(verbs, "stop", "stop the daemon", _EXAMPLES)
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add the verb's own options."""
     options.add_address(parser)
     parser.add_argument(
         "--timeout",
@@ -46,7 +46,6 @@ def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         default=TIMEOUT,
         help=f"kill it if it has not ended after so many seconds (default {TIMEOUT:.0f})",
     )
-    parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
