@@ -31,8 +31,7 @@ from loaderd.ipc.messages import Connect, Message, Stop
 from loaderd.ipc.process import Process
 from loaderd.ipc.text import printable
 from loaderd.launch import cpus
-from loaderd.launch.launch import Launch, last_lines
-from loaderd.launch.low import high
+from loaderd.launch.launch import Launch, high, last_lines
 
 STOP_SECONDS = 5.0
 """Seconds that a daemon may take to end before it is killed."""
@@ -87,15 +86,14 @@ class PrivateDaemon:
         numbers = ",".join(map(str, sorted(cpus.of_the_program())))
         launch = Launch([*self._arguments, *own, f"--cpus={numbers}"], self._log, [control])
         try:
-            came_up = launch.wait()
-        except BaseException:  # Ctrl-C
+            process = launch.wait()
+            if process is None:
+                reason = "; ".join(self.last_lines(_LINES)) or f"it {launch.failure}"
+                raise NoDaemon(f"the private daemon could not start: {printable(reason)}")
+        except BaseException:  # also Ctrl-C
             self._clean()
             raise
-        if not came_up or launch.process is None:
-            self._clean()
-            reason = "; ".join(self.last_lines(_LINES)) or f"it {launch.failure}"
-            raise NoDaemon(f"the private daemon could not start: {printable(reason)}")
-        return launch.process
+        return process
 
     def last_lines(self, max_lines: int) -> list[str]:
         """The end of its log."""
