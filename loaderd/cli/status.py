@@ -55,19 +55,14 @@ def run(args: argparse.Namespace) -> int:
         status = _running(where, dial.observe(where.socket, dial.SOON))
         line = _line(status)
     except NoDaemon as error:
-        status = _silent(where, error)
+        runs, pid = isinstance(error, NoAnswer), getattr(error, "pid", None)
+        status = Status(running=runs, answers=False, name=where.name, socket=where.socket, pid=pid)
         state = "running, but" if status.running else "not running:"
         line = f'loaderd "{where.name}" is {state} {error}'
     console.out(formatting.as_json(status) if args.json else line)
     if status.answers:
         return DONE
     return FAILED if status.running else NOT_RUNNING
-
-
-def _silent(where: Address, error: NoDaemon) -> Status:
-    runs = isinstance(error, NoAnswer)
-    pid = error.pid if isinstance(error, NoAnswer) else None
-    return Status(running=runs, answers=False, name=where.name, socket=where.socket, pid=pid)
 
 
 def _running(where: Address, seen: Snapshot) -> Status:

@@ -10,14 +10,7 @@ import time
 from loaderd.cli import console, options
 from loaderd.cli.exit_codes import DONE
 from loaderd.config import Address
-from loaderd.errors import (
-    DaemonError,
-    NoAnswer,
-    NoDaemon,
-    ProtocolError,
-    RequestRefused,
-    VersionMismatch,
-)
+from loaderd.errors import DaemonError, NoAnswer, ProtocolError
 from loaderd.ipc import dial
 from loaderd.ipc.process import Process
 from loaderd.ipc.snapshot import Snapshot
@@ -75,7 +68,7 @@ def _end(where: Address, process: Process, timeout: float) -> None:
     except NoAnswer:
         console.err(f'loaderd "{where.name}" (pid {pid}) does not answer: sending it SIGTERM')
         process.send(signal.SIGTERM)
-    except (NoDaemon, VersionMismatch, RequestRefused):  # it is ending, or refuses connections
+    except DaemonError:  # it is ending, refuses connections, or is of another version
         process.send(signal.SIGTERM)
     if process.wait(max(0.0, end - time.monotonic())):
         return
