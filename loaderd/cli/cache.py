@@ -9,10 +9,9 @@ import os
 import shlex
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
-from rich.console import Console
-from rich.progress import track
+import numpy as np
 
 from loaderd import config, formatting
 from loaderd.cache import folder, layout, store
@@ -152,42 +151,30 @@ def _ago(then: float) -> str:
 
 
 def _cached(found: Found) -> int:
-    with contextlib.suppress(FileNotFoundError), _Opened(found) as cache:
-        return len(cache.marked)
+    assert found.head is not None
+    with contextlib.suppress(FileNotFoundError), _opened(found, os.O_RDONLY) as fd:
+        return int(np.count_nonzero(layout.read_column(fd, found.head, layout.MARKS)))
     return 0  # it was removed meanwhile
 
 
-class _Opened:
-    """A cache's open file with a copy of its columns. A context manager.
-
-    With ``writable`` the file is locked as in use, so that no opener gives its rows to other
-    images.
+@contextlib.contextmanager
+def _opened(found: Found, how: int) -> Iterator[int]:
+    """A cache's open file.
 
     Raises:
         FileNotFoundError: it was removed meanwhile.
         CacheError: it cannot be opened.
     """
-
-    def __init__(self, found: Found, writable: bool = False) -> None:
-        assert found.head is not None
-        self.head = found.head
-        try:
-            self.fd = os.open(found.path, (os.O_RDWR if writable else os.O_RDONLY) | os.O_CLOEXEC)
-        except FileNotFoundError:
-            raise
-        except OSError as error:
-            raise CacheError(f"cannot open {found.path}: {error.strerror}") from error
-        if writable:
-            fcntl.flock(self.fd, fcntl.LOCK_SH)
-        self.columns = [layout.read_column(self.fd, self.head, one) for one in layout.COLUMNS]
-        self.rows = layout.row_numbers(self.head)
-        self.marked = self.columns[layout.MARKS].nonzero()[0].tolist()
-
-    def __enter__(self) -> _Opened:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        os.close(self.fd)
+    try:
+        fd = os.open(found.path, how | os.O_CLOEXEC)
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise CacheError(f"cannot open {found.path}: {error.strerror}") from error
+    try:
+        yield fd
+    finally:
+        os.close(fd)
 
 
 def _chosen(found: Sequence[Found], keys: Sequence[str]) -> list[Found]:
@@ -227,7 +214,7 @@ def _verify(args: argparse.Namespace) -> int:
     for one in chosen:
         if one.head is not None:
             with contextlib.suppress(FileNotFoundError):  # it was removed meanwhile
-                damaged += _verify_one(one)
+                damaged += _verify_one(one, one.head)
     removed = [one for one in chosen if one.head is None]
     for one in removed:
         folder.remove(one)
@@ -237,23 +224,19 @@ def _verify(args: argparse.Namespace) -> int:
     return FAILED if damaged or removed else DONE
 
 
-def _verify_one(found: Found) -> int:
+def _verify_one(found: Found, head: Head) -> int:
     """Compare the rows of a cache with their checksums; return how many are damaged."""
-    with _Opened(found, writable=True) as cache:
-        tracked = _tracked(cache.marked, found.key[:_KEY])
-        bad = [place for place in tracked if not _is_whole(cache, place)]
-        for place in bad:
-            store.forget(cache.fd, cache.head, int(cache.rows[place]))
-    console.out(f"{found.key[:_KEY]}  {len(cache.marked):,} rows, {len(bad):,} damaged")
-    return len(bad)
-
-
-def _tracked(places: Sequence[int], what: str) -> Iterable[int]:
-    out = Console(stderr=True)
-    return track(places, what, console=out, transient=True, disable=not out.is_terminal)
-
-
-def _is_whole(cache: _Opened, place: int) -> bool:
-    key, state, mark, _ = (int(column[place]) for column in cache.columns)
-    pixels = store.read_row(cache.fd, cache.head, int(cache.rows[place]))
-    return store.mark_of(pixels, key, state) == mark
+    with _opened(found, os.O_RDWR) as fd:
+        fcntl.flock(fd, fcntl.LOCK_SH)  # in use: no opener gives its rows to other images
+        columns = [layout.read_column(fd, head, column) for column in layout.COLUMNS]
+        rows = layout.row_numbers(head)
+        marked = columns[layout.MARKS].nonzero()[0].tolist()
+        bad = 0
+        for place in console.tracked(marked, found.key[:_KEY]):
+            row = int(rows[place])
+            key, state, mark, _ = (int(column[place]) for column in columns)
+            if store.mark_of(store.read_row(fd, head, row), key, state) != mark:
+                store.forget(fd, head, row)
+                bad += 1
+    console.out(f"{found.key[:_KEY]}  {len(marked):,} rows, {bad:,} damaged")
+    return bad

@@ -62,6 +62,9 @@ class Epoch:
         self._channel = channel
         self._taken = 0
 
+    def __len__(self) -> int:
+        return self.batches
+
     def __iter__(self) -> Iterator[Outcome]:
         """Take every batch once.
 
