@@ -123,7 +123,8 @@ def _lines(found: Sequence[Found]) -> Iterator[str]:
         if one.head is not None:
             alike[_images(one.head)].append(one.head.about)
     for one in found:
-        start = f"{one.key[:_KEY]}  {formatting.size(one.nbytes):>10}  {_ago(one.used_at):>11} ago"
+        ago = formatting.duration(max(0.0, time.time() - one.used_at))
+        start = f"{one.key[:_KEY]}  {formatting.size(one.nbytes):>10}  {ago:>11} ago"
         if one.head is None:
             yield f"{start}  damaged, or of another version"
         else:
@@ -144,10 +145,6 @@ def _images(head: Head) -> str:
     kind = [f"{height}x{width}", about["color_mode"], about["interpolation"]]
     kind += [word for word in (about["aspect"], about["decode"]) if word not in _DEFAULTS]
     return f"{' '.join(kind)}  {about['directory']}"
-
-
-def _ago(then: float) -> str:
-    return formatting.duration(max(0.0, time.time() - then))
 
 
 def _cached(found: Found) -> int:

@@ -42,7 +42,9 @@ def run(args: argparse.Namespace) -> int:
         console.out(formatting.as_json({"total": total, "bad": rows}))
         return DONE
     for sample in bad:
-        console.out(f"{line(sample)} ({_history(sample)})")
+        times = formatting.count(sample.times, "time")
+        quarantined = ", quarantined" if sample.quarantined else ""
+        console.out(f"{line(sample)} ({times}{quarantined})")
     if total > len(bad):
         console.out(f"and {total - len(bad)} more, whose names the daemon has not kept")
     if not total:
@@ -60,8 +62,3 @@ def row(sample: BadSample) -> dict[str, object]:
     known = msgspec.structs.asdict(sample)
     del known["lacking"]  # only a scan meets such, and it lists them separately
     return {**known, "path": os.fsdecode(sample.path)}
-
-
-def _history(sample: BadSample) -> str:
-    met = formatting.count(sample.times, "time")
-    return f"{met}, quarantined" if sample.quarantined else met

@@ -1,14 +1,5 @@
 """Run a command, and turn its errors into exit codes; nothing else does.
 
-===  =======================================================================
-0    done
-1    an error of loaderd's own: one line on stderr, no traceback; or a bad image
-2    an argument that is not allowed
-3    ``loaderd status``: no daemon runs
-130  Ctrl-C
-141  the reader of our output is gone: what a shell reports for SIGPIPE
-===  =======================================================================
-
 Any other exception is a bug in loaderd, and keeps its traceback.
 """
 
@@ -23,11 +14,11 @@ from loaderd.cli import console
 from loaderd.errors import InvalidArgument, LoaderdError
 
 DONE = 0
-FAILED = 1
-MISUSED = 2
-NOT_RUNNING = 3
-INTERRUPTED = 130
-PIPE_CLOSED = 141
+FAILED = 1  # an error of loaderd's own: one line on stderr, no traceback; or a bad image
+MISUSED = 2  # an argument that is not allowed
+NOT_RUNNING = 3  # ``loaderd status``: no daemon runs
+INTERRUPTED = 130  # Ctrl-C
+PIPE_CLOSED = 141  # the reader of our output is gone: what a shell reports for SIGPIPE
 
 
 def guarded(program: str, command: Callable[[], int]) -> int:

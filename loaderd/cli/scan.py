@@ -119,7 +119,8 @@ def _scan(daemon: PrivateDaemon, directory: str) -> Findings:
     with scan_epoch.opened(daemon.connect(), _spec(directory)) as batches:
         outcomes = list(console.tracked(batches, "scanning"))
     failed = [outcome for outcome in outcomes if outcome.trouble]
-    listed = sorted(_bad(daemon), key=lambda sample: sample.path)
+    with contextlib.closing(daemon.connect()) as channel:
+        listed = sorted(dial.list_bad_on(channel, daemon.path), key=lambda sample: sample.path)
     lacking = [sample for sample in listed if sample.lacking]
     return Findings(
         directory=directory,
@@ -130,11 +131,6 @@ def _scan(daemon: PrivateDaemon, directory: str) -> Findings:
         untried_images=sum(outcome.samples for outcome in failed),
         troubles=[outcome.trouble for outcome in failed],
     )
-
-
-def _bad(daemon: PrivateDaemon) -> list[BadSample]:
-    with contextlib.closing(daemon.connect()) as channel:
-        return dial.list_bad_on(channel, daemon.path)
 
 
 def _spec(directory: str) -> Spec:

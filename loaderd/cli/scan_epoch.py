@@ -111,19 +111,15 @@ def opened(channel: Channel, wanted: Spec) -> Iterator[Epoch]:
     """
     try:
         channel.settimeout(None)  # listing a large directory may take minutes
-        yield Epoch(channel, _open(channel, wanted))
+        with _daemon_gone():
+            _ask(channel, spec.encode(wanted))
+            answer, fds = _receive(channel)
+        descriptors.close_all(fds)
+        if not isinstance(answer, Opened):
+            raise _unexpected(answer)
+        yield Epoch(channel, answer)
     finally:
         channel.close()
-
-
-def _open(channel: Channel, wanted: Spec) -> Opened:
-    with _daemon_gone():
-        _ask(channel, spec.encode(wanted))
-        answer, fds = _receive(channel)
-    descriptors.close_all(fds)
-    if not isinstance(answer, Opened):
-        raise _unexpected(answer)
-    return answer
 
 
 def _ask(channel: Channel, data: bytes) -> None:

@@ -100,7 +100,10 @@ def _watch(where: Address, seconds: float, show: Show) -> None:
     """Show one report after the other until the daemon goes away."""
     before = dial.observe(where.socket, dial.SOON)
     show(derive(before))
-    for _ in _ticks(seconds):
+    due = time.monotonic()
+    while True:
+        due = max(due + seconds, time.monotonic())  # whatever the work in between takes
+        time.sleep(max(0.0, due - time.monotonic()))
         try:
             now = dial.observe(where.socket, dial.SOON)
         except NoAnswer:
@@ -110,12 +113,3 @@ def _watch(where: Address, seconds: float, show: Show) -> None:
             raise DaemonGone(f'loaderd "{daemon.name}" (pid {daemon.pid}) went away') from error
         show(derive(now, before))
         before = now
-
-
-def _ticks(seconds: float) -> Iterator[None]:
-    """Yield every ``seconds``, whatever the work in between takes."""
-    due = time.monotonic()
-    while True:
-        due = max(due + seconds, time.monotonic())
-        time.sleep(max(0.0, due - time.monotonic()))
-        yield
