@@ -75,11 +75,7 @@ class Settings:
 
     name: Annotated[str, types.text, "default", "NAME", "the daemon's name"]
     socket: Annotated[
-        str,
-        types.text,
-        None,
-        "PATH",
-        "the path of the daemon's socket, in place of a name",
+        str, types.text, None, "PATH", "the path of the daemon's socket, in place of a name"
     ]
     config: Annotated[str | None, types.text, None, "FILE", "a TOML file with settings"]
     workers: Annotated[

@@ -10,6 +10,7 @@ import contextlib
 import time
 from collections.abc import Callable, Iterator, Sequence
 
+from rich.console import Console
 from rich.live import Live
 
 from loaderd import __version__
@@ -83,7 +84,7 @@ def run(args: argparse.Namespace) -> int:
 @contextlib.contextmanager
 def _renderer(args: argparse.Namespace) -> Iterator[Show]:
     """Choose how reports are shown, by the options and by where standard output goes."""
-    out = terminal.console()
+    out = Console(markup=False, highlight=False, emoji=False)  # names may look like markup
     if args.json:
         yield lambda report: console.out(json_lines.render(report))
     elif args.watch is None:

@@ -61,7 +61,9 @@ class PrivateDaemon:
 
     def __init__(self, arguments: Sequence[str] = (), name: str | None = None) -> None:
         self.name = name or _new_name()
-        self.path = _place(self.name)
+        self.path = ""
+        with contextlib.suppress(InvalidArgument):
+            self.path = address.socket_path(self.name)
         self._arguments = arguments
         self._owner = os.getpid()
         with descriptors.needed("a private daemon"):
@@ -188,10 +190,3 @@ def _close_with(owner: PrivateDaemon, close: Callable[[], object]) -> Callable[[
 def _new_name() -> str:
     name, number = f"private-{os.getpid()}", next(_numbers)
     return f"{name}-{number}" if number else name
-
-
-def _place(name: str) -> str:
-    try:
-        return address.socket_path(name)
-    except InvalidArgument:
-        return ""
