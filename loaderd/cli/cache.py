@@ -44,12 +44,10 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     actions = parser.add_subparsers(title="actions", metavar="ACTION", required=True)
     ls = actions.add_parser("ls", help="list the caches", description="List the caches.")
     ls.add_argument("--json", action="store_true", help="one JSON object for each")
-    _add_common(ls, _ls)
     rm = actions.add_parser("rm", help="remove caches", description="Remove caches. Trainers "
                             "that use one keep it until they end.")  # fmt: skip
     rm.add_argument("keys", nargs="*", metavar="KEY", help="the beginning of a key")
     rm.add_argument("--all", action="store_true", help="all caches")
-    _add_common(rm, _rm)
     verify = actions.add_parser(
         "verify",
         help="compare all rows with their checksums",
@@ -57,12 +55,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "decoded again when they are needed.",
     )
     verify.add_argument("keys", nargs="*", metavar="KEY", help="the beginning of a key; all")
-    _add_common(verify, _verify)
-
-
-def _add_common(parser: argparse.ArgumentParser, act: object) -> None:
-    options.add(parser, "cache_dir", "config")
-    parser.set_defaults(act=act)
+    for action, act in ((ls, _ls), (rm, _rm), (verify, _verify)):
+        options.add(action, "cache_dir", "config")
+        action.set_defaults(act=act)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -70,10 +65,11 @@ def run(args: argparse.Namespace) -> int:
     return int(args.act(args))
 
 
-def _folder(args: argparse.Namespace) -> str:
+def _found(args: argparse.Namespace) -> tuple[str, list[Found]]:
+    """The folder, and the caches in it."""
     where = config.locate_cache(options.flags(args), os.environ)
     warn_of_other_folder(args, where)
-    return where
+    return where, folder.caches(where)
 
 
 def warn_of_other_folder(args: argparse.Namespace, where: str) -> None:
@@ -90,8 +86,7 @@ def warn_of_other_folder(args: argparse.Namespace, where: str) -> None:
 
 
 def _ls(args: argparse.Namespace) -> int:
-    where = _folder(args)
-    found = folder.caches(where)
+    where, found = _found(args)
     if args.json:
         for one in found:
             console.out(formatting.as_json(_row(one)))
@@ -193,8 +188,7 @@ def _chosen(found: Sequence[Found], keys: Sequence[str]) -> list[Found]:
 def _rm(args: argparse.Namespace) -> int:
     if bool(args.keys) == args.all:
         raise InvalidArgument("name the caches to remove, or --all: `loaderd cache ls` lists them")
-    where = _folder(args)
-    found = folder.caches(where)
+    where, found = _found(args)
     chosen = found if args.all else _chosen(found, args.keys)
     for one in chosen:
         folder.remove(one)
@@ -204,8 +198,7 @@ def _rm(args: argparse.Namespace) -> int:
 
 
 def _verify(args: argparse.Namespace) -> int:
-    where = _folder(args)
-    found = folder.caches(where)
+    where, found = _found(args)
     chosen = _chosen(found, args.keys) if args.keys else found
     damaged = 0
     for one in chosen:

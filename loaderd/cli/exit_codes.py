@@ -36,7 +36,9 @@ def guarded(program: str, command: Callable[[], int]) -> int:
     except BrokenPipeError:
         if not _reader_gone():
             raise
-        _silence_stdout()
+        # Python flushes stdout again at exit, and would raise again.
+        with open(os.devnull, "wb") as nowhere:
+            os.dup2(nowhere.fileno(), sys.stdout.fileno())
         return PIPE_CLOSED
 
 
@@ -45,10 +47,3 @@ def _reader_gone() -> bool:
     poll = select.poll()
     poll.register(sys.stdout.fileno(), 0)  # the kernel reports errors unasked
     return bool(poll.poll(0))
-
-
-def _silence_stdout() -> None:
-    """Send stdout to /dev/null: Python flushes it again at exit, and would raise again."""
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, sys.stdout.fileno())
-    os.close(nowhere)

@@ -88,14 +88,11 @@ class Epoch:
                     outcome = Outcome(self._layout.rows(position), 0, trouble)
                 case other:
                     raise _unexpected(other)
-            self._release(slot)
-        return outcome, -1 if epoch else position
-
-    def _release(self, slot: int) -> None:
         self._taken += 1
         samples = self._taken * self._layout.batch_size  # for loaderd stat
         with contextlib.suppress(Closed):  # receiving says why
             self._channel.send(Ack((slot,), (slot,), self._taken, samples, 0))
+        return outcome, -1 if epoch else position
 
 
 @contextlib.contextmanager

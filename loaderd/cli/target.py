@@ -13,8 +13,6 @@ from loaderd.config import Address
 from loaderd.errors import DaemonError, LoaderdError, NoAnswer, NoDaemon
 from loaderd.ipc import address, dial
 
-_EXTENSION = ".sock"
-
 
 def answers(path: str) -> bool:
     """Whether a daemon of any version answers at ``path``."""
@@ -46,8 +44,9 @@ def find(wanted: Address) -> Address:
 
 def alive() -> list[Address]:
     """This user's daemons in the default folder, also those that do not answer."""
-    paths = sorted(glob.glob(f"{glob.escape(address.runtime_dir())}/*{_EXTENSION}"))
-    found = [Address(os.path.basename(p).removesuffix(_EXTENSION), p, False) for p in paths]
+    pattern = f"{glob.escape(address.runtime_dir())}/*.sock"
+    paths = sorted(glob.glob(pattern, include_hidden=True))
+    found = [Address(os.path.basename(p).removesuffix(".sock"), p, False) for p in paths]
     return [one for one in found if _runs(one.socket)]
 
 
