@@ -236,7 +236,7 @@ class Reader:
         process.send_signal(signal.SIGINT)
         shown, _ = process.communicate(timeout=TIMEOUT)
         assert process.returncode == 0
-        assert shown.startswith(rows.header())
+        assert shown.startswith(rows.HEADER)
 
     def serve(self, words: list[str]) -> None:
         process = subprocess.Popen(words, stderr=subprocess.DEVNULL)
@@ -447,7 +447,7 @@ def test_rows_look_like_the_real_ones() -> None:
     blocks = [block.text.splitlines() for block in all_blocks() if are_rows(block.text)]
     assert blocks
     for header, *lines in blocks:
-        assert header == rows.header()
+        assert header == rows.HEADER
         assert {len(line) for line in lines} == {len(header)}
         assert {len(line.split()) for line in lines} == {len(header.split())}
 
