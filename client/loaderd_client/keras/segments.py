@@ -122,8 +122,10 @@ class Segment:
 
     def check(self, position: int) -> None:
         """Raises NoSuchSample if the given order has invalid sample numbers in a batch."""
+        if self._valid is None or self.given is None:
+            return
         batch = self._rows(position)
-        if self.given is not None and self._valid is not None and (self._valid[batch] < 0).any():
+        if (self._valid[batch] < 0).any():
             raise NoSuchSample(
                 f"`index_array` has samples {self.given[batch].tolist()}, of {self._total} that "
                 "there are"
