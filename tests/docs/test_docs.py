@@ -7,14 +7,12 @@ Commands that install something or take minutes are only looked up.
 
 from __future__ import annotations
 
-import ast
 import builtins
 import configparser
 import contextlib
 import functools
 import importlib.util
 import inspect
-import itertools
 import json
 import os
 import re
@@ -702,19 +700,7 @@ def attributes_of_a_sequence() -> set[str]:
         for name, it in vars(one).items()
         if isinstance(it, kinds) and it.__doc__
     }
-    return public({*annotated(Samples), *documented})
-
-
-def annotated(kind: type) -> set[str]:
-    """The attributes of a class that have an annotation with a text below it."""
-    body = ast.parse(inspect.getsource(kind)).body[0].body  # type: ignore[attr-defined]
-    return {
-        ast.unparse(one.target)
-        for one, text in itertools.pairwise(body)
-        if isinstance(one, ast.AnnAssign)
-        and isinstance(one.target, ast.Name)
-        and isinstance(text, ast.Expr)
-    }
+    return public({*described(Samples, "Attributes"), *documented})
 
 
 def test_attributes_of_a_sequence(serve: Serve, photos: Path) -> None:
