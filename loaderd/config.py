@@ -75,11 +75,7 @@ class Settings:
 
     name: Annotated[str, types.text, "default", "NAME", "the daemon's name"]
     socket: Annotated[
-        str,
-        types.text,
-        None,
-        "PATH",
-        "the path of the daemon's socket, in place of a name",
+        str, types.text, None, "PATH", "the path of the daemon's socket, in place of a name"
     ]
     config: Annotated[str | None, types.text, None, "FILE", "a TOML file with settings"]
     workers: Annotated[
@@ -296,15 +292,11 @@ def _address(layers: Sequence[Layer]) -> Address:
     """A name in a stronger layer wins over a socket in a weaker one."""
     layer = next(layer for layer in layers if "socket" in layer or "name" in layer)
     name = types.text(layer["name"]) if "name" in layer else None
-    if "socket" not in layer:
-        path = _resolved(layer["name"], name, None)
-        return Address(str(name), path, chosen=layer is not layers[-1])
-    path = _resolved(layer["socket"], None, types.text(layer["socket"]))
-    return Address(name or os.path.basename(path).removesuffix(".sock"), path, True)
-
-
-def _resolved(said: Said, name: str | None, socket: str | None) -> str:
+    socket = types.text(layer["socket"]) if "socket" in layer else None
     try:
-        return address.socket_path(name, socket)
+        path = address.socket_path(name, socket)
     except InvalidArgument as error:
-        raise InvalidArgument(f"{said.origin}: {error}") from error
+        origin = layer["socket" if socket else "name"].origin
+        raise InvalidArgument(f"{origin}: {error}") from error
+    found = name or os.path.basename(path).removesuffix(".sock")
+    return Address(found, path, chosen=layer is not layers[-1])

@@ -1,39 +1,4 @@
-"""The exceptions of loaderd.
-
-::
-
-    LoaderdError
-    ├── InvalidArgument (ValueError)       an argument has a value that is not allowed
-    │   ├── InvalidType (TypeError)        an argument is of a type that is not allowed
-    │   └── NoSuchSample (IndexError)      a sample number is not in the dataset
-    ├── RenderError                        a sample could not be augmented or preprocessed;
-    │                                      also what its cause was: KeyError, TypeError, …
-    ├── DatasetError
-    │   ├── DatasetNotFound (FileNotFoundError)   the directory is missing or unreadable
-    │   ├── EmptyDataset (ValueError)      no image was found
-    │   ├── BadImage (OSError)             a file could not be read or decoded
-    │   │   └── TooManyBadImages           more of them than --max-bad allows
-    │   └── StorageTimeout (TimeoutError)  a disk did not answer within --io-timeout
-    ├── DaemonError
-    │   ├── NoDaemon (ConnectionError)     no daemon listens at the address
-    │   │   ├── NoAnswer                   a daemon is there, but does not answer
-    │   │   └── ForeignDaemon              the listener is, or could be, another user
-    │   ├── DaemonRunning                  another daemon already serves the address
-    │   ├── DaemonGone (ConnectionError)   the daemon went away while a stream was open
-    │   ├── VersionMismatch                client and daemon speak different protocols
-    │   ├── RequestRefused                 the daemon refused a request
-    │   ├── Draining                       the daemon is about to end
-    │   ├── RingReclaimed                  an idle stream gave its ring to another
-    │   ├── NoWorkers                      no worker can start any more
-    │   └── WorkerCrashed                  workers die over a batch, and no sample is to blame
-    ├── NoRoom (MemoryError)               a ring or a picture does not fit in memory
-    │   └── RoomTaken                      it would fit, but others have the room now
-    ├── NoDescriptor (OSError)             too many files are open
-    ├── CacheError (OSError)               the folder of the caches cannot be used
-    ├── MissingDependency (ImportError)    an extra is not installed
-    │   └── MissingCodec                   PIL was built without what decodes a file
-    ├── ProtocolError                      the other side sent what it must not
-    └── StreamClosed                       the stream was used after it was closed
+"""The exceptions of loaderd: docs/reference/errors.md shows their tree.
 
 An error crosses the socket as its class name and its text, and is raised again
 in the trainer by :func:`from_wire`.

@@ -20,11 +20,8 @@ def ram(root: str = "") -> int:
 
 def _cpu_quotas(root: str) -> Iterator[int]:
     for group in _groups(root, "cpu"):
-        both = _read(f"{group}/cpu.max")
-        both = both or _read(f"{group}/cpu.cfs_quota_us") + " " + _read(
-            f"{group}/cpu.cfs_period_us"
-        )
-        quota, _, period = both.partition(" ")
+        old = (_read(f"{group}/cpu.cfs_{part}_us") for part in ("quota", "period"))
+        quota, _, period = (_read(f"{group}/cpu.max") or " ".join(old)).partition(" ")
         if quota.isdecimal() and period.isdecimal() and int(period):
             yield int(quota) // int(period)
 

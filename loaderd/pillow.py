@@ -77,9 +77,7 @@ class Installed(NamedTuple):
 
 def installed() -> Installed:
     """The installed packages, from their metadata; does not import PIL."""
-    from importlib import (
-        metadata,
-    )  # slow to load, and rarely needed
+    from importlib import metadata  # slow to load, and rarely needed
 
     found = []
     for name in _NAMES:
@@ -118,23 +116,17 @@ def _title(package: Distribution) -> str:
 def _is_there(package: Distribution) -> bool:
     """Whether PIL's compiled module is the file that this package installed."""
     import hashlib
+    from base64 import urlsafe_b64encode
 
     for file in package.files or ():
         if file.match("PIL/_imaging.*") and file.suffix != ".pyi" and file.hash is not None:
-            digest = hashlib.new(file.hash.mode)
             try:
                 with open(file.locate(), "rb") as content:
-                    digest.update(content.read())
+                    digest = hashlib.file_digest(content, file.hash.mode).digest()
             except OSError:
                 return False
-            return _as_recorded(digest.digest()) == file.hash.value
+            return urlsafe_b64encode(digest).rstrip(b"=").decode("ascii") == file.hash.value
     return False
-
-
-def _as_recorded(digest: bytes) -> str:
-    from base64 import urlsafe_b64encode
-
-    return urlsafe_b64encode(digest).rstrip(b"=").decode("ascii")
 
 
 def lacks(codec: Codec) -> bool:

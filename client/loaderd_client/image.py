@@ -42,16 +42,8 @@ _HOMES = {
     "DirectoryIterator": "files",
     "Iterator": "iterators",
     "NumpyArrayIterator": "arrays",
-    "apply_affine_transform": "in_process",
-    "apply_brightness_shift": "in_process",
-    "apply_channel_shift": "in_process",
-    "random_brightness": "in_process",
-    "random_channel_shift": "in_process",
-    "random_rotation": "in_process",
-    "random_shear": "in_process",
-    "random_shift": "in_process",
-    "random_zoom": "in_process",
 }
+"""The modules of the classes; the functions are in ``in_process``."""
 _KERAS = ("array_to_img", "img_to_array", "load_img", "save_img", "smart_resize")
 """Functions that are taken unchanged from the Keras in use."""
 
@@ -79,10 +71,11 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name in _HOMES:
-        return getattr(import_module(f"loaderd_client.keras.{_HOMES[name]}"), name)
     if name in _KERAS:
         from loaderd_client.keras import adapter
 
         return getattr(adapter.in_use()[0].preprocessing.image, name)
+    if name in __all__:
+        home = _HOMES.get(name, "in_process")
+        return getattr(import_module(f"loaderd_client.keras.{home}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -95,7 +95,8 @@ def open_cache(
     """
     try:
         os.makedirs(folder, 0o700, exist_ok=True)
-        with taking_turns(_lock(folder)):
+        lock = os.path.join(folder, _LOCK)
+        with taking_turns(os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)):
             return _open_or_create(folder, keys, empty, files, size)
     except FileExistsError as error:
         raise CacheError(f"cannot use the cache folder {folder}: it is a file") from error
@@ -170,33 +171,25 @@ def remove(found: Found) -> None:
         raise CacheError(f"cannot remove {found.path}: {error.strerror}") from error
 
 
-def _lock(folder: str) -> int:
-    """A descriptor of the file that openers lock to take turns."""
-    return os.open(os.path.join(folder, _LOCK), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-
-
 def _make_room(folder: str, key: str, index: Index, size: int | None) -> int:
     """Bytes that are left for a cache once others have been evicted.
 
     Its own unused rows are evicted as well, in turn with the other caches: least recently used
     first.
     """
-    others = [found for found in caches(folder) if found.key != key]
-    limit = _default_limit(folder) if size is None else size
+    there = caches(folder)
+    if size is None:
+        state = os.statvfs(folder)
+        size = (state.f_bavail * state.f_frsize + sum(found.nbytes for found in there)) // 2
+    others = [found for found in there if found.key != key]
     taken = sum(_claim(other) for other in others)
     for other in others:
-        if taken + index.claim(other.used_at) <= limit:
+        if taken + index.claim(other.used_at) <= size:
             break
         if _is_unused(other):
             remove(other)
             taken -= _claim(other)
-    return limit - taken
-
-
-def _default_limit(folder: str) -> int:
-    state = os.statvfs(folder)
-    ours = sum(found.nbytes for found in caches(folder))
-    return (state.f_bavail * state.f_frsize + ours) // 2
+    return size - taken
 
 
 def _claim(found: Found) -> int:

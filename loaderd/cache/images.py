@@ -59,13 +59,13 @@ def folder_of(directory: str) -> str:
 
 
 def keys(load: Load, folder: str, decoders: str) -> tuple[str, ...]:
-    """The names of the caches that may hold the images: the folder's own first.
+    """The names of the caches that may hold the images: of the folder, then of its ancestors.
 
-    Caches of the ancestors follow, nearest first: the rows of a table that one fold reads may all
-    lie in one subfolder of the whole.
+    The rows of a table that one fold reads may all lie in one subfolder of the whole.
     """
     recipe = json.dumps(_recipe(load, decoders)).encode("ascii")
-    return tuple(_key(recipe, above) for above in _above(folder)[:_MAX_KEYS])
+    names = (recipe + os.fsencode(above) for above in _above(folder)[:_MAX_KEYS])
+    return tuple(hashlib.blake2b(name, digest_size=16).hexdigest() for name in names)
 
 
 def _above(folder: str) -> list[str]:
@@ -74,7 +74,3 @@ def _above(folder: str) -> list[str]:
     while (upper := os.path.dirname(found[-1])) != found[-1]:
         found.append(upper)
     return found
-
-
-def _key(recipe: bytes, folder: str) -> str:
-    return hashlib.blake2b(recipe + os.fsencode(folder), digest_size=16).hexdigest()

@@ -17,6 +17,7 @@ import fcntl
 import os
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -67,13 +68,7 @@ def taking_turns(fd: int) -> Iterator[None]:
 
 
 class Index:
-    """The rows of a cache, matched with the files of a stream.
-
-    Args:
-        fd: descriptor of the cache, which the caller closes.
-        head: its header.
-        files: the stream's.
-    """
+    """The rows of a cache, whose descriptor the caller closes, matched with a stream's files."""
 
     def __init__(self, fd: int, head: Head, files: FileStates) -> None:
         self._fd = fd
@@ -112,17 +107,15 @@ class Index:
             OSError: the file cannot be written, or there is no room for any row.
         """
         self._shorten(room)
-        self._make_vacant(room, len(self._missing[0]))
+        self._make_vacant(room)
         self._assign(self._affordable(room))
         self._columns[USED][self._place[self._place >= 0]] = int(time.time())
         for column in (KEYS, STATES, USED):
             layout.write_column(self._fd, self._head, column, self._columns[column])
-        self._head = Head(self._head.row_bytes, self._head.about, self._head.sizes, self._assigned)
+        self._head = replace(self._head, assigned=self._assigned)
         layout.write_head(self._fd, self._head)
         fcntl.flock(self._fd, fcntl.LOCK_SH)
         return self._granted()
-
-    # -- queries ----------------------------------------------------------------------
 
     @property
     def _vacant(self) -> Bools:
@@ -169,8 +162,6 @@ class Index:
         """Bytes of the cache with ``rows`` more rows, all filled."""
         return self._head.grown(rows).overhead + (len(self._rows) + rows) * self._head.row_bytes
 
-    # -- changes ----------------------------------------------------------------------
-
     def _free(self, places: Places) -> None:
         """Frees rows; needs exclusive access."""
         if not len(places):
@@ -191,8 +182,9 @@ class Index:
         self._place[self._place >= fit] = -1
         self._missing = _distinct(self._ids[self._place < 0])
 
-    def _make_vacant(self, room: int, missing: int) -> None:
-        """Frees unused rows, and adds new ones, for ``missing`` files."""
+    def _make_vacant(self, room: int) -> None:
+        """Frees unused rows, and adds new ones, for the files without a row."""
+        missing = len(self._missing[0])
         short = missing - self._affordable(room)
         if short > 0:
             self._free(self._evictable()[:short])
@@ -237,8 +229,7 @@ def _ids(keys: Numbers, states: Numbers) -> Numbers:
 
     Two that collide overwrite each other's row; the row's mark shows which of them it holds.
     """
-    mixed: Numbers = keys + states * _MIX
-    return mixed
+    return keys + states * _MIX
 
 
 def _search(ids: Numbers, among: Numbers) -> Places:

@@ -26,12 +26,14 @@ import errno
 import json
 import os
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import accumulate
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
+
+from loaderd.sources.file_identity import Numbers
 
 MAGIC = b"loaderdC"
 VERSION = 3
@@ -46,8 +48,6 @@ _MAX_EXTENTS = 200
 
 _MIN_ROWS = 64
 _PAGE = 4096
-
-Numbers = NDArray[np.int64]
 
 
 class Extent(NamedTuple):
@@ -101,17 +101,14 @@ class Head:
     def extents(self) -> tuple[Extent, ...]:
         """The extents, from first to last."""
         found: list[Extent] = []
-        at = HEADER
+        at, size = HEADER, self.row_bytes
         for rows in self.sizes:
-            found.append(self._extent(at, rows))
-            at = found[-1].end
+            first = (at - HEADER) // size + -(-len(COLUMNS) * rows * _NUMBER // size)
+            guard = HEADER + (first + rows) * size
+            end = guard + -(-len(_GUARD) // size) * size
+            found.append(Extent(at, first, rows, guard, end))
+            at = end
         return tuple(found)
-
-    def _extent(self, at: int, rows: int) -> Extent:
-        size = self.row_bytes
-        first = (at - HEADER) // size + -(-len(COLUMNS) * rows * _NUMBER // size)
-        guard = HEADER + (first + rows) * size
-        return Extent(at, first, rows, guard, guard + -(-len(_GUARD) // size) * size)
 
     @property
     def nbytes(self) -> int:
@@ -132,7 +129,7 @@ class Head:
     def grown(self, rows: int) -> Head:
         """The header with one more extent, of at least ``rows`` rows."""
         more = max(rows, sum(self.sizes) // 4, _MIN_ROWS if self.sizes else 1)
-        return Head(self.row_bytes, self.about, (*self.sizes, more), self.assigned)
+        return replace(self, sizes=(*self.sizes, more))
 
     def row_at(self, row: int) -> int:
         """The offset of a row."""
@@ -141,14 +138,10 @@ class Head:
 
 def write_head(fd: int, head: Head) -> None:
     """Writes the header; its extents must exist already."""
-    about = _encoded(head.about)
+    about = json.dumps(head.about, ensure_ascii=False).encode("utf-8", "surrogatepass")
     fields = (MAGIC, VERSION, len(about), head.row_bytes, head.assigned, len(head.sizes))
     sizes = np.array(head.sizes, "<u8").tobytes().ljust(_MAX_EXTENTS * _NUMBER, b"\0")
     os.pwrite(fd, (_HEAD.pack(*fields) + sizes + about).ljust(HEADER, b"\0"), 0)
-
-
-def _encoded(about: dict[str, Any]) -> bytes:
-    return json.dumps(about, ensure_ascii=False).encode("utf-8", "surrogatepass")
 
 
 def read_head(fd: int) -> Head | None:
@@ -206,11 +199,9 @@ def shorten(fd: int, head: Head, rows: int) -> Head:
 
     Needs exclusive access; the rows behind must be free.
     """
-    sizes: list[int] = []
-    for size in head.sizes:
-        if sum(sizes) < rows:
-            sizes.append(size)
-    shorter = Head(head.row_bytes, head.about, tuple(sizes), head.assigned)
+    before = accumulate(head.sizes, initial=0)
+    sizes = tuple(size for size, first in zip(head.sizes, before, strict=False) if first < rows)
+    shorter = replace(head, sizes=sizes)
     if sizes:
         last = shorter.extents[-1]
         kept = rows - sum(sizes[:-1])

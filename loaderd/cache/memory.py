@@ -23,7 +23,7 @@ def open_cache(
         room: the cache's limit in bytes.
 
     Returns:
-        A new descriptor, whose lock lasts as long as any copy of it, and the rows.
+        As :func:`loaderd.cache.folder.open_cache`: a new descriptor, and the rows.
 
     Raises:
         OSError: there is no memory; see ``layout.is_full``.

@@ -23,7 +23,6 @@ import contextlib
 import math
 import mmap
 import os
-import struct
 import weakref
 import zlib
 from typing import Any
@@ -37,7 +36,7 @@ from loaderd.cache.index import NO_ROW
 from loaderd.cache.layout import HEADER, MARKS, Head
 from loaderd.sources.file_identity import Numbers
 
-_MARK = struct.Struct("<q")
+_MARK_BYTES = 8
 
 LOST = "its file was truncated, or is damaged"
 
@@ -58,7 +57,7 @@ def read_row(fd: int, head: Head, row: int) -> bytes:
 
 def forget(fd: int, head: Head, row: int) -> None:
     """Removes the mark of a row that is damaged."""
-    os.pwrite(fd, _MARK.pack(0), _mark_at(head, row))
+    os.pwrite(fd, bytes(_MARK_BYTES), _mark_at(head, row))
 
 
 def _mark_at(head: Head, row: int) -> int:
@@ -214,12 +213,15 @@ class Store:
         key, known, row = self._files[sample].tolist()
         if row == NO_ROW or state != known or image.dtype != np.uint8:
             return
-        if self.trouble or not self._is_whole():
+        if not self.trouble and not layout.is_whole(self._fd, self._head):
+            self._set_lost()
+        if self.trouble:
             return
         image = np.ascontiguousarray(image)
         try:  # the mark last: it states that the row is complete
             self._write(image, self._head.row_at(row))
-            self._write(_MARK.pack(mark_of(image, key, state)), _mark_at(self._head, row))
+            mark = mark_of(image, key, state).to_bytes(_MARK_BYTES, "little")
+            self._write(mark, _mark_at(self._head, row))
         except OSError as error:
             self.trouble = os.strerror(error.errno or 0)
 
@@ -227,19 +229,13 @@ class Store:
         self.trouble, self.lost = LOST, True
         self._verified[:] = False
 
-    def _is_whole(self) -> bool:
-        if not layout.is_whole(self._fd, self._head):
-            self._set_lost()
-        return not self.lost
-
     def _mark(self, row: int) -> int:
         """The mark of a row; 0 where it cannot be read."""
         try:
-            data = os.pread(self._fd, _MARK.size, _mark_at(self._head, row))
+            data = os.pread(self._fd, _MARK_BYTES, _mark_at(self._head, row))
         except OSError:
-            data = b""
-        mark: int = _MARK.unpack(data.ljust(_MARK.size, b"\0"))[0]
-        return mark
+            return 0
+        return int.from_bytes(data, "little")
 
     def _write(self, data: Any, at: int) -> None:
         view = memoryview(data).cast("B")

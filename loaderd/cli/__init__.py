@@ -1,5 +1,1 @@
-"""The commands ``loaderd`` and ``loaderd-stat``.
-
-A verb is the module of its name. ``main`` holds the entries, ``verbs`` the parser over all verbs,
-and the other modules what several verbs share.
-"""
+"""The commands ``loaderd`` and ``loaderd-stat``: a verb is the module of its name."""

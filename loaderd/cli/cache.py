@@ -9,10 +9,9 @@ import os
 import shlex
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
-from rich.console import Console
-from rich.progress import track
+import numpy as np
 
 from loaderd import config, formatting
 from loaderd.cache import folder, layout, store
@@ -30,7 +29,8 @@ _KEY = 12
 _DEFAULTS = ("stretch", "exact")
 """Values of ``aspect`` and ``decode`` that are not shown."""
 
-_EXAMPLES = """\
+DOES = "list, remove and verify caches on disk"
+EXAMPLES = """\
   loaderd cache ls                 all caches on disk, the least recently used first
   loaderd cache ls --json
   loaderd cache rm 3f0c9a          one of them, by the beginning of its key
@@ -39,18 +39,15 @@ _EXAMPLES = """\
 """
 
 
-def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Add the verb."""
-    parser = options.parser_of(verbs, "cache", "list, remove and verify caches on disk", _EXAMPLES)
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add the verb's own options."""
     actions = parser.add_subparsers(title="actions", metavar="ACTION", required=True)
     ls = actions.add_parser("ls", help="list the caches", description="List the caches.")
     ls.add_argument("--json", action="store_true", help="one JSON object for each")
-    _add_common(ls, _ls)
     rm = actions.add_parser("rm", help="remove caches", description="Remove caches. Trainers "
                             "that use one keep it until they end.")  # fmt: skip
     rm.add_argument("keys", nargs="*", metavar="KEY", help="the beginning of a key")
     rm.add_argument("--all", action="store_true", help="all caches")
-    _add_common(rm, _rm)
     verify = actions.add_parser(
         "verify",
         help="compare all rows with their checksums",
@@ -58,18 +55,21 @@ def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         "decoded again when they are needed.",
     )
     verify.add_argument("keys", nargs="*", metavar="KEY", help="the beginning of a key; all")
-    _add_common(verify, _verify)
+    for action, act in ((ls, _ls), (rm, _rm), (verify, _verify)):
+        options.add(action, "cache_dir", "config")
+        action.set_defaults(act=act)
 
 
-def _add_common(parser: argparse.ArgumentParser, run: object) -> None:
-    options.add(parser, "cache_dir", "config")
-    parser.set_defaults(run=run)
+def run(args: argparse.Namespace) -> int:
+    """Run the action; return 1 if it has found damage."""
+    return int(args.act(args))
 
 
-def _folder(args: argparse.Namespace) -> str:
+def _found(args: argparse.Namespace) -> tuple[str, list[Found]]:
+    """The folder, and the caches in it."""
     where = config.locate_cache(options.flags(args), os.environ)
     warn_of_other_folder(args, where)
-    return where
+    return where, folder.caches(where)
 
 
 def warn_of_other_folder(args: argparse.Namespace, where: str) -> None:
@@ -86,8 +86,7 @@ def warn_of_other_folder(args: argparse.Namespace, where: str) -> None:
 
 
 def _ls(args: argparse.Namespace) -> int:
-    where = _folder(args)
-    found = folder.caches(where)
+    where, found = _found(args)
     if args.json:
         for one in found:
             console.out(formatting.as_json(_row(one)))
@@ -119,7 +118,8 @@ def _lines(found: Sequence[Found]) -> Iterator[str]:
         if one.head is not None:
             alike[_images(one.head)].append(one.head.about)
     for one in found:
-        start = f"{one.key[:_KEY]}  {formatting.size(one.nbytes):>10}  {_ago(one.used_at):>11} ago"
+        ago = formatting.duration(max(0.0, time.time() - one.used_at))
+        start = f"{one.key[:_KEY]}  {formatting.size(one.nbytes):>10}  {ago:>11} ago"
         if one.head is None:
             yield f"{start}  damaged, or of another version"
         else:
@@ -142,47 +142,31 @@ def _images(head: Head) -> str:
     return f"{' '.join(kind)}  {about['directory']}"
 
 
-def _ago(then: float) -> str:
-    return formatting.duration(max(0.0, time.time() - then))
-
-
 def _cached(found: Found) -> int:
-    with contextlib.suppress(FileNotFoundError), _Opened(found) as cache:
-        return len(cache.marked)
+    assert found.head is not None
+    with contextlib.suppress(FileNotFoundError), _opened(found, os.O_RDONLY) as fd:
+        return int(np.count_nonzero(layout.read_column(fd, found.head, layout.MARKS)))
     return 0  # it was removed meanwhile
 
 
-class _Opened:
-    """A cache's open file with a copy of its columns. A context manager.
-
-    With ``writable`` the file is locked as in use, so that no opener gives its rows to other
-    images.
+@contextlib.contextmanager
+def _opened(found: Found, how: int) -> Iterator[int]:
+    """A cache's open file.
 
     Raises:
         FileNotFoundError: it was removed meanwhile.
         CacheError: it cannot be opened.
     """
-
-    def __init__(self, found: Found, writable: bool = False) -> None:
-        assert found.head is not None
-        self.head = found.head
-        try:
-            self.fd = os.open(found.path, (os.O_RDWR if writable else os.O_RDONLY) | os.O_CLOEXEC)
-        except FileNotFoundError:
-            raise
-        except OSError as error:
-            raise CacheError(f"cannot open {found.path}: {error.strerror}") from error
-        if writable:
-            fcntl.flock(self.fd, fcntl.LOCK_SH)
-        self.columns = [layout.read_column(self.fd, self.head, one) for one in layout.COLUMNS]
-        self.rows = layout.row_numbers(self.head)
-        self.marked = self.columns[layout.MARKS].nonzero()[0].tolist()
-
-    def __enter__(self) -> _Opened:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        os.close(self.fd)
+    try:
+        fd = os.open(found.path, how | os.O_CLOEXEC)
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise CacheError(f"cannot open {found.path}: {error.strerror}") from error
+    try:
+        yield fd
+    finally:
+        os.close(fd)
 
 
 def _chosen(found: Sequence[Found], keys: Sequence[str]) -> list[Found]:
@@ -204,8 +188,7 @@ def _chosen(found: Sequence[Found], keys: Sequence[str]) -> list[Found]:
 def _rm(args: argparse.Namespace) -> int:
     if bool(args.keys) == args.all:
         raise InvalidArgument("name the caches to remove, or --all: `loaderd cache ls` lists them")
-    where = _folder(args)
-    found = folder.caches(where)
+    where, found = _found(args)
     chosen = found if args.all else _chosen(found, args.keys)
     for one in chosen:
         folder.remove(one)
@@ -215,14 +198,13 @@ def _rm(args: argparse.Namespace) -> int:
 
 
 def _verify(args: argparse.Namespace) -> int:
-    where = _folder(args)
-    found = folder.caches(where)
+    where, found = _found(args)
     chosen = _chosen(found, args.keys) if args.keys else found
     damaged = 0
     for one in chosen:
         if one.head is not None:
             with contextlib.suppress(FileNotFoundError):  # it was removed meanwhile
-                damaged += _verify_one(one)
+                damaged += _verify_one(one, one.head)
     removed = [one for one in chosen if one.head is None]
     for one in removed:
         folder.remove(one)
@@ -232,23 +214,19 @@ def _verify(args: argparse.Namespace) -> int:
     return FAILED if damaged or removed else DONE
 
 
-def _verify_one(found: Found) -> int:
+def _verify_one(found: Found, head: Head) -> int:
     """Compare the rows of a cache with their checksums; return how many are damaged."""
-    with _Opened(found, writable=True) as cache:
-        tracked = _tracked(cache.marked, found.key[:_KEY])
-        bad = [place for place in tracked if not _is_whole(cache, place)]
-        for place in bad:
-            store.forget(cache.fd, cache.head, int(cache.rows[place]))
-    console.out(f"{found.key[:_KEY]}  {len(cache.marked):,} rows, {len(bad):,} damaged")
-    return len(bad)
-
-
-def _tracked(places: Sequence[int], what: str) -> Iterable[int]:
-    out = Console(stderr=True)
-    return track(places, what, console=out, transient=True, disable=not out.is_terminal)
-
-
-def _is_whole(cache: _Opened, place: int) -> bool:
-    key, state, mark, _ = (int(column[place]) for column in cache.columns)
-    pixels = store.read_row(cache.fd, cache.head, int(cache.rows[place]))
-    return store.mark_of(pixels, key, state) == mark
+    with _opened(found, os.O_RDWR) as fd:
+        fcntl.flock(fd, fcntl.LOCK_SH)  # in use: no opener gives its rows to other images
+        columns = [layout.read_column(fd, head, column) for column in layout.COLUMNS]
+        rows = layout.row_numbers(head)
+        marked = columns[layout.MARKS].nonzero()[0].tolist()
+        bad = 0
+        for place in console.tracked(marked, found.key[:_KEY]):
+            row = int(rows[place])
+            key, state, mark, _ = (int(column[place]) for column in columns)
+            if store.mark_of(store.read_row(fd, head, row), key, state) != mark:
+                store.forget(fd, head, row)
+                bad += 1
+    console.out(f"{found.key[:_KEY]}  {len(marked):,} rows, {bad:,} damaged")
+    return bad

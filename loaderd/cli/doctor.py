@@ -6,7 +6,6 @@ import argparse
 import importlib
 import os
 import platform
-from collections.abc import Callable
 
 import psutil
 
@@ -16,18 +15,16 @@ from loaderd.cli.decoders import DECODERS, OPTIONAL
 from loaderd.cli.exit_codes import DONE, FAILED
 from loaderd.ipc import address, segment
 
-_EXAMPLES = """\
+DOES = "say what is installed and what the machine offers"
+EXAMPLES = """\
   loaderd doctor        exit code 1 if the decoders of loaderd[daemon] do not work
 """
 
 
-def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Add the verb."""
-    does = "say what is installed and what the machine offers"
-    parser = options.parser_of(verbs, "doctor", does, _EXAMPLES)
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add the verb's own options."""
     options.add_address(parser)
     options.add(parser, "workers", "memory", "cache_dir", "cache_size")
-    parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -53,10 +50,17 @@ def run(args: argparse.Namespace) -> int:
     _row(
         "/dev/shm", f"{formatting.size(segment.free())} of {formatting.size(segment.total())} free"
     )
-    _row("socket", f"{settings.socket} ({_state(settings.socket)})")
-    _row("sockets", f"{address.runtime_dir()}: {_alive()}{_runtime_dir()}")
+    answers = "a daemon answers" if target.answers(settings.socket) else "no daemon answers"
+    _row("socket", f"{settings.socket} ({answers})")
+    alive = ", ".join(found.name for found in target.alive()) or "no daemon"
+    _row("sockets", f"{address.runtime_dir()}: {alive}{_runtime_dir()}")
     cache.warn_of_other_folder(args, settings.cache_dir)
-    return _judge([works for works, _ in findings])
+    if all(works for works, _ in findings):
+        return DONE
+    console.err(
+        'loaderd: decoders are missing, the daemon cannot run: pip install "loaderd[daemon]"'
+    )
+    return FAILED
 
 
 def _row(what: str, finding: str) -> None:
@@ -76,14 +80,6 @@ def _cache(folder: str) -> str:
     )
 
 
-def _state(socket: str) -> str:
-    return "a daemon answers" if target.answers(socket) else "no daemon answers"
-
-
-def _alive() -> str:
-    return ", ".join(found.name for found in target.alive()) or "no daemon"
-
-
 def _runtime_dir() -> str:
     """Why XDG_RUNTIME_DIR is not used; batch systems and sudo pass on another user's."""
     base = os.environ.get("XDG_RUNTIME_DIR", "")
@@ -91,33 +87,20 @@ def _runtime_dir() -> str:
     return f"; XDG_RUNTIME_DIR={base} is not used: {reason}" if reason else ""
 
 
-def _judge(works: list[bool]) -> int:
-    if all(works):
-        return DONE
-    console.err(
-        'loaderd: decoders are missing, the daemon cannot run: pip install "loaderd[daemon]"'
-    )
-    return FAILED
-
-
 def _decoder(module: str) -> tuple[bool, str]:
     """Whether a module can be imported, and its package and version, or the error."""
     try:
         found = importlib.import_module(module)
-        note = _NOTES.get(module, lambda: "")()
     except ImportError as error:
         return False, f"missing ({error})"
     version = str(getattr(found, "__version__", "?"))
     if module == "PIL":
         return True, _pillow(version)
-    return True, f"{_distribution(module)} {version}{note}"
-
-
-def _distribution(module: str) -> str:
-    """The package that the module belongs to."""
     from importlib import metadata  # slow to load, and no other verb needs it
 
-    return ", ".join(metadata.packages_distributions().get(module, [module]))
+    packages = ", ".join(metadata.packages_distributions().get(module, [module]))
+    note = " (with its own libjpeg-turbo)" if module == "simplejpeg" else ""
+    return True, f"{packages} {version}{note}"
 
 
 def _pillow(version: str) -> str:
@@ -130,15 +113,10 @@ def _pillow(version: str) -> str:
 def _print_pillow() -> None:
     """Print what the installed PIL decodes, what it lacks, and how to add it."""
     formats = ["JPEG, PNG, GIF, BMP, PPM, plain TIFF"]
-    formats += [codec.formats for codec in pillow.CODECS if not pillow.lacks(codec)]
+    lacking = [codec for codec in pillow.CODECS if pillow.lacks(codec)]
+    formats += [codec.formats for codec in pillow.CODECS if codec not in lacking]
     _row("", f"decodes {', '.join(formats)}")
-    for codec in pillow.CODECS:
-        if pillow.lacks(codec):
-            _row("", f"lacks {codec.library} for {codec.formats}: {pillow.advice(codec)}")
+    for codec in lacking:
+        _row("", f"lacks {codec.library} for {codec.formats}: {pillow.advice(codec)}")
     for line in pillow.remarks(pillow.installed()):
         _row("", line)
-
-
-_NOTES: dict[str, Callable[[], str]] = {
-    "simplejpeg": lambda: " (with its own libjpeg-turbo)",
-}

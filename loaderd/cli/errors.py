@@ -14,7 +14,8 @@ from loaderd.ipc import dial
 from loaderd.ipc.messages import BadSample
 from loaderd.ipc.text import readable
 
-_EXAMPLES = """\
+DOES = "list the images that the daemon could not read"
+EXAMPLES = """\
   loaderd errors                  one line for each: its path, why, and how often it was met
   loaderd errors --json | jq -r '.bad[].path'
   loaderd errors --name gpu0      of another daemon than "default"
@@ -24,13 +25,10 @@ folder. Quarantined images crashed their workers, and are no longer tried.
 """
 
 
-def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Add the verb."""
-    does = "list the images that the daemon could not read"
-    parser = options.parser_of(verbs, "errors", does, _EXAMPLES)
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add the verb's own options."""
     options.add_address(parser)
     parser.add_argument("--json", action="store_true", help="print one JSON object")
-    parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -44,7 +42,9 @@ def run(args: argparse.Namespace) -> int:
         console.out(formatting.as_json({"total": total, "bad": rows}))
         return DONE
     for sample in bad:
-        console.out(f"{line(sample)} ({_history(sample)})")
+        times = formatting.count(sample.times, "time")
+        quarantined = ", quarantined" if sample.quarantined else ""
+        console.out(f"{line(sample)} ({times}{quarantined})")
     if total > len(bad):
         console.out(f"and {total - len(bad)} more, whose names the daemon has not kept")
     if not total:
@@ -62,8 +62,3 @@ def row(sample: BadSample) -> dict[str, object]:
     known = msgspec.structs.asdict(sample)
     del known["lacking"]  # only a scan meets such, and it lists them separately
     return {**known, "path": os.fsdecode(sample.path)}
-
-
-def _history(sample: BadSample) -> str:
-    met = formatting.count(sample.times, "time")
-    return f"{met}, quarantined" if sample.quarantined else met

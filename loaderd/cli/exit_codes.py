@@ -1,13 +1,4 @@
-"""Turn errors into exit codes; nothing else does.
-
-===  =======================================================================
-0    done
-1    an error of loaderd's own: one line on stderr, no traceback; or a bad image
-2    an argument that is not allowed
-3    ``loaderd status``: no daemon runs
-130  Ctrl-C
-141  the reader of our output is gone: what a shell reports for SIGPIPE
-===  =======================================================================
+"""Run a command, and turn its errors into exit codes; nothing else does.
 
 Any other exception is a bug in loaderd, and keeps its traceback.
 """
@@ -23,15 +14,16 @@ from loaderd.cli import console
 from loaderd.errors import InvalidArgument, LoaderdError
 
 DONE = 0
-FAILED = 1
-MISUSED = 2
-NOT_RUNNING = 3
-INTERRUPTED = 130
-PIPE_CLOSED = 141
+FAILED = 1  # an error of loaderd's own: one line on stderr, no traceback; or a bad image
+MISUSED = 2  # an argument that is not allowed
+NOT_RUNNING = 3  # ``loaderd status``: no daemon runs
+INTERRUPTED = 130  # Ctrl-C
+PIPE_CLOSED = 141  # the reader of our output is gone: what a shell reports for SIGPIPE
 
 
 def guarded(program: str, command: Callable[[], int]) -> int:
     """Run a command; print an error of loaderd's own as one line, and return the exit code."""
+    console.escape_unencodable()
     try:
         code = command()
         sys.stdout.flush()  # a broken pipe shows here and not when Python ends
@@ -44,7 +36,9 @@ def guarded(program: str, command: Callable[[], int]) -> int:
     except BrokenPipeError:
         if not _reader_gone():
             raise
-        _silence_stdout()
+        # Python flushes stdout again at exit, and would raise again.
+        with open(os.devnull, "wb") as nowhere:
+            os.dup2(nowhere.fileno(), sys.stdout.fileno())
         return PIPE_CLOSED
 
 
@@ -53,10 +47,3 @@ def _reader_gone() -> bool:
     poll = select.poll()
     poll.register(sys.stdout.fileno(), 0)  # the kernel reports errors unasked
     return bool(poll.poll(0))
-
-
-def _silence_stdout() -> None:
-    """Send stdout to /dev/null: Python flushes it again at exit, and would raise again."""
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, sys.stdout.fileno())
-    os.close(nowhere)

@@ -11,14 +11,12 @@ from types import ModuleType
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb of ``loaderd`` and return its exit code."""
-    code: int = loaded("loaderd.cli.verbs").run(argv)
-    return code
+    return int(loaded("loaderd.cli.verbs").run(argv))
 
 
 def stat(argv: Sequence[str] | None = None) -> int:
     """Run ``loaderd-stat``, which is ``loaderd stat``, and return its exit code."""
-    code: int = loaded("loaderd.cli.stat").main(argv)
-    return code
+    return int(loaded("loaderd.cli.stat").main(argv))
 
 
 def loaded(module: str) -> ModuleType:

@@ -15,15 +15,8 @@ MAX_SECONDS = 86400.0
 _ADDRESS = ("name", "socket", "config")
 
 
-def parser_of(
-    verbs: argparse._SubParsersAction[argparse.ArgumentParser], name: str, does: str, examples: str
-) -> argparse.ArgumentParser:
-    """A verb's parser: its name, what it does, and examples under its help."""
-    return verbs.add_parser(name, help=does, **texts_of(does, examples))
-
-
 def texts_of(does: str, examples: str) -> dict[str, Any]:
-    """The arguments of a parser that make its help."""
+    """The arguments of a parser that make its help: what it does, and examples."""
     return {
         "description": f"{does[0].upper()}{does[1:]}.",
         "epilog": f"examples:\n{examples}",

@@ -15,16 +15,13 @@ from __future__ import annotations
 import argparse
 import contextlib
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 
 import msgspec
-from rich.console import Console
-from rich.progress import track
 
 from loaderd import config, formatting
 from loaderd.cli import console, decoders, errors, options, scan_epoch
 from loaderd.cli.exit_codes import DONE, FAILED
-from loaderd.cli.scan_epoch import Epoch, Outcome
 from loaderd.errors import DaemonError, InvalidArgument
 from loaderd.ipc import dial
 from loaderd.ipc.messages import BadSample
@@ -44,7 +41,8 @@ _LINES = 20
 _FLAGS = ("--max-bad=100%", "--grace=0.1")
 """Go on whatever the share of bad images, and drop unfinished batches at the end."""
 
-_EXAMPLES = """\
+DOES = "find the images that cannot be read"
+EXAMPLES = """\
   loaderd scan data/train                    exit code 1 if an image cannot be read
   loaderd scan data/train --json >bad.json
   loaderd scan data/train | cut -d: -f1      the names alone
@@ -56,35 +54,32 @@ by a daemon that ends with the scan. Nothing is changed, and nothing is left beh
 
 
 class Findings(msgspec.Struct, frozen=True, kw_only=True):
-    """What a scan has found.
+    """What a scan has found, and the fields of the JSON.
 
     Attributes:
         directory: the folder.
         images: how many it holds.
-        skipped: how many of them cannot be read.
+        bad_images: how many of them cannot be read.
         bad: those, sorted by path, as far as the daemon kept their names.
-        lacking: those that may be valid, but need a codec that is not installed.
-        troubles: why others could not be tried.
-        untried: how many those are, at most.
+        undecodable: those that may be valid, but need a codec that is not installed.
+        untried_images: how many could not be tried, at most.
+        troubles: why those could not.
     """
 
     directory: str
     images: int
-    skipped: int
+    bad_images: int
     bad: list[BadSample]
-    lacking: list[BadSample]
+    undecodable: list[BadSample]
+    untried_images: int
     troubles: list[str]
-    untried: int
 
 
-def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Add the verb."""
-    does = "find the images that cannot be read"
-    parser = options.parser_of(verbs, "scan", does, _EXAMPLES)
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add the verb's own options."""
     parser.add_argument("directory", metavar="DIR", help="the folder, with all its subfolders")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     options.add(parser, "config", "workers", *_SAMPLE)
-    parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -102,7 +97,7 @@ def run(args: argparse.Namespace) -> int:
         console.out(formatting.as_json(_row(found)))
     else:
         _print(found)
-    return FAILED if found.skipped or found.lacking or found.untried else DONE
+    return FAILED if found.bad_images or found.undecodable or found.untried_images else DONE
 
 
 @contextlib.contextmanager
@@ -122,24 +117,20 @@ def _daemon(words: list[str]) -> Iterator[PrivateDaemon]:
 
 def _scan(daemon: PrivateDaemon, directory: str) -> Findings:
     with scan_epoch.opened(daemon.connect(), _spec(directory)) as batches:
-        outcomes = list(_tracked(batches))
+        outcomes = list(console.tracked(batches, "scanning"))
     failed = [outcome for outcome in outcomes if outcome.trouble]
-    listed = sorted(_bad(daemon), key=lambda sample: sample.path)
+    with contextlib.closing(daemon.connect()) as channel:
+        listed = sorted(dial.list_bad_on(channel, daemon.path), key=lambda sample: sample.path)
     lacking = [sample for sample in listed if sample.lacking]
     return Findings(
         directory=directory,
         images=batches.samples,
-        skipped=sum(outcome.skipped for outcome in outcomes) - len(lacking),
+        bad_images=sum(outcome.skipped for outcome in outcomes) - len(lacking),
         bad=[sample for sample in listed if not sample.lacking],
-        lacking=lacking,
+        undecodable=lacking,
+        untried_images=sum(outcome.samples for outcome in failed),
         troubles=[outcome.trouble for outcome in failed],
-        untried=sum(outcome.samples for outcome in failed),
     )
-
-
-def _bad(daemon: PrivateDaemon) -> list[BadSample]:
-    with contextlib.closing(daemon.connect()) as channel:
-        return dial.list_bad_on(channel, daemon.path)
 
 
 def _spec(directory: str) -> Spec:
@@ -156,28 +147,10 @@ def _spec(directory: str) -> Spec:
     )
 
 
-def _tracked(batches: Epoch) -> Iterable[Outcome]:
-    out = Console(stderr=True)
-    return track(
-        batches,
-        "scanning",
-        total=batches.batches,
-        console=out,
-        transient=True,
-        disable=not out.is_terminal,
-    )
-
-
 def _row(found: Findings) -> dict[str, object]:
-    return {
-        "directory": found.directory,
-        "images": found.images,
-        "bad_images": found.skipped,
-        "bad": [_bad_row(sample) for sample in found.bad],
-        "undecodable": [_bad_row(sample) for sample in found.lacking],
-        "untried_images": found.untried,
-        "troubles": found.troubles,
-    }
+    samples = {"bad": found.bad, "undecodable": found.undecodable}
+    rows = {key: [_bad_row(sample) for sample in listed] for key, listed in samples.items()}
+    return msgspec.structs.asdict(found) | rows
 
 
 def _bad_row(sample: BadSample) -> dict[str, object]:
@@ -188,13 +161,14 @@ def _bad_row(sample: BadSample) -> dict[str, object]:
 def _print(found: Findings) -> None:
     for sample in found.bad:
         console.out(errors.line(sample))
-    if found.skipped > len(found.bad):
-        console.out(f"and {found.skipped - len(found.bad)} more")
-    for sample in found.lacking:
+    if found.bad_images > len(found.bad):
+        console.out(f"and {found.bad_images - len(found.bad)} more")
+    for sample in found.undecodable:
         console.out(errors.line(sample))
     for trouble in found.troubles:
         console.err(f"loaderd: {trouble}")
-    untried = f", {found.untried} not tried" if found.untried else ""
-    missing = len(found.lacking)
+    untried = f", {found.untried_images} not tried" if found.untried_images else ""
+    missing = len(found.undecodable)
     lacking = f", {missing} that this installation cannot decode" if missing else ""
-    console.out(f"{formatting.count(found.images, 'image')}, {found.skipped} bad{lacking}{untried}")
+    images = formatting.count(found.images, "image")
+    console.out(f"{images}, {found.bad_images} bad{lacking}{untried}")

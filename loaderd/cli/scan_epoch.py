@@ -62,6 +62,9 @@ class Epoch:
         self._channel = channel
         self._taken = 0
 
+    def __len__(self) -> int:
+        return self.batches
+
     def __iter__(self) -> Iterator[Outcome]:
         """Take every batch once.
 
@@ -85,14 +88,11 @@ class Epoch:
                     outcome = Outcome(self._layout.rows(position), 0, trouble)
                 case other:
                     raise _unexpected(other)
-            self._release(slot)
-        return outcome, -1 if epoch else position
-
-    def _release(self, slot: int) -> None:
         self._taken += 1
         samples = self._taken * self._layout.batch_size  # for loaderd stat
         with contextlib.suppress(Closed):  # receiving says why
             self._channel.send(Ack((slot,), (slot,), self._taken, samples, 0))
+        return outcome, -1 if epoch else position
 
 
 @contextlib.contextmanager
@@ -108,19 +108,15 @@ def opened(channel: Channel, wanted: Spec) -> Iterator[Epoch]:
     """
     try:
         channel.settimeout(None)  # listing a large directory may take minutes
-        yield Epoch(channel, _open(channel, wanted))
+        with _daemon_gone():
+            _ask(channel, spec.encode(wanted))
+            answer, fds = _receive(channel)
+        descriptors.close_all(fds)
+        if not isinstance(answer, Opened):
+            raise _unexpected(answer)
+        yield Epoch(channel, answer)
     finally:
         channel.close()
-
-
-def _open(channel: Channel, wanted: Spec) -> Opened:
-    with _daemon_gone():
-        _ask(channel, spec.encode(wanted))
-        answer, fds = _receive(channel)
-    descriptors.close_all(fds)
-    if not isinstance(answer, Opened):
-        raise _unexpected(answer)
-    return answer
 
 
 def _ask(channel: Channel, data: bytes) -> None:

@@ -8,6 +8,7 @@ import dataclasses
 import logging
 import os
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 from loaderd import config, formatting
@@ -25,7 +26,8 @@ SCARCE_SHM = 64 * 2**20
 _PATHS = ("name", "socket", "cache_dir")
 """Settings that a relative path may decide."""
 
-_EXAMPLES = """\
+DOES = "run the daemon in the foreground"
+EXAMPLES = """\
   loaderd serve                              logs to stderr; Ctrl-C or SIGTERM drains and ends
   loaderd serve --name gpu0 --workers 8      trainers find it with LOADERD_NAME=gpu0
   loaderd serve --memory 50%                 of the RAM, for all rings together
@@ -33,13 +35,11 @@ _EXAMPLES = """\
 """
 
 
-def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Add the verb."""
-    parser = options.parser_of(verbs, "serve", "run the daemon in the foreground", _EXAMPLES)
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add the verb's own options."""
     options.add_all(parser)
     options.add(parser, "owner", "control_fd", "ready_fd")
     parser.add_argument("--cpus", help=argparse.SUPPRESS)  # that the program which starts it uses
-    parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -48,7 +48,9 @@ def run(args: argparse.Namespace) -> int:
     if args.cpus is not None:
         cpus.use(args.cpus)  # first, as the default number of workers depends on it
     settings = config.load(options.flags(args), os.environ)
-    flags = _lasting(options.flags(args), settings)
+    # For SIGHUP: valid in another folder, and without descriptors.
+    file = os.path.abspath(settings.config) if settings.config else None
+    flags = {**options.flags(args), "config": file, "control_fd": None, "ready_fd": None}
     logging.basicConfig(level=logging.INFO, handlers=[log_handler()])
     if short := shortage():
         logging.getLogger("loaderd").warning(short)
@@ -56,7 +58,8 @@ def run(args: argparse.Namespace) -> int:
     # Imported late, so that all other verbs and wrong flags are answered fast.
     from loaderd.supervisor import supervisor
 
-    supervisor.serve(settings, _ready_callback(settings), reload=_reloader(flags, settings))
+    on_ready = partial(_report_ready, settings.ready_fd)
+    supervisor.serve(settings, on_ready, reload=_reloader(flags, settings))
     return DONE
 
 
@@ -92,12 +95,6 @@ def log_handler() -> logging.Handler:
     return handler
 
 
-def _lasting(flags: Mapping[str, str | None], settings: Settings) -> Mapping[str, str | None]:
-    """The flags for SIGHUP: valid in another folder, and without descriptors."""
-    config = os.path.abspath(settings.config) if settings.config else None
-    return {**flags, "config": config, "control_fd": None, "ready_fd": None}
-
-
 def _reloader(flags: Mapping[str, str | None], settings: Settings) -> Callable[[], Settings]:
     """Return a function that reads the settings again.
 
@@ -114,12 +111,9 @@ def _reloader(flags: Mapping[str, str | None], settings: Settings) -> Callable[[
     return reload
 
 
-def _ready_callback(settings: Settings) -> Callable[[], None]:
-    fd = settings.ready_fd
-    return (lambda: None) if fd is None else (lambda: _report_ready(fd))
-
-
-def _report_ready(fd: int) -> None:
+def _report_ready(fd: int | None) -> None:
+    if fd is None:
+        return
     # The program that started us may have given up: serve all the same.
     with contextlib.suppress(BrokenPipeError):
         os.write(fd, READY)

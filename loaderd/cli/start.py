@@ -3,30 +3,27 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import os
-from collections.abc import Iterator
+from typing import BinaryIO
 
 from loaderd import config
 from loaderd.cli import console, decoders, options, serve
 from loaderd.cli.exit_codes import DONE, FAILED
-from loaderd.config import Settings
 from loaderd.errors import DaemonError, DaemonRunning, NoDescriptor
 from loaderd.ipc import address, descriptors, dial
 from loaderd.launch.launch import Launch, last_lines
 
-_EXAMPLES = """\
+DOES = "start the daemon in the background"
+EXAMPLES = """\
   loaderd start
   loaderd start --workers 8 --memory 4G
   loaderd start --name gpu0        a second one; trainers find it with LOADERD_NAME=gpu0
 """
 
 
-def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Add the verb."""
-    parser = options.parser_of(verbs, "start", "start the daemon in the background", _EXAMPLES)
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add the verb's own options."""
     options.add_all(parser)
-    parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -35,39 +32,36 @@ def run(args: argparse.Namespace) -> int:
     settings = config.load(options.flags(args), os.environ)
     address.make_folder(settings.socket)  # also takes others' write permission away
     _require_free(settings.socket)
-    log = log_path(settings.socket)
+    log = settings.socket.removesuffix(".sock") + ".log"
     if shortage := serve.shortage():
         console.err(f"loaderd: {shortage}")
-    with _opened(log) as fd:
-        begin = os.fstat(fd).st_size
-        launch = Launch(options.forwarded(args), fd)
-    if launch.wait() and launch.process is not None:
-        console.out(f'loaderd "{settings.name}" is up: pid {launch.process.pid}, '
-                 f"socket {settings.socket}, log {log}")  # fmt: skip
-        return DONE
-    _print_failure(settings, launch.failure, log, begin)
-    return FAILED
+    with _opened(log) as file:
+        begin = os.fstat(file.fileno()).st_size
+        launch = Launch(options.forwarded(args), file.fileno())
+        process = launch.wait()
+        if process is None:
+            _require_free(settings.socket)  # another start was faster
+            for line in last_lines(file.fileno(), begin):
+                console.err(line)
+            console.err(
+                f'loaderd "{settings.name}" did not start: it {launch.failure}; the log is {log}'
+            )
+            return FAILED
+    console.out(f'loaderd "{settings.name}" is up: pid {process.pid}, '
+                f"socket {settings.socket}, log {log}")  # fmt: skip
+    return DONE
 
 
-def log_path(socket: str) -> str:
-    """The log of a daemon at ``socket`` that was started in the background."""
-    return socket.removesuffix(".sock") + ".log"
-
-
-@contextlib.contextmanager
-def _opened(log: str) -> Iterator[int]:
-    ask = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
+def _opened(log: str) -> BinaryIO:
+    """The log, to be read and appended to by its user alone."""
+    ask = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
     try:
         with descriptors.needed("the log"):
-            fd = os.open(log, ask, 0o600)
+            return open(log, "rb", opener=lambda path, _: os.open(path, ask, 0o600))
     except NoDescriptor:
         raise
     except OSError as error:
         raise DaemonError(f"no log file: {error}") from error
-    try:
-        yield fd
-    finally:
-        os.close(fd)
 
 
 def _require_free(socket: str) -> None:
@@ -78,11 +72,3 @@ def _require_free(socket: str) -> None:
             f"another daemon (pid {pid}) is running at {socket}: use it, or end it with "
             "`loaderd stop`"
         )
-
-
-def _print_failure(settings: Settings, failure: str, log: str, begin: int) -> None:
-    _require_free(settings.socket)  # another start was faster
-    with open(log, "rb") as file:
-        for line in last_lines(file.fileno(), begin):
-            console.err(line)
-    console.err(f'loaderd "{settings.name}" did not start: it {failure}; the log is {log}')

@@ -10,6 +10,7 @@ import contextlib
 import time
 from collections.abc import Callable, Iterator, Sequence
 
+from rich.console import Console
 from rich.live import Live
 
 from loaderd import __version__
@@ -23,8 +24,8 @@ from loaderd.monitor.report import Report, derive
 
 Show = Callable[[Report], None]
 
-_DOES = "show what the daemon does, and whether training waits for it"
-_EXAMPLES = """\
+DOES = "show what the daemon does, and whether training waits for it"
+EXAMPLES = """\
   loaderd stat                    once; rates are averages since each stream was opened
   loaderd stat --watch            every second; rates are those of the last second
   loaderd stat --watch 5 >log     one row every 5 seconds, as vmstat does
@@ -37,21 +38,16 @@ private one. Exit codes: 0 done, 1 no daemon answers or it went away, 2 wrong ar
 """
 
 
-def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Add the verb."""
-    _add_options(options.parser_of(verbs, "stat", _DOES, _EXAMPLES))
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     """Run ``loaderd-stat`` and return its exit code."""
-    console.escape_unencodable()
-    texts = options.texts_of(_DOES, _EXAMPLES.replace("loaderd stat", "loaderd-stat"))
+    texts = options.texts_of(DOES, EXAMPLES.replace("loaderd stat", "loaderd-stat"))
     parser = argparse.ArgumentParser("loaderd-stat", **texts)
-    _add_options(parser)
+    add_options(parser)
     return guarded("loaderd-stat", lambda: run(parser.parse_args(argv)))
 
 
-def _add_options(parser: argparse.ArgumentParser) -> None:
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add the verb's own options."""
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     options.add_address(parser)
     parser.add_argument(
@@ -65,7 +61,6 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--json", action="store_true", help="one JSON object; with --watch one per line"
     )
-    parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -89,7 +84,7 @@ def run(args: argparse.Namespace) -> int:
 @contextlib.contextmanager
 def _renderer(args: argparse.Namespace) -> Iterator[Show]:
     """Choose how reports are shown, by the options and by where standard output goes."""
-    out = terminal.console()
+    out = Console(markup=False, highlight=False, emoji=False)  # names may look like markup
     if args.json:
         yield lambda report: console.out(json_lines.render(report))
     elif args.watch is None:
@@ -106,7 +101,10 @@ def _watch(where: Address, seconds: float, show: Show) -> None:
     """Show one report after the other until the daemon goes away."""
     before = dial.observe(where.socket, dial.SOON)
     show(derive(before))
-    for _ in _ticks(seconds):
+    due = time.monotonic()
+    while True:
+        due = max(due + seconds, time.monotonic())  # whatever the work in between takes
+        time.sleep(max(0.0, due - time.monotonic()))
         try:
             now = dial.observe(where.socket, dial.SOON)
         except NoAnswer:
@@ -116,12 +114,3 @@ def _watch(where: Address, seconds: float, show: Show) -> None:
             raise DaemonGone(f'loaderd "{daemon.name}" (pid {daemon.pid}) went away') from error
         show(derive(now, before))
         before = now
-
-
-def _ticks(seconds: float) -> Iterator[None]:
-    """Yield every ``seconds``, whatever the work in between takes."""
-    due = time.monotonic()
-    while True:
-        due = max(due + seconds, time.monotonic())
-        time.sleep(max(0.0, due - time.monotonic()))
-        yield

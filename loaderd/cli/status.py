@@ -14,7 +14,8 @@ from loaderd.errors import NoAnswer, NoDaemon
 from loaderd.ipc import dial
 from loaderd.ipc.snapshot import Snapshot
 
-_EXAMPLES = """\
+DOES = "say whether the daemon runs"
+EXAMPLES = """\
   loaderd status                  one line; exit code 0 if a daemon runs, 3 if none does,
                                   1 if it does not answer
   loaderd status --json           running, answers, pid, socket, version, uptime_s, workers, ...
@@ -40,12 +41,10 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     trouble: str | None = None
 
 
-def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Add the verb."""
-    parser = options.parser_of(verbs, "status", "say whether the daemon runs", _EXAMPLES)
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add the verb's own options."""
     options.add_address(parser)
     parser.add_argument("--json", action="store_true", help="print one JSON object")
-    parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -56,19 +55,14 @@ def run(args: argparse.Namespace) -> int:
         status = _running(where, dial.observe(where.socket, dial.SOON))
         line = _line(status)
     except NoDaemon as error:
-        status = _silent(where, error)
+        runs, pid = isinstance(error, NoAnswer), getattr(error, "pid", None)
+        status = Status(running=runs, answers=False, name=where.name, socket=where.socket, pid=pid)
         state = "running, but" if status.running else "not running:"
         line = f'loaderd "{where.name}" is {state} {error}'
     console.out(formatting.as_json(status) if args.json else line)
     if status.answers:
         return DONE
     return FAILED if status.running else NOT_RUNNING
-
-
-def _silent(where: Address, error: NoDaemon) -> Status:
-    runs = isinstance(error, NoAnswer)
-    pid = error.pid if isinstance(error, NoAnswer) else None
-    return Status(running=runs, answers=False, name=where.name, socket=where.socket, pid=pid)
 
 
 def _running(where: Address, seen: Snapshot) -> Status:

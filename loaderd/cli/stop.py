@@ -10,14 +10,7 @@ import time
 from loaderd.cli import console, options
 from loaderd.cli.exit_codes import DONE
 from loaderd.config import Address
-from loaderd.errors import (
-    DaemonError,
-    NoAnswer,
-    NoDaemon,
-    ProtocolError,
-    RequestRefused,
-    VersionMismatch,
-)
+from loaderd.errors import DaemonError, NoAnswer, ProtocolError
 from loaderd.ipc import dial
 from loaderd.ipc.process import Process
 from loaderd.ipc.snapshot import Snapshot
@@ -27,7 +20,8 @@ TIMEOUT = 10.0
 _ANSWERS = 4
 """Requests that the timeout is divided among: hello and a snapshot, hello and to end."""
 
-_EXAMPLES = """\
+DOES = "stop the daemon"
+EXAMPLES = """\
   loaderd stop
   loaderd stop --name gpu0 --timeout 60
 
@@ -35,9 +29,8 @@ Exit code 0 also if no daemon runs.
 """
 
 
-def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Add the verb."""
-    parser = options.parser_of(verbs, "stop", "stop the daemon", _EXAMPLES)
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add the verb's own options."""
     options.add_address(parser)
     parser.add_argument(
         "--timeout",
@@ -46,7 +39,6 @@ def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         default=TIMEOUT,
         help=f"kill it if it has not ended after so many seconds (default {TIMEOUT:.0f})",
     )
-    parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -76,7 +68,7 @@ def _end(where: Address, process: Process, timeout: float) -> None:
     except NoAnswer:
         console.err(f'loaderd "{where.name}" (pid {pid}) does not answer: sending it SIGTERM')
         process.send(signal.SIGTERM)
-    except (NoDaemon, VersionMismatch, RequestRefused):  # it is ending, or refuses connections
+    except DaemonError:  # it is ending, refuses connections, or is of another version
         process.send(signal.SIGTERM)
     if process.wait(max(0.0, end - time.monotonic())):
         return

@@ -6,13 +6,12 @@ A trainer without a daemon starts a private one, and ``loaderd stat`` alone shou
 
 from __future__ import annotations
 
+import glob
 import os
 
 from loaderd.config import Address
 from loaderd.errors import DaemonError, LoaderdError, NoAnswer, NoDaemon
 from loaderd.ipc import address, dial
-
-_EXTENSION = ".sock"
 
 
 def answers(path: str) -> bool:
@@ -45,7 +44,10 @@ def find(wanted: Address) -> Address:
 
 def alive() -> list[Address]:
     """This user's daemons in the default folder, also those that do not answer."""
-    return [found for found in _sockets() if _runs(found.socket)]
+    pattern = f"{glob.escape(address.runtime_dir())}/*.sock"
+    paths = sorted(glob.glob(pattern, include_hidden=True))
+    found = [Address(os.path.basename(p).removesuffix(".sock"), p, False) for p in paths]
+    return [one for one in found if _runs(one.socket)]
 
 
 def _runs(path: str) -> bool:
@@ -55,16 +57,3 @@ def _runs(path: str) -> bool:
         return True
     except DaemonError:  # another user's
         return False
-
-
-def _sockets() -> list[Address]:
-    folder = address.runtime_dir()
-    try:
-        files = sorted(os.listdir(folder))
-    except OSError:
-        return []
-    return [
-        Address(file.removesuffix(_EXTENSION), os.path.join(folder, file), False)
-        for file in files
-        if file.endswith(_EXTENSION)
-    ]

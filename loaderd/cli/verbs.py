@@ -1,7 +1,7 @@
 """The verbs of ``loaderd``, and the parser over them all.
 
-A verb is a module with ``add``, which makes its parser and sets ``run``. To add one, name the
-module here, and describe it in docs/reference/loaderd.md.
+A verb is a module with ``DOES`` and ``EXAMPLES`` for its help, ``add_options`` and ``run``. To add
+one, name the module here, and describe it in docs/reference/loaderd.md.
 """
 
 from __future__ import annotations
@@ -10,13 +10,12 @@ import argparse
 from collections.abc import Sequence
 
 from loaderd import __version__
-from loaderd.cli import cache, console, doctor, errors, scan, serve, start, stat, status, stop
+from loaderd.cli import cache, doctor, errors, options, scan, serve, start, stat, status, stop
 from loaderd.cli.exit_codes import guarded
 
 _VERBS = (serve, start, stop, status, stat, errors, scan, cache, doctor)
-_DESCRIPTION = "Loads images for Keras in worker processes, over shared memory."
-_EPILOG = """\
-examples:
+_DOES = "loads images for Keras in worker processes, over shared memory"
+_EXAMPLES = """\
   loaderd start                        a daemon in the background, for all your trainers
   loaderd start --workers 8 --memory 4G
   loaderd serve                        the same in the foreground, for systemd and containers
@@ -33,7 +32,6 @@ examples:
 
 def run(argv: Sequence[str] | None) -> int:
     """Run one verb and return its exit code."""
-    console.escape_unencodable()
     return guarded("loaderd", lambda: _run(argv))
 
 
@@ -43,14 +41,12 @@ def _run(argv: Sequence[str] | None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="loaderd",
-        description=_DESCRIPTION,
-        epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = argparse.ArgumentParser("loaderd", **options.texts_of(_DOES, _EXAMPLES))
     parser.add_argument("--version", action="version", version=f"loaderd {__version__}")
     verbs = parser.add_subparsers(title="verbs", metavar="VERB", required=True)
     for verb in _VERBS:
-        verb.add(verbs)
+        name, texts = verb.__name__.rpartition(".")[2], options.texts_of(verb.DOES, verb.EXAMPLES)
+        of_verb = verbs.add_parser(name, help=verb.DOES, **texts)
+        verb.add_options(of_verb)
+        of_verb.set_defaults(run=verb.run)
     return parser

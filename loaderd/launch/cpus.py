@@ -29,10 +29,6 @@ def of_the_program() -> set[int]:
 
 
 def use(numbers: str) -> None:
-    """Bind this process to some CPUs, as far as its cgroup allows.
-
-    Args:
-        numbers: their numbers, separated by commas.
-    """
+    """Bind this process to CPUs, numbers separated by commas, as far as its cgroup allows."""
     with contextlib.suppress(OSError, ValueError):
         os.sched_setaffinity(0, {int(number) for number in numbers.split(",")})

@@ -20,7 +20,7 @@ from loaderd.launch import search_path
 _VARIABLE = "LOADERD_BOOT"
 _BOOT = f'import os; exec(os.environ.pop("{_VARIABLE}"))'
 _PYTHON = re.compile(r"(python|pypy)[0-9.]*[a-z]*")
-_VERSION = "import sys; print(*sys.version_info[:2])"
+_VERSION = 'import sys; print("{}.{}".format(*sys.version_info[:2]))'
 _SECONDS = 10.0
 
 
@@ -70,7 +70,7 @@ def environment(path: Sequence[str], program: str, before: str = "") -> dict[str
     folders = f"path = {list(path)!r}; sys.path[:] = path + [x for x in sys.path if x not in path]"
     known = {**os.environ, _VARIABLE: f"import os, sys\n{before}\n{folders}\n{program}\n"}
     if "PYTHONPATH" in known:
-        known["PYTHONPATH"] = search_path.variable()
+        known["PYTHONPATH"] = os.pathsep.join(search_path.variable())
     return known
 
 
@@ -101,13 +101,11 @@ def _version() -> str:
 
 def _is_this_version(path: str) -> bool:
     with contextlib.suppress(OSError, subprocess.SubprocessError):
-        answer = subprocess.run(
+        answer = subprocess.check_output(
             [path, "-I", "-S", "-c", _VERSION],
             stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             timeout=_SECONDS,
-            check=True,
-        ).stdout
-        return answer.decode().split() == [str(number) for number in sys.version_info[:2]]
+        )
+        return answer.decode().strip() == _version()
     return False

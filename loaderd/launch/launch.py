@@ -13,6 +13,7 @@ by another (``exec``), is not affected.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import select
 import signal
@@ -24,7 +25,6 @@ from loaderd.errors import NoDaemon, NoDescriptor
 from loaderd.ipc import descriptors
 from loaderd.ipc.process import JOB_SIGNALS, Process
 from loaderd.launch import interpreter, search_path
-from loaderd.launch.low import high
 
 READY = b"1"
 """What the daemon writes to its ``--ready-fd`` once it answers."""
@@ -46,7 +46,7 @@ _SERVE = "from loaderd.cli.main import main; sys.exit(main())"
 
 
 class Launch:
-    """Starts ``loaderd serve`` in a detached process; ``wait`` says whether it answers.
+    """Starts ``loaderd serve`` in a detached process; ``wait`` returns it once it answers.
 
     Args:
         arguments: its options.
@@ -105,19 +105,18 @@ class Launch:
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
-    def wait(self) -> bool:
-        """Wait until the daemon answers; return False if it ended before, or takes too long."""
-        seconds = START_SECONDS
+    def wait(self) -> Process | None:
+        """Wait until the daemon answers; return None if it ended before, or takes too long."""
         try:
-            end = monotonic() + seconds
+            end = monotonic() + START_SECONDS
             while not self._received.endswith(b"\n" + READY):
                 if not self._read(end - monotonic()):
                     self.failure = "ended before it answered"
                     if monotonic() >= end:
-                        self.failure = f"did not answer within {seconds:.0f} s and was killed"
+                        self.failure = f"did not answer within {START_SECONDS:.0f} s and was killed"
                     self.kill()
-                    return False
-            return True
+                    return None
+            return self.process
         except BaseException:
             self.kill()
             raise
@@ -172,3 +171,16 @@ def last_lines(log: int, begin: int = 0, max_lines: int = 20) -> list[str]:
     begin = max(begin, os.fstat(log).st_size - _MAX_TAIL)
     tail = os.pread(log, _MAX_TAIL, begin).decode(errors="backslashreplace")
     return tail.strip().expandtabs().splitlines()[-max_lines:]
+
+
+def high(fd: int) -> int:
+    """Duplicate a descriptor below 3 to a higher one, as a child gets other files at 0 to 2.
+
+    A process whose standard streams are closed gets such descriptors.
+    """
+    if fd > 2:
+        return fd
+    try:
+        return fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 3)
+    finally:
+        os.close(fd)

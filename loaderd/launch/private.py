@@ -31,8 +31,7 @@ from loaderd.ipc.messages import Connect, Message, Stop
 from loaderd.ipc.process import Process
 from loaderd.ipc.text import printable
 from loaderd.launch import cpus
-from loaderd.launch.launch import Launch, last_lines
-from loaderd.launch.low import high
+from loaderd.launch.launch import Launch, high, last_lines
 
 STOP_SECONDS = 5.0
 """Seconds that a daemon may take to end before it is killed."""
@@ -62,7 +61,9 @@ class PrivateDaemon:
 
     def __init__(self, arguments: Sequence[str] = (), name: str | None = None) -> None:
         self.name = name or _new_name()
-        self.path = _place(self.name)
+        self.path = ""
+        with contextlib.suppress(InvalidArgument):
+            self.path = address.socket_path(self.name)
         self._arguments = arguments
         self._owner = os.getpid()
         with descriptors.needed("a private daemon"):
@@ -87,15 +88,14 @@ class PrivateDaemon:
         numbers = ",".join(map(str, sorted(cpus.of_the_program())))
         launch = Launch([*self._arguments, *own, f"--cpus={numbers}"], self._log, [control])
         try:
-            came_up = launch.wait()
-        except BaseException:  # Ctrl-C
+            process = launch.wait()
+            if process is None:
+                reason = "; ".join(self.last_lines(_LINES)) or f"it {launch.failure}"
+                raise NoDaemon(f"the private daemon could not start: {printable(reason)}")
+        except BaseException:  # also Ctrl-C
             self._clean()
             raise
-        if not came_up or launch.process is None:
-            self._clean()
-            reason = "; ".join(self.last_lines(_LINES)) or f"it {launch.failure}"
-            raise NoDaemon(f"the private daemon could not start: {printable(reason)}")
-        return launch.process
+        return process
 
     def last_lines(self, max_lines: int) -> list[str]:
         """The end of its log."""
@@ -190,10 +190,3 @@ def _close_with(owner: PrivateDaemon, close: Callable[[], object]) -> Callable[[
 def _new_name() -> str:
     name, number = f"private-{os.getpid()}", next(_numbers)
     return f"{name}-{number}" if number else name
-
-
-def _place(name: str) -> str:
-    try:
-        return address.socket_path(name)
-    except InvalidArgument:
-        return ""

@@ -31,7 +31,7 @@ NEEDED = (
 
 def entries() -> list[str]:
     """The daemon's ``sys.path``: absolute paths, each once."""
-    explicit, script = set(_variable()), _script_folders()
+    explicit, script = set(variable()), _script_folders()
     texts = [entry for entry in sys.path if isinstance(entry, str)]
     folders = [
         folder
@@ -54,12 +54,7 @@ def absolute(entry: str) -> str | None:
         return None
 
 
-def variable() -> str:
-    """``PYTHONPATH`` with absolute paths, for processes that a daemon starts."""
-    return os.pathsep.join(_variable())
-
-
-def _variable() -> list[str]:
+def variable() -> list[str]:
     """The folders of ``PYTHONPATH``; relative ones count from where this process was started."""
     if sys.flags.ignore_environment:
         return []

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
 import msgspec
 
@@ -16,6 +17,10 @@ from loaderd.ipc.snapshot import Snapshot, StreamStats, WorkerStats
 from loaderd.monitor.verdict import Verdict, judge
 
 _STAGES = ("read", "decode", "resize", "augment")
+_COUNTERS = ("age_s", "batches", "images", "waited_s")
+"""Of a stream; the first is its time."""
+
+_Counted = StreamStats | WorkerStats
 
 
 class StreamRates(msgspec.Struct, frozen=True, kw_only=True):
@@ -85,13 +90,13 @@ def _same_daemon(now: Snapshot, before: Snapshot) -> bool:
     return now.daemon.pid == before.daemon.pid and now.daemon.uptime_s > before.daemon.uptime_s
 
 
-class _Span(msgspec.Struct, frozen=True):
+class _Span(NamedTuple):
     """What one stream did, and in how many seconds."""
 
     client_pid: int
     seconds: float
-    batches: int
-    images: int
+    batches: float
+    images: float
     waited_s: float
 
     @property
@@ -100,15 +105,7 @@ class _Span(msgspec.Struct, frozen=True):
 
 
 def _since(now: StreamStats, before: StreamStats | None) -> _Span:
-    if before is None:
-        return _Span(now.client_pid, now.age_s, now.batches, now.images, now.waited_s)
-    return _Span(
-        now.client_pid,
-        now.age_s - before.age_s,
-        now.batches - before.batches,
-        now.images - before.images,
-        now.waited_s - before.waited_s,
-    )
+    return _Span(now.client_pid, *(_grown(now, before, counter) for counter in _COUNTERS))
 
 
 def _rates(span: _Span) -> StreamRates:
@@ -131,37 +128,29 @@ def _waited_by_program(spans: Iterable[_Span]) -> dict[int, float]:
     return {pid: _percent(waited[pid], seconds[pid]) for pid in waited}
 
 
-def _work(now: Iterable[WorkerStats], before: Iterable[WorkerStats]) -> Work:
-    earlier = {worker.pid: worker for worker in before}
-    stages = dict.fromkeys(_STAGES, 0.0)
-    busy = up = rows = cached = 0.0
-    for worker in now:
-        then = earlier.get(worker.pid)
-        for stage in _STAGES:
-            stages[stage] += _grown(worker, then, f"{stage}_s")
-        busy += _grown(worker, then, "busy_s")
-        up += _grown(worker, then, "up_s")
-        rows += _grown(worker, then, "rows")
-        cached += _grown(worker, then, "cached")
-    return _shares(stages, busy, up, _percent(cached, rows) if rows else None)
-
-
-def _grown(now: WorkerStats, before: WorkerStats | None, counter: str) -> float:
-    grown = getattr(now, counter) - (getattr(before, counter) if before else 0.0)
-    return max(0.0, grown) if math.isfinite(grown) else 0.0
-
-
-def _shares(stages: dict[str, float], busy: float, up: float, cached: float | None) -> Work:
+def _work(now: Sequence[WorkerStats], before: Iterable[WorkerStats]) -> Work:
     """Percent of the workers' time. A chunk counts when done, so work may exceed the interval."""
+    earlier = {worker.pid: worker for worker in before}
+
+    def total(counter: str) -> float:
+        return sum(_grown(worker, earlier.get(worker.pid), counter) for worker in now)
+
+    stages = {stage: total(f"{stage}_s") for stage in _STAGES}
     staged = sum(stages.values())
-    busy = max(busy, staged)
-    whole = max(busy, up)
+    busy = max(total("busy_s"), staged)
+    whole = max(busy, total("up_s"))
+    rows = total("rows")
     return Work(
         **{stage: _percent(spent, whole) for stage, spent in stages.items()},
         other=_percent(busy - staged, whole),
         idle=_percent(whole - busy, whole),
-        cached=cached,
+        cached=_percent(total("cached"), rows) if rows else None,
     )
+
+
+def _grown(now: _Counted, before: _Counted | None, counter: str) -> float:
+    grown = getattr(now, counter) - (getattr(before, counter) if before else 0.0)
+    return max(0.0, grown) if math.isfinite(grown) else 0.0
 
 
 def _ratio(part: float, whole: float) -> float:

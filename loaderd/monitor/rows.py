@@ -13,23 +13,13 @@ from loaderd.monitor.report import Report
 HEADER_EVERY = 20
 """Rows after which the header is repeated."""
 
-_COLUMNS = (
-    ("time", 8),
-    ("streams", 7),
-    ("queue", 7),
-    ("batch/s", 8),
-    ("image/s", 8),
-    ("waited", 6),
-    ("cpu", 4),
-    ("read", 4),
-    ("decode", 6),
-    ("resize", 6),
-    ("augment", 7),
-    ("idle", 4),
-    ("workers", 7),
-    ("errors", 6),
-    ("bad", 4),
-    ("input-bound", 11),
+HEADER = (
+    "    time streams   queue  batch/s  image/s waited  cpu read decode resize augment idle workers"
+    " errors  bad input-bound"
+)
+_ROW = (
+    "{:>8} {:>7} {:>7} {:>8} {:>8} {:>6} {:>4} {:>4} {:>6} {:>6} {:>7} {:>4} {:>7} "
+    "{:>6} {:>4} {:>11}"
 )
 
 
@@ -52,21 +42,17 @@ def renderer() -> Callable[[Report], list[str]]:
             trouble = report.now.daemon.trouble
             lines.append(f"TROUBLE  {trouble}" if trouble else "the trouble is over")
         if next(numbers) % HEADER_EVERY == 0:
-            lines.append(header())
+            lines.append(HEADER)
         return [*map(printable, lines), row(report)]
 
     return render
 
 
-def header() -> str:
-    """The names of the columns."""
-    return _line([name for name, _ in _COLUMNS])
-
-
 def row(report: Report) -> str:
     """One line with the sums over all streams; ``waited`` is of the program that waits most."""
     now, work, waited = report.now, report.work, report.verdict.waited_percent
-    cells = (
+    parts = (work.read, work.decode, work.resize, work.augment, work.idle)
+    return _ROW.format(
         _clock(now.time),
         f"{len(now.streams)}",
         f"{sum(s.ready for s in now.streams)}/{sum(s.slots for s in now.streams)}",
@@ -74,20 +60,12 @@ def row(report: Report) -> str:
         formatting.rate(sum(rates.images_per_s for rates in report.rates)),
         "-" if waited is None else f"{waited:.1f}%",
         f"{now.host.cpu_percent:.0f}%",
-        *(f"{part:.0f}%" for part in (work.read, work.decode, work.resize, work.augment)),
-        f"{work.idle:.0f}%",
+        *(f"{part:.0f}%" for part in parts),
         f"{len(now.workers)}/{now.workers_wanted}",
         f"{sum(stream.errors for stream in now.streams)}",
         f"{now.daemon.bad}",
         "-" if waited is None else report.verdict.bound,
     )
-    return _line(cells)
-
-
-def _line(cells: tuple[str, ...] | list[str]) -> str:
-    return " ".join(
-        cell.rjust(width) for cell, (_, width) in zip(cells, _COLUMNS, strict=True)
-    ).rstrip()
 
 
 def _clock(seconds: float) -> str:

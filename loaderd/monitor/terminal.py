@@ -21,11 +21,6 @@ _TROUBLED = "bold red"
 _STYLES = {"HIGHLY": "bold red", "MODERATELY": "bold yellow", "NOT": "bold green"}
 
 
-def console() -> Console:
-    """Standard output; names that look like markup stay as they are."""
-    return Console(markup=False, highlight=False, emoji=False)
-
-
 def render(report: Report, out: Console) -> RenderableType:
     """The whole screen for ``out``, as wide as that is."""
     parts: list[RenderableType] = [*_trouble(report), _daemon(report), _host(report)]

@@ -39,8 +39,8 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     bound: Bound
-    waited_percent: float | None
-    client_pid: int | None
+    waited_percent: float | None = None
+    client_pid: int | None = None
     text: str
 
 
@@ -71,16 +71,25 @@ def _silent(storage: Sequence[StorageStats]) -> str:
 
 
 def _judged(waited: Mapping[int, float], streams: int, interval_s: float | None) -> Verdict:
+    if not streams:
+        return Verdict(bound="NO STREAM", text="Nothing is read: no stream is open.")
     if not waited:
-        return _nothing_read(streams, interval_s)
+        opened = "1 stream is" if streams == 1 else f"{streams} streams are"
+        since = "yet" if interval_s is None else f"in the last {interval_s:.1f} s"
+        text = f"Nothing is read: {opened} open, and no batch was taken {since}."
+        return Verdict(bound="UNREAD", text=text)
     pid = max(waited, key=lambda pid: waited[pid])
     bound = _bound(waited[pid])
+    programs = len(waited)
+    program = f"Of {programs} programs, {pid} waits most and" if programs > 1 else "Your program"
+    only = "only " if bound == "NOT" else ""
+    span = f"last {interval_s:.1f} s" if interval_s else "time since it opened its streams"
     return Verdict(
         bound=bound,
         waited_percent=waited[pid],
         client_pid=pid,
-        text=f"{_program(pid, len(waited))} is {bound} input-bound: {_share(bound, waited[pid])} "
-        f"of the {_span(interval_s)} went into waiting for images. {_ADVICE[bound]}",
+        text=f"{program} is {bound} input-bound: {only}{waited[pid]:.1f}% of the {span} went into "
+        f"waiting for images. {_ADVICE[bound]}",
     )
 
 
@@ -88,30 +97,3 @@ def _bound(percent: float) -> Bound:
     if percent >= HIGHLY_PERCENT:
         return "HIGHLY"
     return "MODERATELY" if percent >= MODERATELY_PERCENT else "NOT"
-
-
-def _program(pid: int, programs: int) -> str:
-    return "Your program" if programs == 1 else f"Of {programs} programs, {pid} waits most and"
-
-
-def _share(bound: Bound, percent: float) -> str:
-    return f"only {percent:.1f}%" if bound == "NOT" else f"{percent:.1f}%"
-
-
-def _span(interval_s: float | None) -> str:
-    return "time since it opened its streams" if interval_s is None else f"last {interval_s:.1f} s"
-
-
-def _nothing_read(streams: int, interval_s: float | None) -> Verdict:
-    bound: Bound = "UNREAD" if streams else "NO STREAM"
-    return Verdict(
-        bound=bound, waited_percent=None, client_pid=None, text=_unread(streams, interval_s)
-    )
-
-
-def _unread(streams: int, interval_s: float | None) -> str:
-    if not streams:
-        return "Nothing is read: no stream is open."
-    opened = "1 stream is" if streams == 1 else f"{streams} streams are"
-    since = "yet" if interval_s is None else f"in the last {interval_s:.1f} s"
-    return f"Nothing is read: {opened} open, and no batch was taken {since}."

@@ -9,11 +9,10 @@ from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from loaderd.render.transforms.geometry import MAX_CHANNELS, matrices, needs_scipy, warp_kernel
 from loaderd.render.transforms.normalize import IMAGENET_MEAN, IMAGENET_MEAN_BGR, IMAGENET_STD
-from loaderd.render.transforms.operation import Parts
+from loaderd.render.transforms.operation import Array, Parts
 from loaderd.spec.operations import (
     FeaturewiseNormalization,
     ImagenetPreprocessing,
@@ -25,7 +24,6 @@ from loaderd.spec.operations import (
 from loaderd.spec.spec import Spec
 from loaderd.spec.transform import Parameters
 
-Array = NDArray[Any]
 Step = tuple[str, Array | None]
 """An operation on all pixels: its name, and a float32 for each channel."""
 
@@ -173,14 +171,7 @@ class FastFinish:
         return Drawn(warps, flips)
 
     def __call__(self, image: Array, drawn: Any, at: int, row: Array) -> None:
-        """Writes a finished image.
-
-        Args:
-            image: (height, width, channels), of any numeric dtype; not changed.
-            drawn: of the chunk.
-            at: the image's row of the chunk.
-            row: the destination, in the output's data format and dtype, C-contiguous.
-        """
+        """See ``Renderer.finish``."""
         if image.dtype not in _PIXELS or not image.flags.c_contiguous:
             image = np.ascontiguousarray(image, image.dtype if image.dtype in _PIXELS else "f4")
         self._kernel.one(image, drawn.matrices, drawn.flips, at, row)

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from time import perf_counter_ns
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,7 +24,7 @@ from loaderd.render.general import GeneralFinish, random_operations
 from loaderd.render.load.decode import Decoder
 from loaderd.render.load.pixel_limits import DEFAULT, PixelLimit
 from loaderd.render.load.resize import Resizer
-from loaderd.render.transforms.operation import Parts
+from loaderd.render.transforms.operation import Array, Parts
 from loaderd.render.transforms.user_function import UserFunction
 from loaderd.spec.spec import Spec
 from loaderd.spec.transform import Parameters
@@ -63,7 +63,7 @@ class Block(NamedTuple):
         places: int64: which of them are meant, in their order.
     """
 
-    images: NDArray[Any]
+    images: Array
     places: NDArray[np.int64]
 
 
@@ -81,7 +81,6 @@ class Renderer:
         limit: of a picture; larger ones are bad images.
 
     Attributes:
-        times: see above.
         copies: whether finishing a uint8 image only copies it.
 
     Raises:
@@ -89,11 +88,7 @@ class Renderer:
     """
 
     def __init__(
-        self,
-        spec: Spec,
-        times: StageTimes,
-        bundle: Parts = _NO_BUNDLE,
-        limit: PixelLimit = DEFAULT,
+        self, spec: Spec, times: StageTimes, bundle: Parts = _NO_BUNDLE, limit: PixelLimit = DEFAULT
     ) -> None:
         self._resize = Resizer(spec.load, limit)
         self._decoder = Decoder(spec.load, limit, self._resize.reduction)
@@ -114,11 +109,8 @@ class Renderer:
         """The parameters of one sample, drawn from its uniform numbers."""
         return tuple([operation.draw(uniforms) for operation in self._random])
 
-    def load(self, data: memoryview) -> NDArray[Any]:
-        """The picture of a file in the target size.
-
-        Args:
-            data: the bytes of the file.
+    def load(self, data: memoryview) -> Array:
+        """The picture of a file, from its bytes, in the target size.
 
         Returns:
             ``spec.load.array_shape``, uint8 (16 and 32 bit grey pictures: uint16, int32).
@@ -140,7 +132,7 @@ class Renderer:
         """The parameters of the rows of a chunk, ready for ``finish``."""
         return self._finish.prepare(parameters)
 
-    def finish(self, image: NDArray[Any], prepared: Prepared, at: int, row: NDArray[Any]) -> None:
+    def finish(self, image: Array, prepared: Prepared, at: int, row: Array) -> None:
         """Augments and normalizes a loaded picture.
 
         Args:
@@ -156,7 +148,7 @@ class Renderer:
         self._finish(image, prepared, at, row)
         self.times.augment += perf_counter_ns() - start
 
-    def finish_many(self, block: Block, prepared: Prepared, rows: NDArray[Any]) -> bool:
+    def finish_many(self, block: Block, prepared: Prepared, rows: Array) -> bool:
         """Finishes all pictures of a chunk at once, if that can be done; returns whether it was.
 
         Args:

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import os
-from typing import Any
-
-from numpy.typing import NDArray
 
 from loaderd import storage
 from loaderd.errors import RenderError
-from loaderd.render.transforms.augment import to_picture
+from loaderd.render.transforms.augment import Array, to_picture
 from loaderd.spec.output import Output
 
 
-def save_picture(image: NDArray[Any], output: Output, sample: int, number: int) -> None:
+def save_picture(image: Array, output: Output, sample: int, number: int) -> None:
     """Writes one finished sample, with its values stretched to 0 to 255.
 
     Args:

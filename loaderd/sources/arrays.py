@@ -11,13 +11,9 @@ from numpy.typing import NDArray
 class ArraySource:
     """Images from the stream's bundle; see :class:`~loaderd.sources.source.Source`.
 
-    Args:
+    Attributes:
         images: (n, height, width, channels).
         labels: int32 (n,).
-
-    Attributes:
-        images: the same.
-        labels: the same.
     """
 
     def __init__(self, images: NDArray[Any], labels: NDArray[np.int32]) -> None:

@@ -33,7 +33,6 @@ _ADVICE = {
     errno.EACCES: "permission denied: the daemon's user needs read and search permission",
 }
 
-
 _BATCH = 128
 """Entries of a folder per record of a storage access; each may need one of its own."""
 
@@ -67,7 +66,7 @@ def list_samples(dataset: Directory) -> Listing:
         InvalidArgument: ``classes`` or ``labels`` do not fit the directory.
     """
     folders = _class_folders(dataset)
-    files = [_split_class(dataset, _class_files(dataset, folder)) for folder in folders]
+    files = [_class_files(dataset, folder) for folder in folders]
     filenames = _encode(list(chain.from_iterable(files)))
     labels = _folder_labels(folders, [len(names) for names in files])
     class_names = () if dataset.flat else tuple(folders)
@@ -80,73 +79,55 @@ def list_samples(dataset: Directory) -> Listing:
     return Listing(dataset.directory, class_names, filenames, labels)
 
 
-# ---- which folders are classes -------------------------------------------------------
-
-
 def _class_folders(dataset: Directory) -> list[str]:
     """The class folders in label order; the nameless one is the directory itself."""
     folders = sorted(_scan(dataset.directory)[0])  # raises if it is not readable
     if dataset.flat:
         return [""]
+    classes = dataset.classes or ()
     if not dataset.hidden:
         folders = [name for name in folders if not name.startswith(".")]
-        _check_subset(dataset.classes or (), folders)
-    return list(dataset.classes or folders)
-
-
-def _check_subset(classes: tuple[str, ...], folders: list[str]) -> None:
-    if not set(classes).issubset(folders):
-        raise InvalidArgument(
-            "The `class_names` passed did not match the names of the subdirectories of the "
-            f"target directory. Expected: {folders} (or a subset of it), "
-            f"but received: class_names={list(classes)}"
-        )
-
-
-# ---- which files a class has ---------------------------------------------------------
+        if not set(classes).issubset(folders):
+            raise InvalidArgument(
+                "The `class_names` passed did not match the names of the subdirectories of the "
+                f"target directory. Expected: {folders} (or a subset of it), "
+                f"but received: class_names={list(classes)}"
+            )
+    return list(classes or folders)
 
 
 def _class_files(dataset: Directory, folder: str) -> list[str]:
-    """Paths relative to the directory: folders sorted by path, then names sorted."""
+    """Paths that are kept, relative to the directory: folders sorted by path, then names sorted."""
     top = os.path.join(dataset.directory, folder)
     if not _timed(os.path.isdir, top):
         return []  # a given class without a folder
-    walk = _walk_once(top) if dataset.follow_links else _walk(top)
     files: list[str] = []
-    for path, names in sorted(walk):
+    for path, names in sorted(_walk(top, dataset.follow_links)):
         prefix = os.path.join(folder, path, "") if folder or path else ""
         images = [name for name in names if name.lower().endswith(dataset.extensions)]
         files += [prefix + name for name in sorted(images)]
-    return files
+    start, stop = dataset.split_per_class or (0.0, 1.0)
+    return files[int(start * len(files)) : int(stop * len(files))]
 
 
-def _walk(top: str) -> Iterator[tuple[str, list[str]]]:
-    """Yields (path relative to top, file names) of every real folder, in any order."""
-    waiting = [""]
-    while waiting:
-        path = waiting.pop()
-        folders, files = _scan(os.path.join(top, path))
-        inner = (os.path.join(path, name) for name in folders)
-        waiting += [name for name in inner if not _timed(os.path.islink, os.path.join(top, name))]
-        yield path, files
+def _walk(top: str, follow_links: bool) -> Iterator[tuple[str, list[str]]]:
+    """Yields (path relative to top, file names) of every folder, in any order.
 
-
-def _walk_once(top: str) -> Iterator[tuple[str, list[str]]]:
-    """As :func:`_walk`, and through links, but into each real folder only once.
-
-    Real folders come before links, and links in sorted order, so that the path under
-    which a folder is listed does not depend on the file system's order.
+    With links, real folders come before them, and links in sorted order, and each real folder
+    counts once: so the path under which it is listed does not depend on the file system's order.
     """
     real, links = [""], list[str]()
     seen = set[tuple[int, int]]()
     while real or links:
         path = real.pop() if real else links.pop()
-        if not _is_new(os.path.join(top, path), seen):
+        if follow_links and not _is_new(os.path.join(top, path), seen):
             continue
         folders, files = _scan(os.path.join(top, path))
         for name in (os.path.join(path, name) for name in folders):
-            is_link = _timed(os.path.islink, os.path.join(top, name))
-            (links if is_link else real).append(name)
+            if not _timed(os.path.islink, os.path.join(top, name)):
+                real.append(name)
+            elif follow_links:
+                links.append(name)
         links.sort(reverse=True)
         yield path, files
 
@@ -193,16 +174,6 @@ def _not_listed(path: str, error: OSError | ValueError) -> DatasetNotFound:
     number = error.errno if isinstance(error, OSError) else None
     reason = _ADVICE.get(number or 0, str(error))
     return DatasetNotFound(f"cannot list the directory {path.rstrip('/') or '/'!r}: {reason}")
-
-
-# ---- which samples are kept, and their labels ----------------------------------------
-
-
-def _split_class(dataset: Directory, files: list[str]) -> list[str]:
-    if dataset.split_per_class is None:
-        return files
-    start, stop = dataset.split_per_class
-    return files[int(start * len(files)) : int(stop * len(files))]
 
 
 def _folder_labels(folders: list[str], counts: list[int]) -> Labels:

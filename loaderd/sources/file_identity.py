@@ -16,6 +16,7 @@ import os
 import stat
 import time
 from functools import lru_cache
+from operator import attrgetter
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -32,6 +33,7 @@ UNREADABLE = 0
 _BITS, _ALL = 2**63 - 1, 2**64 - 1
 _TYPE, _LINK = 0o170000, stat.S_IFLNK
 _MAX_LINKS = 40
+_FIELDS = attrgetter("st_size", "st_mtime_ns", "st_ctime_ns", "st_ino", "st_dev")
 _NOTHING = (0, 0, 0, 0, -1)
 _BLOCK = 2**16
 _SECOND = 10**9
@@ -94,13 +96,7 @@ def _look(root: bytes, names: list[bytes], folders: dict[bytes, bytes]) -> FileS
             status = lstat(path)
             if status.st_mode & _TYPE == _LINK:
                 path, status = _follow(path, folders)
-            fields += (
-                status.st_size,
-                status.st_mtime_ns,
-                status.st_ctime_ns,
-                status.st_ino,
-                status.st_dev,
-            )
+            fields += _FIELDS(status)
         except OSError:  # reading the file raises the error
             fields += _NOTHING
         digests.append(digest(path, digest_size=_KEY_BYTES).digest())

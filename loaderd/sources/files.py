@@ -8,11 +8,8 @@ import stat
 from time import sleep, time_ns
 from typing import NamedTuple
 
-import numpy as np
-from numpy.typing import NDArray
-
 from loaderd import memory, storage
-from loaderd.errors import BadImage, NoRoom
+from loaderd.errors import BadImage
 from loaderd.ipc.manifest import Manifest
 from loaderd.ipc.text import printable, readable
 from loaderd.scratch import Scratch
@@ -75,8 +72,10 @@ class FileReader:
                 return self._read_all(descriptor)
             finally:
                 os.close(descriptor)
-        except (OSError, ValueError, MemoryError) as error:
-            raise _read_error(path, error) from error
+        except MemoryError as error:
+            raise memory.no_room(readable(path)) from error
+        except (OSError, ValueError) as error:
+            raise BadImage(f"{readable(path)}: {printable(_reason(error))}") from error
 
     def _read_all(self, descriptor: int) -> memoryview:
         status = os.fstat(descriptor)
@@ -99,17 +98,16 @@ class FileSource:
     Args:
         manifest: their paths and labels.
         limit: of each.
+
+    Attributes:
+        labels: int32 (n,).
     """
 
     def __init__(self, manifest: Manifest, limit: FileLimit) -> None:
         self._manifest = manifest
+        self.labels = manifest.labels
         self._reader = FileReader(limit)
         self._before = 0
-
-    @property
-    def labels(self) -> NDArray[np.int32]:
-        """The class of every sample."""
-        return self._manifest.labels
 
     def __len__(self) -> int:
         return len(self._manifest)
@@ -128,15 +126,9 @@ class FileSource:
         return os.fsdecode(self._manifest.path(sample))
 
 
-def _read_error(path: Path, error: Exception) -> BadImage | NoRoom:
-    if isinstance(error, MemoryError):
-        return memory.no_room(readable(path))
-    return BadImage(f"{readable(path)}: {printable(_reason(error))}")
-
-
-def _reason(error: Exception) -> str:
-    if isinstance(error, OSError) and error.errno == errno.ENXIO:
+def _reason(error: OSError | ValueError) -> str:
+    if isinstance(error, ValueError):
+        return str(error)
+    if error.errno == errno.ENXIO:
         return "not a regular file"  # a socket, or a device without a driver
-    if isinstance(error, OSError) and error.strerror:
-        return error.strerror
-    return str(error) or type(error).__name__
+    return error.strerror or str(error)

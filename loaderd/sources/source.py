@@ -7,9 +7,6 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-Encoded = memoryview
-"""The bytes of an image file."""
-
 
 class Source(Protocol):
     """Random access to samples by number; reads are independent of each other."""
@@ -21,8 +18,8 @@ class Source(Protocol):
     def __len__(self) -> int:
         """How many samples there are."""
 
-    def read(self, sample: int) -> Encoded | NDArray[Any]:
-        """One image: bytes to be decoded, or an array (height, width, channels).
+    def read(self, sample: int) -> memoryview | NDArray[Any]:
+        """One image: a file's bytes to be decoded, or an array (height, width, channels).
 
         Valid until the next ``read``.
 

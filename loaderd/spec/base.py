@@ -9,19 +9,10 @@ import msgspec
 ColorMode = Literal["rgb", "rgba", "grayscale"]
 Interpolation = Literal["nearest", "bilinear", "bicubic", "hamming", "box", "lanczos"]
 FillMode = Literal["nearest", "constant", "reflect", "wrap"]
-DType = Literal[
-    "float16",
-    "float32",
-    "float64",
-    "int8",
-    "int16",
-    "int32",
-    "int64",
-    "uint8",
-    "uint16",
-    "uint32",
-    "uint64",
-]
+_Float = Literal["float16", "float32", "float64"]
+_Signed = Literal["int8", "int16", "int32", "int64"]
+_Unsigned = Literal["uint8", "uint16", "uint32", "uint64"]
+DType = Literal[_Float, _Signed, _Unsigned]
 DataFormat = Literal["channels_last", "channels_first"]
 Preprocessing = Literal["caffe", "tf", "torch"]
 Statistic = Literal["mean", "std", "zca"]
@@ -30,7 +21,6 @@ Cache = Literal["none", "memory", "disk"]
 Decode = Literal["exact", "scaled"]
 Compat = Literal["keras", "fixed"]
 Precision = Literal["exact", "fast"]
-Reading = Literal["load_img", "decode_image"]
 OnError = Literal["raise", "substitute", "skip"]
 Aspect = Literal["stretch", "crop", "pad"]
 LabelMode = Literal["categorical", "sparse", "int", "binary", "input", "none"]

@@ -5,16 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 from loaderd.errors import InvalidArgument
-from loaderd.spec.base import (
-    CHANNELS,
-    Aspect,
-    ColorMode,
-    Compat,
-    Decode,
-    Frozen,
-    Interpolation,
-    Reading,
-)
+from loaderd.spec.base import CHANNELS, Aspect, ColorMode, Compat, Decode, Frozen, Interpolation
 
 PILS_PIXELS = 178_956_970
 """Pixels of a picture beyond which PIL refuses it by default."""
@@ -100,7 +91,7 @@ class Load(Frozen, frozen=True):
     compat: Compat = "keras"
     decode: Decode = "exact"
     exif: bool = False
-    reading: Reading = "load_img"
+    reading: Literal["load_img", "decode_image"] = "load_img"
     pil: Pil = Pil()
     channels: int | None = None
 

@@ -190,11 +190,5 @@ class FeaturewiseNormalization(Frozen, frozen=True, tag="featurewise_normalizati
 Random = RandomAffine | RandomChannelShift | RandomFlip | RandomBrightness
 """The operations with parameters that are drawn for each sample."""
 
-Operation = (
-    Random
-    | ImagenetPreprocessing
-    | Function
-    | Rescaling
-    | SamplewiseNormalization
-    | FeaturewiseNormalization
-)
+Normalization = Rescaling | SamplewiseNormalization | FeaturewiseNormalization
+Operation = Random | ImagenetPreprocessing | Function | Normalization

@@ -24,6 +24,8 @@ from loaderd.spec.source import Arrays, Directory, Files
 T = TypeVar("T")
 
 _PICKED_SEEDS = 2**31
+_SURROGATE = b"\\ud"
+"""Only ``json.dumps`` writes this: msgspec escapes only controls, and rejects surrogates."""
 
 
 class Spec(Frozen, frozen=True):
@@ -93,18 +95,11 @@ def decode(data: bytes) -> Spec:
     """
     try:
         if _SURROGATE in data:
-            return msgspec.convert(json.loads(data, parse_constant=_no_number), Spec)
+            # NaN and infinity, which are not valid JSON, are null, as msgspec writes them.
+            return msgspec.convert(json.loads(data, parse_constant=lambda _: None), Spec)
         return msgspec.json.decode(data, type=Spec)
     except (ValueError, RecursionError) as error:
         raise InvalidArgument(f"the spec is not valid: {error}") from error
-
-
-def _no_number(_: str) -> None:
-    """Reads NaN and infinity, which are not valid JSON, as null, like msgspec writes them."""
-
-
-_SURROGATE = b"\\ud"
-"""Only ``json.dumps`` writes this: msgspec escapes only controls, and rejects surrogates."""
 
 
 def seeded(spec: Spec) -> Spec:
@@ -117,9 +112,8 @@ def seeded(spec: Spec) -> Spec:
 
 def fitted(spec: Spec, samples: int) -> Spec:
     """The spec with a batch size of at most ``samples``."""
-    if spec.batch.batch_size <= samples:
-        return spec
-    batch = msgspec.structs.replace(spec.batch, batch_size=samples)
+    size = min(spec.batch.batch_size, samples)
+    batch = msgspec.structs.replace(spec.batch, batch_size=size)
     return msgspec.structs.replace(spec, batch=batch)
 
 

@@ -328,7 +328,7 @@ def everything(fd: int) -> str:
 class TestWhichDaemon:
     def wanted(self, *argv: str) -> Address:
         parser = argparse.ArgumentParser()
-        stat._add_options(parser)
+        stat.add_options(parser)
         return options.address(parser.parse_args(argv))
 
     def test_the_default_comes_first(self, runtime: Path) -> None:

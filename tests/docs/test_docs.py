@@ -7,14 +7,12 @@ Commands that install something or take minutes are only looked up.
 
 from __future__ import annotations
 
-import ast
 import builtins
 import configparser
 import contextlib
 import functools
 import importlib.util
 import inspect
-import itertools
 import json
 import os
 import re
@@ -236,7 +234,7 @@ class Reader:
         process.send_signal(signal.SIGINT)
         shown, _ = process.communicate(timeout=TIMEOUT)
         assert process.returncode == 0
-        assert shown.startswith(rows.header())
+        assert shown.startswith(rows.HEADER)
 
     def serve(self, words: list[str]) -> None:
         process = subprocess.Popen(words, stderr=subprocess.DEVNULL)
@@ -447,7 +445,7 @@ def test_rows_look_like_the_real_ones() -> None:
     blocks = [block.text.splitlines() for block in all_blocks() if are_rows(block.text)]
     assert blocks
     for header, *lines in blocks:
-        assert header == rows.header()
+        assert header == rows.HEADER
         assert {len(line) for line in lines} == {len(header)}
         assert {len(line.split()) for line in lines} == {len(header.split())}
 
@@ -702,19 +700,7 @@ def attributes_of_a_sequence() -> set[str]:
         for name, it in vars(one).items()
         if isinstance(it, kinds) and it.__doc__
     }
-    return public({*annotated(Samples), *documented})
-
-
-def annotated(kind: type) -> set[str]:
-    """The attributes of a class that have an annotation with a text below it."""
-    body = ast.parse(inspect.getsource(kind)).body[0].body  # type: ignore[attr-defined]
-    return {
-        ast.unparse(one.target)
-        for one, text in itertools.pairwise(body)
-        if isinstance(one, ast.AnnAssign)
-        and isinstance(one.target, ast.Name)
-        and isinstance(text, ast.Expr)
-    }
+    return public({*described(Samples, "Attributes"), *documented})
 
 
 def test_attributes_of_a_sequence(serve: Serve, photos: Path) -> None:

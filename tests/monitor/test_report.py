@@ -365,7 +365,7 @@ def test_rows_line_up_under_their_header() -> None:
     never = {"time": 1e300}  # no clock shows it, so that the test knows no time zone
     full = msgspec.structs.replace(snapshot(stream(), bad=7), **never)
     empty = msgspec.structs.replace(snapshot(), **never)
-    lines = [rows.header(), rows.row(derive(full)), rows.row(derive(empty))]
+    lines = [rows.HEADER, rows.row(derive(full)), rows.row(derive(empty))]
     assert "\n".join(lines) == ROWS
 
 

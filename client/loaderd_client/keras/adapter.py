@@ -37,8 +37,7 @@ def floatx() -> str:
 
 def backend() -> str:
     """Keras's backend: ``tensorflow``, ``jax`` or ``torch``."""
-    keras = in_use()[0]
-    return "tensorflow" if is_legacy() else str(keras.backend.backend())
+    return "tensorflow" if is_legacy() else str(in_use()[0].backend.backend())
 
 
 def is_legacy() -> bool:

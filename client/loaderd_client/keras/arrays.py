@@ -23,7 +23,7 @@ from loaderd.spec.spec import Spec
 from loaderd_client.core.batch import Batch
 from loaderd_client.keras import adapter
 from loaderd_client.keras.augmentation import Augmentation
-from loaderd_client.keras.compile_spec import SAVED_ARRAYS, ImageOptions, save_of, stages_of
+from loaderd_client.keras.compile_spec import SAVED_ARRAYS, load_of, stages_of
 from loaderd_client.keras.iterators import LoadedIterator
 
 Array = NDArray[Any]
@@ -33,14 +33,7 @@ _KINDS = "iuf"
 
 @dataclass(frozen=True, eq=False)
 class _Given:
-    """The arguments of ``flow``, of one length.
-
-    Attributes:
-        x: images, unchanged.
-        misc: further inputs.
-        y: labels, or None.
-        sample_weight: weights, or None.
-    """
+    """The arguments of ``flow``, of one length; ``misc`` are further inputs."""
 
     x: Any
     misc: list[Array]
@@ -49,11 +42,7 @@ class _Given:
 
     @classmethod
     def of(cls, x: Any, y: Any, sample_weight: Any) -> Self:
-        """Splits further inputs from the images, and checks the lengths.
-
-        Raises:
-            InvalidArgument: the lengths differ.
-        """
+        """Splits further inputs from the images, and checks the lengths."""
         misc: list[Array] = []
         if isinstance(x, (tuple, list)):
             further = x[1] if isinstance(x[1], list) else [x[1]]
@@ -64,8 +53,8 @@ class _Given:
                     "All of the arrays in `x` should have the same length. Found a pair with: "
                     f"len(x[0]) = {len(x)}, len(x[?]) = {len(one)}"
                 )
-        _check_length("y", "(labels)", x, y)
-        _check_length("sample_weight", "", x, sample_weight)
+        _check_length("`y` (labels)", "y", x, y)
+        _check_length("`sample_weight`", "sample_weight", x, sample_weight)
         return cls(
             x,
             misc,
@@ -76,15 +65,8 @@ class _Given:
     def part(self, subset: str, split: float, ignore_class_split: bool, fixed: bool) -> Self:
         """The rows of a subset: validation comes first, as in Keras.
 
-        Args:
-            subset: ``training`` or ``validation``.
-            split: the validation fraction.
-            ignore_class_split: allows subsets that lack classes.
-            fixed: splits the weights too. Keras does not, so that the training subset gets
-                the weights of other samples.
-
-        Raises:
-            InvalidArgument: there is no such subset, or it lacks classes.
+        ``fixed`` splits the weights too. Keras does not, so that the training subset gets the
+        weights of other samples.
         """
         if subset not in ("training", "validation"):
             raise InvalidArgument(
@@ -108,11 +90,7 @@ class _Given:
         )
 
     def images(self, dtype: Any, data_format: str) -> Array:
-        """The images as a numeric array of rank 4.
-
-        Raises:
-            InvalidArgument: they have another rank.
-        """
+        """The images as a numeric array, of rank 4 or refused."""
         images = np.asarray(self.x)
         if images.dtype.kind not in _KINDS:
             images = images.astype(dtype)
@@ -136,9 +114,7 @@ class _Given:
 class _Original:
     """A weak reference to the caller's array, which the program may change in place.
 
-    Args:
-        images: the array, perhaps a view of ``owner``.
-        owner: the array that owns the memory.
+    ``images`` may be a view of ``owner``, the array with the memory.
     """
 
     def __init__(self, images: Array, owner: Array) -> None:
@@ -180,11 +156,10 @@ def _same_bits(one: Array, other: Array) -> bool:
     return np.array_equal(one.view(numbers), other.view(numbers))
 
 
-def _check_length(name: str, what: str, x: Any, other: Any) -> None:
+def _check_length(what: str, name: str, x: Any, other: Any) -> None:
     if other is not None and len(x) != len(other):
-        what = f" {what}" if what else ""
         raise InvalidArgument(
-            f"`x` (images tensor) and `{name}`{what} should have the same length. "
+            f"`x` (images tensor) and {what} should have the same length. "
             f"Found: x.shape = {np.asarray(x).shape}, {name}.shape = {np.asarray(other).shape}"
         )
 
@@ -258,17 +233,10 @@ class NumpyArrayIterator(LoadedIterator):
         _, height, width, channels = self.x.shape
         if self.data_format == "channels_first":
             _, channels, height, width = self.x.shape
-        options = ImageOptions(
-            target_size=(height, width),
-            data_format=self.data_format,
-            dtype=self.dtype,
-            channels=channels,
-            validation=self.subset == "validation",
-            save=save_of(self.save_to_dir, self.save_prefix, self.save_format, SAVED_ARRAYS),
-        )
-        stages, parts = stages_of(self.image_data_generator, options, self._before)
-        batch = self._batch("none")
-        spec = Spec(source=Arrays(), **stages._asdict(), batch=batch, order=self._order())
+        load = load_of(self, (height, width), channels=channels)
+        transforms, output, parts = stages_of(self, SAVED_ARRAYS, self._before)
+        batch, order = self._batch("none"), self._order()
+        spec = Spec(Arrays(), load, transforms, output, batch, order)
         return spec, {**parts, "images": self.x}
 
     def _apply(self) -> None:

@@ -120,13 +120,11 @@ def _data_format(value: Any) -> DataFormat:
     return value  # type: ignore[no-any-return]  # it is one of them
 
 
-def _split(validation_split: Any) -> float:
-    share = 0.0
-    if validation_split is not None:
-        share = arguments.share("validation_split", validation_split)
+def _split(split: Any) -> float:
+    share = 0.0 if split is None else arguments.share("validation_split", split)
     if share and not 0 < share < 1:
         raise InvalidArgument(
-            f"`validation_split` must be strictly between 0 and 1.  Received: {validation_split}"
+            f"`validation_split` must be strictly between 0 and 1.  Received: {split}"
         )
     return share
 

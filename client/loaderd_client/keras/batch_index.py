@@ -26,8 +26,6 @@ the order of its steps.
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 from loaderd.ipc.prefetch import ROUND, Place
 from loaderd_client.core.guard import Caller
 
@@ -78,13 +76,6 @@ class _ByIndex:
         return place
 
 
-class _ByNext(NamedTuple):
-    """The place that ``next`` reads next; position ``batches`` means the start of a new epoch."""
-
-    epoch: int
-    position: int
-
-
 class _Pass:
     """A pass over an epoch.
 
@@ -112,7 +103,8 @@ class Places:
         self._batches = batches
         self._shuffle = shuffle
         self._by_index = _ByIndex(0)
-        self._by_next = _ByNext(0, 0)
+        # The place that ``next`` reads next; position ``batches``: the start of a new epoch.
+        self._by_next: Place = (0, 0)
         self._next_pending = _Pending()
         self._passes: dict[object, _Pass] = {}
         self._last: _Pass | None = None
@@ -126,23 +118,27 @@ class Places:
     @property
     def touched(self) -> bool:
         """Whether anything of the present epoch was read."""
-        last = self._last
-        by_next = self._by_next.epoch == self.epoch and self._by_next.position > 0
-        return bool(self._by_index.reads) or by_next or (last is not None and self._is_read(last))
+        return bool(self._by_index.reads or self._next_began or self._last_read)
 
     @property
     def between_epochs(self) -> bool:
         """Whether any next read may begin an epoch."""
-        last, reads = self._last, self._by_index.count
-        by_next = self._by_next.epoch == self.epoch and self.position > 0
-        in_pass = last is not None and self._is_read(last) and last.read < self._batches
+        last, reads = self._last_read, self._by_index.count
+        by_next = self._next_began and self.position > 0
+        in_pass = last is not None and last.read < self._batches
         return not by_next and not in_pass and reads % self._batches == 0
 
-    def _is_read(self, one: _Pass) -> bool:
-        return one.epoch == self.epoch and one.read > 0
+    @property
+    def _last_read(self) -> _Pass | None:
+        """The last pass, if it has read of the present epoch."""
+        last = self._last
+        return last if last is not None and last.epoch == self.epoch and last.read > 0 else None
 
-    def _advance(self) -> None:
-        self._by_index = _ByIndex(self.epoch + 1)
+    @property
+    def _next_began(self) -> bool:
+        """Whether ``next`` has read of the present epoch."""
+        epoch, position = self._by_next
+        return epoch == self.epoch and position > 0
 
     # -- by index --------------------------------------------------------------------
 
@@ -156,7 +152,7 @@ class Places:
 
     def end_epoch(self) -> None:
         """Ends the epoch of reads by index (``on_epoch_end``)."""
-        self._advance()
+        self._by_index = _ByIndex(self.epoch + 1)
 
     def begin_again(self, back: int) -> None:
         """Goes ``back`` epochs, and forgets their reads by index."""
@@ -167,17 +163,14 @@ class Places:
     @property
     def position(self) -> int:
         """The position that ``next`` reads next."""
-        return self._by_next.position % self._batches
+        return self._by_next[1] % self._batches
 
     @position.setter
     def position(self, value: int) -> None:
-        epoch = self._by_next.epoch
-        new = _ByNext(epoch, self._batches if value % self._batches == 0 and self._began else value)
+        epoch, position = self._by_next
+        begins = value % self._batches == 0 and position > 0
+        new = (epoch, self._batches if begins else value)
         self._next_pending, self._by_next = _Pending(), new
-
-    @property
-    def _began(self) -> bool:
-        return self._by_next.position > 0
 
     def next(self, me: Caller) -> Place:
         """The next place, of a call that was left or ``upcoming``."""
@@ -186,7 +179,7 @@ class Places:
             place = self.upcoming
             self._next_pending.give(place, me)
         if place == self.upcoming:  # also if the earlier call was left before these steps
-            self._by_next = _ByNext(place[0], place[1] + 1)
+            self._by_next = (place[0], place[1] + 1)
         if place[0] > self.epoch:
             self._by_index = _ByIndex(place[0])
         return place
@@ -194,11 +187,10 @@ class Places:
     @property
     def upcoming(self) -> Place:
         """The place that ``next`` gives next, unless an earlier call was left."""
-        epoch, position = self._by_next
-        if self._began and position < self._batches:
+        position = self._by_next[1]
+        if 0 < position < self._batches:
             return (self.epoch, position)  # on_epoch_end may have changed the order
-        last = self._last
-        used = (epoch == self.epoch and self._began) or (last is not None and self._is_read(last))
+        used = self._next_began or self._last_read is not None
         return (self.epoch + used, 0)
 
     # -- in passes -------------------------------------------------------------------
@@ -211,12 +203,13 @@ class Places:
             anew: whether it begins a new epoch also after an incomplete pass.
             announced: whether it was announced, or is known by its first read only.
         """
-        last = self._last
-        if last is not None and self._is_read(last):
-            if anew or self._ended or last.read >= self._batches:
-                self._advance()
-        elif self._by_next.epoch == self.epoch and self._began:
-            self._advance()
+        last = self._last_read
+        if last is None:
+            is_over = self._next_began
+        else:
+            is_over = anew or self._ended or last.read >= self._batches
+        if is_over:
+            self.end_epoch()
         self._ended = False
         self._last = _Pass(self.epoch, announced)
         self._passes.pop(key, None)

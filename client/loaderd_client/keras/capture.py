@@ -30,9 +30,15 @@ import numpy as np
 
 from loaderd.ipc import pickling
 from loaderd.ipc.user_code import Code, Held, Pickled
-from loaderd_client.keras import keras_functions
 from loaderd_client.keras.code_names import CodeNames, names_of
-from loaderd_client.keras.keras_functions import attribute
+from loaderd_client.keras.keras_functions import (
+    HEAVY,
+    attribute,
+    is_heavy,
+    replacement,
+    root_of,
+    stands_in,
+)
 
 INSTALLED = re.compile(r"-packages/|/lib\w*/python[\d.]*/")
 SCRIPT = ("__main__", "__mp_main__")
@@ -89,51 +95,8 @@ def own_place(thing: Any) -> At | None:
     return (module, tuple(name.split("."))) if found is thing else None
 
 
-class _Heavy:
-    """The heavy packages (``keras_functions.HEAVY``) that the workers need.
-
-    Args:
-        floatx: Keras's ``floatx``.
-
-    Attributes:
-        roots: their names.
-    """
-
-    def __init__(self, floatx: str) -> None:
-        self.roots: set[str] = set()
-        self._floatx = floatx
-
-    def use_attribute(self, module: ModuleType, rest: list[str]) -> None:
-        """Notes whether workers need the real module for an attribute chain."""
-        value: Any = module
-        for name in rest:
-            if not isinstance(value, ModuleType):
-                break
-            value = attribute(value, name)
-        if value is not None and not isinstance(value, ModuleType):
-            self.use(value)
-
-    def use(self, value: Any) -> None:
-        """Notes an object of a heavy package that the code uses."""
-        if keras_functions.replacement(value, self._floatx) is None:
-            self.roots.add(keras_functions.root_of(value))
-
-    def reduced(self, thing: Any, root: str, strict: bool) -> Any:
-        """The replacement with which an object of theirs is pickled; None for the object itself."""
-        replaced = keras_functions.replacement(thing, self._floatx)
-        if replaced is not None:
-            return replaced
-        if strict:
-            raise Unsendable(f"it is of {root}")
-        self.roots.add(root)
-        return None
-
-
 class Capture:
     """Captures a function with its state, once.
-
-    Args:
-        floatx: Keras's ``floatx``.
 
     Attributes:
         heavy: heavy packages that a worker must load for it.
@@ -142,8 +105,8 @@ class Capture:
     """
 
     def __init__(self, floatx: str) -> None:
-        self._heavy = _Heavy(floatx)
-        self.heavy = self._heavy.roots
+        self.heavy: set[str] = set()
+        self._floatx = floatx
         self.left_out: dict[At, tuple[Any, Unsendable]] = {}
         self.stored: set[At] = set()
         self._todo: deque[tuple[Any, At | None]] = deque()
@@ -162,10 +125,8 @@ class Capture:
         """
         return self._code(self._pickled(function, strict=False))
 
-    def by_name(self, function: Any) -> Code:
+    def by_name(self, function: Any, place: At) -> Code:
         """The state of the function's module, and of modules that it uses."""
-        place = own_place(function)
-        assert place is not None
         self._find_wrapped(function, place)
         return self._code(None)
 
@@ -174,7 +135,11 @@ class Capture:
         held: dict[At, Pickled] = {}
         while self._todo or self._state:
             if self._todo:
-                self._walk(*self._todo.popleft())
+                thing, place = self._todo.popleft()
+                if isinstance(thing, type):
+                    self._walk_class(thing)
+                else:
+                    self._walk_function(thing, place)
                 continue
             at = next(iter(self._state))
             value = self._state.pop(at)
@@ -204,9 +169,7 @@ class Capture:
     def _pickled(self, thing: Any, strict: bool) -> Pickled:
         """Pickles an object, with its large arrays out of band.
 
-        Args:
-            thing: the object.
-            strict: whether to refuse large objects, and those of heavy packages.
+        ``strict`` refuses large objects, and those of heavy packages.
         """
         if type(thing) in _SCALARS:
             return Pickled(pickle.dumps(thing))
@@ -237,9 +200,13 @@ class Capture:
         Raises:
             Unsendable: it is not sent as state.
         """
-        root = keras_functions.root_of(thing)
-        if root in keras_functions.HEAVY:
-            return self._heavy.reduced(thing, root, strict)
+        if is_heavy(thing):
+            replaced = replacement(thing, self._floatx)
+            if replaced is None and strict:
+                raise Unsendable(f"it is of {root_of(thing)}")
+            if replaced is None:
+                self.heavy.add(root_of(thing))
+            return replaced
         if isinstance(thing, (FunctionType, type)):
             self._find(thing, own_place(thing))
         elif strict and isinstance(thing, io.IOBase):
@@ -249,11 +216,9 @@ class Capture:
     # -- finding ---------------------------------------------------------------------
 
     def _find(self, thing: Any, at: At | None) -> None:
-        """Queues user code, to be walked once.
+        """Queues a function or a class, to be walked once.
 
-        Args:
-            thing: a function or a class.
-            at: its place after a worker's import; None if it is sent by value.
+        ``at`` is its place after a worker's import; None if it is sent by value.
         """
         module = getattr(thing, "__globals__", {}).get("__name__") or thing.__module__
         is_theirs = at is not None and not is_users(at[0])
@@ -269,12 +234,6 @@ class Capture:
                 self._find(thing, own_place(thing) or at)
                 return
             thing, at = attribute(thing, "__wrapped__"), (at[0], (*at[1], "__wrapped__"))
-
-    def _walk(self, thing: Any, at: At | None) -> None:
-        if isinstance(thing, type):
-            self._walk_class(thing)
-        else:
-            self._walk_function(thing, at)
 
     def _walk_function(self, function: FunctionType, at: At | None) -> None:
         names = names_of(function.__code__)
@@ -346,8 +305,8 @@ class Capture:
             is_code = isinstance(value, (FunctionType, type))
             if place == at or (is_code and place is None and value.__module__ == at[0]):
                 return  # importing makes it
-            if keras_functions.root_of(value) in keras_functions.HEAVY:
-                self._heavy.use(value)
+            if is_heavy(value):
+                self._use(value)
                 return
         self._state[at] = value
 
@@ -359,14 +318,13 @@ class Capture:
             self._hold(at, value)
 
     def _follow_module(self, module: ModuleType, rest: list[str], names: CodeNames) -> None:
-        if keras_functions.root_of(module) in keras_functions.HEAVY:
-            self._heavy.use_attribute(module, rest)
+        if is_heavy(module):
+            self._use(_end(module, rest))
         elif is_users(module.__name__) and sys.modules.get(module.__name__) is module:
             variables = vars(module)
             found = [name for name in rest[:1] if name in variables]
-            if (
-                not rest and (id(module), id(names)) not in self._modules
-            ):  # any attribute may be read
+            is_new = (id(module), id(names)) not in self._modules
+            if not rest and is_new:  # any attribute may be read
                 self._modules.add((id(module), id(names)))
                 found = sorted(names.words & variables.keys())
             for name in found:
@@ -376,8 +334,14 @@ class Capture:
         module = sys.modules.get(name)
         if module is not None:
             self._follow_module(module, rest, names)
-        elif not keras_functions.stands_in(name, rest):
-            self.heavy.update({name.partition(".")[0]} & keras_functions.HEAVY)
+        elif not stands_in(name, rest):
+            self.heavy.update({name.partition(".")[0]} & HEAVY)
+
+    def _use(self, value: Any) -> None:
+        """Notes an object of a heavy package that the code uses, if workers need the real one."""
+        used = value is not None and not isinstance(value, ModuleType)
+        if used and replacement(value, self._floatx) is None:
+            self.heavy.add(root_of(value))
 
 
 @functools.cache
@@ -434,6 +398,16 @@ def _resolved(name: str, variables: dict[str, Any]) -> str:
     """The absolute name of an imported module."""
     package = variables.get("__package__")
     return importlib.util.resolve_name(name, package) if name[0] == "." and package else name
+
+
+def _end(module: ModuleType, rest: list[str]) -> Any:
+    """The first object in a chain of attributes that is no module, or the last module."""
+    value: Any = module
+    for name in rest:
+        if not isinstance(value, ModuleType):
+            break
+        value = attribute(value, name)
+    return value
 
 
 def _content(cell: Any) -> Any:

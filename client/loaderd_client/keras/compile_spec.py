@@ -4,21 +4,13 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any, NamedTuple, get_args
+from typing import Any, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from loaderd.errors import InvalidArgument
-from loaderd.spec.base import (
-    ColorMode,
-    Compat,
-    DataFormat,
-    FillMode,
-    Interpolation,
-    Statistic,
-)
+from loaderd.spec.base import DataFormat, FillMode, Statistic
 from loaderd.spec.load import Load
 from loaderd.spec.operations import (
     FeaturewiseNormalization,
@@ -34,7 +26,6 @@ from loaderd.spec.output import Output, Save
 from loaderd_client.core import arguments
 from loaderd_client.keras import adapter, functions
 from loaderd_client.keras.augmentation import Augmentation
-from loaderd_client.keras.loading import Loading
 from loaderd_client.keras.pil_settings import pils_switches, takes_truncated
 
 Arrays = dict[str, NDArray[Any]]
@@ -50,109 +41,69 @@ _STATISTICS: tuple[tuple[str, str, Statistic], ...] = (
 )
 
 
-_LOADING = Loading()
+def load_of(iterator: Any, target_size: Any, **fields: Any) -> Load:
+    """How the images of an iterator are loaded, at (height, width).
 
-
-@dataclass(frozen=True)
-class ImageOptions:
-    """The options of an iterator, as opposed to its generator's.
-
-    Attributes:
-        target_size: (height, width) in pixels.
-        data_format: Keras's.
-        dtype: of the batch.
-        color_mode: of files.
-        channels: of arrays.
-        interpolation: of files.
-        keep_aspect_ratio: of files.
-        loading: of files, checked.
-        validation: whether they are the validation subset.
-        save: where finished images are saved.
+    Raises:
+        InvalidArgument: a value is not allowed.
     """
-
-    target_size: tuple[int, int]
-    data_format: DataFormat
-    dtype: Any
-    color_mode: ColorMode = "rgb"
-    channels: int | None = None
-    interpolation: Interpolation = "nearest"
-    keep_aspect_ratio: bool = False
-    loading: Loading = _LOADING
-    validation: bool = False
-    save: Save | None = None
-
-
-def save_of(directory: Any, prefix: str, format: str, most: int) -> Save | None:
-    """Where pictures are saved; None for nowhere."""
-    if not directory:
-        return None
-    folder = arguments.folder("save_to_dir", directory)
-    return Save(folder, str(arguments.plain(prefix)), str(arguments.plain(format)), most)
-
-
-class Stages(NamedTuple):
-    """The fields of a spec that do not depend on its source."""
-
-    load: Load
-    transforms: tuple[Operation, ...]
-    output: Output
+    generator = iterator.image_data_generator
+    return Load(
+        target_size=arguments.size(target_size),
+        compat="keras" if generator is None else generator.compat,
+        truncated=takes_truncated(),
+        pil=pils_switches(),
+        **fields,
+    )
 
 
 def stages_of(
-    generator: Augmentation | None,
-    options: ImageOptions,
-    before: functions.PackedFunction | None = None,
-) -> tuple[Stages, Arrays]:
-    """The stages of a spec, and the arrays of its bundle.
+    iterator: Any, most: int, before: functions.PackedFunction | None
+) -> tuple[tuple[Operation, ...], Output, Arrays]:
+    """The operations and the output of a spec, and the arrays of its bundle.
 
     Args:
-        generator: decides the transforms; None for none.
-        options: decides how images are loaded.
+        iterator: its attributes decide the output, and those of its generator the operations.
+        most: the limit of the numbers of saved pictures.
         before: the same function as it was sent before, if it was; see ``functions.pack``.
 
     Raises:
         InvalidArgument: a value is not allowed, or the generator's methods are overridden.
     """
-    load = _load(options, "keras" if generator is None else generator.compat)
     output = Output(
-        data_format=arguments.one_of("data_format", options.data_format, get_args(DataFormat)),
+        data_format=arguments.one_of("data_format", iterator.data_format, get_args(DataFormat)),
         floatx=arguments.dtype(adapter.floatx()),
-        dtype=arguments.dtype(options.dtype),
-        save=options.save,
+        dtype=arguments.dtype(iterator.dtype),
+        save=_save(iterator, most),
     )
+    generator: Augmentation | None = iterator.image_data_generator
     if generator is None:
-        return Stages(load, (), output), {}
-    _check_methods(generator)
-    still = options.validation and generator.compat == "fixed"
+        return (), output, {}
+    overridden = generator.overridden()
+    if overridden is not None:  # workers only read the generator's attributes
+        raise InvalidArgument(
+            f"{type(generator).__name__} overrides {overridden}, which workers do not call: "
+            "give the code as preprocessing_function"
+        )
+    still = iterator.subset == "validation" and generator.compat == "fixed"
     augmenting = () if still else tuple(_augmenting(generator))
     packed = functions.pack(generator.preprocessing_function, output.floatx, before)
-    statistics = dict(_statistics(generator))
-    normalizing = _normalizing(generator, output.dtype)
-    transforms = [*augmenting, packed.operation, *normalizing]
-    if statistics:
-        transforms.append(FeaturewiseNormalization(statistics=tuple(statistics)))
+    # Copies, as the originals may be changed in place.
+    fitted = {name: np.array(value) for name, value in statistics(generator)}
+    transforms = [*augmenting, packed.operation, *_normalizing(generator, output.dtype)]
+    if fitted:
+        transforms.append(FeaturewiseNormalization(statistics=tuple(fitted)))
     operations = tuple(one for one in transforms if one is not None)
-    return Stages(load, operations, output), {**statistics, **packed.parts}
+    return operations, output, fitted | dict(packed.parts)
 
 
-def _load(options: ImageOptions, compat: Compat) -> Load:
-    if not arguments.is_one_of(options.interpolation, get_args(Interpolation)):
-        raise InvalidArgument(
-            f"Invalid interpolation method {options.interpolation} specified. Supported methods "
-            f"are {', '.join(get_args(Interpolation))}"
-        )
-    return Load(
-        target_size=arguments.size(options.target_size),
-        color_mode=arguments.one_of("color_mode", options.color_mode, get_args(ColorMode)),
-        channels=options.channels,
-        interpolation=arguments.plain(options.interpolation),
-        aspect="crop" if options.keep_aspect_ratio else "stretch",
-        decode=options.loading.decode,
-        exif=options.loading.exif,
-        compat=compat,
-        truncated=takes_truncated(),
-        pil=pils_switches(),
-    )
+def _save(iterator: Any, most: int) -> Save | None:
+    """Where pictures are saved; None for nowhere."""
+    if not iterator.save_to_dir:
+        return None
+    folder = arguments.folder("save_to_dir", iterator.save_to_dir)
+    prefix, format = arguments.plain(iterator.save_prefix), arguments.plain(iterator.save_format)
+    return Save(folder, str(prefix), str(format), most)
 
 
 def _augmenting(generator: Augmentation) -> Iterator[Operation]:
@@ -192,7 +143,12 @@ def _normalizing(generator: Augmentation, dtype: str) -> Iterator[Operation]:
     scale = arguments.number("rescale", _or_zero(generator.rescale))
     center = arguments.flag("samplewise_center", generator.samplewise_center)
     std = arguments.flag("samplewise_std_normalization", generator.samplewise_std_normalization)
-    _warn_dropped_fractions(scale, dtype)
+    if scale % 1 and not dtype.startswith("float"):
+        warnings.warn(
+            f"rescale={scale} makes fractions, which dtype={dtype!r} truncates: leave rescale out, "
+            'or use dtype="float32"',
+            stacklevel=2,
+        )
     if scale:
         yield Rescaling(scale=scale)
     if center or std:
@@ -204,40 +160,17 @@ def _or_zero(value: Any) -> Any:
     return 0.0 if value is None else value
 
 
-def _statistics(generator: Augmentation) -> Iterator[tuple[Statistic, NDArray[Any]]]:
+def statistics(generator: Augmentation) -> Iterator[tuple[Statistic, NDArray[Any]]]:
+    """The statistics that the flags ask for; warns of those that ``fit`` has not computed."""
     for flag, attribute, part in _STATISTICS:
         value = getattr(generator, attribute)
         if not getattr(generator, flag):
             continue
-        if value is None:
-            warn_unfit(flag)
-        else:
-            yield part, np.array(value)  # a copy, as the original may be changed in place
-
-
-def _warn_dropped_fractions(rescale: float, dtype: str) -> None:
-    if rescale and rescale % 1 and not dtype.startswith("float"):
+        if value is not None:
+            yield part, value
+            continue
         warnings.warn(
-            f"rescale={rescale} makes fractions, which dtype={dtype!r} truncates: leave rescale "
-            'out, or use dtype="float32"',
+            f"This Augmentation specifies `{flag}`, but it hasn't been fit on any training "
+            "data. Fit it first by calling `.fit(numpy_data)`.",
             stacklevel=2,
-        )
-
-
-def warn_unfit(flag: str) -> None:
-    """Keras's warning that ``fit`` has not computed the statistics of a flag."""
-    warnings.warn(
-        f"This Augmentation specifies `{flag}`, but it hasn't been fit on any training "
-        "data. Fit it first by calling `.fit(numpy_data)`.",
-        stacklevel=2,
-    )
-
-
-def _check_methods(generator: Augmentation) -> None:
-    """Refuses overridden methods: workers only read the generator's attributes."""
-    name = generator.overridden()
-    if name is not None:
-        raise InvalidArgument(
-            f"{type(generator).__name__} overrides {name}, which workers do not call: "
-            "give the code as preprocessing_function"
         )

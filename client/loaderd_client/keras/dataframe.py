@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from loaderd.errors import EmptyDataset, InvalidArgument, InvalidType
-from loaderd.ipc.bundle import Parts
 from loaderd.spec.base import (
     Cache,
     ColorMode,
@@ -25,12 +24,11 @@ from loaderd.spec.base import (
     LabelMode,
     OnError,
 )
-from loaderd.spec.spec import Spec
 from loaderd_client.core import arguments
 from loaderd_client.core.batch import Batch
 from loaderd_client.keras import adapter
 from loaderd_client.keras.augmentation import Augmentation
-from loaderd_client.keras.files import FilesIterator
+from loaderd_client.keras.files import NUMBERED, FilesIterator
 
 _UNLABELLED = ("input", "multi_output", "raw", None)
 _DEPRECATED = {
@@ -64,12 +62,7 @@ class DataFrameIterator(FilesIterator):
     Arguments and attributes are Keras's; see ``ImageDataGenerator.flow_from_dataframe``.
     """
 
-    allowed_class_modes: ClassVar[set[str | None]] = {
-        "binary",
-        "categorical",
-        "sparse",
-        *_UNLABELLED,
-    }
+    allowed_class_modes: ClassVar[set[str | None]] = {*NUMBERED, *_UNLABELLED}
 
     def __init__(
         self,
@@ -140,13 +133,19 @@ class DataFrameIterator(FilesIterator):
         self._sample_weight = frame[weight_col].to_numpy() if weight_col else None
         self.filenames = frame[x_col].tolist()
         self._names = names
-        _check_any(self.filenames, x_col)
+        if not self.filenames:
+            raise EmptyDataset(
+                f'no image is left of x_col="{x_col}": the files must exist below `directory`, '
+                "and their rows must have a label of `classes`"
+            )
         self._shown_paths = [os.path.join(root, name) for name in self.filenames]
         self.directory = root
         self._load(batch_size, shuffle, seed, max_queue_size)
         self.directory = root
         self.class_indices = {name: index for index, name in enumerate(names)}
-        _print_found(self.samples, validate_filenames, names, class_mode)
+        how = "validated" if validate_filenames else "non-validated"
+        of_classes = "" if class_mode in _UNLABELLED else f" belonging to {len(names)} classes"
+        print(f"Found {self.samples} {how} image filenames{of_classes}.")
 
     def _read_labels(self, frame: Any, y_col: Any, names: Sequence[str]) -> None:
         """Sets ``classes``, or the targets for ``raw`` and ``multi_output``."""
@@ -157,9 +156,6 @@ class DataFrameIterator(FilesIterator):
         elif self.class_mode not in _UNLABELLED:
             number = {name: index for index, name in enumerate(names)}
             self._shown_classes = [_numbers(label, number) for label in frame[y_col]]
-
-    def _spec(self) -> tuple[Spec, Parts]:
-        return self._files_spec(self._label_mode())
 
     def _check_class_mode(self) -> None:
         """Also checks that its labels were read, if it was set later."""
@@ -173,7 +169,7 @@ class DataFrameIterator(FilesIterator):
             )
 
     def _label_mode(self) -> LabelMode:
-        """The labels that workers make: one number a sample; others are made in the trainer."""
+        """Those of one number a sample; others are made in the trainer."""
         if self.class_mode == "input":
             return "input"
         if self.class_mode in _UNLABELLED or self._has_lists:
@@ -283,19 +279,7 @@ def _existing(frame: Any, root: str, x_col: str, extensions: tuple[str, ...]) ->
 
 def _of_classes(frame: Any, y_col: Any, classes: Sequence[str] | None) -> tuple[Any, list[str]]:
     """The rows with a label of these classes, and the class names."""
-    if classes:
-        wanted = list(dict.fromkeys(classes))
-        frame = frame.copy()
-        frame[y_col] = frame[y_col].astype(object).apply(_keeper(set(wanted), y_col))
-    else:
-        found: set[str] = set()
-        for label in frame[y_col]:
-            found.update(label if isinstance(label, (list, tuple)) else [label])
-        wanted = sorted(found)
-    return frame.dropna(subset=[y_col]), wanted
 
-
-def _keeper(wanted: set[str], y_col: str) -> Callable[[Any], Any]:
     def keep(label: Any) -> Any:
         if isinstance(label, (list, tuple)):
             return [name for name in label if name in wanted] or None
@@ -305,15 +289,16 @@ def _keeper(wanted: set[str], y_col: str) -> Callable[[Any], Any]:
             f"Expect string, list or tuple but found {type(label)} in {y_col} column "
         )
 
-    return keep
-
-
-def _print_found(
-    samples: int, validated: bool, names: Sequence[str], class_mode: str | None
-) -> None:
-    how = "validated" if validated else "non-validated"
-    classes = "" if class_mode in _UNLABELLED else f" belonging to {len(names)} classes"
-    print(f"Found {samples} {how} image filenames{classes}.")
+    if classes:
+        wanted = dict.fromkeys(classes)
+        frame = frame.copy()
+        frame[y_col] = frame[y_col].astype(object).apply(keep)
+    else:
+        found: set[str] = set()
+        for label in frame[y_col]:
+            found.update(label if isinstance(label, (list, tuple)) else [label])
+        wanted = dict.fromkeys(sorted(found))
+    return frame.dropna(subset=[y_col]), [*wanted]
 
 
 # -- checks, with Keras's messages -----------------------------------------------------
@@ -336,7 +321,10 @@ def _check(
     if mode in ("binary", "sparse") and not _all(frame, y_col, str):
         raise InvalidType(f'If class_mode="{mode}", y_col="{y_col}" column values must be strings.')
     if mode == "binary":
-        _check_two(frame, y_col, classes)
+        count = len(set(classes)) if classes else frame[y_col].nunique()
+        if count != 2:
+            found = f"{count} class/es were given." if classes else f"Found {count} classes."
+            raise InvalidArgument(f'If class_mode="binary" there must be 2 classes. {found}')
     if mode == "categorical" and not _all(frame, y_col, (str, list, tuple)):
         raise InvalidType(
             f'If class_mode="{mode}", y_col="{y_col}" column values must be type string, '
@@ -350,25 +338,3 @@ def _check(
 
 def _all(frame: Any, column: Any, types: Any) -> bool:
     return all(isinstance(value, types) for value in frame[column])
-
-
-def _check_two(frame: Any, y_col: str, classes: Sequence[str] | None) -> None:
-    if classes:
-        if len(set(classes)) != 2:
-            raise InvalidArgument(
-                'If class_mode="binary" there must be 2 classes. '
-                f"{len(set(classes))} class/es were given."
-            )
-    elif frame[y_col].nunique() != 2:
-        raise InvalidArgument(
-            'If class_mode="binary" there must be 2 classes. '
-            f"Found {frame[y_col].nunique()} classes."
-        )
-
-
-def _check_any(names: list[str], x_col: str) -> None:
-    if not names:
-        raise EmptyDataset(
-            f'no image is left of x_col="{x_col}": the files must exist below `directory`, and '
-            "their rows must have a label of `classes`"
-        )

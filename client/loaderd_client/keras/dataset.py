@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING, get_args
 
 import msgspec
 import numpy as np
@@ -44,13 +44,6 @@ _INTERPOLATIONS: dict[str, Interpolation] = {name: name for name in get_args(Int
     "area": "box",
     "lanczos3": "lanczos",
 }
-_LABEL_MODES: dict[str | None, LabelMode] = {
-    "int": "int",
-    "categorical": "categorical",
-    "binary": "binary",
-    None: "none",
-}
-_Subset = Literal["training", "validation"]
 _PICKED_SEEDS = 10**6
 """The upper bound, exclusive, of the seeds that Keras picks."""
 
@@ -112,18 +105,11 @@ def image_dataset_from_directory(
         data_format: ``channels_last`` or ``channels_first``; None is Keras's setting.
         format: ``"loaderd"`` only; Keras's own function makes ``tf`` and ``grain``.
         verbose: whether to print how many files were found.
-        cache: where decoded images are kept, so that each is decoded once: ``"none"``, ``"memory"``
-            (of the daemon, until it ends) or ``"disk"`` (until it is removed). Changes no byte of a
-            batch.
-        decode: ``"exact"``, or ``"scaled"``: decodes large JPEGs at a half, a quarter or an eighth
-            of their size, which is faster and does not give Keras's pixels.
-        on_error: what happens to an image that cannot be read: ``"raise"`` raises ``BadImage`` for
-            its batch, ``"substitute"`` takes another image of its class, ``"skip"`` leaves the row
-            out, so that the batch is smaller.
-        substitute_weight: sample weight of substitutes, 0 or more, where all other samples weigh 1;
-            batches are then (images, labels, weights), with float32 weights. Needs
-            ``on_error="substitute"`` and labels. None makes no weights.
-        exif: whether pictures are turned as their EXIF orientation says; Keras turns TIFFs only.
+        cache: as for ``ImageDataGenerator.flow_from_directory``.
+        decode: the same.
+        on_error: the same.
+        substitute_weight: the same.
+        exif: the same.
         max_queue_size: batches that the daemon keeps ready.
 
     Returns:
@@ -143,7 +129,10 @@ def image_dataset_from_directory(
         labels = None  # as in Keras: subfolders are not classes then
     shuffle = arguments.flag("shuffle", shuffle)
     validation_split = _split(validation_split, subset, shuffle, seed)
-    _check_format(format)
+    if format != "loaderd":
+        raise InvalidArgument(
+            f'`format` should be "loaderd": keras.utils makes "tf" and "grain". Received: {format}'
+        )
     resizing = _interpolation(interpolation)
     loading = Loading(cache, decode, on_error, substitute_weight, exif).checked(mode != "none")
     load = Load(
@@ -160,22 +149,20 @@ def image_dataset_from_directory(
         data_format=_data_format(data_format),
         dtype="uint8" if resizing == "nearest" else "float32",  # TensorFlow keeps the dtype
     )
-    order = Order(shuffle=shuffle, seed=_seed(seed))
+    if seed is None:  # as in Keras
+        seed = int(np.random.randint(_PICKED_SEEDS))
+    order = Order(shuffle=shuffle, seed=arguments.whole("seed", seed))
     whole = Directory(
         directory=arguments.folder("directory", directory),
         extensions=EXTENSIONS,
         classes=names,
         hidden=False,
-        flat=not _is_inferred(labels),
+        flat=labels != "inferred",
         follow_links=arguments.flag("follow_links", follow_links),
         shuffle_seed=order.seed if shuffle else None,
         labels=None if labels is None or isinstance(labels, str) else tuple(map(int, labels)),
     )
-    batch = Batching(
-        batch_size=_batch_size(batch_size),
-        label_mode=mode,
-        substitute_weight=loading.substitute_weight,
-    )
+    batch = Batching(_batch_size(batch_size), mode, loading.substitute_weight)
     spec = Spec(
         source=whole,
         load=load,
@@ -186,50 +173,37 @@ def image_dataset_from_directory(
         cache=loading.cache,
         on_error=loading.on_error,
     )
-    parts = _parts(spec, validation_split, subset)
-    sequences = [_open(part, max_queue_size) for part in parts]
+    from loaderd_client.keras.sequence import LoaderSequence
+
+    sequences = [
+        LoaderSequence(part, max_queue_size=max_queue_size)
+        for part in _parts(spec, validation_split, subset)
+    ]
     if mode == "binary":
         _check_two_classes(sequences)
-    if verbose:
-        for sequence in sequences:
-            _print_found(sequence)
+    for sequence in sequences if verbose else ():
+        _print_found(sequence)
     return sequences if subset == "both" else sequences[0]
 
 
 def _parts(spec: Spec, split: float | None, subset: str | None) -> list[Spec]:
-    """One spec for each requested subset; validation is shuffled once only."""
-    if split is None or subset is None:
+    """One spec for each requested subset."""
+    if split is None:
         return [spec]
-    wanted: tuple[_Subset, ...] = (
-        ("training", "validation")
-        if subset == "both"
-        else (("training",) if subset == "training" else ("validation",))
-    )
-    return [_part(spec, split, one, shuffle=_reshuffles(spec, subset, one)) for one in wanted]
-
-
-def _reshuffles(spec: Spec, subset: str, one: _Subset) -> bool:
-    """As in Keras, the validation half of ``both`` keeps one order for all epochs."""
-    return spec.order.shuffle and not (subset == "both" and one == "validation")
-
-
-def _part(spec: Spec, split: float, subset: _Subset, shuffle: bool) -> Spec:
-    source = msgspec.structs.replace(spec.source, split_overall=(float(split), subset))
-    order = msgspec.structs.replace(spec.order, shuffle=shuffle)
-    return msgspec.structs.replace(spec, source=source, order=order)
-
-
-def _open(spec: Spec, max_queue_size: int) -> LoaderSequence:
-    from loaderd_client.keras.sequence import LoaderSequence
-
-    return LoaderSequence(spec, max_queue_size=max_queue_size)
+    parts = []
+    for one in ("training", "validation") if subset == "both" else (subset,):
+        source = msgspec.structs.replace(spec.source, split_overall=(split, one))
+        # As in Keras, the validation half of ``both`` keeps one order for all epochs.
+        shuffle = spec.order.shuffle and (subset, one) != ("both", "validation")
+        order = msgspec.structs.replace(spec.order, shuffle=shuffle)
+        parts.append(msgspec.structs.replace(spec, source=source, order=order))
+    return parts
 
 
 def _print_found(sequence: LoaderSequence) -> None:
     spec = sequence.spec
-    classes = (
-        f" belonging to {sequence.num_classes} classes" if spec.batch.label_mode != "none" else ""
-    )
+    labelled = spec.batch.label_mode != "none"
+    classes = f" belonging to {sequence.num_classes} classes" if labelled else ""
     assert isinstance(spec.source, Directory)
     split = spec.source.split_overall
     purpose = f" for {split[1]}" if split else ""
@@ -249,21 +223,17 @@ def _check_two_classes(sequences: list[LoaderSequence]) -> None:
 # -- checks of the arguments, with Keras's messages ------------------------------------
 
 
-def _is_inferred(labels: object) -> bool:
-    return isinstance(labels, str) and labels == "inferred"
-
-
 def _label_mode(
     labels: str | Sequence[int] | None, label_mode: str | None, class_names: Sequence[str] | None
 ) -> LabelMode:
-    if labels is not None and not _is_inferred(labels):
+    if not arguments.is_one_of(labels, ("inferred", None)):
         _check_labels(labels, label_mode, class_names)
-    if not arguments.is_one_of(label_mode, _LABEL_MODES):
+    if not arguments.is_one_of(label_mode, ("int", "categorical", "binary", None)):
         raise InvalidArgument(
             '`label_mode` argument must be one of "int", "categorical", "binary", or None. '
             f"Received: label_mode={label_mode}"
         )
-    mode = "none" if labels is None else _LABEL_MODES[arguments.plain(label_mode)]
+    mode: LabelMode = "none" if labels is None else arguments.plain(label_mode) or "none"
     if mode == "none" and class_names is not None:
         raise InvalidArgument(
             "When `labels=None` (no labels), argument `class_names` cannot be specified."
@@ -272,7 +242,7 @@ def _label_mode(
 
 
 def _check_labels(
-    labels: str | Sequence[int], label_mode: str | None, class_names: Sequence[str] | None
+    labels: object, label_mode: str | None, class_names: Sequence[str] | None
 ) -> None:
     if not isinstance(labels, (list, tuple)):
         raise InvalidArgument(
@@ -322,11 +292,6 @@ def _batch_size(batch_size: int) -> int:
     return int(size)
 
 
-def _seed(seed: int | None) -> int:
-    """The seed; for None, one from NumPy's global generator, as in Keras."""
-    return int(np.random.randint(_PICKED_SEEDS)) if seed is None else arguments.whole("seed", seed)
-
-
 def _interpolation(name: str) -> Interpolation:
     name = arguments.text("interpolation", name)
     if name.lower() not in _INTERPOLATIONS:
@@ -343,13 +308,6 @@ def _aspect(crop: bool, pad: bool) -> Aspect:
             "Only one of `pad_to_aspect_ratio`, `crop_to_aspect_ratio` can be set to `True`."
         )
     return "crop" if crop else "pad" if pad else "stretch"
-
-
-def _check_format(format: str) -> None:
-    if format != "loaderd":
-        raise InvalidArgument(
-            f'`format` should be "loaderd": keras.utils makes "tf" and "grain". Received: {format}'
-        )
 
 
 def _data_format(data_format: str | None) -> DataFormat:

@@ -10,7 +10,6 @@ import warnings
 from collections.abc import Sequence
 from typing import Any, ClassVar, NamedTuple, get_args
 
-import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -27,13 +26,14 @@ from loaderd.spec.base import (
     LabelMode,
     OnError,
 )
+from loaderd.spec.load import Load
 from loaderd.spec.source import Arrays, Directory, Files
 from loaderd.spec.spec import Spec
 from loaderd_client.core import arguments
 from loaderd_client.core.batch import Batch
 from loaderd_client.keras import adapter
 from loaderd_client.keras.augmentation import Augmentation
-from loaderd_client.keras.compile_spec import SAVED_FILES, ImageOptions, save_of, stages_of
+from loaderd_client.keras.compile_spec import SAVED_FILES, load_of, stages_of
 from loaderd_client.keras.iterators import EXTENSIONS, LoadedIterator
 from loaderd_client.keras.loading import Loading
 
@@ -44,6 +44,8 @@ _LABEL_MODES: dict[str | None, LabelMode] = {
     "input": "input",
     None: "none",
 }
+NUMBERED = ("categorical", "binary", "sparse")
+"""The class modes with class numbers."""
 
 
 class FilesIterator(LoadedIterator):
@@ -77,9 +79,10 @@ class FilesIterator(LoadedIterator):
         Raises:
             InvalidArgument: a value that is not allowed (also a ``ValueError``).
         """
-        loading = Loading(cache, decode, on_error, substitute_weight, exif)
-        loading.check()
-        loading.set_on(self)
+        self.cache: Cache = arguments.one_of("cache", cache, get_args(Cache))
+        self.decode: Decode = arguments.one_of("decode", decode, get_args(Decode))
+        # Those below are checked together with attributes that may be set later.
+        self.on_error, self.substitute_weight, self.exif = on_error, substitute_weight, exif
 
     def set_processing_attrs(
         self,
@@ -142,30 +145,39 @@ class FilesIterator(LoadedIterator):
                 f"expected one of: {self.allowed_class_modes}"
             )
 
-    def _image_options(self) -> ImageOptions:
+    def _label_mode(self) -> LabelMode:
+        """The labels that workers make."""
+        return _LABEL_MODES[arguments.plain(self.class_mode)]
+
+    def _load_stage(self, loading: Loading) -> Load:
         self._check_colors()  # again, as the attributes may have been set since
-        self._check_class_mode()
-        return ImageOptions(
-            target_size=self.target_size,
-            data_format=self.data_format,
-            dtype=self.dtype,
-            color_mode=self.color_mode,
-            interpolation=self.interpolation,
-            keep_aspect_ratio=self.keep_aspect_ratio,
-            loading=Loading.of(self).checked(labelled=self.class_mode is not None),
-            validation=self.subset == "validation",
-            save=save_of(self.save_to_dir, self.save_prefix, self.save_format, SAVED_FILES),
+        if not arguments.is_one_of(self.interpolation, get_args(Interpolation)):
+            raise InvalidArgument(
+                f"Invalid interpolation method {self.interpolation} specified. Supported methods "
+                f"are {', '.join(get_args(Interpolation))}"
+            )
+        return load_of(
+            self,
+            self.target_size,
+            color_mode=arguments.plain(self.color_mode),
+            interpolation=arguments.plain(self.interpolation),
+            aspect="crop" if self.keep_aspect_ratio else "stretch",
+            decode=loading.decode,
+            exif=loading.exif,
         )
 
-    def _files_spec(self, label_mode: LabelMode) -> tuple[Spec, Parts]:
-        options = self._image_options()
-        stages, parts = stages_of(self.image_data_generator, options, self._before)
+    def _spec(self) -> tuple[Spec, Parts]:
+        self._check_class_mode()
+        loading = Loading.of(self).checked(labelled=self.class_mode is not None)
+        load = self._load_stage(loading)
+        transforms, output, parts = stages_of(self, SAVED_FILES, self._before)
         source, table = self._files()
-        loading, batch = options.loading, self._batch(label_mode)
         spec = Spec(
             source=source,
-            **stages._asdict(),
-            batch=msgspec.structs.replace(batch, substitute_weight=loading.substitute_weight),
+            load=load,
+            transforms=transforms,
+            output=output,
+            batch=self._batch(self._label_mode(), loading.substitute_weight),
             order=self._order(),
             cache=loading.cache,
             on_error=loading.on_error,
@@ -187,13 +199,13 @@ class FilesIterator(LoadedIterator):
 
     @property
     def _shows_paths(self) -> bool:
-        """Whether the program may have changed the files."""
-        return self._shown_paths is not None or self._overrides_property("filepaths")
-
-    def _overrides_property(self, name: str) -> bool:
-        found = getattr(type(self), name)
-        ours = [getattr(getattr(one, name, None), "fget", None) for one in _library(type(self))]
-        return getattr(found, "fget", None) not in ours
+        """Whether the program may have changed the files, or overrides ``filepaths``."""
+        if self._shown_paths is not None:
+            return True
+        package = __name__.partition(".")[0] + "."
+        library = [one for one in type(self).__mro__ if one.__module__.startswith(package)]
+        ours = [getattr(getattr(one, "filepaths", None), "fget", None) for one in library]
+        return getattr(type(self).filepaths, "fget", None) not in ours
 
     def _class_names(self) -> Sequence[str]:
         return self._supply.manifest.class_names
@@ -261,7 +273,7 @@ class FilesIterator(LoadedIterator):
 
     def _assembled(self, batch: Batch) -> Any:
         as_many = len(self.class_indices) == self.num_classes
-        if self.class_mode not in _NUMBERED or (self._shown_classes is None and as_many):
+        if self.class_mode not in NUMBERED or (self._shown_classes is None and as_many):
             return super()._assembled(batch)
         ids = batch.ids.tolist()
         shown = [self.classes[one] for one in ids]
@@ -300,9 +312,6 @@ def _split_of(generator: Augmentation | None, subset: str | None) -> tuple[float
     return (0.0, split)
 
 
-_NUMBERED = ("categorical", "binary", "sparse")
-
-
 class FileTable(NamedTuple):
     """Files in the form that is sent to the workers.
 
@@ -326,12 +335,6 @@ class FileTable(NamedTuple):
         table = manifest.pack("", names, [os.fsencode(path) for path in whole], labels)
         part = {"manifest": np.frombuffer(table, np.uint8)}
         return cls(paths, labels, Files(shown), part)
-
-
-def _library(kind: type) -> list[type]:
-    """The base classes of a class that belong to this package."""
-    package = __name__.partition(".")[0] + "."
-    return [one for one in kind.__mro__ if one.__module__.startswith(package)]
 
 
 class DirectoryIterator(FilesIterator):
@@ -417,15 +420,6 @@ class DirectoryIterator(FilesIterator):
                 f"{os.fspath(self.directory)} has no images of {', '.join(map(repr, missing))}",
                 stacklevel=4,
             )
-
-    def _spec(self) -> tuple[Spec, Parts]:
-        self._check_class_mode()
-        return self._files_spec(_LABEL_MODES[arguments.plain(self.class_mode)])
-
-    @property
-    def labels(self) -> Any:
-        """The same as ``classes``."""
-        return self.classes
 
     @property
     def sample_weight(self) -> None:

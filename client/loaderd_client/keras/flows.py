@@ -180,16 +180,12 @@ class FileFlows(Augmentation):
                 of columns), or None (no labels).
             batch_size: samples in a batch; the last batch of an epoch may have fewer.
             shuffle: whether every epoch has a new order.
-            seed: whole number from 0 to 2³² - 1 that decides order and augmentation; None picks one
-                from NumPy's global generator, which the iterator's ``seed`` then shows.
-            save_to_dir: existing folder in which every finished image is also saved as a picture;
-                batches are then made when they are asked for, and not ahead.
+            seed: as for ``flow_from_directory``.
+            save_to_dir: as for ``flow_from_directory``.
             save_prefix: what the pictures' names begin with.
             save_format: file extension of the pictures: ``png``, ``jpg``, ….
-            subset: ``"training"`` or ``"validation"``, split by ``validation_split``; None takes
-                all.
-            interpolation: ``nearest``, ``bilinear``, ``bicubic``, ``hamming``, ``box`` or
-                ``lanczos``.
+            subset: as for ``flow_from_directory``.
+            interpolation: as for ``flow_from_directory``.
             validate_filenames: whether rows are left out, with a warning, whose file does not exist
                 or has no image's file extension.
             keep_aspect_ratio: as for ``flow_from_directory``; keyword-only.
@@ -200,9 +196,8 @@ class FileFlows(Augmentation):
             substitute_weight: as for ``flow_from_directory``.
             exif: as for ``flow_from_directory``.
             max_queue_size: batches that the daemon keeps ready.
-            workers: accepted for old programs, without effect: the daemon's workers run in parallel
-                anyway (``loaderd serve --workers`` sets their number).
-            use_multiprocessing: accepted for old programs, without effect.
+            workers: accepted for old programs, without effect.
+            use_multiprocessing: the same.
             **kwargs: Keras's deprecated ``has_ext``, ``sort`` and ``drop_duplicates`` are ignored
                 with Keras's warnings, any others without one, as by Keras.
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 import os
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
@@ -93,16 +93,33 @@ def pack(
     if before is not None and not before.is_watched:
         return before
     capture, packed = _packed(function, floatx)
-    _warn_of_left_out(capture, name)
+    for text in _left_out(capture, name):
+        warnings.warn(text, stacklevel=2)
     if before is not None:
         if _same(packed.parts, before.parts):
             return packed._replace(parts=before.parts)
         if not _same(packed.parts, _packed(function, floatx)[1].parts):
-            _warn_unstable(name)
+            warnings.warn(
+                f"preprocessing_function {name} is pickled differently each time, so what is "
+                "changed in it does not reach the workers: assign preprocessing_function anew when "
+                "it changes",
+                stacklevel=2,
+            )
             return before
     elif not packed.is_watched:
-        _warn_unwatched(name)
-    _warn_of_heavy(capture, name)
+        warnings.warn(
+            f"preprocessing_function {name} holds more than {MAX_DATA >> 20} MB beside arrays, so "
+            "what is changed in it does not reach the workers: assign preprocessing_function anew "
+            "when it changes, or keep large data in NumPy arrays",
+            stacklevel=2,
+        )
+    if capture.heavy:
+        warnings.warn(
+            f"preprocessing_function {name} makes every worker load "
+            f"{', '.join(sorted(capture.heavy))}, which takes seconds and half a gigabyte each: "
+            "use NumPy in it, or only Keras's preprocess_input and functions for images",
+            stacklevel=2,
+        )
     # Not the function's own arrays, which may be changed in place.
     return packed._replace(parts={part: np.array(own) for part, own in packed.parts.items()})
 
@@ -114,7 +131,7 @@ def _packed(function: Callable[..., Any], floatx: str) -> tuple[Capture, PackedF
     if place is None:
         parts = _by_value(capture, function, name).parts()
     else:
-        parts = capture.by_name(function).parts() if is_users(place[0]) else {}
+        parts = capture.by_name(function, place).parts() if is_users(place[0]) else {}
     return capture, PackedFunction(
         Function(
             place[0] if place else "",
@@ -156,13 +173,14 @@ def _by_value(capture: Capture, function: Callable[..., Any], name: str) -> Code
 
 
 def _keras(capture: Capture, floatx: str) -> Keras:
+    data_format = adapter.image_data_format()
     return Keras(
         floatx=floatx,
-        data_format=adapter.image_data_format(),
+        data_format=data_format,
         backend=adapter.backend(),
         legacy=adapter.is_legacy(),
         itself=not capture.heavy.isdisjoint(_KERAS),
-        preprocess=keras_functions.applications(floatx),
+        preprocess=keras_functions.applications(floatx, data_format),
     )
 
 
@@ -184,51 +202,18 @@ def _folder() -> str:
         return ""
 
 
-# -- warnings --------------------------------------------------------------------------
-
-
-def _warn_unwatched(name: str) -> None:
-    warnings.warn(
-        f"preprocessing_function {name} holds more than {MAX_DATA >> 20} MB beside arrays, so "
-        "what is changed in it does not reach the workers: assign preprocessing_function anew "
-        "when it changes, or keep large data in NumPy arrays",
-        stacklevel=3,
-    )
-
-
-def _warn_unstable(name: str) -> None:
-    warnings.warn(
-        f"preprocessing_function {name} is pickled differently each time, so what is changed in "
-        "it does not reach the workers: assign preprocessing_function anew when it changes",
-        stacklevel=3,
-    )
-
-
-def _warn_of_heavy(capture: Capture, name: str) -> None:
-    if capture.heavy:
-        warnings.warn(
-            f"preprocessing_function {name} makes every worker load "
-            f"{', '.join(sorted(capture.heavy))}, which takes seconds and half a gigabyte each: "
-            "use NumPy in it, or only Keras's preprocess_input and functions for images",
-            stacklevel=3,
-        )
-
-
-def _warn_of_left_out(capture: Capture, name: str) -> None:
-    """Warns of state that is not sent, if it is large, of a heavy package, or newly assigned."""
+def _left_out(capture: Capture, name: str) -> Iterator[str]:
+    """Warnings of state that is not sent, if it is large, of a heavy package, or newly assigned."""
     for at, (value, why) in capture.left_out.items():
         is_new = _unsent.get(at, id(value)) != id(value) and at not in capture.stored
         first = at not in _unsent
         _unsent[at] = id(value)
-        is_data = (
-            isinstance(why, TooLarge) or keras_functions.root_of(value) in keras_functions.HEAVY
-        )
+        is_data = isinstance(why, TooLarge) or keras_functions.is_heavy(value)
         if is_new or (first and is_data):
             where = ".".join((at[0], *(str(step) for step in at[1])))
-            warnings.warn(
+            yield (
                 f"preprocessing_function {name} uses {where}, which is not sent to workers "
                 f"({why}): they have what importing {at[0]} makes of it, whatever the program "
                 "assigns; make it within the function or the module, or hold it in an object "
-                "that is the preprocessing_function",
-                stacklevel=3,
+                "that is the preprocessing_function"
             )

@@ -191,19 +191,16 @@ class ImageDataGenerator(FileFlows):
             batch_size: samples in a batch; the last batch of an epoch may have fewer.
             shuffle: whether every epoch has a new order.
             sample_weight: one weight for each image.
-            seed: whole number from 0 to 2³² - 1 that decides order and augmentation; None picks one
-                from NumPy's global generator, which the iterator's ``seed`` then shows.
-            save_to_dir: existing folder in which every finished image is also saved as a picture;
-                batches are then made when they are asked for, and not ahead.
+            seed: as for ``flow_from_directory``.
+            save_to_dir: as for ``flow_from_directory``.
             save_prefix: what the pictures' names begin with.
             save_format: file extension of the pictures: ``png``, ``jpg``, ….
             ignore_class_split: allows subsets that lack classes.
             subset: ``"validation"``, the first ``validation_split`` of the images, or
                 ``"training"``, the rest; None takes all.
             max_queue_size: batches that the daemon keeps ready.
-            workers: accepted for old programs, without effect: the daemon's workers run in parallel
-                anyway (``loaderd serve --workers`` sets their number).
-            use_multiprocessing: accepted for old programs, without effect.
+            workers: accepted for old programs, without effect.
+            use_multiprocessing: the same.
 
         Returns:
             An iterator over (images, labels), (images, labels, weights) or images alone. Images are

@@ -19,7 +19,7 @@ from loaderd.sampling.keras_draws import draw
 from loaderd.spec.transform import Affine, Transform
 from loaderd_client.keras import adapter
 from loaderd_client.keras.augmentation import Augmentation
-from loaderd_client.keras.compile_spec import warn_unfit
+from loaderd_client.keras.compile_spec import statistics
 
 Array = NDArray[Any]
 
@@ -37,13 +37,7 @@ def _augment() -> Any:
 
 def standardize(generator: Augmentation, x: Array) -> Array:
     """See ``ImageDataGenerator.standardize``."""
-    for flag, value in (
-        ("featurewise_center", generator.mean),
-        ("featurewise_std_normalization", generator.std),
-        ("zca_whitening", generator.zca_whitening_matrix),
-    ):
-        if getattr(generator, flag) and value is None:
-            warn_unfit(flag)
+    fitted = dict(statistics(generator))
     if generator.preprocessing_function is not None:
         x = generator.preprocessing_function(x)
     if generator.rescale:
@@ -52,12 +46,12 @@ def standardize(generator: Augmentation, x: Array) -> Array:
         x = normalize.center_samplewise(x)
     if generator.samplewise_std_normalization:
         x = normalize.scale_samplewise(x)
-    if generator.featurewise_center and generator.mean is not None:
-        x = normalize.center_featurewise(x, generator.mean)
-    if generator.featurewise_std_normalization and generator.std is not None:
-        x = normalize.scale_featurewise(x, generator.std)
-    if generator.zca_whitening and generator.zca_whitening_matrix is not None:
-        x = normalize.whiten(x, generator.zca_whitening_matrix)
+    if "mean" in fitted:
+        x = normalize.center_featurewise(x, fitted["mean"])
+    if "std" in fitted:
+        x = normalize.scale_featurewise(x, fitted["std"])
+    if "zca" in fitted:
+        x = normalize.whiten(x, fitted["zca"])
     return x
 
 
@@ -74,19 +68,13 @@ def get_random_transform(
 def apply_transform(generator: Augmentation, x: Array, parameters: dict[str, Any]) -> Array:
     """See ``ImageDataGenerator.apply_transform``."""
     augment = _augment()
-    rows, columns, channels = (
-        axis - 1 for axis in (generator.row_axis, generator.col_axis, generator.channel_axis)
-    )
+    rows, columns = generator.row_axis - 1, generator.col_axis - 1
+    channels = generator.channel_axis - 1
     known = {name: parameters[name] for name in Transform._fields if name in parameters}
     transform = Transform(**known)
-    augment.check_axes(x, (rows, columns, channels))
-    how = augment.Resampling(
-        generator.fill_mode,
-        generator.cval,
-        generator.interpolation_order,
-        generator.compat == "fixed",
-    )
-    x = augment.apply_affine(x, transform.affine, (rows, columns, channels), how)
+    how = (generator.fill_mode, generator.cval, generator.interpolation_order)
+    is_fixed = generator.compat == "fixed"
+    x = _warp(x, transform.affine, (rows, columns, channels), *how, is_fixed)
     if transform.channel_shift_intensity is not None:
         x = augment.shift_channels(x, transform.channel_shift_intensity, channels)
     if transform.flip_horizontal:
@@ -98,6 +86,14 @@ def apply_transform(generator: Augmentation, x: Array, parameters: dict[str, Any
         first = channels == 0 and x.shape[0] in (1, 3, 4)
         x = _brighten(x, transform.brightness, False, first)
     return x
+
+
+def _warp(x: Array, affine: Affine, axes: tuple[int, int, int], *how: Any) -> Array:
+    """Warps an image; ``how`` are the fields of ``augment.Resampling``."""
+    augment = _augment()
+    augment.check_axes(x, axes)
+    warped: Array = augment.apply_affine(x, affine, axes, augment.Resampling(*how))
+    return warped
 
 
 def _brighten(x: Array, brightness: float, scale: bool, first: bool) -> Array:
@@ -132,15 +128,10 @@ def fit(
         generator.std = np.reshape(np.std(x, axis=axes), shape)
         x /= generator.std + 1e-6
     if generator.zca_whitening:
-        generator.zca_whitening_matrix = _whitening(x, generator.zca_epsilon)
-
-
-def _whitening(x: Array, epsilon: float) -> Array:
-    flat = np.reshape(x, (len(x), -1))
-    u, s, _ = np.linalg.svd(flat.T, full_matrices=False)
-    inverse = np.sqrt(len(x)) / (s + epsilon)
-    matrix: Array = (u * inverse).dot(u.T)
-    return matrix
+        flat = np.reshape(x, (len(x), -1))
+        u, s, _ = np.linalg.svd(flat.T, full_matrices=False)
+        inverse = np.sqrt(len(x)) / (s + generator.zca_epsilon)
+        generator.zca_whitening_matrix = (u * inverse).dot(u.T)
 
 
 def _check_images(generator: Augmentation, x: Array) -> None:
@@ -190,8 +181,7 @@ def apply_affine_transform(
         row_axis: axis of the image's rows.
         col_axis: axis of its columns.
         channel_axis: axis of its channels: 0 or 2.
-        fill_mode: what lies outside of the image: ``nearest``, ``constant``, ``reflect`` or
-            ``wrap``.
+        fill_mode: outside of the image: ``nearest``, ``constant``, ``reflect`` or ``wrap``.
         cval: value outside for ``constant``.
         order: order of the interpolating spline, 0 to 5.
 
@@ -202,13 +192,8 @@ def apply_affine_transform(
         InvalidArgument: the axes are not those of an image (also a ``ValueError``).
         MissingDependency: this Python lacks scipy (the extra ``daemon``).
     """
-    augment = _augment()
-    axes = (row_axis, col_axis, channel_axis)
-    augment.check_axes(x, axes)
     affine = Affine(theta, tx, ty, shear, zx, zy)
-    how = augment.Resampling(fill_mode, cval, order)
-    warped: Array = augment.apply_affine(x, affine, axes, how)
-    return warped
+    return _warp(x, affine, (row_axis, col_axis, channel_axis), fill_mode, cval, order)
 
 
 def random_rotation(
@@ -221,9 +206,7 @@ def random_rotation(
     cval: float = 0.0,
     interpolation_order: int = 1,
 ) -> Array:
-    """Rotates one image by a random angle.
-
-    Draws from NumPy's global generator.
+    """Rotates one image by an angle that is drawn from NumPy's global generator.
 
     Args:
         x: image of rank 3.
@@ -231,8 +214,7 @@ def random_rotation(
         row_axis: axis of the image's rows.
         col_axis: axis of its columns.
         channel_axis: axis of its channels: 0 or 2.
-        fill_mode: what lies outside of the image: ``nearest``, ``constant``, ``reflect`` or
-            ``wrap``.
+        fill_mode: outside of the image: ``nearest``, ``constant``, ``reflect`` or ``wrap``.
         cval: value outside for ``constant``.
         interpolation_order: order of the interpolating spline, 0 to 5.
 
@@ -240,16 +222,9 @@ def random_rotation(
         InvalidArgument: the axes are not those of an image (also a ``ValueError``).
         MissingDependency: this Python lacks scipy (the extra ``daemon``).
     """
-    return apply_affine_transform(
-        x,
-        theta=np.random.uniform(-rg, rg),
-        row_axis=row_axis,
-        col_axis=col_axis,
-        channel_axis=channel_axis,
-        fill_mode=fill_mode,
-        cval=cval,
-        order=interpolation_order,
-    )
+    affine = Affine(theta=np.random.uniform(-rg, rg))
+    axes = (row_axis, col_axis, channel_axis)
+    return _warp(x, affine, axes, fill_mode, cval, interpolation_order)
 
 
 def random_shift(
@@ -263,9 +238,7 @@ def random_shift(
     cval: float = 0.0,
     interpolation_order: int = 1,
 ) -> Array:
-    """Shifts one image by a random distance.
-
-    Draws from NumPy's global generator.
+    """Shifts one image by distances that are drawn from NumPy's global generator.
 
     Args:
         x: image of rank 3.
@@ -274,8 +247,7 @@ def random_shift(
         row_axis: axis of the image's rows.
         col_axis: axis of its columns.
         channel_axis: axis of its channels: 0 or 2.
-        fill_mode: what lies outside of the image: ``nearest``, ``constant``, ``reflect`` or
-            ``wrap``.
+        fill_mode: outside of the image: ``nearest``, ``constant``, ``reflect`` or ``wrap``.
         cval: value outside for ``constant``.
         interpolation_order: order of the interpolating spline, 0 to 5.
 
@@ -284,17 +256,11 @@ def random_shift(
         MissingDependency: this Python lacks scipy (the extra ``daemon``).
     """
     height, width = x.shape[row_axis], x.shape[col_axis]
-    return apply_affine_transform(
-        x,
-        tx=np.random.uniform(-hrg, hrg) * height,
-        ty=np.random.uniform(-wrg, wrg) * width,
-        row_axis=row_axis,
-        col_axis=col_axis,
-        channel_axis=channel_axis,
-        fill_mode=fill_mode,
-        cval=cval,
-        order=interpolation_order,
+    affine = Affine(
+        tx=np.random.uniform(-hrg, hrg) * height, ty=np.random.uniform(-wrg, wrg) * width
     )
+    axes = (row_axis, col_axis, channel_axis)
+    return _warp(x, affine, axes, fill_mode, cval, interpolation_order)
 
 
 def random_shear(
@@ -307,9 +273,7 @@ def random_shear(
     cval: float = 0.0,
     interpolation_order: int = 1,
 ) -> Array:
-    """Shears one image by a random angle.
-
-    Draws from NumPy's global generator.
+    """Shears one image by an angle that is drawn from NumPy's global generator.
 
     Args:
         x: image of rank 3.
@@ -317,8 +281,7 @@ def random_shear(
         row_axis: axis of the image's rows.
         col_axis: axis of its columns.
         channel_axis: axis of its channels: 0 or 2.
-        fill_mode: what lies outside of the image: ``nearest``, ``constant``, ``reflect`` or
-            ``wrap``.
+        fill_mode: outside of the image: ``nearest``, ``constant``, ``reflect`` or ``wrap``.
         cval: value outside for ``constant``.
         interpolation_order: order of the interpolating spline, 0 to 5.
 
@@ -326,16 +289,9 @@ def random_shear(
         InvalidArgument: the axes are not those of an image (also a ``ValueError``).
         MissingDependency: this Python lacks scipy (the extra ``daemon``).
     """
-    return apply_affine_transform(
-        x,
-        shear=np.random.uniform(-intensity, intensity),
-        row_axis=row_axis,
-        col_axis=col_axis,
-        channel_axis=channel_axis,
-        fill_mode=fill_mode,
-        cval=cval,
-        order=interpolation_order,
-    )
+    affine = Affine(shear=np.random.uniform(-intensity, intensity))
+    axes = (row_axis, col_axis, channel_axis)
+    return _warp(x, affine, axes, fill_mode, cval, interpolation_order)
 
 
 def random_zoom(
@@ -348,9 +304,7 @@ def random_zoom(
     cval: float = 0.0,
     interpolation_order: int = 1,
 ) -> Array:
-    """Zooms one image by random factors, one for each axis.
-
-    Draws from NumPy's global generator.
+    """Zooms one image by factors, one for each axis, drawn from NumPy's global generator.
 
     Args:
         x: image of rank 3.
@@ -358,8 +312,7 @@ def random_zoom(
         row_axis: axis of the image's rows.
         col_axis: axis of its columns.
         channel_axis: axis of its channels: 0 or 2.
-        fill_mode: what lies outside of the image: ``nearest``, ``constant``, ``reflect`` or
-            ``wrap``.
+        fill_mode: outside of the image: ``nearest``, ``constant``, ``reflect`` or ``wrap``.
         cval: value outside for ``constant``.
         interpolation_order: order of the interpolating spline, 0 to 5.
 
@@ -374,17 +327,9 @@ def random_zoom(
         )
     low, high = zoom_range
     zx, zy = (1, 1) if low == 1 and high == 1 else np.random.uniform(low, high, 2)
-    return apply_affine_transform(
-        x,
-        zx=zx,
-        zy=zy,
-        row_axis=row_axis,
-        col_axis=col_axis,
-        channel_axis=channel_axis,
-        fill_mode=fill_mode,
-        cval=cval,
-        order=interpolation_order,
-    )
+    affine = Affine(zx=zx, zy=zy)
+    axes = (row_axis, col_axis, channel_axis)
+    return _warp(x, affine, axes, fill_mode, cval, interpolation_order)
 
 
 def apply_channel_shift(x: Array, intensity: float, channel_axis: int = 0) -> Array:
@@ -429,9 +374,7 @@ def apply_brightness_shift(x: Array, brightness: float, scale: bool = True) -> A
 
 
 def random_brightness(x: Array, brightness_range: Sequence[float], scale: bool = True) -> Array:
-    """Multiplies the brightness of one image by a random factor.
-
-    Draws from NumPy's global generator.
+    """Multiplies the brightness of one image by a factor drawn from NumPy's global generator.
 
     Args:
         x: image of rank 3, in Keras's image data format.

@@ -26,10 +26,11 @@ from loaderd.spec.spec import Spec
 from loaderd_client.core import arguments
 from loaderd_client.core.batch import Batch
 from loaderd_client.core.guard import Caller
-from loaderd_client.keras import adapter, loading, pil_settings
+from loaderd_client.keras import adapter, pil_settings
 from loaderd_client.keras.augmentation import Augmentation
 from loaderd_client.keras.batch_index import Places
 from loaderd_client.keras.functions import PackedFunction
+from loaderd_client.keras.loading import Loading
 from loaderd_client.keras.ordered import OrderedSequence
 from loaderd_client.keras.reader import Reader
 from loaderd_client.keras.segments import Issued, Segment, Segments, within
@@ -78,7 +79,9 @@ class Iterator(*adapter.sequences()):  # type: ignore[misc]  # of the Keras in u
             ValueError: there is no such index.
         """
         if index >= len(self):
-            raise ValueError(_beyond(index, len(self)))
+            raise ValueError(
+                f"Asked to retrieve element {index}, but the Sequence has length {len(self)}"
+            )
         self._seed_next()
         if self.index_array is None:
             self._set_index_array()
@@ -133,12 +136,8 @@ class Iterator(*adapter.sequences()):  # type: ignore[misc]  # of the Keras in u
         raise NotImplementedError
 
 
-def _beyond(index: int, length: int) -> str:
-    return f"Asked to retrieve element {index}, but the Sequence has length {length}"
-
-
 _SETTABLE = (
-    *loading.NAMES,
+    *Loading._fields,
     "batch_size",
     "class_mode",
     "color_mode",
@@ -212,10 +211,9 @@ class LoadedIterator(OrderedSequence, Iterator):
             return self._now.order
         return Order(shuffle=arguments.flag("shuffle", self.shuffle), seed=self.seed, draws="batch")
 
-    def _batch(self, label_mode: LabelMode) -> Batching:
-        return Batching(
-            batch_size=arguments.whole("batch_size", self.batch_size), label_mode=label_mode
-        )
+    def _batch(self, label_mode: LabelMode, substitute_weight: float | None = None) -> Batching:
+        size = arguments.whole("batch_size", self.batch_size)
+        return Batching(size, label_mode, substitute_weight)
 
     def _load_place(self, places: Places, place: Place, me: Caller) -> Any:
         """The batch at a place, in Keras's form."""

@@ -12,9 +12,10 @@ So a worker loads Keras and TensorFlow only for code that needs them.
 from __future__ import annotations
 
 import functools
+import itertools
 import re
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from types import ModuleType
 from typing import Any, NamedTuple, get_args
 
@@ -63,17 +64,10 @@ def _probed(function: Callable[..., Any], floatx: str, data_format: str) -> Arit
     does = np.asarray(function(probe.copy()))
     if np.array_equal(does, probe):
         return Arithmetic(None, "channels_last")
-    for known in _candidates():
-        assert known.mode is not None
-        if np.array_equal(does, imagenet(probe.copy(), known.mode, known.data_format, floatx)):
-            return known
+    for mode, axis in itertools.product(get_args(Preprocessing), get_args(DataFormat)):
+        if np.array_equal(does, imagenet(probe.copy(), mode, axis, floatx)):
+            return Arithmetic(mode, axis)
     return None
-
-
-def _candidates() -> Iterator[Arithmetic]:
-    for mode in get_args(Preprocessing):
-        for data_format in get_args(DataFormat):
-            yield Arithmetic(mode, data_format)
 
 
 def image_function(thing: Any) -> str | None:
@@ -92,7 +86,7 @@ def replacement(thing: Any, floatx: str) -> tuple[Callable[..., Any], tuple[Any,
         A function that makes it, and its arguments; None if the object is pickled unchanged.
     """
     if isinstance(thing, ModuleType):
-        if stand_ins.members(thing.__name__) is None and not _is_application(thing, floatx):
+        if stand_ins.members(thing.__name__) is None and _application(thing, floatx) is None:
             return None
         return stand_ins.module, (thing.__name__,)
     if not callable(thing):
@@ -100,20 +94,21 @@ def replacement(thing: Any, floatx: str) -> tuple[Callable[..., Any], tuple[Any,
     image = image_function(thing)
     if image is not None:
         return stand_ins.image_function, (image,)
-    known = arithmetic(thing, floatx)
-    return None if known is None or _takes_more(thing) else (Imagenet, (*known, floatx))
+    known = _without_mode(thing, floatx)
+    return None if known is None else (Imagenet, (*known, floatx))
 
 
-def _is_application(module: ModuleType, floatx: str) -> bool:
-    """Whether it is a module of ``keras.applications`` with a known ``preprocess_input``."""
-    function = vars(module).get("preprocess_input")
-    return arithmetic(function, floatx) is not None and not _takes_more(function)
+def _application(module: ModuleType, floatx: str) -> Arithmetic | None:
+    """The computation of a module of ``keras.applications``."""
+    return _without_mode(vars(module).get("preprocess_input"), floatx)
 
 
-def _takes_more(function: Any) -> bool:
-    """Whether it has further parameters, as the one of ``imagenet_utils``: ``mode``."""
+def _without_mode(function: Any, floatx: str) -> Arithmetic | None:
+    """The computation, unless it takes more, as that of ``imagenet_utils`` does: ``mode``."""
     code = getattr(function, "__code__", None)
-    return code is None or code.co_varnames[: code.co_argcount] != ("x", "data_format")
+    if code is None or code.co_varnames[: code.co_argcount] != ("x", "data_format"):
+        return None
+    return arithmetic(function, floatx)
 
 
 def attribute(thing: Any, name: str) -> Any:
@@ -139,20 +134,20 @@ def root_of(thing: Any) -> str:
     return name.partition(".")[0] if isinstance(name, str) else ""
 
 
-def applications(floatx: str) -> tuple[tuple[str, Preprocessing | None, DataFormat], ...]:
-    """(name, mode, format) of each ``keras.applications`` module with a known function."""
-    return _applications(floatx, adapter.image_data_format())
+def is_heavy(thing: Any) -> bool:
+    """Whether it is of a package that is slow to import."""
+    return root_of(thing) in HEAVY
 
 
 @functools.cache
-def _applications(
+def applications(
     floatx: str, data_format: str
 ) -> tuple[tuple[str, Preprocessing | None, DataFormat], ...]:
+    """(name, mode, format) of each ``keras.applications`` module with a known function."""
     del data_format  # a setting that the functions read
     found = []
     for name, module in sorted(vars(adapter.in_use()[0].applications).items()):
-        if isinstance(module, ModuleType) and _is_application(module, floatx):
-            known = arithmetic(vars(module)["preprocess_input"], floatx)
-            assert known is not None
+        known = _application(module, floatx) if isinstance(module, ModuleType) else None
+        if known is not None:
             found.append((name, *known))
     return tuple(found)

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
-from typing import Any, get_args
+from typing import Any, NamedTuple, get_args
 
 from loaderd.spec.base import Cache, Decode, OnError
 from loaderd_client.core import arguments
 
 
-@dataclass(frozen=True)
-class Loading:
+class Loading(NamedTuple):
     """The options of ``flow_from_directory`` for reading files, unchecked.
 
     Attributes:
@@ -26,15 +24,6 @@ class Loading:
     on_error: OnError = "raise"
     substitute_weight: float | None = None
     exif: bool = False
-
-    def check(self) -> None:
-        """Checks ``cache`` and ``decode``; the others depend on attributes that may be set later.
-
-        Raises:
-            InvalidArgument: a value that is not allowed (also a ``ValueError``).
-        """
-        arguments.one_of("cache", self.cache, get_args(Cache))
-        arguments.one_of("decode", self.decode, get_args(Decode))
 
     def checked(self, labelled: bool) -> Loading:
         """The same as plain values that a spec can hold.
@@ -53,15 +42,7 @@ class Loading:
             arguments.flag("exif", self.exif),
         )
 
-    def set_on(self, iterator: Any) -> None:
-        """Sets the options as attributes, which programs may change."""
-        for name in NAMES:
-            setattr(iterator, name, getattr(self, name))
-
     @classmethod
     def of(cls, iterator: Any) -> Loading:
         """The options from the present attributes of an iterator."""
-        return cls(*(getattr(iterator, name) for name in NAMES))
-
-
-NAMES = tuple(field.name for field in fields(Loading))
+        return cls(*(getattr(iterator, name) for name in cls._fields))

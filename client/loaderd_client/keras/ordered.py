@@ -156,30 +156,22 @@ class OrderedSequence(LoaderSequence):
             self._may_have_changed = True
             return
         self._follow()
-        if request.kind == "next":
-            self._prepare_next()
-        elif request.kind == "index":
-            self._prepare_index(request.item)
-        elif request.kind == "begin":
-            self._prepare_pass()
-            return
+        match request.kind:
+            case "next":
+                if self._places.position == 0:
+                    self._begin_epoch()
+                self._apply_edits(self._places.position)
+            case "index":
+                if self._overrides("_set_index_array") and self.index_array is None:
+                    self._set_index_array()
+                self._apply_edits(request.item)
+            case "begin":
+                if self._overrides("_set_index_array"):
+                    self._set_index_array()
+                elif self._now.given is not None:
+                    self._resume()
+                return
         self._count += 1
-
-    def _prepare_next(self) -> None:
-        if self._places.position == 0:
-            self._begin_epoch()
-        self._apply_edits(self._places.position)
-
-    def _prepare_index(self, index: int) -> None:
-        if self._overrides("_set_index_array") and self.index_array is None:
-            self._set_index_array()
-        self._apply_edits(index)
-
-    def _prepare_pass(self) -> None:
-        if self._overrides("_set_index_array"):
-            self._set_index_array()
-        elif self._now.given is not None:
-            self._resume()
 
     def _made(self, places: Places, place: Place, me: Caller) -> Any:
         if not self._overrides("_get_batches_of_transformed_samples"):

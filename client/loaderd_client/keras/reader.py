@@ -54,11 +54,11 @@ class Request(NamedTuple):
 
 
 class IndexMapping(Protocol):
-    """The present mapping of the indices of a sequence to places."""
+    """The mapping of the indices of a sequence to places."""
 
     @property
     def places(self) -> Places:
-        """The present mapping; replaced when another order begins."""
+        """The present one; replaced when another order begins."""
 
 
 class FixedMapping(NamedTuple):
@@ -91,7 +91,6 @@ class Reader:
         mapping: maps indices to places.
 
     Attributes:
-        supply: the same.
         guard: held while a place is chosen.
     """
 

@@ -10,42 +10,31 @@ import numpy as np
 from numpy.typing import NDArray
 
 from loaderd.ipc.text import printable
-from loaderd.spec.base import ColorMode, Interpolation
 from loaderd.spec.spec import Spec
 from loaderd_client.core.supply import Supply
 
 
 class Samples:
-    """The samples of a spec, from the manifest of its supply."""
+    """The samples of a spec, from the manifest of its supply.
 
-    n: int
-    """Samples in an epoch (also ``samples``)."""
-    samples: int
-    """The same as ``n``."""
-    batch_size: int
-    """Samples in a batch."""
-    seed: Any
-    """Decides order and augmentation, whether it was given or picked."""
-    shuffle: bool
-    """Whether every epoch has a new order."""
-    target_size: tuple[int, int]
-    """(height, width) in pixels."""
-    color_mode: ColorMode
-    """``rgb``, ``rgba`` or ``grayscale``."""
-    dtype: Any
-    """Dtype of the images."""
-    interpolation: Interpolation
-    """Filter that images are resized with."""
-    class_names: Any
-    """Names of the classes in label order; None without labels."""
-    class_indices: dict[str, int]
-    """Class name → class number."""
-    num_classes: int
-    """Number of classes."""
-    directory: Any
-    """The folder that was listed."""
+    Attributes:
+        n: samples in an epoch (also ``samples``).
+        samples: the same as ``n``.
+        batch_size: samples in a batch.
+        seed: decides order and augmentation, whether it was given or picked.
+        shuffle: whether every epoch has a new order.
+        target_size: (height, width) in pixels.
+        color_mode: ``rgb``, ``rgba`` or ``grayscale``.
+        dtype: dtype of the images.
+        interpolation: filter that images are resized with.
+        class_names: names of the classes in label order; None without labels.
+        class_indices: class name → class number.
+        num_classes: number of classes.
+        directory: the folder that was listed.
+        spec: everything that decides the bytes, and the ``cache``, as one frozen value.
+    """
+
     spec: Spec
-    """Everything that decides the bytes, and the ``cache``, as one frozen value."""
     _supply: Supply
 
     def _describe(self) -> None:
@@ -53,15 +42,15 @@ class Samples:
         manifest, load = self._supply.manifest, self.spec.load
         self.n = self.samples = len(manifest)
         self.batch_size = self.spec.batch.batch_size
-        self.seed = self._supply.spec.order.seed
+        self.seed: Any = self._supply.spec.order.seed
         self.shuffle = self.spec.order.shuffle
-        self.directory = manifest.root
-        self.class_names = list(manifest.class_names) or None
+        self.directory: Any = manifest.root
+        self.class_names: Any = list(manifest.class_names) or None
         self.class_indices = {name: index for index, name in enumerate(manifest.class_names)}
         self.num_classes = len(manifest.class_names)
         self.target_size = load.target_size
         self.color_mode = load.color_mode
-        self.dtype = self.spec.output.dtype
+        self.dtype: Any = self.spec.output.dtype
         self.interpolation = load.interpolation
 
     @property

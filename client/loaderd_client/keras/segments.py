@@ -77,12 +77,11 @@ class Segment:
         self.given = given
         self.places = Places(settings.batches, settings.shuffle)
         self._total = total
-        self._drawn = None if given is not None else self._epochs()
+        self._drawn = (
+            None if given is not None else EpochOrder(self.order, total, settings.batch_size)
+        )
         self._valid = None if given is None else within(given, total)
         self._shown: tuple[int, Ids, Ids] | None = None
-
-    def _epochs(self) -> EpochOrder:
-        return EpochOrder(self.order, self._total, self.settings.batch_size)
 
     @property
     def order(self) -> Order:
@@ -111,19 +110,21 @@ class Segment:
 
     def ids(self, place: Place) -> Ids:
         """The sample numbers of a batch, int64 (rows,)."""
-        first = place[1] * self.settings.batch_size
-        last = first + self.settings.batch_size
         if self.given is not None:
-            return self.given[first:last].astype(np.int64)
+            return self.given[self._rows(place[1])].astype(np.int64)
         assert self._drawn is not None
         return self._drawn.ids(place[0] % ROUND, place[1]).astype(np.int64)
+
+    def _rows(self, position: int) -> slice:
+        """The range of a batch in the order."""
+        first = position * self.settings.batch_size
+        return slice(first, first + self.settings.batch_size)
 
     def check(self, position: int) -> None:
         """Raises NoSuchSample if the given order has invalid sample numbers in a batch."""
         if self._valid is None or self.given is None:
             return
-        first = position * self.settings.batch_size
-        batch = slice(first, first + self.settings.batch_size)
+        batch = self._rows(position)
         if (self._valid[batch] < 0).any():
             raise NoSuchSample(
                 f"`index_array` has samples {self.given[batch].tolist()}, of {self._total} that "
@@ -147,8 +148,7 @@ class Segment:
 
     def is_edited(self, position: int) -> bool:
         """Whether the order of a batch was changed in place."""
-        first = position * self.settings.batch_size
-        batch = slice(first, first + self.settings.batch_size)
+        batch = self._rows(position)
         if self.given is not None:
             assert self._valid is not None
             return not np.array_equal(within(self.given[batch], self._total), self._valid[batch])

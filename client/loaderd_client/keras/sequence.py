@@ -135,10 +135,8 @@ class LoaderSequence(Samples, adapter.OneWorker, *adapter.sequences()):  # type:
             index: number of the batch in its epoch; negative numbers count from the end.
 
         Returns:
-            A ``Batch`` with ``images``, ``labels`` (or None), ``weights`` (or None), ``ids`` (the
-            sample number of each row, in the order of ``filenames``; a substitute has its own),
-            ``place`` (epoch, position) and ``attempt`` (how often parts of it were made again after
-            a worker died).
+            The batch; its ``ids`` count in the order of ``filenames``, and a substitute has its
+            own.
 
         Raises:
             ValueError: the index is outside of the epoch.

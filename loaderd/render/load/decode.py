@@ -19,7 +19,6 @@ from typing import Any
 import msgspec
 import numpy as np
 import simplejpeg
-from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from loaderd import memory
@@ -29,13 +28,11 @@ from loaderd.render.load import formats, pixel_limits
 from loaderd.render.load.formats import LacksCodec, Switches
 from loaderd.render.load.jpeg import has_too_many_scans, max_scans, may_be_turned
 from loaderd.render.load.pixel_limits import PixelLimit, TooManyPixels
-from loaderd.render.load.resize import Reduced, Size, takes_arrays
+from loaderd.render.load.resize import Pixels, Reduced, Size, takes_arrays
 from loaderd.scratch import Scratch
 from loaderd.spec.base import ColorMode
 from loaderd.spec.load import Load
 
-Path = bytes | str
-Pixels = NDArray[Any]
 Picture = Image.Image | Pixels | Reduced
 """A PIL image, an array (height, width, 3) of uint8, or an image of a fraction of its size."""
 
@@ -83,7 +80,7 @@ class Decoder:
         limit: PixelLimit = pixel_limits.DEFAULT,
         reduction: Callable[[Size], int] | None = None,
     ) -> None:
-        self._color_mode: ColorMode = load.color_mode
+        self._color_mode = load.color_mode
         self._as_tensorflow = load.reading == "decode_image"
         self._fixed = self._as_tensorflow or load.compat == "fixed"
         self._arrays = load.color_mode == "rgb" and takes_arrays(load)
@@ -93,6 +90,7 @@ class Decoder:
         self._switches = Switches(pil, load.truncated)
         self._limit = limit
         self._max_pixels = limit.pixels
+        self._pils_limit: Any = limit.pixels / 2  # PIL refuses more than twice MAX_IMAGE_PIXELS
         self._pixels = Scratch()
 
     def decode(self, data: memoryview) -> Picture:
@@ -177,17 +175,16 @@ class Decoder:
 
     def _load(self, data: memoryview) -> Image.Image:
         """Opens and loads the file with PIL."""
-        image = self._open(data)
-        self._check(image.size, data)
-        # For tiles, frames and images of other sizes within it.
-        Image.MAX_IMAGE_PIXELS = self._pils_limit
         try:
-            image.load()
+            image = self._open(data)
+            self._check(image.size, data)
+            # For tiles, frames and images of other sizes within it.
+            Image.MAX_IMAGE_PIXELS = self._pils_limit
+            formats.load(image)
         except Image.DecompressionBombError as error:
-            raise self._too_many(error) from error
-        except OSError as error:
-            formats.check_tiff(image, error)
-            raise
+            # Its text has the pixels, of the picture or a part, in parentheses.
+            found = re.search(r"\d+(?= pixels\))", str(error))
+            raise TooManyPixels(f"{found[0] if found else 'its'} pixels", self._limit) from error
         return image
 
     def _open(self, data: memoryview) -> Image.Image:
@@ -199,31 +196,12 @@ class Decoder:
             Image.MAX_IMAGE_PIXELS = self._pils_limit  # some formats allocate here
         try:
             return formats.open_first(data)
-        except Image.DecompressionBombError as error:
-            raise self._too_many(error) from error
         except UnidentifiedImageError:
-            return self._open_other(data)
-
-    def _open_other(self, data: memoryview) -> Image.Image:
-        """Opens the other formats, some of which allocate memory when their header is read."""
-        size = formats.size_before_opening(data)
-        if size is not None:
-            self._check(size, data)
-        Image.MAX_IMAGE_PIXELS = self._pils_limit
-        try:
+            size = formats.size_before_opening(data)
+            if size is not None:
+                self._check(size, data)
+            Image.MAX_IMAGE_PIXELS = self._pils_limit  # some allocate when their header is read
             return formats.open_other(data, self._switches)
-        except Image.DecompressionBombError as error:
-            raise self._too_many(error) from error
-
-    @property
-    def _pils_limit(self) -> Any:
-        """The value of ``MAX_IMAGE_PIXELS``, of which PIL refuses more than the double."""
-        return self._max_pixels / 2
-
-    def _too_many(self, error: Image.DecompressionBombError) -> TooManyPixels:
-        """Converts PIL's error, which has the pixels (of the picture or a part) in parentheses."""
-        found = re.search(r"\d+(?= pixels\))", str(error))
-        return TooManyPixels(f"{found[0] if found else 'its'} pixels", self._limit)
 
     def _check(self, size: Size, data: memoryview) -> None:
         """Refuses pictures that would take too much memory or time."""
@@ -288,7 +266,7 @@ def _is_deep(image: Image.Image) -> bool:
     return image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PNG")
 
 
-def file_error(path: Path, error: Exception) -> BadImage | NoRoom | MissingCodec:
+def file_error(path: bytes | str, error: Exception) -> BadImage | NoRoom | MissingCodec:
     """The error for a file that ``error`` came from, in one printable line.
 
     A lack of memory or of a codec in PIL is no fault of the file, and so no :class:`BadImage`.
@@ -306,9 +284,6 @@ def _reason(error: Exception) -> str:
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     if "MAX_TEXT_" in str(error):
-        return f"{error}; if the file is real, raise PIL's PngImagePlugin.{_switch_in(error)}"
+        switch = "MAX_TEXT_CHUNK" if "CHUNK" in str(error) else "MAX_TEXT_MEMORY"
+        return f"{error}; if the file is real, raise PIL's PngImagePlugin.{switch}"
     return str(error) or type(error).__name__
-
-
-def _switch_in(error: Exception) -> str:
-    return "MAX_TEXT_CHUNK" if "CHUNK" in str(error) else "MAX_TEXT_MEMORY"

@@ -225,16 +225,19 @@ def lack_behind(error: Exception) -> str:
     return ""
 
 
-def check_tiff(image: Image.Image, error: Exception) -> None:
-    """Checks whether a TIFF failed for lack of its compression in libtiff.
+def load(image: Image.Image) -> None:
+    """Loads the pixels of an opened image.
 
     Raises:
-        LacksCodec: it did.
+        LacksCodec: libtiff lacks the compression of a TIFF.
     """
-    compression = str(image.info.get("compression", ""))
-    if lack_behind(error):
-        return  # libtiff itself is missing
-    if image.format == "TIFF" and compression in _OPTIONAL and not _tiff_can(compression):
+    try:
+        image.load()
+    except OSError as error:
+        compression = str(image.info.get("compression", ""))
+        lacks = image.format == "TIFF" and compression in _OPTIONAL
+        if not lacks or lack_behind(error) or _tiff_can(compression):
+            raise  # libtiff itself may be missing
         raise LacksCodec(
             f"libtiff was built without {compression}, in which this TIFF is compressed: install "
             "another, or convert the file"

@@ -28,12 +28,7 @@ def max_scans(pixels: int) -> int:
 
 
 def has_too_many_scans(data: memoryview, pixels: int) -> bool:
-    """Whether a picture has more scans than ``max_scans``.
-
-    Args:
-        data: the file's bytes.
-        pixels: of the picture.
-    """
+    """Whether a file's picture, of so many pixels, has more scans than ``max_scans``."""
     if pixels * len(data) <= _MAX_SCANNED * _SCAN_SIZE:
         return False  # true of nearly all files: too small to hold too many scans
     if data[:2] != _START or _is_single(data, _places(data)):

@@ -44,13 +44,10 @@ def pixel_limit(pil: Pil, allowed: int | None) -> PixelLimit:
         pil: the trainer's switches; their limit counts if it is not PIL's default.
         allowed: the daemon's limit, which holds for all streams; None for none.
     """
-    chosen = None if pil.max_pixels == PILS_PIXELS else pil.max_pixels
-    if allowed is None and chosen is None:
-        return DEFAULT
-    if chosen is None or (allowed is not None and allowed <= chosen):
-        assert allowed is not None
-        return PixelLimit(allowed, _DAEMON)
-    return PixelLimit(chosen, _PROGRAM)
+    limits = [] if allowed is None else [PixelLimit(allowed, _DAEMON)]
+    if pil.max_pixels != PILS_PIXELS:
+        limits.append(PixelLimit(pil.max_pixels, _PROGRAM))
+    return min(limits, key=lambda limit: limit.pixels, default=DEFAULT)
 
 
 class TooManyPixels(ValueError):

@@ -11,8 +11,9 @@ is read at the same places, if necessary with fractional edges.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache, partial
 from math import ceil
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args
 
 import cv2
 import numpy as np
@@ -34,14 +35,7 @@ REDUCTIONS = (8, 4, 2)
 
 _WEIGHTS = 12  # in pixels' worth of memory: lanczos uses six weights, in float64
 
-FILTERS: dict[Interpolation, Image.Resampling] = {
-    "nearest": Image.Resampling.NEAREST,
-    "bilinear": Image.Resampling.BILINEAR,
-    "bicubic": Image.Resampling.BICUBIC,
-    "hamming": Image.Resampling.HAMMING,
-    "box": Image.Resampling.BOX,
-    "lanczos": Image.Resampling.LANCZOS,
-}
+FILTERS = {name: Image.Resampling[name.upper()] for name in get_args(Interpolation)}
 
 
 class Reduced(NamedTuple):
@@ -84,7 +78,7 @@ class Resizer:
         # Antialiased filters span the pixels of two target pixels or more.
         self._min_ratio = 1 if load.interpolation == "nearest" else 2
         self._rgb = np.empty((*load.target_size, 3), np.uint8)
-        self._windows: dict[str, _Window] = {}
+        self._window = cache(partial(_Window, size=self._size))  # by mode
 
     def reduction(self, size: Size) -> int:
         """The factor by which a picture may be reduced before it is resized: 8, 4, 2, or 1.
@@ -174,11 +168,6 @@ class Resizer:
         if image.mode == "RGBX":
             return cv2.cvtColor(pixels, cv2.COLOR_RGBA2RGB, dst=self._rgb)
         return pixels if pixels.ndim == 3 else pixels[:, :, np.newaxis]
-
-    def _window(self, mode: str) -> _Window:
-        if mode not in self._windows:
-            self._windows[mode] = _Window(mode, self._size)
-        return self._windows[mode]
 
 
 class _Window:

@@ -7,6 +7,7 @@ the memory layout of the result, which affects the last bit of later sums. The c
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from importlib import import_module
 from typing import Any, NamedTuple
 
@@ -15,6 +16,8 @@ from numpy.typing import DTypeLike, NDArray
 from PIL import Image, ImageEnhance
 
 from loaderd.errors import InvalidArgument, MissingDependency
+from loaderd.spec.base import DType
+from loaderd.spec.operations import RandomBrightness, RandomChannelShift
 from loaderd.spec.transform import Affine
 
 Array = NDArray[Any]
@@ -52,11 +55,49 @@ def shift_brightness(x: Array, brightness: float, scale: bool, dtype: DTypeLike)
     low, high = x.min(), x.max()
     outside = bool(low < 0 or high > 255)
     picture = ImageEnhance.Brightness(to_picture(x, outside or scale, dtype)).enhance(brightness)
-    x = from_picture(picture, dtype)
+    x = np.asarray(picture, dtype)
+    if x.ndim == 2:
+        x = x[:, :, np.newaxis]
     if not outside or scale:
         return x
     stretched: Array = x / 255 * (high - low) + low
     return stretched
+
+
+class ChannelShiftOperation:
+    """Adds a random number of grey levels; see :func:`shift_channels`."""
+
+    def __init__(self, spec: RandomChannelShift) -> None:
+        self._range = spec.channel_shift_range
+
+    def draw(self, uniforms: Sequence[float]) -> float:
+        """Draws from uniform number 10, counted from 0."""
+        return (2 * uniforms[10] - 1) * self._range
+
+    def image(self, x: Array, parameters: float) -> Array:
+        """The image with ``parameters`` grey levels added."""
+        return shift_channels(x, parameters, 2)
+
+
+class BrightnessOperation:
+    """Multiplies the brightness by a random factor; see :func:`shift_brightness`.
+
+    Args:
+        spec: the range of the factor.
+        floatx: the dtype that Keras computes in.
+    """
+
+    def __init__(self, spec: RandomBrightness, floatx: DType) -> None:
+        self._low, self._high = spec.brightness_range
+        self._floatx = floatx
+
+    def draw(self, uniforms: Sequence[float]) -> float:
+        """Draws from uniform number 11, counted from 0."""
+        return self._low + uniforms[11] * (self._high - self._low)
+
+    def image(self, x: Array, parameters: float) -> Array:
+        """The image with its brightness multiplied by ``parameters``."""
+        return shift_brightness(x, parameters, False, self._floatx)
 
 
 def to_picture(x: Array, scale: bool, dtype: DTypeLike) -> Image.Image:
@@ -85,12 +126,6 @@ def to_picture(x: Array, scale: bool, dtype: DTypeLike) -> Image.Image:
             return Image.fromarray(x.astype(np.int32))
     with np.errstate(invalid="ignore"):  # NaN has no grey level
         return Image.fromarray(x.astype(np.uint8))
-
-
-def from_picture(picture: Image.Image, dtype: DTypeLike) -> Array:
-    """A picture as an array (height, width, channels) of a dtype (Keras's ``img_to_array``)."""
-    x = np.asarray(picture, dtype)
-    return x[:, :, np.newaxis] if x.ndim == 2 else x
 
 
 def affine_matrix(affine: Affine) -> Array | None:

@@ -27,7 +27,6 @@ NAMES = ("array_to_img", "img_to_array", "load_img", "save_img", "smart_resize")
 _FORMATS = ("channels_first", "channels_last")
 _GREY = ("L", "I;16", "I")
 _MODES = {"grayscale": "L", "rgba": "RGBA", "rgb": "RGB"}
-_RESAMPLING = ("nearest", "bilinear", "bicubic", "hamming", "box", "lanczos")
 
 
 class KerasImages(NamedTuple):
@@ -152,6 +151,8 @@ def _load(
 ) -> Image.Image:
     from PIL import Image
 
+    from loaderd.render.load.resize import FILTERS, crop_box
+
     if isinstance(path, io.BytesIO):
         img: Image.Image = Image.open(path)
     elif isinstance(path, (pathlib.Path, bytes, str)):
@@ -166,23 +167,14 @@ def _load(
         img = img.convert(mode)
     if target_size is None or img.size == (target_size[1], target_size[0]):
         return img
-    if interpolation not in _RESAMPLING:
+    if interpolation not in FILTERS:
         raise ValueError(
             f"Invalid interpolation method {interpolation} specified. Supported methods are "
-            f"{', '.join(_RESAMPLING)}"
+            f"{', '.join(FILTERS)}"
         )
     size = (target_size[1], target_size[0])
-    box = _centre(img.size, size) if keep_aspect_ratio else None
-    return img.resize(size, Image.Resampling[interpolation.upper()], box=box)
-
-
-def _centre(size: tuple[int, int], target: tuple[int, int]) -> tuple[int, int, int, int]:
-    """The largest centred box of the target's aspect ratio."""
-    (width, height), (target_width, target_height) = size, target
-    box_height = min(height, width * target_height // target_width)
-    box_width = min(width, height * target_width // target_height)
-    left, top = (width - box_width) // 2, (height - box_height) // 2
-    return (left, top, left + box_width, top + box_height)
+    box = crop_box(img.size, size) if keep_aspect_ratio else None
+    return img.resize(size, FILTERS[interpolation], box=box)
 
 
 def _cropped(x: Array, target_height: int, target_width: int) -> Array:

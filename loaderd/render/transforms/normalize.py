@@ -103,22 +103,14 @@ def imagenet(x: Array, mode: Preprocessing, data_format: DataFormat, floatx: str
         x /= 127.5
         x -= 1.0
         return x
+    channels = x if data_format == "channels_first" else np.moveaxis(x, -1, 0)
     if mode == "torch":
         x /= 255.0
-        return _per_channel(x, data_format, IMAGENET_MEAN, IMAGENET_STD)
-    x = x[::-1] if data_format == "channels_first" else x[..., ::-1]
-    return _per_channel(x, data_format, IMAGENET_MEAN_BGR, None)
-
-
-def _per_channel(
-    x: Array,
-    data_format: DataFormat,
-    mean: tuple[float, ...],
-    std: tuple[float, ...] | None,
-) -> Array:
-    channels = x if data_format == "channels_first" else np.moveaxis(x, -1, 0)
+        for channel in range(3):
+            channels[channel] -= IMAGENET_MEAN[channel]
+            channels[channel] /= IMAGENET_STD[channel]
+        return x
+    channels = channels[::-1]
     for channel in range(3):
-        channels[channel] -= mean[channel]
-        if std is not None:
-            channels[channel] /= std[channel]
-    return x
+        channels[channel] -= IMAGENET_MEAN_BGR[channel]
+    return channels if data_format == "channels_first" else np.moveaxis(channels, 0, -1)

@@ -34,7 +34,7 @@ from loaderd.spec.operations import Keras
 ROOTS = ("keras", "tf_keras", "tensorflow")
 
 _SPELLINGS = re.compile(
-    r"(tensorflow\.keras|keras\._tf_keras\.keras|tf_keras\.api\._v2\.keras|keras\.api|tf_keras"
+    r"^(tensorflow\.keras|keras\._tf_keras\.keras|tf_keras\.api\._v2\.keras|keras\.api|tf_keras"
     r"|keras)(?=\.|$)"
 )
 """The names under which ``keras`` is a module: in TensorFlow, and in Keras's versions."""
@@ -43,11 +43,6 @@ _READ = ("__all__", "__version__")
 """Names with underscores that programs read; others are read by Python's own tools."""
 
 _Tree = Mapping[str, Any]
-
-
-def canonical(name: str) -> str:
-    """The name of a Keras module relative to ``keras``, whichever root it has."""
-    return _SPELLINGS.sub("keras", name, count=1) if _SPELLINGS.match(name) else name
 
 
 @functools.cache
@@ -62,7 +57,7 @@ def members(module: str) -> frozenset[str] | None:
 
 def _branch(tree: _Tree, name: str) -> _Tree | None:
     branch: _Tree | None = tree
-    for part in canonical(name).split("."):
+    for part in _SPELLINGS.sub("keras", name).split("."):
         branch = branch.get(part) if isinstance(branch, Mapping) else None
     return branch if isinstance(branch, Mapping) else None
 
@@ -70,13 +65,12 @@ def _branch(tree: _Tree, name: str) -> _Tree | None:
 def _tree(images: KerasImages) -> dict[str, Any]:
     """The contents of the stand-ins: submodules are dictionaries."""
     functions = {name: getattr(images, name) for name in NAMES}
-    settings = images.settings
     keras = {
         "utils": {name: functions[name] for name in NAMES if name != "smart_resize"},
         "preprocessing": {"image": functions},
         "applications": {
-            name: {"preprocess_input": Imagenet(mode, data_format, settings.floatx)}
-            for name, mode, data_format in settings.preprocess
+            name: {"preprocess_input": Imagenet(mode, data_format, images.settings.floatx)}
+            for name, mode, data_format in images.settings.preprocess
         },
     }
     return {"keras": keras, "tf_keras": keras, "tensorflow": {"keras": keras}}

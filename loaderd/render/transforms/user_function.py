@@ -24,7 +24,6 @@ from types import CodeType, ModuleType
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 import loaderd
 from loaderd import memory
@@ -33,9 +32,8 @@ from loaderd.ipc import user_code
 from loaderd.ipc.pickling import forget_classes
 from loaderd.ipc.user_code import Code
 from loaderd.render.transforms import module_state, stand_ins
+from loaderd.render.transforms.operation import Array, Parts
 from loaderd.spec.operations import Function
-
-Array = NDArray[Any]
 
 _OURS = os.path.join(os.path.dirname(loaderd.__file__), "")
 _SYSTEM = re.compile(r"-packages(/|$)|/lib\w*/python[\d.]*(/|$)|\.zip$")
@@ -57,11 +55,10 @@ They stay loaded, as some can be loaded only once per process.
 
 
 class UserFunction:
-    """The user's function, with modules of its own.
+    """The user's function, with modules of its own, from a spec and its bundle.
 
-    Args:
-        function: from the spec.
-        parts: of the stream's bundle.
+    Attributes:
+        call: applies the function to an image; to be called within ``import_scope``.
 
     Raises:
         RenderError: it cannot be loaded here; the text says why.
@@ -70,12 +67,11 @@ class UserFunction:
         ProtocolError: the parts are damaged.
     """
 
-    def __init__(self, function: Function, parts: Mapping[str, Array]) -> None:
+    def __init__(self, function: Function, parts: Parts) -> None:
         self._path = [folder for folder in function.path if folder not in sys.path]
         self._own = tuple(os.path.join(one, "") for one in function.path if not _SYSTEM.search(one))
-        installed = tuple(os.path.join(one, "") for one in self._path if _SYSTEM.search(one))
-        self._installed = installed
-        self._shared = _libraries.setdefault(installed, {})
+        self._installed = tuple(os.path.join(one, "") for one in self._path if _SYSTEM.search(one))
+        self._shared = _libraries.setdefault(self._installed, {})
         self._modules: _Modules = {}
         self._stand_ins = stand_ins.StandIns(function.keras)
         self._folders = _open_folders(function.folder)
@@ -102,7 +98,7 @@ class UserFunction:
             ) from error
         if not callable(found):
             raise RenderError(f"preprocessing_function {function.name} is no function")
-        self._call: Callable[[Array], Array] = found
+        self.call: Callable[[Array], Array] = found
         self._generators = list(_generators_of(found, self._is_own))
 
     def seed(self, number: int, row: int, again: int = 0) -> None:
@@ -121,10 +117,6 @@ class UserFunction:
         random.seed(repr(numbers) if again else number * 2**20 + row)
         for index, generator in enumerate(self._generators):
             _seed(generator, (*numbers, index))
-
-    def __call__(self, image: Array) -> Array:
-        """Applies the function to an image; call within ``import_scope``."""
-        return self._call(image)
 
     @contextmanager
     def import_scope(self) -> Iterator[None]:
@@ -158,30 +150,14 @@ class UserFunction:
 
     def _keep(self, name: str, module: ModuleType) -> None:
         """Records a newly imported module, unless it is one of the daemon's own."""
-        places = _places(module)
         if name.partition(".")[0] in ("loaderd", "loaderd_client"):
             return
+        file = getattr(module, "__file__", None)  # a namespace package has folders instead
+        places = [file] if file else [str(folder) for folder in getattr(module, "__path__", ())]
         if any(place.startswith(self._installed) for place in places):
             self._shared[name] = module
         elif any(place.startswith(self._own) and not _SYSTEM.search(place) for place in places):
             self._modules[name] = module
-
-
-def _places(module: ModuleType) -> list[str]:
-    """The paths that a module comes from; a namespace package has folders."""
-    file = getattr(module, "__file__", None)
-    return [file] if file else [str(folder) for folder in getattr(module, "__path__", ())]
-
-
-def _module(function: Function) -> ModuleType:
-    module = importlib.import_module(function.module)
-    if function.file and not _same_file(getattr(module, "__file__", None), function.file):
-        raise ImportError(f"the workers' {function.module} is not {function.file}")
-    return module
-
-
-def _same_file(one: str | None, other: str) -> bool:
-    return one is not None and os.path.realpath(one) == os.path.realpath(other)
 
 
 def _open_folders(path: str) -> list[int]:
@@ -207,7 +183,10 @@ def _loaded(function: Function, asked: Code, standing_in: stand_ins.StandIns) ->
     if not function.module:
         module_state.assign(asked.state)
         return _by_value(function, asked)
-    found: Any = _module(function)
+    found: Any = importlib.import_module(function.module)
+    file = getattr(found, "__file__", None) or ""
+    if function.file and os.path.realpath(file) != os.path.realpath(function.file):
+        raise ImportError(f"the workers' {function.module} is not {function.file}")
     module_state.assign(asked.state, same_python=function.python == sys.version_info[:2])
     for name in function.name.split("."):
         found = getattr(found, name)
