@@ -12,7 +12,7 @@ from typing import Any, get_args
 from numpy.typing import NDArray
 
 from loaderd.errors import InvalidArgument
-from loaderd.spec.base import Compat, DataFormat, FillMode
+from loaderd.spec.base import Compat, DataFormat, FillMode, Precision
 from loaderd_client.core import arguments
 from loaderd_client.keras import adapter
 
@@ -54,8 +54,10 @@ class Augmentation:
         dtype: Any = None,
         *,
         compat: Compat = "keras",
+        precision: Precision = "exact",
     ) -> None:
         arguments.one_of("compat", compat, get_args(Compat))
+        arguments.one_of("precision", precision, get_args(Precision))
         self.featurewise_center = featurewise_center
         self.samplewise_center = samplewise_center
         self.featurewise_std_normalization = featurewise_std_normalization
@@ -81,6 +83,7 @@ class Augmentation:
         self.interpolation_order = interpolation_order
         self.dtype = adapter.floatx() if dtype is None else dtype
         self.compat: Compat = compat
+        self.precision: Precision = precision
         self.mean: Array | None = None
         self.std: Array | None = None
         self.zca_whitening_matrix: Array | None = None

@@ -136,6 +136,7 @@ def _affine(generator: Augmentation) -> RandomAffine:
         cval=arguments.number("cval", generator.cval),
         interpolation_order=arguments.whole("interpolation_order", generator.interpolation_order),
         compat=generator.compat,
+        precision=generator.precision,
     )
 
 

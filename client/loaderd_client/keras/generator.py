@@ -75,6 +75,9 @@ class ImageDataGenerator(FileFlows):
             ``subset="validation"`` is augmented, grey images of 16 bits are clipped at 255 in
             ``rgb`` and ``rgba``, and the sample weights of an array's subset are not split.
             ``"fixed"`` fixes all five.
+        precision: ``"exact"`` gives warps the values of Keras to the last bit. ``"fast"`` takes
+            about half the time: it interpolates in float32, within 0.01 grey levels of them, where
+            ``interpolation_order`` is 1.
 
     Raises:
         InvalidArgument: a value is not allowed (also a ``ValueError``).
