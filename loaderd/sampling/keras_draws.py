@@ -174,12 +174,9 @@ class BatchDraws:
     def _seed_and_draw(self, epoch: int, position: int, rows: int) -> list[Transform]:
         # Seeding a generator takes a tenth of the time of creating one.
         self._epochs.seed_batch(self._rng, epoch, position)
-        return self._draw(self._rng, rows)
-
-    def _draw(self, rng: np.random.RandomState, rows: int) -> list[Transform]:
         if self._plan is None:
-            return [draw(rng, self._ranges, self._size) for _ in range(rows)]
-        return self._plan.draw(rng, rows)
+            return [draw(self._rng, self._ranges, self._size) for _ in range(rows)]
+        return self._plan.draw(self._rng, rows)
 
 
 def _chooses(ranges: Ranges) -> bool:

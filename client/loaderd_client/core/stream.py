@@ -98,19 +98,18 @@ class Stream:
     def __init__(
         self, channel: Channel, spec: Spec, run: Run, opened: Opened, ring: int, manifest: int
     ) -> None:
-        given = take_over(spec, opened, ring, manifest, Mapping)
-        self.manifest = given.manifest
+        layout, memory, self.manifest = take_over(spec, opened, ring, manifest, Mapping)
         self.seed = opened.seed
         self.slots = opened.slots
         self.samples = opened.samples
         self.batches = EpochLayout(opened.samples, opened.batch_size).batches
-        self.is_small = is_small(spec, given.layout.nbytes)
+        self.is_small = is_small(spec, layout.nbytes)
         self.used_at = monotonic()
         self._notifier = Waker()
         self.subscription = Subscription(self.batches, opened.slots, run, self._notifier)
         released = self.subscription.releases
-        mapped = Ring(given.ring, given.layout, released.slots.append, released.notify)
-        self._ring: RingBatches | None = RingBatches(mapped, given.layout, opened, spec)
+        mapped = Ring(memory, layout, released.slots.append, released.notify)
+        self._ring: RingBatches | None = RingBatches(mapped, layout, opened, spec)
         self._link = Link(channel, self._notifier)
         self._guard = Guard()
         self._warned = False
