@@ -12,13 +12,7 @@ from collections.abc import Callable
 from time import monotonic
 from typing import NoReturn
 
-from loaderd.errors import (
-    DaemonGone,
-    LoaderdError,
-    ProtocolError,
-    StorageTimeout,
-    TooManyBadImages,
-)
+from loaderd.errors import DaemonGone, LoaderdError, ProtocolError, StorageTimeout, TooManyBadImages
 from loaderd.ipc.channel import Channel, Closed
 from loaderd.ipc.messages import IDLE_SECONDS, Message
 from loaderd.ipc.owned import Owned

@@ -24,9 +24,12 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
+from collections.abc import Sequence
 from time import monotonic, perf_counter_ns
+from typing import NamedTuple
 
 from loaderd.errors import ProtocolError, StreamClosed, from_wire
+from loaderd.ipc.bundle import Bundle
 from loaderd.ipc.channel import Channel
 from loaderd.ipc.messages import (
     IDLE_SECONDS,
@@ -56,6 +59,23 @@ from loaderd_client.core.subscription import BatchWait, Subscription
 
 LONG_NS = 60_000_000_000
 """A wait longer than this is reported to the user, once."""
+
+
+class StreamRequest(NamedTuple):
+    """What a stream is opened for.
+
+    Attributes:
+        spec: decides the bytes of the batches.
+        slots: requested slots of the ring; the daemon may give fewer.
+        run: the batches that are made ahead.
+        bundles: the arrays that the spec refers to.
+    """
+
+    spec: Spec
+    slots: int
+    run: Run
+    bundles: Sequence[Bundle]
+
 
 Kind = tuple[str, Spec, int, tuple[tuple[str, tuple[int, ...], str], ...]]
 """What streams on one connection must share: all but the seed and the arrays' values."""
