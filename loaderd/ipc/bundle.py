@@ -103,7 +103,7 @@ def attach(fd: int, nbytes: int) -> dict[str, NDArray[Any]]:
         memory = segment.attach(fd, nbytes, writable=False)
     except OSError as error:
         raise NoRoom(f"a bundle of {nbytes:,} bytes cannot be mapped: {error.strerror}") from error
-    return view(memory)
+    return _arrays(memory)
 
 
 def attach_all(fds: Sequence[int], sizes: Sequence[int]) -> dict[str, NDArray[Any]]:
@@ -118,12 +118,8 @@ def attach_all(fds: Sequence[int], sizes: Sequence[int]) -> dict[str, NDArray[An
     return parts
 
 
-def view(buffer: mmap.mmap) -> dict[str, NDArray[Any]]:
-    """The arrays of a mapped bundle, read-only.
-
-    Raises:
-        ProtocolError: it is damaged.
-    """
+def _arrays(buffer: mmap.mmap) -> dict[str, NDArray[Any]]:
+    """The arrays of a mapped bundle, read-only."""
     if len(buffer) < _HEADER.size:
         raise ProtocolError(f"a bundle of {len(buffer)} bytes has no room for its header")
     magic, length = _HEADER.unpack_from(buffer)

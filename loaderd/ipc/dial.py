@@ -92,12 +92,7 @@ def _connect(path: str, timeout: float) -> Channel:
 
 
 def greet(connection: Channel, path: str, timeout: float | None = None) -> None:
-    """Exchanges Hello and Welcome on a new connection.
-
-    Args:
-        connection: the connection.
-        path: the daemon's socket, for error texts.
-        timeout: seconds for this and later answers; None for ``TIMEOUT``.
+    """Exchanges Hello and Welcome on a new connection; the arguments are those of :func:`dial`.
 
     Raises:
         NoDaemon: the daemon went away.
@@ -115,12 +110,7 @@ def greet(connection: Channel, path: str, timeout: float | None = None) -> None:
 
 
 def silent(path: str, pid: int) -> NoAnswer:
-    """The error for a daemon that does not answer in time.
-
-    Args:
-        path: its socket.
-        pid: its process.
-    """
+    """The error for a daemon that does not answer in time."""
     return NoAnswer(
         f"the daemon at {path} (pid {pid}) does not answer: it is stopped or hangs; "
         f"`kill -CONT {pid}` continues one that was stopped, `loaderd stop` ends it",
@@ -177,11 +167,7 @@ def _ask_for(kind: type[_Answer], connection: Channel, message: Message, path: s
 
 
 def observe(path: str, timeout: float | None = None) -> Snapshot:
-    """A snapshot of the daemon at ``path``.
-
-    Args:
-        path: the daemon's socket.
-        timeout: seconds within which it must answer; None for ``TIMEOUT``.
+    """A snapshot of the daemon at ``path``, which must answer within ``timeout`` seconds.
 
     Raises:
         NoDaemon: no daemon is there, or it does not answer.
@@ -215,11 +201,7 @@ def list_bad_on(connection: Channel, path: str) -> list[BadSample]:
 
 
 def stop(path: str, timeout: float | None = None) -> None:
-    """Asks the daemon at ``path`` to drain and exit.
-
-    Args:
-        path: the daemon's socket.
-        timeout: seconds within which it must answer; None for ``TIMEOUT``.
+    """Asks the daemon at ``path`` to drain and exit; it must answer within ``timeout`` seconds.
 
     Raises:
         NoDaemon: no daemon is there, or it does not answer.

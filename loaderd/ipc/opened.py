@@ -71,11 +71,7 @@ def _epoch_samples(order: Order, listed: int, reported: int) -> int:
 
 
 def check_slot(slot: int, slots: int) -> None:
-    """Checks that a slot number is within the ring.
-
-    Args:
-        slot: from the daemon.
-        slots: of the ring.
+    """Checks that the number of a slot, from the daemon, is within a ring of ``slots``.
 
     Raises:
         ProtocolError: there is no such slot.

@@ -214,8 +214,8 @@ def _plan(ranges: Ranges, size: _Size) -> _Plan:
     height, width = size
     plan = _Plan([], [], [], [], (ranges.horizontal_flip, ranges.vertical_flip))
     _add_symmetric(plan, "theta", ranges.rotation_range)
-    _add_shift(plan, "tx", ranges.height_shift_range, height)
-    _add_shift(plan, "ty", ranges.width_shift_range, width)
+    _add_symmetric(plan, "tx", ranges.height_shift_range, height)
+    _add_symmetric(plan, "ty", ranges.width_shift_range, width)
     _add_symmetric(plan, "shear", ranges.shear_range)
     if ranges.zoom_range != (1, 1):
         _add(plan, "zx", *ranges.zoom_range)
@@ -235,11 +235,7 @@ def _add(plan: _Plan, field: str, low: float, high: float, unit: float = 1.0) ->
     plan.unit.append(unit)
 
 
-def _add_symmetric(plan: _Plan, field: str, reach: float) -> None:
-    if reach:
-        _add(plan, field, -reach, reach)
-
-
-def _add_shift(plan: _Plan, field: str, reach: Any, size: int) -> None:
+def _add_symmetric(plan: _Plan, field: str, reach: Any, size: int = 1) -> None:
+    """A draw between ``-reach`` and ``reach``, which is a share of ``size`` if it is below 1."""
     if reach:
         _add(plan, field, -reach, reach, size if reach < 1 else 1)

@@ -48,8 +48,7 @@ class EpochOrder:
         given: the order, if ``order.given``.
 
     Attributes:
-        samples: in an epoch.
-        batches: batches in an epoch; 0 if there are no samples.
+        batches, samples: in an epoch.
         layout: both, and the samples of each batch.
     """
 

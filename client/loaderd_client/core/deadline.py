@@ -37,14 +37,7 @@ def reconnect_timeout(value: float | None) -> float:
 
 
 class Deadline:
-    """The deadline of one batch, from the moment at which its daemon was found gone.
-
-    Args:
-        seconds: its length.
-
-    Attributes:
-        seconds: the same.
-    """
+    """The deadline of one batch, ``seconds`` after its daemon was found gone."""
 
     def __init__(self, seconds: float) -> None:
         self.seconds = seconds

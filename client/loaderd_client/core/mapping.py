@@ -36,7 +36,6 @@ class Mapping:
 
     Attributes:
         address: its first byte.
-        nbytes: its length.
 
     Raises:
         OSError: it cannot be mapped.

@@ -180,11 +180,7 @@ class Session:
         return None if self._is_cramped(stream, request.slots) else stream
 
     def wait(self, left: Deadline, error: DaemonError) -> None:
-        """Pauses until the next attempt to reach the daemon; warns once.
-
-        Args:
-            left: the deadline.
-            error: the failure of the last attempt.
+        """Pauses after a failed attempt to reach the daemon; warns once.
 
         Raises:
             DaemonGone: it did not come back in time.

@@ -62,14 +62,7 @@ LONG_NS = 60_000_000_000
 
 
 class StreamRequest(NamedTuple):
-    """What a stream is opened for.
-
-    Attributes:
-        spec: decides the bytes of the batches.
-        slots: requested slots of the ring; the daemon may give fewer.
-        run: the batches that are made ahead.
-        bundles: the arrays that the spec refers to.
-    """
+    """What a stream is opened for: the arguments of ``Session.open``."""
 
     spec: Spec
     slots: int
@@ -95,9 +88,8 @@ class Stream:
     Attributes:
         manifest: names and labels of all samples.
         seed: the seed of order and draws.
-        slots: slots of the ring.
-        batches: batches in an epoch.
-        samples: samples in an epoch.
+        slots: of the ring.
+        batches, samples: in an epoch.
         subscription: its trainer's requests and slots.
         used_at: when a batch was last requested, by ``time.monotonic``.
         is_small: whether its batches are made as fast as it is opened.

@@ -54,15 +54,10 @@ class Wanted:
     """The spec and the arrays that are requested; replaced as a whole.
 
     Args:
-        spec: decides the bytes of the batches.
-        parts: arrays that the spec refers to, by name.
+        spec: with its seed as soon as one is chosen.
+        parts: arrays that the spec refers to, by name; the images at their present address.
         images: the bundle of the images, if it exists already.
         key: equal for requests of the same batches.
-
-    Attributes:
-        spec: the same, with its seed as soon as one is chosen.
-        parts: the same, with the images at their present address.
-        key: see above.
     """
 
     def __init__(
@@ -210,8 +205,7 @@ class Supply:
 
     Attributes:
         manifest: names and labels of all samples.
-        samples: samples in an epoch.
-        batches: batches in an epoch.
+        batches, samples: in an epoch.
 
     Raises:
         LoaderdError: the stream cannot be opened.
