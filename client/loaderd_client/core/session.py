@@ -143,8 +143,9 @@ class Session:
                         raise
                     left.pause()
             except (NoDaemon, DaemonGone):
-                if restarted or not self._is_ending():
-                    raise
+                private = None if restarted else self._private
+                if private is None or not private.ends_within(ENDING_SECONDS):
+                    raise  # else it is a private daemon that is ending, and will be replaced
                 self._restart_private()
                 restarted = True
 
@@ -195,16 +196,11 @@ class Session:
                 f"the daemon at {self.path} went away{waited}: start one with "
                 f"`{addresses.start_command(self.path)}` and go on, nothing is lost"
             ) from error
+        here, time = f"the daemon at {printable(self.path)}", f"{left.seconds:g} s"
         if isinstance(error, NoAnswer):
-            self._warn_once(
-                f"the daemon at {printable(self.path)} does not answer; waiting up to "
-                f"{left.seconds:g} s for it"
-            )
+            self._warn_once(f"{here} does not answer; waiting up to {time} for it")
         elif self._private is None:
-            self._warn_once(
-                f"the daemon at {printable(self.path)} went away; waiting up to {left.seconds:g} s "
-                "for it to come back"
-            )
+            self._warn_once(f"{here} went away; waiting up to {time} for it to come back")
         left.pause()
 
     def _warn_once(self, words: str) -> None:
@@ -241,11 +237,6 @@ class Session:
     def _dial(self, timeout: float | None) -> Channel:
         private = self._private
         return dial(self.path, timeout) if private is None else private.connect(timeout)
-
-    def _is_ending(self) -> bool:
-        """Whether it is a private daemon that is ending, and will be replaced."""
-        private = self._private
-        return private is not None and private.ends_within(ENDING_SECONDS)
 
     def _restart_private(self) -> None:
         """Starts a private daemon again if it has died; one thread does so."""
