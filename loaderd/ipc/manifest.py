@@ -47,10 +47,7 @@ class _Header(NamedTuple):
 
 
 def pack(
-    root: str,
-    class_names: Sequence[str],
-    filenames: Sequence[bytes],
-    labels: npt.NDArray[np.int32],
+    root: str, class_names: Sequence[str], filenames: Sequence[bytes], labels: npt.NDArray[np.int32]
 ) -> bytes:
     """Packs a listing into one table.
 
@@ -109,16 +106,7 @@ class Manifest:
         table: the bytes that were packed, read-only.
     """
 
-    __slots__ = (
-        "_ends",
-        "_prefix",
-        "_samples",
-        "class_names",
-        "labels",
-        "names",
-        "root",
-        "table",
-    )
+    __slots__ = ("_ends", "_prefix", "_samples", "class_names", "labels", "names", "root", "table")
 
     def __init__(self, table: memoryview) -> None:
         header = _read_header(table)

@@ -100,20 +100,13 @@ class Ranges(NamedTuple):
         """The ranges of a spec that has each random operation at most once."""
         ranges = cls()
         for operation in spec.transforms:
-            match operation:
-                case RandomAffine():
-                    names = _AFFINE
-                    ranges = ranges._replace(**{name: getattr(operation, name) for name in names})
-                case RandomFlip(horizontal=horizontal, vertical=vertical):
-                    ranges = ranges._replace(horizontal_flip=horizontal, vertical_flip=vertical)
-                case RandomChannelShift(channel_shift_range=reach):
-                    ranges = ranges._replace(channel_shift_range=reach)
-                case RandomBrightness(brightness_range=factors):
-                    ranges = ranges._replace(brightness_range=factors)
+            if isinstance(operation, RandomFlip):
+                sideways, over = operation.horizontal, operation.vertical
+                ranges = ranges._replace(horizontal_flip=sideways, vertical_flip=over)
+            elif isinstance(operation, Random):
+                names = {*cls._fields}.intersection(operation.__struct_fields__)
+                ranges = ranges._replace(**{name: getattr(operation, name) for name in names})
         return ranges
-
-
-_AFFINE = Ranges._fields[:5]
 
 
 _PARTS: dict[type[Random], Callable[[Transform], Any]] = {
