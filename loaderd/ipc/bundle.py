@@ -26,7 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from loaderd.errors import InvalidArgument, NoRoom, ProtocolError
-from loaderd.ipc import segment
+from loaderd.ipc import descriptors, segment
 from loaderd.ipc.owned import Owned
 
 Parts = Mapping[str, NDArray[Any]]
@@ -103,7 +103,7 @@ def attach(fd: int, nbytes: int) -> dict[str, NDArray[Any]]:
         memory = segment.attach(fd, nbytes, writable=False)
     except OSError as error:
         raise NoRoom(f"a bundle of {nbytes:,} bytes cannot be mapped: {error.strerror}") from error
-    return view(memory)
+    return _arrays(memory)
 
 
 def attach_all(fds: Sequence[int], sizes: Sequence[int]) -> dict[str, NDArray[Any]]:
@@ -113,19 +113,13 @@ def attach_all(fds: Sequence[int], sizes: Sequence[int]) -> dict[str, NDArray[An
     try:
         for nbytes in sizes:
             parts |= attach(waiting.pop(0), nbytes)
-    except BaseException:
-        for fd in waiting:
-            os.close(fd)
-        raise
+    finally:
+        descriptors.close_all(waiting)
     return parts
 
 
-def view(buffer: mmap.mmap) -> dict[str, NDArray[Any]]:
-    """The arrays of a mapped bundle, read-only.
-
-    Raises:
-        ProtocolError: it is damaged.
-    """
+def _arrays(buffer: mmap.mmap) -> dict[str, NDArray[Any]]:
+    """The arrays of a mapped bundle, read-only."""
     if len(buffer) < _HEADER.size:
         raise ProtocolError(f"a bundle of {len(buffer)} bytes has no room for its header")
     magic, length = _HEADER.unpack_from(buffer)
@@ -169,21 +163,15 @@ def _write(fd: int, parts: Parts) -> int:
     header = json.dumps(index).encode("ascii")
     try:
         os.ftruncate(fd, offset)
-        os.pwrite(fd, _HEADER.pack(MAGIC, len(header)) + header, 0)
-        for (_, _, _, at), part in zip(index, parts.values(), strict=True):
-            _write_part(fd, part, at)
+        with open(fd, "wb", closefd=False) as file:
+            file.write(_HEADER.pack(MAGIC, len(header)) + header)
+            for (_, _, _, at), part in zip(index, parts.values(), strict=True):
+                file.seek(at)
+                for piece in _pieces(part):
+                    file.write(np.ascontiguousarray(piece).data)
     except OSError as error:
         raise NoRoom(f"no room for a bundle of {offset:,} bytes: {error.strerror}") from error
     return offset
-
-
-def _write_part(fd: int, part: NDArray[Any], at: int) -> None:
-    for piece in _pieces(part):
-        data = np.ascontiguousarray(piece).reshape(-1).view(np.uint8).data if piece.size else b""
-        done = 0
-        while done < len(data):
-            done += os.pwrite(fd, data[done:], at + done)
-        at += done
 
 
 def _pieces(part: NDArray[Any]) -> Iterator[NDArray[Any]]:

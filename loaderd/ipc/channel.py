@@ -65,7 +65,7 @@ class Channel:
     """
 
     def __init__(self, sock: socket.socket, peer: Peer | None = None) -> None:
-        self.on_unsent: Callable[[], None] = _no_op
+        self.on_unsent: Callable[[], None] = lambda: None
         self._socket = sock
         self._peer = peer
         self._buffer = bytearray(LONGEST_PACKET)
@@ -215,10 +215,6 @@ class Channel:
         while self._unsent:
             self._drop_first()
         self._socket.close()
-
-
-def _no_op() -> None:
-    """The default of ``on_unsent``."""
 
 
 def _descriptors(level: int, kind: int, data: bytes) -> list[int]:

@@ -17,11 +17,8 @@ _LACK = (errno.EMFILE, errno.ENFILE)
 def needed(purpose: str) -> Iterator[None]:
     """Turns a lack of descriptors within the block into NoDescriptor.
 
-    Args:
-        purpose: what they are for, for the error's text.
-
     Raises:
-        NoDescriptor: none is left.
+        NoDescriptor: none is left for this purpose.
     """
     try:
         yield

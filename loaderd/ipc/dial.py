@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+from typing import TypeVar
 
 from loaderd import __version__
 from loaderd.errors import (
@@ -33,6 +34,8 @@ from loaderd.ipc.messages import (
 )
 from loaderd.ipc.snapshot import Snapshot
 
+_Answer = TypeVar("_Answer", bound=Message)
+
 TIMEOUT = 10.0
 """Seconds within which a healthy daemon answers."""
 
@@ -54,19 +57,15 @@ def dial(path: str, timeout: float | None = None) -> Channel:
         VersionMismatch: the daemon has another protocol version.
         NoDescriptor: too many files are open.
     """
-    address.check_place(path)
     try:
-        connection = channel.connect(path, TIMEOUT if timeout is None else timeout)
-    except NoDescriptor:
+        connection = _connect(path, TIMEOUT if timeout is None else timeout)
+    except (NoDescriptor, NoDaemon):
         raise
-    except BlockingIOError as error:
-        raise _backlog_full(path) from error
     except OSError as error:
         reason = "there is no such socket" if isinstance(error, FileNotFoundError) else error
         start = address.start_command(path)
         raise NoDaemon(f"no daemon at {path} ({reason}): start one with `{start}`") from error
     try:
-        address.check_peer(connection.peer.uid, path)
         greet(connection, path, timeout)
     except BaseException:
         connection.close()
@@ -74,13 +73,26 @@ def dial(path: str, timeout: float | None = None) -> Channel:
     return connection
 
 
-def greet(connection: Channel, path: str, timeout: float | None = None) -> None:
-    """Exchanges Hello and Welcome on a new connection.
+def _connect(path: str, timeout: float) -> Channel:
+    """A connection to a listener of this user, which has not been greeted yet."""
+    address.check_place(path)
+    try:
+        connection = channel.connect(path, timeout)
+    except BlockingIOError as error:  # the daemon has long accepted no connection
+        raise NoAnswer(
+            f"the daemon at {path} does not answer, nor can more wait for it: it is stopped or "
+            f"hangs; `fuser -k {lock.path_of(path)}` kills it"
+        ) from error
+    try:
+        address.check_peer(connection.peer.uid, path)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
 
-    Args:
-        connection: the connection.
-        path: the daemon's socket, for error texts.
-        timeout: seconds for this and later answers; None for ``TIMEOUT``.
+
+def greet(connection: Channel, path: str, timeout: float | None = None) -> None:
+    """Exchanges Hello and Welcome on a new connection; the arguments are those of :func:`dial`.
 
     Raises:
         NoDaemon: the daemon went away.
@@ -88,12 +100,7 @@ def greet(connection: Channel, path: str, timeout: float | None = None) -> None:
         VersionMismatch: it has another protocol version.
     """
     connection.settimeout(TIMEOUT if timeout is None else timeout)
-    _check(ask(connection, Hello(PROTOCOL, __version__, os.getpid()), path), path)
-
-
-def _check(answer: Message, path: str) -> None:
-    if not isinstance(answer, Welcome):
-        raise ProtocolError(f"the daemon at {path} answered Hello with {type(answer).__name__}")
+    answer = _ask_for(Welcome, connection, Hello(PROTOCOL, __version__, os.getpid()), path)
     if answer.protocol != PROTOCOL:
         raise VersionMismatch(
             f"the daemon at {path} is loaderd {answer.version} (protocol {answer.protocol}), "
@@ -103,24 +110,11 @@ def _check(answer: Message, path: str) -> None:
 
 
 def silent(path: str, pid: int) -> NoAnswer:
-    """The error for a daemon that does not answer in time.
-
-    Args:
-        path: its socket.
-        pid: its process.
-    """
+    """The error for a daemon that does not answer in time."""
     return NoAnswer(
         f"the daemon at {path} (pid {pid}) does not answer: it is stopped or hangs; "
         f"`kill -CONT {pid}` continues one that was stopped, `loaderd stop` ends it",
         pid,
-    )
-
-
-def _backlog_full(path: str) -> NoAnswer:
-    """The error where the listen backlog is full: the daemon has long accepted no connection."""
-    return NoAnswer(
-        f"the daemon at {path} does not answer, nor can more wait for it: it is stopped or hangs; "
-        f"`fuser -k {lock.path_of(path)}` kills it"
     )
 
 
@@ -133,22 +127,15 @@ def listener(path: str) -> int | None:
         DaemonError: the socket cannot be used.
         NoDescriptor: too many files are open.
     """
-    address.check_place(path)
     try:
-        connection = channel.connect(path)
-    except NoDescriptor:
+        with contextlib.closing(_connect(path, SOON)) as connection:
+            return connection.peer.pid
+    except (NoDescriptor, NoDaemon):
         raise
     except (FileNotFoundError, ConnectionRefusedError):
         return None
-    except BlockingIOError as error:
-        raise _backlog_full(path) from error
     except OSError as error:
         raise DaemonError(f"the socket {path} cannot be reached: {error}") from error
-    try:
-        address.check_peer(connection.peer.uid, path)
-        return connection.peer.pid
-    finally:
-        connection.close()
 
 
 def ask(connection: Channel, message: Message, path: str) -> Message:
@@ -171,25 +158,23 @@ def ask(connection: Channel, message: Message, path: str) -> Message:
     return answer
 
 
-def observe(path: str, timeout: float | None = None) -> Snapshot:
-    """A snapshot of the daemon at ``path``.
+def _ask_for(kind: type[_Answer], connection: Channel, message: Message, path: str) -> _Answer:
+    answer = ask(connection, message, path)
+    if not isinstance(answer, kind):
+        asked, told = type(message).__name__, type(answer).__name__
+        raise ProtocolError(f"the daemon at {path} answered {asked} with {told}")
+    return answer
 
-    Args:
-        path: the daemon's socket.
-        timeout: seconds within which it must answer; None for ``TIMEOUT``.
+
+def observe(path: str, timeout: float | None = None) -> Snapshot:
+    """A snapshot of the daemon at ``path``, which must answer within ``timeout`` seconds.
 
     Raises:
         NoDaemon: no daemon is there, or it does not answer.
         VersionMismatch: it has another protocol version.
     """
-    connection = dial(path, timeout)
-    try:
-        answer = ask(connection, Observe(), path)
-    finally:
-        connection.close()
-    if not isinstance(answer, Observed):
-        raise ProtocolError(f"the daemon at {path} answered Observe with {type(answer).__name__}")
-    return answer.snapshot
+    with contextlib.closing(dial(path, timeout)) as connection:
+        return _ask_for(Observed, connection, Observe(), path).snapshot
 
 
 def list_bad(path: str) -> list[BadSample]:
@@ -199,11 +184,8 @@ def list_bad(path: str) -> list[BadSample]:
         NoDaemon: no daemon is there, or it does not answer.
         VersionMismatch: it has another protocol version.
     """
-    connection = dial(path)
-    try:
+    with contextlib.closing(dial(path)) as connection:
         return list_bad_on(connection, path)
-    finally:
-        connection.close()
 
 
 def list_bad_on(connection: Channel, path: str) -> list[BadSample]:
@@ -213,33 +195,16 @@ def list_bad_on(connection: Channel, path: str) -> list[BadSample]:
         NoDaemon: the daemon went away, or does not answer.
     """
     found: list[BadSample] = []
-    while page := _page(ask(connection, ListBad(len(found)), path), path):
-        found += page
+    while page := _ask_for(BadList, connection, ListBad(len(found)), path).samples:
+        found += page  # the page after the last is empty
     return found
 
 
-def _page(answer: Message, path: str) -> tuple[BadSample, ...]:
-    """One page of bad images; empty after the last."""
-    if not isinstance(answer, BadList):
-        raise ProtocolError(f"the daemon at {path} answered ListBad with {type(answer).__name__}")
-    return answer.samples
-
-
-def stop(path: str, timeout: float | None = None) -> int:
-    """Asks the daemon at ``path`` to drain and exit; returns its process id.
-
-    Args:
-        path: the daemon's socket.
-        timeout: seconds within which it must answer; None for ``TIMEOUT``.
+def stop(path: str, timeout: float | None = None) -> None:
+    """Asks the daemon at ``path`` to drain and exit; it must answer within ``timeout`` seconds.
 
     Raises:
         NoDaemon: no daemon is there, or it does not answer.
     """
-    connection = dial(path, timeout)
-    try:
-        pid = connection.peer.pid
-        if not isinstance(ask(connection, Stop(), path), Stopping):
-            raise ProtocolError(f"the daemon at {path} did not take Stop")
-        return pid
-    finally:
-        connection.close()
+    with contextlib.closing(dial(path, timeout)) as connection:
+        _ask_for(Stopping, connection, Stop(), path)

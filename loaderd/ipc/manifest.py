@@ -47,10 +47,7 @@ class _Header(NamedTuple):
 
 
 def pack(
-    root: str,
-    class_names: Sequence[str],
-    filenames: Sequence[bytes],
-    labels: npt.NDArray[np.int32],
+    root: str, class_names: Sequence[str], filenames: Sequence[bytes], labels: npt.NDArray[np.int32]
 ) -> bytes:
     """Packs a listing into one table.
 
@@ -71,16 +68,9 @@ def pack(
     about = json.dumps({"root": root, "class_names": list(class_names)}).encode("ascii")
     ends = np.zeros(len(filenames) + 1, "<i8")
     np.cumsum([len(name) + 1 for name in filenames], out=ends[1:])
-    header = _plan(len(filenames), int(ends[-1]), len(about))
-    names = b"\0".join([*filenames, b""])
-    parts = (
-        (0, _HEADER.pack(*header)),
-        (header.labels_at, labels.astype("<i4").tobytes()),
-        (header.ends_at, ends.tobytes()),
-        (header.names_at, names),
-        (header.about_at, about),
-    )
-    return _place(parts)
+    header = _HEADER.pack(*_plan(len(filenames), int(ends[-1]), len(about)))
+    aligned = map(_padded, (header, labels.astype("<i4").tobytes(), ends.tobytes()))
+    return b"".join([*aligned, b"\0".join([*filenames, b""]), about])
 
 
 def _plan(samples: int, names_size: int, about_size: int) -> _Header:
@@ -98,13 +88,8 @@ def _aligned(at: int) -> int:
     return -(-at // _ALIGN) * _ALIGN
 
 
-def _place(parts: Sequence[tuple[int, bytes]]) -> bytes:
-    pieces: list[bytes] = []
-    written = 0
-    for at, data in parts:
-        pieces += [bytes(at - written), data]
-        written = at + len(data)
-    return b"".join(pieces)
+def _padded(data: bytes) -> bytes:
+    return data.ljust(_aligned(len(data)), b"\0")
 
 
 class Manifest:
@@ -121,20 +106,11 @@ class Manifest:
         table: the bytes that were packed, read-only.
     """
 
-    __slots__ = (
-        "_ends",
-        "_prefix",
-        "_samples",
-        "class_names",
-        "labels",
-        "names",
-        "root",
-        "table",
-    )
+    __slots__ = ("_ends", "_prefix", "_samples", "class_names", "labels", "names", "root", "table")
 
-    def __init__(self, root: str, class_names: tuple[str, ...], header: _Header, table: memoryview):
-        self.root = root
-        self.class_names = class_names
+    def __init__(self, table: memoryview) -> None:
+        header = _read_header(table)
+        self.root, self.class_names = _read_about(table[header.about_at : header.total])
         self.table = table[: header.total]
         self.labels: npt.NDArray[np.int32] = np.frombuffer(
             table, np.int32, header.samples, header.labels_at
@@ -143,7 +119,9 @@ class Manifest:
         self._ends = table[header.ends_at : header.ends_at + 8 * (header.samples + 1)].cast("q")
         self.names = table[header.names_at : header.about_at]
         self._samples = header.samples
-        self._prefix = os.fsencode(os.path.join(root, ""))
+        self._prefix = os.fsencode(os.path.join(self.root, ""))
+        if self._ends[0] != 0 or self._ends[-1] != len(self.names):
+            raise ProtocolError("the manifest's names do not fill their place: it is damaged")
 
     @classmethod
     def view(cls, buffer: Any) -> Manifest:
@@ -156,27 +134,10 @@ class Manifest:
         Raises:
             ProtocolError: the buffer holds no table, another version's, or part of one.
         """
-        table = memoryview(buffer).toreadonly().cast("B")
-        header = _read_header(table)
-        root, class_names = _read_about(table[header.about_at : header.total])
-        manifest = cls(root, class_names, header, table)
-        if manifest._ends[0] != 0 or manifest._ends[-1] != len(manifest.names):
-            raise ProtocolError("the manifest's names do not fill their place: it is damaged")
-        return manifest
+        return cls(memoryview(buffer).toreadonly().cast("B"))
 
     def __len__(self) -> int:
         return self._samples
-
-    def filename(self, sample: int) -> bytes:
-        """The path of a sample relative to the root.
-
-        Raises:
-            IndexError: there is no such sample.
-        """
-        if not 0 <= sample < self._samples:
-            raise IndexError(f"sample {sample} of {self._samples}")
-        ends = self._ends
-        return bytes(self.names[ends[sample] : ends[sample + 1] - 1])
 
     def path(self, sample: int) -> bytes:
         """The path of a sample, beginning with the root; about a microsecond.
@@ -186,7 +147,7 @@ class Manifest:
         """
         if not 0 <= sample < self._samples:
             raise IndexError(f"sample {sample} of {self._samples}")
-        ends = self._ends  # without a call of filename(): this runs once per sample
+        ends = self._ends
         return self._prefix + self.names[ends[sample] : ends[sample + 1] - 1]
 
     def has_extension(self, extension: bytes) -> bool:

@@ -18,6 +18,9 @@ No sockets here: :mod:`loaderd.ipc.channel` carries what this module encodes.
 
 from __future__ import annotations
 
+import functools
+import operator
+
 import msgspec
 
 from loaderd import errors
@@ -45,11 +48,11 @@ After half of it a client sends ``Confirm`` before it reads a ready batch.
 """
 
 
-class _Message(msgspec.Struct, frozen=True, array_like=True, tag=True):
-    """The base of all messages."""
+class Message(msgspec.Struct, frozen=True, array_like=True, tag=True):
+    """The base of all messages: a new subclass is encoded and decoded like the others."""
 
 
-class Hello(_Message, frozen=True):
+class Hello(Message, frozen=True):
     """The first message of a client."""
 
     protocol: int
@@ -57,7 +60,7 @@ class Hello(_Message, frozen=True):
     pid: int
 
 
-class Welcome(_Message, frozen=True):
+class Welcome(Message, frozen=True):
     """The daemon's answer to Hello."""
 
     protocol: int
@@ -65,11 +68,11 @@ class Welcome(_Message, frozen=True):
     pid: int
 
 
-class Connect(_Message, frozen=True):
+class Connect(Message, frozen=True):
     """Gives a private daemon its end of a new connection, as a descriptor."""
 
 
-class Open(_Message, frozen=True):
+class Open(Message, frozen=True):
     """Asks for a stream. Descriptors: the spec as JSON, then the bundles.
 
     Attributes:
@@ -85,7 +88,7 @@ class Open(_Message, frozen=True):
     run: Run
 
 
-class Opened(_Message, frozen=True):
+class Opened(Message, frozen=True):
     """The stream is open. Descriptors: ring, manifest."""
 
     stream: int
@@ -98,7 +101,7 @@ class Opened(_Message, frozen=True):
     manifest_bytes: int
 
 
-class Plan(_Message, frozen=True):
+class Plan(Message, frozen=True):
     """The batches that the client needs next.
 
     Attributes:
@@ -110,7 +113,7 @@ class Plan(_Message, frozen=True):
     run: Run | None
 
 
-class Ack(_Message, frozen=True):
+class Ack(Message, frozen=True):
     """Slots leased and released by the trainer since the last Ack, and its counters.
 
     The counters are totals since the stream was opened.
@@ -130,25 +133,25 @@ class Ack(_Message, frozen=True):
     waited_ns: int
 
 
-class Confirm(_Message, frozen=True):
+class Confirm(Message, frozen=True):
     """Asks whether the stream is still open, after a long pause."""
 
 
-class Confirmed(_Message, frozen=True):
+class Confirmed(Message, frozen=True):
     """The stream is open, and earlier messages are still valid."""
 
 
-class Observe(_Message, frozen=True):
+class Observe(Message, frozen=True):
     """Asks for a Snapshot."""
 
 
-class Observed(_Message, frozen=True):
+class Observed(Message, frozen=True):
     """The daemon as it is now."""
 
     snapshot: Snapshot
 
 
-class ListBad(_Message, frozen=True):
+class ListBad(Message, frozen=True):
     """Asks for the images that could not be read, from number ``first`` on."""
 
     first: int = 0
@@ -174,22 +177,22 @@ class BadSample(msgspec.Struct, frozen=True, array_like=True):
     lacking: bool = False
 
 
-class BadList(_Message, frozen=True):
+class BadList(Message, frozen=True):
     """As many of the ``total`` bad images as fit into a packet."""
 
     total: int
     samples: tuple[BadSample, ...]
 
 
-class Stop(_Message, frozen=True):
+class Stop(Message, frozen=True):
     """Asks the daemon to drain and exit."""
 
 
-class Stopping(_Message, frozen=True):
+class Stopping(Message, frozen=True):
     """The daemon drains and exits."""
 
 
-class Ready(_Message, frozen=True):
+class Ready(Message, frozen=True):
     """A slot holds a finished batch, of which ``skipped`` rows are left out."""
 
     slot: int
@@ -199,7 +202,7 @@ class Ready(_Message, frozen=True):
     skipped: int = 0
 
 
-class BatchFailed(_Message, frozen=True):
+class BatchFailed(Message, frozen=True):
     """A batch could not be made. A worker sets ``ticket`` alone.
 
     To a client: the slot holds no batch, and is released like any other.
@@ -213,20 +216,20 @@ class BatchFailed(_Message, frozen=True):
     ticket: int = -1
 
 
-class Stalled(_Message, frozen=True):
+class Stalled(Message, frozen=True):
     """Storage does not respond, or responds again; a line of text for the user."""
 
     text: str
 
 
-class Refused(_Message, frozen=True):
+class Refused(Message, frozen=True):
     """The daemon refuses a request; an error's class name and text."""
 
     kind: str
     text: str
 
 
-class Attach(_Message, frozen=True):
+class Attach(Message, frozen=True):
     """Gives a worker a stream.
 
     ``spec`` is encoded, as names in it need not be UTF-8; its dataset is the manifest's.
@@ -243,13 +246,13 @@ class Attach(_Message, frozen=True):
     cached: bool
 
 
-class Detach(_Message, frozen=True):
+class Detach(Message, frozen=True):
     """Has a worker close a stream."""
 
     stream: int
 
 
-class Chunk(_Message, frozen=True):
+class Chunk(Message, frozen=True):
     """Has a worker write rows ``first`` to ``last`` (excluded) of one batch to a slot."""
 
     ticket: int
@@ -261,7 +264,7 @@ class Chunk(_Message, frozen=True):
     last: int
 
 
-class Quarantine(_Message, frozen=True):
+class Quarantine(Message, frozen=True):
     """Has a worker skip a sample from now on.
 
     Attributes:
@@ -275,26 +278,26 @@ class Quarantine(_Message, frozen=True):
     reason: str
 
 
-class WorkerReady(_Message, frozen=True):
+class WorkerReady(Message, frozen=True):
     """A worker is ready for chunks; ``pil`` names its PIL for the log."""
 
     pid: int
     pil: str = ""
 
 
-class Attached(_Message, frozen=True):
+class Attached(Message, frozen=True):
     """A worker has opened a stream, or has recorded the error that it failed with."""
 
     stream: int
 
 
-class Progress(_Message, frozen=True):
+class Progress(Message, frozen=True):
     """Heartbeat from within a long chunk: one of its samples was finished."""
 
     ticket: int
 
 
-class Waiting(_Message, frozen=True):
+class Waiting(Message, frozen=True):
     """Storage does not respond: repeated while that lasts, and sent once when it is over.
 
     Attributes:
@@ -306,7 +309,7 @@ class Waiting(_Message, frozen=True):
     seconds: float = 0.0
 
 
-class Bad(_Message, frozen=True):
+class Bad(Message, frozen=True):
     """An image of a stream could not be read; sent before the Done or BatchFailed of its chunk.
 
     Attributes: as of :class:`BadSample`.
@@ -318,7 +321,7 @@ class Bad(_Message, frozen=True):
     lacking: bool = False
 
 
-class Done(_Message, frozen=True):
+class Done(Message, frozen=True):
     """A chunk is written. Times in nanoseconds: total, and by stage.
 
     ``cached`` rows came from the cache, ``skipped`` rows are left out; ``trouble`` is the reason
@@ -337,14 +340,14 @@ class Done(_Message, frozen=True):
     skipped: int = 0
 
 
-class List(_Message, frozen=True):
+class List(Message, frozen=True):
     """Has the opener list a dataset. Descriptors: spec and bundles, as with Open."""
 
     spec_bytes: int
     bundles: tuple[int, ...]
 
 
-class Listed(_Message, frozen=True):
+class Listed(Message, frozen=True):
     """A dataset is listed. Descriptor: the manifest.
 
     ``samples`` are those of an epoch. ``cache_keys`` name the caches that may hold these images,
@@ -358,7 +361,7 @@ class Listed(_Message, frozen=True):
     cache_bytes: int = 0
 
 
-class Reserve(_Message, frozen=True):
+class Reserve(Message, frozen=True):
     """Has the opener reserve a ring's pages.
 
     Descriptors: the ring and, with a cache in memory of at most ``cache_room`` bytes, that cache
@@ -369,7 +372,7 @@ class Reserve(_Message, frozen=True):
     cache_room: int = 0
 
 
-class Reserved(_Message, frozen=True):
+class Reserved(Message, frozen=True):
     """The ring's pages are reserved. Descriptors, if ``cached``: the cache, its rows.
 
     ``rows`` of the dataset's samples fit in the cache; ``trouble`` says if a requested cache
@@ -381,7 +384,7 @@ class Reserved(_Message, frozen=True):
     trouble: str = ""
 
 
-class Fork(_Message, frozen=True):
+class Fork(Message, frozen=True):
     """Asks the fork server for a child. Descriptors: what it runs, pickled, and its socket.
 
     Attributes:
@@ -391,21 +394,21 @@ class Fork(_Message, frozen=True):
     child: int
 
 
-class Signal(_Message, frozen=True):
+class Signal(Message, frozen=True):
     """Asks the fork server to send a signal to a child that has not ended."""
 
     child: int
     signal: int
 
 
-class Forked(_Message, frozen=True):
+class Forked(Message, frozen=True):
     """A child's first message: it was forked, and has run nothing yet."""
 
     child: int
     pid: int
 
 
-class Ended(_Message, frozen=True):
+class Ended(Message, frozen=True):
     """A child has exited and its memory is freed, or it could not be started.
 
     Attributes:
@@ -419,48 +422,9 @@ class Ended(_Message, frozen=True):
     trouble: str = ""
 
 
-Message = (
-    Hello
-    | Welcome
-    | Connect
-    | Open
-    | Opened
-    | Plan
-    | Ack
-    | Confirm
-    | Confirmed
-    | Observe
-    | ListBad
-    | BadList
-    | Stop
-    | Stopping
-    | Ready
-    | BatchFailed
-    | Stalled
-    | Refused
-    | Attach
-    | Detach
-    | Chunk
-    | Quarantine
-    | WorkerReady
-    | Attached
-    | Progress
-    | Waiting
-    | Bad
-    | Done
-    | List
-    | Listed
-    | Reserve
-    | Reserved
-    | Observed
-    | Fork
-    | Signal
-    | Forked
-    | Ended
-)
-
 _encoder = msgspec.msgpack.Encoder()
-_decoder: msgspec.msgpack.Decoder[Message] = msgspec.msgpack.Decoder(Message)
+_any_message = functools.reduce(operator.or_, Message.__subclasses__())
+_decoder: msgspec.msgpack.Decoder[Message] = msgspec.msgpack.Decoder(_any_message)
 
 
 def encode(message: Message) -> bytes:

@@ -11,7 +11,7 @@ import mmap
 import os
 import stat
 from collections.abc import Callable
-from typing import Generic, NamedTuple, TypeVar
+from typing import TypeVar
 
 from loaderd.errors import ProtocolError
 from loaderd.ipc.manifest import Manifest
@@ -23,27 +23,9 @@ from loaderd.spec.spec import Spec, fitted
 _Ring = TypeVar("_Ring")
 
 
-class OpenedStream(NamedTuple, Generic[_Ring]):
-    """The memory of an open stream.
-
-    Attributes:
-        layout: of a slot.
-        ring: its slots, mapped.
-        manifest: the names and labels of its samples.
-    """
-
-    layout: SlotLayout
-    ring: _Ring
-    manifest: Manifest
-
-
 def take_over(
-    asked: Spec,
-    opened: Opened,
-    ring: int,
-    manifest: int,
-    map_ring: Callable[[int, int], _Ring],
-) -> OpenedStream[_Ring]:
+    asked: Spec, opened: Opened, ring: int, manifest: int, map_ring: Callable[[int, int], _Ring]
+) -> tuple[SlotLayout, _Ring, Manifest]:
     """Checks and maps ring and manifest of a stream.
 
     Args:
@@ -52,6 +34,9 @@ def take_over(
         ring: descriptor of the ring; always closed.
         manifest: descriptor of the manifest; always closed.
         map_ring: maps the ring, given its descriptor, which it must not close, and its bytes.
+
+    Returns:
+        The layout of a slot, the mapped ring, and the manifest.
 
     Raises:
         ProtocolError: sizes, counts or access contradict the spec or each other.
@@ -75,7 +60,7 @@ def take_over(
             f"the daemon sent a manifest of {len(found)} samples and {len(found.class_names)} "
             f"classes, and speaks of {opened.samples} and {opened.classes}"
         )
-    return OpenedStream(layout, memory, found)
+    return layout, memory, found
 
 
 def _epoch_samples(order: Order, listed: int, reported: int) -> int:
@@ -86,11 +71,7 @@ def _epoch_samples(order: Order, listed: int, reported: int) -> int:
 
 
 def check_slot(slot: int, slots: int) -> None:
-    """Checks that a slot number is within the ring.
-
-    Args:
-        slot: from the daemon.
-        slots: of the ring.
+    """Checks that the number of a slot, from the daemon, is within a ring of ``slots``.
 
     Raises:
         ProtocolError: there is no such slot.

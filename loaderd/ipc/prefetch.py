@@ -61,14 +61,10 @@ class Run(msgspec.Struct, frozen=True, array_like=True):
 
 
 def waits_for_request(batches: int, taken: int) -> bool:
-    """Whether a run is prefetched only after a request.
+    """Whether a run is prefetched only after a request, by an epoch's batches and those taken.
 
     Programs open thousands of flows of a single batch, and read most of them once; these are
     prefetched from the second request on.
-
-    Args:
-        batches: in an epoch.
-        taken: by the client so far.
     """
     return batches == 1 and taken == 1
 

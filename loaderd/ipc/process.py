@@ -11,14 +11,7 @@ from typing import NamedTuple
 POLL_SECONDS = 0.01
 
 JOB_SIGNALS = frozenset(
-    {
-        signal.SIGINT,
-        signal.SIGTERM,
-        signal.SIGHUP,
-        signal.SIGUSR1,
-        signal.SIGUSR2,
-        signal.SIGXCPU,
-    }
+    {signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGXCPU}
 )
 """Signals that terminals and batch systems send to all processes of a job, meant for one."""
 

@@ -98,15 +98,9 @@ def publish(data: bytes) -> int:
     fd = os.memfd_create("loaderd-table")
     try:
         reserve(fd, len(data))
-        _write(fd, data)
+        with open(fd, "wb", closefd=False) as file:
+            file.write(data)
     except BaseException:
         os.close(fd)
         raise
     return fd
-
-
-def _write(fd: int, data: bytes) -> None:
-    view = memoryview(data)
-    written = 0
-    while written < len(data):
-        written += os.pwrite(fd, view[written:], written)

@@ -27,12 +27,7 @@ PART = "function"
 
 
 class Pickled(NamedTuple):
-    """Something pickled.
-
-    Attributes:
-        data: the bytes.
-        buffers: its out-of-band buffers, as bytes.
-    """
+    """Something pickled, with its out-of-band buffers as bytes."""
 
     data: bytes
     buffers: tuple[Array, ...] = ()
@@ -42,10 +37,9 @@ class Held(NamedTuple):
     """A value within a module of the user's.
 
     Attributes:
-        module: its name.
+        module: the module's name.
         steps: the path to the value: a name is an attribute, a number the index of a closure
             cell, a tuple of one the key of a dictionary.
-        value: the value.
     """
 
     module: str

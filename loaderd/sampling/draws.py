@@ -29,10 +29,15 @@ def substitutes(seed: int, epoch: int, sample: int, candidates: int) -> Iterator
     Drawn from (seed, epoch, sample) by ``RandomState``, whose draws NumPy has frozen (NEP 19);
     an index may repeat.
     """
-    key = np.array([seed, epoch], np.uint64)
-    counter = np.array([0, 0, sample, _SUBSTITUTE], np.uint64)
-    draws = np.random.RandomState(np.random.Philox(key=key, counter=counter))
+    draws = generator(seed, epoch, sample, _SUBSTITUTE)
     yield from draws.randint(0, candidates, SUBSTITUTES, np.int64).tolist()
+
+
+def generator(seed: int, epoch: int, sample: int, use: int) -> np.random.RandomState:
+    """The generator of (seed, epoch), for one use of it: the last two words of its counter."""
+    key = np.array([seed, epoch], np.uint64)
+    counter = np.array([0, 0, sample, use], np.uint64)
+    return np.random.RandomState(np.random.Philox(key=key, counter=counter))
 
 
 class Uniforms:

@@ -100,20 +100,13 @@ class Ranges(NamedTuple):
         """The ranges of a spec that has each random operation at most once."""
         ranges = cls()
         for operation in spec.transforms:
-            match operation:
-                case RandomAffine():
-                    names = _AFFINE
-                    ranges = ranges._replace(**{name: getattr(operation, name) for name in names})
-                case RandomFlip(horizontal=horizontal, vertical=vertical):
-                    ranges = ranges._replace(horizontal_flip=horizontal, vertical_flip=vertical)
-                case RandomChannelShift(channel_shift_range=reach):
-                    ranges = ranges._replace(channel_shift_range=reach)
-                case RandomBrightness(brightness_range=factors):
-                    ranges = ranges._replace(brightness_range=factors)
+            if isinstance(operation, RandomFlip):
+                sideways, over = operation.horizontal, operation.vertical
+                ranges = ranges._replace(horizontal_flip=sideways, vertical_flip=over)
+            elif isinstance(operation, Random):
+                names = {*cls._fields}.intersection(operation.__struct_fields__)
+                ranges = ranges._replace(**{name: getattr(operation, name) for name in names})
         return ranges
-
-
-_AFFINE = Ranges._fields[:5]
 
 
 _PARTS: dict[type[Random], Callable[[Transform], Any]] = {
@@ -174,12 +167,9 @@ class BatchDraws:
     def _seed_and_draw(self, epoch: int, position: int, rows: int) -> list[Transform]:
         # Seeding a generator takes a tenth of the time of creating one.
         self._epochs.seed_batch(self._rng, epoch, position)
-        return self._draw(self._rng, rows)
-
-    def _draw(self, rng: np.random.RandomState, rows: int) -> list[Transform]:
         if self._plan is None:
-            return [draw(rng, self._ranges, self._size) for _ in range(rows)]
-        return self._plan.draw(rng, rows)
+            return [draw(self._rng, self._ranges, self._size) for _ in range(rows)]
+        return self._plan.draw(self._rng, rows)
 
 
 def _chooses(ranges: Ranges) -> bool:
@@ -217,8 +207,8 @@ def _plan(ranges: Ranges, size: _Size) -> _Plan:
     height, width = size
     plan = _Plan([], [], [], [], (ranges.horizontal_flip, ranges.vertical_flip))
     _add_symmetric(plan, "theta", ranges.rotation_range)
-    _add_shift(plan, "tx", ranges.height_shift_range, height)
-    _add_shift(plan, "ty", ranges.width_shift_range, width)
+    _add_symmetric(plan, "tx", ranges.height_shift_range, height)
+    _add_symmetric(plan, "ty", ranges.width_shift_range, width)
     _add_symmetric(plan, "shear", ranges.shear_range)
     if ranges.zoom_range != (1, 1):
         _add(plan, "zx", *ranges.zoom_range)
@@ -238,11 +228,7 @@ def _add(plan: _Plan, field: str, low: float, high: float, unit: float = 1.0) ->
     plan.unit.append(unit)
 
 
-def _add_symmetric(plan: _Plan, field: str, reach: float) -> None:
-    if reach:
-        _add(plan, field, -reach, reach)
-
-
-def _add_shift(plan: _Plan, field: str, reach: Any, size: int) -> None:
+def _add_symmetric(plan: _Plan, field: str, reach: Any, size: int = 1) -> None:
+    """A draw between ``-reach`` and ``reach``, which is a share of ``size`` if it is below 1."""
     if reach:
         _add(plan, field, -reach, reach, size if reach < 1 else 1)

@@ -24,6 +24,7 @@ import numpy as np
 import numpy.typing as npt
 
 from loaderd.ipc.prefetch import ROUND
+from loaderd.sampling import draws
 from loaderd.sampling.epoch_layout import EpochLayout
 from loaderd.spec.output import Order
 
@@ -47,8 +48,7 @@ class EpochOrder:
         given: the order, if ``order.given``.
 
     Attributes:
-        samples: in an epoch.
-        batches: batches in an epoch; 0 if there are no samples.
+        batches, samples: in an epoch.
         layout: both, and the samples of each batch.
     """
 
@@ -74,11 +74,7 @@ class EpochOrder:
             IndexError: the epoch has no such position.
         """
         start, stop = self.layout.span(position)
-        return self._epoch(epoch)[start:stop]
-
-    def epoch(self, epoch: int) -> Ids:
-        """The samples of an epoch in their order, read-only."""
-        return self._epoch(epoch)
+        return self.epoch(epoch)[start:stop]
 
     def number(self, epoch: int, position: int) -> int:
         """The number of a batch in the stream, as Keras counts; the same when it is read again."""
@@ -94,7 +90,8 @@ class EpochOrder:
         if position == 0 and self.shuffle and not again:
             rng.shuffle(_ids(self.samples))  # consumes the draws of the order
 
-    def _epoch(self, epoch: int) -> Ids:
+    def epoch(self, epoch: int) -> Ids:
+        """The samples of an epoch in their order, read-only."""
         epoch = epoch % ROUND if self.shuffle else 0  # unshuffled epochs are equal
         if epoch not in self._epochs:
             if len(self._epochs) == _KEPT:
@@ -109,7 +106,7 @@ class EpochOrder:
     def _source(self, epoch: int) -> np.random.RandomState:
         if self._draws == "batch":
             return np.random.RandomState((self.seed + epoch * self.batches) % SEEDS)
-        return np.random.RandomState(_bits(self.seed, epoch))
+        return draws.generator(self.seed, epoch, 0, _ORDER)
 
 
 def epoch_length(order: Order, samples: int, given: Ids | None = None) -> int:
@@ -118,18 +115,11 @@ def epoch_length(order: Order, samples: int, given: Ids | None = None) -> int:
     Args:
         order: of the spec.
         samples: the size of the dataset.
-        given: the order, if it is given.
+        given: the order, if ``order.given``.
     """
     if order.given:
         return 0 if given is None else len(given)
     return samples if order.count is None else min(order.count, samples)
-
-
-def _bits(seed: int, epoch: int) -> np.random.Philox:
-    return np.random.Philox(
-        key=np.array([seed, epoch], np.uint64),
-        counter=np.array([0, 0, 0, _ORDER], np.uint64),
-    )
 
 
 def _ids(samples: int) -> Ids:

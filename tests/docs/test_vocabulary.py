@@ -22,7 +22,7 @@ doctor done draining draws empty end ended error event fail failed failure fast 
 field file findings finish fixed flip flow foreign forked found frame frozen function general
 generator gone granted head held hello holder host illegal imagenet index installed invalid
 isolate issued iterator keras lacks large launch layout limit link list listed listener
-listing loaded loader loaderd loading loop many mapping memory mismatch missing name no
+listing loaded loader loaderd loading loop many mapping memory message mismatch missing name no
 normalization not notifier numpy observe observed one open opened option order ordered outcome
 owned packed part partial peer pending pickled pickler pil pixel plugin preprocessing process
 progress protocol random range rate read reader ready reclaimed reduced refused release

@@ -19,6 +19,7 @@ from loaderd.spec.source import Arrays
 from loaderd.spec.spec import Spec
 from loaderd.supervisor.request_limits import MAX_STREAMS_OF_ONE
 from loaderd_client.core import session
+from loaderd_client.core.stream import StreamRequest
 from tests.support.daemons import Serve, eventually
 from tests.support.specs import stages
 
@@ -37,7 +38,7 @@ def images() -> Bundle:
 
 
 def ask(line: Channel, images: Bundle) -> None:
-    session._ask(line, SMALL, 2, NO_RUN, [images])
+    session._ask(line, StreamRequest(SMALL, 2, NO_RUN, [images]))
 
 
 def hear(line: Channel) -> Message:

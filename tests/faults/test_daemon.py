@@ -19,6 +19,7 @@ from loaderd.ipc import dial
 from loaderd.ipc.prefetch import WHOLE
 from loaderd_client import LoaderSequence, Session
 from loaderd_client.core import session, stream
+from loaderd_client.core.stream import StreamRequest
 from tests.support.daemons import Serve, eventually, family, gone, stream_of
 from tests.support.streams import a_spec, digest, read_all, run_of, slow
 
@@ -211,7 +212,8 @@ def test_of_a_daemon_that_was_stopped_the_user_hears(
         try:
             late = threads.submit(first.take, (1, 5))
             eventually(lambda: heard("no batch for"))
-            second = threads.submit(session._open, line, a_spec(photos), 4, WHOLE, ())
+            request = StreamRequest(a_spec(photos), 4, WHOLE, ())
+            second = threads.submit(session._open, line, request)
             eventually(lambda: heard(f"still waiting for the daemon to list {photos}"))
         finally:
             daemon.process.send_signal(signal.SIGCONT)

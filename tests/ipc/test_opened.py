@@ -14,8 +14,9 @@ import pytest
 
 from loaderd.errors import ProtocolError
 from loaderd.ipc import manifest, opened, segment
+from loaderd.ipc.manifest import Manifest
 from loaderd.ipc.messages import Opened
-from loaderd.ipc.slot_layout import slot_layout
+from loaderd.ipc.slot_layout import SlotLayout, slot_layout
 from loaderd.spec.output import Order
 from loaderd.spec.spec import Spec
 from tests.support.streams import a_spec
@@ -41,7 +42,7 @@ def ring(size: int = GOOD.ring_bytes) -> int:
 
 def take_over(
     ring: int, manifest: int | None = None, asked: Spec = SPEC, **changes: Any
-) -> opened.OpenedStream[mmap.mmap]:
+) -> tuple[SlotLayout, mmap.mmap, Manifest]:
     """With the descriptors that there were before, whatever comes of it."""
     said = msgspec.structs.replace(GOOD, **changes)
     table = segment.publish(TABLE) if manifest is None else manifest
@@ -54,11 +55,11 @@ def take_over(
 
 
 def test_a_stream_that_is_what_it_claims_is_mapped() -> None:
-    found = take_over(ring())
-    assert found.layout == LAYOUT
-    assert len(found.ring) == GOOD.ring_bytes
-    assert found.manifest.filename(19) == b"1.jpg"
-    found.ring[0] = 7
+    layout, memory, listing = take_over(ring())
+    assert layout == LAYOUT
+    assert len(memory) == GOOD.ring_bytes
+    assert listing.path(19) == b"/photos/1.jpg"
+    memory[0] = 7
 
 
 @pytest.mark.parametrize(
@@ -96,7 +97,7 @@ def test_an_epoch_may_have_other_samples_than_there_are_where_that_was_asked_for
     order: Order, samples: int
 ) -> None:
     asked = msgspec.structs.replace(SPEC, order=order)
-    assert len(take_over(ring(), asked=asked, samples=samples).manifest) == 20
+    assert len(take_over(ring(), asked=asked, samples=samples)[2]) == 20
     if not order.given:
         with pytest.raises(ProtocolError, match=r"^the daemon sent a manifest"):
             take_over(ring(), asked=asked, samples=samples - 1)

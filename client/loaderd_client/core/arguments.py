@@ -174,12 +174,8 @@ def size(target_size: Sequence[int]) -> tuple[int, int]:
     Raises:
         InvalidArgument: it is no pair of whole numbers.
     """
-    pair = _items("target_size", target_size, "(height, width) in pixels")
-    if len(pair) != 2:
-        raise InvalidArgument(
-            f"`target_size` should be (height, width) in pixels. Received: {target_size!r}"
-        )
-    return (whole("target_size", pair[0]), whole("target_size", pair[1]))
+    height, width = _two("target_size", target_size, "(height, width) in pixels")
+    return whole("target_size", height), whole("target_size", width)
 
 
 def names(name: str, classes: Iterable[str] | None) -> tuple[str, ...] | None:
@@ -245,10 +241,15 @@ def pair(name: str, value: Sequence[float] | None) -> tuple[float, float] | None
     """
     if value is None:
         return None
-    both = _items(name, value, "two numbers")
+    first, second = _two(name, value, "two numbers")
+    return number(name, first), number(name, second)
+
+
+def _two(name: str, value: Any, what: str) -> list[Any]:
+    both = _items(name, value, what)
     if len(both) != 2:
-        raise InvalidArgument(f"`{name}` should be two numbers. Received: {value!r}")
-    return (number(name, both[0]), number(name, both[1]))
+        raise InvalidArgument(f"`{name}` should be {what}. Received: {value!r}")
+    return both
 
 
 def dtype(value: Any) -> DType:

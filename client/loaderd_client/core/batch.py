@@ -74,13 +74,10 @@ class RingBatches:
     """The batches in the slots of a ring.
 
     Args:
-        ring: the ring.
-        layout: the layout of a slot.
+        ring: the slots.
+        layout: of a slot.
         opened: the daemon's answer, with the number of samples.
-        spec: the requested spec.
-
-    Attributes:
-        ring: the same.
+        spec: that was requested.
     """
 
     def __init__(self, ring: Ring, layout: SlotLayout, opened: Opened, spec: Spec) -> None:

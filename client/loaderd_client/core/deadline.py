@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from time import monotonic, sleep
 
@@ -23,35 +24,20 @@ def reconnect_timeout(value: float | None) -> float:
     Raises:
         InvalidArgument: it is no number, or negative.
     """
-    if value is not None:
-        return _checked("reconnect_timeout", value)
-    text = os.environ.get(VARIABLE)
-    return _checked(VARIABLE, _number(text)) if text else DEFAULT_SECONDS
-
-
-def _number(text: str) -> float | str:
-    try:
-        return float(text)
-    except ValueError:
-        return text
-
-
-def _checked(name: str, value: float | str) -> float:
-    seconds = arguments.number(name, value)
+    name = "reconnect_timeout"
+    found: float | str | None = value
+    if found is None:
+        name, found = VARIABLE, os.environ.get(VARIABLE) or DEFAULT_SECONDS
+        with contextlib.suppress(ValueError):  # what is no number is named below
+            found = float(found)
+    seconds = arguments.number(name, found)
     if seconds < 0:
-        raise InvalidArgument(f"`{name}` should be 0 seconds or more. Received: {value!r}")
+        raise InvalidArgument(f"`{name}` should be 0 seconds or more. Received: {found!r}")
     return seconds
 
 
 class Deadline:
-    """The deadline of one batch, from the moment at which its daemon was found gone.
-
-    Args:
-        seconds: its length.
-
-    Attributes:
-        seconds: the same.
-    """
+    """The deadline of one batch, ``seconds`` after its daemon was found gone."""
 
     def __init__(self, seconds: float) -> None:
         self.seconds = seconds

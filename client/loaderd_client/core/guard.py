@@ -15,7 +15,13 @@ from __future__ import annotations
 
 import sys
 import threading
+from collections.abc import Callable
 from time import sleep
+from typing import TypeVar
+
+from loaderd.errors import LoaderdError
+
+_Result = TypeVar("_Result")
 
 _PACKAGE = __name__.partition(".")[0]
 _FIRST_PAUSE = 20e-6
@@ -117,3 +123,28 @@ class Guard(Claim):
         while self.take(me) is not None:
             sleep(pause)
             pause = min(2 * pause, _MAX_PAUSE)
+
+    def run(
+        self,
+        step: Callable[[], _Result],
+        me: Caller | None = None,
+        mend: Callable[[], None] | None = None,
+    ) -> _Result:
+        """Runs a step as its owner. Any exception but a ``LoaderdError`` leaves it torn.
+
+        Args:
+            step: what to run.
+            me: the call that runs it; None for this one.
+            mend: called before the step, if it is torn.
+        """
+        me = me or Caller()
+        self.enter(me)
+        if mend is not None and self.torn:
+            mend()
+        try:
+            result = step()
+        except LoaderdError:
+            self.give_back()
+            raise
+        self.give_back()
+        return result

@@ -45,7 +45,7 @@ class Ring:
 
     Args:
         memory: the mapping.
-        layout: the layout of a slot.
+        layout: of a slot.
         released: called with a slot's number when its last array is freed, in any thread and at
             any moment; must be a single step of C code.
         then: called afterwards, likewise; must neither block nor raise.
@@ -67,12 +67,7 @@ class Ring:
         self._leases: weakref.WeakValueDictionary[int, _Lease] = weakref.WeakValueDictionary()
 
     def lease(self, slot: int, rows: int) -> list[NDArray[Any]]:
-        """The slot's images, and labels and weights if it has them, as writable views.
-
-        Args:
-            slot: the slot's number.
-            rows: samples in the slot.
-        """
+        """The slot's images, and labels and weights if it has them, as writable views."""
         lease = _Lease(self._memory)
         self._held.watch(lease, slot)
         self._leases[slot] = lease

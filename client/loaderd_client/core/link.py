@@ -12,13 +12,7 @@ from collections.abc import Callable
 from time import monotonic
 from typing import NoReturn
 
-from loaderd.errors import (
-    DaemonGone,
-    LoaderdError,
-    ProtocolError,
-    StorageTimeout,
-    TooManyBadImages,
-)
+from loaderd.errors import DaemonGone, LoaderdError, ProtocolError, StorageTimeout, TooManyBadImages
 from loaderd.ipc.channel import Channel, Closed
 from loaderd.ipc.messages import IDLE_SECONDS, Message
 from loaderd.ipc.owned import Owned
@@ -84,7 +78,6 @@ class Link:
         notifier: notified when it has ended.
 
     Attributes:
-        channel: the same.
         end: why the connection has ended; None while it is open.
         sent_at: when a message was last sent, by ``time.monotonic``.
         confirmed: False from a ``Confirm`` until the daemon answers that the ring is still ours.
@@ -140,9 +133,7 @@ class Link:
     def read(self, max_messages: int, handler: Handler) -> None:
         """Sends queued messages and handles received ones.
 
-        Args:
-            max_messages: limit; each released slot may bring another message.
-            handler: handles them.
+        At most ``max_messages``, as each released slot may bring another message.
         """
         try:
             self.channel.flush()

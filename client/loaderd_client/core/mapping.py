@@ -9,26 +9,20 @@ from __future__ import annotations
 import ctypes
 import mmap
 import os
+from ctypes import c_int, c_size_t, c_ssize_t, c_void_p
 
 from loaderd.ipc.owned import Owned
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _map = _libc.mmap
-_map.restype = ctypes.c_void_p
-_map.argtypes = [
-    ctypes.c_void_p,
-    ctypes.c_size_t,
-    ctypes.c_int,
-    ctypes.c_int,
-    ctypes.c_int,
-    ctypes.c_ssize_t,
-]
+_map.restype = c_void_p
+_map.argtypes = [c_void_p, c_size_t, c_int, c_int, c_int, c_ssize_t]
 _unmap = _libc.munmap
-_unmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
+_unmap.argtypes = [c_void_p, c_size_t]
 _advise = _libc.madvise
-_advise.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
+_advise.argtypes = [c_void_p, c_size_t, c_int]
 
-_FAILED = ctypes.c_void_p(-1).value
+_FAILED = c_void_p(-1).value
 
 _mappings = Owned(_unmap)
 
@@ -42,7 +36,6 @@ class Mapping:
 
     Attributes:
         address: its first byte.
-        nbytes: its length.
 
     Raises:
         OSError: it cannot be mapped.

@@ -47,14 +47,8 @@ def close_idle() -> bool:
 
 def _idle() -> list[StreamHolder]:
     """Holders of idle streams, the least recently read first."""
-    since = [(one.idle_since, one) for one in list(_open)]
-    known = [(at, one) for at, one in since if at is not None]
-    return [one for _, one in sorted(known, key=lambda pair: pair[0])]
+    since = {one: at for one in list(_open) if (at := one.idle_since) is not None}
+    return sorted(since, key=since.__getitem__)
 
 
-def _forked() -> None:
-    """Drops the parent's streams in a forked child."""
-    _open.clear()
-
-
-os.register_at_fork(after_in_child=_forked)
+os.register_at_fork(after_in_child=_open.clear)  # they are the parent's

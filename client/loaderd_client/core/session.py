@@ -10,7 +10,6 @@ from __future__ import annotations
 import atexit
 import contextlib
 import os
-import sys
 import weakref
 from collections.abc import Iterator, Sequence
 from typing import Self
@@ -52,7 +51,7 @@ from loaderd_client.core import deadline, open_streams, spare_streams
 from loaderd_client.core.deadline import Deadline
 from loaderd_client.core.guard import Caller, Guard
 from loaderd_client.core.spare_streams import is_cramped, kind_of
-from loaderd_client.core.stream import Stream
+from loaderd_client.core.stream import Stream, StreamRequest, warn
 
 LONG_SECONDS = 20.0
 """Seconds of waiting for an answer after which a warning is printed."""
@@ -131,10 +130,11 @@ class Session:
             StreamClosed: the session was closed.
         """
         self._restart_private()
+        request = StreamRequest(spec, slots, run, bundles)
         left, restarted = Deadline(ROOM_SECONDS), False
         while True:
             try:
-                stream = self._open(spec, slots, run, bundles, None)
+                stream = self._open(request, None)
                 if not self._is_cramped(stream, slots):
                     return stream
             except RoomTaken:
@@ -143,21 +143,17 @@ class Session:
                         raise
                     left.pause()
             except (NoDaemon, DaemonGone):
-                if restarted or not self._is_ending():
-                    raise
+                private = None if restarted else self._private
+                if private is None or not private.ends_within(ENDING_SECONDS):
+                    raise  # else it is a private daemon that is ending, and will be replaced
                 self._restart_private()
                 restarted = True
 
-    def reopen(
-        self, spec: Spec, slots: int, run: Run, bundles: Sequence[Bundle], left: Deadline
-    ) -> Stream | None:
+    def reopen(self, request: StreamRequest, left: Deadline) -> Stream | None:
         """Opens a stream in place of one that ended, or waits once for its daemon.
 
         Args:
-            spec: see ``open``.
-            slots: see ``open``.
-            run: see ``open``.
-            bundles: see ``open``.
+            request: what the stream is opened for.
             left: deadline for the daemon, or for memory.
 
         Returns:
@@ -169,7 +165,7 @@ class Session:
         """
         self._restart_private()  # raises at once if a private daemon cannot start
         try:
-            stream = self._open(spec, slots, run, bundles, left.left)
+            stream = self._open(request, left.left)
         except (NoDaemon, DaemonGone, Draining) as error:
             self.wait(left, error)
             return None
@@ -182,14 +178,10 @@ class Session:
             left.pause()
             return None
         self._warned.clear()
-        return None if self._is_cramped(stream, slots) else stream
+        return None if self._is_cramped(stream, request.slots) else stream
 
     def wait(self, left: Deadline, error: DaemonError) -> None:
-        """Pauses until the next attempt to reach the daemon; warns once.
-
-        Args:
-            left: the deadline.
-            error: the failure of the last attempt.
+        """Pauses after a failed attempt to reach the daemon; warns once.
 
         Raises:
             DaemonGone: it did not come back in time.
@@ -204,49 +196,36 @@ class Session:
                 f"the daemon at {self.path} went away{waited}: start one with "
                 f"`{addresses.start_command(self.path)}` and go on, nothing is lost"
             ) from error
+        here, time = f"the daemon at {printable(self.path)}", f"{left.seconds:g} s"
         if isinstance(error, NoAnswer):
-            self._warn_once(
-                f"the daemon at {printable(self.path)} does not answer; waiting up to "
-                f"{left.seconds:g} s for it"
-            )
+            self._warn_once(f"{here} does not answer; waiting up to {time} for it")
         elif self._private is None:
-            self._warn_once(
-                f"the daemon at {printable(self.path)} went away; waiting up to {left.seconds:g} s "
-                "for it to come back"
-            )
+            self._warn_once(f"{here} went away; waiting up to {time} for it to come back")
         left.pause()
 
     def _warn_once(self, words: str) -> None:
         """Warns once of each reason to wait, in one thread only."""
         me = Caller()
         about = words.partition("(")[0]  # figures change from one attempt to the next
-        if self._warned.setdefault(about, me) is not me:
-            return
-        _warn(words)
+        if self._warned.setdefault(about, me) is me:
+            warn(words)
 
-    def _open(
-        self,
-        spec: Spec,
-        slots: int,
-        run: Run,
-        bundles: Sequence[Bundle],
-        timeout: float | None,
-    ) -> Stream:
+    def _open(self, request: StreamRequest, timeout: float | None) -> Stream:
         if self._closed:
             raise StreamClosed("the session was closed")
-        spec = specs.seeded(spec)
-        kind = kind_of(self.path, spec, slots, bundles)
-        spare = spare_streams.of_process.take(kind)
-        stream = None if spare is None else _open_on(spare, spec, slots, run, bundles)
+        request = request._replace(spec=specs.seeded(request.spec))
+        kind = kind_of(self.path, request)
+        spare = spare_streams.take(kind)
+        stream = None if spare is None else _open_on(spare, request)
         if stream is None:
-            stream = _open(self._dial(timeout), spec, slots, run, bundles)
+            stream = _open(self._dial(timeout), request)
         stream.kind = kind
         self._streams.add(stream)
         return stream
 
     def _close_idle(self) -> bool:
         """Closes a spare or idle stream; returns whether there was one."""
-        return spare_streams.of_process.close_one() or open_streams.close_idle()
+        return spare_streams.close_one() or open_streams.close_idle()
 
     def _is_cramped(self, stream: Stream, slots: int) -> bool:
         """Whether its ring is too small, and a retry gets more, as an idle stream was closed."""
@@ -259,26 +238,16 @@ class Session:
         private = self._private
         return dial(self.path, timeout) if private is None else private.connect(timeout)
 
-    def _is_ending(self) -> bool:
-        """Whether it is a private daemon that is ending, and will be replaced."""
-        private = self._private
-        return private is not None and private.ends_within(ENDING_SECONDS)
-
     def _restart_private(self) -> None:
         """Starts a private daemon again if it has died; one thread does so."""
-        if self._private is None:
-            return
-        me = Caller()
-        self._guard.enter(me)
-        try:
-            if self._private is not None and self._private.ended:
-                self._private = self._private.again()
-                self.path = self._private.path
-                _warn("the private daemon went away; started another")
-        except LoaderdError:
-            self._guard.give_back()
-            raise
-        self._guard.give_back()
+        if self._private is not None:
+            self._guard.run(self._replace_ended)
+
+    def _replace_ended(self) -> None:
+        if self._private is not None and self._private.ended:
+            self._private = self._private.again()
+            self.path = self._private.path
+            warn("the private daemon went away; started another")
 
     def close(self) -> None:
         """Closes all streams, and ends the daemon if it is a private one."""
@@ -308,40 +277,32 @@ def _warn_private(path: str, error: NoDaemon) -> None:
         found = f"the daemon at {path} (pid {error.pid}) does not answer"
     if isinstance(error, ForeignDaemon):
         found = printable(str(error))
-    _warn(f"{found}; started a private one for this process (`loaderd start` keeps one running)")
+    warn(f"{found}; started a private one for this process (`loaderd start` keeps one running)")
 
 
-def _warn(words: str) -> None:
-    """Prints a line to stderr, unless the program has closed it."""
-    with contextlib.suppress(OSError, ValueError):
-        print(f"loaderd: {words}", file=sys.stderr)
-
-
-def _open(channel: Channel, spec: Spec, slots: int, run: Run, bundles: Sequence[Bundle]) -> Stream:
+def _open(channel: Channel, request: StreamRequest) -> Stream:
     """Opens a stream on a new connection."""
     try:
         with _closed_on_error(channel):
-            _ask(channel, spec, slots, run, bundles)
-            return _opened(channel, spec, run, *_answer(channel, spec))
+            _ask(channel, request)
+            return _opened(channel, request, *_answer(channel, request.spec))
     except Closed as error:
         raise DaemonGone("the daemon went away while it opened the stream") from error
 
 
-def _open_on(
-    channel: Channel, spec: Spec, slots: int, run: Run, bundles: Sequence[Bundle]
-) -> Stream | None:
+def _open_on(channel: Channel, request: StreamRequest) -> Stream | None:
     """Opens a stream on the connection of one that has ended.
 
     Returns None on any error: a retry on a new connection reports it.
     """
     with contextlib.suppress(LoaderdError, Closed, OSError), _closed_on_error(channel):
         channel.settimeout(SOON)
-        _ask(channel, spec, slots, run, bundles)
+        _ask(channel, request)
         answer, fds = _receive(channel)
         while isinstance(answer, (Ready, BatchFailed)):  # of the stream that has ended
             descriptors.close_all(fds)
             answer, fds = _receive(channel)
-        return _opened(channel, spec, run, answer, fds)
+        return _opened(channel, request, answer, fds)
     return None
 
 
@@ -354,11 +315,11 @@ def _closed_on_error(channel: Channel) -> Iterator[None]:
         raise
 
 
-def _opened(channel: Channel, spec: Spec, run: Run, answer: Message, fds: list[int]) -> Stream:
+def _opened(channel: Channel, request: StreamRequest, answer: Message, fds: list[int]) -> Stream:
     match answer, fds:
         case Opened(), [ring, manifest]:
             with descriptors.needed("a stream"):
-                return Stream(channel, spec, run, answer, ring, manifest)
+                return Stream(channel, request.spec, request.run, answer, ring, manifest)
     descriptors.close_all(fds)
     if isinstance(answer, Refused):
         raise from_wire(answer.kind, answer.text)
@@ -373,7 +334,7 @@ def _answer(channel: Channel, spec: Spec) -> tuple[Message, list[int]]:
     try:
         return _receive(channel)
     except TimeoutError:
-        _warn(f"still waiting for the daemon to list {printable(spec.source.directory)}")
+        warn(f"still waiting for the daemon to list {printable(spec.source.directory)}")
     channel.settimeout(None)
     return _receive(channel)
 
@@ -383,20 +344,21 @@ def _receive(channel: Channel) -> tuple[Message, list[int]]:
     message, fds = channel.receive_with_fds()
     while isinstance(message, Stalled):
         descriptors.close_all(fds)
-        _warn(printable(message.text))
+        warn(printable(message.text))
         message, fds = channel.receive_with_fds()
     return message, fds
 
 
-def _ask(channel: Channel, spec: Spec, slots: int, run: Run, bundles: Sequence[Bundle]) -> None:
-    data = specs.encode(spec)
+def _ask(channel: Channel, request: StreamRequest) -> None:
+    data = specs.encode(request.spec)
     with descriptors.needed("a stream"):
         fd = os.memfd_create("loaderd-spec")
     try:
         with open(fd, "wb", closefd=False) as file:
             file.write(data)
-        sizes = tuple(bundle.nbytes for bundle in bundles)
-        channel.send(Open(len(data), sizes, slots, run), [fd, *(bundle.fd for bundle in bundles)])
+        sizes = tuple(bundle.nbytes for bundle in request.bundles)
+        message = Open(len(data), sizes, request.slots, request.run)
+        channel.send(message, [fd, *(bundle.fd for bundle in request.bundles)])
     finally:
         os.close(fd)
 
@@ -421,15 +383,7 @@ def connect(address: str | None = None, reconnect_timeout: float | None = None) 
 
 def current() -> Session:
     """The innermost open session; a new one where there is none."""
-    me = Caller()
-    _making.enter(me)
-    try:
-        found = _sessions[-1] if _sessions else Session()
-    except LoaderdError:
-        _making.give_back()
-        raise
-    _making.give_back()
-    return found
+    return _making.run(lambda: _sessions[-1] if _sessions else Session())
 
 
 @atexit.register

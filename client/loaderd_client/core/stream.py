@@ -21,18 +21,15 @@ one (``Guard.torn``), which ends the stream, as its state may be inconsistent.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Sequence
 from time import monotonic, perf_counter_ns
-from typing import TypeVar
+from typing import NamedTuple
 
-from loaderd.errors import (
-    LoaderdError,
-    ProtocolError,
-    StreamClosed,
-    from_wire,
-)
+from loaderd.errors import ProtocolError, StreamClosed, from_wire
+from loaderd.ipc.bundle import Bundle
 from loaderd.ipc.channel import Channel
 from loaderd.ipc.messages import (
     IDLE_SECONDS,
@@ -63,10 +60,18 @@ from loaderd_client.core.subscription import BatchWait, Subscription
 LONG_NS = 60_000_000_000
 """A wait longer than this is reported to the user, once."""
 
+
+class StreamRequest(NamedTuple):
+    """What a stream is opened for: the arguments of ``Session.open``."""
+
+    spec: Spec
+    slots: int
+    run: Run
+    bundles: Sequence[Bundle]
+
+
 Kind = tuple[str, Spec, int, tuple[tuple[str, tuple[int, ...], str], ...]]
 """What streams on one connection must share: all but the seed and the arrays' values."""
-
-_Result = TypeVar("_Result")
 
 
 class Stream:
@@ -83,9 +88,8 @@ class Stream:
     Attributes:
         manifest: names and labels of all samples.
         seed: the seed of order and draws.
-        slots: slots of the ring.
-        batches: batches in an epoch.
-        samples: samples in an epoch.
+        slots: of the ring.
+        batches, samples: in an epoch.
         subscription: its trainer's requests and slots.
         used_at: when a batch was last requested, by ``time.monotonic``.
         is_small: whether its batches are made as fast as it is opened.
@@ -98,19 +102,18 @@ class Stream:
     def __init__(
         self, channel: Channel, spec: Spec, run: Run, opened: Opened, ring: int, manifest: int
     ) -> None:
-        given = take_over(spec, opened, ring, manifest, Mapping)
-        self.manifest = given.manifest
+        layout, memory, self.manifest = take_over(spec, opened, ring, manifest, Mapping)
         self.seed = opened.seed
         self.slots = opened.slots
         self.samples = opened.samples
         self.batches = EpochLayout(opened.samples, opened.batch_size).batches
-        self.is_small = is_small(spec, given.layout.nbytes)
+        self.is_small = is_small(spec, layout.nbytes)
         self.used_at = monotonic()
         self._notifier = Waker()
         self.subscription = Subscription(self.batches, opened.slots, run, self._notifier)
         released = self.subscription.releases
-        mapped = Ring(given.ring, given.layout, released.slots.append, released.notify)
-        self._ring: RingBatches | None = RingBatches(mapped, given.layout, opened, spec)
+        slots = Ring(memory, layout, released.slots.append, released.notify)
+        self._ring: RingBatches | None = RingBatches(slots, layout, opened, spec)
         self._link = Link(channel, self._notifier)
         self._guard = Guard()
         self._warned = False
@@ -145,12 +148,15 @@ class Stream:
                 stream belongs to another process.
         """
         if os.getpid() != self._owner:
-            raise _not_ours(self._owner)
+            raise StreamClosed(
+                f"the stream belongs to process {self._owner}, and this is a forked child of it: "
+                "open a stream here, or use a LoaderSequence, which does so by itself"
+            )
         me = me or Caller()
         wait = self.subscription.begin_wait(me, place)
         try:
             while True:
-                batch = self._step(me, lambda: self._try(wait))
+                batch = self._guard.run(lambda: self._try(wait), me, self._mend)
                 if batch is not None:
                     return batch
                 self._link.sleep()
@@ -159,10 +165,8 @@ class Stream:
 
     def close(self) -> None:
         """Ends the stream. Arrays that were handed out stay valid."""
-        if os.getpid() != self._owner:
-            return  # a forked child: the connection is its parent's
-        me = Caller()
-        self._step(me, self._close)
+        if os.getpid() == self._owner:  # in a forked child the connection is its parent's
+            self._guard.run(self._close, mend=self._mend)
 
     def detach(self) -> Channel | None:
         """Ends an unused stream, so that another one can be opened on its connection.
@@ -170,39 +174,24 @@ class Stream:
         Returns:
             The connection; None if arrays of the stream are alive, or it has ended before.
         """
-        if self.ended:
-            return None
-        me = Caller()
-        return self._step(me, self._detach)
+        return None if self.ended else self._guard.run(self._detach, mend=self._mend)
 
     def release_ring(self) -> None:
         """Releases the ring of an ended stream. Arrays that were handed out stay valid.
 
         They keep the mapping alive; the memory of all slots that are not leased is freed.
         """
-        me = Caller()
         if os.getpid() != self._owner:
             self._forget()
         else:
-            self._step(me, self._release_ring)
+            self._guard.run(self._release_ring, mend=self._mend)
 
     # -- steps, within the guard -----------------------------------------------------
 
-    def _step(self, me: Caller, step: Callable[[], _Result]) -> _Result:
-        """Runs a step under the guard.
-
-        Any exception but a ``LoaderdError`` leaves the guard taken: the next step finds it torn.
-        """
-        self._guard.enter(me)
-        if self._guard.torn and self._link.end is None:
-            self._close()  # the state may be inconsistent
-        try:
-            result = step()
-        except LoaderdError:
-            self._guard.give_back()
-            raise
-        self._guard.give_back()
-        return result
+    def _mend(self) -> None:
+        """Ends the stream after an interrupted step: its state may be inconsistent."""
+        if self._link.end is None:
+            self._close()
 
     def _try(self, wait: BatchWait) -> Batch | None:
         """Returns the batch if it is ready; else requests it and returns None."""
@@ -210,11 +199,11 @@ class Stream:
         if not self._is_ours(wait):
             return None
         place = wait.place
-        if not self.subscription.has(place):
+        if place not in self.subscription.ready:
             self._link.read(self.slots, self._handle)
-        if self.subscription.has(place):
+        if place in self.subscription.ready:
             before = self._link.sent_at
-            batch = self._hand_out(place, self.subscription.take(place), wait)
+            batch = self._hand_out(place, self.subscription.ready.pop(place), wait)
             if monotonic() - before < IDLE_SECONDS:
                 return batch
             # Suspended in between: the daemon may have reclaimed the slot before our Ack came.
@@ -244,7 +233,7 @@ class Stream:
         return False
 
     def _forget(self) -> None:
-        self.subscription.clear()
+        self.subscription.ready.clear()
         self._ring = None  # arrays that are alive hold the mapping
 
     def _close(self) -> None:
@@ -283,7 +272,10 @@ class Stream:
             wait.reported_at = now
         if now - wait.begun > LONG_NS and not self._warned:
             self._warned = True
-            _warn_waiting((now - wait.begun) / 1e9)
+            warn(
+                f"no batch for {(now - wait.begun) / 1e9:.0f} s; `loaderd-stat` shows what the "
+                "daemon does, and its log may say why"
+            )
 
     def _hand_out(self, place: Place, slot: Slot, wait: BatchWait) -> Batch:
         assert self._ring is not None
@@ -312,23 +304,14 @@ class Stream:
             case Confirmed():
                 self._link.confirmed = True
             case Stalled(text):
-                print(f"loaderd: {printable(text)}", file=sys.stderr)
+                warn(printable(text))
             case Refused(kind, text):
                 self._link.finish(from_wire(kind, text))
             case _:
                 raise ProtocolError(f"the daemon sent {type(message).__name__} to a stream")
 
 
-def _not_ours(owner: int) -> StreamClosed:
-    return StreamClosed(
-        f"the stream belongs to process {owner}, and this is a forked child of it: open a stream "
-        "here, or use a LoaderSequence, which does so by itself"
-    )
-
-
-def _warn_waiting(seconds: float) -> None:
-    print(
-        f"loaderd: no batch for {seconds:.0f} s; `loaderd-stat` shows what the daemon does, and "
-        "its log may say why",
-        file=sys.stderr,
-    )
+def warn(words: str) -> None:
+    """Prints a line to stderr, unless the program has closed it."""
+    with contextlib.suppress(OSError, ValueError):
+        print(f"loaderd: {words}", file=sys.stderr)

@@ -40,6 +40,7 @@ class Subscription:
     Attributes:
         waits: the wait of each waiting call.
         releases: slots whose arrays have been freed.
+        ready: the slots of ready batches; emptied when the ring is released.
     """
 
     def __init__(self, batches: int, slots: int, run: Run, notifier: Waker) -> None:
@@ -49,7 +50,7 @@ class Subscription:
         self._notifier = notifier
         self._ahead = ReadAhead(batches, run.within(batches), slots, run.next is not None)
         self._asked: set[Place] = set()
-        self._ready: dict[Place, Slot] = {}
+        self.ready: dict[Place, Slot] = {}
         self._leased = 0
         self._batches = self._samples = self._waited_ns = 0
 
@@ -62,18 +63,6 @@ class Subscription:
     def may_lease(self) -> bool:
         """Whether ``SPARE_SLOTS`` slots are left if another one is leased."""
         return self._leased - len(self.releases.slots) + SPARE_SLOTS < self._slots
-
-    def has(self, place: Place) -> bool:
-        """Whether a batch is ready."""
-        return place in self._ready
-
-    def take(self, place: Place) -> Slot:
-        """Removes and returns the slot of a ready batch; the caller owns it."""
-        return self._ready.pop(place)
-
-    def clear(self) -> None:
-        """Drops all ready batches, when the ring is released."""
-        self._ready.clear()
 
     def begin_wait(self, me: Caller, place: Place) -> BatchWait:
         """Registers a wait; drops earlier waits of this thread, which were interrupted."""
@@ -104,27 +93,27 @@ class Subscription:
         messages: list[Ack | Plan] = []
         if run.next is not None:
             window = self._ahead.window(place)
-            for other in [other for other in self._ready if other not in window]:
+            for other in [other for other in self.ready if other not in window]:
                 messages += self._discard(other)
             run = run.at(run.after(place))
         # Other waiting calls may have relied on the run that ends here: request theirs too.
         waits = {wait.place for wait in tuple(self.waits.values())} - {place}
-        others = [other for other in waits if other not in self._ready]
+        others = [other for other in waits if other not in self.ready]
         return [*messages, Plan((place, *others), run)]
 
     def make_room(self) -> list[Ack]:
         """Releases freed slots; discards a ready batch if the client holds every slot."""
         messages = [self.ack()] if self.releases.slots else []
-        if self._leased + len(self._ready) < self._slots:
+        if self._leased + len(self.ready) < self._slots:
             return messages
-        idle = [place for place in self._ready if not self._waited_for(place)]
+        idle = [place for place in self.ready if not self._waited_for(place)]
         return messages + (self._discard(max(idle, key=in_time)) if idle else [])
 
     def _discard(self, place: Place) -> list[Ack]:
         if self._waited_for(place):
             return []
         self._ahead.lost(place)
-        return [self.ack(released=(self._ready.pop(place).number,))]
+        return [self.ack(released=(self.ready.pop(place).number,))]
 
     def refuse(self, place: Place, slot: Slot, waited_ns: int) -> Ack:
         """Releases a slot that holds no batch."""
@@ -135,7 +124,7 @@ class Subscription:
         """Counts a taken batch; releases unread batches of earlier epochs."""
         self._ahead.took(place)
         first = in_time((place[0], 0))
-        old = [other for other in self._ready if in_time(other) < first]
+        old = [other for other in self.ready if in_time(other) < first]
         messages = [ack for other in old for ack in self._discard(other)]
         self._batches += 1
         self._samples += samples
@@ -152,12 +141,12 @@ class Subscription:
         wanted = place in self._asked or self._ahead.expects(place)
         self._asked.discard(place)
         waited_for = self._waited_for(place)
-        if place in self._ready or not (wanted or waited_for):
+        if place in self.ready or not (wanted or waited_for):
             # Kept, it would hold a slot and count as READY in the daemon's scheduling.
-            if place not in self._ready:
+            if place not in self.ready:
                 self._ahead.lost(place)
             return [self.ack(released=(slot.number,))]
-        self._ready[place] = slot
+        self.ready[place] = slot
         if waited_for and len(self.waits) > 1:
             self._notifier.notify()
         return []
@@ -167,7 +156,7 @@ class Subscription:
         self.releases.notifies = True
         waits = tuple(self.waits.items())
         for caller, wait in waits:
-            if len(waits) > 1 and wait.place in self._ready and not caller.left:
+            if len(waits) > 1 and wait.place in self.ready and not caller.left:
                 return
         if not ended and not self.releases.slots:
             self._notifier.clear()

@@ -22,14 +22,7 @@ from typing import Any, Self
 import msgspec
 import numpy as np
 
-from loaderd.errors import (
-    DaemonError,
-    DaemonGone,
-    Draining,
-    LoaderdError,
-    RingReclaimed,
-    StreamClosed,
-)
+from loaderd.errors import DaemonGone, Draining, LoaderdError, RingReclaimed, StreamClosed
 from loaderd.ipc.bundle import Bundle, Parts
 from loaderd.ipc.manifest import Manifest
 from loaderd.ipc.prefetch import WHOLE, Place, Run
@@ -42,7 +35,7 @@ from loaderd_client.core.batch import Batch
 from loaderd_client.core.deadline import Deadline
 from loaderd_client.core.guard import Caller, Claim
 from loaderd_client.core.session import Session
-from loaderd_client.core.stream import Stream
+from loaderd_client.core.stream import Stream, StreamRequest
 
 _CHILD_SLOTS = 2
 
@@ -57,23 +50,14 @@ class Superseded(Exception):
     """The order has changed, and the requested place is no longer valid."""
 
 
-def _always() -> bool:
-    return True
-
-
 class Wanted:
     """The spec and the arrays that are requested; replaced as a whole.
 
     Args:
-        spec: decides the bytes of the batches.
-        parts: arrays that the spec refers to, by name.
+        spec: with its seed as soon as one is chosen.
+        parts: arrays that the spec refers to, by name; the images at their present address.
         images: the bundle of the images, if it exists already.
         key: equal for requests of the same batches.
-
-    Attributes:
-        spec: the same, with its seed as soon as one is chosen.
-        parts: the same, with the images at their present address.
-        key: see above.
     """
 
     def __init__(
@@ -175,12 +159,11 @@ class _Opening:
 
     def _open(self) -> Stream:
         bundles = self.wanted.bundles()
+        request = StreamRequest(self.wanted.spec, self._slots, self._run, bundles)
         if self._left is None:
-            return self._session.open(self.wanted.spec, self._slots, self._run, bundles)
+            return self._session.open(*request)
         while True:
-            stream = self._session.reopen(
-                self.wanted.spec, self._slots, self._run, bundles, self._left
-            )
+            stream = self._session.reopen(request, self._left)
             if stream is not None:
                 return stream
             if self._cancelled:
@@ -207,7 +190,7 @@ class _Held:
     def leave(self) -> None:
         """Offers the stream to the spare streams."""
         if self.stream is not None:
-            spare_streams.of_process.keep(self.stream)
+            spare_streams.keep(self.stream)
 
 
 class Supply:
@@ -222,8 +205,7 @@ class Supply:
 
     Attributes:
         manifest: names and labels of all samples.
-        samples: samples in an epoch.
-        batches: batches in an epoch.
+        batches, samples: in an epoch.
 
     Raises:
         LoaderdError: the stream cannot be opened.
@@ -264,7 +246,8 @@ class Supply:
         kept = ("_slots", "_ahead", "_shape", "_closed", "samples", "batches")
         state = {name: getattr(self, name) for name in kept}
         wanted = self._wanted
-        return state | {"spec": wanted.spec, "parts": dict(wanted.parts), "table": self._table()}
+        table = bytes(self.manifest.table)
+        return state | {"spec": wanted.spec, "parts": dict(wanted.parts), "table": table}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Opens nothing yet."""
@@ -275,9 +258,6 @@ class Supply:
         self._held = _Held.by(self)
         self._pid = os.getpid()
 
-    def _table(self) -> bytes:
-        return bytes(self.manifest.table)
-
     @property
     def session(self) -> Session:
         """The session that opens the streams; the innermost open one after unpickling."""
@@ -285,7 +265,7 @@ class Supply:
             self._session = sessions.current()
         return self._session
 
-    def fetch(self, place: Place, me: Caller, still: Callable[[], bool] = _always) -> Batch:
+    def fetch(self, place: Place, me: Caller, still: Callable[[], bool] = lambda: True) -> Batch:
         """The batch at a place.
 
         Args:
@@ -310,13 +290,18 @@ class Supply:
                 if self._closed:
                     raise
             except (DaemonGone, Draining) as error:
-                left = self._next_deadline(left, error)
+                if left is None:  # the first loss reopens at once, further ones wait first
+                    left = Deadline(self.session.reconnect_timeout)
+                else:
+                    self.session.wait(left, error)
 
     def change(self, spec: Spec, parts: Parts) -> None:
         """Continues with another spec."""
         if (spec.order, spec.batch) != (self.spec.order, self.spec.batch):
             self._shape = WHOLE
-        self._wanted = self._wanted.replaced(spec, parts).found(self.manifest, _seed(spec, self))
+        chosen = self.spec.order.seed  # before, for a spec without one
+        seed = chosen if spec.order.seed is None else spec.order.seed
+        self._wanted = self._wanted.replaced(spec, parts).found(self.manifest, seed or 0)
         self._end_stream()
 
     def beside(self, spec: Spec, parts: Parts, me: Caller) -> Batch:
@@ -359,13 +344,6 @@ class Supply:
         stream, self._held.stream = self._stream, None
         if stream is not None:
             stream.close()
-
-    def _next_deadline(self, left: Deadline | None, error: DaemonError) -> Deadline:
-        """The deadline after a loss: the first one reopens at once, further ones wait first."""
-        if left is None:
-            return Deadline(self.session.reconnect_timeout)
-        self.session.wait(left, error)
-        return left
 
     def _usable(self, place: Place, left: Deadline | None) -> Stream:
         """The open stream of the present request; opens one if there is none."""
@@ -410,23 +388,12 @@ class Supply:
             stream.close()  # the request was replaced meanwhile
         elif self._stream is None or self._stream.ended:
             if not self.batches:
-                self.manifest = _kept(stream.manifest)
+                found = stream.manifest
+                large = len(found.table) > _LARGE
+                self.manifest = found if large else Manifest.view(bytes(found.table))
             self._wanted = self._wanted.found(self.manifest, stream.seed)
             self.samples, self.batches = stream.samples, stream.batches
             self._held.stream = stream
             open_streams.note(self)
         elif self._stream is not stream:
             stream.close()  # another thread was faster
-
-
-def _seed(spec: Spec, supply: Supply) -> int:
-    """The seed of a spec; without one, the seed chosen before."""
-    seed = spec.order.seed
-    return (supply.spec.order.seed or 0) if seed is None else seed
-
-
-def _kept(manifest: Manifest) -> Manifest:
-    """A manifest that outlives its stream; a small one is copied out of shared memory."""
-    if len(manifest.table) > _LARGE:
-        return manifest
-    return Manifest.view(bytes(manifest.table))
