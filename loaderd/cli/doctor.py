@@ -11,13 +11,14 @@ import psutil
 
 from loaderd import __version__, config, formatting, machine, pillow
 from loaderd.cli import cache, console, options, target
-from loaderd.cli.decoders import DECODERS, OPTIONAL
+from loaderd.cli.decoders import DECODERS, KERNELS, OPTIONAL
 from loaderd.cli.exit_codes import DONE, FAILED
+from loaderd.errors import MissingDependency
 from loaderd.ipc import address, segment
 
 DOES = "say what is installed and what the machine offers"
 EXAMPLES = """\
-  loaderd doctor        exit code 1 if the decoders of loaderd[daemon] do not work
+  loaderd doctor        exit code 1 if decoders or kernels do not work
 """
 
 
@@ -28,14 +29,16 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print the findings; return 1 if a decoder is missing."""
+    """Print the findings; return 1 if a decoder or the kernels are missing."""
     settings = config.load(options.flags(args), os.environ)
     findings = [_decoder(module) for module in DECODERS]
+    kernels = _kernels()
     _row("loaderd", f"{__version__}, Python {platform.python_version()}, {platform.machine()}")
     for module, (works, finding) in zip(DECODERS, findings, strict=True):
         _row(module, finding)
         if module == "PIL" and works:
             _print_pillow()
+    _row("kernels", kernels[1])
     for module, use in OPTIONAL.items():
         works, finding = _decoder(module)
         _row(module, finding if works else f"{finding}; needed for {use}")
@@ -55,12 +58,12 @@ def run(args: argparse.Namespace) -> int:
     alive = ", ".join(found.name for found in target.alive()) or "no daemon"
     _row("sockets", f"{address.runtime_dir()}: {alive}{_runtime_dir()}")
     cache.warn_of_other_folder(args, settings.cache_dir)
-    if all(works for works, _ in findings):
-        return DONE
-    console.err(
-        'loaderd: decoders are missing, the daemon cannot run: pip install "loaderd[daemon]"'
-    )
-    return FAILED
+    if not all(works for works, _ in findings):
+        console.err(
+            'loaderd: decoders are missing, the daemon cannot run: pip install "loaderd[daemon]"'
+        )
+        return FAILED
+    return DONE if kernels[0] else FAILED
 
 
 def _row(what: str, finding: str) -> None:
@@ -101,6 +104,15 @@ def _decoder(module: str) -> tuple[bool, str]:
     packages = ", ".join(metadata.packages_distributions().get(module, [module]))
     note = " (with its own libjpeg-turbo)" if module == "simplejpeg" else ""
     return True, f"{packages} {version}{note}"
+
+
+def _kernels() -> tuple[bool, str]:
+    """Whether the kernels in C can be loaded, and which this processor runs, or the error."""
+    try:
+        found = importlib.import_module(KERNELS).KERNELS
+    except MissingDependency as error:
+        return False, f"missing: {error}"
+    return True, f"in C, {'for any processor' if found == 'plain' else f'with {found}'}"
 
 
 def _pillow(version: str) -> str:
