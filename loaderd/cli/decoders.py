@@ -13,7 +13,7 @@ DECODERS = {"PIL": "pillow-simd", "simplejpeg": "simplejpeg", "cv2": "opencv-pyt
 KERNELS = "loaderd.render.native.kernels"
 """The module of the kernels, whose import fails where they are not built."""
 
-OPTIONAL = {"scipy": "warps with interpolation_order other than 1", "cloudpickle": "lambdas"}
+OPTIONAL = {"scipy": "warps with interpolation_order above 1", "cloudpickle": "lambdas"}
 """Modules that workers load on first use, and what for."""
 
 
