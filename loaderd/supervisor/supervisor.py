@@ -22,12 +22,7 @@ from collections.abc import Callable, Iterable
 
 from loaderd.child import init
 from loaderd.config import Settings
-from loaderd.errors import (
-    DaemonError,
-    Draining,
-    LoaderdError,
-    NoWorkers,
-)
+from loaderd.errors import DaemonError, Draining, LoaderdError, NoWorkers
 from loaderd.forkserver import entries
 from loaderd.ipc import descriptors, segment
 from loaderd.ipc.messages import Ack, Bad, BatchFailed, Open, Plan, Ready, fitting
@@ -385,14 +380,12 @@ class Supervisor:
         self._workers.detach(stream)
         self._perform(self._scheduler.close(stream))
 
-    def _plan(self, client: ClientConnection, plan: Plan) -> None:
-        assert client.stream is not None
-        self._perform(self._scheduler.plan(client.stream, plan.want, plan.run))
+    def _plan(self, stream: int, plan: Plan) -> None:
+        self._perform(self._scheduler.plan(stream, plan.want, plan.run))
 
-    def _took(self, client: ClientConnection, took: Ack) -> None:
-        assert client.stream is not None
-        self._streams.subscribers[client.stream].count(took)
-        self._perform(self._scheduler.took(client.stream, took.taken, took.released))
+    def _took(self, stream: int, took: Ack) -> None:
+        self._streams.subscribers[stream].count(took)
+        self._perform(self._scheduler.took(stream, took.taken, took.released))
 
     def _gone(self, client: ClientConnection) -> None:
         self._clients.remove(client)
