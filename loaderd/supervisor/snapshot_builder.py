@@ -35,7 +35,6 @@ from loaderd.supervisor.workers import Workers
 LONGEST_PATH = 500
 """Bytes. Of a longer path the end is shown, so that many streams fit into one packet."""
 
-
 MAX_STALLS = 16
 """Of more streams that wait for storage only the first are shown, for the same reason."""
 
@@ -72,7 +71,7 @@ class SnapshotBuilder:
             host=self._host(),
             streams=tuple(self._stream(one, now) for one in self._streams.subscribers.values()),
             workers=tuple(self._worker_stats(now)),
-            workers_wanted=self._workers.processes.wanted,
+            workers_wanted=self._workers.processes.settings.workers,
             restarts=self._workers.processes.restarts,
             storage=tuple(islice(self._storage(now), MAX_STALLS)),
         )

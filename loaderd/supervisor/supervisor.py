@@ -6,9 +6,9 @@
     workers ── events ───┼──► scheduler: actions ─┤
     signals ─────────────┘                        └── Attach, Chunk ──► workers
 
-The scheduler alone decides, and keeps the only ledger of who holds which chunk. This module
-is the only one that carries events to it and performs its actions. It never reads a pixel, and
-never blocks for long: openers list and reserve, signals only wake the loop.
+The scheduler alone decides, and keeps the only ledger of who holds which chunk. This module alone
+performs its actions. It never reads a pixel, and never blocks for long: openers list and reserve,
+signals only wake the loop.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ from loaderd.supervisor.stream_opener import StreamOpener
 from loaderd.supervisor.streams import OpenStream
 from loaderd.supervisor.systemd import Notifier
 from loaderd.supervisor.worker_processes import Work, WorkerProcesses
-from loaderd.supervisor.workers import WorkerEvents, Workers
+from loaderd.supervisor.workers import Workers
 
 log = logging.getLogger("loaderd")
 
@@ -94,12 +94,8 @@ def serve(
         loop.on_signals({signal.SIGCHLD: forks.reap, **handlers})
         signal.pthread_sigmask(signal.SIG_SETMASK, [])  # some may be inherited as blocked
         segment.prepare()
-        supervisor.listen()
         log.info("serving %s with %d workers", settings.socket, settings.workers)
-        try:
-            supervisor.run()
-        finally:
-            supervisor.shut_down()
+        supervisor.run()
 
 
 def _signals(
@@ -121,30 +117,6 @@ def _merged(old: Settings, new: Settings) -> Settings:
             stays = str(value).lower() if isinstance(value, bool) else value
             log.warning("%s stays %s until the daemon is started again", name, stays)
     return dataclasses.replace(new, **fixed)
-
-
-def _worker_events(
-    scheduler: Scheduler,
-    perform: Callable[[Iterable[Action]], None],
-    ready: Callable[[int], None],
-    bad_image: Callable[[Bad], None],
-) -> WorkerEvents:
-    """Has the scheduler told what happens to workers, and what follows performed."""
-    return WorkerEvents(
-        ready=ready,
-        done=lambda worker, done: perform(
-            scheduler.done(worker, done.ticket, done.total, done.skipped)
-        ),
-        failed=lambda worker, failed: perform(
-            scheduler.failed(worker, failed.ticket, failed.kind, failed.text)
-        ),
-        bad_image=bad_image,
-        waiting=lambda worker: perform(scheduler.waiting(worker)),
-        answered=lambda worker: perform(scheduler.answered(worker)),
-        recalled=lambda worker, tickets: perform(scheduler.recall(worker, tickets)),
-        retired=lambda worker: perform(scheduler.retire(worker)),
-        died=lambda worker, death, cause: perform(scheduler.worker_down(worker, death, cause)),
-    )
 
 
 class Supervisor:
@@ -182,8 +154,14 @@ class Supervisor:
         self._end_at: float | None = None
         self._next_check = 0.0
         self._processes = WorkerProcesses(settings, forks, work)
-        events = _worker_events(self._scheduler, self._perform, self._worker_ready, self._note_bad)
-        self._workers = Workers(self._processes, loop, self._scheduler.ledger.held, events)
+        self._workers = Workers(
+            self._processes,
+            loop,
+            self._scheduler,
+            self._perform,
+            self._worker_ready,
+            self._note_bad,
+        )
         self._streams = StreamOpener(
             settings, loop, forks, self._scheduler, self._stream_opened, self._stream_closed
         )
@@ -203,27 +181,23 @@ class Supervisor:
         self._owner = Owner(settings, loop, self._clients.adopt, self.drain, self._owner_gone)
 
     def run(self) -> None:
-        """Serves until the end.
+        """Lets clients in and serves until the end, which ends all streams.
 
         Raises:
             DaemonError: no worker can start.
         """
-        while not self._ended():
-            for _ in range(self._processes.missing(time.monotonic())):
-                if self._processes.start_exhausted:
-                    self._fail_streams()
-                self._workers.start()
-            self._loop.turn(self._timeout())
-            self._check()
-
-    def listen(self) -> None:
-        """Lets clients in."""
         self._listener.watch(self._clients.accept)
-
-    def shut_down(self) -> None:
-        """Ends all streams and gives all segments up."""
-        self._clients.end()
-        self._streams.stop()
+        try:
+            while not self._ended():
+                for _ in range(self._processes.missing(time.monotonic())):
+                    if self._processes.start_exhausted:
+                        self._fail_streams()
+                    self._workers.start()
+                self._loop.turn(self._timeout())
+                self._check()
+        finally:
+            self._clients.end()
+            self._streams.stop()
 
     # -- the end, and what must be looked at -----------------------------------------
 
@@ -288,8 +262,7 @@ class Supervisor:
 
     # -- workers ---------------------------------------------------------------------
 
-    def _worker_ready(self, worker: int) -> None:
-        self._perform(self._scheduler.worker_up(worker))
+    def _worker_ready(self) -> None:
         if self._on_ready is not None:
             self._on_ready()
             self._on_ready = None
