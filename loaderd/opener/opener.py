@@ -22,11 +22,11 @@ from loaderd.cache.layout import Head
 from loaderd.child.storage_watch import StorageWatch
 from loaderd.config import Settings
 from loaderd.errors import CacheError, LoaderdError, NoRoom, ProtocolError, RequestRefused
-from loaderd.ipc import bundle, manifest, segment
+from loaderd.ipc import bundle, descriptors, manifest, segment
 from loaderd.ipc.bundle import Parts
-from loaderd.ipc.channel import Channel, Closed
+from loaderd.ipc.channel import Channel
 from loaderd.ipc.manifest import Manifest
-from loaderd.ipc.messages import List, Listed, Reserve, Reserved, refusal
+from loaderd.ipc.messages import List, Listed, Message, Reserve, Reserved, refusal
 from loaderd.ipc.text import printable
 from loaderd.render.versions import decoders
 from loaderd.sampling.order import epoch_length
@@ -57,29 +57,19 @@ class _Cache(NamedTuple):
 def main(sock: socket.socket, settings: Settings) -> None:
     """Runs an opener on its end of the supervisor's socket, until that closes."""
     channel = Channel(sock)
-    watch = StorageWatch(channel, settings.silence)
-    watch.start()
-    opener = _Opener(channel, settings, watch)
-    try:
-        while True:
-            opener.serve()
-    except Closed:
-        return
+    StorageWatch(channel, settings.silence).serve(_Opener(channel, settings).handle)
 
 
 class _Opener:
     """One opener, and the stream that it is opening."""
 
-    def __init__(self, channel: Channel, settings: Settings, watch: StorageWatch) -> None:
+    def __init__(self, channel: Channel, settings: Settings) -> None:
         self._channel = channel
         self._settings = settings
-        self._watch = watch
         self._cache: _Cache | None = None
 
-    def serve(self) -> None:
-        """Waits for the supervisor's next message and handles it."""
-        message, fds = self._channel.receive_with_fds()
-        self._watch.begin()
+    def handle(self, message: Message, fds: list[int]) -> None:
+        """Does what the supervisor asks for."""
         try:
             match message:
                 case List():
@@ -91,8 +81,7 @@ class _Opener:
         except Exception as error:  # a damaged bundle may raise anything
             self._channel.send(refusal(RequestRefused(f"the dataset cannot be listed: {error!r}")))
         finally:
-            for fd in fds:
-                os.close(fd)
+            descriptors.close_all(fds)
 
     def _list(self, request: List, fds: list[int]) -> None:
         asked, given = _read_request(request, fds)
