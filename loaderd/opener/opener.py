@@ -114,8 +114,7 @@ class _Opener:
             return
         fit = len(granted.rows) - granted.lacking
         self._channel.send(Reserved(True, fit, _partial_warning(cache, granted)), [fd, rows])
-        os.close(rows)
-        os.close(fd)
+        descriptors.close_all((rows, fd))
 
 
 def _read_request(request: List, fds: list[int]) -> tuple[Spec, Parts]:
@@ -138,7 +137,10 @@ def _table(asked: Spec, given: Parts) -> bytes:
         case Files():
             return _part(given, "manifest").tobytes()
         case Arrays():
-            samples = _count_images(_part(given, "images"), asked)
+            array = _part(given, "images")
+            if array.shape[1:] != asked.image_shape:
+                raise ProtocolError(f"images of shape {array.shape[1:]}, not {asked.image_shape}")
+            samples = len(array)
             return manifest.pack("", (), [b""] * samples, np.zeros(samples, np.int32))
 
 
@@ -164,12 +166,6 @@ def _check_labels(found: Manifest) -> None:
     labels = found.labels
     if len(labels) and not 0 <= labels.min() <= labels.max() < max(1, len(found.class_names)):
         raise ProtocolError("the manifest has labels without a class")
-
-
-def _count_images(images: NDArray[Any], asked: Spec) -> int:
-    if images.shape[1:] != asked.image_shape:
-        raise ProtocolError(f"images of shape {images.shape[1:]}, not {asked.image_shape}")
-    return len(images)
 
 
 def _cache(found: Manifest, asked: Spec) -> _Cache | None:
