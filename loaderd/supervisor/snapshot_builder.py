@@ -27,9 +27,8 @@ from loaderd.supervisor.bad_images import BadImages
 from loaderd.supervisor.listener import Listener
 from loaderd.supervisor.scheduler import Scheduler
 from loaderd.supervisor.slots import State
-from loaderd.supervisor.stream_opener import StreamOpener
+from loaderd.supervisor.stream_opener import StreamOpener, Subscriber
 from loaderd.supervisor.streams import PendingStream
-from loaderd.supervisor.subscriber import Subscriber
 from loaderd.supervisor.workers import Workers
 
 LONGEST_PATH = 500
@@ -140,9 +139,9 @@ class SnapshotBuilder:
             filling=count(State.FILLING),
             leased=count(State.LEASED),
             age_s=now - stream.opened_at,
-            batches=subscriber.batches,
-            images=subscriber.samples,
-            waited_s=subscriber.waited_ns / 1e9,
+            batches=subscriber.took.batches,
+            images=subscriber.took.samples,
+            waited_s=subscriber.took.waited_ns / 1e9,
             errors=scheduled.errors,
             on_error=stream.spec.on_error,
             bad=len(stream.bad),

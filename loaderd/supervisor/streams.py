@@ -23,7 +23,7 @@ import mmap
 import os
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 import msgspec
@@ -161,20 +161,18 @@ class OpenStream:
         rows = self._rows(place)[first:last].tolist()
         return ", ".join(repr(os.fsdecode(table.path(row)) or f"image {row}") for row in rows)
 
-    def quarantine(self, place: Place, row: int, cause: str) -> Quarantine:
-        """What workers are told of the sample in a row that killed those who tried it."""
-        sample = int(self._rows(place)[row])
-        function = self.spec.function
-        reason = f"quarantined: the workers that tried it died ({cause})"
-        if function is not None:
-            reason += f"; it may be the preprocessing_function {function.name}"
-        name = function.name if function else ""
-        return Quarantine(sample_key(self._table(), self.id, sample), name, reason)
+    def quarantine(self, place: Place, row: int, cause: str) -> tuple[bytes, Quarantine]:
+        """The path of the sample in a row that killed its workers, and what they are told of it.
 
-    def path(self, place: Place, row: int) -> bytes:
-        """The path of the sample in a row, or what people read where it has none."""
-        sample = int(self._rows(place)[row])
-        return self._table().path(sample) or b"image %d of the arrays" % sample
+        Where it has no path, people read its number.
+        """
+        table, sample = self._table(), int(self._rows(place)[row])
+        reason, name = f"quarantined: the workers that tried it died ({cause})", ""
+        if self.spec.function is not None:
+            name = self.spec.function.name
+            reason += f"; it may be the preprocessing_function {name}"
+        path = table.path(sample) or b"image %d of the arrays" % sample
+        return path, Quarantine(sample_key(table, self.id, sample), name, reason)
 
     def _rows(self, place: Place) -> Ids:
         given = bundle.attach_all(list(map(os.dup, self.bundles)), self.bundle_sizes).get("order")
@@ -227,30 +225,23 @@ class OpenStream:
         self.shape.check_run(request.run.within(self.shape.batches))
         for fd, nbytes in zip(fds[1:], request.bundles, strict=True):
             bundle.check(fd, nbytes)
+        encoded = _for_workers(asked, data)
         ring, manifest, *bundles = descriptors.copies((self.ring, self.manifest, *fds[1:]))
-        return OpenStream(
-            id,
-            asked,
-            _for_workers(asked, data),
-            self.shape,
-            self.wish,
-            self.classes,
-            ring,
-            self.ring_bytes,
-            manifest,
-            self.manifest_bytes,
-            bundles,
-            self.bundle_sizes,
-            cache=[],
-            cached_rows=0,
+        return replace(
+            self,
+            id=id,
+            spec=asked,
+            encoded=encoded,
+            ring=ring,
+            manifest=manifest,
+            bundles=bundles,
             opened_at=time.monotonic(),
-            bad_limit=self.bad_limit,
+            bad={},
         )
 
     def close(self) -> None:
         """Gives the segments up; they live on while somebody maps them."""
-        for fd in (self.ring, self.manifest, *self.bundles):
-            os.close(fd)
+        descriptors.close_all((self.ring, self.manifest, *self.bundles))
         if self.cache:
             storage.close(self.cache)
 
@@ -316,7 +307,7 @@ class PendingStream:
         self.wait: Wait | None = None
         self.stall = Stall()
         self._fds: list[int] = []
-        self._listed: Listed | None = None
+        self._listed = Listed(samples=0, classes=0, manifest_bytes=0)
         self._idle = False
         settings = resources.settings
         spec_fd, *bundles = fds
@@ -325,7 +316,6 @@ class PendingStream:
         self.spec = _check_code(asked, settings.user_code)
         self._encoded = _for_workers(self.spec, data if self.spec is asked else b"")
         request_limits.check_spec(self.spec, settings.max_pixels or PILS_PIXELS)
-        self._max_bad = settings.max_bad
         self.opener = resources.openers.take()
         self._bundles = list(descriptors.copies(bundles))
         with contextlib.suppress(Closed):  # its death is noticed when its socket is read
@@ -398,7 +388,6 @@ class PendingStream:
     def _stream(self, reserved: Reserved) -> OpenStream:
         if reserved.trouble:
             log.warning("%s", reserved.trouble)
-        assert self._listed is not None
         manifest, ring, *cache = self._fds
         if len(cache) != 2 * reserved.cached:
             raise ProtocolError(f"the opener sent {len(cache)} descriptors with Reserved")
@@ -419,7 +408,7 @@ class PendingStream:
             cache,
             reserved.rows,
             time.monotonic(),
-            bad_limit=math.ceil(self._max_bad * self.shape.samples),
+            bad_limit=math.ceil(self._resources.settings.max_bad * self.shape.samples),
         )
 
     def _fail(self, error: LoaderdError | Refused) -> None:
@@ -429,9 +418,7 @@ class PendingStream:
     def end(self) -> None:
         """Gives the opener back, or ends it in its work, and closes what was not handed on."""
         if self._idle:
-            self._resources.openers.give_back(
-                self.opener, self._listed.manifest_bytes if self._listed else 0
-            )
+            self._resources.openers.give_back(self.opener, self._listed.manifest_bytes)
             self._cache_opened()
         else:
             self._resources.openers.discard(self.opener)
@@ -442,7 +429,6 @@ class PendingStream:
 
     def _cache_opened(self) -> None:
         if self._taken:
-            assert self._listed is not None
             self._caches.opened(self._taken, self._listed.cache_bytes)
 
 

@@ -88,25 +88,17 @@ def serve(
     ):
         supervisor = Supervisor(settings, loop, forks, listener, on_ready, work)
         supervisor.notifier = notifier
+        handlers: dict[int, Callable[[], object]] = {signal.SIGCHLD: forks.reap}
+        if settings.owner is None:
+            handlers[signal.SIGTERM] = handlers[signal.SIGINT] = supervisor.drain
+            handlers[signal.SIGHUP] = lambda: supervisor.renew(reload)
         # A private one ends with its trainer, and ignores what is sent to the whole job.
-        handlers = _signals(supervisor, reload) if settings.owner is None else {}
         init.ignore(JOB_SIGNALS - handlers.keys())
-        loop.on_signals({signal.SIGCHLD: forks.reap, **handlers})
+        loop.on_signals(handlers)
         signal.pthread_sigmask(signal.SIG_SETMASK, [])  # some may be inherited as blocked
         segment.prepare()
         log.info("serving %s with %d workers", settings.socket, settings.workers)
         supervisor.run()
-
-
-def _signals(
-    supervisor: Supervisor, reload: Callable[[], Settings] | None
-) -> dict[int, Callable[[], object]]:
-    """What the daemon does at signals."""
-    return {
-        signal.SIGTERM: supervisor.drain,
-        signal.SIGINT: supervisor.drain,
-        signal.SIGHUP: lambda: supervisor.renew(reload),
-    }
 
 
 def _merged(old: Settings, new: Settings) -> Settings:
@@ -221,12 +213,9 @@ class Supervisor:
     def _timeout(self) -> float:
         """Seconds until something must be done though nothing happens."""
         now = time.monotonic()
-        moments = [self._next_check]
+        moments = [self._next_check, self._processes.next_start(now)]
         if self._end_at is not None:
             moments.append(self._end_at)
-        pause = self._processes.pause(now)
-        if pause is not None:
-            moments.append(now + pause)
         return max(0.0, min(moments) - now)
 
     def _check(self) -> None:
@@ -321,8 +310,7 @@ class Supervisor:
     def _isolate(self, action: Isolate) -> None:
         """Tells all workers that a sample is bad, before it is given away again."""
         stream = self._streams.subscribers[action.stream].stream
-        isolated = stream.quarantine(action.place, action.row, action.cause)
-        path = stream.path(action.place, action.row)
+        path, isolated = stream.quarantine(action.place, action.row, action.cause)
         self._bad.add(path, isolated.reason, stream.folder, quarantined=True)
         log.error("quarantined %s: %s", readable(path), isolated.reason)
         self._workers.quarantine(isolated)
@@ -357,7 +345,7 @@ class Supervisor:
         self._perform(self._scheduler.plan(stream, plan.want, plan.run))
 
     def _took(self, stream: int, took: Ack) -> None:
-        self._streams.subscribers[stream].count(took)
+        self._streams.subscribers[stream].took = took
         self._perform(self._scheduler.took(stream, took.taken, took.released))
 
     def _gone(self, client: ClientConnection) -> None:

@@ -234,11 +234,9 @@ class WorkerProcesses:
         """How many workers to start now."""
         return -self.surplus if now >= self._resume_at else 0
 
-    def pause(self, now: float) -> float | None:
-        """Seconds until a missing worker may be started; None if there is nothing to wait for."""
-        if self.surplus >= 0 or now >= self._resume_at:
-            return None
-        return self._resume_at - now
+    def next_start(self, now: float) -> float:
+        """When a missing worker may be started; infinite if there is nothing to wait for."""
+        return self._resume_at if self.surplus < 0 and now < self._resume_at else math.inf
 
     def start(self) -> Worker | None:
         """Starts one worker; returns None if that fails."""
