@@ -72,15 +72,12 @@ class Loop:
             if self._watched.get(fd) is not watched:
                 continue  # an earlier callback of this turn has closed it
             if events & _WRITE and watched.channel is not None:
-                self._flush(watched.channel)
+                with contextlib.suppress(Closed):  # noticed again when it is read
+                    watched.channel.flush()
+                if not watched.channel.unsent:
+                    self._modify(fd, _READ)
             if events & ~_WRITE:
                 watched.on_read()
-
-    def _flush(self, channel: Channel) -> None:
-        with contextlib.suppress(Closed):  # noticed again when it is read
-            channel.flush()
-        if not channel.unsent:
-            self._modify(channel.fileno(), _READ)
 
     def on_signals(self, callbacks: Mapping[int, Callback]) -> None:
         """Calls back once for every signal that comes; the handlers only wake the loop."""

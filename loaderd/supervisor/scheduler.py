@@ -87,12 +87,10 @@ class Scheduler:
         Raises:
             ProtocolError: there is no such run.
         """
-        run = run.within(shape.batches)
-        shape.check_run(run)
         self.streams[stream] = ScheduledStream(
             stream,
             shape,
-            Cursor(shape.batches, run),
+            Cursor(shape.batches, shape.checked(run)),
             SlotTable(shape.slots),
             is_small=is_small,
             doubted=bool(self._waiting),
@@ -122,9 +120,7 @@ class Scheduler:
         for place in want:
             state.shape.check(place)
         if run is not None:
-            run = run.within(state.shape.batches)
-            state.shape.check_run(run)
-            cursor.run = run
+            cursor.run = state.shape.checked(run)
         cursor.want.extend(place for place in want if place not in state.made)
         state.count_missing()
         return self._assign_all()

@@ -43,31 +43,28 @@ class SnapshotBuilder:
 
     def __init__(
         self,
-        settings: Settings,
         listener: Listener,
         scheduler: Scheduler,
         workers: Workers,
         streams: StreamOpener,
         bad: BadImages,
     ) -> None:
-        self.settings = settings
         self._listener = listener
         self._bad = bad
         self._scheduler = scheduler
         self._workers = workers
         self._streams = streams
         self._started = time.monotonic()
-        self.draining = False
         psutil.cpu_percent()  # the first call begins the interval
 
-    def build(self) -> Snapshot:
+    def build(self, settings: Settings, draining: bool) -> Snapshot:
         """The daemon as it is now."""
         now = time.monotonic()
         return Snapshot(
             schema=SCHEMA,
             time=time.time(),
-            daemon=self._daemon(now),
-            host=self._host(),
+            daemon=self._daemon(now, settings, draining),
+            host=self._host(settings.memory),
             streams=tuple(self._stream(one, now) for one in self._streams.subscribers.values()),
             workers=tuple(self._worker_stats(now)),
             workers_wanted=self._workers.processes.settings.workers,
@@ -90,32 +87,31 @@ class SnapshotBuilder:
                     client_pid=reader.client.pid,
                 )
 
-    def _daemon(self, now: float) -> DaemonStats:
+    def _daemon(self, now: float, settings: Settings, draining: bool) -> DaemonStats:
+        processes = self._workers.processes
         return DaemonStats(
             pid=os.getpid(),
-            name=_tail(self.settings.name),
+            name=_tail(settings.name),
             socket=_tail(self._listener.path),
             version=__version__,
             uptime_s=now - self._started,
-            private=self.settings.owner is not None,
-            draining=self.draining,
+            private=settings.owner is not None,
+            draining=draining,
             cpu_s=time.process_time(),
             chunks=self._workers.chunks,
             bad=self._bad.total,
-            cache_dir=_tail(self.settings.cache_dir),
-            trouble=self._workers.processes.trouble
-            if self._workers.processes.start_exhausted
-            else "",
+            cache_dir=_tail(settings.cache_dir),
+            trouble=processes.trouble if processes.start_exhausted else "",
         )
 
-    def _host(self) -> HostStats:
+    def _host(self, ring_limit: int) -> HostStats:
         return HostStats(
             cpus=machine.cpus(),
             cpu_percent=psutil.cpu_percent(),
             shm_total=segment.total(),
             shm_free=segment.free(),
             ring_bytes=sum(one.stream.ring_bytes for one in self._streams.subscribers.values()),
-            ring_limit=self.settings.memory,
+            ring_limit=ring_limit,
             cache_bytes=self._streams.caches.nbytes,
             cache_limit=self._streams.caches.limit,
         )
@@ -154,7 +150,7 @@ class SnapshotBuilder:
         for worker in self._workers.processes.workers.values():
             if worker.up_at is None:
                 continue
-            since = self._workers.waits.since(worker.id)
+            wait = self._workers.waits.get(worker.id)
             yield WorkerStats(
                 pid=worker.pid,
                 up_s=now - worker.up_at,
@@ -166,7 +162,7 @@ class SnapshotBuilder:
                 resize_s=worker.resize_ns / 1e9,
                 augment_s=worker.augment_ns / 1e9,
                 busy_s=worker.busy_ns / 1e9,
-                waits_s=0.0 if since is None else now - since,
+                waits_s=now - wait[1].since if wait else 0.0,
             )
 
 

@@ -38,10 +38,6 @@ class Waits(dict[int, tuple[int, Wait]]):
         for worker, (stream, wait) in self.items():
             self[worker] = stream, Wait(wait.path, wait.since + seconds)
 
-    def since(self, worker: int) -> float | None:
-        """Since when a worker waits; None if it does not."""
-        return self[worker][1].since if worker in self else None
-
     def workers(self, stream: int) -> list[int]:
         """Those that wait for what a stream reads."""
         return [worker for worker, (other, _) in self.items() if other == stream]

@@ -34,7 +34,6 @@ from loaderd.supervisor.streams import MAX_BUNDLES, OpenStream, PendingStream, R
 
 log = logging.getLogger("loaderd")
 
-
 _NOTHING_TAKEN = Ack((), (), batches=0, samples=0, waited_ns=0)
 
 

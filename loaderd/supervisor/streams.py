@@ -222,7 +222,7 @@ class OpenStream:
         asked = spec.fitted(spec.decode(data), self.shape.samples)
         if asked.order.given or spec.unseeded(asked) != spec.unseeded(self.spec):
             return None
-        self.shape.check_run(request.run.within(self.shape.batches))
+        self.shape.checked(request.run)
         for fd, nbytes in zip(fds[1:], request.bundles, strict=True):
             bundle.check(fd, nbytes)
         encoded = _for_workers(asked, data)
@@ -371,7 +371,7 @@ class PendingStream:
         self._caches.give_way(2 * self._wish * layout.nbytes)  # a ring gets half of what is free
         slots = fitting_slots(layout.nbytes, self._wish, room._replace(shm=segment.free()))
         self.shape = Shape(listed.samples, self.spec.batch.batch_size, slots)
-        self.shape.check_run(self.run.within(self.shape.batches))
+        self.shape.checked(self.run)
         self.ring_bytes = layout.nbytes * slots
         self._fds.append(segment.create(self.ring_bytes))
         memory, cache_room = self._memory_cache(listed)

@@ -76,8 +76,6 @@ def serve(
         DaemonError: the address cannot be used, or no worker can start.
     """
     notifier = Notifier(os.environ)  # before the first child, which must not inherit it
-    if settings.owner is not None:
-        notifier = Notifier({})  # what we inherited was meant for the trainer
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # it may be inherited as ignored
     descriptors.raise_limit(MAX_DESCRIPTORS)
     private = settings.control_fd is not None
@@ -87,9 +85,9 @@ def serve(
         Listener(loop, settings.socket, settings.name, required=not private) as listener,
     ):
         supervisor = Supervisor(settings, loop, forks, listener, on_ready, work)
-        supervisor.notifier = notifier
         handlers: dict[int, Callable[[], object]] = {signal.SIGCHLD: forks.reap}
-        if settings.owner is None:
+        if settings.owner is None:  # else what was inherited is meant for the trainer
+            supervisor.notifier = notifier
             handlers[signal.SIGTERM] = handlers[signal.SIGINT] = supervisor.drain
             handlers[signal.SIGHUP] = lambda: supervisor.renew(reload)
         # A private one ends with its trainer, and ignores what is sent to the whole job.
@@ -158,10 +156,10 @@ class Supervisor:
             settings, loop, forks, self._scheduler, self._stream_opened, self._stream_closed
         )
         self._snapshots = SnapshotBuilder(
-            settings, listener, self._scheduler, self._workers, self._streams, self._bad
+            listener, self._scheduler, self._workers, self._streams, self._bad
         )
         requests = Requests(
-            observe=self._snapshots.build,
+            observe=lambda: self._snapshots.build(self._settings, self._end_at is not None),
             stop=self.drain,
             list_bad=self._bad.page,
             open=self._open,
@@ -200,7 +198,6 @@ class Supervisor:
         self.notifier.stopping()
         self._end_at = now + self._settings.grace if self._end_at is None else now
         self._scheduler.drain()
-        self._snapshots.draining = True
 
     def _owner_gone(self) -> None:
         self._end_at = 0.0
@@ -242,7 +239,7 @@ class Supervisor:
         self.notifier.reloading()
         try:
             if reload is not None:
-                self._settings = self._snapshots.settings = _merged(self._settings, reload())
+                self._settings = _merged(self._settings, reload())
                 self._streams.adopt(self._settings)
             self._workers.renew(self._settings)
         except LoaderdError as error:

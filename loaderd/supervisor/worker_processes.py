@@ -108,23 +108,13 @@ class Worker:
         return self.sample_timeout
 
     def hangs(self, silent: float, stream: int | None) -> bool:
-        """Whether it was silent for too long; a stopped process gets no time to load code.
-
-        Args:
-            silent: seconds since it was last heard.
-            stream: as above.
-        """
+        """Whether it was silent for too long; a stopped process gets no time to load code."""
         if silent > self.max_silence(stream):
             return True
         return stream is not None and silent > self.sample_timeout and self.stopped
 
     def silence_reason(self, stream: int | None, waits: bool) -> str:
-        """Why it was silent for too long.
-
-        Args:
-            stream: as above.
-            waits: whether it waits for storage.
-        """
+        """Why it was silent for too long; ``waits`` for storage."""
         if self.stopped:
             return STOPPED
         return STORAGE if waits else f"no sign of life for {self.max_silence(stream):g} s"
@@ -180,12 +170,6 @@ class WorkerProcesses:
         self._renewing = 0
         self._resume_at = 0.0
 
-    @property
-    def complete(self) -> bool:
-        """Whether all workers that are wanted are up."""
-        up = sum(worker.up_at is not None for worker in self.workers.values())
-        return up >= self.settings.workers
-
     def stand_in(self, waiting: int, now: float) -> None:
         """Has one more worker for each that waits for storage; twice the workers at most."""
         needed = min(waiting, self.settings.workers)
@@ -223,7 +207,10 @@ class WorkerProcesses:
 
     def next_to_renew(self) -> int | None:
         """The worker to retire next, once all others are up; None if there is none now."""
-        while self._to_renew and self._renewing not in self.workers and self.complete:
+        up = sum(worker.up_at is not None for worker in self.workers.values())
+        if up < self.settings.workers or self._renewing in self.workers:
+            return None
+        while self._to_renew:
             worker = self.workers.get(self._to_renew.popleft())
             if worker is not None and worker.up_at is not None:
                 self._renewing = worker.id
