@@ -23,7 +23,6 @@ from loaderd.child.storage_watch import StorageWatch
 from loaderd.config import Settings
 from loaderd.errors import CacheError, LoaderdError, NoRoom, ProtocolError, RequestRefused
 from loaderd.ipc import bundle, descriptors, manifest, segment
-from loaderd.ipc.bundle import Parts
 from loaderd.ipc.channel import Channel
 from loaderd.ipc.manifest import Manifest
 from loaderd.ipc.messages import List, Listed, Message, Reserve, Reserved, refusal
@@ -117,7 +116,7 @@ class _Opener:
         descriptors.close_all((rows, fd))
 
 
-def _read_request(request: List, fds: list[int]) -> tuple[Spec, Parts]:
+def _read_request(request: List, fds: list[int]) -> tuple[Spec, bundle.Parts]:
     """The client's spec and bundles, checked; the supervisor does not read the bundles."""
     asked, *bundles = fds
     for fd, nbytes in zip(bundles, request.bundles, strict=True):
@@ -126,7 +125,7 @@ def _read_request(request: List, fds: list[int]) -> tuple[Spec, Parts]:
     return spec.decode(os.pread(asked, request.spec_bytes, 0)), given
 
 
-def _table(asked: Spec, given: Parts) -> bytes:
+def _table(asked: Spec, given: bundle.Parts) -> bytes:
     """The samples, packed as a manifest."""
     match asked.source:
         case Directory():
@@ -144,7 +143,7 @@ def _table(asked: Spec, given: Parts) -> bytes:
             return manifest.pack("", (), [b""] * samples, np.zeros(samples, np.int32))
 
 
-def _order(given: Parts, order: Order, samples: int) -> NDArray[Any] | None:
+def _order(given: bundle.Parts, order: Order, samples: int) -> NDArray[Any] | None:
     """The given order, checked."""
     if not order.given:
         return None
@@ -156,7 +155,7 @@ def _order(given: Parts, order: Order, samples: int) -> NDArray[Any] | None:
     return ids
 
 
-def _part(given: Parts, name: str) -> NDArray[Any]:
+def _part(given: bundle.Parts, name: str) -> NDArray[Any]:
     if name not in given:
         raise ProtocolError(f"the bundle lacks {name!r}")
     return given[name]

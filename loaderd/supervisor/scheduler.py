@@ -41,7 +41,7 @@ from loaderd.supervisor.actions import Action, Assign, Death, Dismiss
 from loaderd.supervisor.cursor import Cursor
 from loaderd.supervisor.ledger import Ledger
 from loaderd.supervisor.scheduled_stream import QUEUED, ScheduledStream
-from loaderd.supervisor.slots import SlotTable, State
+from loaderd.supervisor.slots import Event, SlotTable, State
 from loaderd.supervisor.stream_shape import Shape
 
 MAX_WANTED = 1024
@@ -133,9 +133,10 @@ class Scheduler:
         """
         state = self.streams[stream]
         for slot in taken:
-            state.take(slot)
+            state.apply(slot, Event.TAKE)
+            state.cursor.taken += 1
         for slot in released:
-            state.release(slot)
+            state.apply(slot, Event.RELEASE)
         return self._assign_all()
 
     def worker_up(self, worker: int) -> list[Action]:

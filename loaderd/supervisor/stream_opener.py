@@ -143,7 +143,7 @@ class StreamOpener:
     def _opened(self, pending: PendingStream, stream: OpenStream | None) -> None:
         self._end_pending(pending.client)
         if stream is not None:
-            self._begin(pending.client, stream, pending.run)
+            self._begin(pending.client, stream, pending.request.run)
 
     def _begin(self, client: ClientConnection, stream: OpenStream, run: Run) -> None:
         try:

@@ -275,7 +275,7 @@ class PendingStream:
         finish: called once, with the stream or None.
 
     Attributes:
-        run: what is made ahead.
+        request: see above.
         opener: the process that lists and reserves.
         wait: what the opener waits for, if storage does not answer.
         stall: what the client was told of that.
@@ -297,8 +297,7 @@ class PendingStream:
         self.id = id
         self.client = client
         self.ring_bytes = 0
-        self.run = request.run
-        self._request = request
+        self.request = request
         self._wish = max(1, min(request.slots, MAX_SLOTS))
         self._resources = resources
         self._caches = resources.caches
@@ -371,7 +370,7 @@ class PendingStream:
         self._caches.give_way(2 * self._wish * layout.nbytes)  # a ring gets half of what is free
         slots = fitting_slots(layout.nbytes, self._wish, room._replace(shm=segment.free()))
         self.shape = Shape(listed.samples, self.spec.batch.batch_size, slots)
-        self.shape.checked(self.run)
+        self.shape.checked(self.request.run)
         self.ring_bytes = layout.nbytes * slots
         self._fds.append(segment.create(self.ring_bytes))
         memory, cache_room = self._memory_cache(listed)
@@ -397,14 +396,14 @@ class PendingStream:
             self.spec,
             self._encoded,
             self.shape,
-            self._request.slots,
+            self.request.slots,
             self._listed.classes,
             ring,
             self.ring_bytes,
             manifest,
             self._listed.manifest_bytes,
             bundles,
-            self._request.bundles,
+            self.request.bundles,
             cache,
             reserved.rows,
             time.monotonic(),

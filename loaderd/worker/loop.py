@@ -38,7 +38,7 @@ from loaderd.ipc.messages import (
 from loaderd.render.transforms.user_function import explain
 from loaderd.render.versions import pils_name
 from loaderd.spec import spec
-from loaderd.worker.stream_renderer import Context, StreamRenderer
+from loaderd.worker.stream_renderer import StreamRenderer
 
 _NO_MEMORY = (
     "a worker has no memory, or no room in its address space, for the stream: raise the "
@@ -104,10 +104,8 @@ class _WorkerLoop:
         asked = spec.decode(attach.spec)
         function = asked.function
         quarantine = self._quarantine[function.name if function else ""]
-        silence_s, max_pixels = self._settings.silence, self._settings.max_pixels
-        context = Context(self._channel, silence_s, quarantine, max_pixels)
         try:
-            return StreamRenderer(attach, asked, context, fds)
+            return StreamRenderer(attach, asked, fds, self._channel, self._settings, quarantine)
         except BaseException as error:
             return _to_loaderd_error(error)
 

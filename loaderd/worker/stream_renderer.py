@@ -9,16 +9,15 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from time import perf_counter_ns
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from loaderd.cache.store import Store
+from loaderd.config import Settings
 from loaderd.errors import BadImage, MissingCodec, ProtocolError, RenderError
-from loaderd.ipc import bundle as bundles
-from loaderd.ipc import segment
-from loaderd.ipc.bundle import Parts
+from loaderd.ipc import bundle, segment
 from loaderd.ipc.channel import Channel
 from loaderd.ipc.manifest import Manifest, sample_key
 from loaderd.ipc.messages import Attach, Bad, Chunk, Done, Progress, fitting
@@ -41,32 +40,17 @@ from loaderd.worker.images import ArrayImages, CachedImages, DecodedImages, atta
 Array = NDArray[Any]
 
 
-class Context(NamedTuple):
-    """State shared by the streams of a worker, or by those that run the same code.
-
-    Attributes:
-        channel: to the supervisor, which is told of bad images, and that a long chunk goes on.
-        silence_s: seconds after which a finished sample is reported. Most chunks take
-            milliseconds, and report none.
-        quarantine: samples that are no longer tried, and why; the worker's loop adds to it.
-        max_pixels: the daemon's limit of a picture; None for none.
-    """
-
-    channel: Channel
-    silence_s: float
-    quarantine: Mapping[bytes, str]
-    max_pixels: int | None
-
-
 class StreamRenderer:
     """One stream: its mappings, order, draws and renderer.
 
     Args:
         attach: the stream's sizes.
         asked: its spec.
-        context: the worker's.
         fds: descriptors of ring, manifest, any bundles, and any cache and its rows; this object
             closes them.
+        channel: to the supervisor, which is told of bad images, and that a long chunk goes on.
+        settings: the daemon's.
+        quarantine: samples that are no longer tried, and why; the worker's loop adds to it.
 
     Raises:
         RenderError: the user's function cannot be loaded.
@@ -74,12 +58,20 @@ class StreamRenderer:
         ProtocolError: manifest or bundle are damaged, or do not match.
     """
 
-    def __init__(self, attach: Attach, asked: Spec, context: Context, fds: Sequence[int]) -> None:
+    def __init__(
+        self,
+        attach: Attach,
+        asked: Spec,
+        fds: Sequence[int],
+        channel: Channel,
+        settings: Settings,
+        quarantine: Mapping[bytes, str],
+    ) -> None:
         ring, manifest, *more = fds
         self._stream = attach.stream
-        self._channel = context.channel
-        self._silence_ns = int(context.silence_s * 1e9)
-        self._quarantine = context.quarantine
+        self._channel = channel
+        self._silence_ns = int(settings.silence * 1e9)
+        self._quarantine = quarantine
         self._handled_errors = (BadImage, MissingCodec) if asked.survey else BadImage
         ring_memory = segment.attach(ring, attach.ring_bytes, writable=True)
         table = segment.attach(manifest, attach.manifest_bytes, writable=False)
@@ -88,14 +80,14 @@ class StreamRenderer:
         self._spec = asked = fitted(asked, samples)
         layout, memory = slot_layout(asked, attach.classes), memoryview(ring_memory)
         self._slots = [view_slot(memory, layout, slot) for slot in range(attach.slots)]
-        arrays = bundles.attach_all(more[: len(attach.bundles)], attach.bundles)
+        arrays = bundle.attach_all(more[: len(attach.bundles)], attach.bundles)
         order = arrays.get("order")
         self._epochs = EpochOrder(asked.order, samples, asked.batch.batch_size, order)
         self._batch_draws = BatchDraws(asked, self._epochs)
         self._uniforms = Uniforms(asked.order.seed or 0, UNIFORMS)
         # Before the renderer, which may raise: the store closes its descriptors and their lock.
         store = attach_store(asked.load, samples, *more[-2:]) if attach.cached else None
-        limit = pixel_limit(asked.load.pil, context.max_pixels)
+        limit = pixel_limit(asked.load.pil, settings.max_pixels)
         self._renderer = Renderer(asked, StageTimes(), arrays, limit)
         self._images = self._images_of(arrays, limit, store)
         self._source = self._images.source
@@ -107,7 +99,9 @@ class StreamRenderer:
         """Whether a function of the user's runs on its images."""
         return self._spec.function is not None
 
-    def _images_of(self, arrays: Parts, limit: PixelLimit, store: Store | None) -> DecodedImages:
+    def _images_of(
+        self, arrays: bundle.Parts, limit: PixelLimit, store: Store | None
+    ) -> DecodedImages:
         manifest = self._manifest
         if "images" in arrays:
             images = arrays["images"]
