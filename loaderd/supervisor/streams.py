@@ -94,16 +94,15 @@ class OpenStream:
     encoded: bytes
     """The same for workers."""
     shape: Shape
-    wish: int
-    """Slots that the client wished for."""
-    classes: int
+    request: Open
+    """What the client has asked for."""
+    listed: Listed
+    """What the opener has found for it, or for the stream whose ring this one has got."""
     ring: int
     ring_bytes: int
     manifest: int
-    manifest_bytes: int
     bundles: list[int]
     """The descriptors of the bundles."""
-    bundle_sizes: tuple[int, ...]
     cache: list[int]
     """The descriptors of the cache and of the rows of its files, if there is one."""
     cached_rows: int
@@ -119,11 +118,11 @@ class OpenStream:
         return Attach(
             self.id,
             self.encoded,
-            self.classes,
+            self.listed.classes,
             self.shape.slots,
             self.ring_bytes,
-            self.manifest_bytes,
-            self.bundle_sizes,
+            self.listed.manifest_bytes,
+            self.request.bundles,
             bool(self.cache),
         )
 
@@ -149,10 +148,10 @@ class OpenStream:
             self.spec.order.seed or 0,
             self.shape.samples,
             self.shape.batch_size,
-            self.classes,
+            self.listed.classes,
             self.shape.slots,
             self.ring_bytes,
-            self.manifest_bytes,
+            self.listed.manifest_bytes,
         )
 
     def names(self, place: Place, first: int, last: int) -> str:
@@ -175,13 +174,13 @@ class OpenStream:
         return path, Quarantine(sample_key(table, self.id, sample), name, reason)
 
     def _rows(self, place: Place) -> Ids:
-        given = bundle.attach_all(list(map(os.dup, self.bundles)), self.bundle_sizes).get("order")
-        order = EpochOrder(self.spec.order, self.shape.samples, self.shape.batch_size, given)
-        return order.ids(*place)
+        given = bundle.attach_all(list(map(os.dup, self.bundles)), self.request.bundles)
+        samples, batch_size = self.shape.samples, self.shape.batch_size
+        return EpochOrder(self.spec.order, samples, batch_size, given.get("order")).ids(*place)
 
     def _table(self) -> Manifest:
-        memory = segment.attach(os.dup(self.manifest), self.manifest_bytes, writable=False)
-        return Manifest.view(memory)
+        nbytes = self.listed.manifest_bytes
+        return Manifest.view(segment.attach(os.dup(self.manifest), nbytes, writable=False))
 
     def too_many_bad(self) -> TooManyBadImages:
         """Why the stream ends, with some of the images."""
@@ -216,7 +215,8 @@ class OpenStream:
         Raises:
             ProtocolError: a bundle is not sealed, or has holes.
         """
-        if not self.is_small or (request.slots, request.bundles) != (self.wish, self.bundle_sizes):
+        last = self.request
+        if not self.is_small or (request.slots, request.bundles) != (last.slots, last.bundles):
             return None
         data = _read_spec(request, fds[0])
         asked = spec.fitted(spec.decode(data), self.shape.samples)
@@ -396,14 +396,12 @@ class PendingStream:
             self.spec,
             self._encoded,
             self.shape,
-            self.request.slots,
-            self._listed.classes,
+            self.request,
+            self._listed,
             ring,
             self.ring_bytes,
             manifest,
-            self._listed.manifest_bytes,
             bundles,
-            self.request.bundles,
             cache,
             reserved.rows,
             time.monotonic(),
