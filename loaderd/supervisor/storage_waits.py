@@ -66,10 +66,9 @@ class Stall:
             now: on the same clock.
             limit_s: how long it may last.
         """
-        before = self.wait
         if wait is not None and now - wait.since < TOLD_SECONDS:
             return ""  # what was told, if anything, is not over yet
-        self.wait = wait
+        before, self.wait = self.wait, wait
         if wait is not None and before is None:
             return (
                 f"storage does not answer: {wait.path} (waiting up to {limit_s:g} s; --io-timeout, "

@@ -139,24 +139,19 @@ class Supervisor:
         self._forks = forks
         self._listener = listener
         self._on_ready: Callable[[], None] | None = on_ready
-        self._scheduler = Scheduler()
+        self._scheduler = scheduler = Scheduler()
         self._bad = BadImages()
         self._end_at: float | None = None
         self._next_check = 0.0
         self._processes = WorkerProcesses(settings, forks, work)
         self._workers = Workers(
-            self._processes,
-            loop,
-            self._scheduler,
-            self._perform,
-            self._worker_ready,
-            self._note_bad,
+            self._processes, loop, scheduler, self._perform, self._worker_ready, self._note_bad
         )
         self._streams = StreamOpener(
-            settings, loop, forks, self._scheduler, self._stream_opened, self._stream_closed
+            settings, loop, forks, scheduler, self._stream_opened, self._stream_closed
         )
         self._snapshots = SnapshotBuilder(
-            listener, self._scheduler, self._workers, self._streams, self._bad
+            listener, scheduler, self._workers, self._streams, self._bad
         )
         requests = Requests(
             observe=lambda: self._snapshots.build(self._settings, self._end_at is not None),
