@@ -207,11 +207,7 @@ def _open_cache(
 ) -> tuple[int, Granted]:
     """The cache's file, locked as in use, and its rows.
 
-    Args:
-        cache: the request.
-        message: holds the room in memory.
-        held: the supervisor's descriptors of a cache in memory; empty for one on disk.
-        settings: folder and size of the caches on disk.
+    ``held`` are the supervisor's descriptors of a cache in memory; there are none for one on disk.
     """
     if held:
         mine, turn = held

@@ -92,11 +92,7 @@ class ClientConnection:
         self._lost = False
 
     def read(self) -> bool:
-        """Answers one message of the client; ends the connection if it must.
-
-        Returns:
-            Whether there may be more.
-        """
+        """Answers one message, or ends the connection; returns whether there may be more."""
         if self._lost:
             self.end()
             return False

@@ -178,11 +178,7 @@ class StreamOpener:
     # -- room for one more -------------------------------------------------------------
 
     def _make_number(self, pid: int) -> None:
-        """Makes sure that one more stream may be opened; idle ones give way.
-
-        Raises:
-            RequestRefused: there are too many that are read.
-        """
+        """Raises RequestRefused if no more streams may be opened; idle ones give way."""
         for subscriber in self._idle():
             with contextlib.suppress(RequestRefused):
                 request_limits.check_number(pid, self._holders())

@@ -505,12 +505,8 @@ def _check_code(asked: Spec, user_code: bool) -> Spec:
 def _for_workers(asked: Spec, data: bytes) -> bytes:
     """What workers are told, which must fit into one packet: the client's bytes, if they do.
 
-    Args:
-        asked: the spec.
-        data: the same as the client has encoded it; empty if it was changed since.
-
-    Raises:
-        InvalidArgument: it does not fit, even without what only the opener needs.
+    ``data`` is the spec as the client has encoded it; empty if it was changed since. Raises
+    InvalidArgument if it does not fit even without what only the opener needs.
     """
     if not 0 < len(data) <= LONGEST_PIPELINE:
         data = spec.encode(spec.for_workers(asked))

@@ -250,11 +250,7 @@ class Supervisor:
             self.notifier.ready()
 
     def _fail_streams(self) -> None:
-        """Ends all streams, as no worker can start.
-
-        Raises:
-            DaemonError: none was up since the daemon's start.
-        """
+        """Ends all streams, as no worker can start, or the daemon, if none was ever up."""
         if self._on_ready is not None:
             raise DaemonError(
                 f"no worker can start: {self._processes.trouble}; the log says more above"
