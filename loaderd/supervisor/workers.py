@@ -3,22 +3,22 @@
 ::
 
     supervisor ── assign, quarantine, detach, dismiss ──► Workers ── Attach, Chunk, ... ──► worker
-        ▲                                                  ▲ │
-        └───── ready, done, failed, waiting, answered, ────┘ └◄── WorkerReady, Attached, Progress,
-               recalled, retired, died                            Bad, Done, BatchFailed, Waiting
+        ▲                                                  │ ▲
+        └─── actions ─── scheduler ◄── done, failed, ... ──┘ └─── WorkerReady, Attached, Progress,
+                                                                  Bad, Done, BatchFailed, Waiting
 
-It reports what happens (``WorkerEvents``) and decides nothing about chunks: who holds which is in
-the scheduler's ledger, which it asks. A worker that is silent for too long is told to write its
-stack to the log and to die, and is killed if it does not. One that waits for storage says so;
+It tells the scheduler what happens, has what follows performed, and decides nothing about chunks:
+who holds which is in the scheduler's ledger. A worker that is silent for too long is told to write
+its stack to the log and to die, and is killed if it does not. One that waits for storage says so;
 others stand in for it meanwhile.
 """
 
 from __future__ import annotations
 
 import logging
+import signal
 import time
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
 
 from loaderd import storage
 from loaderd.config import Settings
@@ -39,13 +39,14 @@ from loaderd.ipc.messages import (
     WorkerReady,
 )
 from loaderd.ipc.text import readable
-from loaderd.supervisor.actions import Assign, Death
+from loaderd.supervisor.actions import Action, Assign
 from loaderd.supervisor.children import Messages
-from loaderd.supervisor.ledger import Assignment
 from loaderd.supervisor.loop import Loop
+from loaderd.supervisor.scheduler import Scheduler
 from loaderd.supervisor.storage_waits import Wait, Waits
 from loaderd.supervisor.streams import OpenStream
 from loaderd.supervisor.worker_processes import (
+    LAST_WORDS_SECONDS,
     SLOW_SECONDS,
     STORAGE,
     Worker,
@@ -55,44 +56,18 @@ from loaderd.supervisor.worker_processes import (
 log = logging.getLogger("loaderd")
 
 
-@dataclass(frozen=True, slots=True)
-class WorkerEvents:
-    """What the supervisor does when something happens to a worker.
-
-    Attributes:
-        ready: the worker can take chunks.
-        done: it has written the chunk in hand; raises ProtocolError if it does not hold that.
-        failed: it could not make the chunk in hand; raises likewise.
-        bad_image: an image could not be read.
-        waiting: the chunk in hand waits for storage.
-        answered: storage has answered.
-        recalled: chunks with these tickets, queued behind the one in hand, were taken back.
-        retired: it shall get no more chunks, and be dismissed when it holds none.
-        died: the kernel has confirmed that it is dead; how, and the same as text.
-    """
-
-    ready: Callable[[int], None]
-    done: Callable[[int, Done], None]
-    failed: Callable[[int, BatchFailed], None]
-    bad_image: Callable[[Bad], None]
-    waiting: Callable[[int], None]
-    answered: Callable[[int], None]
-    recalled: Callable[[int, set[int]], None]
-    retired: Callable[[int], None]
-    died: Callable[[int, Death, str], None]
-
-
 class Workers:
     """The workers of one daemon.
 
     Args:
         processes: starts and counts them.
         loop: waits for what they say.
-        held: the scheduler's ledger: the chunks that a worker holds, the one in hand first.
-        events: what the supervisor does about what happens.
+        scheduler: is told what happens to them.
+        perform: does what follows from that.
+        ready: called when a worker is up.
+        note_bad: called when an image could not be read.
 
     Attributes:
-        processes: the same.
         chunks: number of chunks that are done.
         waits: the workers that wait for storage.
     """
@@ -101,15 +76,20 @@ class Workers:
         self,
         processes: WorkerProcesses,
         loop: Loop,
-        held: Callable[[int], Sequence[Assignment]],
-        events: WorkerEvents,
+        scheduler: Scheduler,
+        perform: Callable[[Iterable[Action]], None],
+        ready: Callable[[], None],
+        note_bad: Callable[[Bad], None],
     ) -> None:
         self.processes = processes
         self.chunks = 0
         self.waits = Waits()
         self._loop = loop
-        self._held = held
-        self._events = events
+        self._scheduler = scheduler
+        self._held = scheduler.ledger.held
+        self._perform = perform
+        self._ready = ready
+        self._note_bad = note_bad
         self._logged: set[str] = set()
         self._quarantine: list[Quarantine] = []
 
@@ -151,7 +131,7 @@ class Workers:
             case Waiting():
                 self._waiting(worker, message)
             case Bad():
-                self._events.bad_image(message)
+                self._note_bad(message)
             case Attached():
                 worker.attaching.discard(message.stream)
             case WorkerReady():
@@ -162,14 +142,14 @@ class Workers:
     def _done(self, worker: Worker, done: Done) -> None:
         if done.trouble:  # before the trainer gets the batch
             self._log_once(logging.WARNING, done.trouble)
-        self._events.done(worker.id, done)
+        self._perform(self._scheduler.done(worker.id, done.ticket, done.total, done.skipped))
         worker.count(done)
         self.chunks += 1
 
     def _failed(self, worker: Worker, failed: BatchFailed) -> None:
         if failed.kind != BadImage.__name__:  # bad images are logged once each
             log.warning("%s: %s", failed.kind, failed.text)
-        self._events.failed(worker.id, failed)
+        self._perform(self._scheduler.failed(worker.id, failed.ticket, failed.kind, failed.text))
 
     def _waiting(self, worker: Worker, waiting: Waiting) -> None:
         """Handles Waiting; a thread of the worker sends it, so the wait may be over by now."""
@@ -179,13 +159,13 @@ class Workers:
         elif stream is not None and waiting.seconds >= SLOW_SECONDS:
             new = worker.id not in self.waits
             wait = Wait(readable(waiting.path), worker.heard_at - waiting.seconds)
-            self.waits.note(worker.id, stream, wait)
+            self.waits[worker.id] = stream, wait
             if new:
                 self._set_aside(worker, stream)
 
     def _set_aside(self, worker: Worker, stream: int) -> None:
         """Leaves a worker that waits for storage with the chunk in hand alone."""
-        self._events.waiting(worker.id)
+        self._perform(self._scheduler.waiting(worker.id))
         if len(self._held(worker.id)) > 1:
             self._recall(worker)
         self.processes.stand_in(len(self.waits), worker.heard_at)
@@ -193,9 +173,8 @@ class Workers:
             worker.end(worker.heard_at, STORAGE)
 
     def _answered(self, worker: Worker) -> None:
-        if worker.id in self.waits:
-            self.waits.forget(worker.id)
-            self._events.answered(worker.id)
+        if self.waits.pop(worker.id, None) is not None:
+            self._perform(self._scheduler.answered(worker.id))
 
     def _log_once(self, level: int, text: str) -> None:
         """Logs what every worker reports alike, such as a full disk, once."""
@@ -204,23 +183,23 @@ class Workers:
             log.log(level, "%s", text)
 
     def _up(self, worker: Worker, pil: str) -> None:
-        if pil:
-            self._log_once(logging.INFO, f"images are decoded and resized by {pil}")
+        self._log_once(logging.INFO, f"images are decoded and resized by {pil}")
         self.processes.up(worker)
         for isolated in self._quarantine:
             _send(worker, isolated)
-        self._events.ready(worker.id)
+        self._perform(self._scheduler.worker_up(worker.id))
+        self._ready()
         self._renew_next()
 
     def _died(self, worker: Worker) -> None:
         while self._read(worker):
             pass  # what it said before it died still counts
         self._loop.forget(worker.child.channel.fileno())
-        self.waits.forget(worker.id)
+        self.waits.pop(worker.id, None)
         attaching = self._stream_in_hand(worker) in worker.attaching
         death, cause = self.processes.reap(worker, attaching)
         if worker.up_at is not None:
-            self._events.died(worker.id, death, cause)
+            self._perform(self._scheduler.worker_down(worker.id, death, cause))
         self._renew_next()
 
     # -- what they are told ----------------------------------------------------------
@@ -258,24 +237,22 @@ class Workers:
         worker.dismissed = True
         worker.child.kill()
 
-    # -- what becomes of them --------------------------------------------------------
-
     def check(self, now: float) -> None:
         """Looks for silent workers; to be called about once a second."""
         for worker in list(self.processes.workers.values()):
             self._check_worker(worker, now)
         self.processes.stand_in(len(self.waits), now)
         for surplus in self.processes.surplus_workers(self.waits):
-            self._events.retired(surplus)
+            self._perform(self._scheduler.retire(surplus))
 
     def _check_worker(self, worker: Worker, now: float) -> None:
         silent, stream = now - worker.heard_at, self._stream_in_hand(worker)
-        if worker.aborted_at is not None:
-            worker.kill_aborted(now)
-        elif worker.hangs(silent, stream):
+        if worker.aborted_at is None and worker.hangs(silent, stream):
             reason = worker.silence_reason(stream, worker.id in self.waits)
             log.error("worker %d is killed: %s; its stack follows", worker.pid, reason)
-            worker.abort(now, reason)
+            worker.end(now, reason, signal.SIGABRT)
+        elif worker.aborted_at is not None and now - worker.aborted_at > LAST_WORDS_SECONDS:
+            worker.child.kill()
         if silent > SLOW_SECONDS and len(self._held(worker.id)) > 1:
             self._recall(worker)
 
@@ -297,7 +274,7 @@ class Workers:
         unsent = [fd for _, fds in back for fd in fds]
         if unsent:
             storage.close(unsent)
-        self._events.recalled(worker.id, tickets)
+        self._perform(self._scheduler.recall(worker.id, tickets))
 
     def _send_again(self, worker: Worker, back: Messages, first: Chunk | None) -> set[int]:
         """Sends what the worker must have after all; returns the tickets that it does not get."""
@@ -327,7 +304,7 @@ class Workers:
     def _renew_next(self) -> None:
         worker = self.processes.next_to_renew()
         if worker is not None:
-            self._events.retired(worker)
+            self._perform(self._scheduler.retire(worker))
 
 
 def _send(worker: Worker, message: Message, fds: Iterable[int] = ()) -> None:
