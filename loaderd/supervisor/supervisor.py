@@ -6,9 +6,9 @@
     workers ── events ───┼──► scheduler: actions ─┤
     signals ─────────────┘                        └── Attach, Chunk ──► workers
 
-The scheduler alone decides, and keeps the only ledger of who holds which chunk. This module alone
-performs its actions. It never reads a pixel, and never blocks for long: openers list and reserve,
-signals only wake the loop.
+The scheduler alone decides, and keeps the only ledger of who holds which chunk. This module
+is the only one that carries events to it and performs its actions. It never reads a pixel, and
+never blocks for long: openers list and reserve, signals only wake the loop.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ from loaderd.supervisor.stream_opener import StreamOpener
 from loaderd.supervisor.streams import OpenStream
 from loaderd.supervisor.systemd import Notifier
 from loaderd.supervisor.worker_processes import Work, WorkerProcesses
-from loaderd.supervisor.workers import Workers
+from loaderd.supervisor.workers import WorkerEvents, Workers
 
 log = logging.getLogger("loaderd")
 
@@ -145,7 +145,7 @@ class Supervisor:
         self._next_check = 0.0
         self._processes = WorkerProcesses(settings, forks, work)
         self._workers = Workers(
-            self._processes, loop, scheduler, self._perform, self._worker_ready, self._note_bad
+            self._processes, loop, scheduler.ledger.held, self._worker_events(scheduler)
         )
         self._streams = StreamOpener(
             settings, loop, forks, scheduler, self._stream_opened, self._stream_closed
@@ -243,7 +243,27 @@ class Supervisor:
 
     # -- workers ---------------------------------------------------------------------
 
-    def _worker_ready(self) -> None:
+    def _worker_events(self, scheduler: Scheduler) -> WorkerEvents:
+        """Has the scheduler told what happens to workers, and performs what follows."""
+        perform = self._perform
+        return WorkerEvents(
+            ready=self._worker_ready,
+            done=lambda worker, done: perform(
+                scheduler.done(worker, done.ticket, done.total, done.skipped)
+            ),
+            failed=lambda worker, failed: perform(
+                scheduler.failed(worker, failed.ticket, failed.kind, failed.text)
+            ),
+            bad_image=self._note_bad,
+            waiting=lambda worker: perform(scheduler.waiting(worker)),
+            answered=lambda worker: perform(scheduler.answered(worker)),
+            recalled=lambda worker, tickets: perform(scheduler.recall(worker, tickets)),
+            retired=lambda worker: perform(scheduler.retire(worker)),
+            died=lambda *death: perform(scheduler.worker_down(*death)),
+        )
+
+    def _worker_ready(self, worker: int) -> None:
+        self._perform(self._scheduler.worker_up(worker))
         if self._on_ready is not None:
             self._on_ready()
             self._on_ready = None

@@ -4,11 +4,11 @@
 
     supervisor ── assign, quarantine, detach, dismiss ──► Workers ── Attach, Chunk, ... ──► worker
         ▲                                                  │ ▲
-        └─── actions ─── scheduler ◄── done, failed, ... ──┘ └─── WorkerReady, Attached, Progress,
+        └──────────── WorkerEvents ────────────────────────┘ └─── WorkerReady, Attached, Progress,
                                                                   Bad, Done, BatchFailed, Waiting
 
-It tells the scheduler what happens, has what follows performed, and decides nothing about chunks:
-who holds which is in the scheduler's ledger. A worker that is silent for too long is told to write
+It reports what happens, and decides nothing about chunks: who holds which is in the scheduler's
+ledger. A worker that is silent for too long is told to write
 its stack to the log and to die, and is killed if it does not. One that waits for storage says so;
 others stand in for it meanwhile.
 """
@@ -18,7 +18,8 @@ from __future__ import annotations
 import logging
 import signal
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 
 from loaderd import storage
 from loaderd.config import Settings
@@ -39,10 +40,10 @@ from loaderd.ipc.messages import (
     WorkerReady,
 )
 from loaderd.ipc.text import readable
-from loaderd.supervisor.actions import Action, Assign
+from loaderd.supervisor.actions import Assign, Death
 from loaderd.supervisor.children import Messages
+from loaderd.supervisor.ledger import Assignment
 from loaderd.supervisor.loop import Loop
-from loaderd.supervisor.scheduler import Scheduler
 from loaderd.supervisor.storage_waits import Wait, Waits
 from loaderd.supervisor.streams import OpenStream
 from loaderd.supervisor.worker_processes import (
@@ -56,16 +57,34 @@ from loaderd.supervisor.worker_processes import (
 log = logging.getLogger("loaderd")
 
 
+@dataclass(frozen=True, slots=True)
+class WorkerEvents:
+    """What the supervisor does about what happens to a worker, which is given by its number.
+
+    ``done`` and ``failed`` raise ProtocolError if it does not hold that chunk; ``recalled`` gets
+    the tickets of chunks that it has not seen; a ``retired`` one shall be dismissed when it holds
+    nothing; ``died`` gets how it died, and the same as text.
+    """
+
+    ready: Callable[[int], None]
+    done: Callable[[int, Done], None]
+    failed: Callable[[int, BatchFailed], None]
+    bad_image: Callable[[Bad], None]
+    waiting: Callable[[int], None]
+    answered: Callable[[int], None]
+    recalled: Callable[[int, set[int]], None]
+    retired: Callable[[int], None]
+    died: Callable[[int, Death, str], None]
+
+
 class Workers:
     """The workers of one daemon.
 
     Args:
         processes: starts and counts them.
         loop: waits for what they say.
-        scheduler: is told what happens to them.
-        perform: does what follows from that.
-        ready: called when a worker is up.
-        note_bad: called when an image could not be read.
+        held: the scheduler's ledger: the chunks that a worker holds, the one in hand first.
+        events: is told what happens.
 
     Attributes:
         chunks: number of chunks that are done.
@@ -76,20 +95,15 @@ class Workers:
         self,
         processes: WorkerProcesses,
         loop: Loop,
-        scheduler: Scheduler,
-        perform: Callable[[Iterable[Action]], None],
-        ready: Callable[[], None],
-        note_bad: Callable[[Bad], None],
+        held: Callable[[int], Sequence[Assignment]],
+        events: WorkerEvents,
     ) -> None:
         self.processes = processes
         self.chunks = 0
         self.waits = Waits()
         self._loop = loop
-        self._scheduler = scheduler
-        self._held = scheduler.ledger.held
-        self._perform = perform
-        self._ready = ready
-        self._note_bad = note_bad
+        self._held = held
+        self._events = events
         self._logged: set[str] = set()
         self._quarantine: list[Quarantine] = []
 
@@ -131,7 +145,7 @@ class Workers:
             case Waiting():
                 self._waiting(worker, message)
             case Bad():
-                self._note_bad(message)
+                self._events.bad_image(message)
             case Attached():
                 worker.attaching.discard(message.stream)
             case WorkerReady():
@@ -142,14 +156,14 @@ class Workers:
     def _done(self, worker: Worker, done: Done) -> None:
         if done.trouble:  # before the trainer gets the batch
             self._log_once(logging.WARNING, done.trouble)
-        self._perform(self._scheduler.done(worker.id, done.ticket, done.total, done.skipped))
+        self._events.done(worker.id, done)
         worker.count(done)
         self.chunks += 1
 
     def _failed(self, worker: Worker, failed: BatchFailed) -> None:
         if failed.kind != BadImage.__name__:  # bad images are logged once each
             log.warning("%s: %s", failed.kind, failed.text)
-        self._perform(self._scheduler.failed(worker.id, failed.ticket, failed.kind, failed.text))
+        self._events.failed(worker.id, failed)
 
     def _waiting(self, worker: Worker, waiting: Waiting) -> None:
         """Handles Waiting; a thread of the worker sends it, so the wait may be over by now."""
@@ -165,7 +179,7 @@ class Workers:
 
     def _set_aside(self, worker: Worker, stream: int) -> None:
         """Leaves a worker that waits for storage with the chunk in hand alone."""
-        self._perform(self._scheduler.waiting(worker.id))
+        self._events.waiting(worker.id)
         if len(self._held(worker.id)) > 1:
             self._recall(worker)
         self.processes.stand_in(len(self.waits), worker.heard_at)
@@ -174,7 +188,7 @@ class Workers:
 
     def _answered(self, worker: Worker) -> None:
         if self.waits.pop(worker.id, None) is not None:
-            self._perform(self._scheduler.answered(worker.id))
+            self._events.answered(worker.id)
 
     def _log_once(self, level: int, text: str) -> None:
         """Logs what every worker reports alike, such as a full disk, once."""
@@ -187,8 +201,7 @@ class Workers:
         self.processes.up(worker)
         for isolated in self._quarantine:
             _send(worker, isolated)
-        self._perform(self._scheduler.worker_up(worker.id))
-        self._ready()
+        self._events.ready(worker.id)
         self._renew_next()
 
     def _died(self, worker: Worker) -> None:
@@ -199,7 +212,7 @@ class Workers:
         attaching = self._stream_in_hand(worker) in worker.attaching
         death, cause = self.processes.reap(worker, attaching)
         if worker.up_at is not None:
-            self._perform(self._scheduler.worker_down(worker.id, death, cause))
+            self._events.died(worker.id, death, cause)
         self._renew_next()
 
     # -- what they are told ----------------------------------------------------------
@@ -243,7 +256,7 @@ class Workers:
             self._check_worker(worker, now)
         self.processes.stand_in(len(self.waits), now)
         for surplus in self.processes.surplus_workers(self.waits):
-            self._perform(self._scheduler.retire(surplus))
+            self._events.retired(surplus)
 
     def _check_worker(self, worker: Worker, now: float) -> None:
         silent, stream = now - worker.heard_at, self._stream_in_hand(worker)
@@ -274,7 +287,7 @@ class Workers:
         unsent = [fd for _, fds in back for fd in fds]
         if unsent:
             storage.close(unsent)
-        self._perform(self._scheduler.recall(worker.id, tickets))
+        self._events.recalled(worker.id, tickets)
 
     def _send_again(self, worker: Worker, back: Messages, first: Chunk | None) -> set[int]:
         """Sends what the worker must have after all; returns the tickets that it does not get."""
@@ -304,7 +317,7 @@ class Workers:
     def _renew_next(self) -> None:
         worker = self.processes.next_to_renew()
         if worker is not None:
-            self._perform(self._scheduler.retire(worker))
+            self._events.retired(worker)
 
 
 def _send(worker: Worker, message: Message, fds: Iterable[int] = ()) -> None:

@@ -40,7 +40,6 @@ from loaderd.supervisor.children import Child, ForkServer
 from loaderd.supervisor.ledger import Assignment
 from loaderd.supervisor.loop import Loop
 from loaderd.supervisor.scheduled_stream import Part, PartialBatch
-from loaderd.supervisor.scheduler import Scheduler
 from loaderd.supervisor.streams import OpenStream
 from loaderd.supervisor.worker_processes import (
     LAST_WORDS_SECONDS,
@@ -50,21 +49,9 @@ from loaderd.supervisor.worker_processes import (
     Worker,
     WorkerProcesses,
 )
-from loaderd.supervisor.workers import Workers
+from loaderd.supervisor.workers import WorkerEvents, Workers
 
 SETTINGS = config.load({"workers": "2", "sample_timeout": "20"}, {})
-EVENTS = (
-    "worker_up",
-    "done",
-    "failed",
-    "waiting",
-    "answered",
-    "recall",
-    "retire",
-    "worker_down",
-)
-"""What the scheduler is told."""
-
 ISOLATED = Quarantine(b"/a.jpg", "", "why")
 
 
@@ -100,7 +87,7 @@ class FakeWorker:
 
 
 class Harness:
-    """A manager with fake workers, a ledger, and a list of what it has told the scheduler."""
+    """A manager with fake workers, a ledger, and a list of what it has reported."""
 
     def _held(self, worker: int) -> list[Assignment]:
         part = Part(PartialBatch(slot=0, place=(0, 0), rows=1, uncut=1), 0, 1)
@@ -113,18 +100,9 @@ class Harness:
         self.events: list[tuple[Any, ...]] = []
         self.error: Exception | None = None
         self.processes = WorkerProcesses(SETTINGS, cast(ForkServer, self))
-        scheduler = SimpleNamespace(
-            ledger=SimpleNamespace(held=self._held),
-            **{name: partial(self._report, name) for name in EVENTS},
-        )
-        self.workers = Workers(
-            self.processes,
-            loop,
-            cast(Scheduler, scheduler),
-            perform=lambda actions: None,
-            ready=lambda: None,
-            note_bad=partial(self._report, "note_bad"),
-        )
+        names = WorkerEvents.__slots__
+        events = WorkerEvents(**{name: partial(self._report, name) for name in names})
+        self.workers = Workers(self.processes, loop, self._held, events)
         self.stream = cast(
             OpenStream, SimpleNamespace(id=7, attach=partial(Attach, 7, *ATTACH), segments=[])
         )
@@ -141,9 +119,9 @@ class Harness:
         worker = words[0]
         if name in ("done", "failed"):
             self.ledger[worker].pop(0)
-        if name == "recall":
+        if name == "recalled":
             self.ledger[worker] = [one for one in self.ledger[worker] if one.ticket not in words[1]]
-        if name == "worker_down":
+        if name == "died":
             self.ledger.pop(worker, None)
 
     def up(self) -> tuple[Worker, FakeWorker]:
@@ -223,7 +201,7 @@ def test_a_dismissed_worker_is_no_restart(harness: Harness) -> None:
     assert fake.signals == [signal.SIGKILL]
     fake.child.note_end(-signal.SIGKILL)
     assert harness.processes.restarts == 0
-    assert harness.take_events()[-1][:3] == ("worker_down", worker.id, Death.KILLED)
+    assert harness.take_events()[-1][:3] == ("died", worker.id, Death.KILLED)
 
 
 # ---- what it reports -----------------------------------------------------------------
@@ -231,14 +209,14 @@ def test_a_dismissed_worker_is_no_restart(harness: Harness) -> None:
 
 def test_what_happens_is_reported_in_its_order(harness: Harness) -> None:
     worker, fake = harness.up()
-    assert harness.take_events() == [("worker_up", worker.id)]
+    assert harness.take_events() == [("ready", worker.id)]
     harness.assign(worker, 1, 2)
     bad, failed = Bad(7, b"/a.jpg", "why"), BatchFailed("BadImage", "why", ticket=2)
     harness.say(fake, Attached(7), Progress(1), bad, done(1), failed)
     assert harness.take_events() == [
-        ("note_bad", bad),
-        ("done", worker.id, 1, 100, 0),
-        ("failed", worker.id, 2, "BadImage", "why"),
+        ("bad_image", bad),
+        ("done", worker.id, done(1)),
+        ("failed", worker.id, failed),
     ]
 
 
@@ -288,8 +266,8 @@ def test_what_a_worker_said_before_its_death_counts(harness: Harness) -> None:
     fake.channel.send(done(1))
     fake.child.note_end(-signal.SIGSEGV)
     assert harness.take_events() == [
-        ("done", worker.id, 1, 100, 0),
-        ("worker_down", worker.id, Death.CRASHED, "signal SIGSEGV"),
+        ("done", worker.id, done(1)),
+        ("died", worker.id, Death.CRASHED, "signal SIGSEGV"),
     ]
     assert worker.id not in harness.processes.workers
 
@@ -312,7 +290,7 @@ def test_how_it_died_depends_on_the_signal_and_on_the_stream_in_hand(
     if attached:
         harness.say(fake, Attached(7))
     fake.child.note_end(code)
-    assert harness.take_events()[-1][:3] == ("worker_down", worker.id, death)
+    assert harness.take_events()[-1][:3] == ("died", worker.id, death)
     assert harness.processes.restarts == 1
 
 
@@ -331,9 +309,9 @@ def test_one_whose_socket_ends_is_killed_and_waited_for(harness: Harness) -> Non
     fake.channel.close()
     harness.loop.turn(0)
     assert fake.signals == [signal.SIGKILL]
-    assert [name for name, *_ in harness.events] == ["worker_up"]
+    assert [name for name, *_ in harness.events] == ["ready"]
     fake.child.note_end(-signal.SIGKILL)
-    assert [name for name, *_ in harness.events] == ["worker_up", "worker_down"]
+    assert [name for name, *_ in harness.events] == ["ready", "died"]
 
 
 # ---- one that is silent --------------------------------------------------------------
@@ -351,12 +329,7 @@ def test_a_silent_worker_is_told_to_die_and_killed_if_it_does_not(harness: Harne
     harness.workers.check(late + 1.1 + LAST_WORDS_SECONDS)
     assert fake.signals == [signal.SIGABRT, signal.SIGKILL]
     fake.child.note_end(-signal.SIGKILL)
-    assert harness.events[-1] == (
-        "worker_down",
-        worker.id,
-        Death.CRASHED,
-        "no sign of life for 20 s",
-    )
+    assert harness.events[-1] == ("died", worker.id, Death.CRASHED, "no sign of life for 20 s")
 
 
 def test_one_without_a_chunk_may_be_silent(harness: Harness) -> None:
@@ -407,7 +380,7 @@ def test_what_is_queued_behind_a_slow_chunk_is_taken_back(harness: Harness) -> N
     harness.workers.check(worker.heard_at + SLOW_SECONDS - 0.1)
     assert not harness.events
     harness.workers.check(worker.heard_at + SLOW_SECONDS + 0.1)
-    assert harness.take_events() == [("recall", worker.id, {2})]
+    assert harness.take_events() == [("recalled", worker.id, {2})]
     assert not fake.read()
 
 
@@ -415,7 +388,7 @@ def test_one_that_has_read_nothing_keeps_its_first_chunk(harness: Harness) -> No
     worker, fake = harness.up()
     harness.assign(worker, 1, 2)
     harness.workers.check(worker.heard_at + SLOW_SECONDS + 0.1)
-    assert harness.take_events()[-1] == ("recall", worker.id, {2})
+    assert harness.take_events()[-1] == ("recalled", worker.id, {2})
     told = fake.read()
     assert [type(one) for one in told] == [Attach, Chunk]
     assert cast(Chunk, told[1]).ticket == 1
@@ -432,7 +405,7 @@ def test_the_attach_of_a_chunk_that_is_taken_back_is_sent_again_when_needed(
     harness.ledger[worker.id].append(chunk)
     harness.workers.assign(Assign(worker.id, chunk), other)
     harness.workers.check(worker.heard_at + SLOW_SECONDS + 0.1)
-    assert harness.take_events()[-1] == ("recall", worker.id, {2})
+    assert harness.take_events()[-1] == ("recalled", worker.id, {2})
     harness.ledger[worker.id].append(chunk)
     harness.workers.assign(Assign(worker.id, chunk), other)
     assert [type(one) for one in fake.read()] == [Attach, Chunk]
@@ -450,13 +423,13 @@ def test_a_worker_that_waits_keeps_its_chunk_and_others_stand_in(harness: Harnes
     harness.say(fake, Waiting(b"/nfs/a.jpg", SLOW_SECONDS / 2))
     assert not harness.events
     harness.say(fake, Waiting(b"/nfs/a.jpg", 2.0), Waiting(b"/nfs/a.jpg", 3.0))
-    assert harness.take_events() == [("waiting", worker.id), ("recall", worker.id, {2})]
+    assert harness.take_events() == [("waiting", worker.id), ("recalled", worker.id, {2})]
     assert harness.processes.missing(time.monotonic()) == 1
     wait = harness.workers.waits.longest(7)
     assert wait is not None
     assert (wait.path, worker.id in harness.workers.waits) == ("/nfs/a.jpg", True)
     harness.say(fake, done(1))
-    assert harness.take_events() == [("answered", worker.id), ("done", worker.id, 1, 100, 0)]
+    assert harness.take_events() == [("answered", worker.id), ("done", worker.id, done(1))]
 
 
 def test_storage_answers_also_where_its_chunk_goes_on(harness: Harness) -> None:
@@ -479,7 +452,7 @@ def test_who_waits_for_a_stream_that_is_closed_is_killed(harness: Harness) -> No
     assert begins.signals == [signal.SIGKILL]
     begins.child.note_end(-signal.SIGKILL)
     assert second.id not in harness.workers.waits
-    assert harness.events[-1] == ("worker_down", second.id, Death.KILLED, STORAGE)
+    assert harness.events[-1] == ("died", second.id, Death.KILLED, STORAGE)
 
 
 # ---- how many there are --------------------------------------------------------------
@@ -489,7 +462,7 @@ def test_those_that_stood_in_go_again_and_the_last_first(harness: Harness) -> No
     ids = [harness.up()[0].id for _ in range(4)]
     harness.take_events()
     harness.workers.check(time.monotonic())
-    assert harness.take_events() == [("retire", ids[3]), ("retire", ids[2])]
+    assert harness.take_events() == [("retired", ids[3]), ("retired", ids[2])]
     harness.workers.check(time.monotonic())
     assert not harness.events
 
@@ -498,14 +471,14 @@ def test_workers_are_renewed_one_by_one(harness: Harness) -> None:
     (first, gone), (second, also_gone) = harness.up(), harness.up()
     harness.take_events()
     harness.workers.renew(SETTINGS)
-    assert harness.take_events() == [("retire", first.id)]
+    assert harness.take_events() == [("retired", first.id)]
     gone.child.note_end(-signal.SIGKILL)
-    assert [name for name, *_ in harness.take_events()] == ["worker_down"]
+    assert [name for name, *_ in harness.take_events()] == ["died"]
     third, _ = harness.up()
-    assert harness.take_events() == [("worker_up", third.id), ("retire", second.id)]
+    assert harness.take_events() == [("ready", third.id), ("retired", second.id)]
     also_gone.child.note_end(-signal.SIGKILL)
     fourth, _ = harness.up()
-    assert harness.take_events()[-1] == ("worker_up", fourth.id)
+    assert harness.take_events()[-1] == ("ready", fourth.id)
 
 
 def test_the_next_is_renewed_only_when_the_last_is_gone(harness: Harness) -> None:
@@ -513,8 +486,8 @@ def test_the_next_is_renewed_only_when_the_last_is_gone(harness: Harness) -> Non
     harness.take_events()
     harness.workers.renew(SETTINGS)
     harness.up()
-    assert [event for event in harness.take_events() if event[0] == "retire"] == [
-        ("retire", first.id)
+    assert [event for event in harness.take_events() if event[0] == "retired"] == [
+        ("retired", first.id)
     ]
     gone.child.note_end(-signal.SIGKILL)
-    assert harness.take_events()[-1] == ("retire", second.id)
+    assert harness.take_events()[-1] == ("retired", second.id)
