@@ -109,6 +109,30 @@ def _merged(old: Settings, new: Settings) -> Settings:
     return dataclasses.replace(new, **fixed)
 
 
+def _worker_events(
+    scheduler: Scheduler,
+    perform: Callable[[Iterable[Action]], None],
+    ready: Callable[[int], None],
+    bad_image: Callable[[Bad], None],
+) -> WorkerEvents:
+    """Has the scheduler told what happens to workers, and what follows performed."""
+    return WorkerEvents(
+        ready=ready,
+        done=lambda worker, done: perform(
+            scheduler.done(worker, done.ticket, done.total, done.skipped)
+        ),
+        failed=lambda worker, failed: perform(
+            scheduler.failed(worker, failed.ticket, failed.kind, failed.text)
+        ),
+        bad_image=bad_image,
+        waiting=lambda worker: perform(scheduler.waiting(worker)),
+        answered=lambda worker: perform(scheduler.answered(worker)),
+        recalled=lambda worker, tickets: perform(scheduler.recall(worker, tickets)),
+        retired=lambda worker: perform(scheduler.retire(worker)),
+        died=lambda *death: perform(scheduler.worker_down(*death)),
+    )
+
+
 class Supervisor:
     """The daemon, on a loop.
 
@@ -145,7 +169,10 @@ class Supervisor:
         self._next_check = 0.0
         self._processes = WorkerProcesses(settings, forks, work)
         self._workers = Workers(
-            self._processes, loop, scheduler.ledger.held, self._worker_events(scheduler)
+            self._processes,
+            loop,
+            scheduler.ledger.held,
+            _worker_events(scheduler, self._perform, self._worker_ready, self._note_bad),
         )
         self._streams = StreamOpener(
             settings, loop, forks, scheduler, self._stream_opened, self._stream_closed
@@ -242,25 +269,6 @@ class Supervisor:
         self.notifier.ready()
 
     # -- workers ---------------------------------------------------------------------
-
-    def _worker_events(self, scheduler: Scheduler) -> WorkerEvents:
-        """Has the scheduler told what happens to workers, and performs what follows."""
-        perform = self._perform
-        return WorkerEvents(
-            ready=self._worker_ready,
-            done=lambda worker, done: perform(
-                scheduler.done(worker, done.ticket, done.total, done.skipped)
-            ),
-            failed=lambda worker, failed: perform(
-                scheduler.failed(worker, failed.ticket, failed.kind, failed.text)
-            ),
-            bad_image=self._note_bad,
-            waiting=lambda worker: perform(scheduler.waiting(worker)),
-            answered=lambda worker: perform(scheduler.answered(worker)),
-            recalled=lambda worker, tickets: perform(scheduler.recall(worker, tickets)),
-            retired=lambda worker: perform(scheduler.retire(worker)),
-            died=lambda *death: perform(scheduler.worker_down(*death)),
-        )
 
     def _worker_ready(self, worker: int) -> None:
         self._perform(self._scheduler.worker_up(worker))
