@@ -39,9 +39,14 @@ def adopt_orphans(adopt: bool) -> None:
 
 
 def _prctl(option: int, value: int) -> None:
+    _call("prctl", option, value, 0, 0, 0)
+
+
+def _call(name: str, *args: object) -> None:
+    """Calls a function of the C library that returns 0 unless it fails."""
     libc = ctypes.CDLL(None, use_errno=True)
-    if libc.prctl(option, value, 0, 0, 0) != 0:
-        raise OSError(ctypes.get_errno(), f"prctl({option})")
+    if getattr(libc, name)(*args) != 0:
+        raise OSError(ctypes.get_errno(), f"{name}{args}")
 
 
 def ignore(signals: Iterable[signal.Signals]) -> None:
@@ -61,7 +66,8 @@ def init_child() -> None:
     _prctl(_PR_SET_NO_NEW_PRIVS, 1)
     limit(resource.RLIMIT_CORE, 0)
     limit(resource.RLIMIT_NOFILE, MAX_DESCRIPTORS)
-    _be_first_to_die()
+    with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w") as file:
+        file.write("1000")
 
 
 def _pass_over_job_signals() -> None:
@@ -107,11 +113,7 @@ def _do_nothing(*_: object) -> None:
 class _Stack(ctypes.Structure):
     """``stack_t`` of sigaltstack(2)."""
 
-    _fields_ = (
-        ("address", ctypes.c_void_p),
-        ("flags", ctypes.c_int),
-        ("size", ctypes.c_size_t),
-    )
+    _fields_ = (("address", ctypes.c_void_p), ("flags", ctypes.c_int), ("size", ctypes.c_size_t))
 
 
 def enlarge_signal_stack() -> None:
@@ -122,9 +124,7 @@ def enlarge_signal_stack() -> None:
     is full: job signals may come all at the same moment.
     """
     stack = _Stack(ctypes.addressof(_SIGNAL_STACK), 0, len(_SIGNAL_STACK))
-    libc = ctypes.CDLL(None, use_errno=True)
-    if libc.sigaltstack(ctypes.byref(stack), None) != 0:
-        raise OSError(ctypes.get_errno(), "sigaltstack")
+    _call("sigaltstack", ctypes.byref(stack), None)
 
 
 def limit(what: int, maximum: int) -> None:
@@ -132,9 +132,3 @@ def limit(what: int, maximum: int) -> None:
     soft, hard = resource.getrlimit(what)
     known = [value for value in (soft, hard, maximum) if value != resource.RLIM_INFINITY]
     resource.setrlimit(what, (min(known), min(known)))
-
-
-def _be_first_to_die() -> None:
-    """Has the kernel kill this process before the supervisor and the trainer."""
-    with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w") as file:
-        file.write("1000")

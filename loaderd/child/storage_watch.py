@@ -14,11 +14,12 @@ from __future__ import annotations
 import os
 import signal
 import threading
+from collections.abc import Callable
 from time import perf_counter_ns, sleep
 
 from loaderd import storage
 from loaderd.ipc.channel import Channel, Closed
-from loaderd.ipc.messages import Waiting
+from loaderd.ipc.messages import Message, Waiting
 
 _STACK_BYTES = 2**18
 """Of the thread: it counts towards what a worker may take."""
@@ -59,6 +60,18 @@ class StorageWatch:
     def end(self) -> None:
         """To be called when the main thread waits for the next message."""
         self._working = False
+
+    def serve(self, handle: Callable[[Message, list[int]], None]) -> None:
+        """Hands over what the supervisor sends, and its descriptors, until its socket closes."""
+        self.start()
+        try:
+            while True:
+                message, fds = self._channel.receive_with_fds()
+                self.begin()
+                handle(message, fds)
+                self.end()
+        except Closed:
+            return
 
     def _run(self) -> None:
         try:

@@ -60,9 +60,7 @@ class _Children:
         self._channel = channel
         self._pid = os.getpid()
         self._children: dict[int, int] = {}  # number → pid
-        self._woken, self._wake = os.pipe()
-        for fd in (self._woken, self._wake):
-            os.set_blocking(fd, False)
+        self._woken, self._wake = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         signal.set_wakeup_fd(self._wake)
         signal.signal(signal.SIGCHLD, lambda *_: None)  # only to wake the poll
 

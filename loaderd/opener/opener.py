@@ -22,11 +22,10 @@ from loaderd.cache.layout import Head
 from loaderd.child.storage_watch import StorageWatch
 from loaderd.config import Settings
 from loaderd.errors import CacheError, LoaderdError, NoRoom, ProtocolError, RequestRefused
-from loaderd.ipc import bundle, manifest, segment
-from loaderd.ipc.bundle import Parts
-from loaderd.ipc.channel import Channel, Closed
+from loaderd.ipc import bundle, descriptors, manifest, segment
+from loaderd.ipc.channel import Channel
 from loaderd.ipc.manifest import Manifest
-from loaderd.ipc.messages import List, Listed, Reserve, Reserved, refusal
+from loaderd.ipc.messages import List, Listed, Message, Reserve, Reserved, refusal
 from loaderd.ipc.text import printable
 from loaderd.render.versions import decoders
 from loaderd.sampling.order import epoch_length
@@ -57,29 +56,19 @@ class _Cache(NamedTuple):
 def main(sock: socket.socket, settings: Settings) -> None:
     """Runs an opener on its end of the supervisor's socket, until that closes."""
     channel = Channel(sock)
-    watch = StorageWatch(channel, settings.silence)
-    watch.start()
-    opener = _Opener(channel, settings, watch)
-    try:
-        while True:
-            opener.serve()
-    except Closed:
-        return
+    StorageWatch(channel, settings.silence).serve(_Opener(channel, settings).handle)
 
 
 class _Opener:
     """One opener, and the stream that it is opening."""
 
-    def __init__(self, channel: Channel, settings: Settings, watch: StorageWatch) -> None:
+    def __init__(self, channel: Channel, settings: Settings) -> None:
         self._channel = channel
         self._settings = settings
-        self._watch = watch
         self._cache: _Cache | None = None
 
-    def serve(self) -> None:
-        """Waits for the supervisor's next message and handles it."""
-        message, fds = self._channel.receive_with_fds()
-        self._watch.begin()
+    def handle(self, message: Message, fds: list[int]) -> None:
+        """Does what the supervisor asks for."""
         try:
             match message:
                 case List():
@@ -91,8 +80,7 @@ class _Opener:
         except Exception as error:  # a damaged bundle may raise anything
             self._channel.send(refusal(RequestRefused(f"the dataset cannot be listed: {error!r}")))
         finally:
-            for fd in fds:
-                os.close(fd)
+            descriptors.close_all(fds)
 
     def _list(self, request: List, fds: list[int]) -> None:
         asked, given = _read_request(request, fds)
@@ -125,11 +113,10 @@ class _Opener:
             return
         fit = len(granted.rows) - granted.lacking
         self._channel.send(Reserved(True, fit, _partial_warning(cache, granted)), [fd, rows])
-        os.close(rows)
-        os.close(fd)
+        descriptors.close_all((rows, fd))
 
 
-def _read_request(request: List, fds: list[int]) -> tuple[Spec, Parts]:
+def _read_request(request: List, fds: list[int]) -> tuple[Spec, bundle.Parts]:
     """The client's spec and bundles, checked; the supervisor does not read the bundles."""
     asked, *bundles = fds
     for fd, nbytes in zip(bundles, request.bundles, strict=True):
@@ -138,7 +125,7 @@ def _read_request(request: List, fds: list[int]) -> tuple[Spec, Parts]:
     return spec.decode(os.pread(asked, request.spec_bytes, 0)), given
 
 
-def _table(asked: Spec, given: Parts) -> bytes:
+def _table(asked: Spec, given: bundle.Parts) -> bytes:
     """The samples, packed as a manifest."""
     match asked.source:
         case Directory():
@@ -149,11 +136,14 @@ def _table(asked: Spec, given: Parts) -> bytes:
         case Files():
             return _part(given, "manifest").tobytes()
         case Arrays():
-            samples = _count_images(_part(given, "images"), asked)
+            array = _part(given, "images")
+            if array.shape[1:] != asked.image_shape:
+                raise ProtocolError(f"images of shape {array.shape[1:]}, not {asked.image_shape}")
+            samples = len(array)
             return manifest.pack("", (), [b""] * samples, np.zeros(samples, np.int32))
 
 
-def _order(given: Parts, order: Order, samples: int) -> NDArray[Any] | None:
+def _order(given: bundle.Parts, order: Order, samples: int) -> NDArray[Any] | None:
     """The given order, checked."""
     if not order.given:
         return None
@@ -165,7 +155,7 @@ def _order(given: Parts, order: Order, samples: int) -> NDArray[Any] | None:
     return ids
 
 
-def _part(given: Parts, name: str) -> NDArray[Any]:
+def _part(given: bundle.Parts, name: str) -> NDArray[Any]:
     if name not in given:
         raise ProtocolError(f"the bundle lacks {name!r}")
     return given[name]
@@ -175,12 +165,6 @@ def _check_labels(found: Manifest) -> None:
     labels = found.labels
     if len(labels) and not 0 <= labels.min() <= labels.max() < max(1, len(found.class_names)):
         raise ProtocolError("the manifest has labels without a class")
-
-
-def _count_images(images: NDArray[Any], asked: Spec) -> int:
-    if images.shape[1:] != asked.image_shape:
-        raise ProtocolError(f"images of shape {images.shape[1:]}, not {asked.image_shape}")
-    return len(images)
 
 
 def _cache(found: Manifest, asked: Spec) -> _Cache | None:
@@ -223,11 +207,7 @@ def _open_cache(
 ) -> tuple[int, Granted]:
     """The cache's file, locked as in use, and its rows.
 
-    Args:
-        cache: the request.
-        message: holds the room in memory.
-        held: the supervisor's descriptors of a cache in memory; empty for one on disk.
-        settings: folder and size of the caches on disk.
+    ``held`` are the supervisor's descriptors of a cache in memory; there are none for one on disk.
     """
     if held:
         mine, turn = held

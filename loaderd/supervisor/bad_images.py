@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
 from itertools import islice
+
+from msgspec.structs import replace
 
 from loaderd.ipc.messages import BadList, BadSample
 
@@ -17,22 +18,11 @@ LONGEST = 4_096
 """Bytes of a path, and characters of a reason, that are kept."""
 
 
-@dataclass(slots=True)
-class _Noted:
-    """What is known of one path."""
-
-    reason: str
-    directory: str
-    lacking: bool
-    times: int = 0
-    quarantined: bool = False
-
-
 class BadImages:
     """All bad images since the daemon's start."""
 
     def __init__(self) -> None:
-        self._known: dict[bytes, _Noted] = {}
+        self._known: dict[bytes, BadSample] = {}
 
     def add(
         self,
@@ -44,12 +34,14 @@ class BadImages:
     ) -> bool:
         """Notes that an image could not be read; returns whether it is new."""
         path = path[-LONGEST:]
-        new = path not in self._known
-        if new and len(self._known) >= MAX_NOTED:
-            return False
-        bad = self._known.setdefault(path, _Noted(reason[:LONGEST], directory[-LONGEST:], lacking))
-        bad.times += not quarantined
-        bad.quarantined |= quarantined
+        bad = self._known.get(path)
+        new = bad is None
+        if bad is None:
+            if len(self._known) >= MAX_NOTED:
+                return False
+            bad = BadSample(path, reason[:LONGEST], directory[-LONGEST:], 0, False, lacking)
+        times, quarantined = bad.times + (not quarantined), bad.quarantined or quarantined
+        self._known[path] = replace(bad, times=times, quarantined=quarantined)
         return new
 
     @property
@@ -62,9 +54,9 @@ class BadImages:
         samples: list[BadSample] = []
         room = PAGE_BYTES
         first = min(max(0, first), self.total)
-        for path, bad in islice(self._known.items(), first, None):
-            room -= 4 * len(path) + 4 * len(bad.reason) + 4 * len(bad.directory) + 64
+        for bad in islice(self._known.values(), first, None):
+            room -= 4 * len(bad.path) + 4 * len(bad.reason) + 4 * len(bad.directory) + 64
             if samples and room < 0:
                 break
-            samples.append(BadSample(path, **asdict(bad)))
+            samples.append(bad)
         return BadList(self.total, tuple(samples))

@@ -64,7 +64,7 @@ class Child:
         self.ended = False
         self.code: int | None = None
         self.trouble = ""
-        self._on_end: Callable[[], object] = _nothing
+        self._on_end: Callable[[], object] = lambda: None
         self._send = send
 
     def kill(self) -> None:
@@ -158,7 +158,26 @@ class ForkServer:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.stop()
+        """Kills all children, and waits a moment until they are dead."""
+        if self._server is not None:
+            self._loop.forget(self._server.channel.fileno())
+            self._server.channel.close()
+            self._server.process.kill()
+            self._server.process.wait()
+            self._server = None
+        for orphan in psutil.Process().children():  # also multiprocessing's resource tracker
+            with contextlib.suppress(psutil.Error):
+                orphan.kill()
+        end = time.monotonic() + LAST_SECONDS
+        with contextlib.suppress(ChildProcessError):  # none is left
+            while time.monotonic() < end:
+                if not os.waitpid(-1, os.WNOHANG)[0]:
+                    time.sleep(POLL_SECONDS)
+            log.warning("some workers cannot be ended yet: storage does not answer")
+        for one in self._children.values():
+            one.close()
+        self._children.clear()
+        init.adopt_orphans(False)
 
     def spawn(self, target: Callable[..., None], *args: Any, revocable: bool = False) -> Child:
         """Starts ``target(socket, *args)`` in a new process.
@@ -212,34 +231,10 @@ class ForkServer:
             if self._server is not None and found.si_pid == self._server.process.pid:
                 self._server_ended(self._server)
                 continue
-            os.waitpid(found.si_pid, 0)
-            code = found.si_status if found.si_code == os.CLD_EXITED else -found.si_status
+            code = os.waitstatus_to_exitcode(os.waitpid(found.si_pid, 0)[1])
             for number, one in list(self._children.items()):
                 if one.pid == found.si_pid:
                     self._end(number, code)
-
-    def stop(self) -> None:
-        """Kills all children, and waits a moment until they are dead."""
-        if self._server is not None:
-            self._loop.forget(self._server.channel.fileno())
-            self._server.channel.close()
-            self._server.process.kill()
-            self._server.process.wait()
-            self._server = None
-        for orphan in psutil.Process().children():  # also multiprocessing's resource tracker
-            with contextlib.suppress(psutil.Error):
-                orphan.kill()
-        end = time.monotonic() + LAST_SECONDS
-        while (ended := _last_ended()) is not None:
-            if not ended and time.monotonic() > end:
-                log.warning("some workers cannot be ended yet: storage does not answer")
-                break
-            if not ended:
-                time.sleep(POLL_SECONDS)
-        for one in self._children.values():
-            one.close()
-        self._children.clear()
-        init.adopt_orphans(False)
 
     # -- the fork server -------------------------------------------------------------
 
@@ -336,18 +331,9 @@ def _pickled(target: Callable[..., None], args: tuple[Any, ...]) -> int:
 
 def _ended() -> os.waitid_result | None:
     """A child of this process that has ended, and that is still to be waited for."""
-    try:
+    with contextlib.suppress(ChildProcessError):
         return os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
-    except ChildProcessError:
-        return None
-
-
-def _last_ended() -> int | None:
-    """A child of ours that has ended and is gone now; 0 if none has, None if none is left."""
-    try:
-        return os.waitpid(-1, os.WNOHANG)[0]
-    except ChildProcessError:
-        return None
+    return None
 
 
 def _is_ours(pid: int) -> bool:
@@ -357,7 +343,3 @@ def _is_ours(pid: int) -> bool:
     except ChildProcessError:
         return False
     return True
-
-
-def _nothing() -> None:
-    """The default callback."""

@@ -17,11 +17,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from loaderd import __version__
-from loaderd.errors import (
-    LoaderdError,
-    ProtocolError,
-    RequestRefused,
-)
+from loaderd.errors import LoaderdError, ProtocolError, RequestRefused
 from loaderd.ipc import descriptors
 from loaderd.ipc.channel import Channel, Closed, Unread
 from loaderd.ipc.messages import (
@@ -69,8 +65,8 @@ class Requests:
     list_bad: Callable[[int], BadList]
     stop: Callable[[], None]
     open: Callable[[ClientConnection, Open, list[int]], None]
-    plan: Callable[[ClientConnection, Plan], None]
-    took: Callable[[ClientConnection, Ack], None]
+    plan: Callable[[int, Plan], None]
+    took: Callable[[int, Ack], None]
     gone: Callable[[ClientConnection], None]
 
 
@@ -96,11 +92,7 @@ class ClientConnection:
         self._lost = False
 
     def read(self) -> bool:
-        """Answers one message of the client; ends the connection if it must.
-
-        Returns:
-            Whether there may be more.
-        """
+        """Answers one message, or ends the connection; returns whether there may be more."""
         if self._lost:
             self.end()
             return False
@@ -120,8 +112,7 @@ class ClientConnection:
             self.refuse(RequestRefused(f"the daemon could not do it: {error}"))
         except Exception as error:  # a fault of ours must not end the other streams
             log.exception("client %d is dropped", self.pid)
-            self.refuse(RequestRefused(f"a fault in the daemon, see its log: {error!r}"))
-            self.end()
+            self.fail(RequestRefused(f"a fault in the daemon, see its log: {error!r}"))
         return False
 
     def _read_one(self) -> None:
@@ -140,9 +131,9 @@ class ClientConnection:
             raise ProtocolError(f"{type(message).__name__} before Hello")
         match message:
             case Ack() if self.stream is not None:
-                self._requests.took(self, message)
+                self._requests.took(self.stream, message)
             case Plan() if self.stream is not None:
-                self._requests.plan(self, message)
+                self._requests.plan(self.stream, message)
             case Confirm() if self.stream is not None:
                 self.send(Confirmed())
             case Open() if self.channel.unsent:  # each answer that waits holds descriptors
@@ -207,8 +198,7 @@ class ClientConnection:
 
     def _drop(self, error: ProtocolError) -> None:
         log.warning("client %d is dropped: %s", self.pid, error)
-        self.refuse(error)
-        self.end()
+        self.fail(error)
 
     def end(self) -> None:
         """Closes the connection and the stream that hangs on it."""
@@ -268,7 +258,10 @@ class Clients:
         channel.settimeout(0)
         reason = self._too_many(channel)
         if reason:
-            _turn_away(channel, reason)
+            log.warning("client %d is turned away: %s", channel.peer.pid, reason)
+            with contextlib.suppress(Closed):
+                channel.send(Refused(RequestRefused.__name__, f"{reason}: close some streams"))
+            channel.hang_up()
             return
         client = ClientConnection(channel, self._requests)
         self.all.add(client)
@@ -282,9 +275,8 @@ class Clients:
         if sum(client.pid == pid for client in self.all) >= MAX_OF_ONE_PROCESS:
             return f"process {pid} has {MAX_OF_ONE_PROCESS} connections, and gets no more"
         limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-        if (
-            channel.fileno() >= limit - SPARE_DESCRIPTORS
-        ):  # the kernel gives the lowest that is free
+        # The kernel gives the lowest descriptor that is free.
+        if channel.fileno() >= limit - SPARE_DESCRIPTORS:
             return f"the daemon has no descriptors left (ulimit -n is {limit})"
         return ""
 
@@ -302,10 +294,3 @@ class Clients:
         """Ends all connections, and the streams that hang on them."""
         for client in list(self.all):
             client.end()
-
-
-def _turn_away(channel: Channel, reason: str) -> None:
-    log.warning("client %d is turned away: %s", channel.peer.pid, reason)
-    with contextlib.suppress(Closed):
-        channel.send(Refused(RequestRefused.__name__, f"{reason}: close some streams"))
-    channel.hang_up()

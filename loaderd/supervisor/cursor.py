@@ -79,11 +79,7 @@ class Cursor:
 
     def _rests(self, made: Set[Place]) -> bool:
         """Whether enough is made for a client that may read no further, and wants nothing else."""
-        if self.run.next is None or not self._is_cold(made):
-            return False
-        return all(place in made for place in self.want)
-
-    def _is_cold(self, made: Set[Place]) -> bool:
-        if waits_for_request(self.batches, self.taken):
-            return True
-        return not self.taken and len(made) >= min(COLD, self.batches)
+        is_cold = waits_for_request(self.batches, self.taken) or (
+            not self.taken and len(made) >= min(COLD, self.batches)
+        )
+        return self.run.next is not None and is_cold and all(place in made for place in self.want)

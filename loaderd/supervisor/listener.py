@@ -78,7 +78,8 @@ class Listener:
 
     def pause(self) -> None:
         """Lets clients wait, until ``resume``."""
-        self._forget()
+        if self._socket is not None:
+            self._loop.forget(self._socket.fileno())
 
     def resume(self) -> None:
         """Ends a ``pause``; does nothing if there was none."""
@@ -125,17 +126,13 @@ class Listener:
 
     def _close(self) -> None:
         if self._socket is not None:
-            self._forget()
+            self.pause()
             self._socket.close()
             self._socket = None
             if self._inode == _inode(self.path):
                 with contextlib.suppress(OSError):
                     os.unlink(self.path)
             lock.release(self._lock, self.path)
-
-    def _forget(self) -> None:
-        if self._socket is not None:
-            self._loop.forget(self._socket.fileno())
 
     def _complain(self, error: DaemonError) -> None:
         if str(error) != self._trouble:

@@ -39,19 +39,16 @@ class Loop:
         self._cleanup.close()
         self._epoll.close()
 
-    def watch(self, fd: int, on_read: Callback) -> None:
-        """Calls ``on_read`` whenever the descriptor is readable."""
-        self._register(fd, _Watched(on_read, None))
+    def watch(self, fd: int, on_read: Callback, channel: Channel | None = None) -> None:
+        """Calls ``on_read`` whenever the descriptor, of a channel if it is given, is readable."""
+        self._epoll.register(fd, _READ)
+        self._watched[fd] = _Watched(on_read, channel)
 
     def watch_channel(self, channel: Channel, on_read: Callback) -> None:
         """The same for a channel, and sends what it could not send when it can."""
         fd = channel.fileno()
-        self._register(fd, _Watched(on_read, channel))
+        self.watch(fd, on_read, channel)
         channel.on_unsent = lambda: self._modify(fd, _READ | _WRITE)
-
-    def _register(self, fd: int, watched: _Watched) -> None:
-        self._epoll.register(fd, _READ)
-        self._watched[fd] = watched
 
     def _modify(self, fd: int, events: int) -> None:
         if fd in self._watched:
@@ -75,15 +72,12 @@ class Loop:
             if self._watched.get(fd) is not watched:
                 continue  # an earlier callback of this turn has closed it
             if events & _WRITE and watched.channel is not None:
-                self._flush(watched.channel)
+                with contextlib.suppress(Closed):  # noticed again when it is read
+                    watched.channel.flush()
+                if not watched.channel.unsent:
+                    self._modify(fd, _READ)
             if events & ~_WRITE:
                 watched.on_read()
-
-    def _flush(self, channel: Channel) -> None:
-        with contextlib.suppress(Closed):  # noticed again when it is read
-            channel.flush()
-        if not channel.unsent:
-            self._modify(channel.fileno(), _READ)
 
     def on_signals(self, callbacks: Mapping[int, Callback]) -> None:
         """Calls back once for every signal that comes; the handlers only wake the loop."""

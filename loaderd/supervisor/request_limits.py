@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from loaderd.errors import InvalidArgument, RequestRefused
-from loaderd.spec.load import Load
 from loaderd.spec.source import Directory
 from loaderd.spec.spec import Spec
 
@@ -32,13 +31,7 @@ def check_spec(asked: Spec, max_pixels: int) -> None:
     """
     if asked.order.seed is None:
         raise InvalidArgument("the spec has no seed: its client picks one")
-    _check_images(asked.load, max_pixels)
-    if isinstance(asked.source, Directory):
-        _check_listing(asked.source)
-
-
-def _check_images(load: Load, max_pixels: int) -> None:
-    height, width = load.target_size
+    load, (height, width) = asked.load, asked.load.target_size
     if height * width > max_pixels:
         raise InvalidArgument(
             f"target_size {load.target_size} has {height * width:,} pixels, and the daemon's "
@@ -46,6 +39,8 @@ def _check_images(load: Load, max_pixels: int) -> None:
         )
     if (load.channels or 0) > MAX_CHANNELS:
         raise InvalidArgument(f"images have {MAX_CHANNELS} channels at most")
+    if isinstance(asked.source, Directory):
+        _check_listing(asked.source)
 
 
 def _check_listing(source: Directory) -> None:

@@ -126,19 +126,9 @@ class ScheduledStream:
         """Follows a change of what is wanted, or of the run."""
         self.cursor.count_missing(self.made, len(self.slots), self.cutting is not None)
 
-    def take(self, slot: int) -> None:
-        """The subscriber has taken the batch in a slot."""
-        self.slots.apply(slot, Event.TAKE)
-        self._forget(slot)
-        self.cursor.taken += 1
-
-    def release(self, slot: int) -> None:
-        """The subscriber has no use for a slot any more."""
-        self.slots.apply(slot, Event.RELEASE)
-        self._forget(slot)
-
-    def _forget(self, slot: int) -> None:
-        """What lay in a slot may be made again."""
+    def apply(self, slot: int, event: Event) -> None:
+        """The subscriber has taken or released a slot: what lay there may be made again."""
+        self.slots.apply(slot, event)
         place = self.places.pop(slot, None)
         if place is not None:
             self.made.remove(place)

@@ -41,7 +41,7 @@ from loaderd.supervisor.actions import Action, Assign, Death, Dismiss
 from loaderd.supervisor.cursor import Cursor
 from loaderd.supervisor.ledger import Ledger
 from loaderd.supervisor.scheduled_stream import QUEUED, ScheduledStream
-from loaderd.supervisor.slots import SlotTable, State
+from loaderd.supervisor.slots import Event, SlotTable, State
 from loaderd.supervisor.stream_shape import Shape
 
 MAX_WANTED = 1024
@@ -87,12 +87,10 @@ class Scheduler:
         Raises:
             ProtocolError: there is no such run.
         """
-        run = run.within(shape.batches)
-        shape.check_run(run)
         self.streams[stream] = ScheduledStream(
             stream,
             shape,
-            Cursor(shape.batches, run),
+            Cursor(shape.batches, shape.checked(run)),
             SlotTable(shape.slots),
             is_small=is_small,
             doubted=bool(self._waiting),
@@ -122,9 +120,7 @@ class Scheduler:
         for place in want:
             state.shape.check(place)
         if run is not None:
-            run = run.within(state.shape.batches)
-            state.shape.check_run(run)
-            cursor.run = run
+            cursor.run = state.shape.checked(run)
         cursor.want.extend(place for place in want if place not in state.made)
         state.count_missing()
         return self._assign_all()
@@ -137,9 +133,10 @@ class Scheduler:
         """
         state = self.streams[stream]
         for slot in taken:
-            state.take(slot)
+            state.apply(slot, Event.TAKE)
+            state.cursor.taken += 1
         for slot in released:
-            state.release(slot)
+            state.apply(slot, Event.RELEASE)
         return self._assign_all()
 
     def worker_up(self, worker: int) -> list[Action]:

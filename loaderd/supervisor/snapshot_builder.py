@@ -27,14 +27,12 @@ from loaderd.supervisor.bad_images import BadImages
 from loaderd.supervisor.listener import Listener
 from loaderd.supervisor.scheduler import Scheduler
 from loaderd.supervisor.slots import State
-from loaderd.supervisor.stream_opener import StreamOpener
+from loaderd.supervisor.stream_opener import StreamOpener, Subscriber
 from loaderd.supervisor.streams import PendingStream
-from loaderd.supervisor.subscriber import Subscriber
 from loaderd.supervisor.workers import Workers
 
 LONGEST_PATH = 500
 """Bytes. Of a longer path the end is shown, so that many streams fit into one packet."""
-
 
 MAX_STALLS = 16
 """Of more streams that wait for storage only the first are shown, for the same reason."""
@@ -45,34 +43,31 @@ class SnapshotBuilder:
 
     def __init__(
         self,
-        settings: Settings,
         listener: Listener,
         scheduler: Scheduler,
         workers: Workers,
         streams: StreamOpener,
         bad: BadImages,
     ) -> None:
-        self.settings = settings
         self._listener = listener
         self._bad = bad
         self._scheduler = scheduler
         self._workers = workers
         self._streams = streams
         self._started = time.monotonic()
-        self.draining = False
         psutil.cpu_percent()  # the first call begins the interval
 
-    def build(self) -> Snapshot:
+    def build(self, settings: Settings, draining: bool) -> Snapshot:
         """The daemon as it is now."""
         now = time.monotonic()
         return Snapshot(
             schema=SCHEMA,
             time=time.time(),
-            daemon=self._daemon(now),
-            host=self._host(),
+            daemon=self._daemon(now, settings, draining),
+            host=self._host(settings.memory),
             streams=tuple(self._stream(one, now) for one in self._streams.subscribers.values()),
             workers=tuple(self._worker_stats(now)),
-            workers_wanted=self._workers.processes.wanted,
+            workers_wanted=self._workers.processes.settings.workers,
             restarts=self._workers.processes.restarts,
             storage=tuple(islice(self._storage(now), MAX_STALLS)),
         )
@@ -92,32 +87,31 @@ class SnapshotBuilder:
                     client_pid=reader.client.pid,
                 )
 
-    def _daemon(self, now: float) -> DaemonStats:
+    def _daemon(self, now: float, settings: Settings, draining: bool) -> DaemonStats:
+        processes = self._workers.processes
         return DaemonStats(
             pid=os.getpid(),
-            name=_tail(self.settings.name),
+            name=_tail(settings.name),
             socket=_tail(self._listener.path),
             version=__version__,
             uptime_s=now - self._started,
-            private=self.settings.owner is not None,
-            draining=self.draining,
+            private=settings.owner is not None,
+            draining=draining,
             cpu_s=time.process_time(),
             chunks=self._workers.chunks,
             bad=self._bad.total,
-            cache_dir=_tail(self.settings.cache_dir),
-            trouble=self._workers.processes.trouble
-            if self._workers.processes.start_exhausted
-            else "",
+            cache_dir=_tail(settings.cache_dir),
+            trouble=processes.trouble if processes.start_exhausted else "",
         )
 
-    def _host(self) -> HostStats:
+    def _host(self, ring_limit: int) -> HostStats:
         return HostStats(
             cpus=machine.cpus(),
             cpu_percent=psutil.cpu_percent(),
             shm_total=segment.total(),
             shm_free=segment.free(),
             ring_bytes=sum(one.stream.ring_bytes for one in self._streams.subscribers.values()),
-            ring_limit=self.settings.memory,
+            ring_limit=ring_limit,
             cache_bytes=self._streams.caches.nbytes,
             cache_limit=self._streams.caches.limit,
         )
@@ -141,9 +135,9 @@ class SnapshotBuilder:
             filling=count(State.FILLING),
             leased=count(State.LEASED),
             age_s=now - stream.opened_at,
-            batches=subscriber.batches,
-            images=subscriber.samples,
-            waited_s=subscriber.waited_ns / 1e9,
+            batches=subscriber.took.batches,
+            images=subscriber.took.samples,
+            waited_s=subscriber.took.waited_ns / 1e9,
             errors=scheduled.errors,
             on_error=stream.spec.on_error,
             bad=len(stream.bad),
@@ -156,7 +150,7 @@ class SnapshotBuilder:
         for worker in self._workers.processes.workers.values():
             if worker.up_at is None:
                 continue
-            since = self._workers.waits.since(worker.id)
+            wait = self._workers.waits.get(worker.id)
             yield WorkerStats(
                 pid=worker.pid,
                 up_s=now - worker.up_at,
@@ -168,7 +162,7 @@ class SnapshotBuilder:
                 resize_s=worker.resize_ns / 1e9,
                 augment_s=worker.augment_ns / 1e9,
                 busy_s=worker.busy_ns / 1e9,
-                waits_s=0.0 if since is None else now - since,
+                waits_s=now - wait[1].since if wait else 0.0,
             )
 
 

@@ -30,42 +30,21 @@ class Wait:
     since: float
 
 
-class Waits:
+class Waits(dict[int, tuple[int, Wait]]):
     """The workers that wait for storage, each with the stream of its chunk in hand."""
-
-    def __init__(self) -> None:
-        self._of: dict[int, tuple[int, Wait]] = {}
-
-    def __len__(self) -> int:
-        return len(self._of)
-
-    def __contains__(self, worker: object) -> bool:
-        return worker in self._of
-
-    def note(self, worker: int, stream: int, wait: Wait) -> None:
-        """A worker waits, or still does."""
-        self._of[worker] = stream, wait
-
-    def forget(self, worker: int) -> None:
-        """It does not wait, or no longer."""
-        self._of.pop(worker, None)
 
     def shift(self, seconds: float) -> None:
         """Takes seconds off all waits, in which the supervisor itself stood still."""
-        for worker, (stream, wait) in self._of.items():
-            self._of[worker] = stream, Wait(wait.path, wait.since + seconds)
-
-    def since(self, worker: int) -> float | None:
-        """Since when a worker waits; None if it does not."""
-        return self._of[worker][1].since if worker in self._of else None
+        for worker, (stream, wait) in self.items():
+            self[worker] = stream, Wait(wait.path, wait.since + seconds)
 
     def workers(self, stream: int) -> list[int]:
         """Those that wait for what a stream reads."""
-        return [worker for worker, (other, _) in self._of.items() if other == stream]
+        return [worker for worker, (other, _) in self.items() if other == stream]
 
     def longest(self, stream: int) -> Wait | None:
         """The wait of a stream that has lasted longest."""
-        waits = [wait for other, wait in self._of.values() if other == stream]
+        waits = [wait for other, wait in self.values() if other == stream]
         return min(waits, key=lambda wait: wait.since, default=None)
 
 
@@ -87,10 +66,9 @@ class Stall:
             now: on the same clock.
             limit_s: how long it may last.
         """
-        before = self.wait
         if wait is not None and now - wait.since < TOLD_SECONDS:
             return ""  # what was told, if anything, is not over yet
-        self.wait = wait
+        before, self.wait = self.wait, wait
         if wait is not None and before is None:
             return (
                 f"storage does not answer: {wait.path} (waiting up to {limit_s:g} s; --io-timeout, "

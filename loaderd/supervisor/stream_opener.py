@@ -10,14 +10,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import time
 from collections.abc import Callable
+from dataclasses import dataclass, field
 
 from loaderd.config import Settings
 from loaderd.errors import ProtocolError, RequestRefused, RingReclaimed
 from loaderd.ipc import segment
-from loaderd.ipc.messages import IDLE_SECONDS, Open, Stalled, fitting
+from loaderd.ipc.messages import IDLE_SECONDS, Ack, Open, Stalled, fitting
 from loaderd.ipc.prefetch import Run
 from loaderd.supervisor import request_limits
 from loaderd.supervisor.children import ForkServer
@@ -27,11 +29,29 @@ from loaderd.supervisor.memory_caches import MemoryCaches
 from loaderd.supervisor.opener_processes import Openers
 from loaderd.supervisor.scheduler import Scheduler
 from loaderd.supervisor.slots import State
-from loaderd.supervisor.storage_waits import Wait, Waits, timeout
+from loaderd.supervisor.storage_waits import Stall, Wait, Waits, timeout
 from loaderd.supervisor.streams import MAX_BUNDLES, OpenStream, PendingStream, Room, StreamResources
-from loaderd.supervisor.subscriber import Subscriber
 
 log = logging.getLogger("loaderd")
+
+_NOTHING_TAKEN = Ack((), (), batches=0, samples=0, waited_ns=0)
+
+
+@dataclass(slots=True)
+class Subscriber:
+    """A client that reads a stream: its connection, and what it has read so far.
+
+    The scheduler has the other half of the subscription: cursor, and leases, which are the slots
+    that are LEASED. Each stream has one subscriber, and is closed with it. A second one needs a
+    number of its own here, a cursor of its own there, and slots that are FREE only when the last
+    has released them.
+    """
+
+    stream: OpenStream
+    client: ClientConnection
+    took: Ack = _NOTHING_TAKEN
+    """The last, for its counters."""
+    stall: Stall = field(default_factory=Stall)
 
 
 class StreamOpener:
@@ -98,7 +118,7 @@ class StreamOpener:
             raise ProtocolError("a second stream on one connection")
         if len(request.bundles) > MAX_BUNDLES:
             raise ProtocolError(f"more than {MAX_BUNDLES} bundles")
-        if client.stream is not None and self._renew(client, request, fds):
+        if self._renew(client, request, fds):
             return
         self._make_number(client.pid)  # this may read what others want, and open it
         self._last_id += 1
@@ -109,7 +129,8 @@ class StreamOpener:
 
     def _renew(self, client: ClientConnection, request: Open, fds: list[int]) -> bool:
         """Ends a client's stream for the next one, which gets its ring if it is like it."""
-        assert client.stream is not None
+        if client.stream is None:
+            return False
         last = self.subscribers[client.stream].stream
         self._last_id += 1
         is_still = self._scheduler.is_still(last.id)
@@ -122,7 +143,7 @@ class StreamOpener:
     def _opened(self, pending: PendingStream, stream: OpenStream | None) -> None:
         self._end_pending(pending.client)
         if stream is not None:
-            self._begin(pending.client, stream, pending.run)
+            self._begin(pending.client, stream, pending.request.run)
 
     def _begin(self, client: ClientConnection, stream: OpenStream, run: Run) -> None:
         try:
@@ -138,18 +159,17 @@ class StreamOpener:
     def leave(self, client: ClientConnection) -> None:
         """Closes what hangs on a client that is gone."""
         self._end_pending(client)
-        if client.stream is not None:
-            self._close(client)
+        self._close(client)
 
     def _end_pending(self, client: ClientConnection) -> None:
         pending = self.pending.pop(client, None)
-        if pending is None:
-            return
-        self._loop.forget(pending.opener.channel.fileno())
-        pending.end()
+        if pending is not None:
+            self._loop.forget(pending.opener.channel.fileno())
+            pending.end()
 
     def _close(self, client: ClientConnection) -> None:
-        assert client.stream is not None
+        if client.stream is None:
+            return
         stream = self.subscribers.pop(client.stream).stream
         client.stream = None
         stream.close()
@@ -158,17 +178,12 @@ class StreamOpener:
     # -- room for one more -------------------------------------------------------------
 
     def _make_number(self, pid: int) -> None:
-        """Makes sure that one more stream may be opened; idle ones give way.
-
-        Raises:
-            RequestRefused: there are too many that are read.
-        """
+        """Raises RequestRefused if no more streams may be opened; idle ones give way."""
         for subscriber in self._idle():
-            try:
+            with contextlib.suppress(RequestRefused):
                 request_limits.check_number(pid, self._holders())
                 return
-            except RequestRefused:
-                self._reclaim(subscriber)
+            self._reclaim(subscriber)
         request_limits.check_number(pid, self._holders())
 
     def _holders(self) -> list[int]:

@@ -24,11 +24,13 @@ class Shape(EpochLayout):
         if not 0 <= epoch < EPOCHS or not 0 <= position < self.batches:
             raise ProtocolError(f"there is no batch {position} in epoch {epoch}")
 
-    def check_run(self, run: Run) -> None:
-        """Raises ProtocolError if there is no such run."""
+    def checked(self, run: Run) -> Run:
+        """The run within these epochs; raises ProtocolError if there is no such run."""
+        run = run.within(self.batches)
         if run.next is not None:
             self.check(run.next)
         ends = 0 < run.end <= self.batches if run.stride > 0 else -1 <= run.end < self.batches
         begins = 0 <= run.first < self.batches and run.reads(run.first)
         if not (ends and begins) or not run.stride or not 1 <= run.step < EPOCHS:
             raise ProtocolError(f"there is no {run} in {self.batches} batches")
+        return run

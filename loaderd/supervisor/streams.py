@@ -23,7 +23,7 @@ import mmap
 import os
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 import msgspec
@@ -94,16 +94,15 @@ class OpenStream:
     encoded: bytes
     """The same for workers."""
     shape: Shape
-    wish: int
-    """Slots that the client wished for."""
-    classes: int
+    request: Open
+    """What the client has asked for."""
+    listed: Listed
+    """What the opener has found for it, or for the stream whose ring this one has got."""
     ring: int
     ring_bytes: int
     manifest: int
-    manifest_bytes: int
     bundles: list[int]
     """The descriptors of the bundles."""
-    bundle_sizes: tuple[int, ...]
     cache: list[int]
     """The descriptors of the cache and of the rows of its files, if there is one."""
     cached_rows: int
@@ -119,11 +118,11 @@ class OpenStream:
         return Attach(
             self.id,
             self.encoded,
-            self.classes,
+            self.listed.classes,
             self.shape.slots,
             self.ring_bytes,
-            self.manifest_bytes,
-            self.bundle_sizes,
+            self.listed.manifest_bytes,
+            self.request.bundles,
             bool(self.cache),
         )
 
@@ -149,10 +148,10 @@ class OpenStream:
             self.spec.order.seed or 0,
             self.shape.samples,
             self.shape.batch_size,
-            self.classes,
+            self.listed.classes,
             self.shape.slots,
             self.ring_bytes,
-            self.manifest_bytes,
+            self.listed.manifest_bytes,
         )
 
     def names(self, place: Place, first: int, last: int) -> str:
@@ -161,29 +160,27 @@ class OpenStream:
         rows = self._rows(place)[first:last].tolist()
         return ", ".join(repr(os.fsdecode(table.path(row)) or f"image {row}") for row in rows)
 
-    def quarantine(self, place: Place, row: int, cause: str) -> Quarantine:
-        """What workers are told of the sample in a row that killed those who tried it."""
-        sample = int(self._rows(place)[row])
-        function = self.spec.function
-        reason = f"quarantined: the workers that tried it died ({cause})"
-        if function is not None:
-            reason += f"; it may be the preprocessing_function {function.name}"
-        name = function.name if function else ""
-        return Quarantine(sample_key(self._table(), self.id, sample), name, reason)
+    def quarantine(self, place: Place, row: int, cause: str) -> tuple[bytes, Quarantine]:
+        """The path of the sample in a row that killed its workers, and what they are told of it.
 
-    def path(self, place: Place, row: int) -> bytes:
-        """The path of the sample in a row, or what people read where it has none."""
-        sample = int(self._rows(place)[row])
-        return self._table().path(sample) or b"image %d of the arrays" % sample
+        Where it has no path, people read its number.
+        """
+        table, sample = self._table(), int(self._rows(place)[row])
+        reason, name = f"quarantined: the workers that tried it died ({cause})", ""
+        if self.spec.function is not None:
+            name = self.spec.function.name
+            reason += f"; it may be the preprocessing_function {name}"
+        path = table.path(sample) or b"image %d of the arrays" % sample
+        return path, Quarantine(sample_key(table, self.id, sample), name, reason)
 
     def _rows(self, place: Place) -> Ids:
-        given = bundle.attach_all(list(map(os.dup, self.bundles)), self.bundle_sizes).get("order")
-        order = EpochOrder(self.spec.order, self.shape.samples, self.shape.batch_size, given)
-        return order.ids(*place)
+        given = bundle.attach_all(list(map(os.dup, self.bundles)), self.request.bundles)
+        samples, batch_size = self.shape.samples, self.shape.batch_size
+        return EpochOrder(self.spec.order, samples, batch_size, given.get("order")).ids(*place)
 
     def _table(self) -> Manifest:
-        memory = segment.attach(os.dup(self.manifest), self.manifest_bytes, writable=False)
-        return Manifest.view(memory)
+        nbytes = self.listed.manifest_bytes
+        return Manifest.view(segment.attach(os.dup(self.manifest), nbytes, writable=False))
 
     def too_many_bad(self) -> TooManyBadImages:
         """Why the stream ends, with some of the images."""
@@ -218,39 +215,33 @@ class OpenStream:
         Raises:
             ProtocolError: a bundle is not sealed, or has holes.
         """
-        if not self.is_small or (request.slots, request.bundles) != (self.wish, self.bundle_sizes):
+        last = self.request
+        if not self.is_small or (request.slots, request.bundles) != (last.slots, last.bundles):
             return None
         data = _read_spec(request, fds[0])
         asked = spec.fitted(spec.decode(data), self.shape.samples)
         if asked.order.given or spec.unseeded(asked) != spec.unseeded(self.spec):
             return None
-        self.shape.check_run(request.run.within(self.shape.batches))
+        self.shape.checked(request.run)
         for fd, nbytes in zip(fds[1:], request.bundles, strict=True):
             bundle.check(fd, nbytes)
+        encoded = _for_workers(asked, data)
         ring, manifest, *bundles = descriptors.copies((self.ring, self.manifest, *fds[1:]))
-        return OpenStream(
-            id,
-            asked,
-            _for_workers(asked, data),
-            self.shape,
-            self.wish,
-            self.classes,
-            ring,
-            self.ring_bytes,
-            manifest,
-            self.manifest_bytes,
-            bundles,
-            self.bundle_sizes,
-            cache=[],
-            cached_rows=0,
+        return replace(
+            self,
+            id=id,
+            spec=asked,
+            encoded=encoded,
+            ring=ring,
+            manifest=manifest,
+            bundles=bundles,
             opened_at=time.monotonic(),
-            bad_limit=self.bad_limit,
+            bad={},
         )
 
     def close(self) -> None:
         """Gives the segments up; they live on while somebody maps them."""
-        for fd in (self.ring, self.manifest, *self.bundles):
-            os.close(fd)
+        descriptors.close_all((self.ring, self.manifest, *self.bundles))
         if self.cache:
             storage.close(self.cache)
 
@@ -284,7 +275,7 @@ class PendingStream:
         finish: called once, with the stream or None.
 
     Attributes:
-        run: what is made ahead.
+        request: see above.
         opener: the process that lists and reserves.
         wait: what the opener waits for, if storage does not answer.
         stall: what the client was told of that.
@@ -306,8 +297,7 @@ class PendingStream:
         self.id = id
         self.client = client
         self.ring_bytes = 0
-        self.run = request.run
-        self._request = request
+        self.request = request
         self._wish = max(1, min(request.slots, MAX_SLOTS))
         self._resources = resources
         self._caches = resources.caches
@@ -316,7 +306,7 @@ class PendingStream:
         self.wait: Wait | None = None
         self.stall = Stall()
         self._fds: list[int] = []
-        self._listed: Listed | None = None
+        self._listed = Listed(samples=0, classes=0, manifest_bytes=0)
         self._idle = False
         settings = resources.settings
         spec_fd, *bundles = fds
@@ -325,7 +315,6 @@ class PendingStream:
         self.spec = _check_code(asked, settings.user_code)
         self._encoded = _for_workers(self.spec, data if self.spec is asked else b"")
         request_limits.check_spec(self.spec, settings.max_pixels or PILS_PIXELS)
-        self._max_bad = settings.max_bad
         self.opener = resources.openers.take()
         self._bundles = list(descriptors.copies(bundles))
         with contextlib.suppress(Closed):  # its death is noticed when its socket is read
@@ -381,7 +370,7 @@ class PendingStream:
         self._caches.give_way(2 * self._wish * layout.nbytes)  # a ring gets half of what is free
         slots = fitting_slots(layout.nbytes, self._wish, room._replace(shm=segment.free()))
         self.shape = Shape(listed.samples, self.spec.batch.batch_size, slots)
-        self.shape.check_run(self.run.within(self.shape.batches))
+        self.shape.checked(self.request.run)
         self.ring_bytes = layout.nbytes * slots
         self._fds.append(segment.create(self.ring_bytes))
         memory, cache_room = self._memory_cache(listed)
@@ -398,7 +387,6 @@ class PendingStream:
     def _stream(self, reserved: Reserved) -> OpenStream:
         if reserved.trouble:
             log.warning("%s", reserved.trouble)
-        assert self._listed is not None
         manifest, ring, *cache = self._fds
         if len(cache) != 2 * reserved.cached:
             raise ProtocolError(f"the opener sent {len(cache)} descriptors with Reserved")
@@ -408,18 +396,16 @@ class PendingStream:
             self.spec,
             self._encoded,
             self.shape,
-            self._request.slots,
-            self._listed.classes,
+            self.request,
+            self._listed,
             ring,
             self.ring_bytes,
             manifest,
-            self._listed.manifest_bytes,
             bundles,
-            self._request.bundles,
             cache,
             reserved.rows,
             time.monotonic(),
-            bad_limit=math.ceil(self._max_bad * self.shape.samples),
+            bad_limit=math.ceil(self._resources.settings.max_bad * self.shape.samples),
         )
 
     def _fail(self, error: LoaderdError | Refused) -> None:
@@ -429,9 +415,7 @@ class PendingStream:
     def end(self) -> None:
         """Gives the opener back, or ends it in its work, and closes what was not handed on."""
         if self._idle:
-            self._resources.openers.give_back(
-                self.opener, self._listed.manifest_bytes if self._listed else 0
-            )
+            self._resources.openers.give_back(self.opener, self._listed.manifest_bytes)
             self._cache_opened()
         else:
             self._resources.openers.discard(self.opener)
@@ -442,7 +426,6 @@ class PendingStream:
 
     def _cache_opened(self) -> None:
         if self._taken:
-            assert self._listed is not None
             self._caches.opened(self._taken, self._listed.cache_bytes)
 
 
@@ -522,12 +505,8 @@ def _check_code(asked: Spec, user_code: bool) -> Spec:
 def _for_workers(asked: Spec, data: bytes) -> bytes:
     """What workers are told, which must fit into one packet: the client's bytes, if they do.
 
-    Args:
-        asked: the spec.
-        data: the same as the client has encoded it; empty if it was changed since.
-
-    Raises:
-        InvalidArgument: it does not fit, even without what only the opener needs.
+    ``data`` is the spec as the client has encoded it; empty if it was changed since. Raises
+    InvalidArgument if it does not fit even without what only the opener needs.
     """
     if not 0 < len(data) <= LONGEST_PIPELINE:
         data = spec.encode(spec.for_workers(asked))

@@ -22,12 +22,7 @@ from collections.abc import Callable, Iterable
 
 from loaderd.child import init
 from loaderd.config import Settings
-from loaderd.errors import (
-    DaemonError,
-    Draining,
-    LoaderdError,
-    NoWorkers,
-)
+from loaderd.errors import DaemonError, Draining, LoaderdError, NoWorkers
 from loaderd.forkserver import entries
 from loaderd.ipc import descriptors, segment
 from loaderd.ipc.messages import Ack, Bad, BatchFailed, Open, Plan, Ready, fitting
@@ -81,8 +76,6 @@ def serve(
         DaemonError: the address cannot be used, or no worker can start.
     """
     notifier = Notifier(os.environ)  # before the first child, which must not inherit it
-    if settings.owner is not None:
-        notifier = Notifier({})  # what we inherited was meant for the trainer
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # it may be inherited as ignored
     descriptors.raise_limit(MAX_DESCRIPTORS)
     private = settings.control_fd is not None
@@ -92,30 +85,18 @@ def serve(
         Listener(loop, settings.socket, settings.name, required=not private) as listener,
     ):
         supervisor = Supervisor(settings, loop, forks, listener, on_ready, work)
-        supervisor.notifier = notifier
+        handlers: dict[int, Callable[[], object]] = {signal.SIGCHLD: forks.reap}
+        if settings.owner is None:  # else what was inherited is meant for the trainer
+            supervisor.notifier = notifier
+            handlers[signal.SIGTERM] = handlers[signal.SIGINT] = supervisor.drain
+            handlers[signal.SIGHUP] = lambda: supervisor.renew(reload)
         # A private one ends with its trainer, and ignores what is sent to the whole job.
-        handlers = _signals(supervisor, reload) if settings.owner is None else {}
         init.ignore(JOB_SIGNALS - handlers.keys())
-        loop.on_signals({signal.SIGCHLD: forks.reap, **handlers})
+        loop.on_signals(handlers)
         signal.pthread_sigmask(signal.SIG_SETMASK, [])  # some may be inherited as blocked
         segment.prepare()
-        supervisor.listen()
         log.info("serving %s with %d workers", settings.socket, settings.workers)
-        try:
-            supervisor.run()
-        finally:
-            supervisor.shut_down()
-
-
-def _signals(
-    supervisor: Supervisor, reload: Callable[[], Settings] | None
-) -> dict[int, Callable[[], object]]:
-    """What the daemon does at signals."""
-    return {
-        signal.SIGTERM: supervisor.drain,
-        signal.SIGINT: supervisor.drain,
-        signal.SIGHUP: lambda: supervisor.renew(reload),
-    }
+        supervisor.run()
 
 
 def _merged(old: Settings, new: Settings) -> Settings:
@@ -148,7 +129,7 @@ def _worker_events(
         answered=lambda worker: perform(scheduler.answered(worker)),
         recalled=lambda worker, tickets: perform(scheduler.recall(worker, tickets)),
         retired=lambda worker: perform(scheduler.retire(worker)),
-        died=lambda worker, death, cause: perform(scheduler.worker_down(worker, death, cause)),
+        died=lambda *death: perform(scheduler.worker_down(*death)),
     )
 
 
@@ -182,21 +163,25 @@ class Supervisor:
         self._forks = forks
         self._listener = listener
         self._on_ready: Callable[[], None] | None = on_ready
-        self._scheduler = Scheduler()
+        self._scheduler = scheduler = Scheduler()
         self._bad = BadImages()
         self._end_at: float | None = None
         self._next_check = 0.0
         self._processes = WorkerProcesses(settings, forks, work)
-        events = _worker_events(self._scheduler, self._perform, self._worker_ready, self._note_bad)
-        self._workers = Workers(self._processes, loop, self._scheduler.ledger.held, events)
+        self._workers = Workers(
+            self._processes,
+            loop,
+            scheduler.ledger.held,
+            _worker_events(scheduler, self._perform, self._worker_ready, self._note_bad),
+        )
         self._streams = StreamOpener(
-            settings, loop, forks, self._scheduler, self._stream_opened, self._stream_closed
+            settings, loop, forks, scheduler, self._stream_opened, self._stream_closed
         )
         self._snapshots = SnapshotBuilder(
-            settings, listener, self._scheduler, self._workers, self._streams, self._bad
+            listener, scheduler, self._workers, self._streams, self._bad
         )
         requests = Requests(
-            observe=self._snapshots.build,
+            observe=lambda: self._snapshots.build(self._settings, self._end_at is not None),
             stop=self.drain,
             list_bad=self._bad.page,
             open=self._open,
@@ -208,27 +193,23 @@ class Supervisor:
         self._owner = Owner(settings, loop, self._clients.adopt, self.drain, self._owner_gone)
 
     def run(self) -> None:
-        """Serves until the end.
+        """Lets clients in and serves until the end, which ends all streams.
 
         Raises:
             DaemonError: no worker can start.
         """
-        while not self._ended():
-            for _ in range(self._processes.missing(time.monotonic())):
-                if self._processes.start_exhausted:
-                    self._fail_streams()
-                self._workers.start()
-            self._loop.turn(self._timeout())
-            self._check()
-
-    def listen(self) -> None:
-        """Lets clients in."""
         self._listener.watch(self._clients.accept)
-
-    def shut_down(self) -> None:
-        """Ends all streams and gives all segments up."""
-        self._clients.end()
-        self._streams.stop()
+        try:
+            while not self._ended():
+                for _ in range(self._processes.missing(time.monotonic())):
+                    if self._processes.start_exhausted:
+                        self._fail_streams()
+                    self._workers.start()
+                self._loop.turn(self._timeout())
+                self._check()
+        finally:
+            self._clients.end()
+            self._streams.stop()
 
     # -- the end, and what must be looked at -----------------------------------------
 
@@ -239,7 +220,6 @@ class Supervisor:
         self.notifier.stopping()
         self._end_at = now + self._settings.grace if self._end_at is None else now
         self._scheduler.drain()
-        self._snapshots.draining = True
 
     def _owner_gone(self) -> None:
         self._end_at = 0.0
@@ -252,12 +232,9 @@ class Supervisor:
     def _timeout(self) -> float:
         """Seconds until something must be done though nothing happens."""
         now = time.monotonic()
-        moments = [self._next_check]
+        moments = [self._next_check, self._processes.next_start(now)]
         if self._end_at is not None:
             moments.append(self._end_at)
-        pause = self._processes.pause(now)
-        if pause is not None:
-            moments.append(now + pause)
         return max(0.0, min(moments) - now)
 
     def _check(self) -> None:
@@ -284,7 +261,7 @@ class Supervisor:
         self.notifier.reloading()
         try:
             if reload is not None:
-                self._settings = self._snapshots.settings = _merged(self._settings, reload())
+                self._settings = _merged(self._settings, reload())
                 self._streams.adopt(self._settings)
             self._workers.renew(self._settings)
         except LoaderdError as error:
@@ -301,11 +278,7 @@ class Supervisor:
             self.notifier.ready()
 
     def _fail_streams(self) -> None:
-        """Ends all streams, as no worker can start.
-
-        Raises:
-            DaemonError: none was up since the daemon's start.
-        """
+        """Ends all streams, as no worker can start, or the daemon, if none was ever up."""
         if self._on_ready is not None:
             raise DaemonError(
                 f"no worker can start: {self._processes.trouble}; the log says more above"
@@ -353,8 +326,7 @@ class Supervisor:
     def _isolate(self, action: Isolate) -> None:
         """Tells all workers that a sample is bad, before it is given away again."""
         stream = self._streams.subscribers[action.stream].stream
-        isolated = stream.quarantine(action.place, action.row, action.cause)
-        path = stream.path(action.place, action.row)
+        path, isolated = stream.quarantine(action.place, action.row, action.cause)
         self._bad.add(path, isolated.reason, stream.folder, quarantined=True)
         log.error("quarantined %s: %s", readable(path), isolated.reason)
         self._workers.quarantine(isolated)
@@ -385,14 +357,12 @@ class Supervisor:
         self._workers.detach(stream)
         self._perform(self._scheduler.close(stream))
 
-    def _plan(self, client: ClientConnection, plan: Plan) -> None:
-        assert client.stream is not None
-        self._perform(self._scheduler.plan(client.stream, plan.want, plan.run))
+    def _plan(self, stream: int, plan: Plan) -> None:
+        self._perform(self._scheduler.plan(stream, plan.want, plan.run))
 
-    def _took(self, client: ClientConnection, took: Ack) -> None:
-        assert client.stream is not None
-        self._streams.subscribers[client.stream].count(took)
-        self._perform(self._scheduler.took(client.stream, took.taken, took.released))
+    def _took(self, stream: int, took: Ack) -> None:
+        self._streams.subscribers[stream].took = took
+        self._perform(self._scheduler.took(stream, took.taken, took.released))
 
     def _gone(self, client: ClientConnection) -> None:
         self._clients.remove(client)

@@ -49,10 +49,6 @@ class Notifier:
         """Says that the daemon is about to end."""
         self._say("STOPPING=1")
 
-    def status(self, text: str) -> None:
-        """Sends one line of text, which ``systemctl status`` shows."""
-        self._say("STATUS=" + " ".join(text.split()))
-
     def feed(self, now: float) -> None:
         """Feeds the watchdog, twice as often as it asks for; to be called often."""
         if self._pause is not None and now >= self._next_feed and self._say("WATCHDOG=1"):

@@ -108,41 +108,21 @@ class Worker:
         return self.sample_timeout
 
     def hangs(self, silent: float, stream: int | None) -> bool:
-        """Whether it was silent for too long; a stopped process gets no time to load code.
-
-        Args:
-            silent: seconds since it was last heard.
-            stream: as above.
-        """
+        """Whether it was silent for too long; a stopped process gets no time to load code."""
         if silent > self.max_silence(stream):
             return True
         return stream is not None and silent > self.sample_timeout and self.stopped
 
     def silence_reason(self, stream: int | None, waits: bool) -> str:
-        """Why it was silent for too long.
-
-        Args:
-            stream: as above.
-            waits: whether it waits for storage.
-        """
+        """Why it was silent for too long; ``waits`` for storage."""
         if self.stopped:
             return STOPPED
         return STORAGE if waits else f"no sign of life for {self.max_silence(stream):g} s"
 
-    def abort(self, now: float, reason: str) -> None:
-        """Has it write its stack to the log and die; ``kill_aborted`` makes sure of that."""
+    def end(self, now: float, reason: str, number: signal.Signals = signal.SIGKILL) -> None:
+        """Ends it; with SIGABRT it writes its stack to the log first, if it is not stopped."""
         self.exit_reason, self.aborted_at = reason, now
-        self.child.send(signal.SIGABRT)
-
-    def end(self, now: float, reason: str) -> None:
-        """Kills it, for a reason that its stack would not tell."""
-        self.exit_reason, self.aborted_at = reason, now
-        self.child.kill()
-
-    def kill_aborted(self, now: float) -> None:
-        """Kills it if it was aborted and has not died: a stopped process cannot."""
-        if self.aborted_at is not None and now - self.aborted_at > LAST_WORDS_SECONDS:
-            self.child.kill()
+        self.child.send(number)
 
     @property
     def stopped(self) -> bool:
@@ -190,19 +170,9 @@ class WorkerProcesses:
         self._renewing = 0
         self._resume_at = 0.0
 
-    @property
-    def wanted(self) -> int:
-        """Number of workers."""
-        return self.settings.workers
-
-    @property
-    def complete(self) -> bool:
-        """Whether all workers that are wanted are up."""
-        return sum(worker.up_at is not None for worker in self.workers.values()) >= self.wanted
-
     def stand_in(self, waiting: int, now: float) -> None:
         """Has one more worker for each that waits for storage; twice the workers at most."""
-        needed = min(waiting, self.wanted)
+        needed = min(waiting, self.settings.workers)
         if needed >= self._stand_ins or now - self._needed_at > LINGER_SECONDS:
             self._stand_ins = needed
             self._needed_at = now
@@ -210,7 +180,7 @@ class WorkerProcesses:
     @property
     def surplus(self) -> int:
         """How many workers there are beyond those that are needed; negative if some are missing."""
-        return len(self.workers) - self.wanted - self._stand_ins
+        return len(self.workers) - self.settings.workers - self._stand_ins
 
     def surplus_workers(self, waiting: Container[int]) -> list[int]:
         """Workers to retire, as those that they stood in for are back: the last that came first.
@@ -237,7 +207,10 @@ class WorkerProcesses:
 
     def next_to_renew(self) -> int | None:
         """The worker to retire next, once all others are up; None if there is none now."""
-        while self._to_renew and self._renewing not in self.workers and self.complete:
+        up = sum(worker.up_at is not None for worker in self.workers.values())
+        if up < self.settings.workers or self._renewing in self.workers:
+            return None
+        while self._to_renew:
             worker = self.workers.get(self._to_renew.popleft())
             if worker is not None and worker.up_at is not None:
                 self._renewing = worker.id
@@ -248,11 +221,9 @@ class WorkerProcesses:
         """How many workers to start now."""
         return -self.surplus if now >= self._resume_at else 0
 
-    def pause(self, now: float) -> float | None:
-        """Seconds until a missing worker may be started; None if there is nothing to wait for."""
-        if self.surplus >= 0 or now >= self._resume_at:
-            return None
-        return self._resume_at - now
+    def next_start(self, now: float) -> float:
+        """When a missing worker may be started; infinite if there is nothing to wait for."""
+        return self._resume_at if self.surplus < 0 and now < self._resume_at else math.inf
 
     def start(self) -> Worker | None:
         """Starts one worker; returns None if that fails."""
@@ -316,14 +287,10 @@ class WorkerProcesses:
 def _death(worker: Worker, code: int | None, attaching: bool) -> Death:
     """A worker that was stopped, or waited for storage, counts as killed: no sample is to blame."""
     by_us = worker.exit_reason not in ("", STOPPED, STORAGE)
-    if not by_us and (worker.exit_reason or not _is_fault(code)):
+    of_itself = code is not None and (code >= 0 or -code in _FAULTS)
+    if not by_us and (worker.exit_reason or not of_itself):
         return Death.KILLED
     return Death.ATTACHING if attaching else Death.CRASHED
-
-
-def _is_fault(code: int | None) -> bool:
-    """Whether the process caused its own end."""
-    return code is not None and (code >= 0 or -code in _FAULTS)
 
 
 def _cause(code: int | None) -> str:

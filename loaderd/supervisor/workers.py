@@ -3,19 +3,20 @@
 ::
 
     supervisor ── assign, quarantine, detach, dismiss ──► Workers ── Attach, Chunk, ... ──► worker
-        ▲                                                  ▲ │
-        └───── ready, done, failed, waiting, answered, ────┘ └◄── WorkerReady, Attached, Progress,
-               recalled, retired, died                            Bad, Done, BatchFailed, Waiting
+        ▲                                                  │ ▲
+        └──────────── WorkerEvents ────────────────────────┘ └─── WorkerReady, Attached, Progress,
+                                                                  Bad, Done, BatchFailed, Waiting
 
-It reports what happens (``WorkerEvents``) and decides nothing about chunks: who holds which is in
-the scheduler's ledger, which it asks. A worker that is silent for too long is told to write its
-stack to the log and to die, and is killed if it does not. One that waits for storage says so;
+It reports what happens, and decides nothing about chunks: who holds which is in the scheduler's
+ledger. A worker that is silent for too long is told to write
+its stack to the log and to die, and is killed if it does not. One that waits for storage says so;
 others stand in for it meanwhile.
 """
 
 from __future__ import annotations
 
 import logging
+import signal
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -46,6 +47,7 @@ from loaderd.supervisor.loop import Loop
 from loaderd.supervisor.storage_waits import Wait, Waits
 from loaderd.supervisor.streams import OpenStream
 from loaderd.supervisor.worker_processes import (
+    LAST_WORDS_SECONDS,
     SLOW_SECONDS,
     STORAGE,
     Worker,
@@ -57,18 +59,11 @@ log = logging.getLogger("loaderd")
 
 @dataclass(frozen=True, slots=True)
 class WorkerEvents:
-    """What the supervisor does when something happens to a worker.
+    """What the supervisor does about what happens to a worker, which is given by its number.
 
-    Attributes:
-        ready: the worker can take chunks.
-        done: it has written the chunk in hand; raises ProtocolError if it does not hold that.
-        failed: it could not make the chunk in hand; raises likewise.
-        bad_image: an image could not be read.
-        waiting: the chunk in hand waits for storage.
-        answered: storage has answered.
-        recalled: chunks with these tickets, queued behind the one in hand, were taken back.
-        retired: it shall get no more chunks, and be dismissed when it holds none.
-        died: the kernel has confirmed that it is dead; how, and the same as text.
+    ``done`` and ``failed`` raise ProtocolError if it does not hold that chunk; ``recalled`` gets
+    the tickets of chunks that it has not seen; a ``retired`` one shall be dismissed when it holds
+    nothing; ``died`` gets how it died, and the same as text.
     """
 
     ready: Callable[[int], None]
@@ -89,10 +84,9 @@ class Workers:
         processes: starts and counts them.
         loop: waits for what they say.
         held: the scheduler's ledger: the chunks that a worker holds, the one in hand first.
-        events: what the supervisor does about what happens.
+        events: is told what happens.
 
     Attributes:
-        processes: the same.
         chunks: number of chunks that are done.
         waits: the workers that wait for storage.
     """
@@ -179,7 +173,7 @@ class Workers:
         elif stream is not None and waiting.seconds >= SLOW_SECONDS:
             new = worker.id not in self.waits
             wait = Wait(readable(waiting.path), worker.heard_at - waiting.seconds)
-            self.waits.note(worker.id, stream, wait)
+            self.waits[worker.id] = stream, wait
             if new:
                 self._set_aside(worker, stream)
 
@@ -193,8 +187,7 @@ class Workers:
             worker.end(worker.heard_at, STORAGE)
 
     def _answered(self, worker: Worker) -> None:
-        if worker.id in self.waits:
-            self.waits.forget(worker.id)
+        if self.waits.pop(worker.id, None) is not None:
             self._events.answered(worker.id)
 
     def _log_once(self, level: int, text: str) -> None:
@@ -204,8 +197,7 @@ class Workers:
             log.log(level, "%s", text)
 
     def _up(self, worker: Worker, pil: str) -> None:
-        if pil:
-            self._log_once(logging.INFO, f"images are decoded and resized by {pil}")
+        self._log_once(logging.INFO, f"images are decoded and resized by {pil}")
         self.processes.up(worker)
         for isolated in self._quarantine:
             _send(worker, isolated)
@@ -216,7 +208,7 @@ class Workers:
         while self._read(worker):
             pass  # what it said before it died still counts
         self._loop.forget(worker.child.channel.fileno())
-        self.waits.forget(worker.id)
+        self.waits.pop(worker.id, None)
         attaching = self._stream_in_hand(worker) in worker.attaching
         death, cause = self.processes.reap(worker, attaching)
         if worker.up_at is not None:
@@ -258,8 +250,6 @@ class Workers:
         worker.dismissed = True
         worker.child.kill()
 
-    # -- what becomes of them --------------------------------------------------------
-
     def check(self, now: float) -> None:
         """Looks for silent workers; to be called about once a second."""
         for worker in list(self.processes.workers.values()):
@@ -270,12 +260,12 @@ class Workers:
 
     def _check_worker(self, worker: Worker, now: float) -> None:
         silent, stream = now - worker.heard_at, self._stream_in_hand(worker)
-        if worker.aborted_at is not None:
-            worker.kill_aborted(now)
-        elif worker.hangs(silent, stream):
+        if worker.aborted_at is None and worker.hangs(silent, stream):
             reason = worker.silence_reason(stream, worker.id in self.waits)
             log.error("worker %d is killed: %s; its stack follows", worker.pid, reason)
-            worker.abort(now, reason)
+            worker.end(now, reason, signal.SIGABRT)
+        elif worker.aborted_at is not None and now - worker.aborted_at > LAST_WORDS_SECONDS:
+            worker.child.kill()
         if silent > SLOW_SECONDS and len(self._held(worker.id)) > 1:
             self._recall(worker)
 

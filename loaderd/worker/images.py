@@ -32,10 +32,13 @@ class DecodedImages:
     Args:
         source: of the files.
         renderer: decodes them.
+
+    Attributes:
+        source: the same.
     """
 
     def __init__(self, source: Source, renderer: Renderer) -> None:
-        self._source = source
+        self.source = source
         self._renderer = renderer
 
     def begin(self, ids: Ids) -> int:
@@ -57,36 +60,28 @@ class DecodedImages:
             BadImage: its file cannot be read or decoded.
         """
         start = perf_counter_ns()
-        found = self._source.read(sample)
+        found = self.source.read(sample)
         self._renderer.times.read += perf_counter_ns() - start
         if not isinstance(found, memoryview):
             return found
         try:
             return self._renderer.load(found)
         except Exception as error:  # PIL's decoders raise nearly everything on bad files
-            raise file_error(self._source.name(sample), error) from error
+            raise file_error(self.source.name(sample), error) from error
 
     def take_trouble(self) -> str:
         """A warning for the user, returned once; empty if there is none."""
         return ""
 
 
-class ArrayImages:
-    """Images from the stream's bundle.
+class ArrayImages(DecodedImages):
+    """Images from the stream's bundle."""
 
-    Args:
-        source: holds them.
-    """
-
-    def __init__(self, source: ArraySource) -> None:
+    def __init__(self, source: ArraySource, renderer: Renderer) -> None:
+        super().__init__(source, renderer)
         self._images = images = source.images
         self._whole = images.dtype == np.uint8 and images.flags.c_contiguous
         self._is_block = images.flags.c_contiguous and images.dtype in (np.uint8, np.float32)
-        self.load = source.read
-
-    def begin(self, ids: Ids) -> int:
-        """Returns 0: nothing comes from a cache."""
-        return 0
 
     def gather(self, ids: Ids, out: Array) -> bool:
         """Copies the whole chunk, if the images are uint8 with the layout of the batch."""
@@ -98,9 +93,10 @@ class ArrayImages:
         """The images of the whole chunk where they lie; None if the kernels cannot read them."""
         return Block(self._images, ids.astype(np.int64)) if self._is_block else None
 
-    def take_trouble(self) -> str:
-        """Returns an empty text."""
-        return ""
+    def load(self, sample: int) -> Array:
+        """One image, as a view."""
+        image: Array = self._images[sample]
+        return image
 
 
 class CachedImages(DecodedImages):
@@ -156,7 +152,7 @@ class CachedImages(DecodedImages):
                 return kept
         image = super().load(sample)
         with storage.asking(self._path):
-            self._store.keep(sample, image, self._source.identity(sample))
+            self._store.keep(sample, image, self.source.identity(sample))
         return image
 
     def _row(self, sample: int) -> Array | None:
@@ -182,10 +178,7 @@ class CachedImages(DecodedImages):
         )
 
 
-Images = DecodedImages | ArrayImages
-
-
-def attach_store(cache: int, rows: int, load: Load, samples: int) -> Store:
+def attach_store(load: Load, samples: int, cache: int, rows: int) -> Store:
     """Opens a cache and the rows of its files; closes both descriptors."""
     memory = segment.attach(rows, samples * _ROW, writable=False)
     known = np.frombuffer(memory, np.int64).reshape(-1, 3)

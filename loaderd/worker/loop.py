@@ -7,6 +7,7 @@ another worker can redo its chunks. It exits when the supervisor's end of the so
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import faulthandler
 import gc
@@ -37,27 +38,12 @@ from loaderd.ipc.messages import (
 from loaderd.render.transforms.user_function import explain
 from loaderd.render.versions import pils_name
 from loaderd.spec import spec
-from loaderd.worker.reports import Reports
-from loaderd.worker.stream_renderer import Context, StreamRenderer
-
-_Streams = dict[int, StreamRenderer | LoaderdError]
-"""Streams by number; an error for a stream that this worker cannot open."""
+from loaderd.worker.stream_renderer import StreamRenderer
 
 _NO_MEMORY = (
     "a worker has no memory, or no room in its address space, for the stream: raise the "
     "daemon's --worker-memory (LOADERD_WORKER_MEMORY), or its `ulimit -v`"
 )
-
-
-def _render_chunk(streams: _Streams, chunk: Chunk) -> Message:
-    stream = streams[chunk.stream]
-    try:
-        if isinstance(stream, LoaderdError):
-            raise stream
-        return stream.write(chunk)
-    except BaseException as error:  # only a killed process counts as a crash
-        reported = _to_loaderd_error(error)
-        return BatchFailed(type(reported).__name__, fitting(str(reported)), ticket=chunk.ticket)
 
 
 def _to_loaderd_error(error: BaseException) -> LoaderdError:
@@ -72,32 +58,23 @@ def _to_loaderd_error(error: BaseException) -> LoaderdError:
 
 
 class _WorkerLoop:
-    """One worker and its streams."""
+    """One worker and its streams by number: an error stands for one that it cannot open."""
 
     def __init__(self, channel: Channel, settings: Settings) -> None:
         self._channel = channel
-        self._streams: _Streams = {}
+        self._streams: dict[int, StreamRenderer | LoaderdError] = {}
         self._quarantine: dict[str, dict[bytes, str]] = defaultdict(dict)
-        self._reports = Reports(channel, settings.silence)
-        self._watch = StorageWatch(channel, settings.silence)
-        self._watch.start()
-        self._max_pixels = settings.max_pixels
+        self._settings = settings
 
-    def handle_message(self) -> None:
-        """Waits for the supervisor's next message and handles it."""
-        message, fds = self._channel.receive_with_fds()
-        self._watch.begin()
-        self._dispatch(message, fds)
-        self._watch.end()
-
-    def _dispatch(self, message: Message, fds: list[int]) -> None:
+    def handle(self, message: Message, fds: list[int]) -> None:
+        """Does what the supervisor asks for."""
         match message:
             case Chunk() if message.stream not in self._streams:
                 # The supervisor withdrew the Attach behind our last chunk, but this chunk was
                 # read first. Exit by SIGKILL, so that no sample counts as the cause.
                 os.kill(os.getpid(), signal.SIGKILL)
             case Chunk():
-                self._channel.send(_render_chunk(self._streams, message))
+                self._channel.send(self._render(message))
             case Attach():
                 self._streams[message.stream] = self._renderer(message, fds)
                 self._channel.send(Attached(message.stream))
@@ -105,6 +82,16 @@ class _WorkerLoop:
                 self._quarantine[function][key] = reason
             case Detach():
                 self._detach(message.stream)
+
+    def _render(self, chunk: Chunk) -> Message:
+        stream = self._streams[chunk.stream]
+        try:
+            if isinstance(stream, LoaderdError):
+                raise stream
+            return stream.write(chunk)
+        except BaseException as error:  # only a killed process counts as a crash
+            reported = _to_loaderd_error(error)
+            return BatchFailed(type(reported).__name__, fitting(str(reported)), ticket=chunk.ticket)
 
     def _detach(self, number: int) -> None:
         stream = self._streams.pop(number, None)
@@ -117,9 +104,8 @@ class _WorkerLoop:
         asked = spec.decode(attach.spec)
         function = asked.function
         quarantine = self._quarantine[function.name if function else ""]
-        context = Context(self._reports, quarantine, self._max_pixels)
         try:
-            return StreamRenderer(attach, asked, context, fds)
+            return StreamRenderer(attach, asked, fds, self._channel, self._settings, quarantine)
         except BaseException as error:
             return _to_loaderd_error(error)
 
@@ -134,10 +120,6 @@ def main(sock: socket.socket, settings: Settings) -> None:
     cv2.setNumThreads(1)
     gc.freeze()  # the libraries' objects are never freed: collections skip them
     channel = Channel(sock)
-    worker = _WorkerLoop(channel, settings)
-    try:
+    with contextlib.suppress(Closed):  # noticed again when it is read
         channel.send(WorkerReady(os.getpid(), pils_name()))
-        while True:
-            worker.handle_message()
-    except Closed:
-        return
+    StorageWatch(channel, settings.silence).serve(_WorkerLoop(channel, settings).handle)

@@ -9,18 +9,18 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from time import perf_counter_ns
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from loaderd.cache.store import Store
+from loaderd.config import Settings
 from loaderd.errors import BadImage, MissingCodec, ProtocolError, RenderError
-from loaderd.ipc import bundle as bundles
-from loaderd.ipc import segment
-from loaderd.ipc.bundle import Parts
+from loaderd.ipc import bundle, segment
+from loaderd.ipc.channel import Channel
 from loaderd.ipc.manifest import Manifest, sample_key
-from loaderd.ipc.messages import Attach, Chunk, Done, fitting
+from loaderd.ipc.messages import Attach, Bad, Chunk, Done, Progress, fitting
 from loaderd.ipc.prefetch import ROUND
 from loaderd.ipc.slot_layout import SlotArrays, slot_layout, view_slot
 from loaderd.ipc.text import printable
@@ -33,34 +33,11 @@ from loaderd.sampling.keras_draws import BatchDraws
 from loaderd.sampling.order import EpochOrder, Ids
 from loaderd.sources.arrays import ArraySource
 from loaderd.sources.files import FileLimit, FileSource
-from loaderd.sources.source import Source
-from loaderd.spec.base import DataFormat, LabelMode, OnError
 from loaderd.spec.spec import Spec, fitted
 from loaderd.spec.transform import Parameters
-from loaderd.worker.images import (
-    ArrayImages,
-    CachedImages,
-    DecodedImages,
-    Images,
-    attach_store,
-)
-from loaderd.worker.reports import Reports
+from loaderd.worker.images import ArrayImages, CachedImages, DecodedImages, attach_store
 
 Array = NDArray[Any]
-
-
-class Context(NamedTuple):
-    """State shared by the streams of a worker, or by those that run the same code.
-
-    Attributes:
-        reports: sends bad images and heartbeats.
-        quarantine: samples that are no longer tried, and why; the worker's loop adds to it.
-        max_pixels: the daemon's limit of a picture; None for none.
-    """
-
-    reports: Reports
-    quarantine: Mapping[bytes, str]
-    max_pixels: int | None
 
 
 class StreamRenderer:
@@ -69,9 +46,11 @@ class StreamRenderer:
     Args:
         attach: the stream's sizes.
         asked: its spec.
-        context: the worker's.
         fds: descriptors of ring, manifest, any bundles, and any cache and its rows; this object
             closes them.
+        channel: to the supervisor, which is told of bad images, and that a long chunk goes on.
+        settings: the daemon's.
+        quarantine: samples that are no longer tried, and why; the worker's loop adds to it.
 
     Raises:
         RenderError: the user's function cannot be loaded.
@@ -79,33 +58,40 @@ class StreamRenderer:
         ProtocolError: manifest or bundle are damaged, or do not match.
     """
 
-    def __init__(self, attach: Attach, asked: Spec, context: Context, fds: Sequence[int]) -> None:
+    def __init__(
+        self,
+        attach: Attach,
+        asked: Spec,
+        fds: Sequence[int],
+        channel: Channel,
+        settings: Settings,
+        quarantine: Mapping[bytes, str],
+    ) -> None:
         ring, manifest, *more = fds
         self._stream = attach.stream
-        self._reports, self._quarantine, max_pixels = context
-        self._on_error: OnError = asked.on_error
+        self._channel = channel
+        self._silence_ns = int(settings.silence * 1e9)
+        self._quarantine = quarantine
         self._handled_errors = (BadImage, MissingCodec) if asked.survey else BadImage
-        self._substitute_weight = asked.batch.substitute_weight
         ring_memory = segment.attach(ring, attach.ring_bytes, writable=True)
         table = segment.attach(manifest, attach.manifest_bytes, writable=False)
         self._manifest = Manifest.view(table)
-        asked = fitted(asked, len(self._manifest))
-        self._slots = _slots(attach, asked, memoryview(ring_memory))
-        arrays = bundles.attach_all(more[: len(attach.bundles)], attach.bundles)
-        self._spec = asked
-        self._epochs = EpochOrder(
-            asked.order, len(self._manifest), asked.batch.batch_size, arrays.get("order")
-        )
+        samples = len(self._manifest)
+        self._spec = asked = fitted(asked, samples)
+        layout, memory = slot_layout(asked, attach.classes), memoryview(ring_memory)
+        self._slots = [view_slot(memory, layout, slot) for slot in range(attach.slots)]
+        arrays = bundle.attach_all(more[: len(attach.bundles)], attach.bundles)
+        order = arrays.get("order")
+        self._epochs = EpochOrder(asked.order, samples, asked.batch.batch_size, order)
         self._batch_draws = BatchDraws(asked, self._epochs)
         self._uniforms = Uniforms(asked.order.seed or 0, UNIFORMS)
         # Before the renderer, which may raise: the store closes its descriptors and their lock.
-        store = self._attach_store(*more[-2:]) if attach.cached else None
-        limit = pixel_limit(asked.load.pil, max_pixels)
-        self._times = StageTimes()
-        self._renderer = Renderer(asked, self._times, arrays, limit)
-        self._copies = self._renderer.copies
-        self._source = self._source_of(arrays, limit)
-        self._images = self._images_of(store)
+        store = attach_store(asked.load, samples, *more[-2:]) if attach.cached else None
+        limit = pixel_limit(asked.load.pil, settings.max_pixels)
+        self._renderer = Renderer(asked, StageTimes(), arrays, limit)
+        self._images = self._images_of(arrays, limit, store)
+        self._source = self._images.source
+        self._name = self._source.name
         self._skipped = 0
 
     @property
@@ -113,24 +99,21 @@ class StreamRenderer:
         """Whether a function of the user's runs on its images."""
         return self._spec.function is not None
 
-    def _attach_store(self, cache: int, rows: int) -> Store:
-        return attach_store(cache, rows, self._spec.load, len(self._manifest))
-
-    def _source_of(self, arrays: Parts, limit: PixelLimit) -> Source:
+    def _images_of(
+        self, arrays: bundle.Parts, limit: PixelLimit, store: Store | None
+    ) -> DecodedImages:
         manifest = self._manifest
-        if "images" not in arrays:
-            return FileSource(manifest, FileLimit(limit.file_bytes, limit.file_reason))
-        images = arrays["images"]
-        if images.shape != (len(manifest), *self._spec.image_shape):
-            raise ProtocolError(f"images of shape {images.shape}")
-        return ArraySource(_last(images, self._spec.output.data_format), manifest.labels)
-
-    def _images_of(self, store: Store | None) -> Images:
-        if isinstance(self._source, ArraySource):
-            return ArrayImages(self._source)
+        if "images" in arrays:
+            images = arrays["images"]
+            if images.shape != (len(manifest), *self._spec.image_shape):
+                raise ProtocolError(f"images of shape {images.shape}")
+            if self._spec.output.data_format == "channels_first":
+                images = images.transpose(0, 2, 3, 1)
+            return ArrayImages(ArraySource(images, manifest.labels), self._renderer)
+        files = FileSource(manifest, FileLimit(limit.file_bytes, limit.file_reason))
         if store is not None:
-            return CachedImages(self._source, self._renderer, store, self._manifest.root)
-        return DecodedImages(self._source, self._renderer)
+            return CachedImages(files, self._renderer, store, manifest.root)
+        return DecodedImages(files, self._renderer)
 
     def write(self, chunk: Chunk) -> Done:
         """Renders the rows of one chunk.
@@ -142,7 +125,6 @@ class StreamRenderer:
             RenderError: a sample could not be augmented, preprocessed or saved.
         """
         start = perf_counter_ns()
-        self._reports.begin()
         self._skipped = 0
         slot = self._slots[chunk.slot]
         ids = self._epochs.ids(chunk.epoch, chunk.position)[chunk.first : chunk.last]
@@ -158,25 +140,23 @@ class StreamRenderer:
         slot.ids[chunk.first : chunk.last] = ids
         if self._spec.output.save is not None:
             self._save(slot, chunk, ids)
-        times = self._times.take()
-        took = perf_counter_ns() - start
-        trouble = self._images.take_trouble()
+        times = self._renderer.times.take()
         return Done(
             chunk.ticket,
             len(ids),
-            took,
+            perf_counter_ns() - start,
             times.read,
             times.decode,
             times.resize,
             times.augment,
             cached,
-            trouble,
+            self._images.take_trouble(),
             self._skipped,
         )
 
     def _gathered(self, slot: SlotArrays, chunk: Chunk, ids: Ids) -> bool:
         """Copies the whole chunk at once, if possible; returns whether it did."""
-        if not self._copies or self._quarantine:
+        if not self._renderer.copies or self._quarantine:
             return False
         return self._images.gather(ids, slot.images[chunk.first : chunk.last])
 
@@ -190,10 +170,11 @@ class StreamRenderer:
 
     def _write_images(self, slot: SlotArrays, chunk: Chunk, ids: Ids, prepared: Prepared) -> Ids:
         """Renders the rows; returns the ids of their samples, -1 for a skipped row."""
-        images, finish, alive = slot.images, self._renderer.finish, self._reports.alive
+        images, finish = slot.images, self._renderer.finish
         load = self._load_unless_quarantined if self._quarantine else self._images.load
         samples = ids.tolist()
         runs_code = self.runs_code
+        due = perf_counter_ns() + self._silence_ns
         number = self._epochs.seed + self._epochs.number(chunk.epoch, chunk.position)
         for row, sample in enumerate(samples, chunk.first):
             try:
@@ -209,7 +190,9 @@ class StreamRenderer:
             except RenderError as error:
                 shown = int(ids[row - chunk.first])  # it may be a substitute's picture
                 raise RenderError.of(error, f"{self._name(shown)}: {error}") from error
-            alive(chunk.ticket)
+            if perf_counter_ns() >= due:
+                self._channel.send(Progress(chunk.ticket))
+                due = perf_counter_ns() + self._silence_ns
         return ids
 
     def _load_unless_quarantined(self, sample: int) -> Array:
@@ -229,13 +212,13 @@ class StreamRenderer:
         at = row - chunk.first
         sample = int(ids[at])
         self._report(sample, error)
-        if self._on_error == "raise":
+        if self._spec.on_error == "raise":
             raise error
         substitute, image = -1, None
-        if self._on_error == "substitute":
+        if self._spec.on_error == "substitute":
             substitute, image = self._substitute(chunk.epoch, sample, error)
             if slot.weights is not None:
-                slot.weights[row] = self._substitute_weight
+                slot.weights[row] = self._spec.batch.substitute_weight
         else:
             slot.images[row] = 0
             self._skipped += 1
@@ -247,7 +230,7 @@ class StreamRenderer:
         name = self._name(sample)
         reason = fitting(str(error).removeprefix(f"{printable(name)}: "))
         lacking = isinstance(error, MissingCodec)
-        self._reports.bad(self._stream, os.fsencode(name), reason, lacking)
+        self._channel.send(Bad(self._stream, os.fsencode(name), reason, lacking))
 
     def _substitute(
         self, epoch: int, sample: int, error: BadImage | MissingCodec
@@ -265,10 +248,6 @@ class StreamRenderer:
                 self._report(candidate, another)
         raise BadImage(f"{error}; nor could another image of its class be read")
 
-    def _name(self, sample: int) -> str:
-        """The name of a sample in error texts."""
-        return self._source.name(sample)
-
     def _draws(self, chunk: Chunk, samples: list[int]) -> list[Parameters]:
         if self._spec.order.draws == "batch":
             return self._batch_draws.rows(chunk.epoch, chunk.position, chunk.first, chunk.last)
@@ -281,7 +260,7 @@ class StreamRenderer:
         if slot.labels is None:
             return
         rows = slot.labels[chunk.first : chunk.last]
-        mode: LabelMode = self._spec.batch.label_mode
+        mode = self._spec.batch.label_mode
         if mode == "input":
             rows[...] = slot.images[chunk.first : chunk.last]
         elif mode == "categorical":
@@ -295,13 +274,3 @@ class StreamRenderer:
         for row, sample in enumerate(ids.tolist(), chunk.first):
             if sample >= 0:
                 save_picture(slot.images[row], self._spec.output, sample, numbers[row])
-
-
-def _slots(attach: Attach, asked: Spec, memory: memoryview) -> list[SlotArrays]:
-    layout = slot_layout(asked, attach.classes)
-    return [view_slot(memory, layout, slot) for slot in range(attach.slots)]
-
-
-def _last(images: Array, data_format: DataFormat) -> Array:
-    """The images with their channels last, whatever the data format."""
-    return images.transpose(0, 2, 3, 1) if data_format == "channels_first" else images

@@ -177,7 +177,7 @@ def test_whatever_is_read_the_run_that_is_asked_for_is_one_that_there_is() -> No
             place = epoch, position
             plan = None if run.comes(place) else run.ask(place)
             if plan is not None:
-                shape.check_run(plan)
+                assert shape.checked(plan) == plan
             run.took(place)
 
 

@@ -176,13 +176,10 @@ def run(folder: str, frames: int, seed: int, session: str = "") -> Run:
         segment.prepare()
         supervisor = Supervisor(settings, loop, forks, listener, lambda: going.begin())
         going = Run(peers(settings.socket, seed, fds, session), frames, supervisor, faults, loop)
-        supervisor.listen()
         try:
             supervisor.run()
         except Exception:
             going.findings.append(f"after frame {going.sent}: {traceback.format_exc()}")
-        finally:
-            supervisor.shut_down()
     return going
 
 

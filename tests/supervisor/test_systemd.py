@@ -52,10 +52,8 @@ def manager(address: str) -> Iterator[Manager]:
 def test_every_word_is_one_datagram(manager: Manager, address: str) -> None:
     notifier = Notifier({"NOTIFY_SOCKET": address})
     notifier.ready()
-    notifier.status("two workers,\none line")
     notifier.stopping()
     assert manager.hear() == "READY=1"
-    assert manager.hear() == "STATUS=two workers, one line"
     assert manager.hear() == "STOPPING=1"
 
 
@@ -129,7 +127,6 @@ def test_where_nobody_listens_nothing_is_raised(said: str | None) -> None:
     notifier.ready()
     notifier.reloading()
     notifier.stopping()
-    notifier.status("\udcff")
     notifier.feed(0.0)
 
 
