@@ -63,7 +63,6 @@ class StorageWatch:
 
     def serve(self, handle: Callable[[Message, list[int]], None]) -> None:
         """Hands over what the supervisor sends, and its descriptors, until its socket closes."""
-        self.start()
         try:
             while True:
                 message, fds = self._channel.receive_with_fds()

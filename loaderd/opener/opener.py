@@ -56,7 +56,9 @@ class _Cache(NamedTuple):
 def main(sock: socket.socket, settings: Settings) -> None:
     """Runs an opener on its end of the supervisor's socket, until that closes."""
     channel = Channel(sock)
-    StorageWatch(channel, settings.silence).serve(_Opener(channel, settings).handle)
+    watch = StorageWatch(channel, settings.silence)
+    watch.start()
+    watch.serve(_Opener(channel, settings).handle)
 
 
 class _Opener:

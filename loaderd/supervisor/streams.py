@@ -315,8 +315,12 @@ class PendingStream:
         self.spec = _check_code(asked, settings.user_code)
         self._encoded = _for_workers(self.spec, data if self.spec is asked else b"")
         request_limits.check_spec(self.spec, settings.max_pixels or PILS_PIXELS)
-        self.opener = resources.openers.take()
         self._bundles = list(descriptors.copies(bundles))
+        try:
+            self.opener = resources.openers.take()
+        except OSError:
+            descriptors.close_all(self._bundles)
+            raise
         with contextlib.suppress(Closed):  # its death is noticed when its socket is read
             self.opener.channel.send(List(request.spec_bytes, request.bundles), fds)
 

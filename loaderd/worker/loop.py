@@ -120,6 +120,8 @@ def main(sock: socket.socket, settings: Settings) -> None:
     cv2.setNumThreads(1)
     gc.freeze()  # the libraries' objects are never freed: collections skip them
     channel = Channel(sock)
+    watch = StorageWatch(channel, settings.silence)
+    watch.start()  # before it is ready: it needs address space
     with contextlib.suppress(Closed):  # noticed again when it is read
         channel.send(WorkerReady(os.getpid(), pils_name()))
-    StorageWatch(channel, settings.silence).serve(_WorkerLoop(channel, settings).handle)
+    watch.serve(_WorkerLoop(channel, settings).handle)
