@@ -96,11 +96,12 @@ class AffineOperation:
         self._zoom_by = zoom_to - self._zoom_from
         self._size = size
         by_scipy = needs_scipy(spec, shape[2], compute)
-        self._kernel = None if by_scipy else warp_kernel(spec, shape)
+        self._kernel = None if by_scipy else warp_kernel(spec, shape, planar=True)
         self._how = augment.Resampling(
             spec.fill_mode, spec.cval, spec.interpolation_order, spec.compat == "fixed"
         )
-        self._warped = np.empty(shape, np.float32)
+        # As Keras has it: later sums follow the order in memory.
+        self._planes = np.empty((shape[2], *size), np.float32)
 
     def draw(self, uniforms: Sequence[float]) -> Affine:
         """Draws from uniform numbers 0 to 7."""
@@ -121,8 +122,8 @@ class AffineOperation:
         if self._kernel is None:
             return augment.apply_affine(x, parameters, augment.LAST, self._how)
         matrix = matrices([parameters], self._size, self._spec.compat)
-        self._kernel.one(np.ascontiguousarray(x), matrix, None, 0, self._warped)
-        return self._warped
+        self._kernel.one(np.ascontiguousarray(x), matrix, None, 0, self._planes)
+        return self._planes.transpose(1, 2, 0)
 
 
 class FlipOperation:
