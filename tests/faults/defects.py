@@ -22,7 +22,7 @@ def slot_is_reused_before_its_workers_death_is_confirmed() -> None:
         silent = now - worker.heard_at
         if worker.aborted_at is None and silent > worker.max_silence(self._stream_in_hand(worker)):
             worker.aborted_at = now
-            self._perform(self._scheduler.worker_down(worker.id, Death.KILLED))
+            self._events.died(worker.id, Death.KILLED, "")
 
     Workers._check_worker = check  # type: ignore[method-assign]
 
