@@ -32,7 +32,7 @@ _MAX_STEPS = 8
 _PIXELS = (np.dtype(np.uint8), np.dtype(np.float32))
 
 
-class Drawn(NamedTuple):
+class ChunkParameters(NamedTuple):
     """The random parameters of the rows of a chunk, as the kernels have them.
 
     Attributes:
@@ -160,7 +160,7 @@ class FastFinish:
         )
         self.copies = output.dtype == "uint8" and not planar and not spec.transforms
 
-    def prepare(self, parameters: Sequence[Parameters]) -> Drawn:
+    def prepare(self, parameters: Sequence[Parameters]) -> ChunkParameters:
         """The parameters of the rows of a chunk as the kernels have them."""
         warps = flips = None
         if self._affine_at is not None:
@@ -168,7 +168,7 @@ class FastFinish:
             warps = matrices(affines, self._size, self._compat)
         if self._flip_at is not None:
             flips = np.array([one[self._flip_at] for one in parameters], np.uint8) @ _FLIPS
-        return Drawn(warps, flips)
+        return ChunkParameters(warps, flips)
 
     def __call__(self, image: Array, drawn: Any, at: int, row: Array) -> None:
         """See ``Renderer.finish``."""
@@ -176,7 +176,7 @@ class FastFinish:
             image = np.ascontiguousarray(image, image.dtype if image.dtype in _PIXELS else "f4")
         self._kernel.one(image, drawn.matrices, drawn.flips, at, row)
 
-    def many(self, images: Array, places: Array, drawn: Drawn, rows: Array) -> None:
+    def many(self, images: Array, places: Array, drawn: ChunkParameters, rows: Array) -> None:
         """Writes the finished images of a chunk.
 
         Args:

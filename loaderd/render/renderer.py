@@ -19,7 +19,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from loaderd.render.fast import Drawn, FastFinish, is_fast
+from loaderd.render.fast import ChunkParameters, FastFinish, is_fast
 from loaderd.render.general import GeneralFinish, random_operations
 from loaderd.render.load.decode import Decoder
 from loaderd.render.load.pixel_limits import DEFAULT, PixelLimit
@@ -55,7 +55,7 @@ class StageTimes:
         return taken
 
 
-class Block(NamedTuple):
+class LoadedImages(NamedTuple):
     """Loaded pictures that lie in one array.
 
     Attributes:
@@ -67,7 +67,7 @@ class Block(NamedTuple):
     places: NDArray[np.int64]
 
 
-Prepared = Drawn | Sequence[Parameters]
+Prepared = ChunkParameters | Sequence[Parameters]
 """The random parameters of the rows of a chunk."""
 
 
@@ -148,18 +148,18 @@ class Renderer:
         self._finish(image, prepared, at, row)
         self.times.augment += perf_counter_ns() - start
 
-    def finish_many(self, block: Block, prepared: Prepared, rows: Array) -> bool:
+    def finish_many(self, loaded: LoadedImages, prepared: Prepared, rows: Array) -> bool:
         """Finishes all pictures of a chunk at once, if that can be done; returns whether it was.
 
         Args:
-            block: the pictures.
+            loaded: the pictures.
             prepared: their random parameters.
             rows: as for one.
         """
-        if not isinstance(self._finish, FastFinish) or not isinstance(prepared, Drawn):
+        if not isinstance(self._finish, FastFinish) or not isinstance(prepared, ChunkParameters):
             return False
         start = perf_counter_ns()
-        self._finish.many(block.images, block.places, prepared, rows)
+        self._finish.many(loaded.images, loaded.places, prepared, rows)
         self.times.augment += perf_counter_ns() - start
         return True
 

@@ -15,7 +15,7 @@ from loaderd import storage
 from loaderd.cache.store import Store, path_of
 from loaderd.ipc import segment
 from loaderd.render.load.decode import file_error
-from loaderd.render.renderer import Block, Renderer
+from loaderd.render.renderer import LoadedImages, Renderer
 from loaderd.sampling.order import Ids
 from loaderd.sources.arrays import ArraySource
 from loaderd.sources.source import Source
@@ -49,7 +49,7 @@ class DecodedImages:
         """Copies the whole chunk to ``out``, if possible; returns whether it did."""
         return False
 
-    def block(self, ids: Ids) -> Block | None:
+    def loaded(self, ids: Ids) -> LoadedImages | None:
         """The images of the whole chunk where they lie; None if they do not lie in one array."""
         return None
 
@@ -81,7 +81,7 @@ class ArrayImages(DecodedImages):
         super().__init__(source, renderer)
         self._images = images = source.images
         self._whole = images.dtype == np.uint8 and images.flags.c_contiguous
-        self._is_block = images.flags.c_contiguous and images.dtype in (np.uint8, np.float32)
+        self._is_readable = images.flags.c_contiguous and images.dtype in (np.uint8, np.float32)
 
     def gather(self, ids: Ids, out: Array) -> bool:
         """Copies the whole chunk, if the images are uint8 with the layout of the batch."""
@@ -89,9 +89,9 @@ class ArrayImages(DecodedImages):
             np.take(self._images, ids, axis=0, out=out, mode="clip")
         return self._whole
 
-    def block(self, ids: Ids) -> Block | None:
+    def loaded(self, ids: Ids) -> LoadedImages | None:
         """The images of the whole chunk where they lie; None if the kernels cannot read them."""
-        return Block(self._images, ids.astype(np.int64)) if self._is_block else None
+        return LoadedImages(self._images, ids.astype(np.int64)) if self._is_readable else None
 
     def load(self, sample: int) -> Array:
         """One image, as a view."""
@@ -133,12 +133,12 @@ class CachedImages(DecodedImages):
         self._renderer.times.read += perf_counter_ns() - start
         return went
 
-    def block(self, ids: Ids) -> Block | None:
+    def loaded(self, ids: Ids) -> LoadedImages | None:
         """The images of the whole chunk in the cache; None if some are not, or it is a disk's."""
         if len(self._cached) < len(ids):
             return None
         mapped = self._store.mapped(ids)
-        return None if mapped is None else Block(*mapped)
+        return None if mapped is None else LoadedImages(*mapped)
 
     def load(self, sample: int) -> Array:
         """One image: from the cache, or decoded and added to it.

@@ -162,11 +162,11 @@ class StreamRenderer:
 
     def _finished(self, slot: SlotArrays, chunk: Chunk, ids: Ids, prepared: Prepared) -> bool:
         """Renders the whole chunk at once, if possible; returns whether it did."""
-        block = None if self._quarantine else self._images.block(ids)
-        if block is None:
+        found = None if self._quarantine else self._images.loaded(ids)
+        if found is None:
             return False
         rows = slot.images[chunk.first : chunk.last]
-        return self._renderer.finish_many(block, prepared, rows)
+        return self._renderer.finish_many(found, prepared, rows)
 
     def _write_images(self, slot: SlotArrays, chunk: Chunk, ids: Ids, prepared: Prepared) -> Ids:
         """Renders the rows; returns the ids of their samples, -1 for a skipped row."""

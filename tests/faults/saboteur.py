@@ -115,10 +115,10 @@ def _with_path(reader: Any, decoder: Any, plan: Plan) -> None:
 def _half_written(renderer: Any, plan: Plan) -> None:
     finish = renderer.finish
 
-    def sabotaged(self: Any, image: Any, transform: Any, row: Any) -> None:
+    def sabotaged(self: Any, image: Any, prepared: Any, at: int, row: Any) -> None:
         row[: len(row) // 2] = 77
         plan.strike()
-        finish(self, image, transform, row)
+        finish(self, image, prepared, at, row)
 
     renderer.finish = sabotaged
 

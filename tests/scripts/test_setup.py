@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
+NATIVE = "loaderd/render/native"
 
 PYTHON = r"""#!/bin/bash
 echo "$*" >>"$PWD/said"
@@ -28,8 +29,10 @@ class Checkout:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        for name in ("scripts/setup", "setup.cfg", "pyproject.toml"):
-            (folder / name).parent.mkdir(exist_ok=True)
+        sources = [path.relative_to(ROOT) for path in (ROOT / NATIVE).glob("*.[ch]")]
+        assert len(sources) > 5
+        for name in ("scripts/setup", "setup.cfg", "setup.py", "pyproject.toml", *sources):
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(ROOT / name, folder / name)
         python = folder / ".venv/bin/python"
         python.parent.mkdir(parents=True)
@@ -68,6 +71,15 @@ def test_what_is_done_is_not_done_again(checkout: Checkout) -> None:
     done, said = checkout.setup()
     assert done.returncode == 0
     assert not any("pip" in line for line in said)
+
+
+def test_a_changed_kernel_is_built_anew(checkout: Checkout) -> None:
+    checkout.setup()
+    with (checkout.folder / NATIVE / "finish.c").open("a") as source:
+        source.write("/* changed */\n")
+    done, said = checkout.setup()
+    assert done.returncode == 0
+    assert any("pip install" in line for line in said)
 
 
 def test_a_wheel_without_libtiff_is_thrown_away_and_built_anew(checkout: Checkout) -> None:
