@@ -29,7 +29,7 @@ class Checkout:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        sources = [path.relative_to(ROOT) for path in (ROOT / NATIVE).glob("*.[ch]")]
+        sources = [str(path.relative_to(ROOT)) for path in (ROOT / NATIVE).glob("*.[ch]")]
         assert len(sources) > 5
         for name in ("scripts/setup", "setup.cfg", "setup.py", "pyproject.toml", *sources):
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
