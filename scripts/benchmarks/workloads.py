@@ -141,6 +141,14 @@ PEERS = {
         needs="a C++ compiler, pkg-config, and the headers of OpenCV 4 and libturbojpeg",
         note="a converted file of decoded images; flip and translation only",
     ),
+    "turboloader": Peer(
+        "TurboLoader",
+        "turbo",
+        requires=("turboloader", "numpy"),
+        note="from a tar; decodes scaled where that helps; cached: its .tbl of decoded images; "
+        "augment: a random crop and a flip only",
+    ),
+    "loaderd-fast": Peer("loaderd, precision='fast'", "ours", variant="fast"),
     "fit-loaderd": Peer("model.fit, loaderd", "fit", variant="loaderd"),
     "fit-arrays": Peer(
         "model.fit, PyDataset of arrays",
@@ -169,6 +177,7 @@ _LOADERS = (
     "grain-processes",
     "torch",
     "dali",
+    "turboloader",
 )
 _ANTIALIASED = (*_LOADERS[:4], "tfdata-antialias", *_LOADERS[4:])
 _NO_CACHE = "keeps no decoded images"
@@ -189,17 +198,31 @@ WORKLOADS = {
     ),
     "photos": Workload(
         'photos of 12 megapixels to 224x224, bilinear, float32, batches of 8; decode="scaled"',
-        (*_LOADERS[:4], "tfdata-antialias", "torch", "dali"),
+        (*_LOADERS[:4], "tfdata-antialias", "torch", "dali", "turboloader"),
         {**_224, "batch_size": 8, "scaled": True},
         photos="large",
         left_out={"grain-threads": _TOO_SLOW, "grain-processes": _TOO_SLOW},
     ),
     "cached": Workload(
         'augment, epochs after the first; cache="memory"',
-        ("floor", "keras-threads", "keras-processes", "tfdata", "torch", "ffcv"),
+        ("floor", "keras-threads", "keras-processes", "tfdata", "torch", "ffcv", "turboloader"),
         {"augment": True, "cached": True},
         photos="many",
         left_out={"grain-threads": _NO_CACHE, "grain-processes": _NO_CACHE, "dali": _NO_CACHE},
+    ),
+    "cached-fast": Workload(
+        'cached, with precision="fast"',
+        ("loaderd", "ffcv", "turboloader"),
+        {"augment": True, "cached": True},
+        ours="loaderd-fast",
+        photos="many",
+    ),
+    "cached-plain": Workload(
+        "plain, epochs after the first",
+        ("floor", "tfdata", "torch", "ffcv", "turboloader"),
+        {"cached": True},
+        photos="many",
+        left_out={"keras-threads": _NO_CACHE, "dali": _NO_CACHE},
     ),
     "cached-uint8": Workload(
         "150x150, uint8, no augmentation, batches of 32, epochs after the first",
@@ -211,6 +234,7 @@ WORKLOADS = {
             "grain-threads": _NO_CACHE,
             "grain-processes": _NO_CACHE,
             "dali": _NO_CACHE,
+            "turboloader": "gives float32 and float16 only",
         },
     ),
     "fit": Workload(
@@ -229,20 +253,28 @@ WORKLOADS = {
 
 MUSTS = (
     Must("plain", "floor", 0.95),
+    Must("plain", "turboloader", 1.0),
     Must("augment", "floor", 0.95),
     Must("bilinear", "floor", 0.95),
     Must("augment", "Keras ImageDataGenerator", 5.0),
     Must("augment", "tfdata", 2.5),
-    Must("augment", "torch", 1.4),
-    Must("augment", "dali", 2.3),
+    Must("augment", "torch", 1.7),
+    Must("augment", "dali", 1.9),
+    Must("augment", "turboloader", 1.0),
     Must("photos", "tfdata", 1.6),
     Must("photos", "Keras ImageDataGenerator", 6.0),
+    Must("photos", "torch", 1.0),
     Must("cached", "Keras ImageDataGenerator", 20.0),
     Must("cached", "tfdata", 8.0),
     Must("cached", "floor", 0.9),
     Must("cached", "ffcv", 1.0),
-    Must("cached-uint8", "ffcv", 0.6),
-    Must("fit", "model.fit, arrays in memory", 0.9),
+    Must("cached-fast", "turboloader", 2.0),
+    Must("cached-fast", "ffcv", 3.5),
+    Must("cached-plain", "turboloader", 1.0),
+    Must("cached-plain", "tfdata", 1.0),
+    Must("cached-uint8", "ffcv", 1.0),
+    Must("cached-uint8", "tfdata", 1.0),
+    Must("fit", "model.fit, arrays in memory", 0.7),
     Must("share", "share-one", 1.8),
 )
 FIRST_BATCH_S = 0.3

@@ -78,6 +78,7 @@ def generator(task: Task) -> ImageDataGenerator:
         zoom_range=0.2,
         horizontal_flip=True,
         fill_mode="nearest",
+        precision="fast" if task.variant == "fast" else "exact",
     )
 
 
