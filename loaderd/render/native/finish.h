@@ -34,6 +34,8 @@ struct image {
     int is_float;           /* float32, else uint8 */
     const double *matrix;   /* six numbers; NULL for no warp */
     int mirrored, upside_down;
+    int is_fetched;         /* whether it was the last image's `next` */
+    const void *next;       /* the pixels of the image to be warped after it; NULL for none */
 };
 
 /* Allocates; returns 0, or -1 if there is no memory. The sizes, warp's settings, output and

@@ -183,8 +183,11 @@ static struct image image_of(const Py_buffer *images, size_t offset, const Py_bu
 {
     const int flip = flips->buf == NULL ? 0 : ((const uint8_t *)flips->buf)[row];
     const struct image image = {
-        (const char *)images->buf + offset, images->itemsize == 4, matrix_of(matrices, row),
-        flip & 1,                           flip & 2,
+        .pixels = (const char *)images->buf + offset,
+        .is_float = images->itemsize == 4,
+        .matrix = matrix_of(matrices, row),
+        .mirrored = flip & 1,
+        .upside_down = flip & 2,
     };
     return image;
 }
@@ -288,6 +291,23 @@ static int take_many(Finish *self, PyObject *const *args, struct many *all)
     return 0;
 }
 
+static void run_many(struct finish *f, const struct many *all, size_t size)
+{
+    const size_t row = finish_size(f), n = (size_t)all->rows.len / row;
+    const int64_t *index = all->index.buf;
+    int is_fetched = 0;
+    for (size_t i = 0; i < n; i++) {
+        const size_t offset = size * (index == NULL ? i : (size_t)index[i]);
+        struct image one = image_of(&all->images, offset, &all->matrices, &all->flips, i);
+        one.is_fetched = is_fetched;
+        is_fetched = i + 1 < n && matrix_of(&all->matrices, i + 1) != NULL;
+        if (is_fetched)
+            one.next = (const char *)all->images.buf +
+                       size * (index == NULL ? i + 1 : (size_t)index[i + 1]);
+        finish_image(f, &one, (char *)all->rows.buf + i * row);
+    }
+}
+
 static PyObject *finish_many(Finish *self, PyObject *const *args, Py_ssize_t n_args)
 {
     if (n_args != 5) {
@@ -298,16 +318,8 @@ static PyObject *finish_many(Finish *self, PyObject *const *args, Py_ssize_t n_a
     Py_buffer *const views[] = {&all.images, &all.index, &all.matrices, &all.flips, &all.rows};
     PyObject *result = NULL;
     if (take_many(self, args, &all) == 0 && begin_use(self) == 0) {
-        struct finish *f = &self->finish;
-        const size_t row = finish_size(f), n = (size_t)all.rows.len / row;
-        const size_t size = values_of(self) * (size_t)all.images.itemsize;
-        const int64_t *index = all.index.buf;
         Py_BEGIN_ALLOW_THREADS
-        for (size_t i = 0; i < n; i++) {
-            const size_t offset = size * (index == NULL ? i : (size_t)index[i]);
-            const struct image one = image_of(&all.images, offset, &all.matrices, &all.flips, i);
-            finish_image(f, &one, (char *)all.rows.buf + i * row);
-        }
+        run_many(&self->finish, &all, values_of(self) * (size_t)all.images.itemsize);
         Py_END_ALLOW_THREADS
         self->is_busy = 0;
         result = Py_NewRef(Py_None);
