@@ -243,6 +243,12 @@ WORKLOADS = {
         {"cached": True},
         ours="fit-loaderd",
     ),
+    "fit-bytes": Workload(
+        "the same with uint8 images, which a Rescaling layer divides in the step",
+        ("fit-arrays", "fit-aligned"),
+        {"cached": True, "dtype": "uint8"},
+        ours="fit-loaderd",
+    ),
     "share": Workload(
         "first epoch of augment with a cache: two trainers, images/s of both together",
         ("share-one",),
@@ -275,6 +281,7 @@ MUSTS = (
     Must("cached-uint8", "ffcv", 1.0),
     Must("cached-uint8", "tfdata", 1.0),
     Must("fit", "model.fit, arrays in memory", 0.7),
+    Must("fit-bytes", "model.fit, arrays in memory", 0.9),
     Must("share", "share-one", 1.8),
 )
 FIRST_BATCH_S = 0.3

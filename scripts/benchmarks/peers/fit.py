@@ -3,7 +3,7 @@
 Variants: ``loaderd`` feeds it with images from the daemon's cache; ``arrays`` and ``aligned``
 with a ``PyDataset`` whose batches are views of one array in memory. TensorFlow copies what
 does not begin at a multiple of 64 bytes, and NumPy's arrays do not: ``aligned`` ones are as
-fast as Keras goes.
+fast as Keras goes. Batches of uint8 go through a ``Rescaling`` layer in the step.
 """
 
 from __future__ import annotations
@@ -40,12 +40,19 @@ atexit.register(_kept.close)
 
 
 class Nothing(keras.Model):  # type: ignore[misc]  # no types in Keras
-    """A network whose step takes the batch and does nothing with it."""
+    """A network whose step takes the batch and does nothing with it, but rescale bytes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._rescaling = keras.layers.Rescaling(1 / 255)
 
     def train_step(self, data: Any) -> dict[str, Any]:
         """Keras calls this for every batch."""
-        _, labels = data
-        return {"loss": tf.reduce_sum(labels)}
+        images, labels = data
+        loss = tf.cast(tf.reduce_sum(labels), tf.float32)
+        if images.dtype == tf.uint8:
+            loss += tf.reduce_max(self._rescaling(images))
+        return {"loss": loss}
 
 
 class Arrays(keras.utils.PyDataset):  # type: ignore[misc]  # no types in Keras
@@ -56,7 +63,7 @@ class Arrays(keras.utils.PyDataset):  # type: ignore[misc]  # no types in Keras
         paths, labels = class_files(task.directory)
         self._batch = task.batch_size
         shape = (len(paths), *task.size, 3)
-        make = _aligned if task.variant == "aligned" else np.empty
+        make = np.empty if task.variant == "arrays" else _aligned
         self._images: Any = make(shape, task.dtype)
         renderer = FileRenderer(spec_of(task))
         factor = np.asarray(1 / 255 if task.is_float else 1, task.dtype)
