@@ -10,7 +10,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from loaderd.render.transforms.geometry import MAX_CHANNELS, matrices, needs_scipy, warp_kernel
+from loaderd.render.native.kernels import MAX_STEPS
+from loaderd.render.transforms.geometry import fits, matrices, needs_scipy, warp_kernel
 from loaderd.render.transforms.normalize import IMAGENET_MEAN, IMAGENET_MEAN_BGR, IMAGENET_STD
 from loaderd.render.transforms.operation import Array, Parts
 from loaderd.spec.operations import (
@@ -28,7 +29,6 @@ Step = tuple[str, Array | None]
 """An operation on all pixels: its name, and a float32 for each channel."""
 
 _DTYPES = ("float32", "float16", "uint8")
-_MAX_STEPS = 8
 _PIXELS = (np.dtype(np.uint8), np.dtype(np.float32))
 
 
@@ -63,7 +63,7 @@ def steps_of(spec: Spec, bundle: Parts) -> list[Step] | None:
         if not more:
             return None
         steps += more
-    return steps if len(steps) <= _MAX_STEPS else None
+    return steps if len(steps) <= MAX_STEPS else None
 
 
 def _steps(operation: Operation, spec: Spec, bundle: Parts) -> Iterator[Step]:
@@ -121,14 +121,14 @@ def is_fast(spec: Spec, compute: str, bundle: Parts) -> bool:
     """
     kinds = [type(operation) for operation in spec.transforms]
     random = [kind for kind in kinds if kind in (RandomAffine, RandomFlip)]
-    channels, affine = spec.load.array_shape[2], spec.first(RandomAffine)
+    shape, affine = spec.load.array_shape, spec.first(RandomAffine)
     return (
         random in ([], [RandomAffine], [RandomFlip], [RandomAffine, RandomFlip])
         and kinds[: len(random)] == random
         and compute == "float32"
         and spec.output.dtype in _DTYPES
-        and channels <= MAX_CHANNELS
-        and (affine is None or not needs_scipy(affine, channels, compute))
+        and fits(shape)
+        and (affine is None or not needs_scipy(affine, shape, compute))
         and steps_of(spec, bundle) is not None
     )
 
@@ -172,8 +172,8 @@ class FastFinish:
 
     def __call__(self, image: Array, drawn: Any, at: int, row: Array) -> None:
         """See ``Renderer.finish``."""
-        if image.dtype not in _PIXELS or not image.flags.c_contiguous:
-            image = np.ascontiguousarray(image, image.dtype if image.dtype in _PIXELS else "f4")
+        dtype = image.dtype if image.dtype in _PIXELS else np.float32
+        image = np.require(image, dtype, ["C", "A"])  # which copies only what is not so
         self._kernel.one(image, drawn.matrices, drawn.flips, at, row)
 
     def many(self, images: Array, places: Array, drawn: ChunkParameters, rows: Array) -> None:

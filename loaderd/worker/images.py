@@ -81,7 +81,8 @@ class ArrayImages(DecodedImages):
         super().__init__(source, renderer)
         self._images = images = source.images
         self._whole = images.dtype == np.uint8 and images.flags.c_contiguous
-        self._is_readable = images.flags.c_contiguous and images.dtype in (np.uint8, np.float32)
+        plain = images.flags.c_contiguous and images.flags.aligned
+        self._is_readable = plain and images.dtype in (np.uint8, np.float32)
 
     def gather(self, ids: Ids, out: Array) -> bool:
         """Copies the whole chunk, if the images are uint8 with the layout of the batch."""

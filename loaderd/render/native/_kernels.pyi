@@ -4,6 +4,11 @@ from typing import Any, Literal
 from numpy.typing import NDArray
 
 KERNELS: str
+MAX_CHANNELS: int
+MAX_SIDE: int
+MAX_STEPS: int
+MAX_VALUES: int
+SOURCES: str
 
 class Finish:
     def __new__(

@@ -91,8 +91,8 @@ ALWAYS_INLINE __m128 lerp(__m128 a, __m128 b, __m128 fraction)
     ALWAYS_INLINE __m128 name##_fast(const type *source, const struct taps t, int32_t i,         \
                                      const int channels)                                         \
     {                                                                                            \
-        __m256 above = pair(source + t.above[i], t.left[i], t.right[i], channels);                          \
-        __m256 below = pair(source + t.below[i], t.left[i], t.right[i], channels);                          \
+        __m256 above = pair(source + t.above[i], t.left[i], t.right[i], channels);               \
+        __m256 below = pair(source + t.below[i], t.left[i], t.right[i], channels);               \
         __m256 down = _mm256_broadcast_ss(t.down + i);                                           \
         above = _mm256_add_ps(above, _mm256_mul_ps(down, _mm256_sub_ps(below, above)));          \
         return lerp(_mm256_castps256_ps128(above), _mm256_extractf128_ps(above, 1),              \

@@ -1,6 +1,5 @@
-/* What is done to a row of an image: a set of functions for each instruction set.
- *
- * All sets give the same values. Rows are of `n` values, which may be those of many images.
+/* What is done to a row of an image, of `n` values: a set of functions for each instruction set.
+ * All sets give the same values.
  */
 #ifndef LOADERD_KERNELS_H
 #define LOADERD_KERNELS_H

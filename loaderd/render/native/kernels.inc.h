@@ -32,7 +32,7 @@ TARGET static void KERNEL(split_repeated)(const struct warp *w, const struct axi
         double c = axis->start + steps[i];
         int64_t whole = (int64_t)c;
         whole -= c < (double)whole;
-        c -= (double)whole;
+        c = c - (double)whole + 0.0; /* never -0 */
         int64_t next = whole + 1;
         whole = whole < 0 ? 0 : whole < last ? whole : last;
         next = next < 0 ? 0 : next < last ? next : last;

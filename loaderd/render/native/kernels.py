@@ -7,15 +7,43 @@ processor. Processors with AVX2 have faster code; ``KERNELS`` names what this on
 
 from __future__ import annotations
 
+import hashlib
+from pathlib import Path
+
 from loaderd.errors import MissingDependency
 
+_ADVICE = (
+    "install loaderd again where there are a C compiler and Python's headers: pip install "
+    "--force-reinstall --no-deps loaderd (in a checkout: scripts/setup)"
+)
+
 try:
-    from loaderd.render.native._kernels import KERNELS, Finish
+    from loaderd.render.native import _kernels
+    from loaderd.render.native._kernels import (
+        KERNELS,
+        MAX_CHANNELS,
+        MAX_SIDE,
+        MAX_STEPS,
+        MAX_VALUES,
+        Finish,
+    )
 except ImportError as error:
     raise MissingDependency(
-        "the daemon needs loaderd's kernels in C, which are not built for this Python: install "
-        "loaderd again where there is a C compiler: pip install --force-reinstall --no-deps "
-        f"loaderd (in a checkout: scripts/setup): {error}"
+        "the daemon needs loaderd's kernels in C, which are not built for this Python: "
+        f"{_ADVICE}: {error}"
     ) from error
 
-__all__ = ["KERNELS", "Finish"]
+__all__ = ["KERNELS", "MAX_CHANNELS", "MAX_SIDE", "MAX_STEPS", "MAX_VALUES", "Finish"]
+
+
+def _check_age() -> None:
+    """Refuses kernels that were built from other sources than those that lie beside them."""
+    sources = sorted(Path(__file__).parent.glob("*.[ch]"))  # none where a wheel is installed
+    digest = hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()
+    if sources and digest != _kernels.SOURCES:
+        raise MissingDependency(
+            f"loaderd's kernels in C are older than their sources in {sources[0].parent}: {_ADVICE}"
+        )
+
+
+_check_age()

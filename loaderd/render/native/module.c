@@ -8,6 +8,10 @@
 #define MAX_SIDE (1 << 20)
 #define MAX_VALUES (1 << 30) /* of an image: places are 32 bits */
 
+_Static_assert(sizeof(size_t) == 8, "sizes of many images are computed in 64 bits");
+
+static const char *const KERNELS[] = {"", "plain", NULL};
+
 static const char *const FILL_MODES[] = {"nearest", "constant", "reflect", "wrap", NULL};
 static const char *const OUTPUTS[] = {"float32", "float16", "uint8", NULL};
 static const char *const OUTPUT_FORMATS[] = {"f", "e", "B"};
@@ -34,6 +38,8 @@ static int take(PyObject *object, Py_buffer *view, int flags, const char *format
     if (strlen(format) != 1 || strchr(formats, *format) == NULL)
         PyErr_Format(PyExc_ValueError, "%s: a buffer of format %s, not one of %s", what, format,
                      formats);
+    else if (strchr("lq", *format) != NULL && view->itemsize != 8)
+        PyErr_Format(PyExc_ValueError, "%s: not of 64 bits", what);
     else if ((uintptr_t)view->buf % (size_t)view->itemsize)
         PyErr_Format(PyExc_ValueError, "%s: not aligned", what);
     else
@@ -67,6 +73,10 @@ static int add_step(struct finish *f, PyObject *step)
 {
     const char *name;
     PyObject *values;
+    if (!PyTuple_Check(step)) {
+        PyErr_SetString(PyExc_TypeError, "a step is a tuple of a name and values");
+        return -1;
+    }
     if (!PyArg_ParseTuple(step, "sO", &name, &values))
         return -1;
     const int kind = find(name, ARITHMETIC, "a step");
@@ -126,11 +136,12 @@ static int set_up(struct finish *f, PyObject *args, PyObject *keywords)
     }
     const int fill = find(fill_mode, FILL_MODES, "fill_mode");
     const int output = find(dtype, OUTPUTS, "dtype");
-    if (fill < 0 || output < 0)
+    const int set = find(kernels, KERNELS, "kernels");
+    if (fill < 0 || output < 0 || set < 0)
         return -1;
     w->fill = fill;
     f->output = output;
-    f->kernels = strcmp(kernels, "plain") ? best_kernels() : &plain_kernels;
+    f->kernels = set == 0 ? best_kernels() : &plain_kernels;
     if (finish_begin(f) < 0) {
         PyErr_NoMemory();
         return -1;
@@ -364,6 +375,12 @@ static int module_exec(PyObject *module)
         return -1;
     }
     Py_DECREF(type);
+    if (PyModule_AddIntConstant(module, "MAX_SIDE", MAX_SIDE) < 0 ||
+        PyModule_AddIntConstant(module, "MAX_VALUES", MAX_VALUES) < 0 ||
+        PyModule_AddIntConstant(module, "MAX_CHANNELS", MAX_CHANNELS) < 0 ||
+        PyModule_AddIntConstant(module, "MAX_STEPS", MAX_STEPS) < 0 ||
+        PyModule_AddStringConstant(module, "SOURCES", LOADERD_SOURCES) < 0)
+        return -1;
     return PyModule_AddStringConstant(module, "KERNELS", best_kernels()->name);
 }
 

@@ -6,7 +6,8 @@
 static int is_small(const double *m, const struct warp *w)
 {
     const double most = fabs(m[0]) * w->height + fabs(m[1]) * w->width + fabs(m[2]);
-    return most < 1 << (30 - POINT) && w->height < 1 << (30 - POINT) && w->width < 1 << (30 - POINT);
+    const int32_t limit = 1 << (30 - POINT);
+    return most < limit && w->height < limit && w->width < limit;
 }
 
 void warp_begin(struct warp *w, const double *m)
@@ -46,9 +47,8 @@ static double mapped(double at, int32_t length, enum fill fill)
         return at < 0 ? 0.0 : length - 1.0;
     if (fill == FILL_WRAP) {
         double period = length - 1.0;
-        if (at < 0)
-            return at + period * (periods(-at, period) + 1.0);
-        return at - period * periods(at, period);
+        at += period * (at < 0 ? periods(-at, period) + 1.0 : -periods(at, period));
+        return at < period ? at : period; /* whatever was rounded */
     }
     double period = 2.0 * length;
     if (at < 0) {

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import cached_property
+from math import prod
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from loaderd.render.native.kernels import Finish
+from loaderd.render.native.kernels import MAX_CHANNELS, MAX_SIDE, MAX_VALUES, Finish
 from loaderd.render.transforms import augment
 from loaderd.spec.base import Compat
 from loaderd.spec.operations import RandomAffine, RandomFlip
 from loaderd.spec.transform import Affine, Flip
-
-MAX_CHANNELS = 4
-"""The kernels' limit."""
 
 STILL = Affine()
 
@@ -88,20 +87,17 @@ class AffineOperation:
     """
 
     def __init__(self, spec: RandomAffine, shape: tuple[int, int, int], compute: str) -> None:
-        height, width = size = shape[:2]
+        height, width = shape[:2]
         self._spec = spec
         self._shift_x = _shift(spec.height_shift_range, height)
         self._shift_y = _shift(spec.width_shift_range, width)
         self._zoom_from, zoom_to = spec.zoom_range
         self._zoom_by = zoom_to - self._zoom_from
-        self._size = size
-        by_scipy = needs_scipy(spec, shape[2], compute)
-        self._kernel = None if by_scipy else warp_kernel(spec, shape, planar=True)
+        self._shape = shape
+        self._by_scipy = needs_scipy(spec, shape, compute)
         self._how = augment.Resampling(
             spec.fill_mode, spec.cval, spec.interpolation_order, spec.compat == "fixed"
         )
-        # As Keras has it: later sums follow the order in memory.
-        self._planes = np.empty((shape[2], *size), np.float32)
 
     def draw(self, uniforms: Sequence[float]) -> Affine:
         """Draws from uniform numbers 0 to 7."""
@@ -115,15 +111,22 @@ class AffineOperation:
             self._zoom_from + zy * self._zoom_by,
         )
 
+    @cached_property
+    def _kernel(self) -> Finish:
+        return warp_kernel(self._spec, self._shape, planar=True)
+
     def image(self, x: Array, parameters: Affine) -> Array:
-        """The warped image; valid until the next call."""
+        """The warped image."""
         if parameters == STILL:
             return x
-        if self._kernel is None:
+        if self._by_scipy or x.dtype != np.float32:
             return augment.apply_affine(x, parameters, augment.LAST, self._how)
-        matrix = matrices([parameters], self._size, self._spec.compat)
-        self._kernel.one(np.ascontiguousarray(x), matrix, None, 0, self._planes)
-        return self._planes.transpose(1, 2, 0)
+        height, width, channels = self._shape
+        matrix = matrices([parameters], (height, width), self._spec.compat)
+        # As Keras has it: later sums follow the order in memory.
+        planes = np.empty((channels, height, width), np.float32)
+        self._kernel.one(np.require(x, requirements=["C", "A"]), matrix, None, 0, planes)
+        return planes.transpose(1, 2, 0)
 
 
 class FlipOperation:
@@ -150,15 +153,14 @@ class FlipOperation:
         return x
 
 
-def needs_scipy(spec: RandomAffine, channels: int, compute: str) -> bool:
-    """Whether the kernels cannot do the warp.
+def fits(shape: tuple[int, int, int]) -> bool:
+    """Whether the kernels take images of (height, width, channels)."""
+    return max(shape) <= MAX_SIDE and shape[2] <= MAX_CHANNELS and prod(shape) <= MAX_VALUES
 
-    Args:
-        spec: the operation.
-        channels: of the images.
-        compute: the dtype to compute in.
-    """
-    return spec.interpolation_order > 1 or compute != "float32" or channels > MAX_CHANNELS
+
+def needs_scipy(spec: RandomAffine, shape: tuple[int, int, int], compute: str) -> bool:
+    """Whether the kernels cannot do the warp of images of a shape, computed in a dtype."""
+    return spec.interpolation_order > 1 or compute != "float32" or not fits(shape)
 
 
 def warp_kernel(spec: RandomAffine, shape: tuple[int, int, int], **more: Any) -> Finish:
