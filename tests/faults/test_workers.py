@@ -58,6 +58,7 @@ def test_a_worker_that_dies_in_its_work_costs_no_byte(
     harm: str,
 ) -> None:
     with sabotage(stage, harm, times=3) as daemon:
+        eventually(lambda: len(daemon.workers()) == 2)  # one alone would meet one sample thrice
         assert read_all(daemon.path, a_spec(photos)) == undisturbed
         assert struck() == 3
         eventually(lambda: daemon.snapshot().restarts == 3)
