@@ -121,6 +121,15 @@ def test_a_fast_warp_gives_the_values_of_keras_to_a_hundredth_of_a_grey_level(
     )
 
 
+def test_a_fast_warp_is_another_than_the_exact_one() -> None:
+    image, transform = noise((40, 50)), Transform(theta=10, zx=0.9)
+    rows = [
+        finish(image, moving(target_size=(40, 50), precision=precision), transform)
+        for precision in ("exact", "fast")
+    ]
+    assert (rows[0] != rows[1]).mean() > 0.1
+
+
 @settings(max_examples=100, deadline=None)
 @given(st.lists(st.tuples(SIZES, TRANSFORMS), min_size=1, max_size=9))
 def test_matrices_of_a_chunk_are_those_that_keras_makes_one_by_one(

@@ -91,14 +91,6 @@ size_t finish_size(const struct finish *f)
     return row_length(f) * f->warp.height * value_size(f);
 }
 
-/* Copies a row of pixels of so many bytes from right to left. */
-static void mirror(const uint8_t *source, int32_t pixels, size_t size, uint8_t *out)
-{
-    const uint8_t *last = source + (size_t)(pixels - 1) * size;
-    for (int32_t i = 0; i < pixels; i++)
-        memcpy(out + i * size, last - i * size, size);
-}
-
 static void reverse_channels(float *row, int32_t pixels, int32_t channels)
 {
     for (int32_t i = 0; i < pixels; i++, row += channels)
@@ -121,12 +113,12 @@ static void begin_row(const struct finish *f, const struct image *image, int32_t
     } else if (image->matrix != NULL) {
         f->kernels->warp_bytes(w, image->pixels, image->matrix, y, image->mirrored, row);
     } else if (image->is_float && image->mirrored) {
-        mirror(source, n, pixel, (uint8_t *)row);
+        f->kernels->mirror(source, n, (int32_t)pixel, (uint8_t *)row);
     } else if (image->is_float) {
         memcpy(row, source, length * sizeof *row);
     } else {
         if (image->mirrored) {
-            f->kernels->mirror_bytes(source, n, w->channels, f->bytes);
+            f->kernels->mirror(source, n, w->channels, f->bytes);
             source = f->bytes;
         }
         f->kernels->widen(source, length, row);
@@ -179,7 +171,7 @@ static void copy_image(const struct finish *f, const struct image *image, uint8_
         const int32_t from = image->upside_down ? w->height - 1 - y : y;
         const uint8_t *source = (const uint8_t *)image->pixels + from * length;
         if (image->mirrored)
-            f->kernels->mirror_bytes(source, w->width, w->channels, out);
+            f->kernels->mirror(source, w->width, w->channels, out);
         else
             memcpy(out, source, length);
     }

@@ -13,8 +13,8 @@ struct kernels {
                        int mirrored, float *row);
     void (*warp_floats)(const struct warp *w, const float *source, const double *m, int32_t y,
                         int mirrored, float *row);
-    /* A row of so many pixels from right to left. */
-    void (*mirror_bytes)(const uint8_t *source, int32_t pixels, int32_t channels, uint8_t *out);
+    /* A row of so many pixels, of `size` bytes each, from right to left. */
+    void (*mirror)(const uint8_t *source, int32_t pixels, int32_t size, uint8_t *out);
     void (*widen)(const uint8_t *source, size_t n, float *row);
     void (*multiply)(float *row, size_t n, const float *by);
     void (*subtract)(float *row, size_t n, const float *by);

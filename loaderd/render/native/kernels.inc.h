@@ -211,13 +211,13 @@ TARGET static void KERNEL(divide)(float *restrict row, size_t n, const float *re
         row[i] /= by[i];
 }
 
-TARGET static void KERNEL(mirror_bytes)(const uint8_t *source, int32_t pixels, int32_t channels,
-                                        uint8_t *out)
+TARGET static void KERNEL(mirror)(const uint8_t *source, int32_t pixels, int32_t size,
+                                  uint8_t *out)
 {
-    const uint8_t *last = source + (size_t)(pixels - 1) * channels;
-    if (channels != 3) {
+    const uint8_t *last = source + (size_t)(pixels - 1) * size;
+    if (size != 3) {
         for (int32_t i = 0; i < pixels; i++)
-            memcpy(out + (size_t)i * channels, last - (size_t)i * channels, channels);
+            memcpy(out + (size_t)i * size, last - (size_t)i * size, size);
         return;
     }
     /* Four bytes at a time: the fourth is overwritten by the next pixel. */

@@ -16,7 +16,7 @@ const struct kernels avx2_kernels = {
     "AVX2",
     warp_bytes_avx2,
     warp_floats_avx2,
-    mirror_bytes_avx2,
+    mirror_avx2,
     widen_avx2,
     multiply_avx2,
     subtract_avx2,

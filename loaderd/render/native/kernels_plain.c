@@ -12,7 +12,7 @@ const struct kernels plain_kernels = {
     "plain",
     warp_bytes_plain,
     warp_floats_plain,
-    mirror_bytes_plain,
+    mirror_plain,
     widen_plain,
     multiply_plain,
     subtract_plain,
