@@ -80,15 +80,8 @@ class ArrayImages(DecodedImages):
     def __init__(self, source: ArraySource, renderer: Renderer) -> None:
         super().__init__(source, renderer)
         self._images = images = source.images
-        self._whole = images.dtype == np.uint8 and images.flags.c_contiguous
         plain = images.flags.c_contiguous and images.flags.aligned
         self._is_readable = plain and images.dtype in (np.uint8, np.float32)
-
-    def gather(self, ids: Ids, out: Array) -> bool:
-        """Copies the whole chunk, if the images are uint8 with the layout of the batch."""
-        if self._whole:
-            np.take(self._images, ids, axis=0, out=out, mode="clip")
-        return self._whole
 
     def loaded(self, ids: Ids) -> LoadedImages | None:
         """The images of the whole chunk where they lie; None if the kernels cannot read them."""

@@ -167,6 +167,10 @@ static void copy_image(const struct finish *f, const struct image *image, uint8_
 {
     const struct warp *w = &f->warp;
     const size_t length = row_length(f);
+    if (!image->mirrored && !image->upside_down) {
+        memcpy(out, image->pixels, length * w->height);
+        return;
+    }
     for (int32_t y = 0; y < w->height; y++, out += length) {
         const int32_t from = image->upside_down ? w->height - 1 - y : y;
         const uint8_t *source = (const uint8_t *)image->pixels + from * length;
