@@ -49,7 +49,7 @@ After half of it a client sends ``Confirm`` before it reads a ready batch.
 
 
 class Message(msgspec.Struct, frozen=True, array_like=True, tag=True):
-    """The base of all messages: a new subclass is encoded and decoded like the others."""
+    """The base of all messages; a new subclass in this module is sent like the others."""
 
 
 class Hello(Message, frozen=True):

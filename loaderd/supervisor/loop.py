@@ -39,16 +39,19 @@ class Loop:
         self._cleanup.close()
         self._epoll.close()
 
-    def watch(self, fd: int, on_read: Callback, channel: Channel | None = None) -> None:
-        """Calls ``on_read`` whenever the descriptor, of a channel if it is given, is readable."""
-        self._epoll.register(fd, _READ)
-        self._watched[fd] = _Watched(on_read, channel)
+    def watch(self, fd: int, on_read: Callback) -> None:
+        """Calls ``on_read`` whenever the descriptor is readable."""
+        self._register(fd, _Watched(on_read, None))
 
     def watch_channel(self, channel: Channel, on_read: Callback) -> None:
         """The same for a channel, and sends what it could not send when it can."""
         fd = channel.fileno()
-        self.watch(fd, on_read, channel)
+        self._register(fd, _Watched(on_read, channel))
         channel.on_unsent = lambda: self._modify(fd, _READ | _WRITE)
+
+    def _register(self, fd: int, watched: _Watched) -> None:
+        self._epoll.register(fd, _READ)
+        self._watched[fd] = watched
 
     def _modify(self, fd: int, events: int) -> None:
         if fd in self._watched:

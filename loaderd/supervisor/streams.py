@@ -232,6 +232,7 @@ class OpenStream:
             id=id,
             spec=asked,
             encoded=encoded,
+            request=request,
             ring=ring,
             manifest=manifest,
             bundles=bundles,
@@ -391,6 +392,8 @@ class PendingStream:
     def _stream(self, reserved: Reserved) -> OpenStream:
         if reserved.trouble:
             log.warning("%s", reserved.trouble)
+        if not self._listed.samples:
+            raise ProtocolError("the opener sent Reserved before Listed")
         manifest, ring, *cache = self._fds
         if len(cache) != 2 * reserved.cached:
             raise ProtocolError(f"the opener sent {len(cache)} descriptors with Reserved")

@@ -8,9 +8,8 @@
                                                                   Bad, Done, BatchFailed, Waiting
 
 It reports what happens, and decides nothing about chunks: who holds which is in the scheduler's
-ledger. A worker that is silent for too long is told to write
-its stack to the log and to die, and is killed if it does not. One that waits for storage says so;
-others stand in for it meanwhile.
+ledger. A worker that is silent for too long is told to write its stack to the log and to die, and
+is killed if it does not. One that waits for storage says so; others stand in for it meanwhile.
 """
 
 from __future__ import annotations
@@ -197,7 +196,8 @@ class Workers:
             log.log(level, "%s", text)
 
     def _up(self, worker: Worker, pil: str) -> None:
-        self._log_once(logging.INFO, f"images are decoded and resized by {pil}")
+        if pil:
+            self._log_once(logging.INFO, f"images are decoded and resized by {pil}")
         self.processes.up(worker)
         for isolated in self._quarantine:
             _send(worker, isolated)
