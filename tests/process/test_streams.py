@@ -20,6 +20,7 @@ from loaderd.errors import DaemonGone
 from loaderd.spec.output import Order
 from loaderd.spec.spec import Spec
 from loaderd_client import Session
+from loaderd_client.core.subscription import OLD
 from tests.support.daemons import Serve, eventually, gone
 from tests.support.streams import a_spec, check_epochs, digest, killing_one, run_of, slow
 
@@ -210,6 +211,40 @@ def test_a_trainer_that_holds_two_batches_gets_no_copies(serve: Serve, photos: P
             assert batch.images.base is not None, "a copy"
             last = batch
         assert last is not None
+
+
+def test_batches_that_garbage_holds_are_freed_when_only_copies_are_left_to_give(
+    serve: Serve, photos: Path
+) -> None:
+    gc.disable()
+    try:
+        with serve() as daemon, Session(daemon.path) as session:
+            stream = session.open(a_spec(photos), slots=4)
+            cycle: list[object] = [stream.take((0, 0)), stream.take((0, 1))]
+            cycle.append(cycle)
+            del cycle
+            batches = [
+                (epoch, position) for epoch in range(1, 13) for position in range(stream.batches)
+            ]
+            views = [stream.take(place).images.base is not None for place in batches]
+            assert not any(views[: OLD - 4]), "what is young may be in use"
+            assert all(views[OLD:])
+    finally:
+        gc.enable()
+
+
+def test_batches_that_a_program_holds_are_not_looked_for_again_and_again(
+    serve: Serve, photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    collections: list[int] = []
+    with serve() as daemon, Session(daemon.path) as session:
+        stream = session.open(a_spec(photos), slots=4)
+        held = [stream.take((0, 0)), stream.take((0, 1))]
+        monkeypatch.setattr(gc, "collect", lambda: collections.append(1))
+        for epoch in range(1, 1 + 2 * OLD):
+            stream.take((epoch, 0))
+        assert len(collections) == 2, "after 32 and 64 batches"
+        assert len(held) == 2
 
 
 def test_a_dropped_stream_gives_its_memory_back_at_once(serve: Serve, photos: Path) -> None:

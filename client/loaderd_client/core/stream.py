@@ -22,6 +22,7 @@ one (``Guard.torn``), which ends the stream, as its state may be inconsistent.
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import sys
 from collections.abc import Sequence
@@ -152,6 +153,9 @@ class Stream:
                 f"the stream belongs to process {self._owner}, and this is a forked child of it: "
                 "open a stream here, or use a LoaderSequence, which does so by itself"
             )
+        if self.subscription.finds_old:
+            self.subscription.finds_old = False
+            gc.collect()  # the iterator of a fit that was stopped is in a reference cycle of Keras
         me = me or Caller()
         wait = self.subscription.begin_wait(me, place)
         try:

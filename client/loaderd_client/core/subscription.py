@@ -18,6 +18,9 @@ from loaderd_client.core.read_ahead import ReadAhead
 SPARE_SLOTS = 2
 """A batch is copied, not leased, if fewer slots than this would be left."""
 
+OLD = 32
+"""A lease that outlives so many batches is not of one that a trainer reads ahead."""
+
 
 class BatchWait:
     """One call's wait for a batch."""
@@ -41,6 +44,8 @@ class Subscription:
         waits: the wait of each waiting call.
         releases: slots whose arrays have been freed.
         ready: the slots of ready batches; emptied when the ring is released.
+        finds_old: whether old leases, which garbage may hold, leave only copies to give. Set again
+            when the oldest is twice as old, as collections cost much and may not help.
     """
 
     def __init__(self, batches: int, slots: int, run: Run, notifier: Waker) -> None:
@@ -51,7 +56,9 @@ class Subscription:
         self._ahead = ReadAhead(batches, run.within(batches), slots, run.next is not None)
         self._asked: set[Place] = set()
         self.ready: dict[Place, Slot] = {}
-        self._leased = 0
+        self._leased: dict[int, int] = {}  # slot → batches taken before, oldest first
+        self.finds_old = False
+        self._too_old = OLD
         self._batches = self._samples = self._waited_ns = 0
 
     @property
@@ -62,7 +69,7 @@ class Subscription:
     @property
     def may_lease(self) -> bool:
         """Whether ``SPARE_SLOTS`` slots are left if another one is leased."""
-        return self._leased - len(self.releases.slots) + SPARE_SLOTS < self._slots
+        return len(self._leased) - len(self.releases.slots) + SPARE_SLOTS < self._slots
 
     def begin_wait(self, me: Caller, place: Place) -> BatchWait:
         """Registers a wait; drops earlier waits of this thread, which were interrupted."""
@@ -104,7 +111,7 @@ class Subscription:
     def make_room(self) -> list[Ack]:
         """Releases freed slots; discards a ready batch if the client holds every slot."""
         messages = [self.ack()] if self.releases.slots else []
-        if self._leased + len(self.ready) < self._slots:
+        if len(self._leased) + len(self.ready) < self._slots:
             return messages
         idle = [place for place in self.ready if not self._waited_for(place)]
         return messages + (self._discard(max(idle, key=in_time)) if idle else [])
@@ -132,9 +139,19 @@ class Subscription:
 
     def took(self, slot: Slot, leased: bool, waited_ns: int) -> Ack:
         """Acknowledges a taken batch: its slot is leased, or was copied and is released."""
-        self._leased += leased
-        released = () if leased else (slot.number,)
-        return self.ack((slot.number,), released, waited_ns)
+        if not leased:
+            self._find_old()
+            return self.ack((slot.number,), (slot.number,), waited_ns)
+        self._leased[slot.number] = self._batches
+        return self.ack((slot.number,), waited_ns=waited_ns)
+
+    def _find_old(self) -> None:
+        age = self._batches - next(iter(self._leased.values()), self._batches)
+        if age < OLD:
+            self._too_old = OLD
+        elif age >= self._too_old and not self.may_lease:
+            self.finds_old = True
+            self._too_old = 2 * age
 
     def keep(self, place: Place, slot: Slot) -> list[Ack]:
         """Keeps a slot that is ready; releases it if its batch is not wanted."""
@@ -167,6 +184,7 @@ class Subscription:
         """An ``Ack``: slots taken and released, and nanoseconds waited since the last one."""
         slots = self.releases.slots
         dead = [slots.popleft() for _ in range(len(slots))]
-        self._leased -= len(dead)
+        for slot in dead:
+            del self._leased[slot]
         self._waited_ns += waited_ns
         return Ack(taken, (*released, *dead), self._batches, self._samples, self._waited_ns)
