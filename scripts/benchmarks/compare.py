@@ -246,6 +246,8 @@ def _note(found: Results, peer: str, entry: Entry, entrant: Contestant, ours: En
     for key in ("shape", "dtype"):
         if ours.looks and entry.looks[key] != ours.looks[key]:
             raise Failed(f"its batches have another {key}: {entry.looks[key]}")
+    if entry.looks["blank"]:
+        raise Failed(f"{entry.looks['blank']} images of its first two batches have one colour")
 
 
 def _drop(entrants: dict[str, Contestant], peer: str, entry: Entry, error: Exception) -> None:

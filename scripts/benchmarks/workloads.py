@@ -96,7 +96,7 @@ PEERS = {
         "tfdata",
         requires=_TENSORFLOW,
         note="image_dataset_from_directory, which does not antialias, and Keras's layers; "
-        "cached: .cache() before the layers",
+        "cached: .cache() of images, .shuffle() of all, .batch(), then the layers",
     ),
     "tfdata-antialias": Peer(
         "tf.data, antialiased",
@@ -145,8 +145,16 @@ PEERS = {
         "TurboLoader",
         "turbo",
         requires=("turboloader", "numpy"),
-        note="from a tar; decodes scaled where that helps; cached: its .tbl of decoded images; "
-        "augment: a random crop and a flip only",
+        note="from a tar, always decoded scaled, at M/8; cached: its .tbl of decoded images; "
+        "augment: a random crop and a flip only, and from a tar it decodes the crop only",
+    ),
+    "turboloader-transforms": Peer(
+        "TurboLoader, its transforms",
+        "turbo",
+        variant="transforms",
+        requires=("turboloader", "numpy"),
+        note="from a tar, always decoded scaled, at M/8; RandomAffine and RandomHorizontalFlip "
+        "with the same ranges, run one image after the other in the trainer",
     ),
     "loaderd-fast": Peer("loaderd, precision='fast'", "ours", variant="fast"),
     "fit-loaderd": Peer("model.fit, loaderd", "fit", variant="loaderd"),
@@ -186,10 +194,16 @@ _224 = {"size": (224, 224), "interpolation": "bilinear"}
 
 WORKLOADS = {
     "plain": Workload("150x150, nearest, float32, batches of 32, rescale", _LOADERS),
+    "plain-scaled": Workload('plain, with decode="scaled"', ("turboloader",), {"scaled": True}),
     "augment": Workload(
         "plain, and rotation 20, shifts 0.2, shear 0.2, zoom 0.2, horizontal flip",
         _LOADERS,
         {"augment": True},
+    ),
+    "augment-scaled": Workload(
+        'augment, with decode="scaled"',
+        ("turboloader-transforms", "turboloader"),
+        {"augment": True, "scaled": True},
     ),
     "bilinear": Workload(
         "224x224, antialiased bilinear, float32, batches of 64, rescale",
@@ -259,14 +273,14 @@ WORKLOADS = {
 
 MUSTS = (
     Must("plain", "floor", 0.95),
-    Must("plain", "turboloader", 1.0),
+    Must("plain-scaled", "turboloader", 1.0),
     Must("augment", "floor", 0.95),
     Must("bilinear", "floor", 0.95),
     Must("augment", "Keras ImageDataGenerator", 5.0),
     Must("augment", "tfdata", 2.5),
     Must("augment", "torch", 1.7),
     Must("augment", "dali", 1.9),
-    Must("augment", "turboloader", 1.0),
+    Must("augment-scaled", "turboloader-transforms", 1.0),
     Must("photos", "tfdata", 1.6),
     Must("photos", "Keras ImageDataGenerator", 6.0),
     Must("photos", "torch", 1.0),

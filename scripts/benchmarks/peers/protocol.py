@@ -138,6 +138,7 @@ def describe(batches: list[Any]) -> dict[str, Any]:
         "dtype": str(arrays[0].dtype),
         "mean": round(float(np.mean([array.mean() for array in arrays])), 4),
         "range": [float(min(a.min() for a in arrays)), float(max(a.max() for a in arrays))],
+        "blank": sum(int(image.min() == image.max()) for array in arrays for image in array),
     }
 
 

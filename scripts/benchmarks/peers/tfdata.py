@@ -1,8 +1,9 @@
 """tf.data through ``keras.utils.image_dataset_from_directory`` and Keras's augmentation layers.
 
-As the TensorFlow tutorials "Load and preprocess images" and "Data augmentation" recommend:
-``cache`` behind the decoder (of bytes, where bytes are wanted), layers mapped with
-``AUTOTUNE``, ``prefetch(AUTOTUNE)`` last.
+As the TensorFlow tutorials "Load and preprocess images" and "Data augmentation" recommend: layers
+mapped with ``AUTOTUNE``, ``prefetch(AUTOTUNE)`` last. Where images are to be cached: ``cache``
+behind the decoder (of bytes, where bytes are wanted), behind it ``shuffle`` over all images, then
+``batch``. A cache of the function's own batches would hand out the same batches in every epoch.
 The function resizes bilinearly without antialiasing, which is faster and is left so; the
 variant ``antialias`` maps ``tf.image.resize(antialias=True)`` over the files instead.
 """
@@ -22,10 +23,13 @@ from scripts.benchmarks.peers.protocol import Source, Task, class_files, serve
 def make(task: Task) -> Source:
     """The whole pipeline; the first epoch is over when it is to be cached."""
     dataset = _antialiased(task) if task.variant == "antialias" else _as_documented(task)
-    batches = len(dataset)
     if not task.is_float:
         dataset = dataset.map(_as(task.dtype), num_parallel_calls=tf.data.AUTOTUNE)
-    dataset = dataset.cache().repeat() if task.cached else dataset.repeat()
+    if task.cached:
+        dataset = dataset.cache().shuffle(len(dataset))
+        dataset = dataset.batch(task.batch_size, num_parallel_calls=tf.data.AUTOTUNE)
+    batches = len(dataset)
+    dataset = dataset.repeat()
     if task.is_float:
         dataset = dataset.map(_finish(task), num_parallel_calls=tf.data.AUTOTUNE)
     dataset = dataset.prefetch(tf.data.AUTOTUNE)
@@ -36,7 +40,7 @@ def _as_documented(task: Task) -> Any:
     return keras.utils.image_dataset_from_directory(
         task.directory,
         label_mode="categorical",
-        batch_size=task.batch_size,
+        batch_size=None if task.cached else task.batch_size,
         image_size=task.size,
         interpolation=task.interpolation,
     )
