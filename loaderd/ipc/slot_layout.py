@@ -2,7 +2,7 @@
 
 A slot is a block of whole pages with these arrays, each aligned to 64 bytes::
 
-    images  (batch, height, width, channels)  the output's dtype
+    images  (batch, height, width, channels)  the output's dtype; bfloat16 as uint16
     labels  by label_mode, may be absent
     weights (batch,) float32: only with a substitute_weight
     ids     (batch,) int32: the manifest's sample number of each row; -1 for a skipped row
@@ -36,9 +36,14 @@ class Field(NamedTuple):
     dtype: str
 
     @property
+    def stored(self) -> np.dtype[Any]:
+        """The dtype of its memory: uint16 for the bits of bfloat16, which NumPy lacks."""
+        return np.dtype("uint16" if self.dtype == "bfloat16" else self.dtype)
+
+    @property
     def nbytes(self) -> int:
         """Bytes of the array."""
-        return math.prod(self.shape) * np.dtype(self.dtype).itemsize
+        return math.prod(self.shape) * self.stored.itemsize
 
 
 class SlotLayout(NamedTuple):
@@ -106,7 +111,7 @@ def _round(size: int, unit: int) -> int:
 
 
 class SlotArrays(NamedTuple):
-    """A slot's arrays as views of shared memory."""
+    """A slot's arrays as views of shared memory; those of bfloat16 are uint16."""
 
     images: NDArray[Any]
     labels: NDArray[Any] | None
@@ -124,4 +129,4 @@ def view_slot(buffer: memoryview, layout: SlotLayout, slot: int) -> SlotArrays:
 
 
 def _view(buffer: memoryview, base: int, field: Field) -> NDArray[Any]:
-    return np.ndarray(field.shape, field.dtype, buffer, base + field.offset)
+    return np.ndarray(field.shape, field.stored, buffer, base + field.offset)

@@ -28,7 +28,7 @@ from loaderd.spec.transform import Parameters
 Step = tuple[str, Array | None]
 """An operation on all pixels: its name, and a float32 for each channel."""
 
-_DTYPES = ("float32", "float16", "uint8")
+_DTYPES = ("float32", "float16", "bfloat16", "uint8")
 _PIXELS = (np.dtype(np.uint8), np.dtype(np.float32))
 
 

@@ -17,6 +17,7 @@ from loaderd.render.transforms.augment import BrightnessOperation, ChannelShiftO
 from loaderd.render.transforms.geometry import AffineOperation, FlipOperation
 from loaderd.render.transforms.operation import Array, Parts, RandomOperation, ValueOperation
 from loaderd.render.transforms.user_function import UserFunction, explain
+from loaderd.render.values import writer
 from loaderd.spec import operations as kinds
 from loaderd.spec.spec import Spec
 from loaderd.spec.transform import Parameters
@@ -70,6 +71,7 @@ class GeneralFinish:
     ) -> None:
         self._spec = spec
         self._compute = np.dtype(compute)
+        self._write = writer(spec.output.dtype)
         self._bundle = bundle
         self.function: UserFunction | None = None
         self._steps = self._all_steps(spec, random)
@@ -130,7 +132,7 @@ class GeneralFinish:
             x = image.astype(self._compute)
             for step in self._steps:
                 x = step(x, parameters)
-            row[...] = x
+            self._write(x, row)
         except LoaderdError:
             raise
         except BaseException as error:  # the user's function may raise anything

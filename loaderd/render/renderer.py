@@ -93,7 +93,7 @@ class Renderer:
         self._resize = Resizer(spec.load, limit)
         self._decoder = Decoder(spec.load, limit, self._resize.reduction)
         # Keras loads files as floatx, and converts arrays to the dtype of the batch.
-        compute = spec.output.dtype if "images" in bundle else spec.output.floatx
+        compute = spec.output.compute_dtype if "images" in bundle else spec.output.floatx
         self._finish: FastFinish | GeneralFinish
         self._function: UserFunction | None = None
         self._random = random_operations(spec, compute)
@@ -139,7 +139,8 @@ class Renderer:
             image: from ``load``, or any array of ``spec.load.array_shape``; not changed.
             prepared: the random parameters of the chunk.
             at: the image's row of the chunk.
-            row: an array of ``spec.image_shape`` and the output's dtype, C-contiguous.
+            row: an array of ``spec.image_shape`` and the output's dtype (uint16 for bfloat16),
+                C-contiguous.
 
         Raises:
             RenderError: an operation refuses the image, or the user's function raised.

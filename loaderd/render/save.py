@@ -7,6 +7,7 @@ import os
 from loaderd import storage
 from loaderd.errors import RenderError
 from loaderd.render.transforms.augment import Array, to_picture
+from loaderd.render.values import readable
 from loaderd.spec.output import Output
 
 
@@ -14,7 +15,7 @@ def save_picture(image: Array, output: Output, sample: int, number: int) -> None
     """Writes one finished sample, with its values stretched to 0 to 255.
 
     Args:
-        image: in the output's data format and dtype.
+        image: in the output's data format and dtype; uint16 for bfloat16.
         output: holds the folder and the format.
         sample: the sample's number, for the name.
         number: Keras's random number, for the name.
@@ -25,6 +26,7 @@ def save_picture(image: Array, output: Output, sample: int, number: int) -> None
     save = output.save
     assert save is not None
     path = os.path.join(save.directory, f"{save.prefix}_{sample}_{number}.{save.format}")
+    image = readable(image, output.dtype)
     if output.data_format == "channels_first":
         image = image.transpose(1, 2, 0)
     try:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from loaderd.errors import InvalidArgument
-from loaderd.spec.base import DataFormat, Draws, DType, Frozen, LabelMode
+from loaderd.spec.base import ComputeDType, DataFormat, Draws, DType, Frozen, LabelMode
 
 
 class Save(Frozen, frozen=True):
@@ -28,14 +28,20 @@ class Output(Frozen, frozen=True):
     Attributes:
         data_format: of the batch.
         dtype: of the batch.
-        floatx: the dtype that Keras computes in: ``keras.config.floatx()``.
+        floatx: the dtype that Keras computes in: ``keras.config.floatx()``; float32 for bfloat16,
+            which NumPy lacks.
         save: where to also save every finished image; None for nowhere.
     """
 
     data_format: DataFormat = "channels_last"
     dtype: DType = "float32"
-    floatx: DType = "float32"
+    floatx: ComputeDType = "float32"
     save: Save | None = None
+
+    @property
+    def compute_dtype(self) -> ComputeDType:
+        """The dtype that values are computed in if they are to have the batch's: see ``floatx``."""
+        return "float32" if self.dtype == "bfloat16" else self.dtype
 
 
 class Batching(Frozen, frozen=True):

@@ -28,6 +28,7 @@ from loaderd.render.load.pixel_limits import PixelLimit, pixel_limit
 from loaderd.render.renderer import Prepared, Renderer, StageTimes
 from loaderd.render.save import save_picture
 from loaderd.render.transforms.operation import UNIFORMS
+from loaderd.render.values import writer
 from loaderd.sampling.draws import Uniforms, substitutes
 from loaderd.sampling.keras_draws import BatchDraws
 from loaderd.sampling.order import EpochOrder, Ids
@@ -79,6 +80,10 @@ class StreamRenderer:
         samples = len(self._manifest)
         self._spec = asked = fitted(asked, samples)
         layout, memory = slot_layout(asked, attach.classes), memoryview(ring_memory)
+        labels = layout.labels or layout.images
+        self._write_labels_to = writer(labels.dtype)
+        self._one = np.empty(1, labels.stored)
+        self._write_labels_to(np.ones(1), self._one)
         self._slots = [view_slot(memory, layout, slot) for slot in range(attach.slots)]
         arrays = bundle.attach_all(more[: len(attach.bundles)], attach.bundles)
         order = arrays.get("order")
@@ -265,9 +270,9 @@ class StreamRenderer:
             rows[...] = slot.images[chunk.first : chunk.last]
         elif mode == "categorical":
             rows[...] = 0
-            rows[range(len(ids)), self._source.labels[ids]] = 1
+            rows[range(len(ids)), self._source.labels[ids]] = self._one
         else:
-            rows.reshape(-1)[...] = self._source.labels[ids]
+            self._write_labels_to(self._source.labels[ids], rows.reshape(-1))
 
     def _save(self, slot: SlotArrays, chunk: Chunk, ids: Ids) -> None:
         numbers = self._batch_draws.numbers(chunk.epoch, chunk.position)

@@ -6,6 +6,7 @@ import gc
 import mmap
 import os
 
+import ml_dtypes
 import msgspec
 import numpy as np
 import pytest
@@ -14,11 +15,10 @@ from loaderd.ipc.slot_layout import ALIGNMENT, SlotLayout, slot_layout, view_slo
 from loaderd.spec.output import Batching
 from loaderd_client.core.lease import Ring
 from loaderd_client.core.mapping import Mapping
-from tests.support.specs import rendering
+from tests.support.specs import rendering, with_output
 
-LAYOUT = slot_layout(
-    msgspec.structs.replace(rendering(target_size=(5, 7)), batch=Batching(batch_size=3)), classes=2
-)
+SPEC = msgspec.structs.replace(rendering(target_size=(5, 7)), batch=Batching(batch_size=3))
+LAYOUT = slot_layout(SPEC, classes=2)
 SLOTS = 2
 
 
@@ -82,6 +82,27 @@ def test_a_copy_holds_no_lease_and_does_not_change(ring: Fixture) -> None:
     ring.slots[0].images[...] = 6
     assert (images == 5).all()
     assert ring.released == []
+
+
+def test_bfloat16_is_a_view_of_the_slot_that_holds_the_lease() -> None:
+    fixture = Fixture(slot_layout(with_output(SPEC, dtype="bfloat16"), 2))
+    slot = fixture.slots[1]
+    assert slot.images.dtype == np.uint16
+    slot.images[...] = 0x3F80  # 1 in bfloat16
+    images, labels = fixture.ring.lease(1, 2)
+    copy, _ = fixture.ring.copy(1, 2)
+    assert {array.dtype for array in (images, labels, copy)} == {np.dtype(ml_dtypes.bfloat16)}
+    assert (images == 1).all()
+    images[...] = 2
+    assert (slot.images[:2] == 0x4000).all()
+    assert (copy == 1).all()
+    view = images[1:].reshape(-1)
+    del images, labels
+    gc.collect()
+    assert fixture.released == []
+    del view
+    gc.collect()
+    assert fixture.released == [1]
 
 
 def test_arrays_outlive_the_ring() -> None:

@@ -16,7 +16,7 @@ from typing import Any, get_args
 import numpy as np
 
 from loaderd.errors import DatasetNotFound, InvalidArgument, InvalidType
-from loaderd.spec.base import DType, OnError
+from loaderd.spec.base import OnError
 
 _PICKED_SEEDS = 2**31
 
@@ -250,18 +250,3 @@ def _two(name: str, value: Any, what: str) -> list[Any]:
     if len(both) != 2:
         raise InvalidArgument(f"`{name}` should be {what}. Received: {value!r}")
     return both
-
-
-def dtype(value: Any) -> DType:
-    """The name of a dtype of batches.
-
-    Raises:
-        InvalidType: batches cannot have this dtype.
-    """
-    try:
-        name: Any = np.dtype(value).name
-    except TypeError:
-        name = str(value)
-    if name not in get_args(DType):
-        raise InvalidType(f"Invalid dtype: {value}; expected one of {', '.join(get_args(DType))}.")
-    return name  # type: ignore[no-any-return]  # it is one of them

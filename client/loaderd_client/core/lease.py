@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from loaderd.ipc.owned import Owned
 from loaderd.ipc.slot_layout import SlotLayout
+from loaderd_client.core.dtypes import numpy_dtype
 from loaderd_client.core.mapping import Mapping
 
 
@@ -62,7 +63,10 @@ class Ring:
         self._layout = layout
         self._held = Owned(released, then)
         arrays = (layout.images, layout.labels, layout.weights)
-        self._arrays = [(field, np.dtype(field.dtype).str) for field in arrays if field]
+        self._arrays = [(field, field.stored.str) for field in arrays if field]
+        self._dtypes = [numpy_dtype(field.dtype) for field in arrays if field]
+        stored = [field.stored for field in arrays if field]
+        self._are_numpys = stored == self._dtypes
         self._ids = _all_ids(memory, layout)
         self._leases: weakref.WeakValueDictionary[int, _Lease] = weakref.WeakValueDictionary()
 
@@ -71,12 +75,13 @@ class Ring:
         lease = _Lease(self._memory)
         self._held.watch(lease, slot)
         self._leases[slot] = lease
-        return [np.asarray(memory) for memory in self._memories(slot, rows, lease)]
+        memories = self._memories(slot, rows, lease)
+        return self._typed([np.asarray(memory) for memory in memories])
 
     def copy(self, slot: int, rows: int) -> list[NDArray[Any]]:
         """The same as private copies, without a lease."""
         memories = self._memories(slot, rows, _Lease(self._memory))
-        return [np.array(memory) for memory in memories]
+        return self._typed([np.array(memory) for memory in memories])
 
     def empty(self) -> None:
         """Frees the memory of all slots that are not leased, for good."""
@@ -97,6 +102,12 @@ class Ring:
     def ids(self, slot: int, rows: int) -> NDArray[np.int32]:
         """A copy of the sample numbers of the slot's rows."""
         return self._ids[slot, :rows].copy()
+
+    def _typed(self, arrays: list[NDArray[Any]]) -> list[NDArray[Any]]:
+        """The arrays with their own dtypes, where these are not NumPy's."""
+        if self._are_numpys:
+            return arrays
+        return [array.view(dtype) for array, dtype in zip(arrays, self._dtypes, strict=True)]
 
     def _memories(self, slot: int, rows: int, lease: _Lease) -> list[_Memory]:
         address = self._memory.address + slot * self._layout.nbytes

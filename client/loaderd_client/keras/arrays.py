@@ -20,6 +20,7 @@ from loaderd.ipc.bundle import Parts
 from loaderd.spec.base import DataFormat
 from loaderd.spec.source import Arrays
 from loaderd.spec.spec import Spec
+from loaderd_client.core import dtypes
 from loaderd_client.core.batch import Batch
 from loaderd_client.keras import adapter
 from loaderd_client.keras.augmentation import Augmentation
@@ -93,7 +94,7 @@ class _Given:
         """The images as a numeric array, of rank 4 or refused."""
         images = np.asarray(self.x)
         if images.dtype.kind not in _KINDS:
-            images = images.astype(dtype)
+            images = images.astype(dtypes.computing(dtype))
         if images.ndim != 4:
             raise InvalidArgument(
                 "Input data in `NumpyArrayIterator` should have rank 4. You passed an array "
@@ -223,7 +224,8 @@ class NumpyArrayIterator(LoadedIterator):
         self.save_format = save_format
         self.subset = subset
         self._x: Array | None = images
-        self._original = _Original.of(images) if images.dtype == np.dtype(self.dtype) else None
+        is_kept = images.dtype == dtypes.numpy_dtype(self.dtype)  # Keras makes no copy of it
+        self._original = _Original.of(images) if is_kept else None
         self._load(batch_size, shuffle, seed, max_queue_size)
 
     def _opened(self) -> None:

@@ -23,7 +23,7 @@ from loaderd.spec.operations import (
     SamplewiseNormalization,
 )
 from loaderd.spec.output import Output, Save
-from loaderd_client.core import arguments
+from loaderd_client.core import arguments, dtypes
 from loaderd_client.keras import adapter, functions
 from loaderd_client.keras.augmentation import Augmentation
 from loaderd_client.keras.pil_settings import pils_switches, takes_truncated
@@ -72,8 +72,8 @@ def stages_of(
     """
     output = Output(
         data_format=arguments.one_of("data_format", iterator.data_format, get_args(DataFormat)),
-        floatx=arguments.dtype(adapter.floatx()),
-        dtype=arguments.dtype(iterator.dtype),
+        floatx=dtypes.computing(adapter.floatx()),
+        dtype=dtypes.checked(iterator.dtype),
         save=_save(iterator, most),
     )
     generator: Augmentation | None = iterator.image_data_generator
@@ -144,7 +144,7 @@ def _normalizing(generator: Augmentation, dtype: str) -> Iterator[Operation]:
     scale = arguments.number("rescale", _or_zero(generator.rescale))
     center = arguments.flag("samplewise_center", generator.samplewise_center)
     std = arguments.flag("samplewise_std_normalization", generator.samplewise_std_normalization)
-    if scale % 1 and not dtype.startswith("float"):
+    if scale % 1 and "float" not in dtype:
         warnings.warn(
             f"rescale={scale} makes fractions, which dtype={dtype!r} truncates: leave rescale out, "
             'or use dtype="float32"',

@@ -29,7 +29,7 @@ from loaderd.spec.base import (
 from loaderd.spec.load import Load
 from loaderd.spec.source import Arrays, Directory, Files
 from loaderd.spec.spec import Spec
-from loaderd_client.core import arguments
+from loaderd_client.core import arguments, dtypes
 from loaderd_client.core.batch import Batch
 from loaderd_client.keras import adapter
 from loaderd_client.keras.augmentation import Augmentation
@@ -284,12 +284,13 @@ class FilesIterator(LoadedIterator):
 
     def _labelled(self, shown: list[Any]) -> NDArray[Any]:
         """Label rows of the given classes, as Keras makes them."""
+        dtype = dtypes.numpy_dtype(self.dtype)
         if self.class_mode == "categorical":
-            labels = np.zeros((len(shown), len(self.class_indices)), self.dtype)
+            labels = np.zeros((len(shown), len(self.class_indices)), dtype)
             for row, label in enumerate(shown):
                 labels[row, label] = 1.0
             return labels
-        labels = np.empty(len(shown), self.dtype)
+        labels = np.empty(len(shown), dtype)
         for row, label in enumerate(shown):
             labels[row] = label
         return labels

@@ -66,9 +66,10 @@ class ImageDataGenerator(FileFlows):
             the rest.
         interpolation_order: order of the spline that warps interpolate with, 0 to 5; any but 1 is
             slower.
-        dtype: dtype of the batches: ``float16``, ``float32``, ``float64``, ``int8`` to ``int64``,
-            or ``uint8`` to ``uint64``; whole numbers drop the fractions. None is Keras's
-            ``floatx``.
+        dtype: dtype of the batches: ``float16``, ``bfloat16``, ``float32``, ``float64``, ``int8``
+            to ``int64``, or ``uint8`` to ``uint64``; whole numbers drop the fractions.
+            ``bfloat16``, which needs ``ml_dtypes``, is computed in float32 and rounded once, to
+            nearest even. None is Keras's ``floatx``.
         compat: ``"keras"`` does what Keras does against its own documentation:
             ``width_shift_range`` moves rows and ``height_shift_range`` columns, images that are not
             square are rotated, sheared and zoomed about a point off their centre,

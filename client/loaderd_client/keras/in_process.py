@@ -17,6 +17,7 @@ from loaderd.errors import InvalidArgument, MissingDependency
 from loaderd.render.transforms import normalize
 from loaderd.sampling.keras_draws import draw
 from loaderd.spec.transform import Affine, Transform
+from loaderd_client.core import dtypes
 from loaderd_client.keras import adapter
 from loaderd_client.keras.augmentation import Augmentation
 from loaderd_client.keras.compile_spec import statistics
@@ -110,7 +111,7 @@ def fit(
     seed: int | None,
 ) -> None:
     """See ``ImageDataGenerator.fit``; ``augment`` changes one image at random."""
-    x = np.array(x, dtype=generator.dtype)
+    x = np.array(x, dtype=dtypes.computing(generator.dtype))
     _check_images(generator, x)
     if seed is not None:
         np.random.seed(seed)

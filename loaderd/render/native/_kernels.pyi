@@ -1,6 +1,7 @@
 from collections.abc import Iterable
 from typing import Any, Literal
 
+import numpy as np
 from numpy.typing import NDArray
 
 KERNELS: str
@@ -9,6 +10,8 @@ MAX_SIDE: int
 MAX_STEPS: int
 MAX_VALUES: int
 SOURCES: str
+
+def to_bfloat16(values: NDArray[np.float32], out: NDArray[np.uint16]) -> None: ...
 
 class Finish:
     def __new__(

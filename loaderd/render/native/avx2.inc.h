@@ -158,3 +158,17 @@ DEFINE_INTERPOLATE(interpolate_bytes, uint8_t, doubles_of_bytes, pair_of_bytes,
 DEFINE_INTERPOLATE(interpolate_floats, float, doubles_of_floats, pair_of_floats,
                    KERNEL(pixel_of_floats))
 #undef DEFINE_INTERPOLATE
+
+/* Eight float32 as bfloat16, in the lower halves of 32 bits. */
+ALWAYS_INLINE __m256i shortened(const float *values)
+{
+    const __m256 v = _mm256_loadu_ps(values);
+    const __m256i bits = _mm256_castps_si256(v), half = _mm256_set1_epi32(0x7fff);
+    const __m256i odd = _mm256_and_si256(_mm256_srli_epi32(bits, 16), _mm256_set1_epi32(1));
+    const __m256i rounded = _mm256_add_epi32(bits, _mm256_add_epi32(half, odd));
+    const __m256 sign = _mm256_and_ps(v, _mm256_set1_ps(-0.0f));
+    const __m256 quiet = _mm256_or_ps(sign, _mm256_castsi256_ps(_mm256_set1_epi32(0x7fc00000)));
+    const __m256 is_none = _mm256_cmp_ps(v, v, _CMP_UNORD_Q);
+    const __m256 all = _mm256_blendv_ps(_mm256_castsi256_ps(rounded), quiet, is_none);
+    return _mm256_srli_epi32(_mm256_castps_si256(all), 16);
+}

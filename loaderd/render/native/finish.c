@@ -83,7 +83,12 @@ void finish_end(struct finish *f)
 
 static size_t value_size(const struct finish *f)
 {
-    return f->output == FLOAT32 ? 4 : f->output == FLOAT16 ? 2 : 1;
+    switch (f->output) {
+    case FLOAT32: return 4;
+    case FLOAT16:
+    case BFLOAT16: return 2;
+    default: return 1;
+    }
 }
 
 size_t finish_size(const struct finish *f)
@@ -145,6 +150,7 @@ static void convert(const struct finish *f, const float *row, size_t n, void *ou
     switch (f->output) {
     case FLOAT32: memcpy(out, row, n * sizeof *row); break;
     case FLOAT16: f->kernels->halve(row, n, out); break;
+    case BFLOAT16: f->kernels->shorten(row, n, out); break;
     case UINT8: f->kernels->truncate(row, n, out); break;
     }
 }

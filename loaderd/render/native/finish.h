@@ -14,7 +14,7 @@ struct step {
     float *by;        /* for each value of a row of pixels; none to reverse channels */
 };
 
-enum output { FLOAT32, FLOAT16, UINT8 };
+enum output { FLOAT32, FLOAT16, BFLOAT16, UINT8 };
 
 struct finish {
     const struct kernels *kernels;

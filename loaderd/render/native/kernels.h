@@ -19,8 +19,10 @@ struct kernels {
     void (*multiply)(float *row, size_t n, const float *by);
     void (*subtract)(float *row, size_t n, const float *by);
     void (*divide)(float *row, size_t n, const float *by);
-    /* To float16, rounded to nearest even; to uint8, truncated as by NumPy's astype. */
+    /* To float16 and to bfloat16, rounded to nearest even; to uint8, truncated as by NumPy's
+     * astype. */
     void (*halve)(const float *row, size_t n, uint16_t *out);
+    void (*shorten)(const float *row, size_t n, uint16_t *out);
     void (*truncate)(const float *row, size_t n, uint8_t *out);
 };
 

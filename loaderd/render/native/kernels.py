@@ -26,6 +26,7 @@ try:
         MAX_STEPS,
         MAX_VALUES,
         Finish,
+        to_bfloat16,
     )
 except ImportError as error:
     raise MissingDependency(
@@ -33,7 +34,15 @@ except ImportError as error:
         f"{_ADVICE}: {error}"
     ) from error
 
-__all__ = ["KERNELS", "MAX_CHANNELS", "MAX_SIDE", "MAX_STEPS", "MAX_VALUES", "Finish"]
+__all__ = [
+    "KERNELS",
+    "MAX_CHANNELS",
+    "MAX_SIDE",
+    "MAX_STEPS",
+    "MAX_VALUES",
+    "Finish",
+    "to_bfloat16",
+]
 
 
 def _check_age() -> None:

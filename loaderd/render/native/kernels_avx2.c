@@ -22,6 +22,7 @@ const struct kernels avx2_kernels = {
     subtract_avx2,
     divide_avx2,
     halve_avx2,
+    shorten_avx2,
     truncate_avx2,
 };
 #endif

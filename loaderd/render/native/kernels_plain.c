@@ -18,5 +18,6 @@ const struct kernels plain_kernels = {
     subtract_plain,
     divide_plain,
     halve_plain,
+    shorten_plain,
     truncate_plain,
 };

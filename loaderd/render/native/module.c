@@ -13,8 +13,8 @@ _Static_assert(sizeof(size_t) == 8, "sizes of many images are computed in 64 bit
 static const char *const KERNELS[] = {"", "plain", NULL};
 
 static const char *const FILL_MODES[] = {"nearest", "constant", "reflect", "wrap", NULL};
-static const char *const OUTPUTS[] = {"float32", "float16", "uint8", NULL};
-static const char *const OUTPUT_FORMATS[] = {"f", "e", "B"};
+static const char *const OUTPUTS[] = {"float32", "float16", "bfloat16", "uint8", NULL};
+static const char *const OUTPUT_FORMATS[] = {"f", "e", "H", "B"};
 static const char *const ARITHMETIC[] = {"multiply", "subtract", "divide", "reverse_channels",
                                          NULL};
 
@@ -365,6 +365,39 @@ static PyType_Spec finish_spec = {
     .slots = finish_slots,
 };
 
+/* -- bfloat16 ---------------------------------------------------------------------------- */
+
+PyDoc_STRVAR(to_bfloat16_doc,
+             "to_bfloat16(values, out)\n--\n\n"
+             "Writes the bits of float32 values as bfloat16, rounded to nearest even, to `out`, "
+             "which holds as many uint16.");
+
+static PyObject *to_bfloat16(PyObject *module, PyObject *args)
+{
+    (void)module;
+    PyObject *given, *target;
+    Py_buffer values = {0}, out = {0};
+    Py_buffer *const views[] = {&values, &out};
+    if (!PyArg_ParseTuple(args, "OO:to_bfloat16", &given, &target))
+        return NULL;
+    PyObject *result = NULL;
+    if (take(given, &values, 0, "f", "values") == 0 &&
+        take_values(target, &out, PyBUF_WRITABLE, "H", (size_t)values.len / sizeof(float),
+                    "out") == 0) {
+        Py_BEGIN_ALLOW_THREADS
+        best_kernels()->shorten(values.buf, (size_t)values.len / sizeof(float), out.buf);
+        Py_END_ALLOW_THREADS
+        result = Py_NewRef(Py_None);
+    }
+    release(views, 2);
+    return result;
+}
+
+static PyMethodDef module_methods[] = {
+    {"to_bfloat16", to_bfloat16, METH_VARARGS, to_bfloat16_doc},
+    {NULL, NULL, 0, NULL},
+};
+
 /* -- the module -------------------------------------------------------------------------- */
 
 static int module_exec(PyObject *module)
@@ -390,6 +423,7 @@ static struct PyModuleDef module_definition = {
     PyModuleDef_HEAD_INIT,
     .m_name = "_kernels",
     .m_doc = "The kernels of loaderd, in C.",
+    .m_methods = module_methods,
     .m_slots = module_slots,
 };
 

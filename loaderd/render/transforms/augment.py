@@ -16,7 +16,7 @@ from numpy.typing import DTypeLike, NDArray
 from PIL import Image, ImageEnhance
 
 from loaderd.errors import InvalidArgument, MissingDependency
-from loaderd.spec.base import DType
+from loaderd.spec.base import ComputeDType
 from loaderd.spec.operations import RandomBrightness, RandomChannelShift
 from loaderd.spec.transform import Affine
 
@@ -87,7 +87,7 @@ class BrightnessOperation:
         floatx: the dtype that Keras computes in.
     """
 
-    def __init__(self, spec: RandomBrightness, floatx: DType) -> None:
+    def __init__(self, spec: RandomBrightness, floatx: ComputeDType) -> None:
         self._low, self._high = spec.brightness_range
         self._floatx = floatx
 

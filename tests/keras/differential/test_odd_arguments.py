@@ -68,6 +68,7 @@ GENERATOR: list[Options] = [
     {"rescale": np.float32(1 / 255), "data_format": Name("channels_last")},
     {"dtype": np.dtype("float64")},
     {"dtype": Name("float16")},
+    {"dtype": Name("bfloat16")},
 ]
 FLOW: list[Options] = [
     {"classes": [np.str_("dog"), Name("cat")]},

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from typing import Any, cast
 
+import ml_dtypes
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -12,8 +13,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from loaderd.render.native.kernels import Finish
-from tests.render.native.fuzz import Example, check, examples
+from loaderd.render.native.kernels import Finish, to_bfloat16
+from tests.render.native.fuzz import Example, check, examples, stored_as
 
 Array = NDArray[Any]
 
@@ -162,6 +163,33 @@ def test_float16_is_rounded_as_by_numpy(kernels: str) -> None:
         assert same_bits(row, image.astype(np.float16))
 
 
+LOWER_HALVES = [0, 1, 0x7FFF, 0x8000, 0x8001, 0xFFFF]  # ties, and what lies beside them
+EVERY_KIND = np.arange(2**16, dtype=np.uint32) << 16
+"""As float32: zeros, subnormal and normal numbers, infinities and NaNs, of both signs."""
+
+
+@pytest.mark.parametrize("kernels", ["", "plain"])
+@pytest.mark.parametrize("lower", LOWER_HALVES)
+def test_bfloat16_is_rounded_as_by_ml_dtypes(lower: int, kernels: str) -> None:
+    values = (EVERY_KIND | np.uint32(lower)).view(np.float32)[:-1]  # no whole number of vectors
+    row = np.empty((1, len(values), 1), np.uint16)
+    finish = Finish(row.shape, dtype="bfloat16", kernels=kernels)
+    finish.one(values.reshape(row.shape), None, None, 0, row)
+    with np.errstate(invalid="ignore"):
+        expected = values.astype(ml_dtypes.bfloat16).view(np.uint16)
+    assert same_bits(row.ravel(), expected)
+    out = np.empty_like(expected)
+    to_bfloat16(values, out)
+    assert same_bits(out, expected)
+
+
+def test_bfloat16_needs_as_much_room_as_there_are_values() -> None:
+    with pytest.raises(ValueError, match="out: 6 bytes, not 4 values"):
+        to_bfloat16(np.zeros(4, np.float32), np.empty(3, np.uint16))
+    with pytest.raises(ValueError, match="values: a buffer of format d"):
+        to_bfloat16(cast(Any, np.zeros(4)), np.empty(4, np.uint16))
+
+
 @pytest.mark.parametrize("kernels", ["", "plain"])
 def test_uint8_drops_fractions_as_numpy_does(kernels: str) -> None:
     image = np.array([0, 0.9, 1.99, 254.5, 255, -0.5, -3.2, 256, 300.7, 1e9], np.float32)
@@ -172,13 +200,14 @@ def test_uint8_drops_fractions_as_numpy_does(kernels: str) -> None:
         np.testing.assert_array_equal(row, image.astype(np.uint8))
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float16", "uint8"])
+@pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16", "uint8"])
 @pytest.mark.parametrize("channels", [1, 3, 4])
 def test_planes_are_the_channels(channels: int, dtype: str) -> None:
     image = pixels((5, 11, channels))
-    row = np.empty((channels, 5, 11), dtype)
+    row = np.empty((channels, 5, 11), stored_as(dtype))
     Finish(image.shape, dtype=dtype, planar=True).one(image, None, None, 0, row)
-    np.testing.assert_array_equal(row, image.transpose(2, 0, 1).astype(dtype))
+    expected = np.ascontiguousarray(image.transpose(2, 0, 1).astype(dtype))
+    np.testing.assert_array_equal(row, expected.view(row.dtype))
 
 
 def test_rows_are_those_of_the_images_that_the_index_names() -> None:
@@ -194,9 +223,9 @@ def test_rows_are_those_of_the_images_that_the_index_names() -> None:
 
 
 @pytest.mark.parametrize("channels", [1, 2, 3, 4])
-@pytest.mark.parametrize("dtype", ["float32", "float16", "uint8"])
+@pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16", "uint8"])
 def test_nothing_is_written_beside_the_row(channels: int, dtype: str) -> None:
-    slot = np.full((3, 20, 30, channels), 77, dtype)
+    slot = np.full((3, 20, 30, channels), 77, stored_as(dtype))
     matrix = np.array([[0.9, 0.1, 2.0, -0.2, 1.1, -3.0]])
     for matrices, flips in itertools.product((None, matrix), (None, np.array([1], np.uint8))):
         image = pixels((20, 30, channels))
