@@ -68,7 +68,11 @@ _TENSORFLOW = ("tensorflow-cpu", "keras>=3.15", "pillow", "scipy")
 _TORCH = "torch==2.13.*"  # a release whose build for CPUs installs by this name where it is offered
 
 PEERS = {
-    "loaderd": Peer("loaderd", "ours"),
+    "loaderd": Peer(
+        "loaderd",
+        "ours",
+        note='decode="scaled" keeps twice the size that is asked for, or with nearest the size',
+    ),
     "floor": Peer(
         "bare render functions",
         "bare",
