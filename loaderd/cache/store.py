@@ -169,8 +169,12 @@ class Store:
                 found[index] = self._verify(int(ids[index]))
         return found
 
+    def has(self, sample: int) -> bool:
+        """Whether a sample is cached by now; a few microseconds where it is not."""
+        return not self.lost and self._verify(sample)
+
     def row(self, sample: int) -> Pixels | None:
-        """A sample that ``find`` has found, read-only; None if it is gone meanwhile.
+        """A sample that was found, read-only; None if it is gone meanwhile.
 
         Valid until the next call.
         """

@@ -5,6 +5,7 @@ Call ``begin`` for each chunk, then ``gather`` for all images at once, or ``load
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from time import perf_counter_ns
 from typing import Any
 
@@ -35,15 +36,16 @@ class DecodedImages:
 
     Attributes:
         source: the same.
+        cached: images of the chunk that came from a cache.
     """
 
     def __init__(self, source: Source, renderer: Renderer) -> None:
         self.source = source
+        self.cached = 0
         self._renderer = renderer
 
-    def begin(self, ids: Ids) -> int:
-        """Prepares the samples of a chunk; returns how many need not be decoded."""
-        return 0
+    def begin(self, ids: Ids) -> None:
+        """Prepares the samples of a chunk."""
 
     def gather(self, ids: Ids, out: Array) -> bool:
         """Copies the whole chunk to ``out``, if possible; returns whether it did."""
@@ -52,6 +54,10 @@ class DecodedImages:
     def loaded(self, ids: Ids) -> LoadedImages | None:
         """The images of the whole chunk where they lie; None if they do not lie in one array."""
         return None
+
+    def order(self, count: int, ticket: int) -> Sequence[int]:
+        """The order in which to load the ``count`` samples of a chunk."""
+        return range(count)
 
     def load(self, sample: int) -> Array:
         """One image, valid until the next call.
@@ -108,18 +114,18 @@ class CachedImages(DecodedImages):
         self._store = store
         self._folder = folder
         self._path = store.path
-        self._cached: frozenset[int] = frozenset()
+        self._found: frozenset[int] = frozenset()
         self._warned = False
 
-    def begin(self, ids: Ids) -> int:
-        """Looks up the samples in the cache; returns how many it has."""
+    def begin(self, ids: Ids) -> None:
+        """Looks up the samples in the cache."""
         with storage.asking(self._path):
-            self._cached = frozenset(ids[self._store.find(ids)].tolist())
-        return len(self._cached)
+            found = ids[self._store.find(ids)]
+        self._found, self.cached = frozenset(found.tolist()), len(found)
 
     def gather(self, ids: Ids, out: Array) -> bool:
         """Copies the whole chunk, if all of it is cached."""
-        if len(self._cached) < len(ids):
+        if self.cached < len(ids):
             return False
         start = perf_counter_ns()
         with storage.asking(self._path):
@@ -129,10 +135,20 @@ class CachedImages(DecodedImages):
 
     def loaded(self, ids: Ids) -> LoadedImages | None:
         """The images of the whole chunk in the cache; None if some are not, or it is a disk's."""
-        if len(self._cached) < len(ids):
+        if self.cached < len(ids):
             return None
         mapped = self._store.mapped(ids)
         return None if mapped is None else LoadedImages(*mapped)
+
+    def order(self, count: int, ticket: int) -> Sequence[int]:
+        """Backwards for every other ticket.
+
+        Streams that read the same images in the same order take turns, so their chunks of one
+        place have tickets in a row. Of two workers that have these at hand, one comes from either
+        end: each decodes about half of the images, and finds the others in the cache.
+        """
+        samples = range(count)
+        return samples[::-1] if ticket % 2 else samples
 
     def load(self, sample: int) -> Array:
         """One image: from the cache, or decoded and added to it.
@@ -140,18 +156,22 @@ class CachedImages(DecodedImages):
         Raises:
             BadImage: its file cannot be read or decoded.
         """
-        if sample in self._cached and not self._store.lost:
-            kept = self._row(sample)
-            if kept is not None:
-                return kept
+        kept = self._row(sample)
+        if kept is not None:
+            return kept
         image = super().load(sample)
         with storage.asking(self._path):
             self._store.keep(sample, image, self.source.identity(sample))
         return image
 
     def _row(self, sample: int) -> Array | None:
+        """One image from the cache; it may have come there since ``begin``."""
         storage.ask(self._path)
         try:
+            if sample not in self._found:
+                if not self._store.has(sample):
+                    return None
+                self.cached += 1
             return self._store.row(sample)
         finally:
             storage.answered()

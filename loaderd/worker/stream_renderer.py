@@ -133,7 +133,7 @@ class StreamRenderer:
         self._skipped = 0
         slot = self._slots[chunk.slot]
         ids = self._epochs.ids(chunk.epoch, chunk.position)[chunk.first : chunk.last]
-        cached = self._images.begin(ids)
+        self._images.begin(ids)
         if slot.weights is not None:
             slot.weights[chunk.first : chunk.last] = 1
         if not self._gathered(slot, chunk, ids):
@@ -154,7 +154,7 @@ class StreamRenderer:
             times.decode,
             times.resize,
             times.augment,
-            cached,
+            self._images.cached,
             self._images.take_trouble(),
             self._skipped,
         )
@@ -181,9 +181,12 @@ class StreamRenderer:
         runs_code = self.runs_code
         due = perf_counter_ns() + self._silence_ns
         number = self._epochs.seed + self._epochs.number(chunk.epoch, chunk.position)
-        for row, sample in enumerate(samples, chunk.first):
+        # The user's code may count on the order of the rows.
+        order = range(len(ids)) if runs_code else self._images.order(len(ids), chunk.ticket)
+        for at in order:
+            row = chunk.first + at
             try:
-                image: Array | None = load(sample)
+                image: Array | None = load(samples[at])
             except self._handled_errors as error:
                 ids, image = self._replace(slot, chunk, ids, row, error)
             if image is None:
@@ -191,9 +194,9 @@ class StreamRenderer:
             try:
                 if runs_code:
                     self._renderer.seed(number, row, chunk.epoch // ROUND)
-                finish(image, prepared, row - chunk.first, images[row])
+                finish(image, prepared, at, images[row])
             except RenderError as error:
-                shown = int(ids[row - chunk.first])  # it may be a substitute's picture
+                shown = int(ids[at])  # it may be a substitute's picture
                 raise RenderError.of(error, f"{self._name(shown)}: {error}") from error
             if perf_counter_ns() >= due:
                 self._channel.send(Progress(chunk.ticket))
