@@ -36,9 +36,13 @@ def check_same(ours: Any, theirs: Any) -> None:
         ours.close()
 
 
-def folds_of_a_table(photos: Path, cache: Cache) -> None:
+def table_of(photos: Path) -> pd.DataFrame:
     paths = sorted(map(str, photos.rglob("*.jpg")))
-    table = pd.DataFrame({"filename": paths, "class": [path.split("/")[-2] for path in paths]})
+    return pd.DataFrame({"filename": paths, "class": [path.split("/")[-2] for path in paths]})
+
+
+def folds_of_a_table(photos: Path, cache: Cache) -> None:
+    table = table_of(photos)
     for fold in range(5):
         for part in (table[table.index % 5 != fold], table[table.index % 5 == fold]):
             options = SIZE | {"shuffle": True, "seed": fold}
@@ -76,6 +80,27 @@ def both_parts_of_a_dataset(photos: Path, cache: Cache) -> None:
             parts, image_dataset_from_directory(photos, **options), strict=True
         ):
             check_same(ours, theirs)
+
+
+@pytest.mark.parametrize("cache", ["disk", "memory"])
+def test_tables_find_what_a_directory_of_the_same_files_has_kept(
+    daemon: Daemon, photos: Path, cache: Cache
+) -> None:
+    plain: dict[str, Any] = SIZE | {"shuffle": False}
+    ours, theirs = ImageDataGenerator(), Original()
+    check_same(
+        ours.flow_from_directory(photos, cache=cache, **plain),
+        theirs.flow_from_directory(photos, **plain),
+    )
+    before = found(daemon)
+    table = table_of(photos)
+    for part in (table[::2], table[1::3]):
+        check_same(
+            ours.flow_from_dataframe(part, cache=cache, **plain),
+            theirs.flow_from_dataframe(part, **plain),
+        )
+    after = found(daemon)
+    assert after[0] - before[0] == after[1] - before[1] >= PHOTOS / 2 + PHOTOS / 3
 
 
 @pytest.mark.parametrize("cache", ["disk", "memory"])

@@ -103,6 +103,7 @@ def rewrite(path: Path) -> None:
 
 
 def replace(path: Path) -> None:
+    """As `mv` and `rsync -t` do it."""
     other = path.with_suffix(".new")
     rewrite(other)
     os.utime(other, (0, 0))
@@ -115,13 +116,21 @@ def restore(path: Path) -> None:
     rewrite(path)
 
 
+def copy_over(path: Path) -> None:
+    """As `cp -p` does it: the old file has the new one's pixels and date."""
+    other = path.with_suffix(".new")
+    rewrite(other)
+    os.utime(other, (0, 0))
+    shutil.copy2(other, path)
+
+
 def write_through(path: Path) -> None:
     """A few bytes in the middle."""
     with path.open("r+b") as file:
         os.pwrite(file.fileno(), b"X", 5)
 
 
-@pytest.mark.parametrize("change", [rewrite, replace, restore, write_through])
+@pytest.mark.parametrize("change", [rewrite, replace, restore, copy_over, write_through])
 def test_a_change_that_keeps_size_and_date_is_another_state(image: Path, change: object) -> None:
     before, size = state(image), image.stat().st_size
     change(image)  # type: ignore[operator]
