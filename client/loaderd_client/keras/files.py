@@ -5,6 +5,7 @@ Names, arguments, checks and messages follow ``keras/src/legacy/preprocessing/im
 
 from __future__ import annotations
 
+import functools
 import os
 import warnings
 from collections.abc import Sequence
@@ -202,10 +203,8 @@ class FilesIterator(LoadedIterator):
         """Whether the program may have changed the files, or overrides ``filepaths``."""
         if self._shown_paths is not None:
             return True
-        package = __name__.partition(".")[0] + "."
-        library = [one for one in type(self).__mro__ if one.__module__.startswith(package)]
-        ours = [getattr(getattr(one, "filepaths", None), "fget", None) for one in library]
-        return getattr(type(self).filepaths, "fget", None) not in ours
+        kind: Any = type(self)
+        return getattr(kind.filepaths, "fget", None) not in _paths_of_library(kind)
 
     def _class_names(self) -> Sequence[str]:
         return self._supply.manifest.class_names
@@ -294,6 +293,14 @@ class FilesIterator(LoadedIterator):
         for row, label in enumerate(shown):
             labels[row] = label
         return labels
+
+
+@functools.cache
+def _paths_of_library(kind: type) -> list[Any]:
+    """The functions behind ``filepaths`` of those bases of a class that are not the program's."""
+    package = __name__.partition(".")[0] + "."
+    library = [one for one in kind.__mro__ if one.__module__.startswith(package)]
+    return [getattr(getattr(one, "filepaths", None), "fget", None) for one in library]
 
 
 def _split_of(generator: Augmentation | None, subset: str | None) -> tuple[float, float] | None:
