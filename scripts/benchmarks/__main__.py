@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from scripts.benchmarks import compare, coordination, listing, ring, sharing
+from scripts.benchmarks import compare, coordination, listing, ring, sharing, steps
 
 
 def main() -> None:
@@ -16,6 +16,7 @@ def main() -> None:
     listing.add(benchmarks)
     ring.add(benchmarks)
     sharing.add(benchmarks)
+    steps.add(benchmarks)
     args = parser.parse_args()
     args.run(args)
 

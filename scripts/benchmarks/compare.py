@@ -40,8 +40,8 @@ console = Console()
 
 def add(benchmarks: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Adds the benchmark."""
-    names = [f"  {name:<14}{workload.title}" for name, workload in WORKLOADS.items()]
-    names.append(f"  {FIRST_BATCH:<14}seconds from flow_from_directory to the first batch")
+    names = [f"  {name:<16}{workload.title}" for name, workload in WORKLOADS.items()]
+    names.append(f"  {FIRST_BATCH:<16}seconds from flow_from_directory to the first batch")
     names += ["", "peers:", *(f"  {name:<18}{peer.title}" for name, peer in PEERS.items())]
     parser = benchmarks.add_parser(
         "compare",
