@@ -13,6 +13,9 @@ DECODERS = {"PIL": "pillow-simd", "simplejpeg": "simplejpeg", "cv2": "opencv-pyt
 KERNELS = "loaderd.render.native.kernels"
 """The module of the kernels, whose import fails where they are not built."""
 
+JPEG = "loaderd.render.native.jpeg"
+"""The module of the kernel for JPEGs, which may lack libjpeg-turbo."""
+
 OPTIONAL = {"scipy": "warps with interpolation_order above 1", "cloudpickle": "lambdas"}
 """Modules that workers load on first use, and what for."""
 

@@ -11,7 +11,7 @@ import psutil
 
 from loaderd import __version__, config, formatting, machine, pillow
 from loaderd.cli import cache, console, options, target
-from loaderd.cli.decoders import DECODERS, KERNELS, OPTIONAL
+from loaderd.cli.decoders import DECODERS, JPEG, KERNELS, OPTIONAL
 from loaderd.cli.exit_codes import DONE, FAILED
 from loaderd.errors import MissingDependency
 from loaderd.ipc import address, segment
@@ -39,6 +39,8 @@ def run(args: argparse.Namespace) -> int:
         if module == "PIL" and works:
             _print_pillow()
     _row("kernels", kernels[1])
+    if kernels[0]:
+        _row("", _jpeg_kernel())
     for module, use in OPTIONAL.items():
         works, finding = _decoder(module)
         _row(module, finding if works else f"{finding}; needed for {use}")
@@ -113,6 +115,17 @@ def _kernels() -> tuple[bool, str]:
     except MissingDependency as error:
         return False, f"missing: {error}"
     return True, f"in C, {'for any processor' if found == 'plain' else f'with {found}'}"
+
+
+def _jpeg_kernel() -> str:
+    """Whether few pixels of a JPEG can be decoded alone, and how to add what that lacks."""
+    version = importlib.import_module(JPEG).VERSION
+    if version:
+        return f"few pixels of a JPEG are decoded alone, with libjpeg-turbo {version}"
+    return (
+        "lack libjpeg-turbo, so that JPEGs take longer where they are resized to nearest "
+        "neighbours: install its headers (libjpeg-dev), then loaderd again"
+    )
 
 
 def _pillow(version: str) -> str:

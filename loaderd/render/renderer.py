@@ -91,7 +91,7 @@ class Renderer:
         self, spec: Spec, times: StageTimes, bundle: Parts = _NO_BUNDLE, limit: PixelLimit = DEFAULT
     ) -> None:
         self._resize = Resizer(spec.load, limit)
-        self._decoder = Decoder(spec.load, limit, self._resize.reduction)
+        self._decoder = Decoder(spec.load, limit, self._resize.reduction, self._resize.picks)
         # Keras loads files as floatx, and converts arrays to the dtype of the batch.
         compute = spec.output.compute_dtype if "images" in bundle else spec.output.floatx
         self._finish: FastFinish | GeneralFinish

@@ -1,8 +1,9 @@
 """Decodes a file's bytes, exactly as Keras's ``load_img`` does.
 
-JPEG, the common case, is decoded by simplejpeg into reused memory; the pixels are those of PIL,
-which decodes everything else: other formats, CMYK, and slightly damaged files, which PIL takes or
-refuses as in Keras.
+JPEG, the common case, is decoded by simplejpeg into reused memory, or, where a resize keeps few of
+the pixels, only those by libjpeg-turbo itself. The pixels are those of PIL, which decodes
+everything else: other formats, CMYK, and slightly damaged files, which PIL takes or refuses as in
+Keras.
 
 The pixels that a header claims, and a JPEG's scans, are checked before memory is allocated.
 Which formats there are, and PIL's own switches: :mod:`loaderd.render.load.formats`.
@@ -28,7 +29,8 @@ from loaderd.render.load import formats, pixel_limits
 from loaderd.render.load.formats import LacksCodec, Switches
 from loaderd.render.load.jpeg import has_too_many_scans, max_scans, may_be_turned
 from loaderd.render.load.pixel_limits import PixelLimit, TooManyPixels
-from loaderd.render.load.resize import Pixels, Reduced, Size, takes_arrays
+from loaderd.render.load.resize import PixelPlaces, Pixels, Reduced, Size, takes_arrays
+from loaderd.render.native import jpeg
 from loaderd.scratch import Scratch
 from loaderd.spec.base import ColorMode
 from loaderd.spec.load import Load
@@ -72,6 +74,8 @@ class Decoder:
             ``rgb``, which clips at 255; ``fixed`` keeps their upper 8 bits.
         limit: of a picture's pixels; larger ones are bad images.
         reduction: gives the factor by which to reduce a JPEG of a size: 8, 4, 2, or 1 for none.
+        picks: gives the few pixels of a picture of a size that are needed, or None; then the
+            picture may be these pixels alone.
     """
 
     def __init__(
@@ -79,12 +83,15 @@ class Decoder:
         load: Load,
         limit: PixelLimit = pixel_limits.DEFAULT,
         reduction: Callable[[Size], int] | None = None,
+        picks: Callable[[Size], PixelPlaces | None] | None = None,
     ) -> None:
         self._color_mode = load.color_mode
         self._as_tensorflow = load.reading == "decode_image"
         self._fixed = self._as_tensorflow or load.compat == "fixed"
         self._arrays = load.color_mode == "rgb" and takes_arrays(load)
         self._reduction = reduction if load.decode == "scaled" else None
+        self._picks = picks if self._arrays and jpeg.VERSION else None
+        self._picked = np.empty((*load.target_size, 3), np.uint8)
         self._exif = load.exif
         pil = msgspec.structs.replace(load.pil, bmp_alpha=self._as_tensorflow or load.pil.bmp_alpha)
         self._switches = Switches(pil, load.truncated)
@@ -128,6 +135,9 @@ class Decoder:
         reduction = self._reduction(upright) if self._reduction else 1
         columns, rows = -(-width // reduction), -(-height // reduction)
         arrays = self._arrays and reduction == 1 and turn is None
+        picks = self._picks(size) if self._picks and arrays else None
+        if picks is not None and jpeg.pick(data, *picks, self._picked):
+            return self._picked
         layout, mode = ("RGB", "RGB") if arrays else self._layout(colors)
         room = self._pixels.take(rows * columns * len(mode))
         # libjpeg takes the smallest scale that gives at least so many pixels.

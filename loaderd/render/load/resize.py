@@ -11,7 +11,7 @@ is read at the same places, if necessary with fractional edges.
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cache, partial
+from functools import cache, lru_cache, partial
 from math import ceil
 from typing import Any, NamedTuple, get_args
 
@@ -33,6 +33,9 @@ Box = tuple[int, int, int, int]
 REDUCTIONS = (8, 4, 2)
 """Factors at which libjpeg decodes fast; those between are slower than the full size."""
 
+_FEW = 3
+"""Where fewer than one in so many pixels is kept, decoding only those is faster."""
+
 _WEIGHTS = 12  # in pixels' worth of memory: lanczos uses six weights, in float64
 
 FILTERS = {name: Image.Resampling[name.upper()] for name in get_args(Interpolation)}
@@ -52,6 +55,18 @@ class Reduced(NamedTuple):
     reduction: int
     size: Size
     skip: Size = (0, 0)
+
+
+class PixelPlaces(NamedTuple):
+    """The pixels that a nearest-neighbour resize keeps.
+
+    Attributes:
+        rows: int32 (target height,).
+        columns: int32 (target width,).
+    """
+
+    rows: Pixels
+    columns: Pixels
 
 
 def takes_arrays(load: Load) -> bool:
@@ -92,6 +107,16 @@ class Resizer:
             if -(-(right - left) // factor) >= columns and -(-(bottom - top) // factor) >= rows:
                 return factor
         return 1
+
+    def picks(self, size: Size) -> PixelPlaces | None:
+        """The pixels of a picture that the target keeps; None if they are not few.
+
+        Only where ``takes_arrays``.
+        """
+        columns, rows = self._size
+        if self._pads or _FEW * columns * rows >= size[0] * size[1]:
+            return None
+        return PixelPlaces(_nearest(size[1], rows), _nearest(size[0], columns))
 
     def __call__(self, picture: Image.Image | Pixels | Reduced) -> Pixels:
         """The picture in the target size: (height, width, channels).
@@ -193,6 +218,14 @@ class _Window:
             return np.asarray(image)
         self._image.paste(image)
         return self._pixels
+
+
+@lru_cache(1024)
+def _nearest(length: int, target: int) -> Pixels:
+    """The places that OpenCV picks of so many pixels in a row or column: int32 (target,)."""
+    places = np.arange(length, dtype=np.int32)[np.newaxis]
+    picked: Pixels = cv2.resize(places, (target, 1), interpolation=cv2.INTER_NEAREST_EXACT)
+    return picked.reshape(target)
 
 
 def crop_box(size: Size, target: Size) -> Box:

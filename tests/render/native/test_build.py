@@ -10,8 +10,22 @@ from pathlib import Path
 
 import pytest
 
+from tests.render.native.fuzz_jpeg import jpeg
+
 ROOT = Path(__file__).parents[3]
 NATIVE = "loaderd/render/native"
+LOAD = """
+import hashlib, pathlib
+from loaderd.render.native.jpeg import VERSION
+from loaderd.render.load.decode import Decoder
+from loaderd.render.load.resize import Resizer
+from loaderd.spec.load import Load
+load = Load(target_size=(150, 150), interpolation="nearest")
+resize = Resizer(load)
+data = memoryview(pathlib.Path("photo.jpg").read_bytes())
+image = resize(Decoder(load, picks=resize.picks).decode(data))
+print(VERSION, hashlib.sha256(image.tobytes()).hexdigest(), sep="\\n")
+"""
 
 
 @pytest.fixture
@@ -47,6 +61,20 @@ def test_a_daemon_without_kernels_says_how_to_get_them(checkout: Path) -> None:
     doctor = run(checkout, "-m", "loaderd", "doctor")
     assert doctor.returncode == 1
     assert "kernels     missing: " in doctor.stdout
+
+
+def test_without_libjpeg_pixels_are_the_same_and_the_doctor_says_what_to_install(
+    checkout: Path,
+) -> None:
+    (checkout / "photo.jpg").write_bytes(jpeg((500, 375), "RGB", 1))
+    with_it = run(checkout, "-c", LOAD)
+    for path in (checkout / NATIVE).glob("_jpeg*.so"):
+        path.unlink()
+    without = run(checkout, "-c", LOAD)
+    assert with_it.stdout.splitlines()[0], with_it.stderr
+    assert without.stdout.splitlines() == ["", with_it.stdout.splitlines()[1]]
+    doctor = run(checkout, "-m", "loaderd", "doctor")
+    assert "install its headers (libjpeg-dev)" in doctor.stdout
 
 
 def test_kernels_that_are_older_than_their_sources_are_refused(checkout: Path) -> None:

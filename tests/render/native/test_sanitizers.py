@@ -1,4 +1,4 @@
-"""The kernels read and write no byte beyond their arrays, and do nothing undefined."""
+"""The extensions read and write no byte beyond their arrays, and do nothing undefined."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def library(name: str) -> str:
 
 
 @pytest.fixture(scope="module")
-def extension(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     if not os.path.isabs(library("libasan.so")):
         pytest.skip("this compiler has no AddressSanitizer")
     folder = tmp_path_factory.mktemp("sanitized")
@@ -33,15 +33,22 @@ def extension(tmp_path_factory: pytest.TempPathFactory) -> Path:
         text=True,
         timeout=300,
     )
-    (built,) = folder.glob("**/_kernels*.so")
-    return built
+    return folder
 
 
-def test_the_kernels_are_clean_under_address_and_undefined_behaviour_sanitizers(
-    extension: Path,
+@pytest.mark.parametrize(("name", "program"), [("_kernels", "fuzz"), ("_jpeg", "fuzz_jpeg")])
+def test_extensions_are_clean_under_address_and_undefined_behaviour_sanitizers(
+    folder: Path, name: str, program: str
 ) -> None:
+    (extension,) = folder.glob(f"**/{name}*.so")
     result = subprocess.run(
-        [sys.executable, "-m", "tests.render.native.fuzz", str(EXAMPLES), str(extension)],
+        [
+            sys.executable,
+            "-m",
+            f"tests.render.native.{program}",
+            str(EXAMPLES),
+            str(extension),
+        ],
         env={
             **os.environ,
             "LD_PRELOAD": library("libasan.so"),

@@ -1,0 +1,130 @@
+"""Picked pixels of a JPEG are those of the whole picture, and damage is never missed."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+import simplejpeg
+from hypothesis import given, settings
+from numpy.typing import NDArray
+from PIL import Image
+
+from loaderd.render.load.decode import Decoder
+from loaderd.render.load.resize import Resizer
+from loaderd.render.native.jpeg import pick
+from loaderd.spec.load import Load
+from tests.render.native import fuzz_jpeg
+from tests.render.native.fuzz_jpeg import Example, jpeg
+
+PHOTO = jpeg((500, 375), "RGB", 1, quality=90)
+
+
+def places(*values: int) -> NDArray[np.int32]:
+    return np.array(values, np.int32)
+
+
+def picked(data: bytes, rows: Any, columns: Any) -> NDArray[Any] | None:
+    out = np.zeros((len(rows), len(columns), 3), np.uint8)
+    return out if pick(memoryview(data), rows, columns, out) else None
+
+
+def without_its_last_block(data: bytes) -> bytes:
+    return data[:-80] + data[-2:]
+
+
+@settings(max_examples=400, deadline=None)
+@given(fuzz_jpeg.examples())
+def test_picked_pixels_are_those_of_the_whole_picture_or_none(example: Example) -> None:
+    fuzz_jpeg.check(pick, example)
+
+
+def sizes() -> Iterator[tuple[int, int]]:
+    rng = np.random.default_rng(3)
+    yield from [(500, 375), (375, 500), (1, 1), (1, 300), (300, 1), (16, 16), (17, 33), (20, 20)]
+    yield from (tuple(rng.integers(1, 400, 2).tolist()) for _ in range(40))
+
+
+@pytest.mark.parametrize("target", [(20, 20), (37, 90), (150, 150)])
+@pytest.mark.parametrize("subsampling", [0, 1, 2])
+def test_a_picture_of_picked_pixels_is_the_resized_picture(
+    target: tuple[int, int], subsampling: int
+) -> None:
+    load = Load(target_size=target, interpolation="nearest")
+    resize = Resizer(load)
+    picking, whole = Decoder(load, picks=resize.picks), Decoder(load)
+    for number, size in enumerate(sizes()):
+        data = memoryview(jpeg(size, "RGB", number, subsampling=subsampling))
+        picture = picking.decode(data)
+        assert isinstance(picture, np.ndarray)
+        assert (resize(picture) == resize(whole.decode(data))).all(), size
+
+
+def test_only_a_few_pixels_are_decoded_alone() -> None:
+    load = Load(target_size=(150, 150), interpolation="nearest")
+    decoder = Decoder(load, picks=Resizer(load).picks)
+    few: Any = decoder.decode(memoryview(PHOTO))
+    assert few.shape == (150, 150, 3)
+    most: Any = decoder.decode(memoryview(jpeg((240, 240), "RGB", 1)))
+    assert most.shape == (240, 240, 3)
+
+
+def test_damage_below_the_last_picked_row_is_not_missed() -> None:
+    damaged = without_its_last_block(PHOTO)
+    with pytest.raises(ValueError, match="premature end"):
+        simplejpeg.decode_jpeg(damaged, "RGB")
+    assert picked(PHOTO, places(3), places(4)) is not None
+    assert picked(damaged, places(3), places(4)) is None
+
+
+@pytest.mark.parametrize("cut", [2, 4, 300, 700, 5000])
+def test_a_truncated_file_is_left_to_others(cut: int) -> None:
+    assert picked(PHOTO[:cut], places(0), places(0)) is None
+    assert picked(PHOTO[:-cut], places(0), places(0)) is None
+
+
+def test_files_of_other_kinds_are_left_to_others() -> None:
+    others = [
+        jpeg((40, 30), "RGB", 0, progressive=True),
+        jpeg((40, 30), "CMYK", 0),
+        b"\xff\xd8\xff",
+        b"",
+    ]
+    assert [picked(data, places(0), places(0)) for data in others] == [None] * 4
+
+
+@pytest.mark.parametrize(
+    ("rows", "columns"),
+    [((375,), (0,)), ((0,), (500,)), ((-1,), (0,)), ((0,), (-1,))],
+)
+def test_places_beyond_the_picture_are_refused(
+    rows: tuple[int, ...], columns: tuple[int, ...]
+) -> None:
+    assert picked(PHOTO, places(*rows), places(*columns)) is None
+
+
+@pytest.mark.parametrize(
+    ("rows", "columns", "out"),
+    [
+        (places(0), places(0), np.zeros((1, 2, 3), np.uint8)),
+        (places(0, 1), places(0), np.zeros((1, 1, 3), np.uint8)),
+        (places(), places(0), np.zeros((1, 1, 3), np.uint8)),
+        (places(0), places(0), np.zeros((1, 1, 3), np.int8)),
+        (places(0).astype(np.int64), places(0), np.zeros((1, 1, 3), np.uint8)),
+        (places(0, 1)[::2], places(0), np.zeros((1, 1, 6), np.uint8)[:, :, ::2]),
+    ],
+)
+def test_arrays_that_do_not_fit_are_errors(rows: Any, columns: Any, out: NDArray[Any]) -> None:
+    with pytest.raises((ValueError, BufferError)):
+        pick(memoryview(PHOTO), rows, columns, out)
+
+
+def test_a_damaged_file_has_the_pixels_that_pil_gives() -> None:
+    load = Load(target_size=(150, 150), interpolation="nearest", truncated=True)
+    resize = Resizer(load)
+    found = resize(Decoder(load, picks=resize.picks).decode(memoryview(PHOTO[:-5000])))
+    whole = Image.open(io.BytesIO(PHOTO[:-5000]))
+    assert (found == np.asarray(whole.resize((150, 150), Image.Resampling.NEAREST))).all()
