@@ -99,8 +99,9 @@ def _specs(data: str) -> dict[str, Spec]:
 
 
 def _batches(spec: Spec, data: str, seed: int) -> Iterator[list[Times]]:
-    """The times of the samples of a batch, again and again; in an order of its own, so that no
-    other kind has just brought the files into the CPU's caches.
+    """The times of the samples of a batch, again and again.
+
+    In an order of its own: no other kind has just brought the files into the CPU's caches.
     """
     paths = class_files(data)[0]
     for path in paths:
