@@ -100,7 +100,8 @@ PEERS = {
         "tfdata",
         requires=_TENSORFLOW,
         note="image_dataset_from_directory, which does not antialias, and Keras's layers; "
-        "cached: .cache() of images, .shuffle() of all, .batch(), then the layers",
+        "cached: .cache() of images, .shuffle() of all, .batch(), then the layers "
+        "(a cache of batches would be faster, and give the same batches in every epoch)",
     ),
     "tfdata-antialias": Peer(
         "tf.data, antialiased",
@@ -285,6 +286,7 @@ MUSTS = (
     Must("augment", "torch", 1.7),
     Must("augment", "dali", 1.9),
     Must("augment-scaled", "turboloader-transforms", 1.0),
+    Must("augment-scaled", "turboloader", 1.0),
     Must("photos", "tfdata", 1.6),
     Must("photos", "Keras ImageDataGenerator", 6.0),
     Must("photos", "torch", 1.0),

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import atexit
 import contextlib
-import gc
 import os
 import time
 from typing import Any
@@ -123,7 +122,6 @@ def prepare(task: Task) -> tuple[Measure, dict[str, Any]]:
 
     def measure(seconds: float) -> float:
         clock = Clock(seconds)
-        gc.collect()  # the iterator of the fit before, which was stopped with batches in it
         model.fit(batches, epochs=EPOCHS, verbose=0, callbacks=[clock])
         return images * clock.batches_a_second
 

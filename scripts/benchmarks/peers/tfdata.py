@@ -55,7 +55,8 @@ def _antialiased(task: Task) -> Any:
         return tf.ensure_shape(image, (*task.size, 3)), tf.one_hot(label, max(labels) + 1)
 
     dataset = tf.data.Dataset.from_tensor_slices((paths, labels)).shuffle(len(paths))
-    return dataset.map(load, num_parallel_calls=tf.data.AUTOTUNE).batch(task.batch_size)
+    images = dataset.map(load, num_parallel_calls=tf.data.AUTOTUNE)
+    return images if task.cached else images.batch(task.batch_size)
 
 
 def _as(dtype: str) -> Any:
