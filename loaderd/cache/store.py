@@ -174,10 +174,12 @@ class Store:
         return not self.lost and self._verify(sample)
 
     def row(self, sample: int) -> Pixels | None:
-        """A sample that was found, read-only; None if it is gone meanwhile.
+        """A sample that was found, read-only; None if it, or the whole cache, is gone meanwhile.
 
         Valid until the next call.
         """
+        if self.lost:
+            return None
         pixels = self._rows.row(int(self._row[sample]))
         if pixels is None:
             self._set_lost()

@@ -119,12 +119,14 @@ def _kernels() -> tuple[bool, str]:
 
 def _jpeg_kernel() -> str:
     """Whether few pixels of a JPEG can be decoded alone, and how to add what that lacks."""
-    version = importlib.import_module(JPEG).VERSION
-    if version:
-        return f"few pixels of a JPEG are decoded alone, with libjpeg-turbo {version}"
+    found = importlib.import_module(JPEG)
+    if found.VERSION:
+        return f"few pixels of a JPEG are decoded alone, built with libjpeg-turbo {found.VERSION}"
     return (
-        "lack libjpeg-turbo, so that JPEGs take longer where they are resized to nearest "
-        "neighbours: install its headers (libjpeg-dev), then loaderd again"
+        f"lack the part with libjpeg-turbo ({found.LACK}), so that JPEGs take longer where they "
+        "are resized to nearest neighbours: install its headers (libjpeg-dev), then loaderd from "
+        "source (pip install --force-reinstall --no-deps --no-cache-dir --no-binary loaderd "
+        "loaderd; in a checkout: scripts/setup)"
     )
 
 

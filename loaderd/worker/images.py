@@ -144,8 +144,8 @@ class CachedImages(DecodedImages):
         """Backwards for every other ticket.
 
         Streams that read the same images in the same order take turns, so their chunks of one
-        place have tickets in a row. Of two workers that have these at hand, one comes from either
-        end: each decodes about half of the images, and finds the others in the cache.
+        place have tickets in a row. Two workers that have these at hand load them in opposite
+        orders: each decodes about half of the images, and finds the others in the cache.
         """
         samples = range(count)
         return samples[::-1] if ticket % 2 else samples
@@ -168,11 +168,11 @@ class CachedImages(DecodedImages):
         """One image from the cache; it may have come there since ``begin``."""
         storage.ask(self._path)
         try:
-            if sample not in self._found:
-                if not self._store.has(sample):
-                    return None
-                self.cached += 1
-            return self._store.row(sample)
+            if sample in self._found:
+                return self._store.row(sample)
+            kept = self._store.row(sample) if self._store.has(sample) else None
+            self.cached += kept is not None
+            return kept
         finally:
             storage.answered()
 

@@ -82,8 +82,8 @@ class StreamRenderer:
         layout, memory = slot_layout(asked, attach.classes), memoryview(ring_memory)
         labels = layout.labels or layout.images
         self._write_labels_to = writer(labels.dtype)
-        self._one = np.empty(1, labels.stored)
-        self._write_labels_to(np.ones(1), self._one)
+        self._label_one = np.empty(1, labels.stored)
+        self._write_labels_to(np.ones(1), self._label_one)
         self._slots = [view_slot(memory, layout, slot) for slot in range(attach.slots)]
         arrays = bundle.attach_all(more[: len(attach.bundles)], attach.bundles)
         order = arrays.get("order")
@@ -273,7 +273,7 @@ class StreamRenderer:
             rows[...] = slot.images[chunk.first : chunk.last]
         elif mode == "categorical":
             rows[...] = 0
-            rows[range(len(ids)), self._source.labels[ids]] = self._one
+            rows[range(len(ids)), self._source.labels[ids]] = self._label_one
         else:
             self._write_labels_to(self._source.labels[ids], rows.reshape(-1))
 

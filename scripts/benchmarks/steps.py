@@ -135,7 +135,7 @@ def _table(found: dict[str, list[Times]]) -> Table:
     title = "median µs of each step of a sample; together with quartiles"
     table = Table("", *Times._fields, "together", title=title)
     for name, samples in found.items():
-        steps = [f"{statistics.median(step):.0f}" for step in zip(*samples, strict=True)]
+        steps = [f"{statistics.median(step):.1f}" for step in zip(*samples, strict=True)]
         low, middle, high = statistics.quantiles(map(sum, samples), n=4)
         table.add_row(name, *steps, f"{middle:.0f} ({low:.0f} to {high:.0f})")
     return table

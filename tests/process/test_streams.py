@@ -20,7 +20,7 @@ from loaderd.errors import DaemonGone
 from loaderd.spec.output import Order
 from loaderd.spec.spec import Spec
 from loaderd_client import Session
-from loaderd_client.core.subscription import OLD
+from loaderd_client.core.subscription import MAX_LEASE_AGE
 from tests.support.daemons import Serve, eventually, gone
 from tests.support.streams import a_spec, check_epochs, digest, killing_one, run_of, slow
 
@@ -227,8 +227,8 @@ def test_batches_that_garbage_holds_are_freed_when_only_copies_are_left_to_give(
                 (epoch, position) for epoch in range(1, 13) for position in range(stream.batches)
             ]
             views = [stream.take(place).images.base is not None for place in batches]
-            assert not any(views[: OLD - 4]), "what is young may be in use"
-            assert all(views[OLD:])
+            assert not any(views[: MAX_LEASE_AGE - 4]), "what is young may be in use"
+            assert all(views[MAX_LEASE_AGE:])
     finally:
         gc.enable()
 
@@ -241,7 +241,7 @@ def test_batches_that_a_program_holds_are_not_looked_for_again_and_again(
         stream = session.open(a_spec(photos), slots=4)
         held = [stream.take((0, 0)), stream.take((0, 1))]
         monkeypatch.setattr(gc, "collect", lambda: collections.append(1))
-        for epoch in range(1, 1 + 2 * OLD):
+        for epoch in range(1, 1 + 2 * MAX_LEASE_AGE):
             stream.take((epoch, 0))
         assert len(collections) == 2, "after 32 and 64 batches"
         assert len(held) == 2

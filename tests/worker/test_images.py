@@ -125,3 +125,16 @@ def test_an_image_that_no_worker_can_decode_is_tried_by_each(path: Path) -> None
         with pytest.raises(BadImage, match="4: bad"):
             images.load(4)
         assert images.cached == 0
+
+
+def test_a_cache_that_was_lost_within_a_chunk_is_not_read_again(path: Path) -> None:
+    source = Pictures()
+    load(worker(path, source), [3, 5])
+    images = worker(path, source)
+    images.begin(ALL)
+    content = path.read_bytes()
+    path.write_bytes(b"")
+    load(images, [3])
+    path.write_bytes(content)
+    load(images, [5])
+    assert source.reads == [3, 5, 3, 5]

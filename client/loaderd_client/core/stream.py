@@ -153,8 +153,7 @@ class Stream:
                 f"the stream belongs to process {self._owner}, and this is a forked child of it: "
                 "open a stream here, or use a LoaderSequence, which does so by itself"
             )
-        if self.subscription.finds_old:
-            self.subscription.finds_old = False
+        if self.subscription.should_collect():
             gc.collect()  # the iterator of a fit that was stopped is in a reference cycle of Keras
         me = me or Caller()
         wait = self.subscription.begin_wait(me, place)

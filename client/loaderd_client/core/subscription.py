@@ -18,7 +18,7 @@ from loaderd_client.core.read_ahead import ReadAhead
 SPARE_SLOTS = 2
 """A batch is copied, not leased, if fewer slots than this would be left."""
 
-OLD = 32
+MAX_LEASE_AGE = 32
 """A lease that outlives so many batches is not of one that a trainer reads ahead."""
 
 
@@ -44,8 +44,6 @@ class Subscription:
         waits: the wait of each waiting call.
         releases: slots whose arrays have been freed.
         ready: the slots of ready batches; emptied when the ring is released.
-        finds_old: whether old leases, which garbage may hold, leave only copies to give. Set again
-            when the oldest is twice as old, as collections cost much and may not help.
     """
 
     def __init__(self, batches: int, slots: int, run: Run, notifier: Waker) -> None:
@@ -57,8 +55,8 @@ class Subscription:
         self._asked: set[Place] = set()
         self.ready: dict[Place, Slot] = {}
         self._leased: dict[int, int] = {}  # slot → batches taken before, oldest first
-        self.finds_old = False
-        self._too_old = OLD
+        self._has_garbage = False
+        self._max_age = MAX_LEASE_AGE
         self._batches = self._samples = self._waited_ns = 0
 
     @property
@@ -70,6 +68,11 @@ class Subscription:
     def may_lease(self) -> bool:
         """Whether ``SPARE_SLOTS`` slots are left if another one is leased."""
         return len(self._leased) - len(self.releases.slots) + SPARE_SLOTS < self._slots
+
+    def should_collect(self) -> bool:
+        """Whether to collect garbage, which may hold leases; true once for each reason."""
+        due, self._has_garbage = self._has_garbage, False
+        return due
 
     def begin_wait(self, me: Caller, place: Place) -> BatchWait:
         """Registers a wait; drops earlier waits of this thread, which were interrupted."""
@@ -140,18 +143,22 @@ class Subscription:
     def took(self, slot: Slot, leased: bool, waited_ns: int) -> Ack:
         """Acknowledges a taken batch: its slot is leased, or was copied and is released."""
         if not leased:
-            self._find_old()
+            self._check_leases()
             return self.ack((slot.number,), (slot.number,), waited_ns)
         self._leased[slot.number] = self._batches
         return self.ack((slot.number,), waited_ns=waited_ns)
 
-    def _find_old(self) -> None:
+    def _check_leases(self) -> None:
+        """Notes that garbage may hold leases: the oldest is old, and leaves only copies to give.
+
+        Notes it again when the oldest is twice as old, as collections are slow and may not help.
+        """
         age = self._batches - next(iter(self._leased.values()), self._batches)
-        if age < OLD:
-            self._too_old = OLD
-        elif age >= self._too_old and not self.may_lease:
-            self.finds_old = True
-            self._too_old = 2 * age
+        if age < MAX_LEASE_AGE:
+            self._max_age = MAX_LEASE_AGE
+        elif age >= self._max_age and not self.may_lease:
+            self._has_garbage = True
+            self._max_age = 2 * age
 
     def keep(self, place: Place, slot: Slot) -> list[Ack]:
         """Keeps a slot that is ready; releases it if its batch is not wanted."""
@@ -185,6 +192,6 @@ class Subscription:
         slots = self.releases.slots
         dead = [slots.popleft() for _ in range(len(slots))]
         for slot in dead:
-            del self._leased[slot]
+            self._leased.pop(slot, None)  # absent if an error came between the lease and its note
         self._waited_ns += waited_ns
         return Ack(taken, (*released, *dead), self._batches, self._samples, self._waited_ns)

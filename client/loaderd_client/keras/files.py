@@ -5,7 +5,6 @@ Names, arguments, checks and messages follow ``keras/src/legacy/preprocessing/im
 
 from __future__ import annotations
 
-import functools
 import os
 import warnings
 from collections.abc import Sequence
@@ -66,6 +65,15 @@ class FilesIterator(LoadedIterator):
     _shown_classes: Any = None
     _packed: FileTable | None = None
     """The files and labels that the workers have, if the shown ones may differ."""
+    _library_paths: ClassVar[tuple[Any, ...]]
+    """The functions behind ``filepaths`` of the bases that are not the program's."""
+
+    def __init_subclass__(cls, **arguments: Any) -> None:
+        super().__init_subclass__(**arguments)
+        package = __name__.partition(".")[0] + "."
+        library = [one for one in cls.__mro__ if one.__module__.startswith(package)]
+        paths = [getattr(one, "filepaths", None) for one in library]
+        cls._library_paths = tuple(getattr(path, "fget", None) for path in paths)
 
     def set_loading(
         self,
@@ -203,8 +211,7 @@ class FilesIterator(LoadedIterator):
         """Whether the program may have changed the files, or overrides ``filepaths``."""
         if self._shown_paths is not None:
             return True
-        kind: Any = type(self)
-        return getattr(kind.filepaths, "fget", None) not in _paths_of_library(kind)
+        return getattr(type(self).filepaths, "fget", None) not in self._library_paths
 
     def _class_names(self) -> Sequence[str]:
         return self._supply.manifest.class_names
@@ -293,14 +300,6 @@ class FilesIterator(LoadedIterator):
         for row, label in enumerate(shown):
             labels[row] = label
         return labels
-
-
-@functools.cache
-def _paths_of_library(kind: type) -> list[Any]:
-    """The functions behind ``filepaths`` of those bases of a class that are not the program's."""
-    package = __name__.partition(".")[0] + "."
-    library = [one for one in kind.__mro__ if one.__module__.startswith(package)]
-    return [getattr(getattr(one, "filepaths", None), "fget", None) for one in library]
 
 
 def _split_of(generator: Augmentation | None, subset: str | None) -> tuple[float, float] | None:

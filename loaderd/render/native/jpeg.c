@@ -26,16 +26,16 @@ struct wanted {
 struct decoder {
     struct jpeg_decompress_struct jpeg; /* the first: libjpeg's callbacks get this one */
     struct jpeg_error_mgr errors;
-    jmp_buf give_up;
+    jmp_buf escape;
 };
 
-static void give_up(j_common_ptr jpeg) { longjmp(((struct decoder *)jpeg)->give_up, 1); }
+static void on_error(j_common_ptr jpeg) { longjmp(((struct decoder *)jpeg)->escape, 1); }
 
-/* A warning is as bad as an error: the file is damaged. */
+/* Treats warnings (level -1) as errors: the file is damaged. */
 static void on_message(j_common_ptr jpeg, int level)
 {
     if (level < 0)
-        give_up(jpeg);
+        on_error(jpeg);
 }
 
 /* A plane of the picture, as it lies in the file: chroma may have half the columns and rows. */
@@ -80,6 +80,23 @@ static int is_plain(const struct jpeg_decompress_struct *jpeg)
     return is_sampled(of, 1, 1) || is_sampled(of, 2, 1) || is_sampled(of, 2, 2);
 }
 
+/* Whether blocks have the size that `read_planes` counts on. A libjpeg of another kind than the one
+ * it was built with may scale chroma here. */
+static int is_unscaled(const struct jpeg_decompress_struct *jpeg)
+{
+    for (int c = 0; c < jpeg->num_components; c++) {
+        const jpeg_component_info *of = &jpeg->comp_info[c];
+#if JPEG_LIB_VERSION >= 70
+        if (of->DCT_h_scaled_size != DCTSIZE || of->DCT_v_scaled_size != DCTSIZE)
+            return 0;
+#else
+        if (of->DCT_scaled_size != DCTSIZE)
+            return 0;
+#endif
+    }
+    return 1;
+}
+
 /* Whether all places lie in the picture, and chroma is wide enough for libjpeg to interpolate. */
 static int is_within(const struct jpeg_decompress_struct *jpeg, const struct wanted *wanted)
 {
@@ -114,7 +131,8 @@ static void read_planes(struct jpeg_decompress_struct *jpeg, struct picture *pic
         for (int c = 0; c < jpeg->num_components; c++)
             at[c] = picture->planes[c].rows +
                     block * (size_t)jpeg->comp_info[c].v_samp_factor * DCTSIZE;
-        jpeg_read_raw_data(jpeg, at, (JDIMENSION)jpeg->max_v_samp_factor * DCTSIZE);
+        if (jpeg_read_raw_data(jpeg, at, (JDIMENSION)jpeg->max_v_samp_factor * DCTSIZE) == 0)
+            on_error((j_common_ptr)jpeg);
     }
 }
 
@@ -123,12 +141,12 @@ static int clip(int value, int max) { return value < 0 ? 0 : value > max ? max :
 static void prepare(struct jpeg_decompress_struct *jpeg, const struct wanted *wanted,
                     struct picture *picture)
 {
-    const size_t n = wanted->n_columns, width = (size_t)picture->planes[1].width;
     picture->is_grey = jpeg->num_components == 1;
     picture->is_half_wide = jpeg->max_h_samp_factor == 2;
     picture->is_half_high = jpeg->max_v_samp_factor == 2;
     if (picture->is_grey)
         return;
+    const size_t n = wanted->n_columns, width = (size_t)picture->planes[1].width;
     picture->sums = take_memory(jpeg, 5 * width * sizeof(short));
     picture->chroma[0] = picture->sums + width;
     picture->chroma[1] = picture->sums + 3 * width;
@@ -264,7 +282,7 @@ static void write_row(const struct picture *picture, int row, const struct wante
 static int try_to_decode(struct decoder *decoder, const struct wanted *wanted)
 {
     struct jpeg_decompress_struct *jpeg = &decoder->jpeg;
-    if (setjmp(decoder->give_up))
+    if (setjmp(decoder->escape))
         return 0;
     jpeg_create_decompress(jpeg);
     jpeg_mem_src(jpeg, wanted->data, (unsigned long)wanted->size);
@@ -273,7 +291,7 @@ static int try_to_decode(struct decoder *decoder, const struct wanted *wanted)
         return 0;
     jpeg->raw_data_out = TRUE;
     jpeg_start_decompress(jpeg);
-    if (!is_within(jpeg, wanted))
+    if (!is_unscaled(jpeg) || !is_within(jpeg, wanted))
         return 0;
     struct picture picture;
     read_planes(jpeg, &picture);
@@ -288,7 +306,7 @@ static int decode(const struct wanted *wanted)
 {
     struct decoder decoder;
     decoder.jpeg.err = jpeg_std_error(&decoder.errors);
-    decoder.errors.error_exit = give_up;
+    decoder.errors.error_exit = on_error;
     decoder.errors.emit_message = on_message;
     const int is_done = try_to_decode(&decoder, wanted);
     jpeg_destroy_decompress(&decoder.jpeg);

@@ -3,7 +3,7 @@
 libjpeg-turbo gives the samples as they lie in the file; chroma is interpolated, and colours are
 converted, as libjpeg-turbo does it, for the rows and columns that are kept. Where the extension was
 not built, as libjpeg-turbo's headers were missing, all pixels are decoded, to the same result.
-``VERSION`` is that of libjpeg-turbo, or empty.
+``VERSION`` is that of libjpeg-turbo, or empty; ``LACK`` then says why.
 """
 
 from __future__ import annotations
@@ -14,11 +14,12 @@ from numpy.typing import NDArray
 
 try:
     from loaderd.render.native import _jpeg, _kernels
-except ImportError:
-    VERSION = ""
+except ImportError as error:
+    VERSION, LACK = "", str(error)
 else:
     # One that is older than its sources: what was built last lacked the headers.
-    VERSION = _jpeg.VERSION if _jpeg.SOURCES == _kernels.SOURCES else ""
+    is_present = _jpeg.SOURCES == _kernels.SOURCES
+    VERSION, LACK = (_jpeg.VERSION, "") if is_present else ("", "it is older than its sources")
 
 Array = NDArray[Any]
 

@@ -261,8 +261,8 @@ TARGET static void KERNEL(halve)(const float *restrict row, size_t n, uint16_t *
         out[i] = KERNEL(half)(row[i]);
 }
 
-/* The upper half of a float32. What is no number becomes quiet, with no more than its sign left,
- * as in ml_dtypes; without a branch, so that compilers vectorise it. */
+/* The upper half of a float32. NaNs become quiet NaNs, of which only the sign is kept, as in
+ * ml_dtypes; without a branch, so that compilers vectorise it. */
 TARGET static void KERNEL(shorten)(const float *restrict row, size_t n, uint16_t *restrict out)
 {
     size_t i = 0;

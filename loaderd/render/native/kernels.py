@@ -14,7 +14,8 @@ from loaderd.errors import MissingDependency
 
 _ADVICE = (
     "install loaderd again where there are a C compiler and Python's headers: pip install "
-    "--force-reinstall --no-deps loaderd (in a checkout: scripts/setup)"
+    "--force-reinstall --no-deps --no-cache-dir --no-binary loaderd loaderd (in a checkout: "
+    "scripts/setup)"
 )
 
 try:

@@ -16,11 +16,14 @@ from PIL import Image
 from loaderd.render.load.decode import Decoder
 from loaderd.render.load.resize import Resizer
 from loaderd.render.native.jpeg import pick
+from loaderd.render.renderer import Renderer, StageTimes
 from loaderd.spec.load import Load
 from tests.render.native import fuzz_jpeg
 from tests.render.native.fuzz_jpeg import Example, jpeg
+from tests.support.specs import rendering
 
 PHOTO = jpeg((500, 375), "RGB", 1, quality=90)
+GREEN = np.full((30, 40, 3), (10, 200, 30), np.uint8)
 
 
 def places(*values: int) -> NDArray[np.int32]:
@@ -72,6 +75,22 @@ def test_only_a_few_pixels_are_decoded_alone() -> None:
     assert most.shape == (240, 240, 3)
 
 
+@pytest.mark.parametrize(("size", "asked"), [((500, 375), 1), ((240, 240), 0)])
+def test_a_renderer_has_few_pixels_decoded_alone(
+    size: tuple[int, int], asked: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[Any] = []
+
+    def pick(*call: Any) -> bool:
+        calls.append(call)
+        return False
+
+    monkeypatch.setattr("loaderd.render.native.jpeg.pick", pick)
+    renderer = Renderer(rendering(target_size=(150, 150)), StageTimes())
+    assert renderer.load(memoryview(jpeg(size, "RGB", 1))).shape == (150, 150, 3)
+    assert len(calls) == asked
+
+
 def test_damage_below_the_last_picked_row_is_not_missed() -> None:
     damaged = without_its_last_block(PHOTO)
     with pytest.raises(ValueError, match="premature end"):
@@ -90,10 +109,21 @@ def test_files_of_other_kinds_are_left_to_others() -> None:
     others = [
         jpeg((40, 30), "RGB", 0, progressive=True),
         jpeg((40, 30), "CMYK", 0),
+        simplejpeg.encode_jpeg(GREEN, colorsubsampling="440"),
+        simplejpeg.encode_jpeg(GREEN, colorsubsampling="411"),
+        jpeg((40, 30), "RGB", 0, keep_rgb=True),
         b"\xff\xd8\xff",
         b"",
     ]
-    assert [picked(data, places(0), places(0)) for data in others] == [None] * 4
+    assert [picked(data, places(0), places(0)) for data in others] == [None] * len(others)
+
+
+@pytest.mark.parametrize("size", [(65500, 65500), (20000, 20000), (1, 65500)])
+def test_a_size_that_is_claimed_and_not_there_takes_nothing(size: tuple[int, int]) -> None:
+    frame = PHOTO.index(b"\xff\xc0") + 5  # behind the marker, its length and the precision
+    claimed = size[1].to_bytes(2) + size[0].to_bytes(2)
+    forged = PHOTO[:frame] + claimed + PHOTO[frame + 4 :]
+    assert picked(forged, places(0), places(0)) is None
 
 
 @pytest.mark.parametrize(
