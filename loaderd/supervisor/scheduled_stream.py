@@ -34,8 +34,11 @@ KILLS = 20
 ATTACHES = 3
 """And when so many in a row died before they could write anything of its stream."""
 
-MIN_CHUNK_NS, MAX_CHUNK_NS = 2_000_000, 10_000_000
+MIN_CHUNK_NS, MAX_CHUNK_NS = 2_000_000, 20_000_000
 """What a chunk should take: long against a message, short against a batch."""
+
+UNKNOWN_ROW_NS = 1_000_000
+"""What a row is taken to cost before one was made: about that of a decoded one."""
 
 LEASED = 2
 """Slots that the trainer holds as a rule: they cannot be filled."""
@@ -114,13 +117,14 @@ class ScheduledStream:
     """Whether its storage may be what a worker waits for: nothing has come back since."""
     row_ns: float = 0.0
     errors: int = 0
-    served: int = 0
-    """The last ticket."""
+    served_ns: float = 0.0
+    """The workers' time that it was given, by the clock of start-time fair queueing (Goyal, Vin and
+    Cheng 1996): one that was idle begins where the others are."""
 
-    def turn(self) -> tuple[bool, float, int]:
+    def turn(self) -> tuple[bool, float, float]:
         """Sorts streams by whose turn it is: the least comes first."""
         ready = 0 if self.cursor.missing else self.slots.count(State.READY)
-        return not self.redo, ready / len(self.slots), self.served
+        return not self.redo, ready / len(self.slots), self.served_ns
 
     def count_missing(self) -> None:
         """Follows a change of what is wanted, or of the run."""
@@ -152,6 +156,10 @@ class ScheduledStream:
                 return None
             self.cutting = self._begin(place, len(workers))
         return self._cut(self.cutting)
+
+    def cost_ns(self, part: Part) -> float:
+        """What rows are expected to cost a worker."""
+        return (part.last - part.first) * (self.row_ns or UNKNOWN_ROW_NS)
 
     def _begin(self, place: Place, workers: int) -> PartialBatch:
         """Takes a free slot for a batch."""

@@ -15,8 +15,8 @@ Theory of operation. A stream is an endless run of batches, (epoch, position) af
 - The oldest unfinished batch gets all workers before the next is begun.
 - A stream goes first that has a chunk to do again, since its trainer may wait for just that
   one; then the one whose ring holds the smallest share of ready batches; of several, the one
-  that was served longest ago. Batches that are ready count for nothing while the trainer needs
-  others before it: else a full ring of them would starve it.
+  that has had the least of the workers' time. Batches that are ready count for nothing while
+  the trainer needs others before it: else a full ring of them would starve it.
 - Every worker has one chunk in hand and one queued, so that it never waits for us.
 - A chunk of a dead worker is given away again, before all others. Tickets number the
   tries; a ticket that is not held by the worker who reports it counts for nothing.
@@ -64,6 +64,7 @@ class Scheduler:
         self.ledger = Ledger()
         self._waiting: set[int] = set()
         self._actions: list[Action] = []
+        self._virtual_ns = 0.0
         self._draining = False
 
     def drain(self) -> None:
@@ -289,7 +290,8 @@ class Scheduler:
             part = stream.next_part(self.ledger, self._draining)
             if part is not None:
                 chunk = self.ledger.assign(worker, stream.id, part)
-                stream.served = chunk.ticket
+                self._virtual_ns = max(self._virtual_ns, stream.served_ns)
+                stream.served_ns = self._virtual_ns + stream.cost_ns(part)
                 self._actions.append(Assign(worker, chunk))
                 return True
         return False

@@ -5,7 +5,7 @@ included, divided by chunks, between two snapshots of one stream that runs. Supe
 scheduler, sockets, messages, worker processes and client are the real ones; only the
 workers' render is empty (:mod:`scripts.benchmarks.stand_in`), so that the supervisor is
 what holds the others up, or nearly. Rows are said to cost so much that batches of 32 are
-cut as they are when images are decoded (chunks of 8 rows, of fewer where more than 4 workers
+cut as they are when images are decoded (chunks of 16 rows, of fewer where more than 8 workers
 share a batch), or when finished images lie in memory (chunks of 32 rows, each a batch, so
 that what a batch costs falls on one chunk).
 
@@ -44,7 +44,7 @@ from loaderd_client.core.stream import Stream
 BATCH = 32
 BATCHES = 1000  # of an epoch
 KINDS = {"decoded": 1250, "cached": 50}
-"""Microseconds that a row is said to cost: 8 of them make 10 ms, 32 of them 2 ms at most."""
+"""Microseconds that a row is said to cost: 16 of them make 20 ms, 32 of them 2 ms at most."""
 
 console = Console()
 

@@ -922,8 +922,9 @@ BIG = Shape(samples=320_000, batch_size=32, slots=12)
 @pytest.mark.parametrize(
     ("workers", "row_us", "rows"),
     [
-        (1, 800, {11, 10}),  # 10 ms hold 12 rows: three chunks, as equal as can be
-        (8, 800, {11, 10}),
+        (1, 800, {16}),  # 20 ms hold 25 rows: two chunks, as equal as can be
+        (1, 1500, {11, 10}),
+        (8, 800, {16}),
         (16, 800, {8}),  # 32 chunks in 10 batches, as two slots are the trainer's
         (64, 800, {3, 2}),  # a chunk of one row would not be worth a message
         (4, 30, {32}),  # all of the batch takes less than 2 ms
@@ -931,7 +932,7 @@ BIG = Shape(samples=320_000, batch_size=32, slots=12)
         (8, 20_000, {1}),
     ],
 )
-def test_chunks_take_up_to_10_ms_and_leave_no_worker_without(
+def test_chunks_take_up_to_20_ms_and_leave_no_worker_without(
     workers: int, row_us: int, rows: set[int]
 ) -> None:
     busy = BusyWorkers(workers)
@@ -941,7 +942,7 @@ def test_chunks_take_up_to_10_ms_and_leave_no_worker_without(
 
 
 @given(workers=st.integers(1, 70), batch=st.integers(1, 300), row_us=st.integers(1, 30_000))
-def test_no_chunk_is_longer_than_10_ms_or_shorter_than_2_ms_without_need(
+def test_no_chunk_is_longer_than_20_ms_or_shorter_than_2_ms_without_need(
     workers: int, batch: int, row_us: int
 ) -> None:
     busy = BusyWorkers(workers)
@@ -959,7 +960,7 @@ def test_chunks_follow_when_images_come_from_a_cache_and_when_they_no_longer_do(
     busy.work(20, 30_000)  # 20 batches of 10,000 that the epoch has
     assert sizes(busy.work(5, 30_000)) == {32}
     busy.work(10, 800_000)
-    assert sizes(busy.work(5, 800_000)) == {11, 10}
+    assert sizes(busy.work(5, 800_000)) == {16}
 
 
 def test_chunks_follow_a_mixture_of_cached_and_decoded_images() -> None:
@@ -983,7 +984,7 @@ def test_two_trainers_that_both_wait_take_turns_whatever_their_rings(
         busy.open(number, Shape(samples=320_000, batch_size=32, slots=size))
     busy.work(400, 800_000)
     counts = [sum(stream == number for stream, _ in busy.delivered) for number in (1, 2)]
-    assert min(counts) > 0.6 * max(counts)  # chunk by chunk, and chunks differ in size
+    assert min(counts) > 0.9 * max(counts)  # though chunks differ in size
 
 
 def test_a_stream_that_begins_is_served_next_though_another_is_starving() -> None:

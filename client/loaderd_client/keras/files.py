@@ -70,10 +70,7 @@ class FilesIterator(LoadedIterator):
 
     def __init_subclass__(cls, **arguments: Any) -> None:
         super().__init_subclass__(**arguments)
-        package = __name__.partition(".")[0] + "."
-        library = [one for one in cls.__mro__ if one.__module__.startswith(package)]
-        paths = [getattr(one, "filepaths", None) for one in library]
-        cls._library_paths = tuple(getattr(path, "fget", None) for path in paths)
+        cls._library_paths = _paths_of_library(cls)
 
     def set_loading(
         self,
@@ -300,6 +297,12 @@ class FilesIterator(LoadedIterator):
         for row, label in enumerate(shown):
             labels[row] = label
         return labels
+
+
+def _paths_of_library(kind: type) -> tuple[Any, ...]:
+    package = __name__.partition(".")[0] + "."
+    library = [one for one in kind.__mro__ if one.__module__.startswith(package)]
+    return tuple(getattr(getattr(one, "filepaths", None), "fget", None) for one in library)
 
 
 def _split_of(generator: Augmentation | None, subset: str | None) -> tuple[float, float] | None:
