@@ -11,7 +11,7 @@ import pytest
 import simplejpeg
 from hypothesis import given, settings
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageFile
 
 from loaderd.render.load.decode import Decoder
 from loaderd.render.load.resize import Resizer
@@ -152,7 +152,8 @@ def test_arrays_that_do_not_fit_are_errors(rows: Any, columns: Any, out: NDArray
         pick(memoryview(PHOTO), rows, columns, out)
 
 
-def test_a_damaged_file_has_the_pixels_that_pil_gives() -> None:
+def test_a_damaged_file_has_the_pixels_that_pil_gives(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", True)  # as the decoder sets it here
     load = Load(target_size=(150, 150), interpolation="nearest", truncated=True)
     resize = Resizer(load)
     found = resize(Decoder(load, picks=resize.picks).decode(memoryview(PHOTO[:-5000])))
