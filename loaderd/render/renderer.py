@@ -26,6 +26,7 @@ from loaderd.render.load.pixel_limits import DEFAULT, PixelLimit
 from loaderd.render.load.resize import Resizer
 from loaderd.render.transforms.operation import Array, Parts
 from loaderd.render.transforms.user_function import UserFunction
+from loaderd.spec.base import compute_dtype
 from loaderd.spec.spec import Spec
 from loaderd.spec.transform import Parameters
 
@@ -93,7 +94,8 @@ class Renderer:
         self._resize = Resizer(spec.load, limit)
         self._decoder = Decoder(spec.load, limit, self._resize.reduction, self._resize.picks)
         # Keras loads files as floatx, and converts arrays to the dtype of the batch.
-        compute = spec.output.compute_dtype if "images" in bundle else spec.output.floatx
+        output = spec.output
+        compute = compute_dtype(output.dtype) if "images" in bundle else output.floatx
         self._finish: FastFinish | GeneralFinish
         self._function: UserFunction | None = None
         self._random = random_operations(spec, compute)

@@ -29,5 +29,10 @@ LabelMode = Literal["categorical", "sparse", "int", "binary", "input", "none"]
 CHANNELS: dict[ColorMode, int] = {"grayscale": 1, "rgb": 3, "rgba": 4}
 
 
+def compute_dtype(dtype: DType) -> ComputeDType:
+    """The dtype to compute in for a dtype: float32 for bfloat16, which NumPy lacks."""
+    return "float32" if dtype == "bfloat16" else dtype
+
+
 class Frozen(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The base of the parts of a spec."""

@@ -28,8 +28,8 @@ class Output(Frozen, frozen=True):
     Attributes:
         data_format: of the batch.
         dtype: of the batch.
-        floatx: the dtype that Keras computes in: ``keras.config.floatx()``; float32 for bfloat16,
-            which NumPy lacks.
+        floatx: the dtype that Keras computes in: ``keras.config.floatx()``, by
+            ``compute_dtype``.
         save: where to also save every finished image; None for nowhere.
     """
 
@@ -37,11 +37,6 @@ class Output(Frozen, frozen=True):
     dtype: DType = "float32"
     floatx: ComputeDType = "float32"
     save: Save | None = None
-
-    @property
-    def compute_dtype(self) -> ComputeDType:
-        """The dtype that values are computed in if they are to have the batch's: see ``floatx``."""
-        return "float32" if self.dtype == "bfloat16" else self.dtype
 
 
 class Batching(Frozen, frozen=True):

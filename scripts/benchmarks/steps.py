@@ -7,13 +7,14 @@ kinds of work take turns, so that all have the machine in the same state.
 from __future__ import annotations
 
 import argparse
+import itertools
 import os
 import statistics
 import time
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import cv2
 import msgspec
@@ -23,8 +24,8 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from loaderd.render.transforms.operation import UNIFORMS
-from loaderd.sampling.draws import Uniforms
+from loaderd.sampling.keras_draws import BatchDraws
+from loaderd.sampling.order import EpochOrder
 from loaderd.spec.operations import RandomAffine
 from loaderd.spec.spec import Spec
 from scripts.benchmarks import ring
@@ -32,7 +33,7 @@ from scripts.benchmarks.file_renderer import FileRenderer
 from scripts.benchmarks.peers.bare import spec_of
 from scripts.benchmarks.peers.protocol import Task, class_files
 
-BATCH = 32
+BATCH, SLOTS = 32, 8
 console = Console()
 
 
@@ -106,28 +107,26 @@ def _batches(spec: Spec, data: str, seed: int) -> Iterator[list[Times]]:
     paths = class_files(data)[0]
     for path in paths:
         Path(path).read_bytes()  # into the page cache
-    order = np.random.default_rng(seed).permutation(len(paths)).tolist()
-    renderer, uniforms = FileRenderer(spec), Uniforms(0, UNIFORMS)
+    epochs = EpochOrder(msgspec.structs.replace(spec.order, seed=seed), len(paths), BATCH)
+    draws, renderer = BatchDraws(spec, epochs), FileRenderer(spec)
     # As many as lie in a ring, so that a row is not in a cache when it is written.
-    rows = np.empty((8 * BATCH, *spec.image_shape), spec.output.dtype)
-    first = 0
-    while True:
-        samples = [order[number % len(order)] for number in range(first, first + BATCH)]
+    rows: NDArray[Any] = np.empty((SLOTS, BATCH, *spec.image_shape), spec.output.dtype)
+    for number in itertools.count():
+        place = divmod(number, epochs.batches)
+        samples = epochs.ids(*place).tolist()
         start = time.perf_counter_ns()
-        drawn = renderer.prepare([renderer.draw(uniforms(0, sample)) for sample in samples])
-        draw = (time.perf_counter_ns() - start) / BATCH
+        drawn = renderer.prepare(draws.rows(*place, 0, len(samples)))
+        draw = (time.perf_counter_ns() - start) / len(samples)
         times = []
-        for at, sample in enumerate(samples):
+        for at, (sample, row) in enumerate(zip(samples, rows[number % SLOTS], strict=False)):
             start = time.perf_counter_ns()
             image = renderer.load_file(paths[sample])
             loaded = time.perf_counter_ns() - start
-            row: NDArray[np.generic] = rows[(first + at) % len(rows)]
             renderer.finish(image, drawn, at, row)
             spent = renderer.times.take()
             read = loaded - spent.decode - spent.resize
             us = (read, spent.decode, spent.resize, draw, spent.augment)
             times.append(Times(*(one / 1000 for one in us)))
-        first += BATCH
         yield times
 
 

@@ -10,7 +10,7 @@ from typing import Any, get_args
 import numpy as np
 
 from loaderd.errors import InvalidType, MissingDependency
-from loaderd.spec.base import ComputeDType, DType
+from loaderd.spec.base import DType
 
 
 def numpy_dtype(dtype: Any) -> np.dtype[Any]:
@@ -50,14 +50,3 @@ def checked(dtype: Any) -> DType:
     if name not in get_args(DType):
         raise InvalidType(f"Invalid dtype: {dtype}; expected one of {', '.join(get_args(DType))}.")
     return name  # type: ignore[no-any-return]  # it is one of them
-
-
-def computing(dtype: Any) -> ComputeDType:
-    """The dtype to compute in for batches of a dtype: float32 for bfloat16, else the same.
-
-    Raises:
-        InvalidType: batches cannot have this dtype.
-        MissingDependency: see ``numpy_dtype``.
-    """
-    name = checked(dtype)
-    return "float32" if name == "bfloat16" else name

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from loaderd.errors import EmptyDataset, InvalidArgument
 from loaderd.ipc.bundle import Parts
-from loaderd.spec.base import DataFormat
+from loaderd.spec.base import DataFormat, compute_dtype
 from loaderd.spec.source import Arrays
 from loaderd.spec.spec import Spec
 from loaderd_client.core import dtypes
@@ -94,7 +94,7 @@ class _Given:
         """The images as a numeric array, of rank 4 or refused."""
         images = np.asarray(self.x)
         if images.dtype.kind not in _KINDS:
-            images = images.astype(dtypes.computing(dtype))
+            images = images.astype(compute_dtype(dtypes.checked(dtype)))
         if images.ndim != 4:
             raise InvalidArgument(
                 "Input data in `NumpyArrayIterator` should have rank 4. You passed an array "

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from loaderd.errors import InvalidArgument
-from loaderd.spec.base import DataFormat, FillMode, Statistic
+from loaderd.spec.base import DataFormat, FillMode, Statistic, compute_dtype
 from loaderd.spec.load import Load
 from loaderd.spec.operations import (
     FeaturewiseNormalization,
@@ -72,7 +72,7 @@ def stages_of(
     """
     output = Output(
         data_format=arguments.one_of("data_format", iterator.data_format, get_args(DataFormat)),
-        floatx=dtypes.computing(adapter.floatx()),
+        floatx=compute_dtype(dtypes.checked(adapter.floatx())),
         dtype=dtypes.checked(iterator.dtype),
         save=_save(iterator, most),
     )

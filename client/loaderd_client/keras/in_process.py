@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from loaderd.errors import InvalidArgument, MissingDependency
 from loaderd.render.transforms import normalize
 from loaderd.sampling.keras_draws import draw
+from loaderd.spec.base import compute_dtype
 from loaderd.spec.transform import Affine, Transform
 from loaderd_client.core import dtypes
 from loaderd_client.keras import adapter
@@ -111,7 +112,7 @@ def fit(
     seed: int | None,
 ) -> None:
     """See ``ImageDataGenerator.fit``; ``augment`` changes one image at random."""
-    x = np.array(x, dtype=dtypes.computing(generator.dtype))
+    x = np.array(x, dtype=compute_dtype(dtypes.checked(generator.dtype)))
     _check_images(generator, x)
     if seed is not None:
         np.random.seed(seed)

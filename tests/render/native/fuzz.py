@@ -10,15 +10,16 @@ beyond it; the two sets of kernels must give the same bytes.
 
 from __future__ import annotations
 
-import importlib.util
 import sys
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
-from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+
+from loaderd.render.values import readable
+from tests.render.native.extension import load, try_examples
 
 Array = NDArray[Any]
 
@@ -132,31 +133,15 @@ def check(finish: Any, example: Example) -> None:
 
 
 def _without_nan(result: Array) -> Array:
-    if result.dtype == np.uint16:  # bfloat16: the upper halves of float32
-        result = (result.astype(np.uint32) << 16).view(np.float32)
-    return np.nan_to_num(result, nan=-1.0)
+    values = readable(result, "bfloat16") if result.dtype == np.uint16 else result
+    return np.nan_to_num(values, nan=-1.0)
 
 
 def main(count: int, path: str) -> None:
     """Runs so many examples with the extension of a file."""
-    spec = importlib.util.spec_from_file_location(MODULE, path)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-
-    @settings(
-        max_examples=count,
-        deadline=None,
-        database=None,
-        phases=[Phase.generate],
-        suppress_health_check=list(HealthCheck),
-    )
-    @given(examples())
-    def run(example: Example) -> None:
-        with np.errstate(all="ignore"):
-            check(module.Finish, example)
-
-    run()
+    module = load(MODULE, path)
+    with np.errstate(all="ignore"):
+        try_examples(count, examples(), lambda example: check(module.Finish, example))
     print(f"{count} examples: {module.KERNELS} and plain kernels give the same")
 
 

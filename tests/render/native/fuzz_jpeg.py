@@ -10,17 +10,17 @@ beyond it; what is decoded must be what simplejpeg decodes.
 
 from __future__ import annotations
 
-import importlib.util
 import io
 import sys
 from typing import Any, NamedTuple
 
 import numpy as np
 import simplejpeg
-from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image
+
+from tests.render.native.extension import load, try_examples
 
 Array = NDArray[Any]
 
@@ -110,23 +110,8 @@ def check(pick: Any, example: Example) -> None:
 
 def main(count: int, path: str) -> None:
     """Runs so many examples with the extension of a file."""
-    spec = importlib.util.spec_from_file_location(MODULE, path)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-
-    @settings(
-        max_examples=count,
-        deadline=None,
-        database=None,
-        phases=[Phase.generate],
-        suppress_health_check=list(HealthCheck),
-    )
-    @given(examples())
-    def run(example: Example) -> None:
-        check(module.pick, example)
-
-    run()
+    module = load(MODULE, path)
+    try_examples(count, examples(), lambda example: check(module.pick, example))
     print(f"{count} examples: what is picked is what simplejpeg decodes")
 
 
