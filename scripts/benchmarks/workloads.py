@@ -68,11 +68,7 @@ _TENSORFLOW = ("tensorflow-cpu", "keras>=3.15", "pillow", "scipy")
 _TORCH = "torch==2.13.*"  # a release whose build for CPUs installs by this name where it is offered
 
 PEERS = {
-    "loaderd": Peer(
-        "loaderd",
-        "ours",
-        note='decode="scaled" keeps twice the size that is asked for, or with nearest the size',
-    ),
+    "loaderd": Peer("loaderd", "ours"),
     "floor": Peer(
         "bare render functions",
         "bare",
@@ -199,7 +195,11 @@ _224 = {"size": (224, 224), "interpolation": "bilinear"}
 
 WORKLOADS = {
     "plain": Workload("150x150, nearest, float32, batches of 32, rescale", _LOADERS),
-    "plain-scaled": Workload('plain, with decode="scaled"', ("turboloader",), {"scaled": True}),
+    "plain-scaled": Workload(
+        'plain, with decode="scaled", which keeps the size with nearest',
+        ("turboloader",),
+        {"scaled": True},
+    ),
     "augment": Workload(
         "plain, and rotation 20, shifts 0.2, shear 0.2, zoom 0.2, horizontal flip",
         _LOADERS,
@@ -216,7 +216,8 @@ WORKLOADS = {
         {**_224, "batch_size": 64},
     ),
     "photos": Workload(
-        'photos of 12 megapixels to 224x224, bilinear, float32, batches of 8; decode="scaled"',
+        "photos of 12 megapixels to 224x224, bilinear, float32, batches of 8; "
+        'decode="scaled", which keeps twice the size',
         (*_LOADERS[:4], "tfdata-antialias", "torch", "dali", "turboloader"),
         {**_224, "batch_size": 8, "scaled": True},
         photos="large",
