@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.daemons import Daemon, eventually, running
+from loaderd_client.core import session as sessions
+from tests.support.daemons import Daemon, eventually, running, serving
 from tests.support.photos import write_photo
 
 
@@ -32,12 +33,19 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 @pytest.fixture(autouse=True)
 def runtime(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """Sockets of every test lie in a folder of its own, with a short path."""
+    """Sockets of every test lie in a folder of its own, with a short path.
+
+    The session that sequences open for themselves ends with the test, not with the process.
+    """
     folder = tempfile.mkdtemp(prefix="ld-")
     for name in [name for name in os.environ if name.startswith("LOADERD_")]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("XDG_RUNTIME_DIR", folder)
+    open_before = list(sessions._sessions)
     yield folder
+    for session in reversed(sessions._sessions):
+        if session not in open_before:
+            session.close()
     shutil.rmtree(folder)
 
 
@@ -54,6 +62,13 @@ def serve(runtime: str) -> Iterator[Callable[..., contextlib.AbstractContextMana
 
     yield start
     eventually(lambda: set(os.listdir("/dev/shm")) <= before)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def no_private_daemon_is_left() -> Iterator[None]:
+    """A private daemon of these tests ends with them; here, so that its module is named."""
+    yield
+    eventually(lambda: not serving(f"--owner={os.getpid()}"))
 
 
 @pytest.fixture(scope="session")

@@ -17,8 +17,7 @@ from loaderd.ipc import channel, descriptors, messages
 from loaderd.ipc.channel import Channel
 from loaderd.ipc.messages import Stop
 from tests.process.test_places import BEGIN
-from tests.process.test_private_daemon import serving
-from tests.support.daemons import eventually
+from tests.support.daemons import eventually, serving
 
 FEW = (
     BEGIN

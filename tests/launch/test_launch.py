@@ -15,8 +15,7 @@ from loaderd.errors import NoDaemon, NoDescriptor
 from loaderd.launch import interpreter, launch
 from loaderd.launch.launch import Launch, last_lines
 from loaderd.launch.private import PrivateDaemon
-from tests.process.test_private_daemon import serving
-from tests.support.daemons import eventually
+from tests.support.daemons import eventually, serving
 
 MARK = f"--owner={os.getpid()}"
 

@@ -17,7 +17,7 @@ from loaderd.errors import NoDaemon
 from loaderd.ipc import dial
 from loaderd.launch.launch import Launch
 from loaderd_client import Session, connect
-from tests.support.daemons import Serve, eventually, family, gone, private_pid
+from tests.support.daemons import Serve, eventually, family, gone, private_pid, serving
 from tests.support.streams import a_spec, run_of
 
 PROGRAM = """
@@ -160,9 +160,3 @@ def test_ctrl_c_while_it_starts_leaves_nothing(
         Session()
     monkeypatch.undo()
     eventually(lambda: not serving(f"--owner={os.getpid()}"))
-
-
-def serving(word: str) -> list[psutil.Process]:
-    """Daemons whose command line holds a word."""
-    found = psutil.process_iter(["cmdline"])
-    return [one for one in found if word in (one.info["cmdline"] or ()) and not gone(one)]

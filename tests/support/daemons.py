@@ -123,3 +123,9 @@ def as_if_ours(function: Any) -> FunctionType:
     """The function as if the client had it: only its own calls can own something."""
     module = {**function.__globals__, "__name__": "loaderd_client.invented"}
     return FunctionType(function.__code__, module, None, None, function.__closure__)
+
+
+def serving(word: str) -> list[psutil.Process]:
+    """Daemons whose command line holds a word."""
+    found = psutil.process_iter(["cmdline"])
+    return [one for one in found if word in (one.info["cmdline"] or ()) and not gone(one)]
