@@ -27,7 +27,8 @@ BELOW = {
     "loaderd.scratch": set(),
     "loaderd.machine": set(),
     "loaderd.setting_types": {"loaderd.errors", "loaderd.machine"},
-    "loaderd.spec": {"loaderd.errors"},
+    "loaderd.augment": {"loaderd.errors"},
+    "loaderd.spec": {"loaderd.augment", "loaderd.errors"},
     "loaderd.ipc": {"loaderd", "loaderd.errors", "loaderd.spec"},
     "loaderd.formatting": {"loaderd.ipc"},
     "loaderd.config": {
@@ -47,6 +48,7 @@ BELOW = {
         "loaderd.storage",
     },
     "loaderd.render": {
+        "loaderd.augment",
         "loaderd.scratch",
         "loaderd",
         "loaderd.errors",
@@ -65,6 +67,7 @@ BELOW = {
     },
     "loaderd.child": {"loaderd.ipc", "loaderd.storage"},
     "loaderd.worker": {
+        "loaderd.augment",
         "loaderd.sources",
         "loaderd.cache",
         "loaderd.child",
@@ -136,7 +139,9 @@ BELOW = {
         "loaderd.launch",
         "loaderd.spec",
     },
+    "loaderd_client.augment": {"loaderd.augment"},
     "loaderd_client.keras": {
+        "loaderd.augment",
         "loaderd.errors",
         "loaderd.ipc",
         "loaderd.launch",
@@ -160,6 +165,8 @@ OF_THE_CLIENT = {
 }
 """What the client takes from beyond ``ipc``: Keras's order, draws and values, on the spot; and
 what it tells workers to run in the place of Keras's functions."""
+SHOWING = ("loaderd_client.keras.preview",)
+"""Loads PIL when a picture is asked for."""
 DECODERS = {"PIL", "cv2", "simplejpeg"}
 TRAINERS = {"keras", "tensorflow", "jax", "torch"}
 
@@ -225,8 +232,8 @@ def test_the_client_takes_from_sampling_and_render_what_it_computes_on_the_spot(
 @pytest.mark.parametrize("path", sources(), ids=module_of)
 def test_decoders_are_imported_by_render_and_workers_only(path: Path) -> None:
     module = module_of(path)
-    allowed = module.startswith(("loaderd.render", "loaderd.worker")) or (
-        module == "loaderd.cli.doctor"
+    allowed = module.startswith(("loaderd.augment", "loaderd.render", "loaderd.worker")) or (
+        module in ("loaderd.cli.doctor", *SHOWING)
     )
     found = {name.split(".")[0] for name in imports_of(path)}
     assert allowed or not found & DECODERS

@@ -16,11 +16,11 @@ from loaderd.render.transforms.normalize import IMAGENET_MEAN, IMAGENET_MEAN_BGR
 from loaderd.render.transforms.operation import Array, Parts
 from loaderd.spec.operations import (
     FeaturewiseNormalization,
+    GeneratorFlip,
+    GeneratorRescaling,
     ImagenetPreprocessing,
     Operation,
     RandomAffine,
-    RandomFlip,
-    Rescaling,
 )
 from loaderd.spec.spec import Spec
 from loaderd.spec.transform import Parameters
@@ -57,7 +57,7 @@ def steps_of(spec: Spec, bundle: Parts) -> list[Step] | None:
     """
     steps: list[Step] = []
     for operation in spec.transforms:
-        if isinstance(operation, RandomAffine | RandomFlip):
+        if isinstance(operation, RandomAffine | GeneratorFlip):
             continue
         more = list(_steps(operation, spec, bundle))
         if not more:
@@ -70,7 +70,7 @@ def _steps(operation: Operation, spec: Spec, bundle: Parts) -> Iterator[Step]:
     """The steps of one operation; none if the kernels lack it."""
     channels = spec.load.array_shape[2]
     match operation:
-        case Rescaling(scale=scale):
+        case GeneratorRescaling(scale=scale):
             yield "multiply", _each(scale, channels)
         case ImagenetPreprocessing(mode=mode, data_format=data_format):
             if channels == 3 and data_format == spec.output.data_format:
@@ -120,10 +120,10 @@ def is_fast(spec: Spec, compute: str, bundle: Parts) -> bool:
         bundle: the stream's.
     """
     kinds = [type(operation) for operation in spec.transforms]
-    random = [kind for kind in kinds if kind in (RandomAffine, RandomFlip)]
+    random = [kind for kind in kinds if kind in (RandomAffine, GeneratorFlip)]
     shape, affine = spec.load.array_shape, spec.first(RandomAffine)
     return (
-        random in ([], [RandomAffine], [RandomFlip], [RandomAffine, RandomFlip])
+        random in ([], [RandomAffine], [GeneratorFlip], [RandomAffine, GeneratorFlip])
         and kinds[: len(random)] == random
         and compute == "float32"
         and spec.output.dtype in _DTYPES
@@ -145,7 +145,7 @@ class FastFinish:
     """
 
     def __init__(self, spec: Spec, bundle: Parts) -> None:
-        affine, flip, output = spec.first(RandomAffine), spec.first(RandomFlip), spec.output
+        affine, flip, output = spec.first(RandomAffine), spec.first(GeneratorFlip), spec.output
         self._affine_at = None if affine is None else 0
         self._flip_at = None if flip is None else int(affine is not None)
         self._size = spec.load.target_size

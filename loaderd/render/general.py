@@ -40,9 +40,9 @@ def random_operations(spec: Spec, compute: str) -> list[RandomOperation]:
                 operations.append(AffineOperation(operation, spec.load.array_shape, compute))
             case kinds.RandomChannelShift():
                 operations.append(ChannelShiftOperation(operation))
-            case kinds.RandomFlip():
+            case kinds.GeneratorFlip():
                 operations.append(FlipOperation(operation))
-            case kinds.RandomBrightness():
+            case kinds.GeneratorBrightness():
                 operations.append(BrightnessOperation(operation, spec.output.floatx))
     return operations
 
@@ -102,7 +102,7 @@ class GeneralFinish:
                 return [self.function.call]
             case kinds.ImagenetPreprocessing():
                 return [_preprocessing(operation, self._spec)]
-            case kinds.Rescaling(scale=scale):
+            case kinds.GeneratorRescaling(scale=scale):
                 return [lambda x: normalize.rescale(x, scale)]
             case kinds.SamplewiseNormalization(center=center, std_normalization=std):
                 both = (center, normalize.center_samplewise), (std, normalize.scale_samplewise)

@@ -14,16 +14,17 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from time import perf_counter_ns
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from loaderd.render.augmented import AugmentFinish
 from loaderd.render.fast import ChunkParameters, FastFinish, is_fast
 from loaderd.render.general import GeneralFinish, random_operations
 from loaderd.render.load.decode import Decoder
 from loaderd.render.load.pixel_limits import DEFAULT, PixelLimit
-from loaderd.render.load.resize import Resizer
+from loaderd.render.load.resize import Resizer, Size
 from loaderd.render.transforms.operation import Array, Parts
 from loaderd.render.transforms.user_function import UserFunction
 from loaderd.spec.base import compute_dtype
@@ -68,6 +69,9 @@ class LoadedImages(NamedTuple):
     places: NDArray[np.int64]
 
 
+Loaded = Any
+"""A loaded image: an array, or, where images keep their size, a ``load.decode.Picture``."""
+
 Prepared = ChunkParameters | Sequence[Parameters]
 """The random parameters of the rows of a chunk."""
 
@@ -92,14 +96,19 @@ class Renderer:
         self, spec: Spec, times: StageTimes, bundle: Parts = _NO_BUNDLE, limit: PixelLimit = DEFAULT
     ) -> None:
         self._resize = Resizer(spec.load, limit)
-        self._decoder = Decoder(spec.load, limit, self._resize.reduction, self._resize.picks)
+        self._keeps_size = spec.load.aspect == "keep"
+        reduction = self._reduction if self._keeps_size else self._resize.reduction
+        self._decoder = Decoder(spec.load, limit, reduction, self._resize.picks)
         # Keras loads files as floatx, and converts arrays to the dtype of the batch.
         output = spec.output
         compute = compute_dtype(output.dtype) if "images" in bundle else output.floatx
-        self._finish: FastFinish | GeneralFinish
+        self._finish: FastFinish | GeneralFinish | AugmentFinish
         self._function: UserFunction | None = None
         self._random = random_operations(spec, compute)
-        if is_fast(spec, compute, bundle):
+        self._next: Parameters = ()
+        if spec.augment:
+            self._finish = AugmentFinish(spec)
+        elif is_fast(spec, compute, bundle):
             self._finish = FastFinish(spec, bundle)
         else:
             self._finish = GeneralFinish(spec, compute, bundle, self._random)
@@ -111,12 +120,23 @@ class Renderer:
         """The parameters of one sample, drawn from its uniform numbers."""
         return tuple([operation.draw(uniforms) for operation in self._random])
 
-    def load(self, data: memoryview) -> Array:
+    def begin(self, parameters: Parameters) -> None:
+        """Announces the sample that is loaded next, by its (epoch, sample).
+
+        Only for ``spec.augment``: what is decoded of a picture may depend on what is drawn.
+        """
+        self._next = parameters
+
+    def _reduction(self, size: Size) -> int:
+        assert isinstance(self._finish, AugmentFinish), "no other keeps the size of pictures"
+        return self._finish.reduction(size, self._next)
+
+    def load(self, data: memoryview) -> Loaded:
         """The picture of a file, from its bytes, in the target size.
 
         Returns:
-            ``spec.load.array_shape``, uint8 (16 and 32 bit grey pictures: uint16, int32).
-            Valid until the next ``load``.
+            ``spec.load.array_shape``, uint8 (16 and 32 bit grey pictures: uint16, int32); with
+            ``aspect="keep"`` the decoded picture. Valid until the next ``load``.
 
         Raises:
             Exception: whatever PIL raises; ``decode.file_error`` makes an error of it that names
@@ -125,7 +145,7 @@ class Renderer:
         start = perf_counter_ns()
         picture = self._decoder.decode(data)
         decoded = perf_counter_ns()
-        image = self._resize(picture)
+        image = picture if self._keeps_size else self._resize(picture)
         self.times.decode += decoded - start
         self.times.resize += perf_counter_ns() - decoded
         return image
@@ -134,7 +154,7 @@ class Renderer:
         """The parameters of the rows of a chunk, ready for ``finish``."""
         return self._finish.prepare(parameters)
 
-    def finish(self, image: Array, prepared: Prepared, at: int, row: Array) -> None:
+    def finish(self, image: Loaded, prepared: Prepared, at: int, row: Array) -> None:
         """Augments and normalizes a loaded picture.
 
         Args:

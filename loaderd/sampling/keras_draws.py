@@ -18,11 +18,11 @@ import numpy as np
 
 from loaderd.sampling.order import EpochOrder
 from loaderd.spec.operations import (
+    GeneratorBrightness,
+    GeneratorFlip,
     Random,
     RandomAffine,
-    RandomBrightness,
     RandomChannelShift,
-    RandomFlip,
 )
 from loaderd.spec.spec import Spec
 from loaderd.spec.transform import Parameters, Transform
@@ -100,7 +100,7 @@ class Ranges(NamedTuple):
         """The ranges of a spec that has each random operation at most once."""
         ranges = cls()
         for operation in spec.transforms:
-            if isinstance(operation, RandomFlip):
+            if isinstance(operation, GeneratorFlip):
                 sideways, over = operation.horizontal, operation.vertical
                 ranges = ranges._replace(horizontal_flip=sideways, vertical_flip=over)
             elif isinstance(operation, Random):
@@ -111,9 +111,9 @@ class Ranges(NamedTuple):
 
 _PARTS: dict[type[Random], Callable[[Transform], Any]] = {
     RandomAffine: attrgetter("affine"),
-    RandomFlip: attrgetter("flip"),
+    GeneratorFlip: attrgetter("flip"),
     RandomChannelShift: attrgetter("channel_shift_intensity"),
-    RandomBrightness: attrgetter("brightness"),
+    GeneratorBrightness: attrgetter("brightness"),
 }
 """What of Keras's parameters an operation takes."""
 

@@ -23,7 +23,7 @@ Decode = Literal["exact", "scaled"]
 Compat = Literal["keras", "fixed"]
 Precision = Literal["exact", "fast"]
 OnError = Literal["raise", "substitute", "skip"]
-Aspect = Literal["stretch", "crop", "pad"]
+Aspect = Literal["stretch", "crop", "pad", "keep"]
 LabelMode = Literal["categorical", "sparse", "int", "binary", "input", "none"]
 
 CHANNELS: dict[ColorMode, int] = {"grayscale": 1, "rgb": 3, "rgba": 4}

@@ -66,7 +66,8 @@ class Load(Frozen, frozen=True):
         target_size: (height, width) in pixels.
         channels: of images given as arrays; None for those of ``color_mode``.
         aspect: treatment of images of another aspect ratio: ``stretch`` them,
-            ``crop`` the centre (Keras's ``keep_aspect_ratio``), or ``pad`` with black.
+            ``crop`` the centre (Keras's ``keep_aspect_ratio``), or ``pad`` with black; or
+            ``keep`` the size that each image has, for operations that resize it.
         truncated: whether truncated pictures are accepted, as with PIL's
             ``LOAD_TRUNCATED_IMAGES``.
         pil: the other switches of PIL.

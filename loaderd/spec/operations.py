@@ -76,7 +76,7 @@ class RandomChannelShift(Frozen, frozen=True, tag="random_channel_shift"):
     channel_shift_range: float
 
 
-class RandomFlip(Frozen, frozen=True, tag="random_flip"):
+class GeneratorFlip(Frozen, frozen=True, tag="random_flip"):
     """Mirrors each image with probability 1/2.
 
     Attributes:
@@ -88,7 +88,7 @@ class RandomFlip(Frozen, frozen=True, tag="random_flip"):
     vertical: bool = False
 
 
-class RandomBrightness(Frozen, frozen=True, tag="random_brightness"):
+class GeneratorBrightness(Frozen, frozen=True, tag="random_brightness"):
     """Multiplies the brightness by a random factor.
 
     Attributes:
@@ -155,7 +155,7 @@ class Function(Frozen, frozen=True, tag="function"):
     keras: Keras | None = None
 
 
-class Rescaling(Frozen, frozen=True, tag="rescaling"):
+class GeneratorRescaling(Frozen, frozen=True, tag="rescaling"):
     """Multiplies all values.
 
     Attributes:
@@ -187,8 +187,8 @@ class FeaturewiseNormalization(Frozen, frozen=True, tag="featurewise_normalizati
     statistics: tuple[Statistic, ...]
 
 
-Random = RandomAffine | RandomChannelShift | RandomFlip | RandomBrightness
+Random = RandomAffine | RandomChannelShift | GeneratorFlip | GeneratorBrightness
 """The operations with parameters that are drawn for each sample."""
 
-Normalization = Rescaling | SamplewiseNormalization | FeaturewiseNormalization
+Normalization = GeneratorRescaling | SamplewiseNormalization | FeaturewiseNormalization
 Operation = Random | ImagenetPreprocessing | Function | Normalization

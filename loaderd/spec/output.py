@@ -31,12 +31,15 @@ class Output(Frozen, frozen=True):
         floatx: the dtype that Keras computes in: ``keras.config.floatx()``, by
             ``compute_dtype``.
         save: where to also save every finished image; None for nowhere.
+        image_size: (height, width) in pixels, where operations change that of loaded images;
+            None where they keep it.
     """
 
     data_format: DataFormat = "channels_last"
     dtype: DType = "float32"
     floatx: ComputeDType = "float32"
     save: Save | None = None
+    image_size: tuple[int, int] | None = None
 
 
 class Batching(Frozen, frozen=True):

@@ -14,6 +14,7 @@ from typing import TypeVar
 
 import msgspec
 
+from loaderd.augment.policies import AnyOperation
 from loaderd.errors import InvalidArgument
 from loaderd.spec.base import Cache, Frozen, OnError
 from loaderd.spec.load import Load
@@ -34,7 +35,7 @@ class Spec(Frozen, frozen=True):
     Attributes:
         source: the samples.
         load: how their images are decoded and resized.
-        transforms: the operations that follow, in this order.
+        transforms: the operations that follow, in this order: those of ``ImageDataGenerator``.
         output: the form of a finished sample.
         batch: how samples form batches.
         order: the order of the samples, and the source of the draws.
@@ -44,6 +45,7 @@ class Spec(Frozen, frozen=True):
             or ``skip`` its row of the batch.
         survey: whether images that this installation cannot decode are reported like bad ones,
             for a scan of a whole dataset, instead of raising an error.
+        augment: operations of :mod:`loaderd.augment`, in the place of ``transforms``.
     """
 
     source: Directory | Files | Arrays
@@ -55,11 +57,22 @@ class Spec(Frozen, frozen=True):
     cache: Cache = "none"
     on_error: OnError = "raise"
     survey: bool = False
+    augment: tuple[AnyOperation, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Raises InvalidArgument for a cache of images that have no common size."""
+        if self.cache != "none" and self.load.aspect == "keep":
+            raise InvalidArgument(
+                f'cache="{self.cache}" needs images of one size: begin `augment` with Resize, '
+                "whose result is kept, and let RandomCrop or others follow"
+            )
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
         """The shape of one finished sample in its data format."""
         height, width, channels = self.load.array_shape
+        if self.output.image_size is not None:
+            height, width = self.output.image_size
         if self.output.data_format == "channels_first":
             return (channels, height, width)
         return (height, width, channels)

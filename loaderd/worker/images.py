@@ -16,7 +16,7 @@ from loaderd import storage
 from loaderd.cache.store import Store, path_of
 from loaderd.ipc import segment
 from loaderd.render.load.decode import file_error
-from loaderd.render.renderer import LoadedImages, Renderer
+from loaderd.render.renderer import Loaded, LoadedImages, Renderer
 from loaderd.sampling.order import Ids
 from loaderd.sources.arrays import ArraySource
 from loaderd.sources.source import Source
@@ -59,8 +59,8 @@ class DecodedImages:
         """The order in which to load the ``count`` samples of a chunk."""
         return range(count)
 
-    def load(self, sample: int) -> Array:
-        """One image, valid until the next call.
+    def load(self, sample: int) -> Loaded:
+        """One image, valid until the next call: an array, or, where it keeps its size, a picture.
 
         Raises:
             BadImage: its file cannot be read or decoded.
@@ -150,7 +150,7 @@ class CachedImages(DecodedImages):
         samples = range(count)
         return samples[::-1] if ticket % 2 else samples
 
-    def load(self, sample: int) -> Array:
+    def load(self, sample: int) -> Loaded:
         """One image: from the cache, or decoded and added to it.
 
         Raises:

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from loaderd.augment.pipeline import divide
 from loaderd.cache.store import Store
 from loaderd.config import Settings
 from loaderd.errors import BadImage, MissingCodec, ProtocolError, RenderError
@@ -25,10 +26,9 @@ from loaderd.ipc.prefetch import ROUND
 from loaderd.ipc.slot_layout import SlotArrays, slot_layout, view_slot
 from loaderd.ipc.text import printable
 from loaderd.render.load.pixel_limits import PixelLimit, pixel_limit
-from loaderd.render.renderer import Prepared, Renderer, StageTimes
+from loaderd.render.renderer import Loaded, Prepared, Renderer, StageTimes
 from loaderd.render.save import save_picture
 from loaderd.render.transforms.operation import UNIFORMS
-from loaderd.render.values import writer
 from loaderd.sampling.draws import Uniforms, substitutes
 from loaderd.sampling.keras_draws import BatchDraws
 from loaderd.sampling.order import EpochOrder, Ids
@@ -37,6 +37,8 @@ from loaderd.sources.files import FileLimit, FileSource
 from loaderd.spec.spec import Spec, fitted
 from loaderd.spec.transform import Parameters
 from loaderd.worker.images import ArrayImages, CachedImages, DecodedImages, attach_store
+from loaderd.worker.labels import LabelWriter
+from loaderd.worker.mixer import Mixer
 
 Array = NDArray[Any]
 
@@ -80,10 +82,6 @@ class StreamRenderer:
         samples = len(self._manifest)
         self._spec = asked = fitted(asked, samples)
         layout, memory = slot_layout(asked, attach.classes), memoryview(ring_memory)
-        labels = layout.labels or layout.images
-        self._write_labels_to = writer(labels.dtype)
-        self._label_one = np.empty(1, labels.stored)
-        self._write_labels_to(np.ones(1), self._label_one)
         self._slots = [view_slot(memory, layout, slot) for slot in range(attach.slots)]
         arrays = bundle.attach_all(more[: len(attach.bundles)], attach.bundles)
         order = arrays.get("order")
@@ -95,8 +93,12 @@ class StreamRenderer:
         limit = pixel_limit(asked.load.pil, settings.max_pixels)
         self._renderer = Renderer(asked, StageTimes(), arrays, limit)
         self._images = self._images_of(arrays, limit, store)
+        mixes = divide(asked.augment).mixes
+        self._mixer = Mixer(asked, layout, self._epochs) if mixes else None
         self._source = self._images.source
         self._name = self._source.name
+        mode, classes = asked.batch.label_mode, self._source.labels
+        self._write_labels = LabelWriter(mode, classes, layout.labels)
         self._skipped = 0
 
     @property
@@ -130,19 +132,13 @@ class StreamRenderer:
             RenderError: a sample could not be augmented, preprocessed or saved.
         """
         start = perf_counter_ns()
-        self._skipped = 0
-        slot = self._slots[chunk.slot]
+        slot, mixer = self._slots[chunk.slot], self._mixer
         ids = self._epochs.ids(chunk.epoch, chunk.position)[chunk.first : chunk.last]
-        self._images.begin(ids)
-        if slot.weights is not None:
-            slot.weights[chunk.first : chunk.last] = 1
-        if not self._gathered(slot, chunk, ids):
-            prepared = self._renderer.prepare(self._draws(chunk, ids.tolist()))
-            if not self._finished(slot, chunk, ids, prepared):
-                with self._renderer.import_scope():
-                    ids = self._write_images(slot, chunk, ids, prepared)
-        self._write_labels(slot, chunk, ids)
-        slot.ids[chunk.first : chunk.last] = ids
+        partner = mixer.partner(chunk, self._render) if mixer else None
+        self._skipped = 0
+        ids = self._render(slot, chunk, ids)
+        if mixer:
+            mixer.mix(slot, chunk, ids, partner)
         if self._spec.output.save is not None:
             self._save(slot, chunk, ids)
         times = self._renderer.times.take()
@@ -158,6 +154,20 @@ class StreamRenderer:
             self._images.take_trouble(),
             self._skipped,
         )
+
+    def _render(self, slot: SlotArrays, chunk: Chunk, ids: Ids) -> Ids:
+        """Renders rows by themselves; returns the ids of their samples, -1 for a skipped row."""
+        self._images.begin(ids)
+        if slot.weights is not None:
+            slot.weights[chunk.first : chunk.last] = 1
+        if not self._gathered(slot, chunk, ids):
+            prepared = self._renderer.prepare(self._draws(chunk, ids.tolist()))
+            if not self._finished(slot, chunk, ids, prepared):
+                with self._renderer.import_scope():
+                    ids = self._write_images(slot, chunk, ids, prepared)
+        self._write_labels(slot, chunk.first, ids)
+        slot.ids[chunk.first : chunk.last] = ids
+        return ids
 
     def _gathered(self, slot: SlotArrays, chunk: Chunk, ids: Ids) -> bool:
         """Copies the whole chunk at once, if possible; returns whether it did."""
@@ -175,25 +185,27 @@ class StreamRenderer:
 
     def _write_images(self, slot: SlotArrays, chunk: Chunk, ids: Ids, prepared: Prepared) -> Ids:
         """Renders the rows; returns the ids of their samples, -1 for a skipped row."""
-        images, finish = slot.images, self._renderer.finish
+        images, renderer, finish = slot.images, self._renderer, self._renderer.finish
         load = self._load_unless_quarantined if self._quarantine else self._images.load
         samples = ids.tolist()
-        runs_code = self.runs_code
+        runs_code, begins = self.runs_code, self._spec.load.aspect == "keep"
         due = perf_counter_ns() + self._silence_ns
         number = self._epochs.seed + self._epochs.number(chunk.epoch, chunk.position)
         # The user's code may count on the order of the rows.
         order = range(len(ids)) if runs_code else self._images.order(len(ids), chunk.ticket)
         for at in order:
             row = chunk.first + at
+            if begins:
+                renderer.begin((chunk.epoch, samples[at]))
             try:
-                image: Array | None = load(samples[at])
+                image: Loaded | None = load(samples[at])
             except self._handled_errors as error:
                 ids, image = self._replace(slot, chunk, ids, row, error)
             if image is None:
                 continue
             try:
                 if runs_code:
-                    self._renderer.seed(number, row, chunk.epoch // ROUND)
+                    renderer.seed(number, row, chunk.epoch // ROUND)
                 finish(image, prepared, at, images[row])
             except RenderError as error:
                 shown = int(ids[at])  # it may be a substitute's picture
@@ -203,7 +215,7 @@ class StreamRenderer:
                 due = perf_counter_ns() + self._silence_ns
         return ids
 
-    def _load_unless_quarantined(self, sample: int) -> Array:
+    def _load_unless_quarantined(self, sample: int) -> Loaded:
         reason = self._quarantine.get(sample_key(self._manifest, self._stream, sample))
         if reason is not None:
             raise BadImage(f"{printable(self._name(sample))}: {reason}")
@@ -211,7 +223,7 @@ class StreamRenderer:
 
     def _replace(
         self, slot: SlotArrays, chunk: Chunk, ids: Ids, row: int, error: BadImage | MissingCodec
-    ) -> tuple[Ids, Array | None]:
+    ) -> tuple[Ids, Loaded | None]:
         """Applies ``on_error`` to a bad image; returns a changed copy of the ids.
 
         Raises:
@@ -242,7 +254,7 @@ class StreamRenderer:
 
     def _substitute(
         self, epoch: int, sample: int, error: BadImage | MissingCodec
-    ) -> tuple[int, Array]:
+    ) -> tuple[int, Loaded]:
         """Another sample of the same class: the first readable one of those drawn."""
         labels = self._source.labels
         others = np.flatnonzero(labels == labels[sample])
@@ -259,23 +271,12 @@ class StreamRenderer:
     def _draws(self, chunk: Chunk, samples: list[int]) -> list[Parameters]:
         if self._spec.order.draws == "batch":
             return self._batch_draws.rows(chunk.epoch, chunk.position, chunk.first, chunk.last)
+        if self._spec.augment:
+            return [(chunk.epoch, sample) for sample in samples]
         if not self._spec.is_random:
             return [()] * len(samples)
         draw, uniforms = self._renderer.draw, self._uniforms
         return [draw(uniforms(chunk.epoch, sample)) for sample in samples]
-
-    def _write_labels(self, slot: SlotArrays, chunk: Chunk, ids: Ids) -> None:
-        if slot.labels is None:
-            return
-        rows = slot.labels[chunk.first : chunk.last]
-        mode = self._spec.batch.label_mode
-        if mode == "input":
-            rows[...] = slot.images[chunk.first : chunk.last]
-        elif mode == "categorical":
-            rows[...] = 0
-            rows[range(len(ids)), self._source.labels[ids]] = self._label_one
-        else:
-            self._write_labels_to(self._source.labels[ids], rows.reshape(-1))
 
     def _save(self, slot: SlotArrays, chunk: Chunk, ids: Ids) -> None:
         numbers = self._batch_draws.numbers(chunk.epoch, chunk.position)

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from loaderd.ipc.prefetch import Place
 from loaderd.spec.load import Load
-from loaderd.spec.operations import RandomAffine, RandomFlip, Rescaling
+from loaderd.spec.operations import GeneratorFlip, GeneratorRescaling, RandomAffine
 from loaderd.spec.output import Batching, Order, Output
 from loaderd.spec.source import Directory
 from loaderd.spec.spec import Spec
@@ -100,8 +100,8 @@ def a_spec(data: str) -> Spec:
                 shear_range=0.2,
                 zoom_range=(0.8, 1.2),
             ),
-            RandomFlip(horizontal=True),
-            Rescaling(scale=1 / 255),
+            GeneratorFlip(horizontal=True),
+            GeneratorRescaling(scale=1 / 255),
         ),
         output=Output(),
         batch=Batching(batch_size=16),

@@ -65,7 +65,8 @@ def as_keras(path: Path, interpolation: Interpolation = "nearest") -> Pixels:
 def outcome(renderer: FileRenderer, path: Path) -> Pixels | str:
     start = time.perf_counter()
     try:
-        return renderer.load_file(os.fsencode(path)).copy()
+        pixels: Pixels = renderer.load_file(os.fsencode(path)).copy()
+        return pixels
     except BadImage as error:
         return str(error)
     finally:

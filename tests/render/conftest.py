@@ -11,7 +11,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from loaderd.spec.operations import RandomAffine, Rescaling
+from loaderd.spec.operations import GeneratorRescaling, RandomAffine
 from loaderd.spec.spec import Spec
 from loaderd.spec.transform import Transform
 from scripts.benchmarks.file_renderer import FileRenderer
@@ -61,7 +61,7 @@ def keras_pixels() -> Callable[..., Pixels]:
             interpolation=pipeline.load.interpolation,
             keep_aspect_ratio=pipeline.load.aspect == "crop",
         )
-        rescaling, affine = pipeline.first(Rescaling), pipeline.first(RandomAffine)
+        rescaling, affine = pipeline.first(GeneratorRescaling), pipeline.first(RandomAffine)
         affine = affine or RandomAffine()
         generator = ImageDataGenerator(
             rescale=None if rescaling is None else rescaling.scale,

@@ -38,7 +38,7 @@ def content_of(name: str) -> bytes:
         pytest.skip(f"this PIL writes no {name}: {error}")
 
 
-def load(path: Path, **choices: Any) -> NDArray[Any]:
+def load(path: Path, **choices: Any) -> Any:
     return FileRenderer(rendering(**{"target_size": (8, 8)} | choices)).load_file(str(path))
 
 

@@ -15,7 +15,7 @@ from PIL import Image
 from loaderd.render.transforms import augment
 from loaderd.render.transforms.geometry import matrices
 from loaderd.spec.base import ColorMode, FillMode
-from loaderd.spec.operations import RandomAffine, Rescaling
+from loaderd.spec.operations import GeneratorRescaling, RandomAffine
 from loaderd.spec.spec import Spec
 from loaderd.spec.transform import Transform
 from scripts.benchmarks.file_renderer import FileRenderer
@@ -42,7 +42,7 @@ def as_keras(image: Pixels, pipeline: Spec, transform: Transform) -> Pixels:
 
     affine = pipeline.first(RandomAffine)
     assert affine is not None
-    rescaling = pipeline.first(Rescaling)
+    rescaling = pipeline.first(GeneratorRescaling)
     generator = ImageDataGenerator(
         fill_mode=affine.fill_mode,
         cval=affine.cval,

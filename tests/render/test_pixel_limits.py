@@ -15,7 +15,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 from PIL import Image
 
 from loaderd.errors import BadImage, NoRoom
@@ -32,7 +31,7 @@ NAMES = ["a.jpg", "a.png", "a.bmp", "a.ppm", "a.tif", "a.gif"]
 DECODES: list[Decode] = ["exact", "scaled"]
 
 
-def load(path: Path, max_pixels: int | None = None, **choices: Any) -> NDArray[Any]:
+def load(path: Path, max_pixels: int | None = None, **choices: Any) -> Any:
     return FileRenderer(
         rendering(**{"target_size": (8, 8)} | choices), max_pixels=max_pixels
     ).load_file(str(path))

@@ -17,7 +17,7 @@ from PIL import Image
 from loaderd.errors import BadImage
 from loaderd.render.renderer import StageTimes
 from loaderd.spec.base import DataFormat, DType
-from loaderd.spec.operations import RandomFlip, Rescaling, SamplewiseNormalization
+from loaderd.spec.operations import GeneratorFlip, GeneratorRescaling, SamplewiseNormalization
 from loaderd.spec.spec import Spec
 from loaderd.spec.transform import Flip, Transform
 from scripts.benchmarks.file_renderer import FileRenderer
@@ -153,9 +153,9 @@ def test_rendering_imports_neither_keras_nor_tensorflow() -> None:
 def test_operations_are_applied_in_the_order_of_the_spec(data_format: DataFormat) -> None:
     """Also a random one behind one of values: each finds the channels where it looks for them."""
     image = np.random.default_rng(0).integers(0, 256, (4, 5, 3), np.uint8)
-    center, flip = SamplewiseNormalization(center=True), RandomFlip(horizontal=True)
+    center, flip = SamplewiseNormalization(center=True), GeneratorFlip(horizontal=True)
     plain = rendering(target_size=(4, 5), data_format=data_format)
-    spec = msgspec.structs.replace(plain, transforms=(center, flip, Rescaling(scale=0.5)))
+    spec = msgspec.structs.replace(plain, transforms=(center, flip, GeneratorRescaling(scale=0.5)))
     row = np.empty(spec.image_shape, np.float32)
     FileRenderer(spec).finish_one(image, (Flip(horizontal=True),), row)
     values = image.astype(np.float32)

@@ -11,7 +11,12 @@ from hypothesis import strategies as st
 
 from loaderd.render.transforms.operation import UNIFORMS
 from loaderd.sampling.draws import Uniforms
-from loaderd.spec.operations import RandomAffine, RandomBrightness, RandomChannelShift, RandomFlip
+from loaderd.spec.operations import (
+    GeneratorBrightness,
+    GeneratorFlip,
+    RandomAffine,
+    RandomChannelShift,
+)
 from loaderd.spec.transform import Affine, Flip, Transform
 from scripts.benchmarks.file_renderer import FileRenderer
 from tests.support.specs import rendering
@@ -43,8 +48,8 @@ class SampleDraws:
     def __call__(self, epoch: int, sample: int) -> Transform:
         drawn = self._draw(self._uniforms(epoch, sample))
         of = dict(zip(self._kinds, drawn, strict=True))
-        moved, turned = of.get(RandomAffine, Affine()), of.get(RandomFlip, Flip())
-        values = of.get(RandomChannelShift), of.get(RandomBrightness)
+        moved, turned = of.get(RandomAffine, Affine()), of.get(GeneratorFlip, Flip())
+        values = of.get(RandomChannelShift), of.get(GeneratorBrightness)
         return Transform._make((*moved, *turned, *values))
 
 

@@ -11,13 +11,13 @@ from loaderd.spec.base import Aspect, Interpolation
 from loaderd.spec.load import Load
 from loaderd.spec.operations import (
     Function,
+    GeneratorBrightness,
+    GeneratorFlip,
+    GeneratorRescaling,
     ImagenetPreprocessing,
     Operation,
     RandomAffine,
-    RandomBrightness,
     RandomChannelShift,
-    RandomFlip,
-    Rescaling,
     SamplewiseNormalization,
 )
 from loaderd.spec.output import Batching, Order, Output
@@ -27,9 +27,9 @@ from loaderd.spec.transform import Parameters, Transform
 
 _PARTS = {
     RandomAffine: lambda transform: transform.affine,
-    RandomFlip: lambda transform: transform.flip,
+    GeneratorFlip: lambda transform: transform.flip,
     RandomChannelShift: lambda transform: transform.channel_shift_intensity,
-    RandomBrightness: lambda transform: transform.brightness,
+    GeneratorBrightness: lambda transform: transform.brightness,
 }
 
 
@@ -107,11 +107,11 @@ def _operations(arguments: dict[str, Any], load: Load) -> list[Operation | None]
     return [
         RandomAffine(**affine, compat=load.compat) if affine else None,
         RandomChannelShift(channel_shift_range=channels) if channels else None,
-        RandomFlip(horizontal=flips[0], vertical=flips[1]) if any(flips) else None,
-        RandomBrightness(brightness_range=brightness) if brightness else None,
+        GeneratorFlip(horizontal=flips[0], vertical=flips[1]) if any(flips) else None,
+        GeneratorBrightness(brightness_range=brightness) if brightness else None,
         ImagenetPreprocessing(mode=mode, data_format=data_format) if mode else None,
         function,
-        Rescaling(scale=rescale) if rescale else None,
+        GeneratorRescaling(scale=rescale) if rescale else None,
         SamplewiseNormalization(center=center, std_normalization=std) if center or std else None,
     ]
 

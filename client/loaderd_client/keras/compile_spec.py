@@ -14,12 +14,12 @@ from loaderd.spec.base import DataFormat, FillMode, Statistic, compute_dtype
 from loaderd.spec.load import Load
 from loaderd.spec.operations import (
     FeaturewiseNormalization,
+    GeneratorBrightness,
+    GeneratorFlip,
+    GeneratorRescaling,
     Operation,
     RandomAffine,
-    RandomBrightness,
     RandomChannelShift,
-    RandomFlip,
-    Rescaling,
     SamplewiseNormalization,
 )
 from loaderd.spec.output import Output, Save
@@ -108,7 +108,7 @@ def _save(iterator: Any, most: int) -> Save | None:
 
 def _augmenting(generator: Augmentation) -> Iterator[Operation]:
     """The random operations that have an effect, in Keras's order."""
-    flip = RandomFlip(
+    flip = GeneratorFlip(
         horizontal=arguments.flag("horizontal_flip", generator.horizontal_flip),
         vertical=arguments.flag("vertical_flip", generator.vertical_flip),
     )
@@ -122,7 +122,7 @@ def _augmenting(generator: Augmentation) -> Iterator[Operation]:
     if flip.horizontal or flip.vertical:
         yield flip
     if brightness:
-        yield RandomBrightness(brightness_range=brightness)
+        yield GeneratorBrightness(brightness_range=brightness)
 
 
 def _affine(generator: Augmentation) -> RandomAffine:
@@ -151,7 +151,7 @@ def _normalizing(generator: Augmentation, dtype: str) -> Iterator[Operation]:
             stacklevel=2,
         )
     if scale:
-        yield Rescaling(scale=scale)
+        yield GeneratorRescaling(scale=scale)
     if center or std:
         yield SamplewiseNormalization(center=center, std_normalization=std)
 

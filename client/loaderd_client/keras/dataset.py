@@ -31,10 +31,12 @@ from loaderd.spec.source import Directory
 from loaderd.spec.spec import Spec
 from loaderd_client.core import arguments
 from loaderd_client.keras import adapter
+from loaderd_client.keras.augment_list import augmented
 from loaderd_client.keras.loading import Loading
 from loaderd_client.keras.pil_settings import pils_switches
 
 if TYPE_CHECKING:
+    from loaderd.augment.operation import Operation
     from loaderd_client.keras.sequence import LoaderSequence
 
 EXTENSIONS = (".bmp", ".gif", ".jpeg", ".jpg", ".png")
@@ -74,6 +76,7 @@ def image_dataset_from_directory(
     substitute_weight: float | None = None,
     exif: bool = False,
     max_queue_size: int = 10,
+    augment: Sequence[Operation] | None = None,
 ) -> LoaderSequence | list[LoaderSequence]:
     """Makes a sequence of the images below ``directory``; replaces Keras's function of that name.
 
@@ -111,6 +114,12 @@ def image_dataset_from_directory(
         substitute_weight: the same.
         exif: the same.
         max_queue_size: batches that the daemon keeps ready.
+        augment: operations of :mod:`loaderd_client.augment`, or Keras layers, applied in this order
+            to each image by itself. If one of them resizes or crops, they get images in their own
+            size, and must make images of ``image_size``; ``interpolation`` is then without effect.
+            Otherwise they get images of ``image_size``. With ``Rescaling``, ``Normalization``,
+            ``MixUp`` or ``CutMix`` images are float32; with the last two ``int`` labels become
+            one-hot rows of float32.
 
     Returns:
         A :class:`LoaderSequence` with ``class_names`` (None without labels) and
@@ -163,15 +172,17 @@ def image_dataset_from_directory(
         labels=None if labels is None or isinstance(labels, str) else tuple(map(int, labels)),
     )
     batch = Batching(_batch_size(batch_size), mode, loading.substitute_weight)
+    parts = augmented(augment, load, output, batch)
     spec = Spec(
         source=whole,
-        load=load,
+        load=parts.load,
         transforms=(),
-        output=output,
-        batch=batch,
+        output=parts.output,
+        batch=parts.batch,
         order=order,
         cache=loading.cache,
         on_error=loading.on_error,
+        augment=parts.operations,
     )
     from loaderd_client.keras.sequence import LoaderSequence
 

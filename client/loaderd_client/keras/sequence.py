@@ -18,8 +18,8 @@ from loaderd_client.core.session import Session
 from loaderd_client.core.supply import Supply
 from loaderd_client.keras import adapter
 from loaderd_client.keras.batch_index import Places
+from loaderd_client.keras.preview import Preview
 from loaderd_client.keras.reader import FixedMapping, Reader, Request
-from loaderd_client.keras.samples import Samples
 
 _OWN = ("_index_generator", "_issued", "lock")
 """Attributes that are not copied."""
@@ -30,7 +30,7 @@ RING_EXTRA = 2
 """Slots beyond ``max_queue_size``, for the batches that Keras holds while its queue is full."""
 
 
-class LoaderSequence(Samples, adapter.OneWorker, *adapter.sequences()):  # type: ignore[misc]
+class LoaderSequence(Preview, adapter.OneWorker, *adapter.sequences()):  # type: ignore[misc]
     """Batches from a daemon, for ``model.fit``, ``evaluate`` and ``predict``.
 
     ``sequence[i]`` is (images, labels); images alone if there are no labels; or (images, labels,
@@ -149,6 +149,9 @@ class LoaderSequence(Samples, adapter.OneWorker, *adapter.sequences()):  # type:
     def __next__(self) -> Any:
         """The next batch, endlessly: after the last of an epoch comes the next epoch's first."""
         return self._deliver(Request("next"))
+
+    def _look(self, index: int) -> Batch:
+        return self._reader.deliver(Request("look", index), self, self._fetched)
 
     def close(self) -> None:
         """Ends the stream. Arrays that were handed out stay valid."""

@@ -71,7 +71,7 @@ class PixelPlaces(NamedTuple):
 
 def takes_arrays(load: Load) -> bool:
     """Whether a resizer is faster with arrays of three channels than with PIL images."""
-    return load.interpolation == "nearest" and load.aspect != "crop"
+    return load.interpolation == "nearest" and load.aspect in ("stretch", "pad")
 
 
 class Resizer:
@@ -266,4 +266,5 @@ _FRAMES: dict[Aspect, Callable[[Size, Size], Box]] = {
     "stretch": _whole,
     "crop": crop_box,
     "pad": _pad_box,
+    "keep": _whole,
 }

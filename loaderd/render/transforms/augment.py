@@ -17,7 +17,7 @@ from PIL import Image, ImageEnhance
 
 from loaderd.errors import InvalidArgument, MissingDependency
 from loaderd.spec.base import ComputeDType
-from loaderd.spec.operations import RandomBrightness, RandomChannelShift
+from loaderd.spec.operations import GeneratorBrightness, RandomChannelShift
 from loaderd.spec.transform import Affine
 
 Array = NDArray[Any]
@@ -87,7 +87,7 @@ class BrightnessOperation:
         floatx: the dtype that Keras computes in.
     """
 
-    def __init__(self, spec: RandomBrightness, floatx: ComputeDType) -> None:
+    def __init__(self, spec: GeneratorBrightness, floatx: ComputeDType) -> None:
         self._low, self._high = spec.brightness_range
         self._floatx = floatx
 

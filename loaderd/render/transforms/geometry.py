@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from loaderd.render.native.kernels import MAX_CHANNELS, MAX_SIDE, MAX_VALUES, Finish
 from loaderd.render.transforms import augment
 from loaderd.spec.base import Compat
-from loaderd.spec.operations import RandomAffine, RandomFlip
+from loaderd.spec.operations import GeneratorFlip, RandomAffine
 from loaderd.spec.transform import Affine, Flip
 
 STILL = Affine()
@@ -136,7 +136,7 @@ class FlipOperation:
         spec: the directions.
     """
 
-    def __init__(self, spec: RandomFlip) -> None:
+    def __init__(self, spec: GeneratorFlip) -> None:
         self._horizontal = 0.5 if spec.horizontal else 0.0
         self._vertical = 0.5 if spec.vertical else 0.0
 

@@ -1,0 +1,104 @@
+"""The parts of a spec that an ``augment=[...]`` list decides."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+import msgspec
+
+from loaderd.augment.crops import Resize
+from loaderd.augment.operation import Operation, Size
+from loaderd.augment.pipeline import Pipeline, divide
+from loaderd.errors import InvalidArgument
+from loaderd.spec.base import CHANNELS, DataFormat
+from loaderd.spec.load import Load
+from loaderd.spec.output import Batching, Output
+from loaderd_client.keras import layers
+
+
+class Augmented(NamedTuple):
+    """The parts of a spec with a list of operations."""
+
+    operations: tuple[Any, ...]
+    load: Load
+    output: Output
+    batch: Batching
+
+
+def augmented(augment: object, load: Load, output: Output, batch: Batching) -> Augmented:
+    """Fits the parts of a spec to a list of operations.
+
+    For a list that begins with an antialiased ``Resize`` images are loaded in that size, for one
+    that resizes or crops otherwise in the size that they have, and for any other in ``image_size``.
+
+    Args:
+        augment: the list, in which layers of Keras are read as operations; None for none.
+        load: as without it, in ``image_size``.
+        output: the same.
+        batch: the same.
+
+    Raises:
+        InvalidArgument: it is no list of operations, its images have not the size that is asked
+            for, or it does not fit the batches' channels or labels.
+    """
+    operations = _operations(augment, output.data_format)
+    pipeline = divide(operations)
+    _check_size(pipeline, load.target_size)
+    _check_channels(pipeline, CHANNELS[load.color_mode])
+    loaded = operations[0] if operations else None
+    if isinstance(loaded, Resize) and loaded.averages:
+        operations = operations[1:]
+        load = _loaded_by(loaded, load)
+        output = msgspec.structs.replace(output, image_size=pipeline.size)
+    elif pipeline.size is not None:
+        load = msgspec.structs.replace(load, aspect="keep")
+    if pipeline.values or pipeline.mixes:
+        output = msgspec.structs.replace(output, dtype="float32")
+    if pipeline.mixes and batch.label_mode == "int":
+        batch = msgspec.structs.replace(batch, label_mode="categorical")
+    return Augmented(operations, load, output, batch)
+
+
+def _operations(augment: object, data_format: DataFormat) -> tuple[Operation, ...]:
+    if augment is None:
+        return ()
+    if layers.is_chain(augment):
+        augment = (augment,)
+    if isinstance(augment, Operation | str) or not isinstance(augment, Iterable):
+        raise InvalidArgument(f"`augment` should be a list of operations. Received: {augment!r}")
+    operations = tuple(one for listed in augment for one in layers.read(listed, data_format))
+    for one in operations:
+        if not isinstance(one, Operation):
+            raise InvalidArgument(
+                "`augment` should hold operations of loaderd_client.augment, or layers of Keras. "
+                f"Received: {one!r}"
+            )
+    return operations
+
+
+def _check_size(pipeline: Pipeline, size: Size) -> None:
+    if pipeline.size is not None and pipeline.size != size:
+        raise InvalidArgument(
+            f"`augment` makes images of (height, width) {pipeline.size}, but `image_size` is "
+            f"{size}: they must be equal"
+        )
+
+
+def _check_channels(pipeline: Pipeline, channels: int) -> None:
+    for operation in pipeline.values:
+        if operation.channels not in (None, channels):
+            raise InvalidArgument(
+                f"augment: {operation!r} is for {operation.channels} channels, and these images "
+                f"have {channels}"
+            )
+
+
+def _loaded_by(first: Resize, load: Load) -> Load:
+    """The load that resizes as the first operation does."""
+    return msgspec.structs.replace(
+        load,
+        target_size=first.sets_size,
+        interpolation=first.interpolation,
+        aspect="crop" if first.crop_to_aspect_ratio else "stretch",
+    )

@@ -1,0 +1,167 @@
+"""A picture of samples exactly as training gets them."""
+
+from __future__ import annotations
+
+import os
+from math import ceil, sqrt
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from loaderd.augment.pipeline import divide
+from loaderd.errors import InvalidArgument
+from loaderd.spec.spec import Spec
+from loaderd_client.core import arguments
+from loaderd_client.core.batch import Batch
+from loaderd_client.keras.samples import Samples
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+Array = NDArray[Any]
+
+_LEAST = 96
+"""Pixels that a cell has at least, so that its caption can be read."""
+_CAPTION = 14
+_GAP = 4
+_MARGIN = 1e-3
+_LISTED = 3
+
+
+class Preview(Samples):
+    """The samples of a sequence that can be looked at."""
+
+    def preview(self, n: int = 16, path: str | os.PathLike[str] | None = None) -> Image:
+        """A picture of the first samples of the epoch, exactly as training gets them.
+
+        They do not count as read. Class names are below the images, with their shares where labels
+        are mixed; ``Rescaling`` and ``Normalization`` of an ``augment`` list are undone.
+
+        Args:
+            n: how many; at most an epoch's.
+            path: where to save the picture too; its extension decides the format.
+
+        Returns:
+            A PIL image, which a notebook shows.
+
+        Raises:
+            InvalidArgument: ``n`` is not positive.
+            BadImage: a file cannot be read.
+        """
+        count = arguments.whole("n", n)
+        if count < 1:
+            raise InvalidArgument(f"`n` should be at least 1. Received: {n!r}")
+        images: list[Array] = []
+        captions: list[str] = []
+        for index in range(len(self)):
+            batch = self._look(index)
+            images.extend(batch.images.copy())
+            captions.extend(self._caption(batch, row) for row in range(len(batch.ids)))
+            if len(images) >= count:
+                break
+        picture = preview_picture(np.stack(images[:count]), captions[:count], self.spec)
+        if path is not None:
+            picture.save(path)
+        return picture
+
+    def _caption(self, batch: Batch, row: int) -> str:
+        if batch.labels is None:
+            return str(os.path.basename(self.filenames[batch.ids[row]]))
+        return caption(batch.labels[row], self.spec.batch.label_mode, self.class_names)
+
+    def _look(self, index: int) -> Batch:
+        """A batch of the present epoch; does not count as read."""
+        raise NotImplementedError
+
+
+def preview_picture(images: Array, captions: list[str], spec: Spec) -> Image:
+    """Images in a grid, with a caption below each.
+
+    Args:
+        images: (n, ...) of the stream's form and dtype.
+        captions: one for each.
+        spec: of the stream.
+
+    Returns:
+        A PIL image of mode RGB.
+    """
+    # Here, so that a trainer that shows nothing loads no decoder.
+    from PIL import Image, ImageDraw
+
+    pixels = [_enlarged(one) for one in _as_bytes(images, spec)]
+    height, width = pixels[0].shape[:2]
+    columns = ceil(sqrt(len(pixels)))
+    across, down = width + _GAP, height + _CAPTION + _GAP
+    size = (columns * across, ceil(len(pixels) / columns) * down)
+    picture = Image.new("RGB", size, "white")
+    draw = ImageDraw.Draw(picture)
+    for number, (one, caption) in enumerate(zip(pixels, captions, strict=True)):
+        x, y = number % columns * across, number // columns * down
+        picture.paste(Image.fromarray(one), (x, y))
+        draw.text((x + 1, y + height + 1), _fitting(caption, width), fill="black")
+    return picture
+
+
+def caption(label: Any, label_mode: str, class_names: list[str] | None) -> str:
+    """The names of a sample's classes; with their shares, where there are several."""
+    names = class_names or []
+
+    def name(number: int) -> str:
+        return str(names[number] if number < len(names) else number)
+
+    if label_mode == "categorical" and np.ndim(label) == 1:
+        first = np.argsort(label)[::-1][:_LISTED].tolist()
+        shares = [(name(one), float(label[one])) for one in first if label[one] > _MARGIN]
+        if len(shares) == 1:
+            return shares[0][0]
+        return ", ".join(f"{share:.2f} {one}" for one, share in shares)
+    if label_mode in ("int", "sparse", "binary") and np.size(label) == 1:
+        return name(round(float(np.reshape(label, -1)[0])))
+    return ""
+
+
+def _as_bytes(images: Array, spec: Spec) -> Array:
+    """uint8 (n, height, width, 3) of images in any form that a stream has.
+
+    What ``Rescaling`` and ``Normalization`` of an ``augment`` list did is undone. Other values are
+    shown as they are if they are from 0 to 255 or from 0 to 1, and else stretched to that.
+    """
+    if spec.output.data_format == "channels_first":
+        images = images.transpose(0, 2, 3, 1)
+    if spec.output.dtype == "bfloat16":
+        images = (images.astype(np.uint32) << 16).view(np.float32)
+    values = images.astype(np.float32)
+    pipeline = divide(spec.augment)
+    for one in reversed(pipeline.values):
+        for name, numbers in reversed(one.steps()):
+            values = _UNDO[name](values, np.array(numbers, np.float32))
+    if not pipeline.values and images.dtype != np.uint8:
+        values = _stretched(values)
+    found = np.clip(np.round(values), 0, 255).astype(np.uint8)
+    return np.repeat(found, 3, axis=3) if found.shape[3] == 1 else found[..., :3]
+
+
+_UNDO = {
+    "multiply": lambda values, numbers: values / numbers,
+    "divide": lambda values, numbers: values * numbers,
+    "subtract": lambda values, numbers: values + numbers,
+}
+
+
+def _stretched(values: Array) -> Array:
+    low, high = float(values.min()), float(values.max())
+    if low >= 0 and high <= 1 + _MARGIN:
+        return values * 255
+    if low >= 0 and high <= 255 + _MARGIN:
+        return values
+    return (values - low) * (255 / max(high - low, _MARGIN))
+
+
+def _enlarged(image: Array) -> Array:
+    times = ceil(_LEAST / min(image.shape[:2]))
+    return np.ascontiguousarray(image.repeat(times, axis=0).repeat(times, axis=1))
+
+
+def _fitting(text: str, width: int) -> str:
+    return text[: max(1, width // 6)]  # PIL's own font has characters of 6 pixels

@@ -1,0 +1,232 @@
+"""The image of one sample, and its targets, while operations are applied to them.
+
+Operations tell a canvas what to do. It collects geometry and tables of values, and applies them
+when the pixels are needed::
+
+    picture ──► pending part (crops, flips, one resize) ──► pending table ──► pixels
+            or  pending warp (matrices, crops, flips)
+
+Crops, flips and a resize in a row become one resize of a part of the picture; warps in a row, with
+crops and flips, become one matrix and one warp; tables in a row become one table, and wait while
+crops and flips follow. A later warp of a row sees the image before the row: what an earlier one
+moved out of the frame may come back, instead of the fill.
+
+Coordinates are continuous: the pixel in row i and column j covers i to i + 1 and j to j + 1.
+Matrices take (x, y, 1) of the result to (x, y, 1) of the image before.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from loaderd.augment.pixels import (
+    Box,
+    Flips,
+    Pixels,
+    Warp,
+    Window,
+    check_kind,
+    displaced,
+    displaced_masks,
+    flipping,
+    looked_up,
+    moved,
+    pixels_of,
+    size_of,
+)
+from loaderd.augment.targets import Targets
+from loaderd.augment.warps import Filter, Matrix, Size, WarpStyle, translation
+
+
+class Canvas:
+    """The image of one sample, and its targets. Made once for each thread."""
+
+    def __init__(self) -> None:
+        self._image: Pixels | Image.Image = np.empty((0, 0, 3), np.uint8)
+        self._targets: Targets | None = None
+        self._geometry: Window | Warp | None = None
+        self._table: Pixels | None = None
+
+    def begin(self, picture: Pixels | Image.Image, targets: Targets | None = None) -> None:
+        """Takes the picture of the next sample, and its targets; they are not changed.
+
+        Args:
+            picture: uint8 (height, width, channels); or a PIL image of mode RGB, RGBA, L, or RGBX,
+                whose fourth byte is padding.
+            targets: in pixels of the picture; None for none.
+
+        Raises:
+            RenderError: the picture has other than 8 bits for each channel.
+        """
+        check_kind(picture)
+        self._image = picture
+        if targets is not None:
+            targets = targets._replace(visibility=np.ones(len(targets.boxes)))
+        self._targets = targets
+        self._geometry = None
+        self._table = None
+
+    @property
+    def size(self) -> Size:
+        """(height, width) as it is now."""
+        return size_of(self._image) if self._geometry is None else self._geometry.size
+
+    @property
+    def image(self) -> Pixels:
+        """The pixels as they are now, C-contiguous; not to be changed, but to be replaced."""
+        self._flush()
+        self._image = np.ascontiguousarray(pixels_of(self._image))
+        return self._image
+
+    @image.setter
+    def image(self, pixels: Pixels) -> None:
+        """Replaces the pixels by as many others."""
+        self._flush()  # so that targets move
+        self._image = pixels
+
+    @property
+    def targets(self) -> Targets:
+        """The targets as they are now; not to be changed."""
+        self._flush()
+        return Targets() if self._targets is None else self._targets
+
+    # -- geometry ----------------------------------------------------------------------
+
+    def crop(self, left: int, top: int, size: Size) -> None:
+        """Takes a part, which must lie within the image."""
+        now = self._pending()
+        if isinstance(now, Warp):
+            matrix = now.matrix @ translation(-left, -top)
+            self._geometry = now._replace(matrix=matrix, size=size)
+        else:
+            self._geometry = now.part((left, top, left + size[1], top + size[0]), size)
+
+    def resize(self, size: Size, box: Box | None = None, filter: Filter = "bilinear") -> None:
+        """Resizes the image, or a part of it; filters average where they shrink (antialiasing).
+
+        Args:
+            size: (height, width) of the result.
+            box: the part, within the image. If its edges are not whole numbers, filters that reach
+                beyond them see the pixels there.
+            filter: as PIL's.
+        """
+        box = (0, 0, *self.size[::-1]) if box is None else box
+        if box == (0, 0, *size[::-1]) and size == self.size:
+            return
+        now = self._pending()
+        if self._table is not None or isinstance(now, Warp) or now.filter:
+            self._flush()
+        self._geometry = self._part().part(box, size)._replace(filter=filter)
+
+    def flip(self, horizontal: bool, vertical: bool) -> None:
+        """Mirrors the image."""
+        now = self._pending()
+        if isinstance(now, Warp):
+            matrix = now.matrix @ flipping(now.size, (horizontal, vertical)).matrix
+            self._geometry = now._replace(matrix=matrix)
+        else:
+            flips = (now.flips[0] != horizontal, now.flips[1] != vertical)
+            self._geometry = now._replace(flips=flips)
+
+    def warp(self, matrix: Matrix, style: WarpStyle, size: Size | None = None) -> None:
+        """Warps the image.
+
+        Args:
+            matrix: (3, 3): takes points of the result to those of the image now.
+            style: how to read there.
+            size: of the result; None keeps it.
+        """
+        size = self.size if size is None else size
+        now = self._geometry
+        if self._table is None and isinstance(now, Warp) and now.style == style:
+            before = now.matrix
+        else:
+            flips = self._flush(leave_flips=True)
+            before = flipping(self.size, flips).matrix
+        self._geometry = Warp(before @ matrix, size, style)
+
+    def displace(self, x: NDArray[np.float32], y: NDArray[np.float32], style: WarpStyle) -> None:
+        """Reads each pixel from a place beside it.
+
+        Args:
+            x: float32 (height, width), in pixels: how far to the right.
+            y: the same, below.
+            style: how to read there.
+
+        Raises:
+            RenderError: the image is too long or too wide for OpenCV.
+        """
+        self._flush()
+        self._image = displaced(pixels_of(self._image), x, y, style)
+        if self._targets is not None:
+            masks = displaced_masks(self._targets.masks, x, y, style)
+            self._targets = self._targets.displaced(x, y)._replace(masks=masks)
+
+    def _pending(self) -> Window | Warp:
+        return self._geometry if isinstance(self._geometry, Warp) else self._part()
+
+    def _part(self) -> Window:
+        """The pending geometry, which is no warp."""
+        if isinstance(self._geometry, Window):
+            return self._geometry
+        return flipping(size_of(self._image), (False, False))
+
+    # -- values ------------------------------------------------------------------------
+
+    def map_values(self, table: Pixels) -> None:
+        """Replaces each value by that of a table: uint8 (256,), or (256, channels)."""
+        now = self._table
+        if now is None:
+            self._table = table
+        elif now.ndim == table.ndim == 2:
+            self._table = np.take_along_axis(table, now.astype(np.intp), axis=0)
+        else:
+            self._table = table[now]
+
+    def mix_channels(self, matrix: NDArray[Any]) -> None:
+        """Multiplies the values of each pixel by a matrix, rounds, and clips to 0 to 255.
+
+        Args:
+            matrix: float (3, 3), or (3, 4) with numbers that are added; of images with an alpha
+                channel, that channel is kept.
+        """
+        image = self.image
+        if image.shape[2] == 4:
+            whole = np.zeros((4, 5))
+            whole[:3, :3] = matrix[:, :3]
+            whole[:3, 4] = matrix[:, 3] if matrix.shape[1] == 4 else 0
+            whole[3, 3] = 1
+            matrix = whole
+        self.image = np.asarray(cv2.transform(image, matrix), np.uint8)
+
+    # -- pixels ------------------------------------------------------------------------
+
+    def finish(self) -> tuple[Pixels, Flips]:
+        """The pixels, C-contiguous, and the flips that are left to be applied to them.
+
+        The targets have them already.
+        """
+        flips = self._flush(leave_flips=True)
+        if self._targets is not None and any(flips):
+            self._targets = moved(self._targets, flipping(self.size, flips))
+        return self.image, flips
+
+    def _flush(self, leave_flips: bool = False) -> Flips:
+        """Applies what is pending, and returns the flips that are left."""
+        geometry, left = self._geometry, (False, False)
+        if leave_flips and isinstance(geometry, Window):
+            geometry, left = geometry._replace(flips=left), geometry.flips
+        if geometry is not None:
+            if self._targets is not None:
+                self._targets = moved(self._targets, geometry)
+            self._image = geometry.applied(self._image)
+            self._geometry = None
+        if self._table is not None:
+            self._image = looked_up(pixels_of(self._image), self._table)
+            self._table = None
+        return left

@@ -1,0 +1,127 @@
+"""The last step for a list of augmenting operations: drawn and applied one after the other.
+
+::
+
+    picture ──► canvas ──operations──► bytes ──kernels: flips, values, dtype, layout──► row
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from loaderd.augment.canvas import Canvas
+from loaderd.augment.crops import Box, RandomResizedCrop
+from loaderd.augment.draws import Draws
+from loaderd.augment.pipeline import divide
+from loaderd.augment.values import ValueOperation
+from loaderd.errors import RenderError
+from loaderd.render.fast import Step
+from loaderd.render.load.resize import REDUCTIONS, Reduced, Size
+from loaderd.render.native.kernels import Finish
+from loaderd.render.transforms.operation import Array
+from loaderd.spec.base import CHANNELS
+from loaderd.spec.spec import Spec
+from loaderd.spec.transform import Parameters
+
+_ANTIALIASED = 2
+"""Pixels per target pixel, each way, that a reduced picture must have left."""
+
+
+class AugmentFinish:
+    """Draws and applies the operations of ``spec.augment``. Owns buffers: one for each thread.
+
+    Args:
+        spec: what to do.
+    """
+
+    copies = False
+    function = None
+
+    def __init__(self, spec: Spec) -> None:
+        pipeline = divide(spec.augment)
+        self._operations = pipeline.images
+        first = pipeline.images[0][1] if pipeline.images else None
+        self._crop = first if isinstance(first, RandomResizedCrop) else None
+        self._draws = Draws(spec.order.seed or 0)
+        self._canvas = Canvas()
+        self._flips = np.zeros(1, np.uint8)
+        height, width = spec.output.image_size or spec.load.target_size
+        channels = CHANNELS[spec.load.color_mode]
+        self._kernel = Finish(
+            (height, width, channels),
+            steps=steps_of(pipeline.values, channels),
+            dtype=spec.output.dtype,
+            planar=spec.output.data_format == "channels_first",
+        )
+
+    def prepare(self, parameters: Sequence[Parameters]) -> Sequence[Parameters]:
+        """(epoch, sample) of the rows of a chunk, as they are."""
+        return parameters
+
+    def reduction(self, size: Size, parameters: Parameters) -> int:
+        """The factor by which a picture may be reduced before its part is taken: 8, 4, 2, or 1.
+
+        Args:
+            size: (width, height) of the picture.
+            parameters: (epoch, sample).
+        """
+        if self._crop is None:
+            return 1
+        box = self._drawn_crop(self._crop, size, parameters)
+        rows = (box.bottom - box.top) / self._crop.height
+        columns = (box.right - box.left) / self._crop.width
+        fits = (one for one in REDUCTIONS if min(rows, columns) >= _ANTIALIASED * one)
+        return next(fits, 1)
+
+    def _drawn_crop(self, crop: RandomResizedCrop, size: Size, parameters: Parameters) -> Box:
+        epoch, sample = parameters
+        self._draws.begin(epoch, sample, 0)
+        return crop.draw(self._draws, (size[1], size[0]))
+
+    def _crop_reduced(self, picture: Reduced, parameters: Parameters) -> None:
+        """Begins with the part of a reduced picture; its edges may be fractional there."""
+        assert self._crop is not None, "pictures are reduced for it alone"
+        box = self._drawn_crop(self._crop, picture.size, parameters)
+        (x, y), by = picture.skip, picture.reduction
+        edges = (
+            (box.left + x) / by,
+            (box.top + y) / by,
+            (box.right + x) / by,
+            (box.bottom + y) / by,
+        )
+        self._canvas.begin(picture.image)
+        self._canvas.resize(self._crop.sets_size, edges, self._crop.interpolation)
+
+    def __call__(self, picture: Any, prepared: Any, at: int, row: Array) -> None:
+        """See ``Renderer.finish``.
+
+        Raises:
+            RenderError: the picture is not of bytes.
+        """
+        canvas, draws, operations = self._canvas, self._draws, self._operations
+        epoch, sample = prepared[at]
+        if isinstance(picture, Reduced):
+            self._crop_reduced(picture, prepared[at])
+            operations = operations[1:]
+        else:
+            canvas.begin(picture)
+        for number, operation in operations:
+            draws.begin(epoch, sample, number)
+            operation.apply(canvas, operation.draw(draws, canvas.size))
+        pixels, (across, down) = canvas.finish()
+        if pixels.dtype != np.uint8:
+            raise RenderError(f"augment takes images of bytes, and this one is {pixels.dtype}")
+        self._flips[0] = across + 2 * down
+        self._kernel.one(pixels, None, self._flips, 0, row)
+
+
+def steps_of(values: Sequence[ValueOperation], channels: int) -> list[Step]:
+    """The arithmetic of operations on values, as the kernels take it."""
+    return [
+        (name, np.broadcast_to(np.array(numbers, np.float32), channels).copy())
+        for operation in values
+        for name, numbers in operation.steps()
+    ]
