@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import argparse
 
-from scripts.benchmarks import compare, coordination, listing, ring, sharing, steps
+from scripts.benchmarks import augment, compare, coordination, listing, ring, sharing, steps
 
 
 def main() -> None:
     """Runs the benchmark that was asked for."""
     parser = argparse.ArgumentParser(prog="scripts/bench", description="Measures loaderd.")
     benchmarks = parser.add_subparsers(required=True, metavar="BENCHMARK")
+    augment.add(benchmarks)
     compare.add(benchmarks)
     coordination.add(benchmarks)
     listing.add(benchmarks)

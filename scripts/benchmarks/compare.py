@@ -31,6 +31,7 @@ EXAMPLES = """examples:
   scripts/bench compare                                 everything; most of an hour
   scripts/bench compare augment cached --runs 7         two workloads; the others' results stay
   scripts/bench compare plain --peers floor,torch       loaderd against two peers
+  scripts/bench compare crop recipe                     training recipes of ImageNet
   scripts/bench compare --data photos --out /tmp/bench  own images, results elsewhere
 
 workloads:
@@ -42,7 +43,7 @@ def add(benchmarks: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
     """Adds the benchmark."""
     names = [f"  {name:<16}{workload.title}" for name, workload in WORKLOADS.items()]
     names.append(f"  {FIRST_BATCH:<16}seconds from flow_from_directory to the first batch")
-    names += ["", "peers:", *(f"  {name:<18}{peer.title}" for name, peer in PEERS.items())]
+    names += ["", "peers:", *(f"  {name:<26}{peer.title}" for name, peer in PEERS.items())]
     parser = benchmarks.add_parser(
         "compare",
         help="loaderd and its peers, side by side in one run (about an hour)",

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from loaderd.render.load.decode import file_error
 from loaderd.render.load.pixel_limits import pixel_limit
-from loaderd.render.renderer import Renderer, StageTimes
+from loaderd.render.renderer import Loaded, Renderer, StageTimes
 from loaderd.sources.files import FileLimit, FileReader, Path
 from loaderd.spec.spec import Spec
 from loaderd.spec.transform import Parameters
@@ -27,8 +27,8 @@ class FileRenderer(Renderer):
         super().__init__(spec, StageTimes(), limit=limit)
         self._reader = FileReader(FileLimit(limit.file_bytes, limit.file_reason))
 
-    def load_file(self, path: Path) -> NDArray[Any]:
-        """The picture of a file in the target size."""
+    def load_file(self, path: Path) -> Loaded:
+        """The picture of a file, as ``load`` returns it."""
         data = self._reader.read(path)
         try:
             return self.load(data)
@@ -37,8 +37,9 @@ class FileRenderer(Renderer):
 
     def render(self, path: Path, parameters: Parameters, row: NDArray[Any]) -> None:
         """Writes a file's finished pixels."""
+        self.begin(parameters)
         self.finish_one(self.load_file(path), parameters, row)
 
-    def finish_one(self, image: NDArray[Any], parameters: Parameters, row: NDArray[Any]) -> None:
+    def finish_one(self, image: Loaded, parameters: Parameters, row: NDArray[Any]) -> None:
         """Writes a picture's finished pixels."""
         self.finish(image, self.prepare([parameters]), 0, row)

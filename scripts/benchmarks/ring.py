@@ -21,7 +21,7 @@ from loaderd import machine
 from loaderd.ipc import dial
 from loaderd.ipc.snapshot import DaemonStats
 from loaderd.spec.load import Load
-from loaderd.spec.operations import Operation, RandomAffine, RandomFlip, Rescaling
+from loaderd.spec.operations import GeneratorFlip, GeneratorRescaling, Operation, RandomAffine
 from loaderd.spec.output import Batching, Order, Output
 from loaderd.spec.source import Directory
 from loaderd.spec.spec import Spec
@@ -29,7 +29,7 @@ from loaderd_client import Session
 from scripts.benchmarks import floor
 
 SLOTS = 12
-PLAIN: tuple[Operation, ...] = (Rescaling(scale=1 / 255),)
+PLAIN: tuple[Operation, ...] = (GeneratorRescaling(scale=1 / 255),)
 AUGMENT: tuple[Operation, ...] = (
     RandomAffine(
         rotation_range=20.0,
@@ -38,7 +38,7 @@ AUGMENT: tuple[Operation, ...] = (
         shear_range=0.2,
         zoom_range=(0.8, 1.2),
     ),
-    RandomFlip(horizontal=True),
+    GeneratorFlip(horizontal=True),
     *PLAIN,
 )
 console = Console()

@@ -16,6 +16,7 @@ class Peer:
         group: peers that are two ways of using one library; the better one counts.
         variant: what its module is told.
         requires: packages of its environment; empty takes the repository's own.
+        shares: the module whose environment it runs in, with the same packages; empty for its own.
         needs: what the system must have to build those.
         note: what to know about its figures.
     """
@@ -25,13 +26,14 @@ class Peer:
     group: str = ""
     variant: str = ""
     requires: tuple[str, ...] = ()
+    shares: str = ""
     needs: str = ""
     note: str = ""
 
     @property
     def environment(self) -> str:
         """The name of its environment; empty is the repository's own."""
-        return self.module if self.requires else ""
+        return (self.shares or self.module) if self.requires else ""
 
 
 @dataclass(frozen=True)
@@ -65,7 +67,9 @@ class Must:
 
 
 _TENSORFLOW = ("tensorflow-cpu", "keras>=3.15", "pillow", "scipy")
+_DALI = ("nvidia-dali-cuda120", "numpy")
 _TORCH = "torch==2.13.*"  # a release whose build for CPUs installs by this name where it is offered
+_TORCHVISION = ("torch==2.14.1", "torchvision==0.29.1")
 
 PEERS = {
     "loaderd": Peer("loaderd", "ours"),
@@ -132,7 +136,7 @@ PEERS = {
     "dali": Peer(
         "NVIDIA DALI, CPU",
         "dali",
-        requires=("nvidia-dali-cuda120", "numpy"),
+        requires=_DALI,
         note="full decoding; keeps no decoded images on a CPU",
     ),
     "ffcv": Peer(
@@ -147,7 +151,8 @@ PEERS = {
         "turbo",
         requires=("turboloader", "numpy"),
         note="from a tar, always decoded scaled, at M/8; cached: its .tbl of decoded images; "
-        "augment: a random crop and a flip only, and from a tar it decodes the crop only",
+        "augment: a random crop and a flip only, and from a tar it decodes the crop only; "
+        "crop: its train_aug",
     ),
     "turboloader-transforms": Peer(
         "TurboLoader, its transforms",
@@ -156,6 +161,63 @@ PEERS = {
         requires=("turboloader", "numpy"),
         note="from a tar, always decoded scaled, at M/8; RandomAffine and RandomHorizontalFlip "
         "with the same ranges, run one image after the other in the trainer",
+    ),
+    "torchvision": Peer(
+        "torchvision v2, tensors",
+        "torchvision_v2",
+        group="torchvision v2",
+        variant="tensors",
+        requires=_TORCHVISION,
+        note="torchvision.io.decode_jpeg, then tensors of bytes",
+    ),
+    "torchvision-pil-decoder": Peer(
+        "torchvision v2, tensors from PIL",
+        "torchvision_v2",
+        group="torchvision v2",
+        variant="pil-decoder",
+        requires=_TORCHVISION,
+        note="decoded by PIL, then tensors of bytes",
+    ),
+    "torchvision-pil": Peer(
+        "torchvision v2, PIL images",
+        "torchvision_v2",
+        group="torchvision v2",
+        variant="pil",
+        requires=_TORCHVISION,
+        note="PIL images up to the normalisation",
+    ),
+    "albumentations": Peer(
+        "Albumentations, OpenCV",
+        "albumentations_cv2",
+        requires=("albumentations==2.0.8", "opencv-python-headless", _TORCH, "numpy"),
+        note="in a PyTorch DataLoader; shrinks with INTER_AREA; it has no RandAugment: recipe has "
+        "SomeOf(n=2) of the same operations at the same strengths",
+    ),
+    "dali-recipe": Peer(
+        "NVIDIA DALI, CPU",
+        "recipe_dali",
+        requires=_DALI,
+        shares="dali",
+        note="decoders.image_random_crop decodes a part only; auto_aug.rand_augment",
+    ),
+    "tfdata-recipe": Peer(
+        "tf.data, Keras's layers",
+        "recipe_tfdata",
+        group="tf.data, Keras's layers",
+        requires=_TENSORFLOW,
+        shares="tfdata",
+        note="Keras has no RandomResizedCrop: sample_distorted_bounding_box and "
+        "decode_and_crop_jpeg, a resize that does not antialias; its RandAugment draws one list of "
+        "operations for a batch",
+    ),
+    "tfdata-recipe-antialias": Peer(
+        "tf.data, Keras's layers, antialiased",
+        "recipe_tfdata",
+        group="tf.data, Keras's layers",
+        variant="antialias",
+        requires=_TENSORFLOW,
+        shares="tfdata",
+        note="the same with tf.image.resize(antialias=True)",
     ),
     "loaderd-fast": Peer("loaderd, precision='fast'", "ours", variant="fast"),
     "fit-loaderd": Peer("model.fit, loaderd", "fit", variant="loaderd"),
@@ -187,6 +249,16 @@ _LOADERS = (
     "torch",
     "dali",
     "turboloader",
+)
+_RECIPES = (
+    "floor",
+    "torchvision",
+    "torchvision-pil-decoder",
+    "torchvision-pil",
+    "albumentations",
+    "dali-recipe",
+    "tfdata-recipe",
+    "tfdata-recipe-antialias",
 )
 _ANTIALIASED = (*_LOADERS[:4], "tfdata-antialias", *_LOADERS[4:])
 _NO_CACHE = "keeps no decoded images"
@@ -257,6 +329,18 @@ WORKLOADS = {
             "turboloader": "gives float32 and float16 only",
         },
     ),
+    "crop": Workload(
+        "224x224 of a random part of the picture, antialiased bilinear, horizontal flip, "
+        "ImageNet's mean and standard deviation, float32, batches of 32",
+        (*_RECIPES, "turboloader"),
+        {**_224, "recipe": "crop"},
+    ),
+    "recipe": Workload(
+        "crop, with RandAugment (2 operations, magnitude 9) before the normalisation",
+        _RECIPES,
+        {**_224, "recipe": "randaugment"},
+        left_out={"turboloader": "has no RandAugment"},
+    ),
     "fit": Workload(
         "model.fit with a model that costs nothing, cached float32 images, batches of 32",
         ("fit-arrays", "fit-aligned"),
@@ -301,6 +385,12 @@ MUSTS = (
     Must("cached-plain", "tfdata", 1.0),
     Must("cached-uint8", "ffcv", 1.0),
     Must("cached-uint8", "tfdata", 1.0),
+    Must("crop", "floor", 0.95),
+    Must("crop", "turboloader", 1.0),
+    Must("recipe", "torchvision v2", 1.5),
+    Must("recipe", "albumentations", 1.5),
+    Must("recipe", "dali-recipe", 1.5),
+    Must("recipe", "tf.data, Keras's layers", 5.0),
     Must("fit", "model.fit, arrays in memory", 0.7),
     Must("fit-bytes", "model.fit, arrays in memory", 0.9),
     Must("share", "share-one", 1.8),

@@ -46,6 +46,18 @@ def test_a_contestant_gets_ready_measures_and_ends(pictures: Path) -> None:
     eventually(lambda: all(map(gone, contest._group(contestant._process.pid))))
 
 
+@pytest.mark.parametrize("recipe", ["crop", "randaugment"])
+def test_the_floor_renders_the_recipes(pictures: Path, recipe: str) -> None:
+    task = Task(str(pictures), (16, 16), "bilinear", workers=1, recipe=recipe)
+    contestant = Contestant(sys.executable, "bare", task, "test")
+    try:
+        assert contestant.looks["shape"] == [32, 16, 16, 3]
+        assert contestant.looks["range"][0] < -1  # normalized: black is -2
+        assert contestant.turn(0.1) > 0
+    finally:
+        contestant.close()
+
+
 def test_one_that_cannot_start_says_why(tmp_path: Path, pictures: Path) -> None:
     with pytest.raises(Failed, match="EOFError"):
         enter(tmp_path / "missing")

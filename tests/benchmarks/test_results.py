@@ -89,5 +89,11 @@ def test_workloads_and_musts_name_peers_that_exist() -> None:
         assert must.against in PEERS or must.against in groups
 
 
+def test_peers_that_share_an_environment_want_the_same_packages() -> None:
+    wanted: dict[str, tuple[str, ...]] = {}
+    for peer in PEERS.values():
+        assert wanted.setdefault(peer.environment, peer.requires) == peer.requires
+
+
 def test_results_are_plain_json(found: Results) -> None:
     assert msgspec.json.decode(msgspec.json.encode(found))["entries"]["augment"]["dali"]["failed"]

@@ -20,16 +20,22 @@ from loaderd.sampling.keras_draws import BatchDraws
 from loaderd.sampling.order import EpochOrder
 from loaderd.spec.base import DType, Interpolation
 from loaderd.spec.load import Load
-from loaderd.spec.operations import Rescaling
+from loaderd.spec.operations import GeneratorRescaling
 from loaderd.spec.output import Batching, Order, Output
 from loaderd.spec.source import Files
 from loaderd.spec.spec import Spec
 from loaderd.spec.transform import Parameters
 from scripts.benchmarks.file_renderer import FileRenderer
-from scripts.benchmarks.peers.protocol import Measure, Task, class_files, describe, serve_measure
+from scripts.benchmarks.peers.protocol import (
+    Measure,
+    Task,
+    class_files,
+    describe,
+    pace,
+    serve_measure,
+)
+from scripts.benchmarks.recipes import recipe_spec
 from scripts.benchmarks.ring import AUGMENT, PLAIN
-
-STRETCH = 32  # samples between two looks at the clock
 
 
 def prepare(task: Task) -> tuple[Measure, dict[str, Any]]:
@@ -62,15 +68,17 @@ def _work(task: Task, part: int, pipe: Connection) -> None:
     pipe.send(describe([rows]))
     while True:
         seconds = pipe.recv()
-        _rate(step, 0.2)
-        pipe.send(_rate(step, seconds))
+        pace(step, 0.2, time.perf_counter)
+        pipe.send(pace(step, seconds, time.perf_counter))
 
 
 def spec_of(task: Task) -> Spec:
     """What a task asks for, of files that somebody else names."""
+    if task.recipe:
+        return recipe_spec(task)
     transforms = AUGMENT if task.augment else PLAIN
     if not task.is_float:
-        transforms = tuple(one for one in transforms if not isinstance(one, Rescaling))
+        transforms = tuple(one for one in transforms if not isinstance(one, GeneratorRescaling))
     return Spec(
         source=Files(),
         load=Load(
@@ -108,21 +116,14 @@ def _step(task: Task, spec: Spec, part: int, rows: Any) -> Callable[[int], None]
 
 
 def _parameters(spec: Spec, samples: int, batch_size: int) -> Iterator[Parameters]:
-    """Drawn batch by batch, as workers do; no draw is made twice."""
+    """As workers draw them; no draw is made twice."""
+    if spec.augment:
+        yield from (divmod(number, samples) for number in itertools.count())
     epochs = EpochOrder(spec.order, samples, batch_size)
     draws = BatchDraws(spec, epochs)
     for number in itertools.count():
         epoch, position = divmod(number, epochs.batches)
         yield from draws.rows(epoch, position, 0, epochs.layout.rows(position))
-
-
-def _rate(step: Callable[[int], None], seconds: float) -> float:
-    start, done = time.perf_counter(), 0
-    while time.perf_counter() - start < seconds:
-        for number in range(done, done + STRETCH):
-            step(number)
-        done += STRETCH
-    return done / (time.perf_counter() - start)
 
 
 if __name__ == "__main__":

@@ -33,7 +33,7 @@ def make(task: Task) -> Source:
         images = fn.decoders.image(files, device="cpu", output_type=types.RGB)
         pipeline.set_outputs(_finish(task, _resize(task, images)), labels)
     pipeline.build()
-    return Source(_images(pipeline), ahead=AHEAD + 1)
+    return Source(batches(pipeline), ahead=AHEAD + 1)
 
 
 def _resize(task: Task, images: Any) -> Any:
@@ -70,7 +70,8 @@ def _matrix(task: Task) -> Any:
     return fn.transforms.translation(parts, offset=shift)
 
 
-def _images(pipeline: Any) -> Iterator[Any]:
+def batches(pipeline: Any) -> Iterator[Any]:
+    """The images of a built pipeline, batch after batch."""
     while True:
         images, _ = pipeline.run()
         yield np.asarray(images.as_tensor())  # a view

@@ -11,8 +11,9 @@ import tempfile
 from collections.abc import Iterator
 from typing import Any
 
-from loaderd_client import ImageDataGenerator, Session
+from loaderd_client import ImageDataGenerator, Session, image_dataset_from_directory
 from scripts.benchmarks.peers.protocol import Source, Task, serve
+from scripts.benchmarks.recipes import operations
 
 RING = 13
 """Batches that can lie ready: the default ``max_queue_size`` and what a ring has more."""
@@ -48,6 +49,8 @@ def daemon(workers: int) -> Iterator[str]:
 
 def flow(task: Task, seed: int = 0) -> Any:
     """The iterator that the task asks for, as a user's program would make it."""
+    if task.recipe:
+        return _dataset(task, seed)
     options: dict[str, Any] = {"interpolation": task.interpolation}
     if task.cached:
         options["cache"] = "memory"
@@ -60,6 +63,18 @@ def flow(task: Task, seed: int = 0) -> Any:
         class_mode="categorical",
         seed=seed,
         **options,
+    )
+
+
+def _dataset(task: Task, seed: int) -> Any:
+    return image_dataset_from_directory(
+        task.directory,
+        label_mode="categorical",
+        batch_size=task.batch_size,
+        image_size=task.size,
+        seed=seed,
+        decode="scaled" if task.scaled else "exact",
+        augment=operations(task),
     )
 
 

@@ -27,6 +27,12 @@ while others were measured does not count."""
 LEAST = 6
 """Batches that a measurement takes, however slow they are."""
 
+STRETCH = 32
+"""Samples between two looks at the clock, where samples are counted one by one."""
+
+POOL = 32
+"""Decoded pictures to which a single operation is applied, again and again."""
+
 
 @dataclass(frozen=True)
 class Task:
@@ -37,8 +43,9 @@ class Task:
         size: height and width of a finished image.
         interpolation: of the resize: ``nearest``, or ``bilinear`` with antialiasing.
         batch_size: images in a batch.
-        dtype: of the images; ``float32`` means divided by 255.
+        dtype: of the images; ``float32`` means divided by 255, or as the recipe says.
         augment: rotation 20, shifts 0.2, shear 0.2, zoom 0.2, horizontal flip.
+        recipe: ``crop`` or ``randaugment``, as in ``peers.recipe``; empty for none.
         cached: epochs after the first, with decoded images kept where the contestant can.
         scaled: a decoder may skip detail that the size does not need.
         workers: processes or threads to load with.
@@ -52,6 +59,7 @@ class Task:
     batch_size: int = 32
     dtype: str = "float32"
     augment: bool = False
+    recipe: str = ""
     cached: bool = False
     scaled: bool = False
     workers: int = 2
@@ -126,6 +134,22 @@ def rate(source: Source, seconds: float) -> float:
         images += len(next(source.batches))
         batches += 1
     return images / (time.perf_counter() - start)
+
+
+def pace(step: Callable[[int], None], seconds: float, clock: Callable[[], float]) -> float:
+    """Steps a second of a function that takes the number of the step.
+
+    Args:
+        step: what to do.
+        seconds: for how long.
+        clock: ``time.perf_counter``, or ``time.process_time`` for seconds of the CPU's work.
+    """
+    start, done = clock(), 0
+    while clock() - start < seconds:
+        for number in range(done, done + STRETCH):
+            step(number)
+        done += STRETCH
+    return done / (clock() - start)
 
 
 def describe(batches: list[Any]) -> dict[str, Any]:

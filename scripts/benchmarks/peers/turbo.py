@@ -11,6 +11,9 @@ Its augmentation is ``train_aug``, a random crop and a flip, so it does less tha
 compared with; from a tar it decodes the rows and columns of the crop only. The variant
 ``transforms`` decodes the picture and applies its own ``RandomAffine`` and
 ``RandomHorizontalFlip``, with the ranges of the task; pixels outside are black.
+
+For the recipe ``crop``, which is what ``train_aug`` is made for, it has ``ImageNetNormalize`` and
+``antialias``.
 """
 
 from __future__ import annotations
@@ -49,7 +52,9 @@ def make(task: Task) -> Source:
     if task.variant == "transforms":
         options |= {"output_format": "numpy", "transform": _transforms()}
         return Source(map(_floats, _batches(turboloader.DataLoader(tar, **options))), AHEAD + 1)
-    options |= {"output_format": "pytorch", "train_aug": task.augment}
+    options |= {"output_format": "pytorch", "train_aug": task.augment or bool(task.recipe)}
+    if task.recipe:
+        options |= {"transform": turboloader.ImageNetNormalize(), "antialias": True}
     if not task.cached:
         batches = _batches(turboloader.DataLoader(tar, **options))
         return Source((batch.transpose(0, 2, 3, 1) for batch in batches), AHEAD + 1)
