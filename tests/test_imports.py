@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import configparser
 import os
 import re
 import subprocess
@@ -314,6 +315,13 @@ def test_no_running_worker_has_mapped_tensorflow(serve: Serve, photos: Path) -> 
             maps = Path(f"/proc/{pid}/maps").read_text()
             assert "cv2" in maps
             assert not re.search("-packages/(tensorflow|keras|jaxlib|torch)", maps)
+
+
+def test_every_package_is_installed() -> None:
+    config = configparser.ConfigParser()
+    config.read(ROOT / "setup.cfg")
+    listed = config["options"]["packages"].split()
+    assert listed == sorted({module_of(path.parent / "__init__.py") for path in sources()})
 
 
 def test_packages_stay_empty() -> None:

@@ -20,6 +20,7 @@ OF_KERAS = {
     "flow",
     "flow_from_dataframe",
     "flow_from_directory",
+    "image_dataset_from_dataframe",
     "image_dataset_from_directory",
     "random_rotation",
     "random_shear",
@@ -31,7 +32,7 @@ OF_KERAS = {
     "DirectoryIterator.__init__",
     "NumpyArrayIterator.__init__",
 }
-"""Functions that have the parameters that Keras gives them."""
+"""Functions that have the parameters that Keras gives them, and one like them."""
 
 
 def sources(*folders: str) -> list[Path]:

@@ -13,13 +13,19 @@ from loaderd.launch import cpus as _cpus
 
 if TYPE_CHECKING:
     from loaderd_client.core.session import Session, connect
+    from loaderd_client.keras.coco import image_dataset_from_coco
     from loaderd_client.keras.dataset import image_dataset_from_directory
     from loaderd_client.keras.generator import ImageDataGenerator
+    from loaderd_client.keras.segmentation import segmentation_dataset_from_directory
     from loaderd_client.keras.sequence import LoaderSequence
+    from loaderd_client.keras.table import image_dataset_from_dataframe
 
 _HOMES = {
     "ImageDataGenerator": "keras.generator",
+    "image_dataset_from_coco": "keras.coco",
+    "image_dataset_from_dataframe": "keras.table",
     "image_dataset_from_directory": "keras.dataset",
+    "segmentation_dataset_from_directory": "keras.segmentation",
     "LoaderSequence": "keras.sequence",
     "Session": "core.session",
     "connect": "core.session",
@@ -31,7 +37,10 @@ __all__ = [
     "Session",
     "__version__",
     "connect",
+    "image_dataset_from_coco",
+    "image_dataset_from_dataframe",
     "image_dataset_from_directory",
+    "segmentation_dataset_from_directory",
 ]
 
 

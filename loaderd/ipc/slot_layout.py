@@ -6,6 +6,13 @@ A slot is a block of whole pages with these arrays, each aligned to 64 bytes::
     labels  by label_mode, may be absent
     weights (batch,) float32: only with a substitute_weight
     ids     (batch,) int32: the manifest's sample number of each row; -1 for a skipped row
+
+and, by the spec's annotations::
+
+    masks      (batch, height, width, 1) uint8
+    boxes      (batch, max_boxes, 4) float32, and -1 where there is none
+    box_labels (batch, max_boxes) int32, the same
+    keypoints  (batch, max_boxes, points, 3) float32: x, y, visible; 0 where there is none
 """
 
 from __future__ import annotations
@@ -54,6 +61,24 @@ class SlotLayout(NamedTuple):
     weights: Field | None
     ids: Field
     nbytes: int
+    masks: Field | None = None
+    boxes: Field | None = None
+    box_labels: Field | None = None
+    keypoints: Field | None = None
+
+    @property
+    def delivered(self) -> dict[str, Field]:
+        """The arrays that a trainer gets, by name."""
+        fields = {
+            "images": self.images,
+            "labels": self.labels,
+            "weights": self.weights,
+            "masks": self.masks,
+            "boxes": self.boxes,
+            "box_labels": self.box_labels,
+            "keypoints": self.keypoints,
+        }
+        return {name: field for name, field in fields.items() if field is not None}
 
 
 def is_small(asked: Spec, slot_bytes: int) -> bool:
@@ -82,7 +107,27 @@ def slot_layout(asked: Spec, classes: int) -> SlotLayout:
     if batch.substitute_weight is not None:
         weights = _after(labels or images, (batch.batch_size,), "float32")
     ids = _after(weights or labels or images, (batch.batch_size,), "int32")
-    return SlotLayout(images, labels, weights, ids, _round(ids.offset + ids.nbytes, PAGE))
+    more, last = _annotations(asked, after=ids)
+    nbytes = _round(last.offset + last.nbytes, PAGE)
+    return SlotLayout(images, labels, weights, ids, nbytes, **more)
+
+
+def _annotations(asked: Spec, after: Field) -> tuple[dict[str, Field], Field]:
+    """The fields of annotations, and the last of all fields."""
+    fields: dict[str, Field] = {}
+    wanted = asked.annotations
+    if wanted is None:
+        return fields, after
+    rows, most = asked.batch.batch_size, wanted.max_boxes
+    if wanted.masks:
+        fields["masks"] = after = _after(after, (rows, *asked.image_size, 1), "uint8")
+    if wanted.boxes:
+        fields["boxes"] = after = _after(after, (rows, most, 4), "float32")
+        fields["box_labels"] = after = _after(after, (rows, most), "int32")
+    if wanted.keypoints:
+        shape = (rows, most, wanted.keypoints, 3)
+        fields["keypoints"] = after = _after(after, shape, "float32")
+    return fields, after
 
 
 def _labels(asked: Spec, classes: int, after: Field) -> Field | None:
@@ -117,15 +162,18 @@ class SlotArrays(NamedTuple):
     labels: NDArray[Any] | None
     weights: NDArray[np.float32] | None
     ids: NDArray[np.int32]
+    masks: NDArray[np.uint8] | None = None
+    boxes: NDArray[np.float32] | None = None
+    box_labels: NDArray[np.int32] | None = None
+    keypoints: NDArray[np.float32] | None = None
 
 
 def view_slot(buffer: memoryview, layout: SlotLayout, slot: int) -> SlotArrays:
     """The arrays of one slot, as views of a mapped ring."""
     base = slot * layout.nbytes
-    labels = None if layout.labels is None else _view(buffer, base, layout.labels)
-    weights = None if layout.weights is None else _view(buffer, base, layout.weights)
-    images, ids = _view(buffer, base, layout.images), _view(buffer, base, layout.ids)
-    return SlotArrays(images, labels, weights, ids)
+    views = {name: _view(buffer, base, field) for name, field in layout.delivered.items()}
+    absent = {name: None for name in ("labels", "weights") if name not in views}
+    return SlotArrays(**views, **absent, ids=_view(buffer, base, layout.ids))  # type: ignore[arg-type]
 
 
 def _view(buffer: memoryview, base: int, field: Field) -> NDArray[Any]:

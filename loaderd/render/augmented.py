@@ -16,6 +16,7 @@ from loaderd.augment.canvas import Canvas
 from loaderd.augment.crops import Box, RandomResizedCrop
 from loaderd.augment.draws import Draws
 from loaderd.augment.pipeline import divide
+from loaderd.augment.targets import Targets
 from loaderd.augment.values import ValueOperation
 from loaderd.errors import RenderError
 from loaderd.render.fast import Step
@@ -48,7 +49,7 @@ class AugmentFinish:
         self._draws = Draws(spec.order.seed or 0)
         self._canvas = Canvas()
         self._flips = np.zeros(1, np.uint8)
-        height, width = spec.output.image_size or spec.load.target_size
+        height, width = spec.image_size
         channels = CHANNELS[spec.load.color_mode]
         self._kernel = Finish(
             (height, width, channels),
@@ -95,7 +96,14 @@ class AugmentFinish:
         self._canvas.begin(picture.image)
         self._canvas.resize(self._crop.sets_size, edges, self._crop.interpolation)
 
-    def __call__(self, picture: Any, prepared: Any, at: int, row: Array) -> None:
+    @property
+    def targets(self) -> Targets:
+        """Those of the last picture, moved as its pixels were."""
+        return self._canvas.targets
+
+    def __call__(
+        self, picture: Any, prepared: Any, at: int, row: Array, targets: Targets | None = None
+    ) -> None:
         """See ``Renderer.finish``.
 
         Raises:
@@ -107,7 +115,7 @@ class AugmentFinish:
             self._crop_reduced(picture, prepared[at])
             operations = operations[1:]
         else:
-            canvas.begin(picture)
+            canvas.begin(picture, targets)
         for number, operation in operations:
             draws.begin(epoch, sample, number)
             operation.apply(canvas, operation.draw(draws, canvas.size))

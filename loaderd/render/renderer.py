@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from loaderd.augment.targets import Targets
 from loaderd.render.augmented import AugmentFinish
 from loaderd.render.fast import ChunkParameters, FastFinish, is_fast
 from loaderd.render.general import GeneralFinish, random_operations
@@ -106,7 +107,7 @@ class Renderer:
         self._function: UserFunction | None = None
         self._random = random_operations(spec, compute)
         self._next: Parameters = ()
-        if spec.augment:
+        if spec.augment or spec.annotations:
             self._finish = AugmentFinish(spec)
         elif is_fast(spec, compute, bundle):
             self._finish = FastFinish(spec, bundle)
@@ -170,6 +171,28 @@ class Renderer:
         start = perf_counter_ns()
         self._finish(image, prepared, at, row)
         self.times.augment += perf_counter_ns() - start
+
+    def finish_annotated(
+        self, image: Loaded, targets: Targets, prepared: Prepared, at: int, row: Array
+    ) -> Targets:
+        """``finish`` for ``spec.augment``; also moves what belongs to the image.
+
+        Args:
+            image: see ``finish``.
+            targets: in pixels of the image.
+            prepared: see ``finish``.
+            at: see ``finish``.
+            row: see ``finish``.
+
+        Returns:
+            The targets, in pixels of the finished image.
+        """
+        assert isinstance(self._finish, AugmentFinish), "annotations are for augment alone"
+        start = perf_counter_ns()
+        self._finish(image, prepared, at, row, targets)
+        moved = self._finish.targets
+        self.times.augment += perf_counter_ns() - start
+        return moved
 
     def finish_many(self, loaded: LoadedImages, prepared: Prepared, rows: Array) -> bool:
         """Finishes all pictures of a chunk at once, if that can be done; returns whether it was.

@@ -16,6 +16,7 @@ import msgspec
 
 from loaderd.augment.policies import AnyOperation
 from loaderd.errors import InvalidArgument
+from loaderd.spec.annotations import Annotations
 from loaderd.spec.base import Cache, Frozen, OnError
 from loaderd.spec.load import Load
 from loaderd.spec.operations import Function, Operation, Random
@@ -46,6 +47,7 @@ class Spec(Frozen, frozen=True):
         survey: whether images that this installation cannot decode are reported like bad ones,
             for a scan of a whole dataset, instead of raising an error.
         augment: operations of :mod:`loaderd.augment`, in the place of ``transforms``.
+        annotations: what moves with the images; None for nothing.
     """
 
     source: Directory | Files | Arrays
@@ -58,24 +60,28 @@ class Spec(Frozen, frozen=True):
     on_error: OnError = "raise"
     survey: bool = False
     augment: tuple[AnyOperation, ...] = ()
+    annotations: Annotations | None = None
 
     def __post_init__(self) -> None:
         """Raises InvalidArgument for a cache of images that have no common size."""
         if self.cache != "none" and self.load.aspect == "keep":
             raise InvalidArgument(
-                f'cache="{self.cache}" needs images of one size: begin `augment` with Resize, '
-                "whose result is kept, and let RandomCrop or others follow"
+                f'cache="{self.cache}" needs images of one size: begin `augment` with an '
+                "antialiased Resize, whose result is kept, and let RandomCrop or others follow"
             )
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
         """The shape of one finished sample in its data format."""
-        height, width, channels = self.load.array_shape
-        if self.output.image_size is not None:
-            height, width = self.output.image_size
+        (height, width), channels = self.image_size, self.load.array_shape[2]
         if self.output.data_format == "channels_first":
             return (channels, height, width)
         return (height, width, channels)
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """(height, width) of one finished sample."""
+        return self.output.image_size or self.load.target_size
 
     @property
     def function(self) -> Function | None:

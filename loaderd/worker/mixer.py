@@ -50,7 +50,7 @@ class Mixer:
         self._operations = divide(spec.augment).mixes
         self._draws = Draws(spec.order.seed or 0)
         self._epochs = epochs
-        self._size = spec.output.image_size or spec.load.target_size
+        self._size = spec.image_size
         self._planar = spec.output.data_format == "channels_first"
         self._spare = _one_row(layout)
 

@@ -36,6 +36,7 @@ from loaderd.sources.arrays import ArraySource
 from loaderd.sources.files import FileLimit, FileSource
 from loaderd.spec.spec import Spec, fitted
 from loaderd.spec.transform import Parameters
+from loaderd.worker.annotated import AnnotatedImages
 from loaderd.worker.images import ArrayImages, CachedImages, DecodedImages, attach_store
 from loaderd.worker.labels import LabelWriter
 from loaderd.worker.mixer import Mixer
@@ -120,6 +121,8 @@ class StreamRenderer:
         files = FileSource(manifest, FileLimit(limit.file_bytes, limit.file_reason))
         if store is not None:
             return CachedImages(files, self._renderer, store, manifest.root)
+        if self._spec.annotations is not None:
+            return AnnotatedImages(files, self._renderer, self._spec, arrays, limit)
         return DecodedImages(files, self._renderer)
 
     def write(self, chunk: Chunk) -> Done:
@@ -187,6 +190,7 @@ class StreamRenderer:
         """Renders the rows; returns the ids of their samples, -1 for a skipped row."""
         images, renderer, finish = slot.images, self._renderer, self._renderer.finish
         load = self._load_unless_quarantined if self._quarantine else self._images.load
+        annotated = self._images if isinstance(self._images, AnnotatedImages) else None
         samples = ids.tolist()
         runs_code, begins = self.runs_code, self._spec.load.aspect == "keep"
         due = perf_counter_ns() + self._silence_ns
@@ -206,7 +210,10 @@ class StreamRenderer:
             try:
                 if runs_code:
                     renderer.seed(number, row, chunk.epoch // ROUND)
-                finish(image, prepared, at, images[row])
+                if annotated is None:
+                    finish(image, prepared, at, images[row])
+                else:
+                    annotated.finish(image, prepared, at, slot, row)
             except RenderError as error:
                 shown = int(ids[at])  # it may be a substitute's picture
                 raise RenderError.of(error, f"{self._name(shown)}: {error}") from error

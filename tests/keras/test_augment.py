@@ -85,7 +85,10 @@ def test_channels_first_is_the_same_transposed(photos: Path) -> None:
         ([A.MixUp(), A.RandomFlip()], {}, "RandomFlip must come before MixUp"),
         ([A.Rescaling(1 / 255), A.RandomFlip()], {}, "RandomFlip must come before Rescaling"),
         ([A.Normalization()], {"color_mode": "grayscale"}, "is for 3 channels"),
-        ([A.RandomCrop(*SIZE)], {"cache": "memory"}, "begin `augment` with Resize"),
+        ([A.RandomCrop(*SIZE)], {"cache": "memory"}, "begin `augment` with an antialiased Resize"),
+        ([A.RandomCrop(*SIZE)], {"crop_to_aspect_ratio": True}, "`crop_to_aspect_ratio` has no"),
+        ([A.Resize(*SIZE)], {"pad_to_aspect_ratio": True}, "`pad_to_aspect_ratio` has no"),
+        ([A.Resize(*SIZE)], {"interpolation": "nearest"}, "give it to the operation that does"),
     ],
 )
 def test_a_list_that_cannot_be_is_refused_in_one_line(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple, Self
 
 import numpy as np
@@ -30,6 +32,8 @@ class Batch(NamedTuple):
         ids: int32 (rows,): sample numbers, as ``filenames`` counts them.
         place: (epoch, position).
         attempt: how often chunks of it were assigned again after a worker's death.
+        annotations: masks, boxes, box_labels and keypoints, as far as the spec asks for them; see
+            ``loaderd.ipc.slot_layout``.
     """
 
     images: NDArray[Any]
@@ -38,6 +42,7 @@ class Batch(NamedTuple):
     ids: NDArray[np.int32]
     place: Place
     attempt: int
+    annotations: Mapping[str, NDArray[Any]] = MappingProxyType({})
 
     @property
     def labelled(self) -> tuple[NDArray[Any] | None, ...]:
@@ -50,7 +55,11 @@ class Batch(NamedTuple):
         labels = None if self.labels is None else self.labels[:rows]
         weights = None if self.weights is None else self.weights[:rows]
         return self._replace(
-            images=self.images[:rows], labels=labels, weights=weights, ids=self.ids[:rows]
+            images=self.images[:rows],
+            labels=labels,
+            weights=weights,
+            ids=self.ids[:rows],
+            annotations={name: array[:rows] for name, array in self.annotations.items()},
         )
 
 
@@ -82,7 +91,7 @@ class RingBatches:
 
     def __init__(self, ring: Ring, layout: SlotLayout, opened: Opened, spec: Spec) -> None:
         self.ring = ring
-        self._has_labels = layout.labels is not None
+        self._names = tuple(layout.delivered)
         self._copies = layout.nbytes <= _COPIED
         self._epoch = EpochLayout(opened.samples, opened.batch_size)
         self._directory = spec.source.directory
@@ -112,7 +121,8 @@ class RingBatches:
         if slot.skipped:
             kept = ids >= 0
             arrays, ids = [array[kept] for array in arrays], ids[kept]
-        images, *others = arrays
-        labels = others.pop(0) if self._has_labels else None
-        weights = others.pop() if others else None
-        return Batch(images, labels, weights, ids, place, slot.attempt)
+        named: dict[str, Any] = dict(zip(self._names, arrays, strict=True))
+        images, labels, weights = (
+            named.pop(name, None) for name in ("images", "labels", "weights")
+        )
+        return Batch(images, labels, weights, ids, place, slot.attempt, named)

@@ -62,16 +62,16 @@ class Ring:
         self._memory = memory
         self._layout = layout
         self._held = Owned(released, then)
-        arrays = (layout.images, layout.labels, layout.weights)
-        self._arrays = [(field, field.stored.str) for field in arrays if field]
-        self._dtypes = [numpy_dtype(field.dtype) for field in arrays if field]
-        stored = [field.stored for field in arrays if field]
+        arrays = layout.delivered.values()
+        self._arrays = [(field, field.stored.str) for field in arrays]
+        self._dtypes = [numpy_dtype(field.dtype) for field in arrays]
+        stored = [field.stored for field in arrays]
         self._are_numpys = stored == self._dtypes
         self._ids = _all_ids(memory, layout)
         self._leases: weakref.WeakValueDictionary[int, _Lease] = weakref.WeakValueDictionary()
 
     def lease(self, slot: int, rows: int) -> list[NDArray[Any]]:
-        """The slot's images, and labels and weights if it has them, as writable views."""
+        """The arrays of ``layout.delivered``, as writable views."""
         lease = _Lease(self._memory)
         self._held.watch(lease, slot)
         self._leases[slot] = lease

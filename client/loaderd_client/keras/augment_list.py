@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from loaderd.augment.crops import Resize
-from loaderd.augment.operation import Operation, Size
+from loaderd.augment.operation import Operation
 from loaderd.augment.pipeline import Pipeline, divide
 from loaderd.errors import InvalidArgument
 from loaderd.spec.base import CHANNELS, DataFormat
@@ -26,7 +26,9 @@ class Augmented(NamedTuple):
     batch: Batching
 
 
-def augmented(augment: object, load: Load, output: Output, batch: Batching) -> Augmented:
+def augmented(
+    augment: object, load: Load, output: Output, batch: Batching, *, has_targets: bool = False
+) -> Augmented:
     """Fits the parts of a spec to a list of operations.
 
     For a list that begins with an antialiased ``Resize`` images are loaded in that size, for one
@@ -37,6 +39,9 @@ def augmented(augment: object, load: Load, output: Output, batch: Batching) -> A
         load: as without it, in ``image_size``.
         output: the same.
         batch: the same.
+        has_targets: whether masks, boxes or keypoints must move with the pixels; then every
+            operation sees the image in its own size, and a list that does not resize begins with
+            ``Resize``.
 
     Raises:
         InvalidArgument: it is no list of operations, its images have not the size that is asked
@@ -44,10 +49,13 @@ def augmented(augment: object, load: Load, output: Output, batch: Batching) -> A
     """
     operations = _operations(augment, output.data_format)
     pipeline = divide(operations)
-    _check_size(pipeline, load.target_size)
+    if has_targets and pipeline.size is None:
+        operations = (Resize(*load.target_size), *operations)
+        pipeline = divide(operations)
+    _check_size(pipeline, load)
     _check_channels(pipeline, CHANNELS[load.color_mode])
     loaded = operations[0] if operations else None
-    if isinstance(loaded, Resize) and loaded.averages:
+    if isinstance(loaded, Resize) and loaded.averages and not has_targets:
         operations = operations[1:]
         load = _loaded_by(loaded, load)
         output = msgspec.structs.replace(output, image_size=pipeline.size)
@@ -77,11 +85,25 @@ def _operations(augment: object, data_format: DataFormat) -> tuple[Operation, ..
     return operations
 
 
-def _check_size(pipeline: Pipeline, size: Size) -> None:
-    if pipeline.size is not None and pipeline.size != size:
+def _check_size(pipeline: Pipeline, load: Load) -> None:
+    """Checks what a list that resizes or crops leaves without effect."""
+    if pipeline.size is None:
+        return
+    if pipeline.size != load.target_size:
         raise InvalidArgument(
             f"`augment` makes images of (height, width) {pipeline.size}, but `image_size` is "
-            f"{size}: they must be equal"
+            f"{load.target_size}: they must be equal"
+        )
+    if load.aspect != "stretch":
+        name = f"{load.aspect}_to_aspect_ratio"
+        raise InvalidArgument(
+            f"`{name}` has no effect where `augment` resizes or crops: leave it out; "
+            "Resize(..., crop_to_aspect_ratio=True) crops"
+        )
+    if load.interpolation != "bilinear":
+        raise InvalidArgument(
+            f'`interpolation="{load.interpolation}"` has no effect where `augment` resizes or '
+            "crops: give it to the operation that does"
         )
 
 

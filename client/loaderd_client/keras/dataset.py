@@ -116,10 +116,10 @@ def image_dataset_from_directory(
         max_queue_size: batches that the daemon keeps ready.
         augment: operations of :mod:`loaderd_client.augment`, or Keras layers, applied in this order
             to each image by itself. If one of them resizes or crops, they get images in their own
-            size, and must make images of ``image_size``; ``interpolation`` is then without effect.
-            Otherwise they get images of ``image_size``. With ``Rescaling``, ``Normalization``,
-            ``MixUp`` or ``CutMix`` images are float32; with the last two ``int`` labels become
-            one-hot rows of float32.
+            size, and must make images of ``image_size``, with their own interpolation and aspect
+            ratio. Otherwise they get images of ``image_size``. With ``Rescaling``,
+            ``Normalization``, ``MixUp`` or ``CutMix`` images are float32; with the last two ``int``
+            labels become one-hot rows of float32.
 
     Returns:
         A :class:`LoaderSequence` with ``class_names`` (None without labels) and

@@ -1,0 +1,268 @@
+"""Datasets of images with what belongs to them: masks, boxes, keypoints, labels of any kind."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from loaderd.augment.pipeline import divide
+from loaderd.errors import EmptyDataset, InvalidArgument
+from loaderd.ipc import manifest
+from loaderd.ipc.bundle import Parts
+from loaderd.spec.annotations import Annotations, BoxFormat
+from loaderd.spec.base import ColorMode, DataFormat, OnError
+from loaderd.spec.load import Load
+from loaderd.spec.output import Batching, Order, Output
+from loaderd.spec.source import Files
+from loaderd.spec.spec import Spec
+from loaderd_client.core import arguments
+from loaderd_client.core.batch import Batch
+from loaderd_client.keras import adapter
+from loaderd_client.keras.augment_list import augmented
+from loaderd_client.keras.pil_settings import pils_switches
+from loaderd_client.keras.sequence import LoaderSequence
+
+Array = NDArray[Any]
+
+NAMES = ("labels", "segmentation_masks", "bounding_boxes", "keypoints")
+"""Keras's names of what a batch may have beside its images."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DatasetOptions:
+    """The options of all datasets with targets.
+
+    Args:
+        image_size: (height, width) of the images, in pixels.
+        batch_size: samples in a batch; the last batch of an epoch may have fewer.
+        shuffle: whether every epoch has a new order.
+        seed: decides order and augmentation; None picks one from NumPy's global generator.
+        color_mode: ``rgb``, ``rgba`` or ``grayscale``.
+        augment: operations of :mod:`loaderd_client.augment`, or Keras layers; masks, boxes and
+            keypoints move with the pixels. A list that does not resize begins with ``Resize`` to
+            ``image_size``. ``MixUp`` and ``CutMix`` are refused.
+        targets: which of ``labels``, ``segmentation_masks``, ``bounding_boxes`` and ``keypoints`` a
+            batch ``(images, targets)`` has: one as it is, several as a tuple. None for Keras's
+            dictionary of all.
+        bounding_box_format: of boxes, in Keras's names: ``xyxy``, ``yxyx``, ``xywh``,
+            ``center_xywh``, and these with ``rel_``.
+        max_boxes: boxes of an image in a batch; None for the most that an image has.
+        min_area: pixels; boxes of which less is seen are left out.
+        min_visibility: the fraction of a box that must be seen; else it is left out.
+        data_format: ``channels_last`` or ``channels_first``, of images; None is Keras's setting.
+        on_error: what happens to a sample that cannot be read: ``raise`` or ``skip``.
+        max_queue_size: batches that the daemon keeps ready.
+        verbose: whether to print how many samples there are.
+    """
+
+    image_size: tuple[int, int] = (256, 256)
+    batch_size: int = 32
+    shuffle: bool = True
+    seed: int | None = None
+    color_mode: ColorMode = "rgb"
+    augment: Sequence[Any] | None = None
+    targets: Sequence[str] | None = None
+    bounding_box_format: BoxFormat = "xyxy"
+    max_boxes: int | None = None
+    min_area: float = 0.0
+    min_visibility: float = 0.0
+    data_format: DataFormat | None = None
+    on_error: OnError = "raise"
+    max_queue_size: int = 10
+    verbose: bool = True
+
+
+class Instances(NamedTuple):
+    """The boxes and keypoints of all samples.
+
+    Attributes:
+        counts: how many each sample has.
+        boxes: float32 (total, 4): left, top, right, bottom in pixels; None for none.
+        labels: int32 (total,), of the boxes; None for none.
+        keypoints: float32 (total, k, 3): x, y, visible; None for none.
+    """
+
+    counts: list[int]
+    boxes: Array | None = None
+    labels: Array | None = None
+    keypoints: Array | None = None
+
+
+class SampleTable(NamedTuple):
+    """The samples of a dataset.
+
+    Attributes:
+        images: paths of their files.
+        masks: paths of their masks; None for none.
+        instances: boxes and keypoints; None for none.
+        labels: one row for each sample; None for none.
+        weights: float32 (n,); None for none.
+        class_names: of labels, or of boxes.
+    """
+
+    images: list[str]
+    masks: list[str] | None = None
+    instances: Instances | None = None
+    labels: Array | None = None
+    weights: Array | None = None
+    class_names: Sequence[str] = ()
+
+
+class AnnotatedSequence(LoaderSequence):
+    """Batches of images with what belongs to them; see :class:`LoaderSequence`.
+
+    A batch is Keras's dictionary: ``images``; ``labels``; ``segmentation_masks``, uint8 (rows,
+    height, width, 1); ``bounding_boxes`` with ``boxes``, float32 (rows, max_boxes, 4), and
+    ``labels``, int32 (rows, max_boxes), both -1 where there is none; ``keypoints``, float32 (rows,
+    max_boxes, points, 3): x, y, and whether it is visible, 0 where there is none. With ``targets``
+    it is (images, targets), and with weights (images, targets, weights).
+    """
+
+    def __init__(self, listing: SampleTable, options: DatasetOptions) -> None:
+        spec, parts = _compiled(listing, options)
+        self._listing = listing
+        self._names = _names(options.targets, listing)
+        super().__init__(spec, max_queue_size=options.max_queue_size, parts=parts)
+        self.class_names = list(listing.class_names) or None
+
+    def _assembled(self, batch: Batch) -> Any:
+        found = self._targets_of(batch)
+        weights = self._listing.weights
+        if self._names is None:
+            more = {} if weights is None else {"sample_weights": weights[batch.ids]}
+            return {"images": batch.images, **found, **more}
+        chosen = tuple(found[name] for name in self._names)
+        targets = chosen[0] if len(chosen) == 1 else chosen
+        if weights is None:
+            return batch.images, targets
+        return batch.images, targets, weights[batch.ids]
+
+    def _targets_of(self, batch: Batch) -> dict[str, Any]:
+        given = batch.annotations
+        found: dict[str, Any] = {}
+        if self._listing.labels is not None:
+            found["labels"] = self._listing.labels[batch.ids]
+        if "masks" in given:
+            found["segmentation_masks"] = given["masks"]
+        if "boxes" in given:
+            found["bounding_boxes"] = {"boxes": given["boxes"], "labels": given["box_labels"]}
+        if "keypoints" in given:
+            found["keypoints"] = given["keypoints"]
+        return found
+
+
+def dataset_of(listing: SampleTable, options: DatasetOptions) -> AnnotatedSequence:
+    """The sequence of a listing.
+
+    Raises:
+        EmptyDataset: it has no samples.
+        InvalidArgument: an option is not allowed, or does not fit the samples.
+    """
+    if not listing.images:
+        raise EmptyDataset("the dataset has no images")
+    sequence = AnnotatedSequence(listing, options)
+    if options.verbose:
+        print(f"Found {sequence.n} images.")
+    return sequence
+
+
+def _names(targets: Sequence[str] | None, listing: SampleTable) -> tuple[str, ...] | None:
+    """The targets that were asked for, checked."""
+    if targets is None:
+        return None
+    there = {
+        "labels": listing.labels is not None,
+        "segmentation_masks": listing.masks is not None,
+        "bounding_boxes": listing.instances is not None and listing.instances.boxes is not None,
+        "keypoints": listing.instances is not None and listing.instances.keypoints is not None,
+    }
+    known = [name for name, is_there in there.items() if is_there]
+    names = (targets,) if isinstance(targets, str) else tuple(targets)
+    if not names or not set(names) <= {*known}:
+        raise InvalidArgument(
+            f"`targets` should be some of {', '.join(known) or 'none'}, which this dataset has. "
+            f"Received: {targets!r}"
+        )
+    return names
+
+
+def _compiled(listing: SampleTable, options: DatasetOptions) -> tuple[Spec, Parts]:
+    """The spec, and the arrays that it refers to."""
+    arguments.one_of("on_error", options.on_error, ("raise", "skip"))
+    arguments.one_of("color_mode", options.color_mode, get_args(ColorMode))
+    arguments.one_of("bounding_box_format", options.bounding_box_format, get_args(BoxFormat))
+    load = Load(
+        target_size=arguments.size(options.image_size),
+        color_mode=options.color_mode,
+        interpolation="bilinear",
+        pil=pils_switches(),
+        reading="decode_image",
+    )
+    data_format = options.data_format or adapter.image_data_format()
+    output = Output(data_format=arguments.one_of("data_format", data_format, get_args(DataFormat)))
+    batch = Batching(arguments.whole("batch_size", options.batch_size), "none")
+    parts = augmented(options.augment, load, output, batch, has_targets=True)
+    if divide(parts.operations).mixes:
+        raise InvalidArgument(
+            "`augment`: MixUp and CutMix mix images with class labels, and masks, boxes and "
+            "keypoints have no meaning then: leave them out"
+        )
+    spec = Spec(
+        source=Files(os.path.commonpath([os.path.dirname(path) for path in listing.images])),
+        load=parts.load,
+        transforms=(),
+        output=parts.output,
+        batch=parts.batch,
+        order=Order(
+            shuffle=arguments.flag("shuffle", options.shuffle), seed=arguments.seed(options.seed)
+        ),
+        on_error=options.on_error,
+        augment=parts.operations,
+        annotations=_annotations(listing, options),
+    )
+    return spec, _parts(listing)
+
+
+def _annotations(listing: SampleTable, options: DatasetOptions) -> Annotations:
+    instances = listing.instances
+    if instances is None:
+        return Annotations(masks=listing.masks is not None)
+    most = max(1, *instances.counts) if options.max_boxes is None else options.max_boxes
+    return Annotations(
+        masks=listing.masks is not None,
+        max_boxes=arguments.whole("max_boxes", most),
+        boxes=instances.boxes is not None,
+        keypoints=0 if instances.keypoints is None else instances.keypoints.shape[1],
+        box_format=options.bounding_box_format,
+        min_area=arguments.number("min_area", options.min_area),
+        min_visibility=arguments.number("min_visibility", options.min_visibility),
+    )
+
+
+def _parts(listing: SampleTable) -> Parts:
+    parts = {"manifest": _packed(listing.images, listing.class_names)}
+    if listing.masks is not None:
+        parts["mask_manifest"] = _packed(listing.masks, ())
+    instances = listing.instances
+    if instances is None:
+        return parts
+    parts["instances"] = np.cumsum([0, *instances.counts], dtype=np.int64)
+    arrays = {
+        "boxes": instances.boxes,
+        "box_labels": instances.labels,
+        "keypoints": instances.keypoints,
+    }
+    return parts | {name: array for name, array in arrays.items() if array is not None}
+
+
+def _packed(paths: list[str], class_names: Sequence[str]) -> Array:
+    labels = np.zeros(len(paths), np.int32)
+    table = manifest.pack(
+        "", class_names, [os.fsencode(os.path.abspath(one)) for one in paths], labels
+    )
+    return np.frombuffer(table, np.uint8)

@@ -1,0 +1,57 @@
+"""The part of a spec for what belongs to images and moves with them: masks, boxes, keypoints."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from loaderd.errors import InvalidArgument
+from loaderd.spec.base import Frozen
+
+BoxFormat = Literal[
+    "xyxy",
+    "yxyx",
+    "xywh",
+    "center_xywh",
+    "rel_xyxy",
+    "rel_yxyx",
+    "rel_xywh",
+    "rel_center_xywh",
+]
+"""Keras's names: ``keras/src/layers/preprocessing/image_preprocessing/bounding_boxes``."""
+
+
+class Annotations(Frozen, frozen=True):
+    """What the samples have beside images and classes; the values are in the bundle.
+
+    The bundle's parts: ``mask_manifest``, the packed paths of the masks' files, one for each
+    sample; ``boxes``, float32 (total, 4), left, top, right, bottom in pixels of the picture;
+    ``box_labels``, int32 (total,); ``keypoints``, float32 (total, k, 3), x, y, visible;
+    ``instances``, int64 (samples + 1,): sample i has the boxes and keypoints from instances[i] up
+    to instances[i + 1].
+
+    Attributes:
+        masks: whether each sample has a mask, in a file.
+        max_boxes: boxes of a sample in a batch, and rows of keypoints; 0 for neither.
+        boxes: whether there are boxes.
+        keypoints: points of an instance; 0 for none.
+        box_format: of a batch's boxes.
+        min_area: pixels of the result; boxes with less are left out.
+        min_visibility: fraction of a box's area that must still be in the image.
+    """
+
+    masks: bool = False
+    max_boxes: int = 0
+    boxes: bool = False
+    keypoints: int = 0
+    box_format: BoxFormat = "xyxy"
+    min_area: float = 0.0
+    min_visibility: float = 0.0
+
+    def __post_init__(self) -> None:
+        """Raises InvalidArgument for numbers out of their range."""
+        if min(self.max_boxes, self.keypoints, self.min_area, self.min_visibility) < 0:
+            raise InvalidArgument("max_boxes, keypoints, min_area, min_visibility must be from 0")
+        if (self.boxes or self.keypoints) and not self.max_boxes:
+            raise InvalidArgument("max_boxes must be at least 1")
+        if self.min_visibility > 1:
+            raise InvalidArgument("min_visibility must be from 0 to 1")

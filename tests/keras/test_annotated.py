@@ -1,0 +1,414 @@
+"""Masks, boxes and keypoints stay with their images; fits with them; what is refused."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+from PIL import Image, ImageDraw
+
+from loaderd.errors import BadImage, DatasetNotFound, EmptyDataset, InvalidArgument
+from loaderd_client import (
+    Session,
+    image_dataset_from_coco,
+    image_dataset_from_dataframe,
+    segmentation_dataset_from_directory,
+)
+from loaderd_client import augment as A
+from tests.support.augmented import every_operation
+from tests.support.daemons import Daemon, Serve
+from tests.support.streams import killing_one
+
+COUNT = 24
+COLORS = ((230, 20, 20), (20, 20, 230))
+OPTIONS: dict[str, Any] = {"image_size": (64, 64), "batch_size": 8, "seed": 1, "verbose": False}
+MOVES = [
+    A.RandomResizedCrop(64, 64, scale=(0.5, 1.0)),
+    A.RandomFlip(),
+    A.RandomRotation(0.1, fill_mode="constant"),
+]
+
+
+@pytest.fixture(scope="module")
+def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Grey images with one red or blue rectangle; masks; one file for all in COCO's format."""
+    root = tmp_path_factory.mktemp("scenes")
+    for name in ("images/a", "masks/a"):
+        (root / name).mkdir(parents=True)
+    rng = np.random.default_rng(0)
+    images, annotations = [], []
+    for number in range(COUNT):
+        width, height = (int(side) for side in rng.integers(60, 120, 2))
+        left, top = int(rng.integers(0, width - 30)), int(rng.integers(0, height - 24))
+        kind = number % 2
+        picture, mask = (
+            Image.new("RGB", (width, height), (70, 70, 70)),
+            Image.new("P", (width, height)),
+        )
+        mask.putpalette([0, 0, 0, 255, 0, 0, 0, 0, 255])
+        area = (left, top, left + 29, top + 23)
+        ImageDraw.Draw(picture).rectangle(area, fill=COLORS[kind])
+        ImageDraw.Draw(mask).rectangle(area, fill=1 + kind)
+        picture.save(root / f"images/a/{number:02}.png")
+        mask.save(root / f"masks/a/{number:02}.png")
+        images.append({"id": number, "file_name": f"a/{number:02}.png"})
+        annotations.append(
+            {
+                "id": 100 + number,
+                "image_id": number,
+                "category_id": (7, 3)[kind],
+                "bbox": [left, top, 30, 24],
+                "keypoints": [left + 15, top + 12, 2],
+            }
+        )
+    categories = [{"id": 7, "name": "red"}, {"id": 3, "name": "blue"}]
+    content = {"images": images, "annotations": annotations, "categories": categories}
+    (root / "coco.json").write_text(json.dumps(content))
+    return root
+
+
+@pytest.fixture
+def daemon(serve: Serve) -> Iterator[Daemon]:
+    with serve(workers=2) as daemon, Session(daemon.path):
+        yield daemon
+
+
+def painted(image: Any, kind: int) -> Any:
+    """Where an image shows a rectangle."""
+    own, other = image[..., 2 * kind].astype(int), image[..., 2 - 2 * kind].astype(int)
+    return own - other > 100
+
+
+def segmentation(scenes: Path, **more: Any) -> Any:
+    options = OPTIONS | more
+    return segmentation_dataset_from_directory(scenes / "images", scenes / "masks", **options)
+
+
+def coco(scenes: Path, **more: Any) -> Any:
+    return image_dataset_from_coco(scenes / "coco.json", scenes / "images", **(OPTIONS | more))
+
+
+def table(scenes: Path) -> dict[str, list[Any]]:
+    """The rows; boxes are left, top, width, height."""
+    content = json.loads((scenes / "coco.json").read_text())
+    rows: dict[str, list[Any]] = {name: [] for name in ("image", "mask", "class", "boxes", "of")}
+    for image, one in zip(content["images"], content["annotations"], strict=True):
+        rows["image"].append(str(scenes / "images" / image["file_name"]))
+        rows["mask"].append(str(scenes / "masks" / image["file_name"]))
+        rows["class"].append("red" if one["category_id"] == 7 else "blue")
+        rows["boxes"].append([one["bbox"]])
+        rows["of"].append([one["category_id"]])
+    rows["points"] = [[[one["keypoints"]]] for one in content["annotations"]]
+    rows["weight"] = [number / 10 for number in range(COUNT)]
+    return rows
+
+
+def test_masks_move_with_their_images(daemon: Daemon, scenes: Path) -> None:
+    for images, masks in segmentation(scenes, augment=MOVES, targets="segmentation_masks"):
+        assert masks.shape == (8, 64, 64, 1)
+        assert masks.dtype == np.uint8
+        for image, mask in zip(images, masks[..., 0], strict=True):
+            assert {*np.unique(mask)} <= {0, 1, 2}
+            for kind in (0, 1):
+                seen, marked = painted(image, kind), mask == 1 + kind
+                # Half of the pixels along the edge, blurred where images grow, may differ.
+                assert (seen != marked).sum() <= 0.15 * max(marked.sum(), 200)
+
+
+def test_boxes_and_keypoints_move_with_their_images(daemon: Daemon, scenes: Path) -> None:
+    moves = [A.RandomResizedCrop(64, 64, scale=(0.4, 1.0), interpolation="nearest"), A.RandomFlip()]
+    dataset = coco(scenes, augment=moves, keypoints=True)
+    assert dataset.class_names == ["blue", "red"]
+    found = 0
+    for batch in dataset:
+        boxes = batch["bounding_boxes"]
+        assert boxes["boxes"].shape == (8, 1, 4)
+        assert batch["keypoints"].shape == (8, 1, 1, 3)
+        for row, image in enumerate(batch["images"]):
+            (label,), (box,) = boxes["labels"][row], boxes["boxes"][row]
+            if label < 0:
+                assert (box == -1).all()
+                assert not batch["keypoints"][row].any()
+                continue
+            rows, columns = np.nonzero(painted(image, 1 - label))
+            edges = columns.min(), rows.min(), columns.max() + 1, rows.max() + 1
+            np.testing.assert_allclose(box, edges, atol=1.01)  # half a pixel, rounded
+            x, y, visible = batch["keypoints"][row, 0, 0]
+            if visible:
+                assert box[0] <= x <= box[2]
+                assert box[1] <= y <= box[3]
+            found += 1
+    assert found > COUNT / 2
+
+
+def test_all_operations_and_targets_are_the_same_for_any_workers_and_under_kills(
+    serve: Serve, scenes: Path
+) -> None:
+    from loaderd.augment.operation import ImageOperation
+
+    keeping = [
+        operation
+        for operation in every_operation().values()
+        if isinstance(operation, ImageOperation) and not operation.sets_size
+    ]
+    options: dict[str, Any] = {
+        "mask": "mask", "boxes": "boxes", "box_labels": "of", "keypoints": "points",
+        "bounding_box_format": "xywh", "augment": [*MOVES, *keeping],
+    }  # fmt: skip
+
+    def digests(workers: int, kill: bool = False) -> list[str]:
+        with serve(workers=workers) as daemon, Session(daemon.path):
+            made = image_dataset_from_dataframe(table(scenes), **options, **OPTIONS)
+            batches = (made[index] for _ in range(3) for index in epoch(made))
+            return [digest(one) for one in (killing_one(daemon, batches, 2) if kill else batches)]  # type: ignore[arg-type]
+
+    def epoch(made: Any) -> Iterator[int]:
+        yield from range(len(made))
+        made.on_epoch_end()
+
+    alone = digests(1)
+    assert len(alone) == len(set(alone)) == 9
+    assert digests(3) == alone
+    assert digests(3, kill=True) == alone
+
+
+def digest(batch: dict[str, Any]) -> str:
+    sha = hashlib.sha256()
+    for value in (
+        batch["images"],
+        batch["segmentation_masks"],
+        *batch["bounding_boxes"].values(),
+        batch["keypoints"],
+    ):
+        sha.update(np.ascontiguousarray(value).tobytes())
+    return sha.hexdigest()
+
+
+@pytest.mark.parametrize(
+    ("form", "of"),
+    [
+        ("xyxy", lambda x, y, w, h: (x, y, x + w, y + h)),
+        ("yxyx", lambda x, y, w, h: (y, x, y + h, x + w)),
+        ("xywh", lambda x, y, w, h: (x, y, w, h)),
+        ("center_xywh", lambda x, y, w, h: (x + w / 2, y + h / 2, w, h)),
+    ],
+)
+@pytest.mark.parametrize("relative", [False, True])
+def test_boxes_have_kerass_formats(
+    daemon: Daemon, scenes: Path, form: str, of: Callable[..., Any], relative: bool
+) -> None:
+    name = f"rel_{form}" if relative else form
+    plain = coco(scenes, shuffle=False, bounding_box_format="xywh", image_size=(64, 96))[0]
+    other = coco(scenes, shuffle=False, bounding_box_format=name, image_size=(64, 96))[0]
+    boxes = plain["bounding_boxes"]["boxes"][:, 0]
+    scale = np.array([96, 64, 96, 64]) if relative else np.ones(4)
+    expected = [of(*(box / scale)) for box in boxes]
+    np.testing.assert_allclose(other["bounding_boxes"]["boxes"][:, 0], expected, rtol=1e-5)
+
+
+def test_boxes_that_are_hardly_seen_are_left_out(daemon: Daemon, scenes: Path) -> None:
+    def labels(**more: Any) -> Any:
+        crops = [A.RandomResizedCrop(64, 64, scale=(0.2, 0.4))]
+        made = coco(scenes, augment=crops, **more)
+        return np.concatenate([batch["bounding_boxes"]["labels"] for batch in made])
+
+    everything = (labels() >= 0).sum()
+    assert 0 < (labels(min_visibility=0.9) >= 0).sum() < everything
+    assert 0 < (labels(min_area=900) >= 0).sum() < everything
+    assert labels(max_boxes=3).shape == (COUNT, 3)
+
+
+def test_a_table_gives_labels_weights_and_several_targets(daemon: Daemon, scenes: Path) -> None:
+    rows = table(scenes)
+    made = image_dataset_from_dataframe(
+        rows, label="class", mask="mask", weight="weight", shuffle=False,
+        targets=("labels", "segmentation_masks"), **OPTIONS,
+    )  # fmt: skip
+    _, (labels, masks), weights = made[1]
+    assert made.class_names == ["blue", "red"]
+    assert labels.tolist() == [1, 0] * 4
+    np.testing.assert_allclose(weights, np.arange(8, 16) / 10, rtol=1e-6)
+    assert [np.unique(mask).max() for mask in masks] == [1, 2] * 4
+    soft = image_dataset_from_dataframe(
+        rows | {"class": [[0.5, 1.0, 0.0]] * COUNT}, label="class", targets="labels", **OPTIONS
+    )
+    assert soft[0][1].tolist() == [[0.5, 1.0, 0.0]] * 8
+    assert set(image_dataset_from_dataframe(rows, label="class", **OPTIONS)[0]) == {
+        "images",
+        "labels",
+    }
+
+
+def test_a_small_network_learns_masks(daemon: Daemon, scenes: Path) -> None:
+    keras.utils.set_random_seed(0)
+    train = segmentation(
+        scenes, image_size=(32, 32), augment=[A.RandomFlip(), A.Rescaling(1 / 255)],
+        targets="segmentation_masks",
+    )  # fmt: skip
+    conv = keras.layers.Conv2D
+    model = keras.Sequential(
+        [
+            keras.layers.Input((32, 32, 3)),
+            conv(8, 3, padding="same", activation="relu"),
+            conv(3, 1, activation="softmax"),
+        ]
+    )
+    model.compile(keras.optimizers.Adam(0.03), "sparse_categorical_crossentropy")
+    model.fit(train, epochs=12, verbose=0)
+    images, masks = train[0]
+    predicted = model.predict(images, verbose=0).argmax(-1)
+    for kind in (1, 2):
+        marked, seen = masks[..., 0] == kind, predicted == kind
+        assert (marked & seen).sum() / (marked | seen).sum() > 0.7
+
+
+def test_a_detector_head_trains_on_boxes(daemon: Daemon, scenes: Path) -> None:
+    keras.utils.set_random_seed(0)
+    train = coco(
+        scenes, image_size=(32, 32), bounding_box_format="rel_center_xywh",
+        augment=[A.RandomFlip(), A.Rescaling(1 / 255)], targets="bounding_boxes",
+    )  # fmt: skip
+
+    class Batches(keras.utils.PyDataset):  # type: ignore[misc]  # keras has no types
+        def __len__(self) -> int:
+            return len(train)
+
+        def __getitem__(self, index: int) -> Any:
+            images, boxes = train[index]
+            return images, boxes["boxes"][:, 0]
+
+    model = keras.Sequential(
+        [keras.layers.Input((32, 32, 3)), keras.layers.Flatten(), keras.layers.Dense(4)]
+    )
+    model.compile(keras.optimizers.Adam(0.001), "mae")
+    losses = model.fit(Batches(), epochs=15, verbose=0).history["loss"]
+    assert losses[-1] < 0.7 * losses[0]
+
+
+# -- what is refused -------------------------------------------------------------------
+
+
+@pytest.fixture
+def own(scenes: Path, tmp_path: Path) -> Path:
+    """A copy that a test may damage."""
+    return Path(shutil.copytree(scenes, tmp_path / "own"))
+
+
+def too_large(own: Path) -> str:
+    Image.new("L", (9, 7)).save(own / "masks/a/03.png")
+    return r"masks/a/03\.png: a mask of 9x7 pixels, and its image .*images/a/03\.png has"
+
+
+def coloured(own: Path) -> str:
+    Image.new("RGB", (9, 7)).save(own / "masks/a/03.png")
+    return r"masks/a/03\.png: a mask must have one number .* this one is RGB"
+
+
+def broken(own: Path) -> str:
+    (own / "masks/a/03.png").write_bytes(b"\x89PNG\r\n\x1a\nnothing")
+    return r"masks/a/03\.png: "
+
+
+@pytest.mark.parametrize("damage", [too_large, coloured, broken])
+def test_a_bad_mask_is_a_bad_image(
+    daemon: Daemon, own: Path, damage: Callable[[Path], str]
+) -> None:
+    says = damage(own)
+    with pytest.raises(BadImage, match=says) as caught:
+        list(segmentation(own))
+    assert "\n" not in str(caught.value)
+    assert sum(len(batch["images"]) for batch in segmentation(own, on_error="skip")) == COUNT - 1
+
+
+def edited(own: Path, change: Callable[[dict[str, Any]], object]) -> None:
+    content = json.loads((own / "coco.json").read_text())
+    change(content)
+    (own / "coco.json").write_text(json.dumps(content))
+
+
+def test_a_box_outside_of_its_image_is_a_bad_image(daemon: Daemon, own: Path) -> None:
+    edited(own, lambda content: content["annotations"][5].update(bbox=[-9, 5, 20, 20]))
+    with pytest.raises(BadImage, match=r"a/05\.png: box 0 from \(-9\.0, 5\.0\) .* is outside"):
+        list(coco(own))
+    assert sum(len(batch["images"]) for batch in coco(own, on_error="skip")) == COUNT - 1
+
+
+def test_a_missing_image_is_a_bad_image(daemon: Daemon, own: Path) -> None:
+    (own / "images/a/07.png").unlink()
+    with pytest.raises(BadImage, match=r"a/07\.png: No such file"):
+        list(coco(own))
+
+
+CHANGES: list[tuple[Callable[[dict[str, Any]], object], str]] = [
+    (
+        lambda c: c["annotations"][2].update(bbox=[1, 2, -3, 4]),
+        "annotation 102 has a negative size",
+    ),
+    (lambda c: c["annotations"][2].update(category_id=9), "annotation 102 is of category 9"),
+    (lambda c: c["annotations"][2].update(image_id=99), "annotation 102 belongs to image 99"),
+    (lambda c: c["annotations"][2].update(bbox="x"), "not of COCO's format"),
+    (lambda c: c["annotations"][2].update(keypoints=[1, 2]), "needs as many keypoints"),
+    (lambda c: c.pop("images"), "not of COCO's format"),
+]
+
+
+@pytest.mark.parametrize(("change", "says"), CHANGES)
+def test_a_wrong_file_is_refused_in_one_line(
+    daemon: Daemon, own: Path, change: Callable[[dict[str, Any]], object], says: str
+) -> None:
+    edited(own, change)
+    with pytest.raises(InvalidArgument, match=says) as caught:
+        coco(own, keypoints=True)
+    assert "\n" not in str(caught.value)
+    assert "coco.json" in str(caught.value)
+
+
+BOXES = {"boxes": "boxes", "box_labels": "of", "bounding_box_format": "xywh"}
+WRONG: list[tuple[dict[str, Any], dict[str, list[Any]], str]] = [
+    ({"mask": "masks"}, {}, "no column 'masks': it has image, mask"),
+    ({"boxes": "boxes"}, {}, "`boxes` and `box_labels` should be given together"),
+    (BOXES, {"of": [[1, 2]] * COUNT}, "row 0: 1 boxes, but 2"),
+    (BOXES, {"boxes": [[[5, 5, -1, 9]]] * COUNT}, "row 0: a box has a negative size"),
+    (BOXES, {"boxes": [[[1, 2]]] * COUNT}, "four numbers"),
+    (BOXES | {"bounding_box_format": "rel_xywh"}, {}, "boxes of a table are in pixels"),
+    ({"label": "class"}, {"class": [None] * COUNT}, "labels should be names, numbers or lists"),
+    ({"mask": "mask"}, {"mask": [3] * COUNT}, "row 0: 'mask' should be a path"),
+    ({"label": "class", "targets": "keypoints"}, {}, "`targets` should be some of labels"),
+    ({"label": "class", "augment": [A.MixUp()]}, {}, "MixUp and CutMix mix images"),
+    ({"label": "class", "bounding_box_format": "coco"}, {}, "Invalid bounding_box_format"),
+    ({"label": "class", "on_error": "substitute"}, {}, "Invalid on_error"),
+]
+
+
+@pytest.mark.parametrize(("options", "columns", "says"), WRONG)
+def test_a_wrong_table_is_refused_in_one_line(
+    daemon: Daemon,
+    scenes: Path,
+    options: dict[str, Any],
+    columns: dict[str, list[Any]],
+    says: str,
+) -> None:
+    with pytest.raises(InvalidArgument, match=says) as caught:
+        image_dataset_from_dataframe(table(scenes) | columns, **options, **OPTIONS)
+    assert "\n" not in str(caught.value)
+
+
+def test_images_without_masks_and_missing_folders_are_named(daemon: Daemon, own: Path) -> None:
+    (own / "masks/a/04.png").unlink()
+    with pytest.raises(InvalidArgument, match=r"1 of 24 images in .* have no mask in .*: a.04$"):
+        segmentation(own)
+    with pytest.raises(DatasetNotFound, match="there is no folder"):
+        segmentation_dataset_from_directory(own / "pictures", own / "masks")
+    with pytest.raises(DatasetNotFound, match="there is no file"):
+        image_dataset_from_coco(own / "none.json", own / "images")
+    with pytest.raises(EmptyDataset, match="no images"):
+        image_dataset_from_dataframe({"image": []}, verbose=False)
+    with pytest.raises(TypeError, match="unexpected keyword argument 'image_sise'"):
+        segmentation(own.parent / "own", image_sise=(3, 3))
