@@ -1,9 +1,10 @@
 """How Sphinx builds the site. ``scripts/docs`` runs it over the whole repository.
 
-Pages are Markdown that GitHub shows as well. Three things are added when Sphinx reads a page:
+Pages are Markdown that GitHub shows as well. Four things are added when Sphinx reads a page:
 
 - the table of contents, to the pages in ``CONTENTS``
 - a class's or function's docstring, for ``<!-- docstring: loaderd_client.connect -->``
+- an operation's docstring and the picture of what it does, for ``<!-- operation: RandomFlip -->``
 - the ``--help`` of every command and verb, for ``<!-- verbs -->``
 """
 
@@ -11,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import inspect
 import io
 import os
 import re
@@ -26,6 +28,7 @@ os.environ["COLUMNS"] = "92"  # argparse's width
 
 from loaderd import __version__  # noqa: E402
 from loaderd.cli import stat, verbs  # noqa: E402
+from scripts import pictures  # noqa: E402
 
 project = "loaderd"
 version = release = __version__
@@ -53,6 +56,7 @@ CONTENTS = {
         "Reference": [
             "reference/api",
             "reference/client",
+            "reference/augment",
             "reference/errors",
             "reference/commands",
             "reference/loaderd",
@@ -68,10 +72,24 @@ CONTENTS = {
 def setup(app: Any) -> None:
     """Has Sphinx complete each page before it is parsed."""
     app.connect("source-read", _complete)
+    app.connect("autodoc-process-signature", _signature)
+
+
+def _signature(app: Any, what: str, name: str, thing: Any, *rest: Any) -> tuple[str, Any] | None:
+    """That of an operation, where the type of ``ops`` would name all others."""
+    if not name.startswith("loaderd_client.augment."):
+        return None
+    real = inspect.signature(thing)
+    parameters = [
+        one.replace(annotation=one.empty) if one.name == "ops" else one
+        for one in real.parameters.values()
+    ]
+    return str(real.replace(parameters=parameters)), None
 
 
 def _complete(app: Any, page: str, source: list[str]) -> None:
     text = re.sub(r"<!-- docstring: (\S+) -->", lambda found: _directive(found[1]), source[0])
+    text = re.sub(r"<!-- operation: (\w+) -->", lambda found: _operation(found[1]), text)
     text = re.sub(r"<!-- verbs -->", lambda _: "\n".join(_helps()), text)
     source[0] = text + "".join(_contents(*part) for part in CONTENTS.get(page, {}).items())
 
@@ -88,6 +106,15 @@ def _directive(name: str) -> str:
     bases = "PyDataset, Sequence, LoaderSequence"  # what they bring is described elsewhere
     options = f"   :members:\n   :inherited-members: {bases}"
     return f"```{{eval-rst}}\n.. autoclass:: {name}\n{options}\n```"
+
+
+def _operation(name: str) -> str:
+    """The docstring of an operation, without its methods, and its picture."""
+    caption = pictures.caption(pictures.EXAMPLES[name])
+    return (
+        f"```{{eval-rst}}\n.. autoclass:: loaderd_client.augment.{name}\n```\n\n"
+        f"![{name}](/build/pictures/{name}.png)\n\n{caption}.\n"
+    )
 
 
 def _helps() -> Iterator[str]:

@@ -31,6 +31,9 @@ import numpy as np
 import pandas
 import pytest
 from keras._tf_keras.keras.preprocessing import image as keras_image
+from keras.src.layers.preprocessing.image_preprocessing.base_image_preprocessing_layer import (
+    BaseImagePreprocessingLayer as BaseLayer,
+)
 from keras.src.legacy.preprocessing import image as keras_source
 
 import loaderd_client
@@ -45,6 +48,7 @@ from loaderd_client import (
     ImageDataGenerator,
     LoaderSequence,
     Session,
+    augment,
     image,
     image_dataset_from_directory,
 )
@@ -64,6 +68,9 @@ PAGES = [
     *sorted((ROOT / "docs").rglob("*.md")),
 ]
 CLIENT = ROOT / "docs/reference/client.md"
+AUGMENT = ROOT / "docs/reference/augment.md"
+LAYERS = ROOT / "docs/how-to/augment-from-keras-layers.md"
+TRANSFORMS = ROOT / "docs/how-to/augment-from-torchvision-or-albumentations.md"
 LOADERD = ROOT / "docs/reference/loaderd.md"
 MIGRATION = ROOT / "docs/how-to/migrate-from-imagedatagenerator.md"
 STAT = ROOT / "docs/reference/loaderd-stat.md"
@@ -631,6 +638,7 @@ PUBLIC: list[Callable[..., Any]] = [
         for name in sorted(image.__all__)
         if name.startswith(("apply", "random"))
     ),
+    *(getattr(augment, name) for name in augment.__all__),
 ]
 
 
@@ -644,6 +652,38 @@ def test_every_argument_is_described_in_the_docstring(function: Callable[..., An
     parameters = inspect.signature(function).parameters.values()
     real = [stars.get(it.kind, "") + it.name for it in parameters if it.name != "self"]
     assert described(function, "Args") == real
+
+
+def test_every_operation_is_in_its_reference_and_in_the_table_of_names() -> None:
+    text = AUGMENT.read_text()
+    assert sorted(re.findall(r"^### `(\w+)`$", text, re.M)) == sorted(augment.__all__)
+    assert re.findall(r"^### `(\w+)`$", text, re.M) == re.findall("<!-- operation: (.*) -->", text)
+    rows = table_of(section_of(TRANSFORMS, "Names"))
+    assert {4} == {len(row) for row in rows}
+    assert all(row[0] or row[1] for row in rows)
+    assert names_in(row[2] for row in rows) == {*augment.__all__}
+
+
+def test_every_call_of_an_operation_in_a_table_is_one() -> None:
+    calls = {call for page in PAGES for call in re.findall(r"`(A\.[^`…]+\))`", page.read_text())}
+    assert len(calls) > 15
+    values = {"mean": 100.0, "variance": 50.0}
+    for call in calls:
+        eval(f"[{call}]", {"A": augment} | values)
+
+
+def test_every_layer_of_keras_for_images_is_in_the_guide() -> None:
+    layers = vars(keras.layers).values()
+    kinds = {one for one in layers if isinstance(one, type) and issubclass(one, BaseLayer)}
+    kinds |= {keras.layers.Rescaling, keras.layers.Normalization, keras.layers.GaussianNoise}
+    taken, refused = (
+        names_in(row[0] for row in table_of(section_of(LAYERS, heading)))
+        for heading in ("Layers that are read", "What is refused, and what to write instead")
+    )
+    names = {one.__name__ for one in kinds}
+    assert taken | (refused & names) == names
+    for name in taken:
+        assert hasattr(augment, {"Resizing": "Resize"}.get(name, name))
 
 
 @pytest.mark.parametrize(

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import fcntl
 import re
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 import loaderd_client
 from loaderd.cli import verbs
-from loaderd_client import image
+from loaderd_client import augment, image
 
 ROOT = Path(__file__).parents[2]
 KERAS_OWN = {"array_to_img", "img_to_array", "load_img", "save_img", "smart_resize"}
@@ -19,10 +22,18 @@ KERAS_OWN = {"array_to_img", "img_to_array", "load_img", "save_img", "smart_resi
 
 
 @pytest.fixture(scope="module")
-def site() -> Path:
-    done = subprocess.run([ROOT / "scripts/docs"], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    return ROOT / "build/site"
+def site(testrun_uid: str) -> Path:
+    """The site, built once for all processes of the run, which share the folder."""
+    folder = ROOT / "build/site"
+    folder.parent.mkdir(exist_ok=True)
+    with (folder.parent / "site.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        built = folder / "built-for"
+        if not built.exists() or built.read_text() != testrun_uid:
+            done = subprocess.run([ROOT / "scripts/docs"], capture_output=True, text=True)
+            assert done.returncode == 0, done.stderr
+            built.write_text(testrun_uid)
+    return folder
 
 
 def ids_of(page: Path) -> set[str]:
@@ -38,6 +49,17 @@ def test_every_public_name_is_generated(site: Path) -> None:
     names |= {f"loaderd_client.image.{name}" for name in of_image}
     assert names <= ids_of(page)
     assert KERAS_OWN | {"__version__"} <= set(re.findall(r">(\w+)<", page.read_text()))
+
+
+def test_every_operation_of_augment_is_generated_with_a_picture(site: Path) -> None:
+    page = site / "docs/reference/augment.html"
+    assert {f"loaderd_client.augment.{name}" for name in augment.__all__} <= ids_of(page)
+    pictures = re.findall(r'<img alt="(\w+)"[^>]* src="([^"]+)"', page.read_text())
+    assert sorted(name for name, _ in pictures) == sorted(augment.__all__)
+    for name, source in pictures:
+        with Image.open(page.parent / source) as picture:
+            assert picture.height > 50, name
+            assert len(np.unique(np.asarray(picture))) > 5, name
 
 
 def test_every_verb_is_generated(site: Path) -> None:
