@@ -27,6 +27,13 @@ class NoSuchSample(InvalidArgument, IndexError):
     """A sample number is not in the dataset."""
 
 
+class NoSuchColumn(InvalidArgument, KeyError):
+    """A table has no such column; the text names those that it has."""
+
+    def __str__(self) -> str:
+        return str(self.args[0])  # a KeyError's would be quoted
+
+
 class RenderError(LoaderdError):
     """A sample could not be augmented, preprocessed or saved.
 

@@ -19,6 +19,9 @@ JPEG = "loaderd.render.native.jpeg"
 OPTIONAL = {"scipy": "warps with interpolation_order above 1", "cloudpickle": "lambdas"}
 """Modules that workers load on first use, and what for."""
 
+TRAINERS = ("keras", "tf-keras", "tensorflow", "tensorflow-cpu", "jax", "torch", "pandas")
+"""Packages of trainers, which the daemon does not need."""
+
 
 def require() -> None:
     """Check that the decoders are installed, without importing them, and the kernels built.

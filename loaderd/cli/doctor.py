@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib
 import os
 import platform
@@ -11,7 +12,7 @@ import psutil
 
 from loaderd import __version__, config, formatting, machine, pillow
 from loaderd.cli import cache, console, options, target
-from loaderd.cli.decoders import DECODERS, JPEG, KERNELS, OPTIONAL
+from loaderd.cli.decoders import DECODERS, JPEG, KERNELS, OPTIONAL, TRAINERS
 from loaderd.cli.exit_codes import DONE, FAILED
 from loaderd.errors import MissingDependency
 from loaderd.ipc import address, segment
@@ -44,6 +45,7 @@ def run(args: argparse.Namespace) -> int:
     for module, use in OPTIONAL.items():
         works, finding = _decoder(module)
         _row(module, finding if works else f"{finding}; needed for {use}")
+    _row("trainers", _trainers())
     _row("CPUs", f"{machine.cpus()} of {psutil.cpu_count()} may be used: "
                  f"{formatting.count(settings.workers, 'worker')}")  # fmt: skip
     _row(
@@ -106,6 +108,17 @@ def _decoder(module: str) -> tuple[bool, str]:
     packages = ", ".join(metadata.packages_distributions().get(module, [module]))
     note = " (with its own libjpeg-turbo)" if module == "simplejpeg" else ""
     return True, f"{packages} {version}{note}"
+
+
+def _trainers() -> str:
+    """The packages of trainers in this environment; importing them would take seconds."""
+    from importlib import metadata  # slow to load, and no other verb needs it
+
+    found = []
+    for package in TRAINERS:
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            found.append(f"{package} {metadata.version(package)}")
+    return ", ".join(found) or "no Keras here; the daemon needs none"
 
 
 def _kernels() -> tuple[bool, str]:

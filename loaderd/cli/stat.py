@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import os
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 
 from rich.console import Console
@@ -21,6 +23,10 @@ from loaderd.errors import DaemonGone, NoAnswer, NoDaemon
 from loaderd.ipc import dial
 from loaderd.monitor import json_lines, rows, terminal
 from loaderd.monitor.report import Report, derive
+
+JUDGED_S = 10.0
+"""How long --watch looks back for its verdict, so that no single batch decides it."""
+_UNFOLDED = 1000
 
 Show = Callable[[Report], None]
 
@@ -88,7 +94,7 @@ def _renderer(args: argparse.Namespace) -> Iterator[Show]:
     if args.json:
         yield lambda report: console.out(json_lines.render(report))
     elif args.watch is None:
-        yield lambda report: out.print(terminal.render(report, out))
+        yield lambda report: _print(report, out)
     elif out.is_terminal:
         with Live(console=out, auto_refresh=False) as live:
             yield lambda report: live.update(terminal.render(report, out), refresh=True)
@@ -97,10 +103,21 @@ def _renderer(args: argparse.Namespace) -> Iterator[Show]:
         yield lambda report: console.out(*render(report))
 
 
+def _print(report: Report, out: Console) -> None:
+    """Prints a report; where no terminal has a width, without folding lines or filling them."""
+    if not out.is_terminal and "COLUMNS" not in os.environ:
+        out.width = _UNFOLDED
+    with out.capture() as screen:
+        out.print(terminal.render(report, out))
+    for line in screen.get().splitlines():
+        out.out(line.rstrip(), highlight=False)
+
+
 def _watch(where: Address, seconds: float, show: Show) -> None:
     """Show one report after the other until the daemon goes away."""
     before = dial.observe(where.socket, dial.SOON)
     show(derive(before))
+    judged = deque([before])
     due = time.monotonic()
     while True:
         due = max(due + seconds, time.monotonic())  # whatever the work in between takes
@@ -112,5 +129,8 @@ def _watch(where: Address, seconds: float, show: Show) -> None:
         except NoDaemon as error:
             daemon = before.daemon
             raise DaemonGone(f'loaderd "{daemon.name}" (pid {daemon.pid}) went away') from error
-        show(derive(now, before))
+        while len(judged) > 1 and now.daemon.uptime_s - judged[1].daemon.uptime_s >= JUDGED_S:
+            judged.popleft()
+        show(derive(now, before, judged[0]))
         before = now
+        judged.append(now)

@@ -10,12 +10,14 @@ import functools
 import io
 import random
 import sys
+from types import CodeType
 from typing import Any
 
 import numpy as np
 
 from loaderd.errors import MissingDependency
 
+_NO_FILE = "<dynamic-code>"
 _CACHED = type(functools.lru_cache(lambda: None))
 
 
@@ -44,6 +46,9 @@ def pickler() -> type[Any]:
                 return kind, (0,)
             if kind is _CACHED and thing.__module__ == "__main__":
                 return cached, (thing.__wrapped__, *thing.cache_parameters().values())
+            if kind is CodeType:  # cloudpickle drops the file, which tracebacks name
+                make, given = self.dispatch_table[kind](thing)
+                return make, tuple(thing.co_filename if one == _NO_FILE else one for one in given)
             return super().reducer_override(thing)
 
     return Pickler

@@ -90,6 +90,10 @@ class StreamStats(_Stats, frozen=True):
     """Where decoded images are kept: none, memory or disk."""
     cache_samples: int
     """Samples that fit there."""
+    first_batch_s: float = 0.0
+    """Its age when the trainer took the first batch; until then, its age."""
+    first_waited_s: float = 0.0
+    """The part of ``waited_s`` before that."""
 
 
 class WorkerStats(_Stats, frozen=True):

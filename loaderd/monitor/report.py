@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import msgspec
@@ -17,8 +17,8 @@ from loaderd.ipc.snapshot import Snapshot, StreamStats, WorkerStats
 from loaderd.monitor.verdict import Verdict, judge
 
 _STAGES = ("read", "decode", "resize", "augment")
-_COUNTERS = ("age_s", "batches", "images", "waited_s")
-"""Of a stream; the first is its time."""
+_COUNTERS = ("age_s", "batches", "images", "first_batch_s", "waited_s", "first_waited_s")
+"""Of a stream, in the order of :class:`_Span`."""
 
 _Counted = StreamStats | WorkerStats
 
@@ -29,8 +29,8 @@ class StreamRates(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         batches_per_s: batches that the trainer took.
         images_per_s: samples that the trainer took.
-        waited_percent: share of time that the trainer waited for a batch.
-        read: whether a batch was taken or waited for.
+        waited_percent: share of the time since the first batch that the trainer waited for another.
+        read: whether a batch was taken, or one after the first was waited for.
     """
 
     batches_per_s: float
@@ -68,21 +68,46 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     verdict: Verdict
 
 
-def derive(now: Snapshot, before: Snapshot | None = None) -> Report:
-    """The report on ``now``, over the time since ``before`` where there is one."""
-    if before is not None and not _same_daemon(now, before):
-        before = None
-    interval = None if before is None else now.daemon.uptime_s - before.daemon.uptime_s
-    earlier = {stream.id: stream for stream in before.streams} if before else {}
-    spans = [_since(stream, earlier.get(stream.id)) for stream in now.streams]
-    waited = _waited_by_program(spans)
+def derive(
+    now: Snapshot, before: Snapshot | None = None, long_before: Snapshot | None = None
+) -> Report:
+    """The report on ``now``, over the time since ``before`` where there is one.
+
+    Args:
+        now: the present.
+        before: where the interval begins; None for averages since the beginning.
+        long_before: where the verdict's interval begins, so that one late batch does not decide
+            it; None for that of the rates.
+    """
+    before = _of_same_daemon(before, now)
+    since = _of_same_daemon(long_before, now) or before
     return Report(
         now=now,
-        interval_s=interval,
-        rates=tuple(_rates(span) for span in spans),
-        work=_work(now.workers, before.workers if before else ()),
-        verdict=judge(waited, len(now.streams), interval, now.storage),
+        interval_s=_seconds(now, before),
+        rates=tuple(_rates(span) for span in _spans(now, before)),
+        work=_work(now, before),
+        verdict=judge(
+            _waited_by_program(_spans(now, since)),
+            len(now.streams),
+            _seconds(now, since),
+            now.storage,
+            idle_percent=_work(now, since).idle,
+            has_free_cpus=now.workers_wanted < now.host.cpus,
+        ),
     )
+
+
+def _of_same_daemon(before: Snapshot | None, now: Snapshot) -> Snapshot | None:
+    return before if before is not None and _same_daemon(now, before) else None
+
+
+def _seconds(now: Snapshot, before: Snapshot | None) -> float | None:
+    return None if before is None else now.daemon.uptime_s - before.daemon.uptime_s
+
+
+def _spans(now: Snapshot, before: Snapshot | None) -> list[_Span]:
+    earlier = {stream.id: stream for stream in before.streams} if before else {}
+    return [_since(stream, earlier.get(stream.id)) for stream in now.streams]
 
 
 def _same_daemon(now: Snapshot, before: Snapshot) -> bool:
@@ -91,13 +116,26 @@ def _same_daemon(now: Snapshot, before: Snapshot) -> bool:
 
 
 class _Span(NamedTuple):
-    """What one stream did, and in how many seconds."""
+    """What one stream did, and in how many seconds.
+
+    The time before its first batch is no training, as workers start and the dataset is listed.
+    """
 
     client_pid: int
     seconds: float
     batches: float
     images: float
-    waited_s: float
+    first_batch_s: float
+    all_waited_s: float
+    first_waited_s: float
+
+    @property
+    def training_s(self) -> float:
+        return max(0.0, self.seconds - self.first_batch_s)
+
+    @property
+    def waited_s(self) -> float:
+        return max(0.0, self.all_waited_s - self.first_waited_s)
 
     @property
     def read(self) -> bool:
@@ -112,7 +150,7 @@ def _rates(span: _Span) -> StreamRates:
     return StreamRates(
         batches_per_s=_ratio(span.batches, span.seconds),
         images_per_s=_ratio(span.images, span.seconds),
-        waited_percent=_percent(span.waited_s, span.seconds),
+        waited_percent=_percent(span.waited_s, span.training_s),
         read=span.read,
     )
 
@@ -124,16 +162,16 @@ def _waited_by_program(spans: Iterable[_Span]) -> dict[int, float]:
     for span in spans:
         if span.read:
             waited[span.client_pid] += span.waited_s
-            seconds[span.client_pid] = max(seconds[span.client_pid], span.seconds)
+            seconds[span.client_pid] = max(seconds[span.client_pid], span.training_s)
     return {pid: _percent(waited[pid], seconds[pid]) for pid in waited}
 
 
-def _work(now: Sequence[WorkerStats], before: Iterable[WorkerStats]) -> Work:
+def _work(now: Snapshot, before: Snapshot | None) -> Work:
     """Percent of the workers' time. A chunk counts when done, so work may exceed the interval."""
-    earlier = {worker.pid: worker for worker in before}
+    earlier = {worker.pid: worker for worker in before.workers} if before else {}
 
     def total(counter: str) -> float:
-        return sum(_grown(worker, earlier.get(worker.pid), counter) for worker in now)
+        return sum(_grown(worker, earlier.get(worker.pid), counter) for worker in now.workers)
 
     stages = {stage: total(f"{stage}_s") for stage in _STAGES}
     staged = sum(stages.values())

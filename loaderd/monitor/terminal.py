@@ -131,7 +131,7 @@ def _cells(stream: StreamStats, rates: StreamRates, ascii_only: bool) -> list[st
         formatting.rate(rates.batches_per_s),
         formatting.rate(rates.images_per_s),
         f"{rates.waited_percent:.1f}%" if rates.read else "-",
-        f"{stream.epoch}:{stream.position}",
+        f"{stream.epoch}:{stream.position}/{stream.batches_per_epoch}",
         f"{stream.errors}",
     ]
 

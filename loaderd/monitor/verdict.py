@@ -20,11 +20,8 @@ MODERATELY_PERCENT = 5.0
 
 Bound = Literal["HIGHLY", "MODERATELY", "NOT", "UNREAD", "NO STREAM"]
 
-_ADVICE: Mapping[Bound, str] = {
-    "HIGHLY": "Make loading faster first: more workers, or less work per image.",
-    "MODERATELY": "Loading and the training step are both worth making faster.",
-    "NOT": "Loading keeps up: more speed can only come from the training step.",
-}
+IDLE_PERCENT = 25.0
+"""Of the workers' time, from which more of them would not help."""
 
 
 class Verdict(msgspec.Struct, frozen=True, kw_only=True):
@@ -49,6 +46,9 @@ def judge(
     streams: int,
     interval_s: float | None,
     storage: Sequence[StorageStats] = (),
+    *,
+    idle_percent: float = 0.0,
+    has_free_cpus: bool = False,
 ) -> Verdict:
     """Judge the program that waits most; the text is about storage where that does not answer.
 
@@ -57,8 +57,13 @@ def judge(
         streams: how many are open, read or not.
         interval_s: over which time; None for all of it since the streams were opened.
         storage: what does not answer at present.
+        idle_percent: share of that time that the workers were idle.
+        has_free_cpus: whether there are fewer workers than CPUs.
     """
     verdict = _judged(waited, streams, interval_s)
+    if verdict.waited_percent is not None:
+        advice = _advice(verdict.bound, idle_percent, has_free_cpus)
+        verdict = msgspec.structs.replace(verdict, text=f"{verdict.text} {advice}")
     return msgspec.structs.replace(verdict, text=_silent(storage)) if storage else verdict
 
 
@@ -68,6 +73,20 @@ def _silent(storage: Sequence[StorageStats]) -> str:
         f"Storage does not answer: {longest.path} (for {duration(longest.waited_s)}). Loading goes "
         "on when it does."
     )
+
+
+def _advice(bound: Bound, idle_percent: float, has_free_cpus: bool) -> str:
+    if bound == "NOT":
+        return "Loading keeps up: more speed can only come from the training step."
+    if idle_percent >= IDLE_PERCENT:
+        return (
+            f"More workers would not help, as they were idle {idle_percent:.0f}% of it: batches "
+            "are taken in bursts, for which a longer queue (max_queue_size) may help."
+        )
+    if bound == "MODERATELY":
+        return "Loading and the training step are both worth making faster."
+    more = "more workers" if has_free_cpus else "more CPUs, a cache"
+    return f"Make loading faster first: {more}, or less work per image."
 
 
 def _judged(waited: Mapping[int, float], streams: int, interval_s: float | None) -> Verdict:
@@ -83,13 +102,13 @@ def _judged(waited: Mapping[int, float], streams: int, interval_s: float | None)
     programs = len(waited)
     program = f"Of {programs} programs, {pid} waits most and" if programs > 1 else "Your program"
     only = "only " if bound == "NOT" else ""
-    span = f"last {interval_s:.1f} s" if interval_s else "time since it opened its streams"
+    span = f"last {interval_s:.1f} s" if interval_s else "time since its first batch"
     return Verdict(
         bound=bound,
         waited_percent=waited[pid],
         client_pid=pid,
         text=f"{program} is {bound} input-bound: {only}{waited[pid]:.1f}% of the {span} went into "
-        f"waiting for images. {_ADVICE[bound]}",
+        "waiting for images.",
     )
 
 

@@ -132,11 +132,18 @@ class GeneralFinish:
             x = image.astype(self._compute)
             for step in self._steps:
                 x = step(x, parameters)
-            self._write(x, row)
+            self._put(x, row)
         except LoaderdError:
             raise
         except BaseException as error:  # the user's function may raise anything
             raise RenderError.of(error, explain(error)) from error
+
+    def _put(self, x: Array, row: Array) -> None:
+        try:
+            self._write(x, row)
+        except ValueError as error:  # all other operations keep the shape
+            text = f"preprocessing_function returned an image of another shape: {error}"
+            raise RenderError.of(error, text) from error
 
 
 def _preprocessing(operation: kinds.ImagenetPreprocessing, spec: Spec) -> ValueOperation:

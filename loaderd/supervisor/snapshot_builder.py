@@ -144,6 +144,8 @@ class SnapshotBuilder:
             ring_bytes=stream.ring_bytes,
             cache=stream.spec.cache if stream.cache else "none",
             cache_samples=stream.cached_rows,
+            first_batch_s=(subscriber.first_at or now) - stream.opened_at,
+            first_waited_s=subscriber.first_waited_ns / 1e9,
         )
 
     def _worker_stats(self, now: float) -> Iterable[WorkerStats]:

@@ -51,7 +51,18 @@ class Subscriber:
     client: ClientConnection
     took: Ack = _NOTHING_TAKEN
     """The last, for its counters."""
+    first_at: float | None = None
+    """When the first batch was taken."""
+    first_waited_ns: int = 0
+    """Nanoseconds that the client waited until then."""
     stall: Stall = field(default_factory=Stall)
+
+    def note(self, took: Ack, now: float) -> None:
+        """Keeps the counters of a client that has taken or waited."""
+        self.took = took
+        if self.first_at is None:
+            self.first_waited_ns = took.waited_ns
+            self.first_at = now if took.batches else None
 
 
 class StreamOpener:

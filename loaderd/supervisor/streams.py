@@ -184,13 +184,15 @@ class OpenStream:
 
     def too_many_bad(self) -> TooManyBadImages:
         """Why the stream ends, with some of the images."""
-        first = list(self.bad.items())[:5]
+        first = list(self.bad.items())[:3]
+        share = 100 * len(self.bad) / self.shape.samples
+        more = f"{next((percent for percent in (5, 10, 20, 50) if percent > share), 100)}%"
         some = "; ".join(f"{readable(path)}: {reason}" for path, reason in first)
         return TooManyBadImages(
             f"{len(self.bad)} of {self.shape.samples} images of {self.folder} "
-            "cannot be read, and the daemon's --max-bad (LOADERD_MAX_BAD) allows "
-            f"{self.bad_limit}: {some}; `loaderd errors` lists them all, and `loaderd scan` finds "
-            "them before training"
+            f"cannot be read, and --max-bad allows {self.bad_limit}: remove them, or allow more "
+            f"with `loaderd start --max-bad {more}` or, for a private daemon, "
+            f"LOADERD_MAX_BAD={more}; `loaderd scan` finds them all: {some}"
         )
 
     def empty(self, slots: Iterable[int]) -> None:

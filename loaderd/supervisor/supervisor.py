@@ -361,7 +361,7 @@ class Supervisor:
         self._perform(self._scheduler.plan(stream, plan.want, plan.run))
 
     def _took(self, stream: int, took: Ack) -> None:
-        self._streams.subscribers[stream].took = took
+        self._streams.subscribers[stream].note(took, time.monotonic())
         self._perform(self._scheduler.took(stream, took.taken, took.released))
 
     def _gone(self, client: ClientConnection) -> None:

@@ -131,6 +131,16 @@ class TestOnce:
         assert "Nothing is read: no stream is open." in shown
         assert "\x1b" not in shown
 
+    def test_a_pipe_gets_whole_lines_without_spaces_at_their_ends(
+        self, runtime: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.delenv("COLUMNS")
+        with daemon(runtime, troubled=lambda left: "many words " * 20):
+            assert stat.main([]) == 0
+        lines = capsys.readouterr().out.splitlines()
+        assert lines[0] == f"TROUBLE  {'many words ' * 20}".rstrip()
+        assert lines == [line.rstrip() for line in lines]
+
     def test_json_is_one_object(self, runtime: Path, capsys: pytest.CaptureFixture[str]) -> None:
         with daemon(runtime):
             assert stat.main(["--json"]) == 0

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import re
 import signal
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -206,6 +208,8 @@ class TestWithoutADaemon:
     def test_doctor_says_what_is_there(self, capsys: pytest.CaptureFixture[str]) -> None:
         assert main(["doctor"]) == 0
         shown = capsys.readouterr().out
+        versions = "keras {}, .*tensorflow.*, pandas {}".format(*map(version, ("keras", "pandas")))
+        assert re.search(f"trainers +{versions}", shown)
         for word in ("simplejpeg", "libjpeg-turbo", "CPUs", "/dev/shm", "default.sock"):
             assert word in shown
 

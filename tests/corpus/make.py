@@ -117,7 +117,7 @@ def _flipped() -> Iterator[Case]:
 
 def _no_pictures() -> Iterator[Case]:
     for suffix in ("jpg", "png", "gif", "bmp", "tif", "ppm"):
-        yield Case("no bytes", f"empty.{suffix}".encode(), b"", NO_IMAGE)
+        yield Case("no bytes", f"empty.{suffix}".encode(), b"", "an empty file")
         text = b"This is no picture.\n" * 50
         yield Case("text", f"text.{suffix}".encode(), text, NO_IMAGE)
     yield Case("text", b"zeros.jpg", bytes(5000), NO_IMAGE)

@@ -318,7 +318,7 @@ def look_up_extras(words: list[str]) -> None:
         assert " ".join(words).partition(" && ")[0] in pillow.REBUILD
         return
     assert words[1] == "install"
-    for extras in re.findall(r"loaderd\[([\w,]+)\]", " ".join(words)):
+    for extras in re.findall(r"(?:loaderd|\.)\[([\w,]+)\]", " ".join(words)):
         for extra in extras.split(","):
             assert extra in setup_cfg()["options.extras_require"], f"there is no extra {extra}"
 

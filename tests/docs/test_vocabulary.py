@@ -17,8 +17,8 @@ VOCABULARY = ROOT / "docs/explanation/vocabulary.md"
 _ORDINARY = """
 a address ahead all answer argument arithmetic array arrays asker assign assignment attach
 attached augmentation batching bell brightness builder caller capture channel child claim
-client closed code codec confirm confirmed connect connection constant context course crashed
-data dataset death decoded decoder deliver dependency descriptor detach directory dismiss
+client closed code codec column confirm confirmed connect connection constant context course
+crashed data dataset death decoded decoder deliver dependency descriptor detach directory dismiss
 doctor done draining draws empty end ended error event fail failed failure fast featurewise
 field file findings finish fixed flip flow foreign forked found frame frozen function general
 generator gone granted head held hello holder host illegal imagenet index installed invalid

@@ -12,14 +12,15 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import keras
 import numpy as np
 import pytest
 from keras.src.legacy.preprocessing.image import ImageDataGenerator as Original
 from keras.src.trainers.data_adapters.py_dataset_adapter import PyDatasetAdapter
 from PIL import ImageFile
 
-from loaderd.errors import BadImage, EmptyDataset
-from loaderd_client import ImageDataGenerator, Session
+from loaderd.errors import BadImage, EmptyDataset, InvalidType, NoSuchColumn
+from loaderd_client import ImageDataGenerator, Session, image_dataset_from_directory
 from tests.support.daemons import Serve, eventually, stream_of
 from tests.support.photos import write_photo
 
@@ -377,6 +378,62 @@ def test_classes_that_are_all_misspelt_are_named(photos: Path) -> None:
 def test_a_rescale_that_is_no_number_is_told(photos: Path) -> None:
     with pytest.raises(ValueError, match="`rescale` should be a number"):
         ImageDataGenerator(rescale="1/255").flow_from_directory(photos)  # type: ignore[arg-type]
+
+
+def test_a_misspelt_argument_is_refused_by_the_name_of_the_public_class(photos: Path) -> None:
+    wrong: dict[str, Any] = {"rotaton_range": 20}
+    with pytest.raises(TypeError, match=r"^ImageDataGenerator\.__init__\(\) .*'rotaton_range'"):
+        ImageDataGenerator(**wrong)
+    with pytest.raises(TypeError, match=r"^ImageDataGenerator\.flow_from_directory\(\) got"):
+        ImageDataGenerator().flow_from_directory(photos, **wrong)
+    with pytest.raises(TypeError, match=r"^ImageDataGenerator\.flow_from_dataframe\(\) missing"):
+        ImageDataGenerator().flow_from_dataframe()  # type: ignore[call-arg]
+
+
+def test_a_column_that_is_not_there_is_named_with_those_that_are(photos: Path) -> None:
+    pandas = pytest.importorskip("pandas")
+    table = pandas.DataFrame([["a.jpg", "cat", *range(30)]], columns=["file", "label", *range(30)])
+    cases: list[dict[str, Any]] = [
+        {},
+        {"x_col": "file"},
+        {"x_col": "file", "class_mode": "raw", "y_col": ["a"]},
+    ]
+    for options in cases:
+        with pytest.raises(
+            NoSuchColumn, match=r"^._col=.* which has: 'file', 'label', 0, .*17, …$"
+        ):
+            ImageDataGenerator().flow_from_dataframe(table, photos, **options)
+    with pytest.raises(KeyError, match=r"^weight_col='w' is no column"):
+        ImageDataGenerator().flow_from_dataframe(
+            table, photos, x_col="file", y_col="label", weight_col="w"
+        )
+    with pytest.raises(InvalidType, match="`dataframe` should be a pandas DataFrame"):
+        ImageDataGenerator().flow_from_dataframe(None, photos)
+
+
+@pytest.mark.parametrize("name", ["map", "prefetch", "cache", "batch", "take"])
+def test_a_method_of_datasets_points_to_what_to_use(photos: Path, name: str) -> None:
+    sequence = image_dataset_from_directory(photos)
+    with pytest.raises(AttributeError, match=f"no attribute '{name}': (use|it makes) "):
+        getattr(sequence, name)
+    with pytest.raises(
+        AttributeError, match=r"'LoaderSequence' object has no attribute 'batches'$"
+    ):
+        sequence.batches  # type: ignore[union-attr]  # noqa: B018
+
+
+def test_warnings_name_the_line_of_the_program(photos: Path) -> None:
+    options: dict[str, Any] = {"rescale": 1 / 255, "dtype": "uint8", "featurewise_center": True}
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        generator = ImageDataGenerator(**options, featurewise_std_normalization=True)
+        flow = generator.flow_from_directory(photos, class_mode=None)
+        network = keras.Sequential([keras.layers.GlobalAveragePooling2D()])
+        network.predict(flow, verbose=0)
+    ours = [one for one in caught if "makes fractions" in str(one.message)]
+    ours += [one for one in caught if "This ImageDataGenerator specifies" in str(one.message)]
+    assert len(ours) >= 3
+    assert {one.filename for one in ours} == {__file__}
 
 
 def test_tiffs_are_warned_of_as_in_keras(tmp_path: Path) -> None:

@@ -183,6 +183,42 @@ class TestVerdict:
         assert f"Your program is {bound} input-bound" in verdict.text
         assert f"{waited:.1f}%" in verdict.text
 
+    def test_the_wait_for_the_first_batch_does_not_count(self) -> None:
+        first = stream(age_s=10.0, batches=0, images=0, waited_s=9.0, first_batch_s=10.0,
+                       first_waited_s=9.0)  # fmt: skip
+        assert derive(snapshot(first)).verdict.bound == "UNREAD"
+        later = stream(age_s=20.0, batches=100, waited_s=12.5, first_batch_s=12.0,
+                       first_waited_s=12.1)  # fmt: skip
+        for before in (None, snapshot(first)):
+            seen = derive(snapshot(later, uptime_s=3735.0), before)
+            assert seen.verdict.waited_percent == pytest.approx(5.0)
+            assert seen.rates[0].waited_percent == pytest.approx(5.0)
+
+    def test_a_watched_verdict_looks_further_back_than_the_rates(self) -> None:
+        calm = stream(age_s=109.0, waited_s=34.2)
+        late = stream(age_s=110.0, batches=1530, waited_s=34.6)
+        before = snapshot(stream()), snapshot(calm, uptime_s=3734.0)
+        seen = derive(snapshot(late, uptime_s=3735.0), before[1], before[0])
+        assert (seen.interval_s, seen.rates[0].batches_per_s) == (1.0, 10.0)
+        assert seen.rates[0].waited_percent == pytest.approx(40.0)
+        assert seen.verdict.waited_percent == pytest.approx(4.0)
+        assert "only 4.0% of the last 10.0 s" in seen.verdict.text
+
+    @pytest.mark.parametrize(
+        ("busy_s", "wanted", "advice"),
+        [
+            (88.0, 15, "Make loading faster first: more workers, or"),
+            (88.0, 16, "Make loading faster first: more CPUs, a cache, or less work per image"),
+            (27.0, 2, "More workers would not help, as they were idle 73% of it"),
+        ],
+    )
+    def test_more_workers_are_advised_only_where_they_help(
+        self, busy_s: float, wanted: int, advice: str
+    ) -> None:
+        part = worker(read_s=5.0, decode_s=10.0, resize_s=0.0, augment_s=0.0, busy_s=busy_s)
+        now = msgspec.structs.replace(snapshot(stream(), workers=(part,)), workers_wanted=wanted)
+        assert advice in derive(now).verdict.text
+
     def test_without_a_stream_nothing_is_read(self) -> None:
         verdict = derive(snapshot()).verdict
         assert (verdict.bound, verdict.waited_percent) == ("NO STREAM", None)
@@ -265,14 +301,14 @@ memory   rings 1.2 GiB of 8.0 GiB; shared memory 14.0 GiB of 16.0 GiB free
 cache    75% of the images so far came from a cache; in memory 2.0 GiB of 4.0 GiB
 
 id  client  folder                           queue       batch/s  image/s  waited  epoch:pos  errors
- 1    4711  /data/photos/train               ████░░ 6/8     15.2    486.4   34.2%       3:57       0
- 2    4711  …es/on/for/long/data/photos/val  ░░░░░░ 0/8      0.0      0.0       -        0:0       3
+ 1    4711  /data/photos/train               ████░░ 6/8     15.2    486.4   34.2%    3:57/94       0
+ 2    4711  …es/on/for/long/data/photos/val  ░░░░░░ 0/8      0.0      0.0       -     0:0/94       3
 
 workers  1/2 up, 1 restarted
 work     read 5%  decode 52%  resize 9%  augment 20%  other 2%  idle 12%
 
-Your program is HIGHLY input-bound: 34.2% of the time since it opened its streams went into waiting
-for images. Make loading faster first: more workers, or less work per image."""
+Your program is HIGHLY input-bound: 34.2% of the time since its first batch went into waiting for
+images. Make loading faster first: more workers, or less work per image."""
 
 
 class TestCached:
@@ -312,7 +348,7 @@ class TestScreen:
 
     def test_at_80_columns_every_figure_is_whole(self) -> None:
         shown = painted(derive(snapshot(stream(directory="/dir" * 99))), 80)
-        assert " 15.2    486.4   34.2%       3:57       0" in shown
+        assert " 15.2    486.4   34.2%    3:57/94       0" in shown
 
     def test_names_reach_the_screen_as_they_are_but_for_controls(self) -> None:
         shown = painted(derive(snapshot(stream(directory="/\x1b[2J[red]\n"), name="\x07")))

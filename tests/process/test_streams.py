@@ -189,6 +189,23 @@ def test_a_long_wait_is_seen_while_it_lasts(serve: Serve, photos: Path) -> None:
             reader.join(30)
 
 
+def test_the_wait_for_the_first_batch_is_counted_apart(serve: Serve, photos: Path) -> None:
+    with serve() as daemon, Session(daemon.path) as session:
+        stream = session.open(a_spec(photos), slots=4)
+        (before,) = daemon.snapshot().streams
+        assert before.first_batch_s == before.age_s
+        stream.take((0, 0))
+        eventually(lambda: daemon.snapshot().streams[0].batches == 1)
+        (first,) = daemon.snapshot().streams
+        assert first.first_waited_s == first.waited_s
+        assert before.age_s < first.first_batch_s < first.age_s
+        list(run_of(stream))
+        eventually(lambda: daemon.snapshot().streams[0].batches > 1)
+        (later,) = daemon.snapshot().streams
+        assert later.first_batch_s == pytest.approx(first.first_batch_s)
+        assert later.first_waited_s == first.first_waited_s < later.waited_s
+
+
 def test_batches_are_leased_and_not_copied(serve: Serve, photos: Path) -> None:
     with serve() as daemon, Session(daemon.path) as session:
         stream = session.open(a_spec(photos), slots=4)

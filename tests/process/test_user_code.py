@@ -118,8 +118,23 @@ def test_its_own_traceback_and_the_file_reach_the_trainer(photos: Path, serve: S
         assert "loaderd/render" not in text
 
 
+def test_the_traceback_of_a_function_that_is_pickled_has_its_file_and_line(
+    photos: Path, serve: Serve
+) -> None:
+    def refuse(image: Any) -> Any:
+        raise LookupError(image.shape)
+
+    with serve(), Session("auto"), pytest.raises(RenderError) as caught:
+        batches(photos, refuse)
+    line = refuse.__code__.co_firstlineno + 1
+    assert f'File "{__file__}", line {line}, in refuse\n    raise LookupError' in str(caught.value)
+
+
 def test_a_wrong_shape_is_told_in_keras_words(photos: Path, serve: Serve) -> None:
-    words = r"could not broadcast input array from shape \(5,7,3\) into shape \(20,30,3\)"
+    words = (
+        r"preprocessing_function returned an image of another shape: "
+        r"could not broadcast input array from shape \(5,7,3\) into shape \(20,30,3\)"
+    )
     with serve(), Session("auto"), pytest.raises(ValueError, match=words):
         batches(photos, user_functions.crop)
 

@@ -7,7 +7,6 @@ Names, arguments, checks and messages follow ``NumpyArrayIterator`` in
 from __future__ import annotations
 
 import os
-import warnings
 import weakref
 from dataclasses import dataclass, replace
 from typing import Any, Self
@@ -22,6 +21,7 @@ from loaderd.spec.source import Arrays
 from loaderd.spec.spec import Spec
 from loaderd_client.core import dtypes
 from loaderd_client.core.batch import Batch
+from loaderd_client.core.user_warnings import warn
 from loaderd_client.keras import adapter
 from loaderd_client.keras.augmentation import Augmentation
 from loaderd_client.keras.compile_spec import SAVED_ARRAYS, load_of, stages_of
@@ -102,12 +102,11 @@ class _Given:
             )
         axis = 3 if data_format == "channels_last" else 1
         if images.shape[axis] not in {1, 3, 4}:
-            warnings.warn(
+            warn(
                 "NumpyArrayIterator is set to use the data format convention "
                 f'"{data_format}" (channels on axis {axis}), i.e. expected either 1, 3, or 4 '
                 f"channels on axis {axis}. However, it was passed an array with shape "
                 f"{images.shape} ({images.shape[axis]} channels).",
-                stacklevel=5,
             )
         return images
 

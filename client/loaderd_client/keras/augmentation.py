@@ -5,7 +5,6 @@ Checks and error messages follow ``keras/src/legacy/preprocessing/image.py``.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Sequence
 from typing import Any, get_args
 
@@ -14,6 +13,7 @@ from numpy.typing import NDArray
 from loaderd.errors import InvalidArgument
 from loaderd.spec.base import Compat, DataFormat, FillMode, Precision
 from loaderd_client.core import arguments
+from loaderd_client.core.user_warnings import warn
 from loaderd_client.keras import adapter
 
 Array = NDArray[Any]
@@ -102,9 +102,8 @@ class Augmentation:
     def _imply(self, what: str, flag: str, value: bool) -> None:
         if bool(getattr(self, flag)) is not value:
             setattr(self, flag, value)
-            warnings.warn(
+            warn(
                 f"This ImageDataGenerator specifies `{what}`, which overrides setting of `{flag}`.",
-                stacklevel=4,
             )
 
     def overridden(self) -> str | None:

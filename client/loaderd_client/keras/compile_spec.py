@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator
 from typing import Any, get_args
 
@@ -24,6 +23,7 @@ from loaderd.spec.operations import (
 )
 from loaderd.spec.output import Output, Save
 from loaderd_client.core import arguments, dtypes
+from loaderd_client.core.user_warnings import warn
 from loaderd_client.keras import adapter, functions
 from loaderd_client.keras.augmentation import Augmentation
 from loaderd_client.keras.pil_settings import pils_switches, takes_truncated
@@ -145,10 +145,9 @@ def _normalizing(generator: Augmentation, dtype: str) -> Iterator[Operation]:
     center = arguments.flag("samplewise_center", generator.samplewise_center)
     std = arguments.flag("samplewise_std_normalization", generator.samplewise_std_normalization)
     if scale % 1 and "float" not in dtype:
-        warnings.warn(
+        warn(
             f"rescale={scale} makes fractions, which dtype={dtype!r} truncates: leave rescale out, "
             'or use dtype="float32"',
-            stacklevel=2,
         )
     if scale:
         yield GeneratorRescaling(scale=scale)
@@ -170,8 +169,7 @@ def statistics(generator: Augmentation) -> Iterator[tuple[Statistic, NDArray[Any
         if value is not None:
             yield part, value
             continue
-        warnings.warn(
-            f"This Augmentation specifies `{flag}`, but it hasn't been fit on any training "
+        warn(
+            f"This ImageDataGenerator specifies `{flag}`, but it hasn't been fit on any training "
             "data. Fit it first by calling `.fit(numpy_data)`.",
-            stacklevel=2,
         )

@@ -7,14 +7,13 @@ pandas is not imported here: a program with a DataFrame has imported it.
 from __future__ import annotations
 
 import os
-import warnings
 from collections.abc import Iterable, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from loaderd.errors import EmptyDataset, InvalidArgument, InvalidType
+from loaderd.errors import EmptyDataset, InvalidArgument, InvalidType, NoSuchColumn
 from loaderd.spec.base import (
     Cache,
     ColorMode,
@@ -26,11 +25,14 @@ from loaderd.spec.base import (
 )
 from loaderd_client.core import arguments
 from loaderd_client.core.batch import Batch
+from loaderd_client.core.user_warnings import warn
 from loaderd_client.keras import adapter
 from loaderd_client.keras.augmentation import Augmentation
 from loaderd_client.keras.files import NUMBERED, FilesIterator
 
 _UNLABELLED = ("input", "multi_output", "raw", None)
+_SHOWN = 20
+"""Columns that an error names."""
 _DEPRECATED = {
     "has_ext": "has_ext is deprecated, filenames in the dataframe have to match the exact "
     "filenames in disk.",
@@ -45,12 +47,11 @@ def warn_deprecated(given: Iterable[str], class_mode: str | None) -> str | None:
     """Warns of deprecated arguments; returns the present name of the class mode."""
     for name, text in _DEPRECATED.items():
         if name in given:
-            warnings.warn(text, DeprecationWarning, stacklevel=3)
+            warn(text, DeprecationWarning)
     if class_mode == "other":
-        warnings.warn(
+        warn(
             '`class_mode="other"` is deprecated, please use `class_mode="raw"`.',
             DeprecationWarning,
-            stacklevel=3,
         )
         return "raw"
     return class_mode
@@ -115,6 +116,8 @@ class DataFrameIterator(FilesIterator):
         self.class_mode = class_mode = arguments.plain(class_mode)
         self.dtype = dtype or adapter.floatx()
         root = arguments.plain(os.fspath(directory or ""))
+        if not hasattr(dataframe, "iloc"):
+            raise InvalidType(f"`dataframe` should be a pandas DataFrame. Received: {dataframe!r}")
         frame = dataframe.copy()
         if classes is not None:  # an array or a column has no truth value
             classes = [arguments.plain(one) for one in classes]
@@ -269,10 +272,9 @@ def _existing(frame: Any, root: str, x_col: str, extensions: tuple[str, ...]) ->
     kept = np.array([exists(name) for name in frame[x_col]], bool)
     invalid = int((~kept).sum())
     if invalid:
-        warnings.warn(
+        warn(
             f'Found {invalid} invalid image filename(s) in x_col="{x_col}". '
             "These filename(s) will be ignored.",
-            stacklevel=4,
         )
     return frame[kept]
 
@@ -316,6 +318,11 @@ def _check(
         raise InvalidType(
             f'If class_mode="{mode}", y_col must be a list. Received {type(y_col).__name__}.'
         )
+    _check_column(frame, "x_col", x_col)
+    if mode not in ("input", None):
+        _check_column(frame, "y_col", y_col)
+    if weight_col:
+        _check_column(frame, "weight_col", weight_col)
     if not _all(frame, x_col, str):
         raise InvalidType(f"All values in column x_col={x_col} must be strings.")
     if mode in ("binary", "sparse") and not _all(frame, y_col, str):
@@ -331,9 +338,21 @@ def _check(
             "list or tuple."
         )
     if classes and mode in _UNLABELLED:
-        warnings.warn(f'`classes` will be ignored given the class_mode="{mode}"', stacklevel=4)
+        warn(f'`classes` will be ignored given the class_mode="{mode}"')
     if weight_col and not np.issubdtype(frame[weight_col].to_numpy().dtype, np.number):
         raise InvalidType(f"Column weight_col={weight_col} must be numeric.")
+
+
+def _check_column(frame: Any, name: str, column: Any) -> None:
+    """Checks that there is a column, or that there are all of a list of them."""
+    try:
+        frame[column]
+    except KeyError as error:
+        some = ", ".join(repr(one) for one in frame.columns[:_SHOWN])
+        more = ", …" if len(frame.columns) > _SHOWN else ""
+        raise NoSuchColumn(
+            f"{name}={column!r} is no column of the table, which has: {some}{more}"
+        ) from error
 
 
 def _all(frame: Any, column: Any, types: Any) -> bool:

@@ -6,7 +6,6 @@ Names, arguments, checks and messages follow ``keras/src/legacy/preprocessing/im
 from __future__ import annotations
 
 import os
-import warnings
 from collections.abc import Sequence
 from typing import Any, ClassVar, NamedTuple, get_args
 
@@ -31,6 +30,7 @@ from loaderd.spec.source import Arrays, Directory, Files
 from loaderd.spec.spec import Spec
 from loaderd_client.core import arguments, dtypes
 from loaderd_client.core.batch import Batch
+from loaderd_client.core.user_warnings import warn
 from loaderd_client.keras import adapter
 from loaderd_client.keras.augmentation import Augmentation
 from loaderd_client.keras.compile_spec import SAVED_FILES, load_of, stages_of
@@ -414,10 +414,9 @@ class DirectoryIterator(FilesIterator):
         self.directory = directory
         self._warn_missing(self._listed.classes or ())
         if self._supply.manifest.has_extension(b".tiff"):
-            warnings.warn(
+            warn(
                 'Using ".tiff" files with multiple bands will cause distortion. '
                 "Please verify your output.",
-                stacklevel=3,
             )
         print(f"Found {self.samples} images belonging to {self.num_classes} classes.")
 
@@ -426,9 +425,8 @@ class DirectoryIterator(FilesIterator):
         counts = np.bincount(self._supply.manifest.labels, minlength=self.num_classes)
         missing = [name for name in classes if not counts[self.class_indices[name]]]
         if missing:
-            warnings.warn(
+            warn(
                 f"{os.fspath(self.directory)} has no images of {', '.join(map(repr, missing))}",
-                stacklevel=4,
             )
 
     @property

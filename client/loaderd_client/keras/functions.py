@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import os
 import sys
-import warnings
 from collections.abc import Callable, Iterator
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -26,6 +25,7 @@ from loaderd.ipc.user_code import PART, Code
 from loaderd.launch import search_path
 from loaderd.spec.operations import Function, ImagenetPreprocessing, Keras
 from loaderd.spec.spec import Spec
+from loaderd_client.core.user_warnings import warn
 from loaderd_client.keras import adapter, keras_functions
 from loaderd_client.keras.capture import (
     INSTALLED,
@@ -94,31 +94,28 @@ def pack(
         return before
     capture, packed = _packed(function, floatx)
     for text in _left_out(capture, name):
-        warnings.warn(text, stacklevel=2)
+        warn(text)
     if before is not None:
         if _same(packed.parts, before.parts):
             return packed._replace(parts=before.parts)
         if not _same(packed.parts, _packed(function, floatx)[1].parts):
-            warnings.warn(
+            warn(
                 f"preprocessing_function {name} is pickled differently each time, so what is "
                 "changed in it does not reach the workers: assign preprocessing_function anew when "
                 "it changes",
-                stacklevel=2,
             )
             return before
     elif not packed.is_watched:
-        warnings.warn(
+        warn(
             f"preprocessing_function {name} holds more than {MAX_DATA >> 20} MB beside arrays, so "
             "what is changed in it does not reach the workers: assign preprocessing_function anew "
             "when it changes, or keep large data in NumPy arrays",
-            stacklevel=2,
         )
     if capture.heavy:
-        warnings.warn(
+        warn(
             f"preprocessing_function {name} makes every worker load "
             f"{', '.join(sorted(capture.heavy))}, which takes seconds and half a gigabyte each: "
             "use NumPy in it, or only Keras's preprocess_input and functions for images",
-            stacklevel=2,
         )
     # Not the function's own arrays, which may be changed in place.
     return packed._replace(parts={part: np.array(own) for part, own in packed.parts.items()})

@@ -244,3 +244,11 @@ class ImageDataGenerator(FileFlows):
             if getattr(type(self), name) is not ours or name in vars(self):
                 return name
         return None
+
+
+for _method in (
+    ImageDataGenerator.__init__,
+    ImageDataGenerator.flow_from_directory,
+    ImageDataGenerator.flow_from_dataframe,
+):  # a TypeError for their arguments has this name
+    _method.__qualname__ = f"ImageDataGenerator.{_method.__name__}"

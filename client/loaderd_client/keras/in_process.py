@@ -6,7 +6,6 @@ first use; the extra ``daemon`` installs them.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -19,6 +18,7 @@ from loaderd.sampling.keras_draws import draw
 from loaderd.spec.base import compute_dtype
 from loaderd.spec.transform import Affine, Transform
 from loaderd_client.core import dtypes
+from loaderd_client.core.user_warnings import warn
 from loaderd_client.keras import adapter
 from loaderd_client.keras.augmentation import Augmentation
 from loaderd_client.keras.compile_spec import statistics
@@ -143,12 +143,11 @@ def _check_images(generator: Augmentation, x: Array) -> None:
         )
     axis = generator.channel_axis
     if x.shape[axis] not in {1, 3, 4}:
-        warnings.warn(
+        warn(
             "Expected input to be images (as Numpy array) following the data format convention "
             f'"{generator.data_format}" (channels on axis {axis}), i.e. expected either 1, 3 or '
             f"4 channels on axis {axis}. However, it was passed an array with shape {x.shape} "
             f"({x.shape[axis]} channels).",
-            stacklevel=4,
         )
 
 

@@ -202,6 +202,8 @@ def _unidentified(data: memoryview, absent: tuple[Plugin, ...]) -> Unknown | Lac
     for codec, is_it in ((pillow.WEBP, _is_webp), (pillow.AVIF, _is_avif)):
         if is_it(data) and pillow.lacks(codec):
             return LacksCodec(pillow.lack(codec))
+    if not data:
+        return Unknown("an empty file")
     start = bytes(data[:400])
     words = next((words for magic, words in _PLAIN if re.match(magic, start, re.DOTALL)), "")
     packages = ", ".join(f"{plugin.module} ({plugin.format})" for plugin in absent)
