@@ -246,6 +246,27 @@ def test_a_table_gives_labels_weights_and_several_targets(daemon: Daemon, scenes
     }
 
 
+def test_a_preview_shows_masks_boxes_and_keypoints(daemon: Daemon, scenes: Path) -> None:
+    options = {
+        "mask": "mask", "boxes": "boxes", "box_labels": "of", "keypoints": "points",
+        "bounding_box_format": "xywh", "shuffle": False, "image_size": (96, 96),
+    }  # fmt: skip
+    rows = table(scenes)
+    annotated = image_dataset_from_dataframe(rows, **(OPTIONS | options))
+    shown = np.asarray(annotated.preview(1))[:96, :96].astype(int)
+    plain = annotated[0]["images"][0]
+    mask = annotated[0]["segmentation_masks"][0, :, :, 0]
+    left, top, width, height = annotated[0]["bounding_boxes"]["boxes"][0, 0]
+    x, y, _ = annotated[0]["keypoints"][0, 0, 0]
+    changed = np.abs(shown - plain).max(axis=-1) > 2
+    assert changed[mask > 0].mean() > 0.9
+    assert changed[int(top), int(left) : int(left + width)].mean() > 0.9
+    assert shown[int(y), int(x)].tolist() == [255, 0, 0]
+    outside = np.ones((96, 96), bool)
+    outside[int(top) - 1 : int(top + height) + 2, int(left) - 1 : int(left + width) + 2] = False
+    assert not changed[outside].any()
+
+
 def test_a_small_network_learns_masks(daemon: Daemon, scenes: Path) -> None:
     keras.utils.set_random_seed(0)
     train = segmentation(

@@ -25,6 +25,7 @@ from loaderd_client.core.batch import Batch
 from loaderd_client.keras import adapter
 from loaderd_client.keras.augment_list import augmented
 from loaderd_client.keras.pil_settings import pils_switches
+from loaderd_client.keras.preview import Overlay, caption
 from loaderd_client.keras.sequence import LoaderSequence
 
 Array = NDArray[Any]
@@ -142,6 +143,27 @@ class AnnotatedSequence(LoaderSequence):
             return batch.images, targets
         return batch.images, targets, weights[batch.ids]
 
+    def _caption(self, batch: Batch, row: int) -> str:
+        labels = self._listing.labels
+        if labels is None:
+            return super()._caption(batch, row)
+        mode = "int" if labels.ndim == 1 and labels.dtype.kind == "i" else "categorical"
+        return caption(labels[batch.ids[row]], mode, self.class_names)
+
+    def _overlay(self, batch: Batch, row: int) -> Overlay:
+        given, wanted = batch.annotations, self.spec.annotations
+        overlay = Overlay(mask=given["masks"][row, :, :, 0] if "masks" in given else None)
+        if "boxes" in given and wanted is not None:
+            labels = given["box_labels"][row]
+            boxes = as_corners(given["boxes"][row], wanted.box_format, self.spec.image_size)
+            seen = labels[labels >= 0].tolist()
+            names = [caption(one, "int", self.class_names) for one in seen]
+            overlay = overlay._replace(boxes=boxes[labels >= 0], classes=seen, names=names)
+        if "keypoints" in given:
+            points = given["keypoints"][row].reshape(-1, 3)
+            overlay = overlay._replace(keypoints=points[points[:, 2] > 0, :2])
+        return overlay
+
     def _targets_of(self, batch: Batch) -> dict[str, Any]:
         given = batch.annotations
         found: dict[str, Any] = {}
@@ -154,6 +176,30 @@ class AnnotatedSequence(LoaderSequence):
         if "keypoints" in given:
             found["keypoints"] = given["keypoints"]
         return found
+
+
+def as_corners(boxes: Array, form: BoxFormat, size: tuple[int, int]) -> Array:
+    """Boxes (n, 4) of a format as left, top, right, bottom in pixels.
+
+    Args:
+        boxes: in that format.
+        form: one of Keras's.
+        size: (height, width) of the image.
+    """
+    first, second, third, fourth = boxes.T
+    match form.removeprefix("rel_"):
+        case "xyxy":
+            columns = [first, second, third, fourth]
+        case "yxyx":
+            columns = [second, first, fourth, third]
+        case "xywh":
+            columns = [first, second, first + third, second + fourth]
+        case _:
+            half_x, half_y = third / 2, fourth / 2
+            columns = [first - half_x, second - half_y, first + half_x, second + half_y]
+    scale = [size[1], size[0], size[1], size[0]] if form.startswith("rel_") else [1] * 4
+    found: Array = np.stack(columns, axis=1) * np.array(scale, np.float32)
+    return found
 
 
 def dataset_of(listing: SampleTable, options: DatasetOptions) -> AnnotatedSequence:

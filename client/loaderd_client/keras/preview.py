@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from math import ceil, sqrt
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +28,32 @@ _CAPTION = 14
 _GAP = 4
 _MARGIN = 1e-3
 _LISTED = 3
+_COLORS = np.array(
+    [
+        (0, 0, 0), (230, 60, 60), (60, 180, 75), (65, 105, 225), (245, 190, 50),
+        (150, 70, 190), (70, 200, 210), (240, 130, 50), (190, 240, 90),
+    ],
+    np.uint16,
+)  # fmt: skip
+"""Of classes, from 1."""
+
+
+class Overlay(NamedTuple):
+    """What is drawn on an image.
+
+    Attributes:
+        mask: numbers of classes, (height, width); None for none.
+        boxes: (n, 4): left, top, right, bottom, in pixels.
+        classes: a number for each box, which decides its colour as that of a mask.
+        names: one for each box.
+        keypoints: (m, 2): x, y.
+    """
+
+    mask: Array | None = None
+    boxes: Array = np.empty((0, 4))
+    classes: Sequence[int] = ()
+    names: Sequence[str] = ()
+    keypoints: Array = np.empty((0, 2))
 
 
 class Preview(Samples):
@@ -36,7 +63,8 @@ class Preview(Samples):
         """A picture of the first samples of the epoch, exactly as training gets them.
 
         They do not count as read. Class names are below the images, with their shares where labels
-        are mixed; ``Rescaling`` and ``Normalization`` of an ``augment`` list are undone.
+        are mixed; masks, boxes and keypoints are drawn on them; ``Rescaling`` and ``Normalization``
+        of an ``augment`` list are undone.
 
         Args:
             n: how many; at most an epoch's.
@@ -54,13 +82,17 @@ class Preview(Samples):
             raise InvalidArgument(f"`n` should be at least 1. Received: {n!r}")
         images: list[Array] = []
         captions: list[str] = []
+        overlays: list[Overlay] = []
         for index in range(len(self)):
             batch = self._look(index)
             images.extend(batch.images.copy())
             captions.extend(self._caption(batch, row) for row in range(len(batch.ids)))
+            overlays.extend(self._overlay(batch, row) for row in range(len(batch.ids)))
             if len(images) >= count:
                 break
-        picture = preview_picture(np.stack(images[:count]), captions[:count], self.spec)
+        shown = _as_bytes(np.stack(images[:count]), self.spec)
+        cells = [_cell(one, each) for one, each in zip(shown, overlays[:count], strict=True)]
+        picture = preview_picture(cells, captions[:count])
         if path is not None:
             picture.save(path)
         return picture
@@ -70,18 +102,21 @@ class Preview(Samples):
             return str(os.path.basename(self.filenames[batch.ids[row]]))
         return caption(batch.labels[row], self.spec.batch.label_mode, self.class_names)
 
+    def _overlay(self, batch: Batch, row: int) -> Overlay:
+        """What is drawn on one image; nothing by default."""
+        return Overlay()
+
     def _look(self, index: int) -> Batch:
         """A batch of the present epoch; does not count as read."""
         raise NotImplementedError
 
 
-def preview_picture(images: Array, captions: list[str], spec: Spec) -> Image:
+def preview_picture(cells: list[Array], captions: list[str]) -> Image:
     """Images in a grid, with a caption below each.
 
     Args:
-        images: (n, ...) of the stream's form and dtype.
+        cells: uint8 (height, width, 3) each, all of one size.
         captions: one for each.
-        spec: of the stream.
 
     Returns:
         A PIL image of mode RGB.
@@ -89,18 +124,38 @@ def preview_picture(images: Array, captions: list[str], spec: Spec) -> Image:
     # Here, so that a trainer that shows nothing loads no decoder.
     from PIL import Image, ImageDraw
 
-    pixels = [_enlarged(one) for one in _as_bytes(images, spec)]
-    height, width = pixels[0].shape[:2]
-    columns = ceil(sqrt(len(pixels)))
+    height, width = cells[0].shape[:2]
+    columns = ceil(sqrt(len(cells)))
     across, down = width + _GAP, height + _CAPTION + _GAP
-    size = (columns * across, ceil(len(pixels) / columns) * down)
+    size = (columns * across, ceil(len(cells) / columns) * down)
     picture = Image.new("RGB", size, "white")
     draw = ImageDraw.Draw(picture)
-    for number, (one, caption) in enumerate(zip(pixels, captions, strict=True)):
+    for number, (cell, caption) in enumerate(zip(cells, captions, strict=True)):
         x, y = number % columns * across, number // columns * down
-        picture.paste(Image.fromarray(one), (x, y))
+        picture.paste(Image.fromarray(cell), (x, y))
         draw.text((x + 1, y + height + 1), _fitting(caption, width), fill="black")
     return picture
+
+
+def _cell(image: Array, overlay: Overlay) -> Array:
+    """An image, enlarged if it is small, with what belongs to it in the colours of its classes."""
+    from PIL import Image, ImageDraw
+
+    times = ceil(_LEAST / min(image.shape[:2]))
+    cell = image.repeat(times, axis=0).repeat(times, axis=1)
+    if overlay.mask is not None:
+        mask = overlay.mask.repeat(times, axis=0).repeat(times, axis=1)
+        tinted = (cell.astype(np.uint16) + _COLORS[mask % len(_COLORS)]) // 2
+        cell = np.where(mask[..., np.newaxis] > 0, tinted, cell).astype(np.uint8)
+    picture = Image.fromarray(np.ascontiguousarray(cell))
+    draw = ImageDraw.Draw(picture)
+    for box, number, name in zip(overlay.boxes, overlay.classes, overlay.names, strict=True):
+        color = tuple(_COLORS[1 + number % (len(_COLORS) - 1)].tolist())
+        draw.rectangle((box * times).tolist(), outline=color)
+        draw.text((box[0] * times + 2, box[1] * times), name, fill=color)
+    for x, y in overlay.keypoints * times:
+        draw.ellipse((x - 2, y - 2, x + 2, y + 2), outline="white", fill="red")
+    return np.asarray(picture)
 
 
 def caption(label: Any, label_mode: str, class_names: list[str] | None) -> str:
@@ -156,11 +211,6 @@ def _stretched(values: Array) -> Array:
     if low >= 0 and high <= 255 + _MARGIN:
         return values
     return (values - low) * (255 / max(high - low, _MARGIN))
-
-
-def _enlarged(image: Array) -> Array:
-    times = ceil(_LEAST / min(image.shape[:2]))
-    return np.ascontiguousarray(image.repeat(times, axis=0).repeat(times, axis=1))
 
 
 def _fitting(text: str, width: int) -> str:

@@ -10,12 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from loaderd.errors import InvalidArgument
+from loaderd.spec.annotations import BoxFormat
 from loaderd_client.core import arguments
 from loaderd_client.keras.annotated import (
     AnnotatedSequence,
     DatasetOptions,
     Instances,
     SampleTable,
+    as_corners,
     dataset_of,
 )
 
@@ -116,7 +118,7 @@ def _labels(values: Sequence[Any] | None) -> tuple[Array | None, Sequence[str]]:
     ), ()
 
 
-def _instances(held: dict[str, list[Any]], form: str) -> Instances | None:
+def _instances(held: dict[str, list[Any]], form: BoxFormat) -> Instances | None:
     if "boxes" not in held and "keypoints" not in held:
         return None
     if ("boxes" in held) != ("box_labels" in held):
@@ -141,32 +143,20 @@ def _instances(held: dict[str, list[Any]], form: str) -> Instances | None:
     )
 
 
-def _boxes(row: int, value: Any, form: str) -> Array:
+def _boxes(row: int, value: Any, form: BoxFormat) -> Array:
     """float32 (n, 4): left, top, right, bottom."""
+    if form.startswith("rel_"):
+        raise InvalidArgument(
+            f'`bounding_box_format="{form}"`: boxes of a table are in pixels: use one of '
+            "xyxy, yxyx, xywh and center_xywh"
+        )
     try:
         boxes = np.array(value, np.float32).reshape(-1, 4)
     except (TypeError, ValueError):
         raise InvalidArgument(
             f"row {row}: boxes should be a list of four numbers each. Received: {value!r}"
         ) from None
-    first, second, third, fourth = boxes.T
-    columns: list[Array]
-    match form:
-        case "xyxy":
-            columns = [first, second, third, fourth]
-        case "yxyx":
-            columns = [second, first, fourth, third]
-        case "xywh":
-            columns = [first, second, first + third, second + fourth]
-        case "center_xywh":
-            half_x, half_y = third / 2, fourth / 2
-            columns = [first - half_x, second - half_y, first + half_x, second + half_y]
-        case _:
-            raise InvalidArgument(
-                f'`bounding_box_format="{form}"`: boxes of a table are in pixels: use one of '
-                "xyxy, yxyx, xywh and center_xywh"
-            )
-    found = np.stack(columns, axis=1)
+    found = as_corners(boxes, form, (1, 1))
     if (found[:, 2:] < found[:, :2]).any():
         raise InvalidArgument(f"row {row}: a box has a negative size: {value!r}")
     return found
