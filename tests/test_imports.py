@@ -117,6 +117,10 @@ BELOW = {
     },
     "loaderd.monitor": {"loaderd.formatting", "loaderd.ipc"},
     "loaderd.cli": {
+        "loaderd.augment",
+        "loaderd_client",
+        "loaderd_client.core",
+        "loaderd_client.keras",
         "loaderd.sampling",
         "loaderd",
         "loaderd.cache",

@@ -10,10 +10,22 @@ import argparse
 from collections.abc import Sequence
 
 from loaderd import __version__
-from loaderd.cli import cache, doctor, errors, options, scan, serve, start, stat, status, stop
+from loaderd.cli import (
+    cache,
+    doctor,
+    errors,
+    options,
+    preview,
+    scan,
+    serve,
+    start,
+    stat,
+    status,
+    stop,
+)
 from loaderd.cli.exit_codes import guarded
 
-_VERBS = (serve, start, stop, status, stat, errors, scan, cache, doctor)
+_VERBS = (serve, start, stop, status, stat, errors, scan, preview, cache, doctor)
 _DOES = "loads images for Keras in worker processes, over shared memory"
 _EXAMPLES = """\
   loaderd start                        a daemon in the background, for all your trainers
@@ -22,6 +34,7 @@ _EXAMPLES = """\
   loaderd stat --watch                 watch it work, and see whether training waits for it
   loaderd stop
   loaderd scan data/train              finds the images that cannot be read, before training
+  loaderd preview data/train           a picture of samples, augmented or not
   loaderd errors                       those that a running daemon has met
   loaderd doctor                       what is installed and what the machine offers
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from math import ceil, sqrt
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -77,25 +77,14 @@ class Preview(Samples):
             InvalidArgument: ``n`` is not positive.
             BadImage: a file cannot be read.
         """
-        count = arguments.whole("n", n)
-        if count < 1:
-            raise InvalidArgument(f"`n` should be at least 1. Received: {n!r}")
-        images: list[Array] = []
-        captions: list[str] = []
-        overlays: list[Overlay] = []
-        for index in range(len(self)):
-            batch = self._look(index)
-            images.extend(batch.images.copy())
-            captions.extend(self._caption(batch, row) for row in range(len(batch.ids)))
-            overlays.extend(self._overlay(batch, row) for row in range(len(batch.ids)))
-            if len(images) >= count:
-                break
-        shown = _as_bytes(np.stack(images[:count]), self.spec)
-        cells = [_cell(one, each) for one, each in zip(shown, overlays[:count], strict=True)]
-        picture = preview_picture(cells, captions[:count])
+        batches = map(self._look, range(len(self)))
+        picture = picture_of(batches, arguments.whole("n", n), self.spec, self._described)
         if path is not None:
             picture.save(path)
         return picture
+
+    def _described(self, batch: Batch, row: int) -> tuple[str, Overlay]:
+        return self._caption(batch, row), self._overlay(batch, row)
 
     def _caption(self, batch: Batch, row: int) -> str:
         if batch.labels is None:
@@ -111,16 +100,40 @@ class Preview(Samples):
         raise NotImplementedError
 
 
-def preview_picture(cells: list[Array], captions: list[str]) -> Image:
-    """Images in a grid, with a caption below each.
+Describe = Callable[[Batch, int], tuple[str, Overlay]]
+"""Gives the caption of a batch's row, and what is drawn on its image."""
+
+
+def picture_of(batches: Iterable[Batch], count: int, spec: Spec, describe: Describe) -> Image:
+    """The first samples of batches in a grid, with a caption below each.
 
     Args:
-        cells: uint8 (height, width, 3) each, all of one size.
-        captions: one for each.
+        batches: in their order.
+        count: of samples.
+        spec: of the stream.
+        describe: what stands at them.
 
     Returns:
         A PIL image of mode RGB.
+
+    Raises:
+        InvalidArgument: ``count`` is not positive.
     """
+    if count < 1:
+        raise InvalidArgument(f"`n` should be at least 1. Received: {count}")
+    cells: list[Array] = []
+    captions: list[str] = []
+    for batch in batches:
+        for row, image in enumerate(_as_bytes(batch.images, spec)):
+            caption, overlay = describe(batch, row)
+            cells.append(_cell(image, overlay))
+            captions.append(caption)
+        if len(cells) >= count:
+            break
+    return _grid(cells[:count], captions[:count])
+
+
+def _grid(cells: list[Array], captions: list[str]) -> Image:
     # Here, so that a trainer that shows nothing loads no decoder.
     from PIL import Image, ImageDraw
 
