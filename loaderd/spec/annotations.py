@@ -23,14 +23,23 @@ BoxFormat = Literal[
 class Annotations(Frozen, frozen=True):
     """What the samples have beside images and classes; the values are in the bundle.
 
-    The bundle's parts: ``mask_manifest``, the packed paths of the masks' files, one for each
-    sample; ``boxes``, float32 (total, 4), left, top, right, bottom in pixels of the picture;
-    ``box_labels``, int32 (total,); ``keypoints``, float32 (total, k, 3), x, y, visible;
-    ``instances``, int64 (samples + 1,): sample i has the boxes and keypoints from instances[i] up
-    to instances[i + 1].
+    The bundle's parts, where *total* is the number of all instances:
+
+    - ``instances``, int64 (samples + 1,): sample i has the instances from instances[i] up to
+      instances[i + 1]; only with boxes, keypoints or drawn masks;
+    - ``boxes``, float32 (total, 4): left, top, right, bottom in pixels of the picture;
+    - ``box_labels``, int32 (total,);
+    - ``keypoints``, float32 (total, k, 3): x, y, visible;
+    - ``mask_manifest``: the packed paths of the masks' files, one for each sample;
+    - for drawn masks: ``mask_values``, uint8 (total,), the value of an instance's pixels;
+      ``rings``, int64 (total + 1,), and ``ring_points``, int64 (rings + 1,), the bounds of the
+      polygons of an instance, and of the points of a polygon, in ``points``, float32 (n, 2): x, y;
+      ``runs``, int64 (total + 1,), the bounds of an instance's ``run_lengths``, int64: pixels
+      outside and inside in turn, column by column.
 
     Attributes:
-        masks: whether each sample has a mask, in a file.
+        masks: whether each sample has a mask: in a file, or drawn.
+        drawn: whether masks are drawn from polygons and runs.
         max_boxes: boxes of a sample in a batch, and rows of keypoints; 0 for neither.
         boxes: whether there are boxes.
         keypoints: points of an instance; 0 for none.
@@ -40,6 +49,7 @@ class Annotations(Frozen, frozen=True):
     """
 
     masks: bool = False
+    drawn: bool = False
     max_boxes: int = 0
     boxes: bool = False
     keypoints: int = 0

@@ -6,6 +6,7 @@ Masks lie in files, all else in the bundle; see :class:`loaderd.spec.annotations
 from __future__ import annotations
 
 import os
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -20,6 +21,7 @@ from loaderd.ipc.slot_layout import SlotArrays
 from loaderd.ipc.text import printable
 from loaderd.render.load.masks import MaskDecoder
 from loaderd.render.load.pixel_limits import PixelLimit
+from loaderd.render.load.shapes import draw_polygons, draw_runs
 from loaderd.render.renderer import Loaded, Prepared, Renderer
 from loaderd.sources.files import FileLimit, FileReader
 from loaderd.sources.source import Source
@@ -58,7 +60,7 @@ class AnnotationReader:
         self._wanted = wanted
         self._parts = parts
         self._masks: Manifest | None = None
-        if wanted.masks:
+        if wanted.masks and not wanted.drawn:
             self._masks = Manifest.view(parts["mask_manifest"].data.cast("B"))
             self._files = FileReader(FileLimit(limit.file_bytes, limit.file_reason))
             self._decoder = MaskDecoder(limit)
@@ -77,6 +79,8 @@ class AnnotationReader:
         masks: tuple[NDArray[np.uint8], ...] = ()
         if self._masks is not None:
             masks = (self._mask(self._masks, sample, picture, name),)
+        elif self._wanted.drawn:
+            masks = (self._drawn(sample, size_of(picture), name),)
         boxes: Floats = np.empty((0, 4))
         keypoints: Floats = np.empty((0, 0, 3))
         labels = np.empty(0, np.int32)
@@ -89,6 +93,25 @@ class AnnotationReader:
             if self._wanted.keypoints:
                 keypoints = self._parts["keypoints"][first:last].astype(np.float64)
         return Annotated(Targets(masks, boxes, keypoints), labels)
+
+    def _drawn(self, sample: int, size: tuple[int, int], name: str) -> NDArray[np.uint8]:
+        """The instances of a sample, one after the other."""
+        parts, mask = self._parts, np.zeros(size, np.uint8)
+        for one in range(*parts["instances"][sample : sample + 2].tolist()):
+            value = int(parts["mask_values"][one])
+            first, last = parts["rings"][one : one + 2].tolist()
+            bounds = parts["ring_points"][first : last + 1].tolist()
+            rings = [parts["points"][start:stop] for start, stop in pairwise(bounds)]
+            draw_polygons(mask, rings, value)
+            start, stop = parts["runs"][one : one + 2].tolist()
+            try:
+                draw_runs(mask, parts["run_lengths"][start:stop], value)
+            except ValueError as error:
+                raise BadImage(
+                    f"{printable(name)}: {error} in the mask of instance {one}, and the image has "
+                    f"{size[1]}x{size[0]}"
+                ) from None
+        return mask
 
     def _mask(self, masks: Manifest, sample: int, picture: Loaded, name: str) -> NDArray[np.uint8]:
         path = os.fsdecode(masks.path(sample))

@@ -54,6 +54,7 @@ from loaderd_client import (
 )
 from loaderd_client.core import deadline
 from loaderd_client.core import session as sessions
+from loaderd_client.keras.annotated import DatasetOptions
 from loaderd_client.keras.samples import Samples
 from tests.support.daemons import Serve, eventually
 from tests.support.streams import a_spec
@@ -628,6 +629,10 @@ PUBLIC: list[Callable[..., Any]] = [
     ImageDataGenerator.apply_transform,
     ImageDataGenerator.random_transform,
     image_dataset_from_directory,
+    loaderd_client.image_dataset_from_coco,
+    loaderd_client.image_dataset_from_dataframe,
+    loaderd_client.segmentation_dataset_from_directory,
+    DatasetOptions,
     LoaderSequence,
     LoaderSequence.fetch,
     Session,

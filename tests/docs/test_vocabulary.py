@@ -34,8 +34,8 @@ taken time timeout too transform transition type unknown unread unsendable user 
 version wait waiting waker wanted warp watch welcome work
 """
 _AUGMENTATION = """
-adjustment augment augmented auto aug box chain crop drawn erased kind label mix mixer
-pipeline preview style targets value window writer
+adjustment annotated augment augmented auto aug chain crop drawn erased kind label mix mixer
+overlay pipeline preview style targets value window writer
 """
 ORDINARY = {*_ORDINARY.split(), *_AUGMENTATION.split()}
 """Words of English, of Python and of this kind of program, which need no explanation."""

@@ -36,6 +36,35 @@ MOVES = [
 ]
 
 
+def segmentation_of(number: int, size: tuple[int, int], corner: tuple[int, int]) -> Any:
+    """A rectangle as a polygon, as run lengths, or as these compressed."""
+    left, top = corner
+    right, bottom = left + 30, top + 24
+    if number % 3 == 0:
+        return [[left, top, right, top, right, bottom, left, bottom]]
+    inside = np.zeros(size, bool)
+    inside[top:bottom, left:right] = True
+    column_by_column = inside.T.ravel()
+    edges = np.flatnonzero(np.diff(np.concatenate([[False], column_by_column, [False]])))
+    edges = edges[edges < column_by_column.size]
+    counts = np.diff([0, *edges, column_by_column.size]).tolist()
+    return {"size": list(size), "counts": counts if number % 3 == 1 else compressed(counts)}
+
+
+def compressed(counts: list[int]) -> str:
+    """As ``rleToString`` of the COCO API."""
+    text = ""
+    for place, count in enumerate(counts):
+        number = count - counts[place - 2] if place > 2 else count
+        while True:
+            bits, number = number & 31, number >> 5
+            more = number != (-1 if bits & 16 else 0)
+            text += chr(bits + 32 * more + 48)
+            if not more:
+                break
+    return text
+
+
 @pytest.fixture(scope="module")
 def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Grey images with one red or blue rectangle; masks; one file for all in COCO's format."""
@@ -66,6 +95,7 @@ def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 "category_id": (7, 3)[kind],
                 "bbox": [left, top, 30, 24],
                 "keypoints": [left + 15, top + 12, 2],
+                "segmentation": segmentation_of(number, (height, width), (left, top)),
             }
         )
     categories = [{"id": 7, "name": "red"}, {"id": 3, "name": "blue"}]
@@ -120,6 +150,20 @@ def test_masks_move_with_their_images(daemon: Daemon, scenes: Path) -> None:
                 seen, marked = painted(image, kind), mask == 1 + kind
                 # Half of the pixels along the edge, blurred where images grow, may differ.
                 assert (seen != marked).sum() <= 0.15 * max(marked.sum(), 200)
+
+
+def test_masks_are_drawn_from_polygons_and_run_lengths(daemon: Daemon, scenes: Path) -> None:
+    moves = [A.RandomResizedCrop(64, 64, scale=(0.5, 1.0)), A.RandomFlip()]
+    files = segmentation(scenes, augment=moves, targets="segmentation_masks")
+    drawn = coco(scenes, augment=moves, masks=True, targets="segmentation_masks")
+    assert drawn.class_names == ["blue", "red"]
+    for (images, masks), (others, found) in zip(files, drawn, strict=True):
+        np.testing.assert_array_equal(images, others)
+        expected = np.array([0, 2, 1], np.uint8)[masks]  # red is 1 in the files
+        # OpenCV fills pixels on the edge of a polygon too.
+        assert (expected != found).sum() <= 0.02 * masks.size
+        for one, other in zip(expected, found, strict=True):
+            assert ((one > 0) & (other == one)).sum() >= 0.98 * (one > 0).sum()
 
 
 def test_boxes_and_keypoints_move_with_their_images(daemon: Daemon, scenes: Path) -> None:
@@ -361,6 +405,12 @@ def test_a_box_outside_of_its_image_is_a_bad_image(daemon: Daemon, own: Path) ->
     assert sum(len(batch["images"]) for batch in coco(own, on_error="skip")) == COUNT - 1
 
 
+def test_run_lengths_of_another_size_are_a_bad_image(daemon: Daemon, own: Path) -> None:
+    edited(own, lambda content: content["annotations"][4].update(segmentation={"counts": [9, 3]}))
+    with pytest.raises(BadImage, match=r"a/04\.png: runs of 12 pixels in the mask of instance 4"):
+        list(coco(own, masks=True))
+
+
 def test_a_missing_image_is_a_bad_image(daemon: Daemon, own: Path) -> None:
     (own / "images/a/07.png").unlink()
     with pytest.raises(BadImage, match=r"a/07\.png: No such file"):
@@ -377,6 +427,11 @@ CHANGES: list[tuple[Callable[[dict[str, Any]], object], str]] = [
     (lambda c: c["annotations"][2].update(bbox="x"), "not of COCO's format"),
     (lambda c: c["annotations"][2].update(keypoints=[1, 2]), "needs as many keypoints"),
     (lambda c: c.pop("images"), "not of COCO's format"),
+    (lambda c: c["annotations"][3].update(segmentation=[[1, 2, 3]]), "polygon of annotation 103"),
+    (
+        lambda c: c["annotations"][3].update(segmentation={"counts": "o"}),
+        "run lengths of annotation 103 are damaged",
+    ),
 ]
 
 
@@ -386,7 +441,7 @@ def test_a_wrong_file_is_refused_in_one_line(
 ) -> None:
     edited(own, change)
     with pytest.raises(InvalidArgument, match=says) as caught:
-        coco(own, keypoints=True)
+        coco(own, keypoints=True, masks=True)
     assert "\n" not in str(caught.value)
     assert "coco.json" in str(caught.value)
 

@@ -94,6 +94,33 @@ class Instances(NamedTuple):
     keypoints: Array | None = None
 
 
+class Shapes(NamedTuple):
+    """Masks of instances, to be drawn; see :class:`loaderd.spec.annotations.Annotations`.
+
+    Attributes:
+        values: of each instance's pixels.
+        rings: polygons of each instance, float32 (n, 2) each.
+        runs: run lengths of each instance; empty for none.
+    """
+
+    values: list[int]
+    rings: list[list[Array]]
+    runs: list[list[int]]
+
+    def parts(self) -> dict[str, Array]:
+        """The arrays of a bundle."""
+        flat = [ring for rings in self.rings for ring in rings]
+        none = np.empty((0, 2), np.float32)
+        return {
+            "mask_values": np.array(self.values, np.uint8),
+            "rings": np.cumsum([0, *map(len, self.rings)], dtype=np.int64),
+            "ring_points": np.cumsum([0, *map(len, flat)], dtype=np.int64),
+            "points": np.concatenate([none, *flat]).astype(np.float32),
+            "runs": np.cumsum([0, *map(len, self.runs)], dtype=np.int64),
+            "run_lengths": np.array([one for runs in self.runs for one in runs], np.int64),
+        }
+
+
 class SampleTable(NamedTuple):
     """The samples of a dataset.
 
@@ -104,6 +131,7 @@ class SampleTable(NamedTuple):
         labels: one row for each sample; None for none.
         weights: float32 (n,); None for none.
         class_names: of labels, or of boxes.
+        shapes: masks of instances, in the place of ``masks``; None for none.
     """
 
     images: list[str]
@@ -112,6 +140,12 @@ class SampleTable(NamedTuple):
     labels: Array | None = None
     weights: Array | None = None
     class_names: Sequence[str] = ()
+    shapes: Shapes | None = None
+
+    @property
+    def has_masks(self) -> bool:
+        """Whether there are masks, in files or to be drawn."""
+        return self.masks is not None or self.shapes is not None
 
 
 class AnnotatedSequence(LoaderSequence):
@@ -223,7 +257,7 @@ def _names(targets: Sequence[str] | None, listing: SampleTable) -> tuple[str, ..
         return None
     there = {
         "labels": listing.labels is not None,
-        "segmentation_masks": listing.masks is not None,
+        "segmentation_masks": listing.has_masks,
         "bounding_boxes": listing.instances is not None and listing.instances.boxes is not None,
         "keypoints": listing.instances is not None and listing.instances.keypoints is not None,
     }
@@ -277,10 +311,11 @@ def _compiled(listing: SampleTable, options: DatasetOptions) -> tuple[Spec, Part
 def _annotations(listing: SampleTable, options: DatasetOptions) -> Annotations:
     instances = listing.instances
     if instances is None:
-        return Annotations(masks=listing.masks is not None)
+        return Annotations(masks=listing.has_masks)
     most = max(1, *instances.counts) if options.max_boxes is None else options.max_boxes
     return Annotations(
-        masks=listing.masks is not None,
+        masks=listing.has_masks,
+        drawn=listing.shapes is not None,
         max_boxes=arguments.whole("max_boxes", most),
         boxes=instances.boxes is not None,
         keypoints=0 if instances.keypoints is None else instances.keypoints.shape[1],
@@ -294,6 +329,8 @@ def _parts(listing: SampleTable) -> Parts:
     parts = {"manifest": _packed(listing.images, listing.class_names)}
     if listing.masks is not None:
         parts["mask_manifest"] = _packed(listing.masks, ())
+    if listing.shapes is not None:
+        parts |= listing.shapes.parts()
     instances = listing.instances
     if instances is None:
         return parts

@@ -17,8 +17,13 @@ from loaderd_client.keras.annotated import (
     DatasetOptions,
     Instances,
     SampleTable,
+    Shapes,
     dataset_of,
 )
+
+_MAX_CLASSES = 255
+_LEAST_NUMBERS = 6
+_FIRST_CHARACTER = 48
 
 
 class _Image(msgspec.Struct):
@@ -31,6 +36,10 @@ class _Category(msgspec.Struct):
     name: str
 
 
+class _Runs(msgspec.Struct):
+    counts: list[int] | str
+
+
 class _Annotation(msgspec.Struct):
     image_id: int
     category_id: int
@@ -38,6 +47,7 @@ class _Annotation(msgspec.Struct):
     id: int = -1
     iscrowd: int = 0
     keypoints: tuple[float, ...] = ()
+    segmentation: list[list[float]] | _Runs | None = None
 
 
 class _File(msgspec.Struct):
@@ -51,6 +61,7 @@ def image_dataset_from_coco(
     images: str | os.PathLike[str],
     *,
     keypoints: bool = False,
+    masks: bool = False,
     **options: Any,
 ) -> AnnotatedSequence:
     """Makes a dataset of the images and boxes of a JSON file in COCO's format.
@@ -62,6 +73,8 @@ def image_dataset_from_coco(
         annotations: path of the file.
         images: the folder of the images; the daemon reads it at the same path.
         keypoints: whether batches have the keypoints too; all annotations must have as many.
+        masks: whether batches have a mask for each image, drawn from polygons and run lengths: 0
+            where nothing is, else 1 + the label of the last annotation there.
         **options: see :class:`DatasetOptions`.
 
     Returns:
@@ -99,6 +112,7 @@ def image_dataset_from_coco(
         images=[os.path.join(folder, image.file_name) for image in content.images],
         instances=instances,
         class_names=[each.name for each in _by_id(content.categories)],
+        shapes=_shapes(path, ordered, places) if masks else None,
     )
     return dataset_of(listing, chosen)
 
@@ -144,3 +158,62 @@ def _keypoints(path: str, ordered: list[_Annotation]) -> Any:
             f"there are {sorted(lengths)} numbers"
         )
     return np.array([one.keypoints for one in ordered], np.float32).reshape(len(ordered), -1, 3)
+
+
+def _shapes(path: str, ordered: list[_Annotation], places: dict[int, int]) -> Shapes:
+    if len(places) > _MAX_CLASSES:
+        raise InvalidArgument(f"{path}: masks have at most {_MAX_CLASSES} categories")
+    values, rings, runs = [], [], []
+    for one in ordered:
+        found = one.segmentation
+        values.append(1 + _label(path, one, places))
+        polygons = found if isinstance(found, list) else []
+        rings.append([_ring(path, one, numbers) for numbers in polygons])
+        runs.append(_counts(path, one, found.counts) if isinstance(found, _Runs) else [])
+    return Shapes(values, rings, runs)
+
+
+def _ring(path: str, one: _Annotation, numbers: list[float]) -> Any:
+    if len(numbers) < _LEAST_NUMBERS or len(numbers) % 2:
+        raise InvalidArgument(
+            f"{path}: a polygon of annotation {one.id} should have three points or more, and has "
+            f"{len(numbers)} numbers"
+        )
+    return np.array(numbers, np.float32).reshape(-1, 2)
+
+
+def _counts(path: str, one: _Annotation, counts: list[int] | str) -> list[int]:
+    try:
+        found = counts if isinstance(counts, list) else decoded_counts(counts)
+        if min(found, default=0) < 0:
+            raise ValueError
+    except (IndexError, ValueError):
+        raise InvalidArgument(
+            f"{path}: the run lengths of annotation {one.id} are damaged"
+        ) from None
+    return found
+
+
+def decoded_counts(text: str) -> list[int]:
+    """Run lengths from their compressed form.
+
+    After ``rleFrString`` in ``common/maskApi.c`` of the COCO API: base 48, five bits a character,
+    the sixth says that more follow; from the third on each is a difference to the one before the
+    last.
+
+    Raises:
+        IndexError: the text ends within a number.
+    """
+    counts: list[int] = []
+    place = 0
+    while place < len(text):
+        number, shift, more = 0, 0, True
+        while more:
+            bits = ord(text[place]) - _FIRST_CHARACTER
+            number |= (bits & 31) << shift
+            more = bool(bits & 32)
+            place, shift = place + 1, shift + 5
+            if not more and bits & 16:
+                number -= 1 << shift
+        counts.append(number + (counts[-2] if len(counts) > 2 else 0))
+    return counts
