@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +12,15 @@ from numpy.typing import NDArray
 from loaderd.ipc.text import printable
 from loaderd.spec.spec import Spec
 from loaderd_client.core.supply import Supply
+
+_INSTEAD = {
+    "map": "use the argument `augment`, or layers of the model",
+    "prefetch": "it makes `max_queue_size` batches ahead by itself",
+    "cache": 'use the argument `cache="memory"` or `cache="disk"`',
+    "batch": "use the argument `batch_size`",
+    "take": "use `itertools.islice(sequence, count)`",
+}
+"""What to use in place of a method of ``tf.data.Dataset``."""
 
 
 class Samples:
@@ -36,6 +45,15 @@ class Samples:
 
     spec: Spec
     _supply: Supply
+
+    if not TYPE_CHECKING:  # which would take it for any attribute
+
+        def __getattr__(self, name: str) -> Any:
+            if name in _INSTEAD:
+                raise AttributeError(
+                    f"{type(self).__name__!r} object has no attribute {name!r}: {_INSTEAD[name]}"
+                )
+            return super().__getattribute__(name)  # raises what led here
 
     def _describe(self) -> None:
         """Sets the attributes from the spec and the manifest."""

@@ -26,15 +26,6 @@ _OWN = ("_index_generator", "_issued", "lock")
 _MOVING = ("_reader", "_segments")
 """Attributes with the position of a sequence."""
 
-_INSTEAD = {
-    "map": "use the argument `augment`, or layers of the model",
-    "prefetch": "it makes `max_queue_size` batches ahead by itself",
-    "cache": 'use the argument `cache="memory"` or `cache="disk"`',
-    "batch": "use the argument `batch_size`",
-    "take": "use `itertools.islice(sequence, count)`",
-}
-"""What to use in place of a method of ``tf.data.Dataset``."""
-
 RING_EXTRA = 2
 """Slots beyond ``max_queue_size``, for the batches that Keras holds while its queue is full."""
 
@@ -84,13 +75,6 @@ class LoaderSequence(Preview, adapter.OneWorker, *adapter.sequences()):  # type:
         self._supply = Supply(spec, parts or {}, session or sessions.current(), slots, ahead)
         self._describe()
         self._reader = Reader(self._supply, FixedMapping(Places(len(self), spec.order.shuffle)))
-
-    def __getattr__(self, name: str) -> Any:
-        if name in _INSTEAD:
-            raise AttributeError(
-                f"{type(self).__name__!r} object has no attribute {name!r}: {_INSTEAD[name]}"
-            )
-        return super().__getattribute__(name)  # raises what led here
 
     def __getstate__(self) -> dict[str, Any]:
         """The state of a copy, also in another process: it continues from the same position."""
