@@ -30,11 +30,6 @@ class Pipeline(NamedTuple):
         sizes = [op.sets_size for _, op in self.images if op.sets_size is not None]
         return sizes[-1] if sizes else None
 
-    @property
-    def first_size(self) -> Size | None:
-        """(height, width) that the first operation makes; None if that keeps the size."""
-        return self.images[0][1].sets_size if self.images else None
-
 
 def divide(operations: Sequence[Operation]) -> Pipeline:
     """Divides a list of operations.

@@ -292,9 +292,16 @@ class Attached(Message, frozen=True):
 
 
 class Progress(Message, frozen=True):
-    """Heartbeat from within a long chunk: one of its samples was finished."""
+    """Heartbeat from within a long chunk: one of its samples was finished.
+
+    Attributes:
+        ticket: the chunk's.
+        row: of its batch, which is tried from now on though it is not the chunk's, as a partner;
+            -1: the chunk's own rows are.
+    """
 
     ticket: int
+    row: int = -1
 
 
 class Waiting(Message, frozen=True):

@@ -22,7 +22,7 @@ from loaderd.cache.layout import Head
 from loaderd.child.storage_watch import StorageWatch
 from loaderd.config import Settings
 from loaderd.errors import CacheError, LoaderdError, NoRoom, ProtocolError, RequestRefused
-from loaderd.ipc import bundle, descriptors, manifest, segment
+from loaderd.ipc import annotation_parts, bundle, descriptors, manifest, segment
 from loaderd.ipc.channel import Channel
 from loaderd.ipc.manifest import Manifest
 from loaderd.ipc.messages import List, Listed, Message, Reserve, Reserved, refusal
@@ -90,6 +90,8 @@ class _Opener:
         found = Manifest.view(table)
         if asked.batch.label_mode == "categorical":
             _check_labels(found)
+        if asked.annotations is not None:
+            annotation_parts.check(asked.annotations, given, len(found))
         length = epoch_length(asked.order, len(found), _order(given, asked.order, len(found)))
         self._cache = _cache(found, asked)
         wanted = (self._cache.keys, self._cache.nbytes) if self._cache else ((), 0)

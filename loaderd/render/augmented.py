@@ -18,7 +18,6 @@ from loaderd.augment.draws import Draws
 from loaderd.augment.pipeline import divide
 from loaderd.augment.targets import Targets
 from loaderd.augment.values import ValueOperation
-from loaderd.errors import RenderError
 from loaderd.render.fast import Step
 from loaderd.render.load.resize import REDUCTIONS, Reduced, Size
 from loaderd.render.native.kernels import Finish
@@ -104,11 +103,7 @@ class AugmentFinish:
     def __call__(
         self, picture: Any, prepared: Any, at: int, row: Array, targets: Targets | None = None
     ) -> None:
-        """See ``Renderer.finish``.
-
-        Raises:
-            RenderError: the picture is not of bytes.
-        """
+        """See ``Renderer.finish``; the picture must be of bytes."""
         canvas, draws, operations = self._canvas, self._draws, self._operations
         epoch, sample = prepared[at]
         if isinstance(picture, Reduced):
@@ -120,8 +115,6 @@ class AugmentFinish:
             draws.begin(epoch, sample, number)
             operation.apply(canvas, operation.draw(draws, canvas.size))
         pixels, (across, down) = canvas.finish()
-        if pixels.dtype != np.uint8:
-            raise RenderError(f"augment takes images of bytes, and this one is {pixels.dtype}")
         self._flips[0] = across + 2 * down
         self._kernel.one(pixels, None, self._flips, 0, row)
 

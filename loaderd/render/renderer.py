@@ -19,13 +19,14 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from loaderd.augment.pixels import check_kind
 from loaderd.augment.targets import Targets
 from loaderd.render.augmented import AugmentFinish
 from loaderd.render.fast import ChunkParameters, FastFinish, is_fast
 from loaderd.render.general import GeneralFinish, random_operations
 from loaderd.render.load.decode import Decoder
 from loaderd.render.load.pixel_limits import DEFAULT, PixelLimit
-from loaderd.render.load.resize import Resizer, Size
+from loaderd.render.load.resize import Reduced, Resizer, Size
 from loaderd.render.transforms.operation import Array, Parts
 from loaderd.render.transforms.user_function import UserFunction
 from loaderd.spec.base import compute_dtype
@@ -107,7 +108,8 @@ class Renderer:
         self._function: UserFunction | None = None
         self._random = random_operations(spec, compute)
         self._next: Parameters = ()
-        if spec.augment or spec.annotations:
+        self._augments = bool(spec.augment or spec.annotations)
+        if self._augments:
             self._finish = AugmentFinish(spec)
         elif is_fast(spec, compute, bundle):
             self._finish = FastFinish(spec, bundle)
@@ -147,6 +149,8 @@ class Renderer:
         picture = self._decoder.decode(data)
         decoded = perf_counter_ns()
         image = picture if self._keeps_size else self._resize(picture)
+        if self._augments:
+            check_kind(image.image if isinstance(image, Reduced) else image)
         self.times.decode += decoded - start
         self.times.resize += perf_counter_ns() - decoded
         return image

@@ -14,6 +14,7 @@ from typing import TypeVar
 
 import msgspec
 
+from loaderd.augment.pipeline import divide
 from loaderd.augment.policies import AnyOperation
 from loaderd.errors import InvalidArgument
 from loaderd.spec.annotations import Annotations
@@ -63,12 +64,35 @@ class Spec(Frozen, frozen=True):
     annotations: Annotations | None = None
 
     def __post_init__(self) -> None:
-        """Raises InvalidArgument for a cache of images that have no common size."""
+        """Raises InvalidArgument for parts that do not fit one another."""
         if self.cache != "none" and self.load.aspect == "keep":
             raise InvalidArgument(
                 f'cache="{self.cache}" needs images of one size: begin `augment` with an '
                 "antialiased Resize, whose result is kept, and let RandomCrop or others follow"
             )
+        augments = bool(self.augment or self.annotations)
+        if augments and (self.transforms or self.order.draws == "batch"):
+            raise InvalidArgument("`augment` goes with no operation of ImageDataGenerator")
+        if self.annotations is not None and (
+            self.load.aspect != "keep" or self.load.decode == "scaled" or self._is_of_arrays
+        ):
+            raise InvalidArgument("images with annotations are files, decoded in their own size")
+        if divide(self.augment).mixes and not self._can_mix:
+            raise InvalidArgument(
+                "MixUp and CutMix need images and labels of float32: labels one-hot, binary or none"
+            )
+
+    @property
+    def _is_of_arrays(self) -> bool:
+        return isinstance(self.source, Arrays)
+
+    @property
+    def _can_mix(self) -> bool:
+        return (
+            self.output.dtype == "float32"
+            and self.batch.label_mode in ("categorical", "binary", "none")
+            and self.annotations is None
+        )
 
     @property
     def image_shape(self) -> tuple[int, int, int]:

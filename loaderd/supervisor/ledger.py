@@ -68,15 +68,28 @@ class Ledger:
         self._held[worker].append(Assignment(chunk, part))
         return chunk
 
+    def in_hand(self, worker: int, ticket: int, row: int) -> None:
+        """A worker tries a row of a batch that is not its chunk's; -1: its chunk's again.
+
+        Raises:
+            ProtocolError: it does not have the chunk with this ticket in hand.
+        """
+        self._checked(worker, ticket).part.in_hand = row
+
+    def _checked(self, worker: int, ticket: int) -> Assignment:
+        held = self._held[worker]
+        if not held or held[0].chunk.ticket != ticket:
+            raise ProtocolError(f"worker {worker} reports chunk {ticket}, which it does not hold")
+        return held[0]
+
     def report(self, worker: int, ticket: int) -> Assignment:
         """Takes the chunk out that a worker has in hand, as it reports.
 
         Raises:
             ProtocolError: that is not the one with this ticket.
         """
+        self._checked(worker, ticket)
         held = self._held[worker]
-        if not held or held[0].chunk.ticket != ticket:
-            raise ProtocolError(f"worker {worker} reports chunk {ticket}, which it does not hold")
         self.slow.discard(worker)
         return held.popleft()
 

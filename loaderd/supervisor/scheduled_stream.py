@@ -64,14 +64,19 @@ class PartialBatch:
 
 @dataclass(slots=True)
 class Part:
-    """Rows of a batch that one worker tries, and how many died over them in a row."""
+    """Rows of a batch that one worker tries, and how many died over them in a row.
+
+    ``in_hand`` is a row that is not one of them, as a partner is, while the worker tries it; else
+    -1. ``isolated`` are rows that are no longer tried, as workers died over them.
+    """
 
     batch: PartialBatch
     first: int
     last: int
     crashes: int = 0
     kills: int = 0
-    isolated: bool = False
+    in_hand: int = -1
+    isolated: set[int] = field(default_factory=set)
 
     def pieces(self) -> list[Part]:
         """What is given away next: each row alone after crashes, halves after a kill."""
@@ -229,6 +234,7 @@ class ScheduledStream:
         """
         batch = part.batch
         actions = self._blame(part, death, cause) if death and batch.error is None else []
+        part.in_hand = -1
         if batch.error is not None:
             return actions + self._close_part(batch)
         batch.attempt += 1
@@ -253,12 +259,14 @@ class ScheduledStream:
         return []
 
     def _isolate(self, part: Part, cause: str) -> list[Action]:
-        if part.isolated:
+        row = part.first if part.in_hand < 0 else part.in_hand
+        if row in part.isolated:
             text = f"{CRASHES + 1} workers crashed over it ({cause}) though it was not tried"
             self._give_up(part, "WorkerCrashed", text)
             return []
-        part.crashes, part.isolated = 0, True
-        return [Isolate(self.id, part.batch.place, part.first, cause)]
+        part.crashes = 0
+        part.isolated.add(row)
+        return [Isolate(self.id, part.batch.place, row, cause)]
 
     def _give_up(self, part: Part, kind: str, text: str) -> None:
         """Ends a batch with an error: none of its rows is given to a worker any more."""

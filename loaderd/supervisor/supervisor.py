@@ -124,6 +124,7 @@ def _worker_events(
         failed=lambda worker, failed: perform(
             scheduler.failed(worker, failed.ticket, failed.kind, failed.text)
         ),
+        in_hand=lambda worker, said: scheduler.ledger.in_hand(worker, said.ticket, said.row),
         bad_image=bad_image,
         waiting=lambda worker: perform(scheduler.waiting(worker)),
         answered=lambda worker: perform(scheduler.answered(worker)),

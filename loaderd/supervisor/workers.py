@@ -60,7 +60,8 @@ log = logging.getLogger("loaderd")
 class WorkerEvents:
     """What the supervisor does about what happens to a worker, which is given by its number.
 
-    ``done`` and ``failed`` raise ProtocolError if it does not hold that chunk; ``recalled`` gets
+    ``done``, ``in_hand`` and ``failed`` raise ProtocolError if it does not hold that chunk;
+    ``recalled`` gets
     the tickets of chunks that it has not seen; a ``retired`` one shall be dismissed when it holds
     nothing; ``died`` gets how it died, and the same as text.
     """
@@ -68,6 +69,7 @@ class WorkerEvents:
     ready: Callable[[int], None]
     done: Callable[[int, Done], None]
     failed: Callable[[int, BatchFailed], None]
+    in_hand: Callable[[int, Progress], None]
     bad_image: Callable[[Bad], None]
     waiting: Callable[[int], None]
     answered: Callable[[int], None]
@@ -140,7 +142,7 @@ class Workers:
             case BatchFailed():
                 self._failed(worker, message)
             case Progress():
-                pass  # a sign of life, noted above
+                self._events.in_hand(worker.id, message)
             case Waiting():
                 self._waiting(worker, message)
             case Bad():

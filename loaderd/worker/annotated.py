@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from itertools import pairwise
+from time import perf_counter_ns
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -51,19 +52,21 @@ class AnnotationReader:
     """Reads the annotations of samples.
 
     Args:
-        wanted: which there are.
+        spec: which there are.
         parts: the bundle.
         limit: of a mask's pixels.
     """
 
-    def __init__(self, wanted: Annotations, parts: Parts, limit: PixelLimit) -> None:
+    def __init__(self, spec: Spec, parts: Parts, limit: PixelLimit) -> None:
+        wanted = spec.annotations
+        assert wanted is not None, "it is for streams with annotations"
         self._wanted = wanted
         self._parts = parts
         self._masks: Manifest | None = None
         if wanted.masks and not wanted.drawn:
             self._masks = Manifest.view(parts["mask_manifest"].data.cast("B"))
             self._files = FileReader(FileLimit(limit.file_bytes, limit.file_reason))
-            self._decoder = MaskDecoder(limit)
+            self._decoder = MaskDecoder(spec.load, limit)
 
     def read(self, sample: int, picture: Loaded, name: str) -> Annotated:
         """The annotations of a sample.
@@ -91,7 +94,9 @@ class AnnotationReader:
                 labels = self._parts["box_labels"][first:last]
                 boxes = _within(boxes, size_of(picture), name)
             if self._wanted.keypoints:
-                keypoints = self._parts["keypoints"][first:last].astype(np.float64)
+                keypoints = _within_or_invisible(
+                    self._parts["keypoints"][first:last].astype(np.float64), size_of(picture)
+                )
         return Annotated(Targets(masks, boxes, keypoints), labels)
 
     def _drawn(self, sample: int, size: tuple[int, int], name: str) -> NDArray[np.uint8]:
@@ -141,7 +146,7 @@ class AnnotatedImages(DecodedImages):
     ) -> None:
         super().__init__(source, renderer)
         assert spec.annotations is not None, "it is for streams with annotations"
-        self._reader = AnnotationReader(spec.annotations, parts, limit)
+        self._reader = AnnotationReader(spec, parts, limit)
         self._write = AnnotationWriter(spec.annotations, spec.image_size)
         self._loaded = Annotated(Targets(), np.empty(0, np.int32))
 
@@ -152,7 +157,9 @@ class AnnotatedImages(DecodedImages):
             BadImage: its file, or that of its mask, cannot be read or decoded.
         """
         picture = super().load(sample)
+        start = perf_counter_ns()
         self._loaded = self._reader.read(sample, picture, self.source.name(sample))
+        self._renderer.times.decode += perf_counter_ns() - start
         return picture
 
     def finish(
@@ -203,6 +210,13 @@ class AnnotationWriter:
         seen = (area > 0) & (area >= self._wanted.min_area)
         seen &= moved.visibility >= self._wanted.min_visibility
         return np.flatnonzero(seen)[: self._wanted.max_boxes]
+
+
+def _within_or_invisible(keypoints: Floats, size: tuple[int, int]) -> Floats:
+    """The keypoints, all 0 where they are invisible or outside of the image."""
+    inside = ((keypoints[..., :2] >= 0) & (keypoints[..., :2] <= size[::-1])).all(axis=-1)
+    seen = inside & (keypoints[..., 2] > 0)
+    return np.where(seen[..., np.newaxis], keypoints, 0.0)
 
 
 def _within(boxes: Floats, size: tuple[int, int], name: str) -> Floats:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from loaderd.augment.draws import Draws
 from loaderd.augment.mixing import Mix
 from loaderd.augment.pipeline import divide
-from loaderd.ipc.messages import Chunk
+from loaderd.ipc.messages import Chunk, Progress
 from loaderd.ipc.slot_layout import SlotArrays, SlotLayout
 from loaderd.sampling.order import EpochOrder, Ids
 from loaderd.spec.spec import Spec
@@ -54,14 +54,28 @@ class Mixer:
         self._planar = spec.output.data_format == "channels_first"
         self._spare = _one_row(layout)
 
-    def partner(self, chunk: Chunk, render: Render) -> Partner | None:
-        """The partner of a chunk's first row; None if that has no image, or is in the chunk."""
+    def partner(
+        self, chunk: Chunk, render: Render, report: Callable[[Progress], None]
+    ) -> Partner | None:
+        """The partner of a chunk's first row; None if that has no image, or is in the chunk.
+
+        Args:
+            chunk: the rows.
+            render: renders rows without mixing.
+            report: tells the supervisor which row is in hand, where a row is tried alone: if the
+                worker dies, that one is to blame.
+        """
         batch = self._epochs.ids(chunk.epoch, chunk.position)
         at = (chunk.first - 1) % len(batch)
         if at < chunk.last and not chunk.first:
             return None
         alone = Chunk(chunk.ticket, chunk.stream, 0, chunk.epoch, chunk.position, 0, 1)
+        is_trial = chunk.last - chunk.first == 1
+        if is_trial:
+            report(Progress(chunk.ticket, at))
         (sample,) = render(self._spare, alone, batch[at : at + 1])
+        if is_trial:
+            report(Progress(chunk.ticket))
         return None if sample < 0 else _row(self._spare, 0)
 
     def _last(self, slot: SlotArrays, row: int) -> Partner:

@@ -137,7 +137,7 @@ class StreamRenderer:
         start = perf_counter_ns()
         slot, mixer = self._slots[chunk.slot], self._mixer
         ids = self._epochs.ids(chunk.epoch, chunk.position)[chunk.first : chunk.last]
-        partner = mixer.partner(chunk, self._render) if mixer else None
+        partner = mixer.partner(chunk, self._render, self._channel.send) if mixer else None
         self._skipped = 0
         ids = self._render(slot, chunk, ids)
         if mixer:

@@ -20,7 +20,9 @@ from loaderd.errors import BadImage, NoWorkers, WorkerCrashed
 from loaderd.ipc import dial
 from loaderd.supervisor.scheduled_stream import CRASHES, KILLS
 from loaderd_client import Session
+from loaderd_client import augment as A
 from tests.faults.conftest import Sabotage
+from tests.support.augmented import augmenting
 from tests.support.daemons import Daemon, Serve, eventually, running
 from tests.support.streams import a_spec, digest, read_all, run_of, slow, with_errors
 
@@ -229,6 +231,22 @@ def test_user_code_that_takes_long_to_load_is_waited_for(
 def replaced(daemon: Daemon, pid: int) -> None:
     """Waits until another worker is there."""
     eventually(lambda: daemon.workers() not in ([], [pid]))
+
+
+def test_a_partner_that_kills_its_workers_is_quarantined_and_not_the_row_beside_it(
+    sabotage: Sabotage, photos: Path
+) -> None:
+    spec = with_errors(augmenting(photos, [A.MixUp()]), "skip")
+    with sabotage("decoding", "SIGSEGV", name="dog/007.jpg", times=1000) as daemon:
+        with Session(daemon.path) as session:
+            ids = [batch.ids for batch in run_of(session.open(spec, slots=4), epochs=2)]
+        assert sum(map(len, ids)) == 2 * 95
+        (bad,) = dial.list_bad(daemon.path)
+        assert bad.path.endswith(b"dog/007.jpg")
+    assert "dog/007.jpg" in daemon.log
+    assert {line for line in daemon.log.splitlines() if "quarantined " in line} == {
+        line for line in daemon.log.splitlines() if "quarantined " in line and "dog/007" in line
+    }
 
 
 def test_a_kill_storm_while_the_forkserver_stands_still_quarantines_nothing(

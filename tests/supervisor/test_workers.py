@@ -214,6 +214,7 @@ def test_what_happens_is_reported_in_its_order(harness: Harness) -> None:
     bad, failed = Bad(7, b"/a.jpg", "why"), BatchFailed("BadImage", "why", ticket=2)
     harness.say(fake, Attached(7), Progress(1), bad, done(1), failed)
     assert harness.take_events() == [
+        ("in_hand", worker.id, Progress(1)),
         ("bad_image", bad),
         ("done", worker.id, done(1)),
         ("failed", worker.id, failed),

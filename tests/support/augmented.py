@@ -63,7 +63,9 @@ def every_list() -> dict[str, list[Any]]:
 
 def augmenting(photos: Path, operations: list[Any], batch_size: int = 8) -> Spec:
     """A spec with a list of operations."""
-    plain = with_load(a_spec(photos, batch_size=batch_size), target_size=SIZE)
+    plain = with_load(
+        a_spec(photos, batch_size=batch_size), target_size=SIZE, interpolation="bilinear"
+    )
     parts = augmented(operations, plain.load, plain.output, plain.batch)
     return msgspec.structs.replace(
         plain,
