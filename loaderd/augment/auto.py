@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 Strengths = Callable[[float, Size], float]
 """From a magnitude, 0 to 1, and (height, width) of the image, to an operation's strength."""
 
+_MOST = 100
+"""Operations of an image, so that no mistake makes a worker busy for ever."""
 _CORNER = (0.0, 0.0)
 _ENOUGH_BITS = 8
 
@@ -174,6 +176,11 @@ class _Policy(ImageOperation, frozen=True, kw_only=True):
     interpolation: Literal["nearest", "bilinear"] = "nearest"
     fill_value: float = 0.0
 
+    def check(self) -> None:
+        """Raises InvalidArgument for a grey level that there is not."""
+        if not 0 <= self.fill_value <= 255:
+            raise self.refusal("fill_value", "must be from 0 to 255")
+
     def _apply_each(self, canvas: Canvas, operations: list[Drawn]) -> None:
         style = WarpStyle(self.interpolation, "constant", self.fill_value)
         for name, strength in operations:
@@ -201,8 +208,9 @@ class RandAugment(_Policy, frozen=True):
 
     def check(self) -> None:
         """Raises InvalidArgument for numbers out of their range."""
-        if self.num_ops < 0:
-            raise self.refusal("num_ops", "must not be negative")
+        super().check()
+        if not 0 <= self.num_ops <= _MOST:
+            raise self.refusal("num_ops", f"must be from 0 to {_MOST}")
         if self.num_magnitude_bins < 2:
             raise self.refusal("num_magnitude_bins", "must be at least 2")
         if not 0 <= self.magnitude < self.num_magnitude_bins:
@@ -234,6 +242,7 @@ class TrivialAugment(_Policy, frozen=True):
 
     def check(self) -> None:
         """Raises InvalidArgument for fewer than two strengths."""
+        super().check()
         if self.num_magnitude_bins < 2:
             raise self.refusal("num_magnitude_bins", "must be at least 2")
 
@@ -276,10 +285,13 @@ class AugMix(_SmoothPolicy, frozen=True):
 
     def check(self) -> None:
         """Raises InvalidArgument for numbers out of their range."""
+        super().check()
         if not 1 <= self.severity <= _AUG_MIX_BINS:
             raise self.refusal("severity", f"must be from 1 to {_AUG_MIX_BINS}")
-        if self.mixture_width < 1:
-            raise self.refusal("mixture_width", "must be at least 1")
+        if not 1 <= self.mixture_width <= _MOST:
+            raise self.refusal("mixture_width", f"must be from 1 to {_MOST}")
+        if self.chain_depth > _MOST:
+            raise self.refusal("chain_depth", f"must be at most {_MOST}")
         if not 0 < self.alpha < float("inf"):
             raise self.refusal("alpha", "must be positive")
 

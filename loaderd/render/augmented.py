@@ -48,7 +48,8 @@ class AugmentFinish:
         self._draws = Draws(spec.order.seed or 0)
         self._canvas = Canvas()
         self._flips = np.zeros(1, np.uint8)
-        height, width = spec.image_size
+        height, width = self._size = spec.image_size
+        self._resizes = spec.load.aspect == "keep" and pipeline.size is None
         channels = CHANNELS[spec.load.color_mode]
         self._kernel = Finish(
             (height, width, channels),
@@ -111,6 +112,8 @@ class AugmentFinish:
             operations = operations[1:]
         else:
             canvas.begin(picture, targets)
+            if self._resizes:
+                canvas.resize(self._size)
         for number, operation in operations:
             draws.begin(epoch, sample, number)
             operation.apply(canvas, operation.draw(draws, canvas.size))

@@ -108,7 +108,7 @@ class Renderer:
         self._function: UserFunction | None = None
         self._random = random_operations(spec, compute)
         self._next: Parameters = ()
-        self._augments = bool(spec.augment or spec.annotations)
+        self._augments = spec.augments
         if self._augments:
             self._finish = AugmentFinish(spec)
         elif is_fast(spec, compute, bundle):

@@ -70,8 +70,7 @@ class Spec(Frozen, frozen=True):
                 f'cache="{self.cache}" needs images of one size: begin `augment` with an '
                 "antialiased Resize, whose result is kept, and let RandomCrop or others follow"
             )
-        augments = bool(self.augment or self.annotations)
-        if augments and (self.transforms or self.order.draws == "batch"):
+        if self.augments and (self.transforms or self.order.draws == "batch"):
             raise InvalidArgument("`augment` goes with no operation of ImageDataGenerator")
         if self.annotations is not None and (
             self.load.aspect != "keep" or self.load.decode == "scaled" or self._is_of_arrays
@@ -81,6 +80,11 @@ class Spec(Frozen, frozen=True):
             raise InvalidArgument(
                 "MixUp and CutMix need images and labels of float32: labels one-hot, binary or none"
             )
+
+    @property
+    def augments(self) -> bool:
+        """Whether samples are finished by :mod:`loaderd.augment`, be it with an empty list."""
+        return bool(self.augment or self.annotations)
 
     @property
     def _is_of_arrays(self) -> bool:

@@ -278,7 +278,7 @@ class StreamRenderer:
     def _draws(self, chunk: Chunk, samples: list[int]) -> list[Parameters]:
         if self._spec.order.draws == "batch":
             return self._batch_draws.rows(chunk.epoch, chunk.position, chunk.first, chunk.last)
-        if self._spec.augment:
+        if self._spec.augments:
             return [(chunk.epoch, sample) for sample in samples]
         if not self._spec.is_random:
             return [()] * len(samples)

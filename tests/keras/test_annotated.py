@@ -235,6 +235,23 @@ def digest(batch: dict[str, Any]) -> str:
     return sha.hexdigest()
 
 
+@pytest.mark.parametrize("color_mode", ["grayscale", "rgba"])
+@pytest.mark.parametrize("data_format", ["channels_first", "channels_last"])
+def test_targets_do_not_depend_on_the_form_of_the_images(
+    daemon: Daemon, scenes: Path, color_mode: str, data_format: str
+) -> None:
+    plain = coco(scenes, augment=MOVES, masks=True)
+    other = coco(scenes, augment=MOVES, masks=True, color_mode=color_mode, data_format=data_format)
+    channels = {"grayscale": 1, "rgba": 4}[color_mode]
+    for one, another in zip(plain, other, strict=True):
+        first = data_format == "channels_first"
+        expected = (8, channels, 64, 64) if first else (8, 64, 64, channels)
+        assert another["images"].shape == expected
+        np.testing.assert_array_equal(one["segmentation_masks"], another["segmentation_masks"])
+        for name, value in one["bounding_boxes"].items():
+            np.testing.assert_array_equal(value, another["bounding_boxes"][name])
+
+
 @pytest.mark.parametrize(
     ("form", "of"),
     [

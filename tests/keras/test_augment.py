@@ -11,7 +11,12 @@ import pytest
 from PIL import Image
 
 from loaderd.errors import InvalidArgument
-from loaderd_client import ImageDataGenerator, LoaderSequence, image_dataset_from_directory
+from loaderd_client import (
+    ImageDataGenerator,
+    LoaderSequence,
+    image_dataset_from_dataframe,
+    image_dataset_from_directory,
+)
 from loaderd_client import augment as A
 
 SIZE = (24, 20)
@@ -128,3 +133,28 @@ def test_a_flow_of_a_generator_has_a_preview_too(photos: Path, class_mode: str |
 def test_a_preview_of_nothing_is_refused(photos: Path) -> None:
     with pytest.raises(InvalidArgument, match="at least 1"):
         dataset(photos, None).preview(0)
+
+
+def test_draws_follow_from_the_number_in_the_list_that_the_program_wrote(
+    photos: Path, tmp_path: Path
+) -> None:
+    """Whether a resize is done when images are loaded, or by the canvas, or before the list."""
+    names = [str(path) for path in sorted(photos.glob("cat/*.jpg"))]
+    tail = [A.RandomFlip("horizontal"), A.RandomBrightness(0.4)]
+    options: dict[str, Any] = {"image_size": SIZE, "batch_size": 8, "seed": 3, "shuffle": False}
+
+    def of_table(augment: list[Any]) -> Any:
+        table = {"image": names, "label": ["cat"] * len(names)}
+        made = image_dataset_from_dataframe(
+            table, label="label", augment=augment, targets="labels", verbose=False, **options
+        )
+        return made[0][0]
+
+    def of_folder(augment: list[Any]) -> Any:
+        made = image_dataset_from_directory(
+            photos / "cat", labels=None, augment=augment, verbose=False, **options
+        )
+        return made[0]
+
+    for augment in ([A.Resize(*SIZE), *tail], tail):
+        np.testing.assert_allclose(of_table(augment), of_folder(augment), atol=2)

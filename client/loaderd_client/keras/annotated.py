@@ -45,8 +45,8 @@ class DatasetOptions:
         seed: decides order and augmentation; None picks one from NumPy's global generator.
         color_mode: ``rgb``, ``rgba`` or ``grayscale``.
         augment: operations of :mod:`loaderd_client.augment`, or Keras layers; masks, boxes and
-            keypoints move with the pixels. A list that does not resize begins with ``Resize`` to
-            ``image_size``. ``MixUp`` and ``CutMix`` are refused.
+            keypoints move with the pixels. For a list that does not resize, images are resized to
+            ``image_size`` before the first. ``MixUp`` and ``CutMix`` are refused.
         targets: which of ``labels``, ``segmentation_masks``, ``bounding_boxes`` and ``keypoints`` a
             batch ``(images, targets)`` has: one as it is, several as a tuple. None for Keras's
             dictionary of all.

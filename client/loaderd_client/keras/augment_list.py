@@ -40,8 +40,8 @@ def augmented(
         output: the same.
         batch: the same.
         has_targets: whether masks, boxes or keypoints must move with the pixels; then every
-            operation sees the image in its own size, and a list that does not resize begins with
-            ``Resize``.
+            operation sees the image in its own size; for a list that does not resize it is resized
+            before the first.
 
     Raises:
         InvalidArgument: it is no list of operations, its images have not the size that is asked
@@ -49,15 +49,13 @@ def augmented(
     """
     operations = _operations(augment, output.data_format)
     pipeline = divide(operations)
-    if has_targets and pipeline.size is None:
-        operations = (Resize(*load.target_size), *operations)
-        pipeline = divide(operations)
     _check_size(pipeline, load)
     _check_channels(pipeline, CHANNELS[load.color_mode])
     loaded = operations[0] if operations else None
-    if isinstance(loaded, Resize) and loaded.averages and not has_targets:
-        operations = operations[1:]
-        load = _loaded_by(loaded, load)
+    if has_targets:
+        load = msgspec.structs.replace(load, aspect="keep")
+    elif isinstance(loaded, Resize) and loaded.averages:
+        load = _loaded_by(loaded, load)  # so that it changes nothing when it is applied
         output = msgspec.structs.replace(output, image_size=pipeline.size)
     elif pipeline.size is not None:
         load = msgspec.structs.replace(load, aspect="keep")
