@@ -57,7 +57,8 @@ def image_dataset_from_dataframe(
 
     Raises:
         EmptyDataset: the table has no rows.
-        InvalidArgument: a column is missing or holds something else; names the row.
+        InvalidArgument: a column is missing, has another length, or holds something else; names
+            the row.
     """
     chosen = DatasetOptions(**options)
     given = {
@@ -69,7 +70,7 @@ def image_dataset_from_dataframe(
         "keypoints": keypoints,
         "weight": weight,
     }
-    held = {what: _column(table, name) for what, name in given.items() if name is not None}
+    held = _columns(table, {what: name for what, name in given.items() if name is not None})
     root = "" if directory is None else arguments.folder("directory", directory)
     labels, class_names = _labels(held.get("label"))
     weights = held.get("weight")
@@ -82,6 +83,18 @@ def image_dataset_from_dataframe(
         class_names=class_names,
     )
     return dataset_of(listing, chosen)
+
+
+def _columns(table: Any, names: dict[str, str]) -> dict[str, list[Any]]:
+    """The columns by what they hold, all of one length."""
+    found = {what: _column(table, name) for what, name in names.items()}
+    count = len(found["image"])
+    for what, values in found.items():
+        if len(values) != count:
+            raise InvalidArgument(
+                f"column {names[what]!r} has {len(values)} rows, and {names['image']!r} has {count}"
+            )
+    return found
 
 
 def _column(table: Any, name: str) -> list[Any]:
