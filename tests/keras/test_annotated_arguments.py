@@ -6,10 +6,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from PIL import Image
 
-from loaderd.errors import InvalidArgument
+from loaderd.errors import EmptyDataset, InvalidArgument
 from loaderd_client import Session, image_dataset_from_dataframe
 from tests.support.daemons import Daemon, Serve
 
@@ -73,3 +74,49 @@ def test_a_column_of_another_length_is_refused(scenes: Path, argument: str, coun
     values = (table(scenes)[name] * 2)[:count]
     says = refused(scenes, {name: values}, **COLUMNS)
     assert says == f"column {name!r} has {count} rows, and 'image' has {COUNT}"
+
+
+def test_an_image_without_instances_is_padded(daemon: Daemon, scenes: Path) -> None:
+    batch = image_dataset_from_dataframe(table(scenes), **TARGETS, **OPTIONS)[0]
+    boxes, points = batch["bounding_boxes"], batch["keypoints"]
+    assert boxes["boxes"].shape == (COUNT, 2, 4)
+    assert points.shape == (COUNT, 2, 2, 3)
+    for row in range(COUNT):
+        has = row % 3
+        assert boxes["labels"][row].tolist() == [5] * has + [-1] * (2 - has)
+        assert (boxes["boxes"][row, :has] == [1, 2, 11, 12]).all()
+        assert (boxes["boxes"][row, has:] == -1).all()
+        assert (points[row, :has] == [[3, 4, 2], [5, 6, 1]]).all()
+        assert not points[row, has:].any()
+
+
+@pytest.mark.parametrize("empty", [[], np.empty((0, 2, 3)), np.empty(0), ()], ids=repr)
+def test_an_image_without_keypoints_is_padded(daemon: Daemon, scenes: Path, empty: Any) -> None:
+    points = [empty, [[3, 4, 2], [5, 6, 1]], empty, *[[[7, 8, 2], [9, 1, 2]]] * 3]
+    batch = image_dataset_from_dataframe(
+        table(scenes, points=points), keypoints="points", **OPTIONS
+    )[0]
+    assert batch["keypoints"].shape == (COUNT, 1, 2, 3)
+    assert not batch["keypoints"][[0, 2]].any()
+    assert batch["keypoints"][1, 0].tolist() == [[3, 4, 2], [5, 6, 1]]
+
+
+def test_a_table_of_empty_images_has_boxes_of_padding(daemon: Daemon, scenes: Path) -> None:
+    rows = table(scenes, boxes=[[]] * COUNT, of=[np.empty(0, np.int64)] * COUNT)
+    names = {"boxes": "boxes", "box_labels": "of"}
+    found = image_dataset_from_dataframe(rows, **names, **OPTIONS)[0]["bounding_boxes"]
+    assert found["boxes"].shape == (COUNT, 1, 4)
+    assert (found["boxes"] == -1).all()
+    assert (found["labels"] == -1).all()
+
+
+@pytest.mark.parametrize("names", [TARGETS, {"keypoints": "points"}])
+def test_keypoints_of_no_row_have_no_number(scenes: Path, names: dict[str, str]) -> None:
+    empty: dict[str, Any] = {name: [[]] * COUNT for name in ("boxes", "of", "points")}
+    assert "no row has keypoints" in refused(scenes, empty, **names)
+
+
+def test_a_table_without_rows_is_empty_whatever_its_columns(scenes: Path) -> None:
+    rows: dict[str, Any] = {name: [] for name in table(scenes)}
+    with pytest.raises(EmptyDataset, match="no images"):
+        image_dataset_from_dataframe(rows, **COLUMNS, **OPTIONS)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from loaderd.errors import InvalidArgument
+from loaderd.errors import EmptyDataset, InvalidArgument
 from loaderd.spec.annotations import BoxFormat
 from loaderd_client.core import arguments
 from loaderd_client.keras.annotated import (
@@ -46,8 +46,8 @@ def image_dataset_from_dataframe(
         mask: paths of masks, whose values are numbers of classes, 0 to 255.
         boxes: for each image a list of boxes in ``bounding_box_format``, in pixels; may be empty.
         box_labels: for each image a list of as many whole numbers.
-        keypoints: for each image a list of (x, y, visible), of all images as many; or, with boxes,
-            a list of such lists, one for each box.
+        keypoints: for each image a list of (x, y, visible), of all images as many, or an empty
+            list; with boxes, a list of such lists, one for each box.
         weight: numbers, by which losses are multiplied.
         directory: the folder of paths that are not absolute; None for the working directory.
         **options: see :class:`DatasetOptions`.
@@ -71,6 +71,8 @@ def image_dataset_from_dataframe(
         "weight": weight,
     }
     held = _columns(table, {what: name for what, name in given.items() if name is not None})
+    if not held["image"]:
+        raise EmptyDataset("the table has no rows: the dataset would have no images")
     root = "" if directory is None else arguments.folder("directory", directory)
     labels, class_names = _labels(held.get("label"))
     weights = held.get("weight")
@@ -137,8 +139,9 @@ def _instances(held: dict[str, list[Any]], form: BoxFormat) -> Instances | None:
     if ("boxes" in held) != ("box_labels" in held):
         raise InvalidArgument("`boxes` and `box_labels` should be given together")
     if "boxes" not in held:
-        points = [_points(row, [value]) for row, value in enumerate(held["keypoints"])]
-        return Instances([1] * len(points), keypoints=_stacked(points))
+        alone = held["keypoints"]
+        points = [_points(row, [value] if len(value) else []) for row, value in enumerate(alone)]
+        return Instances([len(one) for one in points], keypoints=_stacked(points))
     boxes = [_boxes(row, value, form) for row, value in enumerate(held["boxes"])]
     labels = [np.array(value, np.int32).reshape(-1) for value in held["box_labels"]]
     for row, (box, label) in enumerate(zip(boxes, labels, strict=True)):
@@ -179,6 +182,8 @@ def _points(row: int, value: Any) -> Array:
     """float32 (instances, k, 3)."""
     try:
         points = np.array(value, np.float32)
+        if not len(points):
+            return points.reshape(0, 0, 3)
         return points.reshape(len(points), -1, 3)
     except (TypeError, ValueError):
         raise InvalidArgument(
@@ -190,4 +195,6 @@ def _stacked(points: list[Array]) -> Array:
     counts = {each.shape[1] for each in points if len(each)}
     if len(counts) > 1:
         raise InvalidArgument(f"keypoints should be as many for all. Received: {sorted(counts)}")
-    return np.concatenate([each.reshape(len(each), max(counts, default=0), 3) for each in points])
+    if not counts:
+        raise InvalidArgument("no row has keypoints: it is not known how many there should be")
+    return np.concatenate([each.reshape(len(each), *counts, 3) for each in points])
