@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -120,3 +121,126 @@ def test_a_table_without_rows_is_empty_whatever_its_columns(scenes: Path) -> Non
     rows: dict[str, Any] = {name: [] for name in table(scenes)}
     with pytest.raises(EmptyDataset, match="no images"):
         image_dataset_from_dataframe(rows, **COLUMNS, **OPTIONS)
+
+
+NAN = float("nan")
+LONG = np.full((40, 5), 7.5)
+
+
+def with_row(values: Any, row: int, value: Any) -> list[Any]:
+    return [*values[:row], value, *values[row + 1 :]]
+
+
+WRONG: list[tuple[str, int, Any, str]] = [
+    ("of", 1, [1.9], "box labels should be a list of whole numbers from 0 in 'of'"),
+    ("of", 1, [-1], "whole numbers from 0"),
+    ("of", 1, ["cat"], r"whole numbers from 0 in 'of'. Received: \['cat'\]$"),
+    ("of", 1, [NAN], "whole numbers from 0"),
+    ("of", 1, [2**31], "whole numbers from 0"),
+    ("of", 1, [True], "whole numbers from 0"),
+    ("of", 1, 5, "whole numbers from 0"),
+    ("of", 1, None, "whole numbers from 0"),
+    ("of", 1, [[5]], "whole numbers from 0"),
+    (
+        "boxes",
+        1,
+        [[1, 2, NAN, 4]],
+        "boxes should be a list of four numbers each, all finite, in 'boxes'",
+    ),
+    ("boxes", 1, [[1, 2, 1e300, 4]], "four numbers"),
+    ("boxes", 1, [1, 2, 3, 4], "four numbers"),
+    ("boxes", 2, [[1, 2], [3, 4]], "four numbers"),
+    ("boxes", 2, [[1, 2, 3, 4], [3, 4]], "four numbers"),
+    ("boxes", 1, [["1", "2", "3", "4"]], "four numbers"),
+    ("boxes", 1, None, "four numbers"),
+    ("boxes", 2, LONG, "four numbers each, all finite, in 'boxes'. Received: array.*…$"),
+    ("boxes", 1, [[5, 5, 4, 9]], "a box has a negative size in 'boxes'"),
+    ("points", 1, [[[3, 4], [5, 6], [7, 8]]], r"keypoints should be lists of finite \(x, y, vis"),
+    ("points", 1, [[3, 4, 2, 5, 6, 1]], "keypoints should be lists"),
+    ("points", 1, [[3, 4, 2], [5, 6, 1]], "keypoints should be lists of .* for each box"),
+    ("points", 1, [[[3, NAN, 2], [5, 6, 1]]], "keypoints should be lists of finite"),
+    ("points", 2, [[[3, 4, 2]], [[3, 4, 2]]], "keypoints should be as many for all, 2 as in the"),
+    ("points", 2, [[[3, 4, 2], [5, 6, 1]]], "2 boxes, but 1 lists of keypoints in 'points'$"),
+    ("points", 0, "", "keypoints should be"),
+    ("class", 2, NAN, "labels should be names, numbers or lists, the same in all rows, in 'class'"),
+    ("class", 3, None, "labels should be names, numbers or lists"),
+    ("class", 4, 7, "labels should be names, numbers or lists"),
+    ("weight", 2, NAN, "weights should be finite numbers in 'weight'. Received: nan$"),
+    ("weight", 2, "x", "weights should be finite numbers in 'weight'. Received: 'x'$"),
+    ("weight", 2, [0.5], "weights should be finite numbers"),
+    ("weight", 2, [], "weights should be finite numbers"),
+    ("weight", 2, 1e300, "weights should be finite numbers"),
+    ("weight", 2, None, "weights should be finite numbers"),
+]
+
+
+@pytest.mark.parametrize(("column", "row", "value", "says"), WRONG)
+def test_a_wrong_value_is_refused_with_row_and_column(
+    scenes: Path, column: str, row: int, value: Any, says: str
+) -> None:
+    rows = {column: with_row(table(scenes)[column], row, value)}
+    text = refused(scenes, rows, **COLUMNS)
+    assert text.startswith(f"row {row}: ")
+    assert re.search(says, text), text
+    assert len(text) < 220
+
+
+NUMBERS: list[tuple[list[Any], int, str]] = [
+    ([1, 2, "a", 4, 5, 6], 2, "labels should be names, numbers or lists"),
+    ([1, 2, NAN, 4, 5, 6], 2, "labels should be finite"),
+    ([1, 2, 3, 2**31, 5, 6], 3, "fit in 32 bits"),
+    ([1, 2, 3, 4, [5], 6], 4, "the same in all rows"),
+    ([[1, 2]] * 5 + [[1]], 5, "the same in all rows"),
+    ([[1, 2]] * 5 + [[]], 5, "the same in all rows"),
+]
+
+
+@pytest.mark.parametrize(("values", "row", "says"), NUMBERS)
+def test_labels_of_several_kinds_are_refused(
+    scenes: Path, values: list[Any], row: int, says: str
+) -> None:
+    text = refused(scenes, {"class": values}, label="class")
+    assert text.startswith(f"row {row}: ")
+    assert says in text
+
+
+def test_arrays_and_pandas_columns_are_accepted(daemon: Daemon, scenes: Path) -> None:
+    pandas = pytest.importorskip("pandas")
+    plain = table(scenes)
+    arrays = plain | {
+        "boxes": [np.array(value, np.int16).reshape(-1, 4) for value in plain["boxes"]],
+        "of": [np.array(value, float) for value in plain["of"]],
+        "points": [np.array(value, np.float64).reshape(-1, 2, 3) for value in plain["points"]],
+        "weight": np.arange(COUNT, dtype=np.float16),
+        "class": pandas.Categorical(plain["class"]),
+    }
+    for rows in (arrays, pandas.DataFrame(arrays)):
+        made = image_dataset_from_dataframe(rows, **COLUMNS, **OPTIONS)
+        batch = made[0]
+        assert made.class_names == ["a", "b", "c"]
+        assert batch["labels"].tolist() == [0, 1, 2] * 2
+        assert batch["sample_weights"].tolist() == [0, 1, 2, 3, 4, 5]
+        assert batch["bounding_boxes"]["labels"][2].tolist() == [5, 5]
+        assert batch["bounding_boxes"]["boxes"][2].tolist() == [[1, 2, 11, 12]] * 2
+        assert batch["keypoints"].shape == (COUNT, 2, 2, 3)
+
+
+@pytest.mark.parametrize(
+    ("values", "dtype"),
+    [
+        (np.arange(COUNT, dtype=np.int64), "int32"),
+        (np.arange(COUNT) > 2, "int32"),
+        (np.linspace(0, 1, COUNT), "float32"),
+        (np.eye(COUNT, dtype=np.uint8), "float32"),
+        ([[0.5, 1]] * COUNT, "float32"),
+    ],
+)
+def test_labels_may_be_numbers_of_any_kind(
+    daemon: Daemon, scenes: Path, values: Any, dtype: str
+) -> None:
+    made = image_dataset_from_dataframe(
+        table(scenes, **{"class": values}), label="class", **OPTIONS
+    )
+    labels = made[0]["labels"]
+    assert labels.dtype == dtype
+    np.testing.assert_allclose(labels, values, rtol=1e-6)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +22,56 @@ from loaderd_client.keras.annotated import (
 )
 
 Array = NDArray[Any]
+
+_SHOWN = 80
+"""Characters of a value in an error."""
+
+
+class _Cell(NamedTuple):
+    """A value of a table.
+
+    Attributes:
+        row: its number.
+        column: the name.
+        value: what is there.
+        should: what should be there, as a sentence for errors.
+    """
+
+    row: int
+    column: str
+    value: Any
+    should: str
+
+    def refused(self) -> InvalidArgument:
+        """The error, in one line."""
+        return InvalidArgument(
+            f"row {self.row}: {self.should} in {self.column!r}. Received: {_shown(self.value)}"
+        )
+
+    def numbers(self, kinds: str = "biuf") -> Array:
+        """Its numbers, of NumPy's kinds, in any shape."""
+        try:
+            found = np.asarray(self.value)
+        except (TypeError, ValueError):  # lists of several lengths
+            raise self.refused() from None
+        if found.size and found.dtype.kind not in kinds:
+            raise self.refused()
+        return found
+
+    def floats(self, *shape: int) -> Array:
+        """Finite float32 of a shape, in which -1 is any length; an empty list is of length 0."""
+        found = self.numbers()
+        if shape and found.ndim and not len(found):
+            found = np.empty([max(length, 0) for length in shape])
+        if found.ndim != len(shape):
+            raise self.refused()
+        if any(wanted not in (-1, own) for own, wanted in zip(found.shape, shape, strict=True)):
+            raise self.refused()
+        with np.errstate(over="ignore"):
+            found = found.astype(np.float32)
+        if not np.isfinite(found).all():
+            raise self.refused()
+        return found
 
 
 def image_dataset_from_dataframe(
@@ -42,13 +92,14 @@ def image_dataset_from_dataframe(
     Args:
         table: a pandas DataFrame, or a dictionary of columns.
         image: paths of the images.
-        label: names of classes, numbers, or lists of numbers (multi-hot, or several).
+        label: names of classes, finite numbers, or lists of these (multi-hot, or several); all
+            rows have the same.
         mask: paths of masks, whose values are numbers of classes, 0 to 255.
         boxes: for each image a list of boxes in ``bounding_box_format``, in pixels; may be empty.
-        box_labels: for each image a list of as many whole numbers.
+        box_labels: for each image a list of as many whole numbers from 0.
         keypoints: for each image a list of (x, y, visible), of all images as many, or an empty
             list; with boxes, a list of such lists, one for each box.
-        weight: numbers, by which losses are multiplied.
+        weight: finite numbers, by which losses are multiplied.
         directory: the folder of paths that are not absolute; None for the working directory.
         **options: see :class:`DatasetOptions`.
 
@@ -74,17 +125,22 @@ def image_dataset_from_dataframe(
     if not held["image"]:
         raise EmptyDataset("the table has no rows: the dataset would have no images")
     root = "" if directory is None else arguments.folder("directory", directory)
-    labels, class_names = _labels(held.get("label"))
-    weights = held.get("weight")
+    labels, class_names = _labels(str(label), held["label"]) if "label" in held else (None, ())
     listing = SampleTable(
         images=_paths(root, held["image"], image),
         masks=_paths(root, held["mask"], str(mask)) if "mask" in held else None,
-        instances=_instances(held, chosen.bounding_box_format),
+        instances=_instances(given, held, chosen.bounding_box_format),
         labels=labels,
-        weights=None if weights is None else np.array(weights, np.float32),
+        weights=_weights(str(weight), held["weight"]) if "weight" in held else None,
         class_names=class_names,
     )
     return dataset_of(listing, chosen)
+
+
+def _shown(value: Any) -> str:
+    """A value in one line: arrays have several."""
+    text = " ".join(repr(value).split())
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"
 
 
 def _columns(table: Any, names: dict[str, str]) -> dict[str, list[Any]]:
@@ -114,87 +170,121 @@ def _paths(root: str, values: Sequence[Any], column: str) -> list[str]:
     return [os.path.abspath(os.path.join(root, os.fspath(value))) for value in values]
 
 
-def _labels(values: Sequence[Any] | None) -> tuple[Array | None, Sequence[str]]:
+def _labels(column: str, values: Sequence[Any]) -> tuple[Array, Sequence[str]]:
     """The labels as an array, and the names of their classes, where they are names."""
-    if values is None:
-        return None, ()
-    if values and isinstance(values[0], str):
-        names = sorted({str(value) for value in values})
-        place = {name: number for number, name in enumerate(names)}
-        return np.array([place[str(value)] for value in values], np.int32), names
-    try:
-        found = np.array([np.asarray(value) for value in values])
-    except ValueError:
-        raise InvalidArgument("labels should be lists of one length, or single numbers") from None
-    if found.dtype.kind not in "biuf":
-        raise InvalidArgument(f"labels should be names, numbers or lists. Received: {values[0]!r}")
-    return found.astype(
-        np.int32 if found.ndim == 1 and found.dtype.kind in "biu" else np.float32
-    ), ()
+    should = "labels should be names, numbers or lists, the same in all rows,"
+    cells = [_Cell(row, column, value, should) for row, value in enumerate(values)]
+    if isinstance(values[0], str):
+        return _named(cells)
+    each = [cell.numbers() for cell in cells]
+    for cell, one in zip(cells, each, strict=True):
+        if one.shape != each[0].shape:
+            raise cell.refused()
+    found = np.array(each)
+    whole = found.ndim == 1 and found.dtype.kind in "biu"
+    with np.errstate(over="ignore"):
+        kept = found.astype(np.int32 if whole else np.float32)
+    fits = kept == found if whole else np.isfinite(kept)
+    for row in np.flatnonzero(~fits.reshape(len(found), -1).all(axis=1)):
+        raise cells[row]._replace(should="labels should be finite, and fit in 32 bits,").refused()
+    return kept, ()
 
 
-def _instances(held: dict[str, list[Any]], form: BoxFormat) -> Instances | None:
+def _named(cells: Sequence[_Cell]) -> tuple[Array, Sequence[str]]:
+    for cell in cells:
+        if not isinstance(cell.value, str):
+            raise cell.refused()
+    names = sorted({str(cell.value) for cell in cells})
+    place = {name: number for number, name in enumerate(names)}
+    return np.array([place[str(cell.value)] for cell in cells], np.int32), names
+
+
+def _weights(column: str, values: Sequence[Any]) -> Array:
+    """float32 (n,)."""
+    should = "weights should be finite numbers"
+    cells = [_Cell(row, column, value, should) for row, value in enumerate(values)]
+    return np.array([cell.floats() for cell in cells], np.float32)
+
+
+def _instances(
+    names: dict[str, str | None], held: dict[str, list[Any]], form: BoxFormat
+) -> Instances | None:
     if "boxes" not in held and "keypoints" not in held:
         return None
     if ("boxes" in held) != ("box_labels" in held):
         raise InvalidArgument("`boxes` and `box_labels` should be given together")
     if "boxes" not in held:
-        alone = held["keypoints"]
-        points = [_points(row, [value] if len(value) else []) for row, value in enumerate(alone)]
-        return Instances([len(one) for one in points], keypoints=_stacked(points))
-    boxes = [_boxes(row, value, form) for row, value in enumerate(held["boxes"])]
-    labels = [np.array(value, np.int32).reshape(-1) for value in held["box_labels"]]
-    for row, (box, label) in enumerate(zip(boxes, labels, strict=True)):
-        if len(box) != len(label):
-            raise InvalidArgument(f"row {row}: {len(box)} boxes, but {len(label)} box_labels")
-    points = [_points(row, value) for row, value in enumerate(held.get("keypoints", ()))]
-    for row, (box, point) in enumerate(zip(boxes, points, strict=False)):
-        if len(box) != len(point):
-            raise InvalidArgument(f"row {row}: {len(box)} boxes, but keypoints of {len(point)}")
-    return Instances(
-        [len(box) for box in boxes],
-        np.concatenate(boxes),
-        np.concatenate(labels),
-        _stacked(points) if points else None,
-    )
+        points = _points(str(names["keypoints"]), held["keypoints"], boxed=False)
+        return Instances([len(one) for one in points], keypoints=np.concatenate(points))
+    boxes = _boxes(str(names["boxes"]), held["boxes"], form)
+    labels = _box_labels(str(names["box_labels"]), held["box_labels"])
+    counts = [len(one) for one in boxes]
+    _require_counts(counts, labels, f"labels in {names['box_labels']!r}")
+    found = Instances(counts, np.concatenate(boxes), np.concatenate(labels))
+    if "keypoints" not in held:
+        return found
+    points = _points(str(names["keypoints"]), held["keypoints"], boxed=True)
+    _require_counts(counts, points, f"lists of keypoints in {names['keypoints']!r}")
+    return found._replace(keypoints=np.concatenate(points))
 
 
-def _boxes(row: int, value: Any, form: BoxFormat) -> Array:
-    """float32 (n, 4): left, top, right, bottom."""
+def _require_counts(counts: list[int], arrays: Sequence[Array], what: str) -> None:
+    for row, (count, array) in enumerate(zip(counts, arrays, strict=True)):
+        if len(array) != count:
+            raise InvalidArgument(f"row {row}: {count} boxes, but {len(array)} {what}")
+
+
+def _boxes(column: str, values: Sequence[Any], form: BoxFormat) -> list[Array]:
+    """float32 (n, 4) for each row: left, top, right, bottom."""
     if form.startswith("rel_"):
         raise InvalidArgument(
             f'`bounding_box_format="{form}"`: boxes of a table are in pixels: use one of '
             "xyxy, yxyx, xywh and center_xywh"
         )
-    try:
-        boxes = np.array(value, np.float32).reshape(-1, 4)
-    except (TypeError, ValueError):
-        raise InvalidArgument(
-            f"row {row}: boxes should be a list of four numbers each. Received: {value!r}"
-        ) from None
-    found = as_corners(boxes, form, (1, 1))
-    if (found[:, 2:] < found[:, :2]).any():
-        raise InvalidArgument(f"row {row}: a box has a negative size: {value!r}")
+    should = "boxes should be a list of four numbers each, all finite,"
+    found = []
+    for row, value in enumerate(values):
+        cell = _Cell(row, column, value, should)
+        corners = as_corners(cell.floats(-1, 4), form, (1, 1))
+        if (corners[:, 2:] < corners[:, :2]).any():
+            raise InvalidArgument(
+                f"row {row}: a box has a negative size in {column!r}: {_shown(value)}"
+            )
+        found.append(corners)
     return found
 
 
-def _points(row: int, value: Any) -> Array:
-    """float32 (instances, k, 3)."""
-    try:
-        points = np.array(value, np.float32)
-        if not len(points):
-            return points.reshape(0, 0, 3)
-        return points.reshape(len(points), -1, 3)
-    except (TypeError, ValueError):
+def _box_labels(column: str, values: Sequence[Any]) -> list[Array]:
+    """int32 (n,) for each row."""
+    found = []
+    for row, value in enumerate(values):
+        cell = _Cell(row, column, value, "box labels should be a list of whole numbers from 0")
+        labels = cell.numbers("iuf")
+        with np.errstate(invalid="ignore"):
+            kept = labels.astype(np.int32)
+        if labels.ndim != 1 or (kept < 0).any() or (kept != labels).any():
+            raise cell.refused()
+        found.append(kept)
+    return found
+
+
+def _points(column: str, values: Sequence[Any], boxed: bool) -> list[Array]:
+    """float32 (instances, k, 3) for each row: with boxes an instance each, else up to one."""
+    should = "keypoints should be lists of finite (x, y, visible)"
+    if boxed:
+        should += " for each box"
+    cells = [_Cell(row, column, value, should) for row, value in enumerate(values)]
+    if boxed:
+        found = [cell.floats(-1, -1, 3) for cell in cells]
+    else:
+        found = [one[np.newaxis][: len(one)] for one in (cell.floats(-1, 3) for cell in cells)]
+    counts = [one.shape[1] for one in found if len(one)]
+    if not counts or not counts[0]:
         raise InvalidArgument(
-            f"row {row}: keypoints should be lists of (x, y, visible). Received: {value!r}"
-        ) from None
-
-
-def _stacked(points: list[Array]) -> Array:
-    counts = {each.shape[1] for each in points if len(each)}
-    if len(counts) > 1:
-        raise InvalidArgument(f"keypoints should be as many for all. Received: {sorted(counts)}")
-    if not counts:
-        raise InvalidArgument("no row has keypoints: it is not known how many there should be")
-    return np.concatenate([each.reshape(len(each), *counts, 3) for each in points])
+            f"no row has keypoints in {column!r}: it is not known how many there should be"
+        )
+    for cell, one in zip(cells, found, strict=True):
+        if len(one) and one.shape[1] != counts[0]:
+            should = f"keypoints should be as many for all, {counts[0]} as in the first,"
+            raise cell._replace(should=should).refused()
+    return [one if len(one) else np.empty((0, counts[0], 3), np.float32) for one in found]
