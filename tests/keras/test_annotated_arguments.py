@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,11 @@ import pytest
 from PIL import Image
 
 from loaderd.errors import EmptyDataset, InvalidArgument
-from loaderd_client import Session, image_dataset_from_dataframe
+from loaderd_client import (
+    Session,
+    image_dataset_from_dataframe,
+    segmentation_dataset_from_directory,
+)
 from tests.support.daemons import Daemon, Serve
 
 COUNT = 6
@@ -244,3 +249,20 @@ def test_labels_may_be_numbers_of_any_kind(
     labels = made[0]["labels"]
     assert labels.dtype == dtype
     np.testing.assert_allclose(labels, values, rtol=1e-6)
+
+
+# -- folders and files -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("folder", "other"), [("images", "3.jpg"), ("masks", "3.TIF")])
+def test_two_files_of_one_name_are_refused(
+    scenes: Path, tmp_path: Path, folder: str, other: str
+) -> None:
+    own = Path(shutil.copytree(scenes, tmp_path / "own"))
+    Image.new("L", (30, 20)).save(own / folder / other)
+    with pytest.raises(InvalidArgument) as caught:
+        segmentation_dataset_from_directory(own / "images", own / "masks", **OPTIONS)
+    text = str(caught.value)
+    first, second = sorted(["3.png", other])
+    assert text.startswith(f"`{folder}`: {own / folder / first} and {second} differ in the ext")
+    assert "\n" not in text

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from loaderd.errors import DatasetNotFound, InvalidArgument
+from loaderd.ipc.text import printable
 from loaderd_client.core import arguments
 from loaderd_client.keras.annotated import (
     AnnotatedSequence,
@@ -40,12 +41,13 @@ def segmentation_dataset_from_directory(
     Raises:
         DatasetNotFound: a folder is missing (also a ``FileNotFoundError``).
         EmptyDataset: there is no image.
-        InvalidArgument: an image has no mask, or an option is not allowed.
+        InvalidArgument: an image has no mask, two images or masks differ in the extension alone,
+            or an option is not allowed.
     """
     chosen = DatasetOptions(**options)
     folder, beside = _folder("images", images), _folder("masks", masks)
-    found = _files(folder, EXTENSIONS)
-    known = _files(beside, _MASKS)
+    found = _files("images", folder, EXTENSIONS)
+    known = _files("masks", beside, _MASKS)
     lacking = [name for name in found if name not in known]
     if lacking:
         raise InvalidArgument(
@@ -63,10 +65,16 @@ def _folder(name: str, path: str | os.PathLike[str]) -> str:
     return folder
 
 
-def _files(folder: str, extensions: tuple[str, ...]) -> dict[str, str]:
+def _files(argument: str, folder: str, extensions: tuple[str, ...]) -> dict[str, str]:
     """Paths of files by their names below a folder, without extension, in order."""
-    found = {}
+    found: dict[str, str] = {}
     for path in sorted(Path(folder).rglob("*")):
         if path.suffix.lower() in extensions and path.is_file():
-            found[str(path.relative_to(folder).with_suffix(""))] = str(path)
+            name = str(path.relative_to(folder).with_suffix(""))
+            if name in found:
+                raise InvalidArgument(
+                    f"`{argument}`: {printable(found[name])} and {printable(path.name)} differ in "
+                    "the extension alone: keep one of them"
+                )
+            found[name] = str(path)
     return found
