@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from PIL import Image
 from loaderd.errors import EmptyDataset, InvalidArgument
 from loaderd_client import (
     Session,
+    image_dataset_from_coco,
     image_dataset_from_dataframe,
     segmentation_dataset_from_directory,
 )
@@ -266,3 +268,64 @@ def test_two_files_of_one_name_are_refused(
     first, second = sorted(["3.png", other])
     assert text.startswith(f"`{folder}`: {own / folder / first} and {second} differ in the ext")
     assert "\n" not in text
+
+
+def coco(scenes: Path, folder: Path, change: Callable[[dict[str, Any]], object]) -> Any:
+    """The dataset of a changed file; image number i has i % 3 instances."""
+    content: dict[str, Any] = {
+        "images": [{"id": one, "file_name": f"{one}.png"} for one in range(COUNT)],
+        "categories": [{"id": 7, "name": "red"}, {"id": 3, "name": "blue"}],
+        "annotations": [
+            {
+                "id": 100 + 10 * image + number, "image_id": image, "category_id": 7,
+                "bbox": [1, 2, 10, 10], "keypoints": [3, 4, 2],
+                "segmentation": [[1, 2, 11, 2, 11, 12]],
+            }
+            for image in range(COUNT)
+            for number in range(image % 3)
+        ],
+    }  # fmt: skip
+    change(content)
+    (folder / "coco.json").write_text(json.dumps(content))
+    return image_dataset_from_coco(
+        folder / "coco.json", scenes / "images", keypoints=True, masks=True, **OPTIONS
+    )
+
+
+def test_a_file_of_coco_with_empty_images(daemon: Daemon, scenes: Path, tmp_path: Path) -> None:
+    batch = coco(scenes, tmp_path, lambda content: None)[0]
+    counts = [number % 3 for number in range(COUNT)]
+    assert (batch["bounding_boxes"]["labels"] == 1).sum(axis=1).tolist() == counts
+    assert (batch["keypoints"][..., 2] > 0).sum(axis=(1, 2)).tolist() == counts
+    assert batch["segmentation_masks"].any(axis=(1, 2, 3)).tolist() == [c > 0 for c in counts]
+
+
+FILES: list[tuple[Callable[[dict[str, Any]], object], str]] = [
+    (lambda c: c["images"][4].update(id=2), "two images have the id 2: 2.png and 4.png"),
+    (lambda c: c["categories"][1].update(id=7), "two categories have the id 7: red and blue"),
+    (
+        lambda c: c["annotations"][1].update(bbox=[1, 2, 1e300, 9]),
+        "the box of annotation 120 has too large numbers",
+    ),
+    (
+        lambda c: c["annotations"][1].update(bbox=[3e38, 2, 3e38, 9]),
+        "the box of annotation 120 has too large numbers",
+    ),
+    (
+        lambda c: c["annotations"][1].update(keypoints=[1, 1e39, 2]),
+        "a keypoint of annotation 120 has too large numbers",
+    ),
+    (
+        lambda c: c["annotations"][1].update(segmentation=[[1, 2, 1e39, 3, 4, 5]]),
+        "a polygon of annotation 120 has too large numbers",
+    ),
+]
+
+
+@pytest.mark.parametrize(("change", "says"), FILES)
+def test_a_wrong_file_of_coco_is_refused(
+    scenes: Path, tmp_path: Path, change: Callable[[dict[str, Any]], object], says: str
+) -> None:
+    with pytest.raises(InvalidArgument) as caught:
+        coco(scenes, tmp_path, change)
+    assert str(caught.value) == f"{tmp_path / 'coco.json'}: {says}"

@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 import os
 from collections import defaultdict
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
 import numpy as np
+from numpy.typing import NDArray
 
 from loaderd.errors import DatasetNotFound, InvalidArgument
+from loaderd.ipc.text import printable
 from loaderd_client.core import arguments
 from loaderd_client.keras.annotated import (
     AnnotatedSequence,
@@ -20,6 +23,8 @@ from loaderd_client.keras.annotated import (
     Shapes,
     dataset_of,
 )
+
+Array = NDArray[np.float32]
 
 _MAX_CLASSES = 255
 _LEAST_NUMBERS = 6
@@ -91,6 +96,8 @@ def image_dataset_from_coco(
     if not os.path.isdir(folder):
         raise DatasetNotFound(f"`images`: there is no folder {folder}")
     content = _read(path)
+    _require_ids(path, "images", [(one.id, one.file_name) for one in content.images])
+    _require_ids(path, "categories", [(one.id, one.name) for one in content.categories])
     rows: dict[int, list[_Annotation]] = defaultdict(list)
     known = {image.id for image in content.images}
     for one in content.annotations:
@@ -129,17 +136,38 @@ def _read(path: str) -> _File:
         raise InvalidArgument(f"{path} is not of COCO's format: {error}") from error
 
 
+def _require_ids(path: str, what: str, names: list[tuple[int, str]]) -> None:
+    """Raises InvalidArgument for two of one id."""
+    found: dict[int, str] = {}
+    for number, name in names:
+        if number in found:
+            raise InvalidArgument(
+                f"{path}: two {what} have the id {number}: {printable(found[number])} and "
+                f"{printable(name)}"
+            )
+        found[number] = name
+
+
+def _floats(path: str, one: _Annotation, what: str, numbers: Sequence[float]) -> Array:
+    """Numbers of an annotation as float32, all finite."""
+    with np.errstate(over="ignore"):
+        found = np.array(numbers, np.float32)
+    if not np.isfinite(found).all():
+        raise InvalidArgument(f"{path}: {what} of annotation {one.id} has too large numbers")
+    return found
+
+
 def _by_id(categories: list[_Category]) -> list[_Category]:
     return sorted(categories, key=lambda one: one.id)
 
 
-def _corners(path: str, one: _Annotation) -> tuple[float, float, float, float]:
+def _corners(path: str, one: _Annotation) -> Array:
     left, top, width, height = one.bbox
     if min(width, height) < 0:
         raise InvalidArgument(
             f"{path}: the box of annotation {one.id} has a negative size: {one.bbox}"
         )
-    return left, top, left + width, top + height
+    return _floats(path, one, "the box", (left, top, left + width, top + height))
 
 
 def _label(path: str, one: _Annotation, places: dict[int, int]) -> int:
@@ -157,7 +185,8 @@ def _keypoints(path: str, ordered: list[_Annotation]) -> Any:
             f"{path}: `keypoints` needs as many keypoints (x, y, visible) in every annotation, and "
             f"there are {sorted(lengths)} numbers"
         )
-    return np.array([one.keypoints for one in ordered], np.float32).reshape(len(ordered), -1, 3)
+    found = [_floats(path, one, "a keypoint", one.keypoints) for one in ordered]
+    return np.array(found).reshape(len(ordered), -1, 3)
 
 
 def _shapes(path: str, ordered: list[_Annotation], places: dict[int, int]) -> Shapes:
@@ -179,7 +208,7 @@ def _ring(path: str, one: _Annotation, numbers: list[float]) -> Any:
             f"{path}: a polygon of annotation {one.id} should have three points or more, and has "
             f"{len(numbers)} numbers"
         )
-    return np.array(numbers, np.float32).reshape(-1, 2)
+    return _floats(path, one, "a polygon", numbers).reshape(-1, 2)
 
 
 def _counts(path: str, one: _Annotation, counts: list[int] | str) -> list[int]:
