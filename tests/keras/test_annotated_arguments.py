@@ -20,6 +20,7 @@ from loaderd_client import (
     image_dataset_from_dataframe,
     segmentation_dataset_from_directory,
 )
+from loaderd_client.keras.annotated import Instances, SampleTable
 from tests.support.daemons import Daemon, Serve
 
 COUNT = 6
@@ -251,6 +252,22 @@ def test_labels_may_be_numbers_of_any_kind(
     labels = made[0]["labels"]
     assert labels.dtype == dtype
     np.testing.assert_allclose(labels, values, rtol=1e-6)
+
+
+def test_a_dataset_does_not_keep_its_table(daemon: Daemon, scenes: Path) -> None:
+    made = image_dataset_from_dataframe(table(scenes), **COLUMNS, **OPTIONS)
+    kept: list[Any] = [made]
+    seen: set[int] = set()
+    while kept:  # all that the sequence refers to by attributes and containers
+        one = kept.pop()
+        if id(one) in seen:
+            continue
+        seen.add(id(one))
+        assert not isinstance(one, SampleTable | Instances)
+        kept += getattr(one, "__dict__", {}).values()
+        kept += one if isinstance(one, list | tuple) else ()
+        kept += one.values() if isinstance(one, dict) else ()
+    assert len(seen) > 20
 
 
 # -- folders and files -----------------------------------------------------------------

@@ -160,14 +160,15 @@ class AnnotatedSequence(LoaderSequence):
 
     def __init__(self, listing: SampleTable, options: DatasetOptions) -> None:
         spec, parts = _compiled(listing, options)
-        self._listing = listing
+        # Not the listing, whose paths and boxes would stay in the trainer's memory.
+        self._labels, self._weights = listing.labels, listing.weights
         self._names = _names(options.targets, listing)
         super().__init__(spec, max_queue_size=options.max_queue_size, parts=parts)
         self.class_names = list(listing.class_names) or None
 
     def _assembled(self, batch: Batch) -> Any:
         found = self._targets_of(batch)
-        weights = self._listing.weights
+        weights = self._weights
         if self._names is None:
             more = {} if weights is None else {"sample_weights": weights[batch.ids]}
             return {"images": batch.images, **found, **more}
@@ -178,7 +179,7 @@ class AnnotatedSequence(LoaderSequence):
         return batch.images, targets, weights[batch.ids]
 
     def _caption(self, batch: Batch, row: int) -> str:
-        labels = self._listing.labels
+        labels = self._labels
         if labels is None:
             return super()._caption(batch, row)
         mode = "int" if labels.ndim == 1 and labels.dtype.kind == "i" else "categorical"
@@ -201,8 +202,8 @@ class AnnotatedSequence(LoaderSequence):
     def _targets_of(self, batch: Batch) -> dict[str, Any]:
         given = batch.annotations
         found: dict[str, Any] = {}
-        if self._listing.labels is not None:
-            found["labels"] = self._listing.labels[batch.ids]
+        if self._labels is not None:
+            found["labels"] = self._labels[batch.ids]
         if "masks" in given:
             found["segmentation_masks"] = given["masks"]
         if "boxes" in given:
