@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack, get_type_hints
 
 import numpy as np
 import pytest
@@ -20,14 +21,19 @@ from loaderd_client import (
     image_dataset_from_dataframe,
     segmentation_dataset_from_directory,
 )
-from loaderd_client.keras.annotated import Instances, SampleTable
+from loaderd_client.keras.annotated import (
+    DatasetArguments,
+    DatasetOptions,
+    Instances,
+    SampleTable,
+)
 from tests.support.daemons import Daemon, Serve
 
 COUNT = 6
 OPTIONS: dict[str, Any] = {
     "image_size": (20, 30), "batch_size": COUNT, "shuffle": False, "seed": 1, "verbose": False,
 }  # fmt: skip
-TARGETS = {"boxes": "boxes", "box_labels": "of", "keypoints": "points"}
+TARGETS: dict[str, Any] = {"boxes": "boxes", "box_labels": "of", "keypoints": "points"}
 
 
 @pytest.fixture(scope="module")
@@ -73,7 +79,7 @@ def refused(scenes: Path, columns: dict[str, Any], **names: Any) -> str:
 
 # -- columns of a table ----------------------------------------------------------------
 
-COLUMNS = {"label": "class", "mask": "mask", "weight": "weight"} | TARGETS
+COLUMNS: dict[str, Any] = {"label": "class", "mask": "mask", "weight": "weight"} | TARGETS
 
 
 @pytest.mark.parametrize("argument", COLUMNS)
@@ -112,7 +118,7 @@ def test_an_image_without_keypoints_is_padded(daemon: Daemon, scenes: Path, empt
 
 def test_a_table_of_empty_images_has_boxes_of_padding(daemon: Daemon, scenes: Path) -> None:
     rows = table(scenes, boxes=[[]] * COUNT, of=[np.empty(0, np.int64)] * COUNT)
-    names = {"boxes": "boxes", "box_labels": "of"}
+    names: dict[str, Any] = {"boxes": "boxes", "box_labels": "of"}
     found = image_dataset_from_dataframe(rows, **names, **OPTIONS)[0]["bounding_boxes"]
     assert found["boxes"].shape == (COUNT, 1, 4)
     assert (found["boxes"] == -1).all()
@@ -346,3 +352,46 @@ def test_a_wrong_file_of_coco_is_refused(
     with pytest.raises(InvalidArgument) as caught:
         coco(scenes, tmp_path, change)
     assert str(caught.value) == f"{tmp_path / 'coco.json'}: {says}"
+
+
+# -- options ---------------------------------------------------------------------------
+
+FUNCTIONS: list[Callable[..., Any]] = [
+    image_dataset_from_dataframe,
+    image_dataset_from_coco,
+    segmentation_dataset_from_directory,
+]
+
+
+def test_the_arguments_that_editors_complete_are_the_options() -> None:
+    assert get_type_hints(DatasetArguments) == get_type_hints(DatasetOptions)
+    assert [*get_type_hints(DatasetArguments)] == [
+        field.name for field in dataclasses.fields(DatasetOptions)
+    ]
+    for function in FUNCTIONS:
+        assert get_type_hints(function)["options"] == Unpack[DatasetArguments]
+
+
+@pytest.mark.parametrize("function", FUNCTIONS)
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("image_sise", ": did you mean image_size?"),
+        ("max_box", ": did you mean max_boxes?"),
+        ("validation_split", ""),
+    ],
+)
+def test_a_misspelt_option_is_named_with_the_one_meant(
+    function: Callable[..., Any], name: str, meant: str
+) -> None:
+    with pytest.raises(TypeError) as caught:
+        function("here", "there", **{name: 1})
+    expected = f"{function.__name__}() got an unexpected keyword argument {name!r}{meant}"
+    assert str(caught.value) == expected
+
+
+def test_a_misspelt_argument_of_the_function_itself_is_named_too() -> None:
+    with pytest.raises(TypeError, match=r"argument 'labels': did you mean label\?$"):
+        image_dataset_from_dataframe({"image": []}, labels="class")  # type: ignore[call-arg]
+    with pytest.raises(TypeError, match=r"argument 'keypoint': did you mean keypoints\?$"):
+        image_dataset_from_coco("here", "there", keypoint=True)  # type: ignore[call-arg]

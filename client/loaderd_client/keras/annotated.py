@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, NamedTuple, get_args
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
+from difflib import get_close_matches
+from inspect import signature
+from typing import Any, NamedTuple, TypedDict, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from loaderd.augment.pipeline import divide
-from loaderd.errors import EmptyDataset, InvalidArgument
+from loaderd.errors import EmptyDataset, InvalidArgument, InvalidType
 from loaderd.ipc import manifest
 from loaderd.ipc.bundle import Parts
 from loaderd.spec.annotations import Annotations, BoxFormat
@@ -76,6 +78,51 @@ class DatasetOptions:
     on_error: OnError = "raise"
     max_queue_size: int = 10
     verbose: bool = True
+
+
+class DatasetArguments(TypedDict, total=False):
+    """The keyword arguments of :class:`DatasetOptions`, which describes them.
+
+    Functions that take them declare these, so that editors complete them and type checkers know
+    their types.
+    """
+
+    image_size: tuple[int, int]
+    batch_size: int
+    shuffle: bool
+    seed: int | None
+    color_mode: ColorMode
+    augment: Sequence[Any] | None
+    targets: Sequence[str] | None
+    bounding_box_format: BoxFormat
+    max_boxes: int | None
+    min_area: float
+    min_visibility: float
+    data_format: DataFormat | None
+    on_error: OnError
+    max_queue_size: int
+    verbose: bool
+
+
+def options_of(function: Callable[..., Any], arguments: DatasetArguments) -> DatasetOptions:
+    """The options that a function was called with.
+
+    Args:
+        function: for the error.
+        arguments: its further keyword arguments.
+
+    Raises:
+        InvalidType: one is not known; says which may have been meant.
+    """
+    known = [field.name for field in fields(DatasetOptions)]
+    for name in arguments:
+        if name not in known:
+            near = get_close_matches(name, [*signature(function).parameters, *known], 1)
+            raise InvalidType(
+                f"{function.__name__}() got an unexpected keyword argument {name!r}"
+                + (f": did you mean {near[0]}?" if near else "")
+            )
+    return DatasetOptions(**arguments)
 
 
 class Instances(NamedTuple):

@@ -6,7 +6,7 @@ import json
 import os
 from collections import defaultdict
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Unpack
 
 import msgspec
 import numpy as np
@@ -17,11 +17,12 @@ from loaderd.ipc.text import printable
 from loaderd_client.core import arguments
 from loaderd_client.keras.annotated import (
     AnnotatedSequence,
-    DatasetOptions,
+    DatasetArguments,
     Instances,
     SampleTable,
     Shapes,
     dataset_of,
+    options_of,
 )
 
 Array = NDArray[np.float32]
@@ -67,7 +68,7 @@ def image_dataset_from_coco(
     *,
     keypoints: bool = False,
     masks: bool = False,
-    **options: Any,
+    **options: Unpack[DatasetArguments],
 ) -> AnnotatedSequence:
     """Makes a dataset of the images and boxes of a JSON file in COCO's format.
 
@@ -89,8 +90,9 @@ def image_dataset_from_coco(
         DatasetNotFound: the file or the folder is missing (also a ``FileNotFoundError``).
         EmptyDataset: there is no image.
         InvalidArgument: the file is not of this format, or an option is not allowed.
+        InvalidType: there is no such argument (also a ``TypeError``).
     """
-    chosen = DatasetOptions(**options)
+    chosen = options_of(image_dataset_from_coco, options)
     path = arguments.folder("annotations", annotations)
     folder = arguments.folder("images", images)
     if not os.path.isdir(folder):

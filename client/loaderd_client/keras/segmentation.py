@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any
+from typing import Unpack
 
 from loaderd.errors import DatasetNotFound, InvalidArgument
 from loaderd.ipc.text import printable
 from loaderd_client.core import arguments
 from loaderd_client.keras.annotated import (
     AnnotatedSequence,
-    DatasetOptions,
+    DatasetArguments,
     SampleTable,
     dataset_of,
+    options_of,
 )
 from loaderd_client.keras.dataset import EXTENSIONS
 
@@ -22,7 +23,9 @@ _NAMED = 3
 
 
 def segmentation_dataset_from_directory(
-    images: str | os.PathLike[str], masks: str | os.PathLike[str], **options: Any
+    images: str | os.PathLike[str],
+    masks: str | os.PathLike[str],
+    **options: Unpack[DatasetArguments],
 ) -> AnnotatedSequence:
     """Makes a dataset of the images below one folder and the masks below another.
 
@@ -43,8 +46,9 @@ def segmentation_dataset_from_directory(
         EmptyDataset: there is no image.
         InvalidArgument: an image has no mask, two images or masks differ in the extension alone,
             or an option is not allowed.
+        InvalidType: there is no such argument (also a ``TypeError``).
     """
-    chosen = DatasetOptions(**options)
+    chosen = options_of(segmentation_dataset_from_directory, options)
     folder, beside = _folder("images", images), _folder("masks", masks)
     found = _files("images", folder, EXTENSIONS)
     known = _files("masks", beside, _MASKS)

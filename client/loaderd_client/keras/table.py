@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Unpack
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,11 +14,12 @@ from loaderd.spec.annotations import BoxFormat
 from loaderd_client.core import arguments
 from loaderd_client.keras.annotated import (
     AnnotatedSequence,
-    DatasetOptions,
+    DatasetArguments,
     Instances,
     SampleTable,
     as_corners,
     dataset_of,
+    options_of,
 )
 
 Array = NDArray[Any]
@@ -85,7 +86,7 @@ def image_dataset_from_dataframe(
     keypoints: str | None = None,
     weight: str | None = None,
     directory: str | os.PathLike[str] | None = None,
-    **options: Any,
+    **options: Unpack[DatasetArguments],
 ) -> AnnotatedSequence:
     """Makes a dataset of the rows of a table, by the names of its columns.
 
@@ -110,8 +111,9 @@ def image_dataset_from_dataframe(
         EmptyDataset: the table has no rows.
         InvalidArgument: a column is missing, has another length, or holds something else; names
             the row.
+        InvalidType: there is no such argument (also a ``TypeError``).
     """
-    chosen = DatasetOptions(**options)
+    chosen = options_of(image_dataset_from_dataframe, options)
     given = {
         "image": image,
         "label": label,
