@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from loaderd.augment.canvas import Canvas
-from loaderd.augment.crops import Box, RandomResizedCrop
+from loaderd.augment.crops import Box, CenterCrop, RandomCrop, RandomResizedCrop
 from loaderd.augment.draws import Draws
 from loaderd.augment.pipeline import divide
 from loaderd.augment.targets import Targets
@@ -120,6 +120,11 @@ class AugmentFinish:
         pixels, (across, down) = canvas.finish()
         self._flips[0] = across + 2 * down
         self._kernel.one(pixels, None, self._flips, 0, row)
+
+
+def begins_with_crop(spec: Spec) -> bool:
+    """Whether the first operation takes a part as it is, which of an array is only a view."""
+    return bool(spec.augment) and isinstance(spec.augment[0], CenterCrop | RandomCrop)
 
 
 def steps_of(values: Sequence[ValueOperation], channels: int) -> list[Step]:

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from loaderd.augment.pixels import check_kind
 from loaderd.augment.targets import Targets
-from loaderd.render.augmented import AugmentFinish
+from loaderd.render.augmented import AugmentFinish, begins_with_crop
 from loaderd.render.fast import ChunkParameters, FastFinish, is_fast
 from loaderd.render.general import GeneralFinish, random_operations
 from loaderd.render.load.decode import Decoder
@@ -100,7 +100,8 @@ class Renderer:
         self._resize = Resizer(spec.load, limit)
         self._keeps_size = spec.load.aspect == "keep"
         reduction = self._reduction if self._keeps_size else self._resize.reduction
-        self._decoder = Decoder(spec.load, limit, reduction, self._resize.picks)
+        arrays = self._keeps_size and begins_with_crop(spec)
+        self._decoder = Decoder(spec.load, limit, reduction, self._resize.picks, arrays)
         # Keras loads files as floatx, and converts arrays to the dtype of the batch.
         output = spec.output
         compute = compute_dtype(output.dtype) if "images" in bundle else output.floatx

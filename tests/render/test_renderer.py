@@ -14,9 +14,12 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
+from loaderd.augment.canvas import Canvas
+from loaderd.augment.crops import CenterCrop
 from loaderd.errors import BadImage
 from loaderd.render.renderer import StageTimes
 from loaderd.spec.base import DataFormat, DType
+from loaderd.spec.load import Load
 from loaderd.spec.operations import GeneratorFlip, GeneratorRescaling, SamplewiseNormalization
 from loaderd.spec.spec import Spec
 from loaderd.spec.transform import Flip, Transform
@@ -147,6 +150,26 @@ def test_rendering_imports_neither_keras_nor_tensorflow() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"
+
+
+@pytest.mark.parametrize("size", [(400, 300), (20, 90)])
+def test_a_crop_of_a_jpeg_has_the_pixels_of_the_whole_picture(
+    tmp_path: Path, noisy: Noisy, size: tuple[int, int]
+) -> None:
+    """Large and small ones: there is no resize that could leave pixels out."""
+    noisy(*size).save(tmp_path / "a.jpg")
+    load = Load(target_size=(24, 32), interpolation="nearest", aspect="keep")
+    base = rendering(dtype="uint8", target_size=(24, 32))
+    output = msgspec.structs.replace(base.output, image_size=(24, 32))
+    spec = msgspec.structs.replace(base, load=load, output=output, augment=(CenterCrop(24, 32),))
+    renderer = FileRenderer(spec)
+    picture, row = renderer.load_file(str(tmp_path / "a.jpg")), np.empty((24, 32, 3), np.uint8)
+    assert isinstance(picture, np.ndarray)
+    renderer.finish_one(picture, (0, 0), row)
+    canvas = Canvas()
+    canvas.begin(Image.open(tmp_path / "a.jpg"))
+    CenterCrop(24, 32).apply(canvas, None)
+    assert (row == canvas.image).all()
 
 
 @pytest.mark.parametrize("data_format", ["channels_last", "channels_first"])

@@ -76,6 +76,7 @@ class Decoder:
         reduction: gives the factor by which to reduce a JPEG of a size: 8, 4, 2, or 1 for none.
         picks: gives the few pixels of a picture of a size that are needed, or None; then the
             picture may be these pixels alone.
+        arrays: whether JPEGs as ``rgb`` shall be arrays also where a resizer prefers PIL images.
     """
 
     def __init__(
@@ -84,13 +85,14 @@ class Decoder:
         limit: PixelLimit = pixel_limits.DEFAULT,
         reduction: Callable[[Size], int] | None = None,
         picks: Callable[[Size], PixelPlaces | None] | None = None,
+        arrays: bool = False,
     ) -> None:
         self._color_mode = load.color_mode
         self._as_tensorflow = load.reading == "decode_image"
         self._fixed = self._as_tensorflow or load.compat == "fixed"
-        self._arrays = load.color_mode == "rgb" and takes_arrays(load)
+        self._arrays = load.color_mode == "rgb" and (arrays or takes_arrays(load))
         self._reduction = reduction if load.decode == "scaled" else None
-        self._picks = picks if self._arrays and jpeg.VERSION else None
+        self._picks = picks if takes_arrays(load) and self._arrays and jpeg.VERSION else None
         self._picked = np.empty((*load.target_size, 3), np.uint8)
         self._exif = load.exif
         pil = msgspec.structs.replace(load.pil, bmp_alpha=self._as_tensorflow or load.pil.bmp_alpha)
