@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from functools import cache
 from math import ceil, sqrt
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from loaderd.augment.draws import Draws
+from loaderd.augment.draws import Draws, normal_quantiles
 from loaderd.augment.filters import Range, bounds, check_bounds
 from loaderd.augment.operation import ImageOperation, Size
 
@@ -22,12 +23,12 @@ class Erased(NamedTuple):
     Attributes:
         rows: (first, end).
         columns: (first, end).
-        noise: standard normal noise (height, width, 3) of the part; None for a fill value.
+        noise: grey levels (height, width, 3) of the part; None for a fill value.
     """
 
     rows: tuple[int, int]
     columns: tuple[int, int]
-    noise: NDArray[np.float32] | None
+    noise: NDArray[np.uint8] | None
 
 
 class RandomErasing(ImageOperation, frozen=True):
@@ -62,7 +63,7 @@ class RandomErasing(ImageOperation, frozen=True):
         if self.fill_value is not None:
             return Erased(rows, columns, None)
         shape = (rows[1] - rows[0], columns[1] - columns[0], 3)
-        return Erased(rows, columns, draws.normals(shape))
+        return Erased(rows, columns, draws.picks(_noise(), shape))
 
     def _span(self, draws: Draws, length: int) -> tuple[int, int]:
         """(first, end) of the pixels that begin within a random part of a side."""
@@ -77,6 +78,14 @@ class RandomErasing(ImageOperation, frozen=True):
         rows, columns, noise = parameters
         image = canvas.image.copy()
         part = image[slice(*rows), slice(*columns), :3]
-        fill = np.array(self.fill_value, ndmin=1) if noise is None else noise * 255
-        part[:] = np.rint(fill.clip(0, 255))[..., : part.shape[2]]
+        if noise is None:
+            noise = np.rint(np.array(self.fill_value, ndmin=1).clip(0, 255)).astype(np.uint8)
+        part[:] = noise[..., : part.shape[2]]
         canvas.image = image
+
+
+@cache
+def _noise() -> NDArray[np.uint8]:
+    """The grey levels of normal noise."""
+    levels: NDArray[np.uint8] = np.rint((normal_quantiles() * 255).clip(0, 255)).astype(np.uint8)
+    return levels
