@@ -17,6 +17,7 @@ Matrices take (x, y, 1) of the result to (x, y, 1) of the image before.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import cv2
@@ -44,9 +45,15 @@ from loaderd.augment.warps import Filter, Matrix, Size, WarpStyle, translation
 
 
 class Canvas:
-    """The image of one sample, and its targets. Made once for each thread."""
+    """The image of one sample, and its targets. Made once for each thread.
 
-    def __init__(self) -> None:
+    Args:
+        look_up: gives the values of pixels in a table, (256,) or (256, channels); workers have a
+            faster one than OpenCV's.
+    """
+
+    def __init__(self, look_up: Callable[[Pixels, Pixels], Pixels] = looked_up) -> None:
+        self._look_up = look_up
         self._image: Pixels | Image.Image = np.empty((0, 0, 3), np.uint8)
         self._targets: Targets | None = None
         self._geometry: Window | Warp | None = None
@@ -206,18 +213,27 @@ class Canvas:
 
     # -- pixels ------------------------------------------------------------------------
 
-    def finish(self) -> tuple[Pixels, Flips]:
-        """The pixels, C-contiguous, and the flips that are left to be applied to them.
+    def finish(self) -> tuple[Pixels, Flips, Pixels | None]:
+        """The pixels, C-contiguous, and the flips and the table that are left to be applied.
 
-        The targets have them already.
+        The targets have the flips already.
         """
-        flips = self._flush(leave_flips=True)
+        flips = self._flush_geometry(leave_flips=True)
         if self._targets is not None and any(flips):
             self._targets = moved(self._targets, flipping(self.size, flips))
-        return self.image, flips
+        table, self._table = self._table, None
+        return self.image, flips, table
 
     def _flush(self, leave_flips: bool = False) -> Flips:
         """Applies what is pending, and returns the flips that are left."""
+        left = self._flush_geometry(leave_flips)
+        if self._table is not None:
+            self._image = self._look_up(pixels_of(self._image), self._table)
+            self._table = None
+        return left
+
+    def _flush_geometry(self, leave_flips: bool) -> Flips:
+        """The same, but for tables."""
         geometry, left = self._geometry, (False, False)
         if leave_flips and isinstance(geometry, Window):
             geometry, left = geometry._replace(flips=left), geometry.flips
@@ -226,7 +242,4 @@ class Canvas:
                 self._targets = moved(self._targets, geometry)
             self._image = geometry.applied(self._image)
             self._geometry = None
-        if self._table is not None:
-            self._image = looked_up(pixels_of(self._image), self._table)
-            self._table = None
         return left

@@ -2,7 +2,7 @@
 
 ::
 
-    picture ──► canvas ──operations──► bytes ──kernels: flips, values, dtype, layout──► row
+    picture ──► canvas ──operations──► bytes ──kernels: flips, table, values, dtype, layout──► row
 """
 
 from __future__ import annotations
@@ -16,11 +16,12 @@ from loaderd.augment.canvas import Canvas
 from loaderd.augment.crops import Box, CenterCrop, RandomCrop, RandomResizedCrop
 from loaderd.augment.draws import Draws
 from loaderd.augment.pipeline import divide
+from loaderd.augment.pixels import Pixels
 from loaderd.augment.targets import Targets
 from loaderd.augment.values import ValueOperation
 from loaderd.render.fast import Step
 from loaderd.render.load.resize import REDUCTIONS, Reduced, Size
-from loaderd.render.native.kernels import Finish
+from loaderd.render.native.kernels import Finish, look_up
 from loaderd.render.transforms.operation import Array
 from loaderd.spec.base import CHANNELS
 from loaderd.spec.spec import Spec
@@ -46,7 +47,7 @@ class AugmentFinish:
         first = pipeline.images[0][1] if pipeline.images else None
         self._crop = first if isinstance(first, RandomResizedCrop) else None
         self._draws = Draws(spec.order.seed or 0)
-        self._canvas = Canvas()
+        self._canvas = Canvas(_looked_up)
         self._flips = np.zeros(1, np.uint8)
         height, width = self._size = spec.image_size
         self._resizes = spec.load.aspect == "keep" and pipeline.size is None
@@ -117,14 +118,21 @@ class AugmentFinish:
         for number, operation in operations:
             draws.begin(epoch, sample, number)
             operation.apply(canvas, operation.draw(draws, canvas.size))
-        pixels, (across, down) = canvas.finish()
+        pixels, (across, down), table = canvas.finish()
         self._flips[0] = across + 2 * down
-        self._kernel.one(pixels, None, self._flips, 0, row)
+        self._kernel.one(pixels, None, self._flips, 0, row, table)
 
 
 def begins_with_crop(spec: Spec) -> bool:
     """Whether the first operation takes a part as it is, which of an array is only a view."""
     return bool(spec.augment) and isinstance(spec.augment[0], CenterCrop | RandomCrop)
+
+
+def _looked_up(pixels: Pixels, table: Pixels) -> Pixels:
+    """The values in a table (256,) or (256, channels)."""
+    result = np.empty(pixels.shape, np.uint8)
+    look_up(np.ascontiguousarray(pixels), table, result)
+    return result
 
 
 def steps_of(values: Sequence[ValueOperation], channels: int) -> list[Step]:

@@ -232,13 +232,16 @@ def test_tables_are_one_and_wait_for_flips_and_crops_but_not_for_warps() -> None
     assert len(np.unique(canvas.image)) > 2
 
 
-def test_what_is_finished_lacks_only_its_flips() -> None:
+def test_what_is_finished_lacks_only_its_flips_and_its_table() -> None:
     targets = Targets((np.arange(SIZE[0] * SIZE[1]).reshape(SIZE),))
     canvas = begun(noise(), targets)
     canvas.flip(True, False)
-    pixels, flips = canvas.finish()
+    invert = np.arange(255, -1, -1, dtype=np.uint8)
+    canvas.map_values(invert)
+    pixels, flips, table = canvas.finish()
     assert (pixels == noise()).all()
     assert flips == (True, False)
+    assert table is invert
     assert (canvas.targets.masks[0] == mirrored(targets.masks[0], True, False)).all()
 
     canvas.begin(noise())

@@ -32,6 +32,7 @@ from loaderd.augment.color import (
 )
 from loaderd.augment.draws import Draws
 from loaderd.augment.operation import ImageOperation
+from loaderd.augment.pixels import looked_up
 from loaderd.errors import InvalidArgument
 
 Pixels = NDArray[Any]
@@ -426,8 +427,10 @@ def test_tables_wait_for_the_pixels() -> None:
     RandomGamma().apply(canvas, 0.7)
     RandomPosterization(8).apply(canvas, 3)
     color.inverted(canvas)
-    pixels, flips = canvas.finish()
+    pixels, flips, table = canvas.finish()
     assert flips == (True, False)
+    assert (pixels == picture(4)).all()
+    assert table is not None and table.shape == (256, 4)
     one_by_one = picture(4)
     for change in (
         lambda each: RandomBrightness(1.0).apply(each, 30.0),
@@ -436,7 +439,7 @@ def test_tables_wait_for_the_pixels() -> None:
         color.inverted,
     ):
         one_by_one = changed(one_by_one, change)
-    assert (pixels == one_by_one).all()
+    assert (looked_up(pixels, table) == one_by_one).all()
 
 
 def test_numbers_of_numpy_and_lists_are_taken() -> None:

@@ -4,6 +4,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+ALL_KERNELS: list[str]
 KERNELS: str
 MAX_CHANNELS: int
 MAX_SIDE: int
@@ -12,6 +13,9 @@ MAX_VALUES: int
 SOURCES: str
 
 def to_bfloat16(values: NDArray[np.float32], out: NDArray[np.uint16]) -> None: ...
+def look_up(
+    image: NDArray[np.uint8], table: NDArray[np.uint8], out: NDArray[np.uint8], kernels: str = "", /
+) -> None: ...
 
 class Finish:
     def __new__(
@@ -34,6 +38,8 @@ class Finish:
         flips: NDArray[Any] | None,
         at: int,
         row: NDArray[Any],
+        table: NDArray[np.uint8] | None = None,
+        /,
     ) -> None: ...
     def many(
         self,

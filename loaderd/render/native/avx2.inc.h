@@ -172,3 +172,60 @@ ALWAYS_INLINE __m256i shortened(const float *values)
     const __m256 all = _mm256_blendv_ps(_mm256_castsi256_ps(rounded), quiet, is_none);
     return _mm256_srli_epi32(_mm256_castps_si256(all), 16);
 }
+
+/* Looks up values in one table, 16 values of it at a time; returns how many.
+ *
+ * A shuffle gives 0 where the sum is negative; so each part of the table, but for the first of a
+ * half, is XORed with the part before, and what is found in all parts up to a value's own is XORed
+ * again. */
+TARGET static size_t look_up_shared(const uint8_t *source, size_t n, const uint8_t *table,
+                                    uint8_t *out)
+{
+    __m256i parts[16], part = _mm256_setzero_si256();
+    for (int i = 0; i < 16; i++) {
+        const __m128i bytes = _mm_loadu_si128((const __m128i *)(table + 16 * i));
+        const __m256i before = i == 8 ? _mm256_setzero_si256() : part;
+        part = _mm256_broadcastsi128_si256(bytes);
+        parts[i] = _mm256_xor_si256(part, before);
+    }
+    size_t i = 0;
+    for (; i + 32 <= n; i += 32) {
+        __m256i low = _mm256_loadu_si256((const __m256i *)(source + i));
+        __m256i high = _mm256_xor_si256(low, _mm256_set1_epi8(-128));
+        __m256i found = _mm256_setzero_si256();
+        for (int k = 0; k < 8; k++) {
+            found = _mm256_xor_si256(found, _mm256_shuffle_epi8(parts[k], low));
+            found = _mm256_xor_si256(found, _mm256_shuffle_epi8(parts[8 + k], high));
+            low = _mm256_subs_epi8(low, _mm256_set1_epi8(16));
+            high = _mm256_subs_epi8(high, _mm256_set1_epi8(16));
+        }
+        _mm256_storeu_si256((__m256i *)(out + i), found);
+    }
+    return i;
+}
+
+/* Mirrors a row but for its first pixels, which become the last; returns how many are done.
+ *
+ * A load takes the bytes up to the end of a group of whole pixels; of the 16 that it stores, the
+ * next group overwrites those beyond the group. */
+TARGET static int32_t mirror_most(const uint8_t *source, int32_t pixels, int32_t size,
+                                  uint8_t *out)
+{
+    __m128i order;
+    if (size == 1)
+        order = _mm_setr_epi8(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0);
+    else if (size == 3)
+        order = _mm_setr_epi8(13, 14, 15, 10, 11, 12, 7, 8, 9, 4, 5, 6, 1, 2, 3, 0);
+    else if (size == 4)
+        order = _mm_setr_epi8(12, 13, 14, 15, 8, 9, 10, 11, 4, 5, 6, 7, 0, 1, 2, 3);
+    else
+        return 0;
+    const int32_t group = 16 / size;
+    int32_t done = 0;
+    for (; done + group < pixels; done += group) {
+        const uint8_t *end = source + (size_t)(pixels - done) * size;
+        const __m128i bytes = _mm_loadu_si128((const __m128i *)(end - 16));
+        _mm_storeu_si128((__m128i *)(out + (size_t)done * size), _mm_shuffle_epi8(bytes, order));
+    }
+    return done;
+}

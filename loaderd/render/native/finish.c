@@ -3,13 +3,20 @@
 #include <stdlib.h>
 #include <string.h>
 
-const struct kernels *best_kernels(void)
+const struct kernels *best_kernels(void) { return kernels_at(0); }
+
+const struct kernels *kernels_at(int place)
 {
-#ifdef HAVE_AVX2
+    const struct kernels *found[4] = {NULL};
+    int n = 0;
+#ifdef HAVE_AVX
+    if (__builtin_cpu_supports("avx512vbmi") && __builtin_cpu_supports("avx512bw"))
+        found[n++] = &avx512_kernels;
     if (__builtin_cpu_supports("avx2")) /* all of these have F16C too */
-        return &avx2_kernels;
+        found[n++] = &avx2_kernels;
 #endif
-    return &plain_kernels;
+    found[n] = &plain_kernels;
+    return place <= n ? found[place] : NULL;
 }
 
 static size_t row_length(const struct finish *f)
@@ -106,6 +113,12 @@ static void reverse_channels(float *row, int32_t pixels, int32_t channels)
         }
 }
 
+static void look_up(const struct kernels *kernels, const struct image *image,
+                    const uint8_t *source, size_t n, uint8_t *out)
+{
+    kernels->look_up(source, n / image->n_tables, image->n_tables, image->tables, out);
+}
+
 /* Row y of the image as float32, before the steps. */
 static void begin_row(const struct finish *f, const struct image *image, int32_t y, float *row)
 {
@@ -124,6 +137,10 @@ static void begin_row(const struct finish *f, const struct image *image, int32_t
     } else {
         if (image->mirrored) {
             f->kernels->mirror(source, n, w->channels, f->bytes);
+            source = f->bytes;
+        }
+        if (image->tables != NULL) {
+            look_up(f->kernels, image, source, length, f->bytes);
             source = f->bytes;
         }
         f->kernels->widen(source, length, row);
@@ -168,21 +185,28 @@ static void write_planes(const struct finish *f, const float *row, int32_t y, ui
     }
 }
 
-/* Bytes that stay bytes are only copied. */
+/* Bytes that stay bytes are only copied, or looked up. */
 static void copy_image(const struct finish *f, const struct image *image, uint8_t *out)
 {
     const struct warp *w = &f->warp;
     const size_t length = row_length(f);
     if (!image->mirrored && !image->upside_down) {
-        memcpy(out, image->pixels, length * w->height);
+        if (image->tables != NULL)
+            look_up(f->kernels, image, image->pixels, length * w->height, out);
+        else
+            memcpy(out, image->pixels, length * w->height);
         return;
     }
     for (int32_t y = 0; y < w->height; y++, out += length) {
         const int32_t from = image->upside_down ? w->height - 1 - y : y;
         const uint8_t *source = (const uint8_t *)image->pixels + from * length;
-        if (image->mirrored)
+        if (image->mirrored) {
             f->kernels->mirror(source, w->width, w->channels, out);
-        else
+            source = out;
+        }
+        if (image->tables != NULL)
+            look_up(f->kernels, image, source, length, out);
+        else if (!image->mirrored)
             memcpy(out, source, length);
     }
 }

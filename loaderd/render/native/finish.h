@@ -34,6 +34,8 @@ struct image {
     int is_float;           /* float32, else uint8 */
     const double *matrix;   /* six numbers; NULL for no warp */
     int mirrored, upside_down;
+    const uint8_t *tables;  /* of bytes that are not warped: n_tables x 256; NULL for none */
+    int32_t n_tables;       /* one for all channels, or one for each */
     int is_fetched;         /* whether it was the last image's `next` */
     const void *next;       /* the pixels of the image to be warped after it; NULL for none */
 };
@@ -55,5 +57,8 @@ void finish_image(struct finish *f, const struct image *image, void *out);
 
 /* The fastest kernels that this processor has. */
 const struct kernels *best_kernels(void);
+
+/* All kernels that this processor has, the fastest first, plain C last; NULL beyond. */
+const struct kernels *kernels_at(int place);
 
 #endif

@@ -15,6 +15,10 @@ struct kernels {
                         int mirrored, float *row);
     /* A row of so many pixels, of `size` bytes each, from right to left. */
     void (*mirror)(const uint8_t *source, int32_t pixels, int32_t size, uint8_t *out);
+    /* Pixels with each value replaced by that of its channel's table of 256; `channels` may be 1 for
+     * one table for all values. In place if `out` is the source. */
+    void (*look_up)(const uint8_t *source, size_t pixels, int32_t channels, const uint8_t *tables,
+                    uint8_t *out);
     void (*widen)(const uint8_t *source, size_t n, float *row);
     void (*multiply)(float *row, size_t n, const float *by);
     void (*subtract)(float *row, size_t n, const float *by);
@@ -28,8 +32,8 @@ struct kernels {
 
 extern const struct kernels plain_kernels;
 #if defined(__x86_64__)
-#define HAVE_AVX2
-extern const struct kernels avx2_kernels;
+#define HAVE_AVX
+extern const struct kernels avx2_kernels, avx512_kernels;
 #endif
 
 #endif

@@ -211,9 +211,31 @@ TARGET static void KERNEL(divide)(float *restrict row, size_t n, const float *re
         row[i] /= by[i];
 }
 
+TARGET static void KERNEL(look_up)(const uint8_t *source, size_t pixels, int32_t channels,
+                                   const uint8_t *tables, uint8_t *out)
+{
+    size_t i = 0;
+    if (channels == 1) {
+#ifdef WITH_AVX2
+        i = look_up_shared(source, pixels, tables, out);
+#endif
+        for (; i < pixels; i++)
+            out[i] = tables[source[i]];
+        return;
+    }
+    for (; i < pixels; i++, source += channels, out += channels)
+        for (int32_t k = 0; k < channels; k++)
+            out[k] = tables[256 * k + source[k]];
+}
+
 TARGET static void KERNEL(mirror)(const uint8_t *source, int32_t pixels, int32_t size,
                                   uint8_t *out)
 {
+#ifdef WITH_AVX2
+    const int32_t done = mirror_most(source, pixels, size, out);
+    out += (size_t)done * size;
+    pixels -= done;
+#endif
     const uint8_t *last = source + (size_t)(pixels - 1) * size;
     if (size != 3) {
         for (int32_t i = 0; i < pixels; i++)

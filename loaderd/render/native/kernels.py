@@ -2,7 +2,8 @@
 
 One row of pixels goes through all of it, then the next, so that an image is read and written
 once. Exact values are those of scipy, NumPy and Keras to the last bit, and the same on every
-processor. Processors with AVX2 have faster code; ``KERNELS`` names what this one uses.
+processor. Processors with AVX2, or AVX-512 with VBMI, have faster code; ``KERNELS`` names what this
+one uses.
 """
 
 from __future__ import annotations
@@ -21,12 +22,14 @@ _ADVICE = (
 try:
     from loaderd.render.native import _kernels
     from loaderd.render.native._kernels import (
+        ALL_KERNELS,
         KERNELS,
         MAX_CHANNELS,
         MAX_SIDE,
         MAX_STEPS,
         MAX_VALUES,
         Finish,
+        look_up,
         to_bfloat16,
     )
 except ImportError as error:
@@ -36,12 +39,14 @@ except ImportError as error:
     ) from error
 
 __all__ = [
+    "ALL_KERNELS",
     "KERNELS",
     "MAX_CHANNELS",
     "MAX_SIDE",
     "MAX_STEPS",
     "MAX_VALUES",
     "Finish",
+    "look_up",
     "to_bfloat16",
 ]
 

@@ -13,6 +13,7 @@ const struct kernels plain_kernels = {
     warp_bytes_plain,
     warp_floats_plain,
     mirror_plain,
+    look_up_plain,
     widen_plain,
     multiply_plain,
     subtract_plain,

@@ -10,8 +10,6 @@
 
 _Static_assert(sizeof(size_t) == 8, "sizes of many images are computed in 64 bits");
 
-static const char *const KERNELS[] = {"", "plain", NULL};
-
 static const char *const FILL_MODES[] = {"nearest", "constant", "reflect", "wrap", NULL};
 static const char *const OUTPUTS[] = {"float32", "float16", "bfloat16", "uint8", NULL};
 static const char *const OUTPUT_FORMATS[] = {"f", "e", "H", "B"};
@@ -59,6 +57,82 @@ static int take_values(PyObject *object, Py_buffer *view, int flags, const char 
     PyErr_Format(PyExc_ValueError, "%s: %zd bytes, not %zu values", what, view->len, count);
     PyBuffer_Release(view);
     return -1;
+}
+
+static void release(Py_buffer *const views[], size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        if (views[i]->obj != NULL)
+            PyBuffer_Release(views[i]);
+}
+
+/* The kernels of a name, "" for the fastest; NULL with an error if the processor has none. */
+static const struct kernels *find_kernels(const char *name)
+{
+    const struct kernels *found;
+    for (int i = 0; (found = kernels_at(i)) != NULL; i++)
+        if (*name == 0 || strcmp(found->name, name) == 0)
+            return found;
+    PyErr_Format(PyExc_ValueError, "kernels cannot be %s", name);
+    return NULL;
+}
+
+/* -- tables ------------------------------------------------------------------------------ */
+
+struct tables {
+    uint8_t values[256 * MAX_CHANNELS];
+    int32_t count;
+};
+
+/* Takes a table for all channels (256,), or a column for each (256, channels), of bytes. */
+static int take_tables(PyObject *object, int32_t channels, struct tables *tables)
+{
+    Py_buffer given;
+    if (take(object, &given, 0, "B", "table") < 0)
+        return -1;
+    const int32_t count = given.len == 256 ? 1 : channels;
+    const int fits = given.len == 256 * (Py_ssize_t)count;
+    tables->count = count;
+    for (int32_t i = 0; fits && i < 256; i++)
+        for (int32_t k = 0; k < count; k++)
+            tables->values[256 * k + i] = ((const uint8_t *)given.buf)[i * count + k];
+    if (!fits)
+        PyErr_Format(PyExc_ValueError, "table: %zd values, not 256, or so many for each channel",
+                     given.len);
+    PyBuffer_Release(&given);
+    return fits ? 0 : -1;
+}
+
+PyDoc_STRVAR(look_up_doc,
+             "look_up(image, table, out, kernels='')\n--\n\n"
+             "Writes the values in a table, uint8 (256,) or (256, channels), to `out`.");
+
+static PyObject *look_up(PyObject *module, PyObject *args)
+{
+    (void)module;
+    PyObject *given, *table, *target, *result = NULL;
+    const char *name = "";
+    Py_buffer image = {0}, out = {0};
+    Py_buffer *const views[] = {&image, &out};
+    struct tables tables;
+    if (!PyArg_ParseTuple(args, "OOO|s:look_up", &given, &table, &target, &name))
+        return NULL;
+    const struct kernels *kernels = find_kernels(name);
+    if (kernels == NULL || take(given, &image, 0, "B", "image") < 0)
+        return NULL;
+    const Py_ssize_t channels = image.ndim == 3 ? image.shape[2] : 0;
+    if (channels < 1 || channels > MAX_CHANNELS)
+        PyErr_SetString(PyExc_ValueError, "image: not of (height, width, channels)");
+    else if (take_tables(table, (int32_t)channels, &tables) == 0 &&
+             take_values(target, &out, PyBUF_WRITABLE, "B", (size_t)image.len, "out") == 0) {
+        Py_BEGIN_ALLOW_THREADS
+        kernels->look_up(image.buf, (size_t)image.len / tables.count, tables.count,
+                         tables.values, out.buf);
+        Py_END_ALLOW_THREADS
+        result = Py_NewRef(Py_None);
+    }
+    release(views, 2);
+    return result;
 }
 
 /* -- Finish ------------------------------------------------------------------------------ */
@@ -136,12 +210,11 @@ static int set_up(struct finish *f, PyObject *args, PyObject *keywords)
     }
     const int fill = find(fill_mode, FILL_MODES, "fill_mode");
     const int output = find(dtype, OUTPUTS, "dtype");
-    const int set = find(kernels, KERNELS, "kernels");
-    if (fill < 0 || output < 0 || set < 0)
+    f->kernels = find_kernels(kernels);
+    if (fill < 0 || output < 0 || f->kernels == NULL)
         return -1;
     w->fill = fill;
     f->output = output;
-    f->kernels = set == 0 ? best_kernels() : &plain_kernels;
     if (finish_begin(f) < 0) {
         PyErr_NoMemory();
         return -1;
@@ -213,29 +286,23 @@ static int take_drawn(PyObject *const *args, Py_buffer *matrices, Py_buffer *fli
     return 0;
 }
 
-static void release(Py_buffer *const views[], size_t n)
-{
-    for (size_t i = 0; i < n; i++)
-        if (views[i]->obj != NULL)
-            PyBuffer_Release(views[i]);
-}
-
 PyDoc_STRVAR(one_doc,
-             "one(image, matrices, flips, at, row)\n--\n\n"
+             "one(image, matrices, flips, at, row, table=None)\n--\n\n"
              "Writes one finished image to `row`, with the warp and flip of row `at` of a chunk; "
-             "see `many`.");
+             "see `many`. A table is for images of bytes without a warp; see `look_up`.");
 
 static PyObject *finish_one(Finish *self, PyObject *const *args, Py_ssize_t n_args)
 {
-    if (n_args != 5) {
-        PyErr_Format(PyExc_TypeError, "one() takes 5 arguments, got %zd", n_args);
+    if (n_args != 5 && n_args != 6) {
+        PyErr_Format(PyExc_TypeError, "one() takes 5 or 6 arguments, got %zd", n_args);
         return NULL;
     }
     struct finish *f = &self->finish;
     const size_t count = values_of(self);
     Py_buffer image = {0}, matrices = {0}, flips = {0}, row = {0};
     Py_buffer *const views[] = {&image, &matrices, &flips, &row};
-    PyObject *result = NULL;
+    PyObject *result = NULL, *table = n_args == 6 && args[5] != Py_None ? args[5] : NULL;
+    struct tables tables;
     const Py_ssize_t at = PyLong_AsSsize_t(args[3]);
     if (at == -1 && PyErr_Occurred())
         return NULL;
@@ -250,8 +317,16 @@ static PyObject *finish_one(Finish *self, PyObject *const *args, Py_ssize_t n_ar
         PyErr_Format(PyExc_IndexError, "there is no row %zd", at);
         goto done;
     }
+    if (table != NULL && (image.itemsize != 1 || matrices.obj != NULL)) {
+        PyErr_SetString(PyExc_ValueError, "a table is for bytes that are not warped");
+        goto done;
+    }
+    if (table != NULL && take_tables(table, f->warp.channels, &tables) < 0)
+        goto done;
     if (begin_use(self) == 0) {
-        const struct image one = image_of(&image, 0, &matrices, &flips, (size_t)at);
+        struct image one = image_of(&image, 0, &matrices, &flips, (size_t)at);
+        one.tables = table == NULL ? NULL : tables.values;
+        one.n_tables = table == NULL ? 0 : tables.count;
         Py_BEGIN_ALLOW_THREADS
         finish_image(f, &one, row.buf);
         Py_END_ALLOW_THREADS
@@ -394,11 +469,28 @@ static PyObject *to_bfloat16(PyObject *module, PyObject *args)
 }
 
 static PyMethodDef module_methods[] = {
+    {"look_up", look_up, METH_VARARGS, look_up_doc},
     {"to_bfloat16", to_bfloat16, METH_VARARGS, to_bfloat16_doc},
     {NULL, NULL, 0, NULL},
 };
 
 /* -- the module -------------------------------------------------------------------------- */
+
+/* The names of all kernels that this processor has, the fastest first. */
+static int add_kernels(PyObject *module)
+{
+    PyObject *names = PyList_New(0);
+    const struct kernels *each;
+    int failed = names == NULL;
+    for (int i = 0; !failed && (each = kernels_at(i)) != NULL; i++) {
+        PyObject *name = PyUnicode_FromString(each->name);
+        failed = name == NULL || PyList_Append(names, name) < 0;
+        Py_XDECREF(name);
+    }
+    failed = failed || PyModule_AddObjectRef(module, "ALL_KERNELS", names) < 0;
+    Py_XDECREF(names);
+    return failed ? -1 : PyModule_AddStringConstant(module, "KERNELS", best_kernels()->name);
+}
 
 static int module_exec(PyObject *module)
 {
@@ -414,7 +506,7 @@ static int module_exec(PyObject *module)
         PyModule_AddIntConstant(module, "MAX_STEPS", MAX_STEPS) < 0 ||
         PyModule_AddStringConstant(module, "SOURCES", LOADERD_SOURCES) < 0)
         return -1;
-    return PyModule_AddStringConstant(module, "KERNELS", best_kernels()->name);
+    return add_kernels(module);
 }
 
 static PyModuleDef_Slot module_slots[] = {{Py_mod_exec, module_exec}, {0, NULL}};

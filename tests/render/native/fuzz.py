@@ -1,11 +1,11 @@
-"""Calls the kernels with random sizes, matrices, pixels and arithmetic; also a program.
+"""Calls the kernels with random sizes, matrices, pixels, tables and arithmetic; also a program.
 
 ::
 
     python -m tests.render.native.fuzz [EXAMPLES] [PATH OF AN EXTENSION]
 
 Every array ends with its allocation, so that a sanitizer finds a byte that is read or written
-beyond it; the two sets of kernels must give the same bytes.
+beyond it; all sets of kernels that the processor has must give the same bytes.
 """
 
 from __future__ import annotations
@@ -29,13 +29,14 @@ SHIFTS = st.floats(-100, 100) | st.floats()
 
 
 class Example(NamedTuple):
-    """The arguments of a ``Finish`` and of its ``many``."""
+    """The arguments of a ``Finish``, of its ``many``, and of ``look_up``."""
 
     options: dict[str, Any]
     images: Array
     places: Array | None
     matrices: Array | None
     flips: Array | None
+    table: Array
 
     @property
     def rows(self) -> Array:
@@ -85,6 +86,7 @@ def examples(draw: st.DrawFn) -> Example:
         places,
         matrices,
         flips,
+        _pixels(seed, draw(st.sampled_from([(256,), (256, shape[2])])), False),
     )
 
 
@@ -112,24 +114,55 @@ def _pixels(seed: int, shape: tuple[int, ...], is_float: bool) -> Array:
     return pixels
 
 
-def check(finish: Any, example: Example) -> None:
+def check(module: Any, example: Example) -> None:
     """Fails unless all kernels give the same, image by image and all at once.
 
     Args:
-        finish: the class.
-        example: its arguments.
+        module: has the kernels.
+        example: the arguments of a ``Finish``.
     """
-    fast, plain = (finish(**example.options, kernels=kernels) for kernels in ("", "plain"))
-    results = [example.rows for _ in range(3)]
+    _check_rows(module, example)
+    if example.images.dtype == np.uint8:
+        _check_tables(module, example)
+
+
+def _check_rows(module: Any, example: Example) -> None:
     rest = example.matrices, example.flips
-    fast.many(example.images, example.places, *rest, results[0])
-    plain.many(example.images, example.places, *rest, results[1])
-    count = range(len(example.images))
-    for at, place in enumerate(count if example.places is None else example.places):
-        fast.one(example.images[place].copy(), *rest, at, results[2][at])
-    numbers = [_without_nan(result) for result in results]  # which has many bits
-    assert numbers[0].tobytes() == numbers[1].tobytes(), "AVX2 and plain C differ"
-    assert numbers[0].tobytes() == numbers[2].tobytes(), "one and many differ"
+    expected = b""
+    for name in reversed(module.ALL_KERNELS):  # plain C is the first
+        finish = module.Finish(**example.options, kernels=name)
+        rows, singles = example.rows, example.rows
+        finish.many(example.images, example.places, *rest, rows)
+        count = range(len(example.images))
+        for at, place in enumerate(count if example.places is None else example.places):
+            finish.one(example.images[place].copy(), *rest, at, singles[at])
+        found = _without_nan(rows).tobytes()  # which has many bits
+        expected = expected or found
+        assert found == expected, f"{name} and plain C differ"
+        assert found == _without_nan(singles).tobytes(), "one and many differ"
+
+
+def _check_tables(module: Any, example: Example) -> None:
+    image, table = example.images[0], example.table
+    mapped = np.empty_like(image)
+    flips = np.array([len(example.images)], np.uint8)  # 1 to 3
+    shape = (1, *example.rows.shape[1:])
+    expected, row = (np.full(shape, 77, example.rows.dtype)[0] for _ in range(2))
+    for name in module.ALL_KERNELS:
+        module.look_up(image.copy(), table, mapped, name)
+        assert (mapped == by_numpy(image, table)).all(), f"{name} and NumPy differ"
+        finish = module.Finish(**example.options, kernels=name)
+        for flip in (None, flips):
+            finish.one(mapped, None, flip, 0, expected)
+            finish.one(image.copy(), None, flip, 0, row, table)
+            assert row.tobytes() == expected.tobytes(), f"{name}: another row with a table"
+
+
+def by_numpy(image: Array, table: Array) -> Array:
+    """The values in a table (256,) or (256, channels)."""
+    if table.ndim == 1:
+        return np.asarray(table[image])
+    return np.stack([table[image[..., k], k] for k in range(image.shape[-1])], -1)
 
 
 def _without_nan(result: Array) -> Array:
@@ -141,8 +174,8 @@ def main(count: int, path: str) -> None:
     """Runs so many examples with the extension of a file."""
     module = load(MODULE, path)
     with np.errstate(all="ignore"):
-        try_examples(count, examples(), lambda example: check(module.Finish, example))
-    print(f"{count} examples: {module.KERNELS} and plain kernels give the same")
+        try_examples(count, examples(), lambda example: check(module, example))
+    print(f"{count} examples: {', '.join(module.ALL_KERNELS)} give the same")
 
 
 if __name__ == "__main__":

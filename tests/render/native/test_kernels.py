@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from loaderd.render.native.kernels import Finish, to_bfloat16
-from tests.render.native.fuzz import Example, check, examples, stored_as
+from loaderd.render.native import _kernels
+from loaderd.render.native.kernels import ALL_KERNELS, Finish, look_up, to_bfloat16
+from tests.render.native.fuzz import Example, by_numpy, check, examples, stored_as
 
 Array = NDArray[Any]
 
@@ -65,7 +66,7 @@ def same_bits(one: Array, other: Array) -> bool:
     mode=st.sampled_from(MODES),
     cval=st.sampled_from([0.0, 3.7, -5.0]),
     dtype=st.sampled_from(["uint8", "float32"]),
-    kernels=st.sampled_from(["", "plain"]),
+    kernels=st.sampled_from(ALL_KERNELS),
 )
 def test_a_warp_is_scipys_to_the_last_bit(
     shape: tuple[int, int, int],
@@ -94,10 +95,58 @@ def test_a_fast_warp_is_scipys_to_a_hundredth_of_a_grey_level(
 @settings(max_examples=200, deadline=None)
 @given(examples())
 def test_all_kernels_give_the_same(example: Example) -> None:
-    check(Finish, example)
+    check(_kernels, example)
 
 
-@pytest.mark.parametrize("kernels", ["", "plain"])
+@settings(max_examples=300, deadline=None)
+@given(
+    shape=SIZES,
+    at=st.integers(0, 63),
+    seed=st.integers(0, 9),
+    shared=st.booleans(),
+    flip=st.integers(0, 3),
+    kernels=st.sampled_from(ALL_KERNELS),
+)
+def test_tables_and_flips_of_bytes_are_numpys_at_any_place_in_memory(
+    shape: tuple[int, int, int], at: int, seed: int, shared: bool, flip: int, kernels: str
+) -> None:
+    room = pixels((at + 2 * int(np.prod(shape)),), seed=seed)
+    image, row = room[at:].reshape(2, *shape)
+    table = pixels((256,) if shared else (256, shape[2]), seed=seed)
+    before, expected = image.copy(), by_numpy(image, table)
+    look_up(image, table, row, kernels)
+    assert (row == expected).all()
+    finish = Finish(shape, dtype="uint8", kernels=kernels)
+    for each, unmoved in ((None, before), (table, expected)):
+        finish.one(image, None, np.array([flip], np.uint8), 0, row, each)
+        moved = unmoved[:, ::-1] if flip & 1 else unmoved
+        assert (row == (moved[::-1] if flip & 2 else moved)).all()
+    look_up(image, table, image, kernels)  # in place
+    assert (image == expected).all()
+
+
+def test_tables_that_do_not_fit_are_refused() -> None:
+    image, row = pixels((4, 5, 3)), np.empty((4, 5, 3), np.uint8)
+    finish, matrix = Finish(image.shape, dtype="uint8"), np.array([[1.0, 0, 0, 0, 1, 0]])
+    for table in (pixels((255,)), pixels((256, 2)), pixels((0,))):
+        with pytest.raises(ValueError, match="table: "):
+            look_up(image, table, row)
+        with pytest.raises(ValueError, match="table: "):
+            finish.one(image, None, None, 0, row, table)
+    table = pixels((256,))
+    with pytest.raises(ValueError, match="not warped"):
+        finish.one(image, matrix, None, 0, row, table)
+    with pytest.raises(ValueError, match="not warped"):
+        finish.one(image.astype(np.float32), None, None, 0, row, table)
+    with pytest.raises(ValueError, match="out: "):
+        look_up(image, table, row[1:])
+    with pytest.raises(ValueError, match="height, width"):
+        look_up(image.ravel(), table, row)
+    with pytest.raises(ValueError, match="kernels cannot be fast"):
+        look_up(image, table, row, "fast")
+
+
+@pytest.mark.parametrize("kernels", ALL_KERNELS)
 @pytest.mark.parametrize("dtype", ["uint8", "float32"])
 @pytest.mark.parametrize("channels", [1, 2, 3, 4])
 def test_flips_mirror_and_turn_upside_down(channels: int, dtype: str, kernels: str) -> None:
@@ -147,7 +196,7 @@ def test_arithmetic_is_numpys_in_float32(
     np.testing.assert_array_equal(row, expected)
 
 
-@pytest.mark.parametrize("kernels", ["", "plain"])
+@pytest.mark.parametrize("kernels", ALL_KERNELS)
 def test_float16_is_rounded_as_by_numpy(kernels: str) -> None:
     halves = np.arange(2**16, dtype=np.uint16).view(np.float16)
     halves = halves[np.isfinite(halves)].astype(np.float32)
@@ -168,7 +217,7 @@ EVERY_KIND = np.arange(2**16, dtype=np.uint32) << 16
 """As float32: zeros, subnormal and normal numbers, infinities and NaNs, of both signs."""
 
 
-@pytest.mark.parametrize("kernels", ["", "plain"])
+@pytest.mark.parametrize("kernels", ALL_KERNELS)
 @pytest.mark.parametrize("lower", LOWER_HALVES)
 def test_bfloat16_is_rounded_as_by_ml_dtypes(lower: int, kernels: str) -> None:
     values = (EVERY_KIND | np.uint32(lower)).view(np.float32)[:-1]  # no whole number of vectors
@@ -190,7 +239,7 @@ def test_bfloat16_needs_as_much_room_as_there_are_values() -> None:
         to_bfloat16(cast(Any, np.zeros(4)), np.empty(4, np.uint16))
 
 
-@pytest.mark.parametrize("kernels", ["", "plain"])
+@pytest.mark.parametrize("kernels", ALL_KERNELS)
 def test_uint8_drops_fractions_as_numpy_does(kernels: str) -> None:
     image = np.array([0, 0.9, 1.99, 254.5, 255, -0.5, -3.2, 256, 300.7, 1e9], np.float32)
     image = np.tile(image, 20).reshape(1, -1, 1)
