@@ -27,8 +27,10 @@ Floats = NDArray[np.float32]
 Factor = float | tuple[float, float]
 
 _LEVELS = np.arange(256)
+_SHARES = _LEVELS / 255
 _GRAY = (0.2989, 0.587, 0.114)
 """The shares of red, green and blue in grey: those of Keras and torchvision."""
+_EYE, _GRAYS = np.eye(3), np.array([_GRAY])
 _STRIP = 16_000
 """Values that are floats at a time: few enough for the processor's cache, and for malloc to keep
 their memory."""
@@ -45,7 +47,7 @@ def linear_table(scale: float, offset: float) -> Table:
 
 def gamma_table(gamma: float) -> Table:
     """``255 * (value / 255) ** gamma``."""
-    return _rounded(255 * (_LEVELS / 255) ** gamma)
+    return _rounded(255 * _SHARES**gamma)
 
 
 def posterize_table(bits: int) -> Table:
@@ -88,8 +90,12 @@ def pil_equalize_table(histogram: NDArray[Any]) -> Table:
     return _rounded((below + step // 2) // step)
 
 
+_INVERTED: Table = (255 - _LEVELS).astype(np.uint8)
+
+
 def _rounded(values: NDArray[Any]) -> Table:
-    table: Table = np.rint(np.clip(values, 0, 255)).astype(np.uint8)
+    # Not np.clip, which takes 3 µs more, as long as all else.
+    table: Table = np.rint(np.minimum(np.maximum(values, 0), 255)).astype(np.uint8)
     return table
 
 
@@ -159,7 +165,7 @@ def equalized(canvas: Canvas) -> None:
 
 def inverted(canvas: Canvas) -> None:
     """Replaces each value by 255 minus it."""
-    _map_colors(canvas, solarize_table(0.0))
+    _map_colors(canvas, _INVERTED)
 
 
 def contrasted(canvas: Canvas, factor: float) -> None:
@@ -186,8 +192,9 @@ def saturated(canvas: Canvas, factor: float) -> None:
 
 def _blend_gray(canvas: Canvas, factor: float, offset: float = 0.0) -> None:
     if canvas.image.shape[2] > 1:
-        matrix = factor * np.eye(3) + (1 - factor) * np.array([_GRAY])
-        canvas.mix_channels(np.column_stack([matrix, np.full(3, offset)]))
+        matrix = np.full((3, 4), offset)
+        matrix[:, :3] = factor * _EYE + (1 - factor) * _GRAYS
+        canvas.mix_channels(matrix)
 
 
 def _map_colors(canvas: Canvas, table: Table) -> None:
@@ -633,13 +640,19 @@ def _adjusted_colors(image: Any, levels: NDArray[Any] | None, saturation: float,
     table = None if levels is None else levels.T.astype(np.float32)[:, np.newaxis]
     change = np.diag([1.0, saturation, 1.0])
     change = np.column_stack([change, [hue % 1 * 360, 0, 0]])  # OpenCV takes 0 to 720
-    result = image.copy()
+    has_alpha = image.shape[2] == 4
+    result = image.copy() if has_alpha else np.empty_like(image)
     rows = max(_STRIP // (3 * image.shape[1]), 1)
     for top in range(0, len(image), rows):
         strip = np.ascontiguousarray(image[top : top + rows, :, :3])
         values = strip.astype(np.float32) if table is None else cv2.LUT(strip, table)
         hsv = cv2.cvtColor(values, cv2.COLOR_RGB2HSV)
-        colors = cv2.cvtColor(cv2.transform(hsv, change), cv2.COLOR_HSV2RGB)
-        np.clip(colors, 0, 255, out=colors)  # they go beyond where saturation is above 1
-        result[top : top + rows, :, :3] = cv2.convertScaleAbs(colors)
+        cv2.transform(hsv, change, dst=hsv)
+        colors = cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB, dst=hsv)
+        if saturation > 1:  # then some are below 0
+            np.maximum(colors, 0, out=colors)
+        if has_alpha:
+            result[top : top + rows, :, :3] = cv2.convertScaleAbs(colors)
+        else:
+            cv2.convertScaleAbs(colors, dst=result[top : top + rows])
     return result

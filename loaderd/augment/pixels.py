@@ -55,6 +55,7 @@ _FILTERS: dict[Filter, Image.Resampling] = {
     "hamming": Image.Resampling.HAMMING,
     "lanczos": Image.Resampling.LANCZOS,
 }
+_BYTES = np.dtype(np.uint8)
 _MODES = ("L", "RGB", "RGBX", "RGBA")
 _FLIPS = {(True, False): 1, (False, True): 0, (True, True): -1}
 """OpenCV's codes."""
@@ -248,10 +249,11 @@ def _places(first: float, end: float, count: int, backwards: bool) -> NDArray[np
 
 def check_kind(picture: Pixels | Image.Image) -> None:
     """Raises RenderError for a picture that has other than 8 bits for each channel."""
+    kind: Any
     if isinstance(picture, Image.Image):
         kind, fits = picture.mode, picture.mode in _MODES
     else:
-        kind, fits = str(picture.dtype), picture.dtype == np.uint8
+        kind, fits = picture.dtype, picture.dtype == _BYTES
     if not fits:
         raise RenderError(f"augment takes images of bytes, and this one is {kind}")
 
