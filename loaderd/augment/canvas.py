@@ -214,15 +214,16 @@ class Canvas:
     # -- pixels ------------------------------------------------------------------------
 
     def finish(self) -> tuple[Pixels, Flips, Pixels | None]:
-        """The pixels, C-contiguous, and the flips and the table that are left to be applied.
+        """The pixels, and the flips and the table that are left to be applied to them.
 
-        The targets have the flips already.
+        Rows may be further apart in memory than they are long. The targets have the flips already.
         """
         flips = self._flush_geometry(leave_flips=True)
         if self._targets is not None and any(flips):
             self._targets = moved(self._targets, flipping(self.size, flips))
         table, self._table = self._table, None
-        return self.image, flips, table
+        self._image = pixels_of(self._image)
+        return self._image, flips, table
 
     def _flush(self, leave_flips: bool = False) -> Flips:
         """Applies what is pending, and returns the flips that are left."""
@@ -236,7 +237,7 @@ class Canvas:
         """The same, but for tables."""
         geometry, left = self._geometry, (False, False)
         if leave_flips and isinstance(geometry, Window):
-            geometry, left = geometry._replace(flips=left), geometry.flips
+            geometry, left = Window(*geometry[:3]), geometry.flips
         if geometry is not None:
             if self._targets is not None:
                 self._targets = moved(self._targets, geometry)

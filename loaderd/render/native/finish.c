@@ -119,13 +119,20 @@ static void look_up(const struct kernels *kernels, const struct image *image,
     kernels->look_up(source, n / image->n_tables, image->n_tables, image->tables, out);
 }
 
+/* Row y of an image that is not warped. */
+static const uint8_t *row_of(const struct finish *f, const struct image *image, int32_t y)
+{
+    const size_t length = row_length(f) * (image->is_float ? 4 : 1);
+    return (const uint8_t *)image->pixels + y * (image->stride ? image->stride : length);
+}
+
 /* Row y of the image as float32, before the steps. */
 static void begin_row(const struct finish *f, const struct image *image, int32_t y, float *row)
 {
     const struct warp *w = &f->warp;
     const int32_t n = w->width;
     const size_t length = row_length(f), pixel = w->channels * (image->is_float ? 4 : 1);
-    const uint8_t *source = (const uint8_t *)image->pixels + (size_t)y * n * pixel;
+    const uint8_t *source = row_of(f, image, y);
     if (image->matrix != NULL && image->is_float) {
         f->kernels->warp_floats(w, image->pixels, image->matrix, y, image->mirrored, row);
     } else if (image->matrix != NULL) {
@@ -190,7 +197,8 @@ static void copy_image(const struct finish *f, const struct image *image, uint8_
 {
     const struct warp *w = &f->warp;
     const size_t length = row_length(f);
-    if (!image->mirrored && !image->upside_down) {
+    const int is_whole = image->stride == 0 || image->stride == length;
+    if (is_whole && !image->mirrored && !image->upside_down) {
         if (image->tables != NULL)
             look_up(f->kernels, image, image->pixels, length * w->height, out);
         else
@@ -199,7 +207,7 @@ static void copy_image(const struct finish *f, const struct image *image, uint8_
     }
     for (int32_t y = 0; y < w->height; y++, out += length) {
         const int32_t from = image->upside_down ? w->height - 1 - y : y;
-        const uint8_t *source = (const uint8_t *)image->pixels + from * length;
+        const uint8_t *source = row_of(f, image, from);
         if (image->mirrored) {
             f->kernels->mirror(source, w->width, w->channels, out);
             source = out;

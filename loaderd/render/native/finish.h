@@ -31,6 +31,7 @@ struct finish {
 
 struct image {
     const void *pixels;
+    size_t stride;          /* bytes from row to row where there is no warp; 0 for none between */
     int is_float;           /* float32, else uint8 */
     const double *matrix;   /* six numbers; NULL for no warp */
     int mirrored, upside_down;

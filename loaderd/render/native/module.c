@@ -26,11 +26,11 @@ static int find(const char *name, const char *const names[], const char *what)
     return -1;
 }
 
-/* Takes a C-contiguous, aligned buffer of one of some formats; 0, or -1 with an error. */
-static int take(PyObject *object, Py_buffer *view, int flags, const char *formats,
-                const char *what)
+/* Takes an aligned buffer of one of some formats; 0, or -1 with an error. */
+static int take_any(PyObject *object, Py_buffer *view, int flags, const char *formats,
+                    const char *what)
 {
-    if (PyObject_GetBuffer(object, view, flags | PyBUF_C_CONTIGUOUS | PyBUF_FORMAT) < 0)
+    if (PyObject_GetBuffer(object, view, flags | PyBUF_FORMAT) < 0)
         return -1;
     const char *format = view->format == NULL ? "B" : view->format;
     if (strlen(format) != 1 || strchr(formats, *format) == NULL)
@@ -44,6 +44,13 @@ static int take(PyObject *object, Py_buffer *view, int flags, const char *format
         return 0;
     PyBuffer_Release(view);
     return -1;
+}
+
+/* The same, if it is C-contiguous. */
+static int take(PyObject *object, Py_buffer *view, int flags, const char *formats,
+                const char *what)
+{
+    return take_any(object, view, flags | PyBUF_C_CONTIGUOUS, formats, what);
 }
 
 /* The same, of so many values. */
@@ -286,10 +293,30 @@ static int take_drawn(PyObject *const *args, Py_buffer *matrices, Py_buffer *fli
     return 0;
 }
 
+/* Takes an image whose rows may be further apart than they are long. */
+static int take_image(PyObject *object, Py_buffer *view, const struct warp *w)
+{
+    if (take_any(object, view, PyBUF_STRIDES, "Bf", "image") < 0)
+        return -1;
+    const Py_ssize_t *s = view->shape, *apart = view->strides, size = view->itemsize;
+    const Py_ssize_t values = (Py_ssize_t)w->height * w->width * w->channels;
+    if (view->len == values * size && PyBuffer_IsContiguous(view, 'C'))
+        return 0;
+    if (view->ndim == 3 && s[0] == w->height && s[1] == w->width && s[2] == w->channels &&
+        apart[2] == size && apart[1] == size * s[2] && apart[0] >= apart[1] * s[1] &&
+        apart[0] % size == 0)
+        return 0;
+    PyErr_Format(PyExc_ValueError, "image: %zd bytes, not %zd values in contiguous rows of pixels",
+                 view->len, values);
+    PyBuffer_Release(view);
+    return -1;
+}
+
 PyDoc_STRVAR(one_doc,
              "one(image, matrices, flips, at, row, table=None)\n--\n\n"
              "Writes one finished image to `row`, with the warp and flip of row `at` of a chunk; "
-             "see `many`. A table is for images of bytes without a warp; see `look_up`.");
+             "see `many`. Without a warp, rows of the image may be further apart than they are "
+             "long. A table is for images of bytes without a warp; see `look_up`.");
 
 static PyObject *finish_one(Finish *self, PyObject *const *args, Py_ssize_t n_args)
 {
@@ -306,7 +333,7 @@ static PyObject *finish_one(Finish *self, PyObject *const *args, Py_ssize_t n_ar
     const Py_ssize_t at = PyLong_AsSsize_t(args[3]);
     if (at == -1 && PyErr_Occurred())
         return NULL;
-    if (take_values(args[0], &image, 0, "Bf", count, "image") < 0 ||
+    if (take_image(args[0], &image, &f->warp) < 0 ||
         take_values(args[4], &row, PyBUF_WRITABLE, OUTPUT_FORMATS[f->output], count, "row") < 0 ||
         (args[1] != Py_None && take(args[1], &matrices, 0, "d", "matrices") < 0) ||
         (args[2] != Py_None && take(args[2], &flips, 0, "B", "flips") < 0))
@@ -321,10 +348,16 @@ static PyObject *finish_one(Finish *self, PyObject *const *args, Py_ssize_t n_ar
         PyErr_SetString(PyExc_ValueError, "a table is for bytes that are not warped");
         goto done;
     }
+    if (matrices.obj != NULL && !PyBuffer_IsContiguous(&image, 'C')) {
+        PyErr_SetString(PyExc_ValueError, "rows that are apart are not warped");
+        goto done;
+    }
     if (table != NULL && take_tables(table, f->warp.channels, &tables) < 0)
         goto done;
     if (begin_use(self) == 0) {
         struct image one = image_of(&image, 0, &matrices, &flips, (size_t)at);
+        if (image.ndim == 3)
+            one.stride = (size_t)image.strides[0];
         one.tables = table == NULL ? NULL : tables.values;
         one.n_tables = table == NULL ? 0 : tables.count;
         Py_BEGIN_ALLOW_THREADS

@@ -156,6 +156,9 @@ def _check_tables(module: Any, example: Example) -> None:
             finish.one(mapped, None, flip, 0, expected)
             finish.one(image.copy(), None, flip, 0, row, table)
             assert row.tobytes() == expected.tobytes(), f"{name}: another row with a table"
+            apart = np.concatenate([image, image], 1)[:, -image.shape[1] :]
+            finish.one(apart, None, flip, 0, row, table)
+            assert row.tobytes() == expected.tobytes(), f"{name}: another row of a part"
 
 
 def by_numpy(image: Array, table: Array) -> Array:

@@ -112,17 +112,35 @@ def test_tables_and_flips_of_bytes_are_numpys_at_any_place_in_memory(
 ) -> None:
     room = pixels((at + 2 * int(np.prod(shape)),), seed=seed)
     image, row = room[at:].reshape(2, *shape)
+    apart = pixels((shape[0], shape[1] + at + 1, shape[2]))[:, : shape[1]]
     table = pixels((256,) if shared else (256, shape[2]), seed=seed)
     before, expected = image.copy(), by_numpy(image, table)
     look_up(image, table, row, kernels)
     assert (row == expected).all()
     finish = Finish(shape, dtype="uint8", kernels=kernels)
     for each, unmoved in ((None, before), (table, expected)):
-        finish.one(image, None, np.array([flip], np.uint8), 0, row, each)
         moved = unmoved[:, ::-1] if flip & 1 else unmoved
-        assert (row == (moved[::-1] if flip & 2 else moved)).all()
+        apart[:] = image
+        for pixels_of_it in (image, apart):
+            row[:] = 77
+            finish.one(pixels_of_it, None, np.array([flip], np.uint8), 0, row, each)
+            assert (row == (moved[::-1] if flip & 2 else moved)).all()
     look_up(image, table, image, kernels)  # in place
     assert (image == expected).all()
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "float32"])
+def test_rows_may_be_apart_but_pixels_and_their_values_may_not(dtype: str) -> None:
+    whole, row = pixels((5, 9, 3), dtype), np.empty((4, 5, 3), np.float32)
+    finish = Finish(row.shape)
+    finish.one(whole[1:, 2:7], None, np.array([3], np.uint8), 0, row)
+    assert (row == whole[1:, 2:7][::-1, ::-1]).all()
+    wrong = (whole[4:0:-1, :5], whole[:4, ::2], whole[:4, :5, ::-1], whole[:4, :4], whole[:, :5])
+    for each in wrong:
+        with pytest.raises(ValueError, match="in contiguous rows"):
+            finish.one(each, None, None, 0, row)
+    with pytest.raises(ValueError, match="not warped"):
+        finish.one(whole[1:, 2:7], np.array([[1.0, 0, 0, 0, 1, 0]]), None, 0, row)
 
 
 def test_tables_that_do_not_fit_are_refused() -> None:
