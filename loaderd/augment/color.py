@@ -31,7 +31,7 @@ _SHARES = _LEVELS / 255
 _GRAY = (0.2989, 0.587, 0.114)
 """The shares of red, green and blue in grey: those of Keras and torchvision."""
 _EYE, _GRAYS = np.eye(3), np.array([_GRAY])
-_STRIP = 16_000
+_STRIP = 30_000
 """Values that are floats at a time: few enough for the processor's cache, and for malloc to keep
 their memory."""
 _EPSILON = 1e-7  # keras.config.epsilon()
