@@ -128,7 +128,8 @@ class Canvas:
         now = self._pending()
         if self._table is not None or isinstance(now, Warp) or now.filter:
             self._flush()
-        self._geometry = self._part().part(box, size)._replace(filter=filter)
+        part = self._part().part(box, size)
+        self._geometry = part._replace(filter=filter, edge=part.box)
 
     def flip(self, horizontal: bool, vertical: bool) -> None:
         """Mirrors the image."""

@@ -71,12 +71,15 @@ class Window(NamedTuple):
         size: of the result.
         filter: of the resize; None while the part keeps its size.
         flips: of the result.
+        edge: the part that was resized, in the image: a filter sees nothing beyond it. Without a
+            filter, it is the box.
     """
 
     box: Box
     size: Size
     filter: Filter | None = None
     flips: Flips = (False, False)
+    edge: Box | None = None
 
     def part(self, box: Box, size: Size) -> Window:
         """A part of the result, to be resized to ``size``."""
@@ -104,7 +107,8 @@ class Window(NamedTuple):
         (height, width), (left, top) = self.size, map(int, self.box[:2])
         whole = (left, top, left + width, top + height)
         if self.box != whole:
-            image = _resized(image, self.box, (width, height), _FILTERS[self.filter or "bilinear"])
+            filter = _FILTERS[self.filter or "bilinear"]
+            image = _resized(image, self.box, (width, height), filter, self.edge or self.box)
         elif whole != (0, 0, *size_of(image)[::-1]):
             image = pixels_of(image, whole)
         return _mirrored(pixels_of(image), self.flips) if any(self.flips) else image
@@ -137,18 +141,24 @@ class Warp(NamedTuple):
 
 
 def _resized(
-    image: Pixels | Image.Image, box: Box, size: tuple[int, int], filter: Image.Resampling
+    image: Pixels | Image.Image,
+    box: Box,
+    size: tuple[int, int],
+    filter: Image.Resampling,
+    edge: Box,
 ) -> Image.Image:
-    """A part, resized; as if there were no pixels beyond it, where its edges are whole."""
-    part = (int(box[0]), int(box[1]), int(box[2]), int(box[3]))
-    is_whole = part == tuple(box)
-    if isinstance(image, Image.Image):
-        if not is_whole:
-            return image.resize(size, filter, box=box)
-        return (image if part == (0, 0, *image.size) else image.crop(part)).resize(size, filter)
-    if not is_whole:
-        return _picture(image).resize(size, filter, box=box)
-    return _picture(pixels_of(image, part)).resize(size, filter)
+    """A part, resized; as if there were no pixels beyond the edge, if that is of whole pixels."""
+    left, top, right, bottom = map(int, edge)
+    if (left, top, right, bottom) != edge:
+        left, top = 0, 0
+        bottom, right = size_of(image)
+    part = (left, top, right, bottom)
+    if isinstance(image, Image.Image) and image.mode != "RGBA":
+        picture = image if part == (0, 0, *image.size) else image.crop(part)
+    else:
+        picture = _picture(pixels_of(image, part))
+    within = (box[0] - left, box[1] - top, box[2] - left, box[3] - top)
+    return picture.resize(size, filter, box=within)
 
 
 def flipping(size: Size, flips: Flips) -> Window:
@@ -286,7 +296,8 @@ def _picture(pixels: Pixels) -> Image.Image:
     """The pixels as a PIL image; RGB becomes RGBX, three times as fast as by PIL."""
     if pixels.shape[2] == 3:
         return _viewed(_shaped(cv2.cvtColor(pixels, cv2.COLOR_RGB2RGBA), size_of(pixels)), "RGBX")
-    return _viewed(np.ascontiguousarray(pixels), "L" if pixels.shape[2] == 1 else "RGBA")
+    # Of mode RGBA, PIL would multiply colours by alpha before it resizes.
+    return _viewed(np.ascontiguousarray(pixels), "L" if pixels.shape[2] == 1 else "CMYK")
 
 
 def _viewed(pixels: Pixels, mode: str) -> Image.Image:
