@@ -49,6 +49,7 @@ class Example(NamedTuple):
 _ONE = (0,)
 _ALWAYS = (1.0, 1.0)
 _MEAN_COLOR = (124, 116, 104)
+_REPEATED = A.RandomResizedCrop(96, 96)
 
 EXAMPLES = {
     type(example.operation).__name__: example
@@ -92,6 +93,7 @@ EXAMPLES = {
         Example(A.MixUp(1.0)),
         Example(A.CutMix()),
         Example(A.RandomMix([A.MixUp(1.0), A.CutMix()])),
+        Example(A.RepeatedAugmentation(3)),
         Example(A.Rescaling(1 / 127.5, -1.0), _ONE),
         Example(A.Normalization("imagenet"), _ONE),
     )
@@ -169,6 +171,8 @@ def picture_of(example: Example) -> Image.Image:
     if isinstance(operation, MixOperation):
         befores = [day(), desert()]
         return _row([*befores, *(mixed(operation, sample) for sample in example.samples)])
+    if isinstance(operation, A.RepeatedAugmentation):
+        return picture_of(Example(_REPEATED, tuple(range(operation.n))))
     before = dusk() if isinstance(operation, A.AutoContrast | A.Equalization) else day()
     return _row([before, *(applied(operation, before, one) for one in example.samples)])
 
@@ -247,6 +251,8 @@ def caption(example: Example) -> str:
         return f"Frequencies of the values of red, green and blue, before and after {call}"
     if isinstance(example.operation, MixOperation):
         return f"An image and its partner, and three draws of {call}"
+    if isinstance(example.operation, A.RepeatedAugmentation):
+        return f"Before, and in three rows with {call} and `A.{_written(_REPEATED)}`"
     return f"Before, and {'three draws of' if len(example.samples) > 1 else 'after'} {call}"
 
 

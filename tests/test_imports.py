@@ -39,7 +39,7 @@ BELOW = {
         "loaderd.setting_types",
     },
     "loaderd.launch": {"loaderd.errors", "loaderd.ipc"},
-    "loaderd.sampling": {"loaderd.ipc", "loaderd.spec"},
+    "loaderd.sampling": {"loaderd.errors", "loaderd.ipc", "loaderd.spec"},
     "loaderd.sources": {
         "loaderd.errors",
         "loaderd.ipc",
@@ -163,6 +163,7 @@ OF_THE_CLIENT = {
     "loaderd.sampling.epoch_layout",
     "loaderd.sampling.keras_draws",
     "loaderd.sampling.order",
+    "loaderd.sampling.weights",
     "loaderd.render.transforms.augment",
     "loaderd.render.transforms.keras_images",
     "loaderd.render.transforms.normalize",

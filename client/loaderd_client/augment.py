@@ -1,6 +1,7 @@
 """Operations for ``augment=[...]``, usually imported as ``A``.
 
-Each is drawn for each sample from (seed, epoch, sample, number of the operation in the list).
+Each is drawn for each sample from (seed, epoch, sample, number of the operation in the list), and
+from how often the sample came before in the epoch.
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ from loaderd.augment.geometry import (
 )
 from loaderd.augment.mixing import CutMix, MixUp
 from loaderd.augment.policies import RandomApply, RandomChoice, RandomMix
+from loaderd.augment.repeated import RepeatedAugmentation
 from loaderd.augment.values import Normalization, Rescaling
 
 __all__ = [
@@ -73,6 +75,7 @@ __all__ = [
     "RandomShear",
     "RandomTranslation",
     "RandomZoom",
+    "RepeatedAugmentation",
     "Rescaling",
     "Resize",
     "Solarization",

@@ -4,7 +4,8 @@ Philox (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", 2011) is a
 generator: each output depends on key and counter alone, so any worker can draw for any sample, in
 any order, any number of times. The key is (seed, epoch); the counter's second word is the sample,
 its third the number of the operation in the list, from 1 (0 is that of
-:class:`loaderd.sampling.draws.Uniforms`), and its first counts the blocks that are drawn.
+:class:`loaderd.sampling.draws.Uniforms`), its fourth how often the sample came before in the epoch,
+and its first counts the blocks that are drawn.
 
 All distributions are made here from uniform numbers, the upper 53 bits of Philox's words: NumPy
 may change its own between versions (NEP 19).
@@ -39,13 +40,20 @@ class Draws:
         self._philox = np.random.Philox(0)
         self._random: Callable[[], float] = np.random.Generator(self._philox).random
 
-    def begin(self, epoch: int, sample: int, operation: int) -> None:
-        """Goes to the first number of an operation, its number from 0, for a sample."""
+    def begin(self, epoch: int, sample: int, operation: int, occurrence: int = 0) -> None:
+        """Goes to the first number of an operation for a sample.
+
+        Args:
+            epoch: from 0.
+            sample: its number.
+            operation: its number in the list, from 0.
+            occurrence: how often the sample came before in the epoch.
+        """
         # Setting the whole state takes 1 µs, creating a generator 16 µs.
         state: Any = {
             "bit_generator": "Philox",
             "state": {
-                "counter": (0, sample, operation + 1, 0),
+                "counter": (0, sample, operation + 1, occurrence),
                 "key": (self._seed, epoch),
             },
             "buffer": (0, 0, 0, 0),

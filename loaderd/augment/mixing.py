@@ -1,8 +1,9 @@
 """Operations that mix each image with another of its batch.
 
 The partner of a row is the row before it, of the first row the last: as torchvision's ``MixUp``
-and ``CutMix``, which roll a batch by one row. It follows from the epoch's order alone, so that a
-batch is the same however it was divided among workers.
+and ``CutMix``, which roll a batch by one row. With ``RepeatedAugmentation(n)`` it is the row n
+before, as the row before is mostly the same image. It follows from the epoch's order alone, so that
+a batch is the same however it was divided among workers.
 """
 
 from __future__ import annotations

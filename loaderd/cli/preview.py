@@ -99,7 +99,7 @@ def _spec(args: argparse.Namespace) -> Spec:
         transforms=(),
         output=parts.output,
         batch=parts.batch,
-        order=Order(seed=args.seed),
+        order=Order(seed=args.seed, repeats=parts.repeats),
         augment=parts.operations,
     )
 

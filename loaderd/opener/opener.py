@@ -29,6 +29,7 @@ from loaderd.ipc.messages import List, Listed, Message, Reserve, Reserved, refus
 from loaderd.ipc.text import printable
 from loaderd.render.versions import decoders
 from loaderd.sampling.order import epoch_length
+from loaderd.sampling.weights import sample_weights
 from loaderd.sources import file_identity
 from loaderd.sources.directory import list_samples
 from loaderd.sources.file_identity import FileStates
@@ -93,6 +94,8 @@ class _Opener:
         if asked.annotations is not None:
             annotation_parts.check(asked.annotations, given, len(found))
         length = epoch_length(asked.order, len(found), _order(given, asked.order, len(found)))
+        weights = _weights(given, asked.order, len(found))
+        sample_weights(asked.order, found.labels, found.class_names, weights)  # checks them
         self._cache = _cache(found, asked)
         wanted = (self._cache.keys, self._cache.nbytes) if self._cache else ((), 0)
         fd = segment.publish(table)
@@ -157,6 +160,16 @@ def _order(given: bundle.Parts, order: Order, samples: int) -> NDArray[Any] | No
     if len(ids) and not 0 <= ids.min() <= ids.max() < samples:
         raise ProtocolError(f"the order has samples beyond the {samples} that there are")
     return ids
+
+
+def _weights(given: bundle.Parts, order: Order, samples: int) -> NDArray[Any] | None:
+    """The given weights of samples; their values are not checked."""
+    if not order.weighted:
+        return None
+    weights = _part(given, "weights")
+    if weights.shape != (samples,) or weights.dtype.kind != "f":
+        raise ProtocolError(f"the weights are not one number for each of {samples} samples")
+    return weights
 
 
 def _part(given: bundle.Parts, name: str) -> NDArray[Any]:

@@ -60,7 +60,7 @@ class AugmentFinish:
         )
 
     def prepare(self, parameters: Sequence[Parameters]) -> Sequence[Parameters]:
-        """(epoch, sample) of the rows of a chunk, as they are."""
+        """(epoch, sample, occurrence) of the rows of a chunk, as they are."""
         return parameters
 
     def reduction(self, size: Size, parameters: Parameters) -> int:
@@ -68,7 +68,7 @@ class AugmentFinish:
 
         Args:
             size: (width, height) of the picture.
-            parameters: (epoch, sample).
+            parameters: (epoch, sample, occurrence).
         """
         if self._crop is None:
             return 1
@@ -79,8 +79,8 @@ class AugmentFinish:
         return next(fits, 1)
 
     def _drawn_crop(self, crop: RandomResizedCrop, size: Size, parameters: Parameters) -> Box:
-        epoch, sample = parameters
-        self._draws.begin(epoch, sample, 0)
+        epoch, sample, occurrence = parameters
+        self._draws.begin(epoch, sample, 0, occurrence)
         return crop.draw(self._draws, (size[1], size[0]))
 
     def _crop_reduced(self, picture: Reduced, parameters: Parameters) -> None:
@@ -107,7 +107,7 @@ class AugmentFinish:
     ) -> None:
         """See ``Renderer.finish``; the picture must be of bytes."""
         canvas, draws, operations = self._canvas, self._draws, self._operations
-        epoch, sample = prepared[at]
+        epoch, sample, occurrence = prepared[at]
         if isinstance(picture, Reduced):
             self._crop_reduced(picture, prepared[at])
             operations = operations[1:]
@@ -116,7 +116,7 @@ class AugmentFinish:
             if self._resizes:
                 canvas.resize(self._size)
         for number, operation in operations:
-            draws.begin(epoch, sample, number)
+            draws.begin(epoch, sample, number, occurrence)
             operation.apply(canvas, operation.draw(draws, canvas.size))
         pixels, (across, down), table = canvas.finish()
         self._flips[0] = across + 2 * down

@@ -125,9 +125,12 @@ class Renderer:
         return tuple([operation.draw(uniforms) for operation in self._random])
 
     def begin(self, parameters: Parameters) -> None:
-        """Announces the sample that is loaded next, by its (epoch, sample).
+        """Announces the sample that is loaded next, by its key.
 
         Only for ``spec.augment``: what is decoded of a picture may depend on what is drawn.
+
+        Args:
+            parameters: (epoch, sample, occurrence).
         """
         self._next = parameters
 

@@ -9,7 +9,13 @@
   ``keras/src/legacy/preprocessing/image.py``): ``RandomState(seed + k)``, where k is the
   number of the epoch's first batch, counted from the stream's start.
 
-A given order of samples replaces both; all epochs then have it. Epochs that are read again
+With ``sample``, samples may be drawn by weights. Then one generator shuffles them, draws one number
+for :func:`~loaderd.sampling.weights.systematic`, and shuffles what that has chosen. So each sample
+comes as often as its share of the weights says, rounded down or up. With ``repeats`` of n, each of
+the first samples of that order, a fraction of 1 / n, comes n times in a row. What a sample draws
+depends on how often it came before in the epoch: see :mod:`loaderd.augment.draws`.
+
+A given order of samples replaces both sources; all epochs then have it. Epochs that are read again
 (``loaderd.ipc.prefetch.ROUND``) keep their order.
 
 NumPy's compatibility policy (NEP 19) freezes Philox, the Mersenne Twister and the shuffles of
@@ -26,6 +32,7 @@ import numpy.typing as npt
 from loaderd.ipc.prefetch import ROUND
 from loaderd.sampling import draws
 from loaderd.sampling.epoch_layout import EpochLayout
+from loaderd.sampling.weights import Weights, systematic
 from loaderd.spec.output import Order
 
 Ids = npt.NDArray[np.int32] | npt.NDArray[np.int64]
@@ -46,6 +53,7 @@ class EpochOrder:
         samples: the size of the dataset.
         batch_size: samples in a batch, at least 1; the last of an epoch may have fewer.
         given: the order, if ``order.given``.
+        weights: of all samples, where they are drawn by weights; None for each once.
 
     Attributes:
         batches, samples: in an epoch.
@@ -53,7 +61,12 @@ class EpochOrder:
     """
 
     def __init__(
-        self, order: Order, samples: int, batch_size: int, given: Ids | None = None
+        self,
+        order: Order,
+        samples: int,
+        batch_size: int,
+        given: Ids | None = None,
+        weights: Weights | None = None,
     ) -> None:
         self.seed = order.seed or 0
         self.layout = EpochLayout(epoch_length(order, samples, given), batch_size)
@@ -61,7 +74,11 @@ class EpochOrder:
         self.shuffle = order.shuffle and not order.given
         self._draws = order.draws
         self._given = given if order.given else None
+        self._weights = weights
+        self._repeats = order.repeats
+        self._is_repeating = order.given or order.is_weighted or order.repeats > 1
         self._epochs: dict[int, Ids] = {}
+        self._occurrences: dict[int, Ids] = {}
 
     def ids(self, epoch: int, position: int) -> Ids:
         """The samples of a batch, in the order of its rows.
@@ -75,6 +92,21 @@ class EpochOrder:
         """
         start, stop = self.layout.span(position)
         return self.epoch(epoch)[start:stop]
+
+    def occurrences(self, epoch: int, position: int) -> Ids:
+        """How often the sample of each row of a batch came before in the epoch.
+
+        Raises:
+            IndexError: the epoch has no such position.
+        """
+        start, stop = self.layout.span(position)
+        if not self._is_repeating:
+            return np.zeros(stop - start, np.int32)
+        key = self._key(epoch)
+        if key not in self._occurrences:
+            _keep_room(self._occurrences)
+            self._occurrences[key] = _occurrences(self.epoch(epoch))
+        return self._occurrences[key][start:stop]
 
     def number(self, epoch: int, position: int) -> int:
         """The number of a batch in the stream, as Keras counts; the same when it is read again."""
@@ -92,16 +124,28 @@ class EpochOrder:
 
     def epoch(self, epoch: int) -> Ids:
         """The samples of an epoch in their order, read-only."""
-        epoch = epoch % ROUND if self.shuffle else 0  # unshuffled epochs are equal
-        if epoch not in self._epochs:
-            if len(self._epochs) == _KEPT:
-                del self._epochs[next(iter(self._epochs))]  # the oldest
-            ids = _ids(self.samples) if self._given is None else self._given
-            if self.shuffle:
-                self._source(epoch).shuffle(ids)
+        key = self._key(epoch)
+        if key not in self._epochs:
+            _keep_room(self._epochs)
+            ids = self._made(key)
             ids.flags.writeable = False
-            self._epochs[epoch] = ids
-        return self._epochs[epoch]
+            self._epochs[key] = ids
+        return self._epochs[key]
+
+    def _key(self, epoch: int) -> int:
+        """The first epoch with the same order: unshuffled ones are equal."""
+        return epoch % ROUND if self.shuffle else 0
+
+    def _made(self, epoch: int) -> Ids:
+        ids = _ids(self.samples) if self._given is None else self._given
+        if not self.shuffle:
+            return ids
+        source = self._source(epoch)
+        source.shuffle(ids)
+        if self._weights is not None and len(ids):
+            ids = ids[systematic(self._weights[ids], source.random_sample())]
+            source.shuffle(ids)
+        return ids[np.arange(len(ids)) // self._repeats] if self._repeats > 1 else ids
 
     def _source(self, epoch: int) -> np.random.RandomState:
         if self._draws == "batch":
@@ -120,6 +164,22 @@ def epoch_length(order: Order, samples: int, given: Ids | None = None) -> int:
     if order.given:
         return 0 if given is None else len(given)
     return samples if order.count is None else min(order.count, samples)
+
+
+def _keep_room(epochs: dict[int, Ids]) -> None:
+    if len(epochs) == _KEPT:
+        del epochs[next(iter(epochs))]  # the oldest
+
+
+def _occurrences(ids: Ids) -> Ids:
+    """How often each number came before."""
+    order = np.argsort(ids, kind="stable")
+    grouped = ids[order]
+    begins = np.flatnonzero(np.diff(grouped, prepend=-1))  # of each number's group
+    sizes = np.diff(begins, append=len(ids))
+    counts = np.empty(len(ids), np.int32)
+    counts[order] = np.arange(len(ids)) - np.repeat(begins, sizes)
+    return counts
 
 
 def _ids(samples: int) -> Ids:

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from loaderd.errors import InvalidArgument
 from loaderd.spec.base import ComputeDType, DataFormat, Draws, DType, Frozen, LabelMode
+
+ClassWeights = Literal["balanced"] | tuple[tuple[str, float], ...]
+"""Weights of all samples of a class: 1 / their number, or (name, weight); 1 for other classes."""
 
 
 class Save(Frozen, frozen=True):
@@ -76,6 +81,10 @@ class Order(Frozen, frozen=True):
         given: whether every epoch has the order of the bundle's ``order``: sample numbers, which
             may be incomplete or repeat.
         count: samples of an epoch: the first of the dataset; None for all.
+        class_weights: by which samples are drawn with replacement; None for each once.
+        weighted: whether they are drawn by the bundle's ``weights``.
+        repeats: how often each of an epoch's samples comes in a row; with 2, half of the samples
+            are in an epoch.
     """
 
     shuffle: bool = True
@@ -83,11 +92,34 @@ class Order(Frozen, frozen=True):
     draws: Draws = "sample"
     given: bool = False
     count: int | None = None
+    class_weights: ClassWeights | None = None
+    weighted: bool = False
+    repeats: int = 1
 
     def __post_init__(self) -> None:
-        """Raises InvalidArgument for a seed that the generators cannot take."""
+        """Raises InvalidArgument for a seed that the generators cannot take, and what clashes."""
         bits = 32 if self.draws == "batch" else 63
         if self.seed is not None and not 0 <= self.seed < 2**bits:
             raise InvalidArgument(f"seed must be between 0 and 2**{bits} - 1, got {self.seed}")
         if self.count is not None and self.count < 1:
             raise InvalidArgument(f"an epoch must have at least 1 sample, got {self.count}")
+        if self.repeats < 1:
+            raise InvalidArgument(f"samples must be repeated at least once, got {self.repeats}")
+        self._check_sampling()
+
+    def _check_sampling(self) -> None:
+        if self.is_weighted:
+            name = "sampling by weights"
+        elif self.repeats > 1:
+            name = "RepeatedAugmentation"
+        else:
+            return
+        if not self.shuffle or self.given:
+            raise InvalidArgument(f"{name} needs shuffle=True")
+        if self.draws != "sample" or self.count is not None:
+            raise InvalidArgument(f"{name} needs whole epochs with draws for each sample")
+
+    @property
+    def is_weighted(self) -> bool:
+        """Whether samples are drawn with replacement."""
+        return self.weighted or self.class_weights is not None

@@ -61,6 +61,7 @@ from loaderd.ipc.slot_layout import is_small, slot_layout
 from loaderd.ipc.text import readable
 from loaderd.sampling.epoch_layout import EpochLayout
 from loaderd.sampling.order import EpochOrder, Ids
+from loaderd.sampling.weights import sample_weights
 from loaderd.spec import spec
 from loaderd.spec.load import PILS_PIXELS
 from loaderd.spec.source import Directory
@@ -176,7 +177,9 @@ class OpenStream:
     def _rows(self, place: Place) -> Ids:
         given = bundle.attach_all(list(map(os.dup, self.bundles)), self.request.bundles)
         samples, batch_size = self.shape.samples, self.shape.batch_size
-        return EpochOrder(self.spec.order, samples, batch_size, given.get("order")).ids(*place)
+        table, order = self._table(), self.spec.order
+        weights = sample_weights(order, table.labels, table.class_names, given.get("weights"))
+        return EpochOrder(order, samples, batch_size, given.get("order"), weights).ids(*place)
 
     def _table(self) -> Manifest:
         nbytes = self.listed.manifest_bytes
@@ -222,7 +225,11 @@ class OpenStream:
             return None
         data = _read_spec(request, fds[0])
         asked = spec.fitted(spec.decode(data), self.shape.samples)
-        if asked.order.given or spec.unseeded(asked) != spec.unseeded(self.spec):
+        if (
+            asked.order.given
+            or asked.order.weighted
+            or spec.unseeded(asked) != spec.unseeded(self.spec)
+        ):
             return None
         self.shape.checked(request.run)
         for fd, nbytes in zip(fds[1:], request.bundles, strict=True):

@@ -18,8 +18,8 @@ from loaderd.sampling.order import EpochOrder, Ids
 from loaderd.spec.spec import Spec
 
 Array = NDArray[Any]
-Render = Callable[[SlotArrays, Chunk, Ids], Ids]
-"""Renders the rows of a chunk, without mixing; returns the ids of their samples, -1 for none."""
+Render = Callable[[SlotArrays, Chunk, slice], Ids]
+"""Renders rows of a batch, without mixing, to those of a chunk; returns ids, -1 for none."""
 
 
 class Partner(NamedTuple):
@@ -34,11 +34,16 @@ class Partner(NamedTuple):
     label: Array | None
 
 
+Partners = dict[int, Partner | None]
+"""By the number of the row that needs them; None for a row that was left out."""
+
+
 class Mixer:
     """Mixes the rows of a stream's chunks.
 
-    The partner of a row is the row before it, of the first row the last. So a chunk needs one row
-    that is not its own, which is rendered again into memory of the mixer.
+    The partner of a row is the row before it, of the first row the last; with
+    ``RepeatedAugmentation(n)`` the row n before, as the row before is mostly the same image. So
+    a chunk needs rows that are not its own, which are rendered again into memory of the mixer.
 
     Args:
         spec: with operations that mix.
@@ -52,12 +57,13 @@ class Mixer:
         self._epochs = epochs
         self._size = spec.image_size
         self._planar = spec.output.data_format == "channels_first"
-        self._spare = _one_row(layout)
+        self._back = spec.order.repeats
+        self._spare = _rows(layout, min(self._back, spec.batch.batch_size))
 
-    def partner(
+    def partners(
         self, chunk: Chunk, render: Render, report: Callable[[Progress], None]
-    ) -> Partner | None:
-        """The partner of a chunk's first row; None if that has no image, or is in the chunk.
+    ) -> Partners:
+        """The partners that are not in the chunk, of its first rows.
 
         Args:
             chunk: the rows.
@@ -65,52 +71,68 @@ class Mixer:
             report: tells the supervisor which row is in hand, where a row is tried alone: if the
                 worker dies, that one is to blame.
         """
-        batch = self._epochs.ids(chunk.epoch, chunk.position)
-        at = (chunk.first - 1) % len(batch)
-        if at < chunk.last and not chunk.first:
-            return None
-        alone = Chunk(chunk.ticket, chunk.stream, 0, chunk.epoch, chunk.position, 0, 1)
+        found: Partners = {}
         is_trial = chunk.last - chunk.first == 1
-        if is_trial:
-            report(Progress(chunk.ticket, at))
-        (sample,) = render(self._spare, alone, batch[at : at + 1])
-        if is_trial:
-            report(Progress(chunk.ticket))
-        return None if sample < 0 else _row(self._spare, 0)
+        for row in self._first(chunk):
+            at = self._partner_of(chunk, row)
+            if chunk.first <= at < chunk.last:
+                continue
+            to = row - chunk.first
+            alone = Chunk(chunk.ticket, chunk.stream, 0, chunk.epoch, chunk.position, to, to + 1)
+            if is_trial:
+                report(Progress(chunk.ticket, at))
+            (sample,) = render(self._spare, alone, slice(at, at + 1))
+            if is_trial:
+                report(Progress(chunk.ticket))
+            found[row] = None if sample < 0 else _row(self._spare, to)
+        return found
 
-    def _last(self, slot: SlotArrays, row: int) -> Partner:
+    def _first(self, chunk: Chunk) -> range:
+        """The rows whose partners are kept in memory of the mixer."""
+        return range(chunk.first, min(chunk.last, chunk.first + self._back))
+
+    def _partner_of(self, chunk: Chunk, row: int) -> int:
+        return (row - self._back) % self._epochs.layout.rows(chunk.position)
+
+    def _copy(self, slot: SlotArrays, row: int, to: int) -> Partner:
         """A copy of a row, which is mixed before it is needed as a partner."""
         spare = self._spare
-        spare.images[0] = slot.images[row]
+        spare.images[to] = slot.images[row]
         if slot.labels is not None and spare.labels is not None:
-            spare.labels[0] = slot.labels[row]
-        return _row(spare, 0)
+            spare.labels[to] = slot.labels[row]
+        return _row(spare, to)
 
-    def mix(self, slot: SlotArrays, chunk: Chunk, ids: Ids, partner: Partner | None) -> None:
+    def mix(self, slot: SlotArrays, chunk: Chunk, ids: Ids, partners: Partners) -> None:
         """Mixes the rows of a chunk, which are finished, in place.
 
         Args:
             slot: holds them.
             chunk: which they are.
             ids: their samples, -1 for a row that is left out.
-            partner: of the first row, if it is not in the chunk.
+            partners: those that are not in the chunk, by the number of the row that needs them.
         """
-        samples = self._epochs.ids(chunk.epoch, chunk.position)
-        if chunk.last - chunk.first == len(samples) and ids[-1] >= 0:
-            partner = self._last(slot, chunk.last - 1)
-        # Backwards: the row before is mixed after it was needed.
+        samples = self._epochs.ids(chunk.epoch, chunk.position).tolist()
+        occurrences = self._epochs.occurrences(chunk.epoch, chunk.position).tolist()
+        there = (ids >= 0).tolist()
+        for row in self._first(chunk):
+            at = self._partner_of(chunk, row) - chunk.first
+            if row not in partners and there[at]:
+                partners[row] = self._copy(slot, at + chunk.first, row - chunk.first)
+        # Backwards: a row is mixed after it was needed.
         for row in range(chunk.last - 1, chunk.first - 1, -1):
             at = row - chunk.first
-            own = _row(slot, row) if ids[at] >= 0 else None
-            other = partner
-            if at:
-                other = _row(slot, row - 1) if ids[at - 1] >= 0 else None
-            if own is not None and other is not None:
-                self._mix_row(own, other, (chunk.epoch, int(samples[row])))
+            if at < self._back:
+                other = partners.get(row)
+            else:
+                other = _row(slot, row - self._back) if there[at - self._back] else None
+            if there[at] and other is not None:
+                key = (chunk.epoch, samples[row], occurrences[row])
+                self._mix_row(_row(slot, row), other, key)
 
-    def _mix_row(self, own: Partner, other: Partner, key: tuple[int, int]) -> None:
+    def _mix_row(self, own: Partner, other: Partner, key: tuple[int, int, int]) -> None:
         for number, operation in self._operations:
-            self._draws.begin(*key, number)
+            epoch, sample, occurrence = key
+            self._draws.begin(epoch, sample, number, occurrence)
             mix = operation.draw(self._draws, self._size)
             if mix is None:
                 continue
@@ -142,11 +164,11 @@ def _blend(own: Array, other: Array, weight: float) -> None:
     cv2.addWeighted(flat, weight, others, 1 - weight, 0, dst=flat)
 
 
-def _one_row(layout: SlotLayout) -> SlotArrays:
-    """Arrays like a slot's, for one row."""
+def _rows(layout: SlotLayout, count: int) -> SlotArrays:
+    """Arrays like a slot's, for some rows."""
 
     def empty(field: Any) -> Array:
-        return np.zeros((1, *field.shape[1:]), field.stored)
+        return np.zeros((count, *field.shape[1:]), field.stored)
 
     return SlotArrays(
         empty(layout.images),

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from itertools import repeat
 from time import perf_counter_ns
 from typing import Any
 
@@ -32,6 +33,7 @@ from loaderd.render.transforms.operation import UNIFORMS
 from loaderd.sampling.draws import Uniforms, substitutes
 from loaderd.sampling.keras_draws import BatchDraws
 from loaderd.sampling.order import EpochOrder, Ids
+from loaderd.sampling.weights import sample_weights
 from loaderd.sources.arrays import ArraySource
 from loaderd.sources.files import FileLimit, FileSource
 from loaderd.spec.spec import Spec, fitted
@@ -42,6 +44,8 @@ from loaderd.worker.labels import LabelWriter
 from loaderd.worker.mixer import Mixer
 
 Array = NDArray[Any]
+Key = tuple[int, int, int]
+"""What a row's draws follow from: epoch, sample, and how often that came before in the epoch."""
 
 
 class StreamRenderer:
@@ -86,14 +90,16 @@ class StreamRenderer:
         self._slots = [view_slot(memory, layout, slot) for slot in range(attach.slots)]
         arrays = bundle.attach_all(more[: len(attach.bundles)], attach.bundles)
         order = arrays.get("order")
-        self._epochs = EpochOrder(asked.order, samples, asked.batch.batch_size, order)
+        given, names = arrays.get("weights"), self._manifest.class_names
+        weights = sample_weights(asked.order, self._manifest.labels, names, given)
+        self._epochs = EpochOrder(asked.order, samples, asked.batch.batch_size, order, weights)
         self._batch_draws = BatchDraws(asked, self._epochs)
         self._uniforms = Uniforms(asked.order.seed or 0, UNIFORMS)
         # Before the renderer, which may raise: the store closes its descriptors and their lock.
         store = attach_store(asked.load, samples, *more[-2:]) if attach.cached else None
         limit = pixel_limit(asked.load.pil, settings.max_pixels)
         self._renderer = Renderer(asked, StageTimes(), arrays, limit)
-        self._images = self._images_of(arrays, limit, store)
+        self._images = _images_of(asked, self._manifest, self._renderer, arrays, limit, store)
         mixes = divide(asked.augment).mixes
         self._mixer = Mixer(asked, layout, self._epochs) if mixes else None
         self._source = self._images.source
@@ -107,24 +113,6 @@ class StreamRenderer:
         """Whether a function of the user's runs on its images."""
         return self._spec.function is not None
 
-    def _images_of(
-        self, arrays: bundle.Parts, limit: PixelLimit, store: Store | None
-    ) -> DecodedImages:
-        manifest = self._manifest
-        if "images" in arrays:
-            images = arrays["images"]
-            if images.shape != (len(manifest), *self._spec.image_shape):
-                raise ProtocolError(f"images of shape {images.shape}")
-            if self._spec.output.data_format == "channels_first":
-                images = images.transpose(0, 2, 3, 1)
-            return ArrayImages(ArraySource(images, manifest.labels), self._renderer)
-        files = FileSource(manifest, FileLimit(limit.file_bytes, limit.file_reason))
-        if store is not None:
-            return CachedImages(files, self._renderer, store, manifest.root)
-        if self._spec.annotations is not None:
-            return AnnotatedImages(files, self._renderer, self._spec, arrays, limit)
-        return DecodedImages(files, self._renderer)
-
     def write(self, chunk: Chunk) -> Done:
         """Renders the rows of one chunk.
 
@@ -136,12 +124,11 @@ class StreamRenderer:
         """
         start = perf_counter_ns()
         slot, mixer = self._slots[chunk.slot], self._mixer
-        ids = self._epochs.ids(chunk.epoch, chunk.position)[chunk.first : chunk.last]
-        partner = mixer.partner(chunk, self._render, self._channel.send) if mixer else None
+        partners = mixer.partners(chunk, self._render, self._channel.send) if mixer else {}
         self._skipped = 0
-        ids = self._render(slot, chunk, ids)
+        ids = self._render(slot, chunk, slice(chunk.first, chunk.last))
         if mixer:
-            mixer.mix(slot, chunk, ids, partner)
+            mixer.mix(slot, chunk, ids, partners)
         if self._spec.output.save is not None:
             self._save(slot, chunk, ids)
         times = self._renderer.times.take()
@@ -158,16 +145,23 @@ class StreamRenderer:
             self._skipped,
         )
 
-    def _render(self, slot: SlotArrays, chunk: Chunk, ids: Ids) -> Ids:
-        """Renders rows by themselves; returns the ids of their samples, -1 for a skipped row."""
+    def _render(self, slot: SlotArrays, chunk: Chunk, rows: slice) -> Ids:
+        """Renders rows of a batch by themselves, to those of the chunk.
+
+        Returns:
+            The ids of their samples, -1 for a skipped row.
+        """
+        ids = self._epochs.ids(chunk.epoch, chunk.position)[rows]
+        occurrences = self._epochs.occurrences(chunk.epoch, chunk.position)[rows].tolist()
+        keys = list(zip(repeat(chunk.epoch), ids.tolist(), occurrences, strict=False))
         self._images.begin(ids)
         if slot.weights is not None:
             slot.weights[chunk.first : chunk.last] = 1
         if not self._gathered(slot, chunk, ids):
-            prepared = self._renderer.prepare(self._draws(chunk, ids.tolist()))
+            prepared = self._renderer.prepare(self._draws(chunk, keys))
             if not self._finished(slot, chunk, ids, prepared):
                 with self._renderer.import_scope():
-                    ids = self._write_images(slot, chunk, ids, prepared)
+                    ids = self._write_images(slot, chunk, ids, keys, prepared)
         self._write_labels(slot, chunk.first, ids)
         slot.ids[chunk.first : chunk.last] = ids
         return ids
@@ -186,7 +180,9 @@ class StreamRenderer:
         rows = slot.images[chunk.first : chunk.last]
         return self._renderer.finish_many(found, prepared, rows)
 
-    def _write_images(self, slot: SlotArrays, chunk: Chunk, ids: Ids, prepared: Prepared) -> Ids:
+    def _write_images(
+        self, slot: SlotArrays, chunk: Chunk, ids: Ids, keys: list[Key], prepared: Prepared
+    ) -> Ids:
         """Renders the rows; returns the ids of their samples, -1 for a skipped row."""
         images, renderer, finish = slot.images, self._renderer, self._renderer.finish
         load = self._load_unless_quarantined if self._quarantine else self._images.load
@@ -200,7 +196,7 @@ class StreamRenderer:
         for at in order:
             row = chunk.first + at
             if begins:
-                renderer.begin((chunk.epoch, samples[at]))
+                renderer.begin(keys[at])
             try:
                 image: Loaded | None = load(samples[at])
             except self._handled_errors as error:
@@ -275,18 +271,42 @@ class StreamRenderer:
                 self._report(candidate, another)
         raise BadImage(f"{error}; nor could another image of its class be read")
 
-    def _draws(self, chunk: Chunk, samples: list[int]) -> list[Parameters]:
+    def _draws(self, chunk: Chunk, keys: list[Key]) -> Sequence[Parameters]:
         if self._spec.order.draws == "batch":
             return self._batch_draws.rows(chunk.epoch, chunk.position, chunk.first, chunk.last)
         if self._spec.augments:
-            return [(chunk.epoch, sample) for sample in samples]
+            return keys
         if not self._spec.is_random:
-            return [()] * len(samples)
+            return [()] * len(keys)
         draw, uniforms = self._renderer.draw, self._uniforms
-        return [draw(uniforms(chunk.epoch, sample)) for sample in samples]
+        return [draw(uniforms(*key)) for key in keys]
 
     def _save(self, slot: SlotArrays, chunk: Chunk, ids: Ids) -> None:
         numbers = self._batch_draws.numbers(chunk.epoch, chunk.position)
         for row, sample in enumerate(ids.tolist(), chunk.first):
             if sample >= 0:
                 save_picture(slot.images[row], self._spec.output, sample, numbers[row])
+
+
+def _images_of(
+    spec: Spec,
+    manifest: Manifest,
+    renderer: Renderer,
+    arrays: bundle.Parts,
+    limit: PixelLimit,
+    store: Store | None,
+) -> DecodedImages:
+    """The images of a stream, from where its spec says."""
+    if "images" in arrays:
+        images = arrays["images"]
+        if images.shape != (len(manifest), *spec.image_shape):
+            raise ProtocolError(f"images of shape {images.shape}")
+        if spec.output.data_format == "channels_first":
+            images = images.transpose(0, 2, 3, 1)
+        return ArrayImages(ArraySource(images, manifest.labels), renderer)
+    files = FileSource(manifest, FileLimit(limit.file_bytes, limit.file_reason))
+    if store is not None:
+        return CachedImages(files, renderer, store, manifest.root)
+    if spec.annotations is not None:
+        return AnnotatedImages(files, renderer, spec, arrays, limit)
+    return DecodedImages(files, renderer)

@@ -67,7 +67,7 @@ def test_operations_in_a_group_follow_one_another_and_know_the_size_before_them(
         assert canvas.image.shape == (10, 12, 3)
 
 
-@pytest.mark.parametrize("name", A.__all__)
+@pytest.mark.parametrize("name", every_operation())
 def test_every_operation_is_the_same_after_its_way_to_a_worker(name: str) -> None:
     operation = every_operation()[name]
     assert msgspec.json.decode(msgspec.json.encode(operation), type=AnyOperation) == operation

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import hashlib
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.stats import chi2, chisquare
 
+from loaderd.errors import InvalidArgument
 from loaderd.sampling.order import EpochOrder
+from loaderd.sampling.weights import checked
 from loaderd.spec.output import Order
 
 sizes = st.integers(0, 200)
@@ -99,3 +103,116 @@ def test_a_position_outside_the_epoch_is_refused(position: int) -> None:
         order.ids(0, position)
     with pytest.raises(IndexError):
         order.layout.rows(position)
+
+
+# -- samples drawn by weights, and repeated ----------------------------------------------
+
+
+def weighted(weights: list[float], seed: int = 1, repeats: int = 1) -> EpochOrder:
+    order = Order(seed=seed, weighted=True, repeats=repeats)
+    return EpochOrder(order, len(weights), 7, weights=checked(np.array(weights)))
+
+
+@given(
+    seeds,
+    st.integers(0, 3),
+    st.lists(st.floats(0, 10), min_size=1, max_size=60).filter(lambda some: max(some) > 0.001),
+)
+def test_a_weighted_sample_comes_as_often_as_its_share_says_rounded_down_or_up(
+    seed: int, epoch: int, weights: list[float]
+) -> None:
+    order = weighted(weights, seed)
+    assert order.samples == len(weights)
+    counts = np.bincount(epoch_ids(order, epoch), minlength=len(weights))
+    shares = np.array(weights) / sum(weights) * len(weights)
+    assert (np.abs(counts - shares) < 1 + 1e-9).all()
+    assert not counts[np.array(weights) == 0].any()
+
+
+def test_weights_are_the_mean_frequencies_of_many_epochs() -> None:
+    weights = np.random.default_rng(0).uniform(0, 3, 40)
+    order, epochs = weighted(weights.tolist()), 2000
+    shares = weights / weights.sum() * len(weights)
+    counts = sum(np.bincount(order.epoch(epoch), minlength=40) for epoch in range(epochs))
+    part = shares % 1  # the probability of once more than the share rounded down
+    z = (counts - epochs * shares) / np.sqrt(epochs * part * (1 - part))
+    assert chi2.sf((z**2).sum(), df=39) > 0.01
+    assert chi2.cdf((z**2).sum(), df=39) > 0.01
+
+
+def test_drawn_samples_come_in_any_order() -> None:
+    order, epochs = weighted([3.0] * 4 + [1.0] * 12), 4000
+    heavy = np.stack([order.epoch(epoch) for epoch in range(epochs)]) < 4  # type: ignore[operator]
+    assert chisquare(heavy.sum(axis=0)).pvalue > 0.01
+
+
+def test_equal_weights_give_every_sample_once() -> None:
+    assert sorted(epoch_ids(weighted([0.3] * 30), 2)) == list(range(30))
+
+
+def test_a_single_weight_takes_the_whole_epoch() -> None:
+    assert epoch_ids(weighted([0, 0, 5e-324, 0]), 0) == [2] * 4
+
+
+def test_the_weighted_order_of_a_seed_never_changes_between_releases() -> None:
+    assert epoch_ids(weighted([1, 1, 1, 1, 5, 1, 1, 0, 9, 2], 1234), 5) == [
+        8,
+        6,
+        8,
+        8,
+        8,
+        9,
+        4,
+        0,
+        8,
+        4,
+    ]
+    weights = np.random.default_rng(0).uniform(0, 1, 10_000).tolist()
+    ids = np.array(epoch_ids(weighted(weights, 2**63 - 1), 0), "<i8")
+    assert hashlib.sha256(ids.tobytes()).hexdigest()[:16] == "2ca28801d073ba22"
+
+
+@given(seeds, st.integers(1, 50), st.integers(1, 9), st.integers(0, 3))
+def test_repeats_are_the_first_samples_of_the_order_n_times_each(
+    seed: int, samples: int, n: int, epoch: int
+) -> None:
+    plain = EpochOrder(Order(seed=seed), samples, 7)
+    repeated = EpochOrder(Order(seed=seed, repeats=n), samples, 7)
+    expected = [one for one in epoch_ids(plain, epoch) for _ in range(n)][:samples]
+    assert epoch_ids(repeated, epoch) == expected
+
+
+def occurrences(order: EpochOrder, epoch: int) -> list[int]:
+    return [int(one) for p in range(order.batches) for one in order.occurrences(epoch, p)]
+
+
+@given(seeds, st.integers(1, 4), st.lists(st.integers(1, 9), min_size=1, max_size=50))
+def test_an_occurrence_counts_how_often_its_sample_came_before(
+    seed: int, repeats: int, weights: list[float]
+) -> None:
+    order = weighted(weights, seed, repeats)
+    for epoch in (0, 3):
+        ids = epoch_ids(order, epoch)
+        expected = [ids[:at].count(sample) for at, sample in enumerate(ids)]
+        assert occurrences(order, epoch) == expected
+
+
+def test_where_samples_come_once_there_are_no_occurrences_to_count() -> None:
+    order = _order(1, True, 10, 4)
+    assert occurrences(order, 1) == [0] * 10
+    assert not order._occurrences
+    given = EpochOrder(Order(shuffle=False, given=True), 5, 4, np.array([3, 3, 0, 3, 0]))
+    assert occurrences(given, 1) == [0, 1, 0, 2, 1]
+
+
+@pytest.mark.parametrize("how", [{"weighted": True}, {"class_weights": "balanced"}, {"repeats": 2}])
+@pytest.mark.parametrize(
+    "against", [{"shuffle": False}, {"draws": "batch"}, {"count": 5}, {"given": True}]
+)
+def test_weights_and_repeats_need_shuffled_epochs_and_draws_for_each_sample(
+    how: dict[str, Any], against: dict[str, Any]
+) -> None:
+    with pytest.raises(InvalidArgument, match=r"needs (shuffle=True|whole epochs)"):
+        Order(**how, **against)
+    with pytest.raises(InvalidArgument, match="at least once"):
+        Order(repeats=0)

@@ -49,7 +49,11 @@ GROUPS: dict[str, Any] = {
 def every_operation() -> dict[str, Any]:
     """One of each public operation, by its name."""
     known = SIZED | GROUPS
-    return {name: known[name] if name in known else getattr(A, name)() for name in A.__all__}
+    return {
+        name: known[name] if name in known else getattr(A, name)()
+        for name in A.__all__
+        if name != "RepeatedAugmentation"  # which is no operation on images
+    }
 
 
 def every_list() -> dict[str, list[Any]]:
@@ -69,6 +73,7 @@ def augmenting(photos: Path, operations: list[Any], batch_size: int = 8) -> Spec
     parts = augmented(operations, plain.load, plain.output, plain.batch)
     return msgspec.structs.replace(
         plain,
+        order=msgspec.structs.replace(plain.order, repeats=parts.repeats),
         load=parts.load,
         output=parts.output,
         batch=parts.batch,

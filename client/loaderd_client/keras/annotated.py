@@ -16,6 +16,7 @@ from loaderd.augment.pipeline import divide
 from loaderd.errors import EmptyDataset, InvalidArgument, InvalidType
 from loaderd.ipc import manifest
 from loaderd.ipc.bundle import Parts
+from loaderd.sampling.weights import Weights
 from loaderd.spec.annotations import Annotations, BoxFormat
 from loaderd.spec.base import ColorMode, DataFormat, OnError
 from loaderd.spec.load import Load
@@ -178,6 +179,7 @@ class SampleTable(NamedTuple):
         labels: one row for each sample; None for none.
         weights: float32 (n,); None for none.
         class_names: of labels, or of boxes.
+        sampling: the weights by which samples are drawn; None for each once.
         shapes: masks of instances, in the place of ``masks``; None for none.
     """
 
@@ -187,6 +189,7 @@ class SampleTable(NamedTuple):
     labels: Array | None = None
     weights: Array | None = None
     class_names: Sequence[str] = ()
+    sampling: Weights | None = None
     shapes: Shapes | None = None
 
     @property
@@ -347,7 +350,10 @@ def _compiled(listing: SampleTable, options: DatasetOptions) -> tuple[Spec, Part
         output=parts.output,
         batch=parts.batch,
         order=Order(
-            shuffle=arguments.flag("shuffle", options.shuffle), seed=arguments.seed(options.seed)
+            shuffle=arguments.flag("shuffle", options.shuffle),
+            seed=arguments.seed(options.seed),
+            weighted=listing.sampling is not None,
+            repeats=parts.repeats,
         ),
         on_error=options.on_error,
         augment=parts.operations,
@@ -377,6 +383,8 @@ def _parts(listing: SampleTable) -> Parts:
     parts = {"manifest": _packed(listing.images, listing.class_names)}
     if listing.masks is not None:
         parts["mask_manifest"] = _packed(listing.masks, ())
+    if listing.sampling is not None:
+        parts["weights"] = listing.sampling
     if listing.shapes is not None:
         parts |= listing.shapes.parts()
     instances = listing.instances

@@ -10,6 +10,7 @@ import msgspec
 from loaderd.augment.crops import Resize
 from loaderd.augment.operation import Operation
 from loaderd.augment.pipeline import Pipeline, divide
+from loaderd.augment.repeated import without_repeats
 from loaderd.errors import InvalidArgument
 from loaderd.spec.base import CHANNELS, DataFormat
 from loaderd.spec.load import Load
@@ -18,12 +19,13 @@ from loaderd_client.keras import layers
 
 
 class Augmented(NamedTuple):
-    """The parts of a spec with a list of operations."""
+    """The parts of a spec with a list of operations; ``repeats`` is that of its order."""
 
     operations: tuple[Any, ...]
     load: Load
     output: Output
     batch: Batching
+    repeats: int
 
 
 def augmented(
@@ -47,7 +49,7 @@ def augmented(
         InvalidArgument: it is no list of operations, its images have not the size that is asked
             for, or it does not fit the batches' channels or labels.
     """
-    operations = _operations(augment, output.data_format)
+    operations, repeats = without_repeats(_operations(augment, output.data_format))
     pipeline = divide(operations)
     _check_size(pipeline, load)
     _check_channels(pipeline, CHANNELS[load.color_mode])
@@ -63,7 +65,7 @@ def augmented(
         output = msgspec.structs.replace(output, dtype="float32")
     if pipeline.mixes and batch.label_mode == "int":
         batch = msgspec.structs.replace(batch, label_mode="categorical")
-    return Augmented(operations, load, output, batch)
+    return Augmented(operations, load, output, batch, repeats)
 
 
 def _operations(augment: object, data_format: DataFormat) -> tuple[Operation, ...]:

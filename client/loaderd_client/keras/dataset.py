@@ -8,7 +8,7 @@ Pillow's antialiased filters, while Keras uses TensorFlow: JPEGs differ by a few
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, get_args
 
 import msgspec
@@ -32,6 +32,7 @@ from loaderd.spec.spec import Spec
 from loaderd_client.core import arguments
 from loaderd_client.keras import adapter
 from loaderd_client.keras.augment_list import augmented
+from loaderd_client.keras.class_weights import class_weights as checked_weights
 from loaderd_client.keras.loading import Loading
 from loaderd_client.keras.pil_settings import pils_switches
 
@@ -77,6 +78,7 @@ def image_dataset_from_directory(
     exif: bool = False,
     max_queue_size: int = 10,
     augment: Sequence[Operation] | None = None,
+    class_weights: str | Mapping[str, float] | None = None,
 ) -> LoaderSequence | list[LoaderSequence]:
     """Makes a sequence of the images below ``directory``; replaces Keras's function of that name.
 
@@ -120,6 +122,11 @@ def image_dataset_from_directory(
             ratio. Otherwise they get images of ``image_size``. With ``Rescaling``,
             ``Normalization``, ``MixUp`` or ``CutMix`` images are float32; with the last two ``int``
             labels become one-hot rows of float32.
+        class_weights: draws each epoch's samples with replacement, as many as without: with
+            ``"balanced"`` as many of each class, or by a table of {class name: weight}, in which a
+            sample of a class of weight 2 comes twice as often as one of weight 1; classes that are
+            not in it have 1. Needs ``shuffle=True``. The validation half of ``both`` is not drawn
+            by weights.
 
     Returns:
         A :class:`LoaderSequence` with ``class_names`` (None without labels) and
@@ -160,7 +167,14 @@ def image_dataset_from_directory(
     )
     if seed is None:  # as in Keras
         seed = int(np.random.randint(_PICKED_SEEDS))
-    order = Order(shuffle=shuffle, seed=arguments.whole("seed", seed))
+    weights = checked_weights(class_weights)
+    if weights is not None and labels is None:
+        raise InvalidArgument("`class_weights` needs labels")
+    if isinstance(weights, tuple) and labels != "inferred":
+        raise InvalidArgument(
+            '`class_weights`: only classes of `labels="inferred"` have names: use "balanced"'
+        )
+    order = Order(shuffle=shuffle, seed=arguments.whole("seed", seed), class_weights=weights)
     whole = Directory(
         directory=arguments.folder("directory", directory),
         extensions=EXTENSIONS,
@@ -173,6 +187,7 @@ def image_dataset_from_directory(
     )
     batch = Batching(_batch_size(batch_size), mode, loading.substitute_weight)
     parts = augmented(augment, load, output, batch)
+    order = msgspec.structs.replace(order, repeats=parts.repeats)
     spec = Spec(
         source=whole,
         load=parts.load,
@@ -204,9 +219,9 @@ def _parts(spec: Spec, split: float | None, subset: str | None) -> list[Spec]:
     parts = []
     for one in ("training", "validation") if subset == "both" else (subset,):
         source = msgspec.structs.replace(spec.source, split_overall=(split, one))
-        # As in Keras, the validation half of ``both`` keeps one order for all epochs.
-        shuffle = spec.order.shuffle and (subset, one) != ("both", "validation")
-        order = msgspec.structs.replace(spec.order, shuffle=shuffle)
+        order = spec.order
+        if (subset, one) == ("both", "validation"):  # as in Keras, it has one order for all epochs
+            order = Order(shuffle=False, seed=order.seed)
         parts.append(msgspec.structs.replace(spec, source=source, order=order))
     return parts
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, Unpack
 
 import numpy as np
 from numpy.typing import NDArray
 
 from loaderd.errors import EmptyDataset, InvalidArgument
+from loaderd.sampling.weights import Weights, checked, class_weights_of_samples
 from loaderd.spec.annotations import BoxFormat
 from loaderd_client.core import arguments
 from loaderd_client.keras.annotated import (
@@ -21,6 +22,8 @@ from loaderd_client.keras.annotated import (
     dataset_of,
     options_of,
 )
+from loaderd_client.keras.class_weights import class_weights as checked_weights
+from loaderd_client.keras.class_weights import column_weights
 
 Array = NDArray[Any]
 
@@ -86,6 +89,8 @@ def image_dataset_from_dataframe(
     keypoints: str | None = None,
     weight: str | None = None,
     directory: str | os.PathLike[str] | None = None,
+    class_weights: str | Mapping[str, float] | None = None,
+    sampling_weight: str | None = None,
     **options: Unpack[DatasetArguments],
 ) -> AnnotatedSequence:
     """Makes a dataset of the rows of a table, by the names of its columns.
@@ -102,6 +107,11 @@ def image_dataset_from_dataframe(
             list; with boxes, a list of such lists, one for each box.
         weight: finite numbers, by which losses are multiplied.
         directory: the folder of paths that are not absolute; None for the working directory.
+        class_weights: draws each epoch's samples with replacement, as many as without: with
+            ``"balanced"`` as many of each class, or by a table of {class name: weight}, in which a
+            sample of a class of weight 2 comes twice as often as one of weight 1; classes that are
+            not in it have 1. Needs ``label``, and ``shuffle=True``.
+        sampling_weight: the column of such weights of samples.
         **options: see :class:`DatasetOptions`.
 
     Returns:
@@ -122,6 +132,7 @@ def image_dataset_from_dataframe(
         "box_labels": box_labels,
         "keypoints": keypoints,
         "weight": weight,
+        "sampling_weight": sampling_weight,
     }
     held = _columns(table, {what: name for what, name in given.items() if name is not None})
     if not held["image"]:
@@ -135,6 +146,7 @@ def image_dataset_from_dataframe(
         labels=labels,
         weights=_weights(str(weight), held["weight"]) if "weight" in held else None,
         class_names=class_names,
+        sampling=_sampling(class_weights, labels, class_names, sampling_weight, held),
     )
     return dataset_of(listing, chosen)
 
@@ -190,6 +202,26 @@ def _labels(column: str, values: Sequence[Any]) -> tuple[Array, Sequence[str]]:
     for row in np.flatnonzero(~fits.reshape(len(found), -1).all(axis=1)):
         raise cells[row]._replace(should="labels should be finite, and fit in 32 bits,").refused()
     return kept, ()
+
+
+def _sampling(
+    given: object,
+    labels: Array | None,
+    class_names: Sequence[str],
+    column: str | None,
+    held: dict[str, list[Any]],
+) -> Weights | None:
+    """The weights by which samples are drawn."""
+    weights = checked_weights(given)
+    if column is not None and weights is not None:
+        raise InvalidArgument("give either `class_weights` or `sampling_weight`")
+    if column is not None:
+        return column_weights(column, held["sampling_weight"])
+    if weights is None:
+        return None
+    if labels is None or labels.ndim != 1 or labels.dtype.kind != "i":
+        raise InvalidArgument("`class_weights` needs `label`, a column of names of classes")
+    return checked(class_weights_of_samples(weights, labels, tuple(class_names)))
 
 
 def _named(cells: Sequence[_Cell]) -> tuple[Array, Sequence[str]]:
