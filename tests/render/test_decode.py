@@ -214,7 +214,7 @@ def test_a_path_with_a_zero_byte_is_a_bad_image() -> None:
 @pytest.mark.parametrize("content", [b"", b"x", b"\xff\xd8\xff", b"not a picture" * 100])
 def test_a_file_that_is_no_image_is_a_bad_image(content: bytes, tmp_path: Path) -> None:
     (tmp_path / "text.jpg").write_bytes(content)
-    with pytest.raises(BadImage, match=r"text\.jpg: not an image"):
+    with pytest.raises(BadImage, match=r"text\.jpg: (not an image|an empty file)"):
         render(tmp_path / "text.jpg")
 
 

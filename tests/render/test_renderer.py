@@ -165,7 +165,7 @@ def test_a_crop_of_a_jpeg_has_the_pixels_of_the_whole_picture(
     renderer = FileRenderer(spec)
     picture, row = renderer.load_file(str(tmp_path / "a.jpg")), np.empty((24, 32, 3), np.uint8)
     assert isinstance(picture, np.ndarray)
-    renderer.finish_one(picture, (0, 0), row)
+    renderer.finish_one(picture, (0, 0, 0), row)
     canvas = Canvas()
     canvas.begin(Image.open(tmp_path / "a.jpg"))
     CenterCrop(24, 32).apply(canvas, None)

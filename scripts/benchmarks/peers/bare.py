@@ -118,7 +118,7 @@ def _step(task: Task, spec: Spec, part: int, rows: Any) -> Callable[[int], None]
 def _parameters(spec: Spec, samples: int, batch_size: int) -> Iterator[Parameters]:
     """As workers draw them; no draw is made twice."""
     if spec.augment:
-        yield from (divmod(number, samples) for number in itertools.count())
+        yield from ((*divmod(number, samples), 0) for number in itertools.count())
     epochs = EpochOrder(spec.order, samples, batch_size)
     draws = BatchDraws(spec, epochs)
     for number in itertools.count():

@@ -40,7 +40,7 @@ def prepare(task: Task) -> tuple[Measure, dict[str, Any]]:
 
     def step(number: int) -> None:
         picture, row = pictures[number % len(pictures)], rows[number % len(rows)]
-        renderer.finish_one(picture, (0, number), row)
+        renderer.finish_one(picture, (0, number, 0), row)
 
     for number in range(max(POOL, len(rows))):
         step(number)

@@ -71,6 +71,7 @@ def test_flows_of_one_array_that_are_kept_hold_one_copy_and_no_descriptor(
 
 def test_of_a_flow_of_one_batch_that_is_read_once_little_is_made(daemon: Daemon) -> None:
     x = np.random.default_rng(1).random((8, 16, 16, 3), np.float32)
+    eventually(lambda: not any(stream.filling for stream in daemon.snapshot().streams))
     before = sum(worker.rows for worker in daemon.snapshot().workers)
     for count in range(1, 9):
         images = next(ImageDataGenerator().flow(x, batch_size=8, shuffle=False))
