@@ -27,6 +27,7 @@ Floats = NDArray[np.float32]
 Factor = float | tuple[float, float]
 
 _LEVELS = np.arange(256)
+_MAX_BINS = 2**16
 _SHARES = _LEVELS / 255
 _GRAY = (0.2989, 0.587, 0.114)
 """The shares of red, green and blue in grey: those of Keras and torchvision."""
@@ -479,9 +480,9 @@ class Equalization(ImageOperation, frozen=True):
     bins: int = 256
 
     def check(self) -> None:
-        """Raises InvalidArgument for bins that are not positive."""
-        if self.bins < 1:
-            raise self.refusal("bins", "must be positive")
+        """Raises InvalidArgument for bins out of their range."""
+        if not 1 <= self.bins <= _MAX_BINS:
+            raise self.refusal("bins", f"must be positive, and at most {_MAX_BINS}")
 
     def apply(self, canvas: Canvas, parameters: None) -> None:
         """Equalizes the channels."""

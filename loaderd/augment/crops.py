@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from math import exp, inf, log, sqrt
+from math import exp, log, sqrt
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from loaderd.augment.canvas import Canvas
 
 _ATTEMPTS = 10
+_LEAST = 1e-6
+"""Of the factors of a part's area and shape; also the greatest's reciprocal."""
 
 
 class Box(NamedTuple):
@@ -167,8 +169,8 @@ class RandomResizedCrop(_Sized, frozen=True):
         super().check()
         for name in ("scale", "ratio"):
             low, high = getattr(self, name)
-            if not 0 < low <= high < inf:
-                raise self.refusal(name, "must be (lower, upper), both positive")
+            if not _LEAST <= low <= high <= 1 / _LEAST:
+                raise self.refusal(name, "must be (lower, upper), both positive and not extreme")
 
     def draw(self, draws: Draws, size: Size) -> Box:
         """The part."""

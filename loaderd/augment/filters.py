@@ -13,11 +13,16 @@ from numpy.typing import NDArray
 
 from loaderd.augment.draws import Draws
 from loaderd.augment.operation import ImageOperation, Size
+from loaderd.errors import RenderError
 
 if TYPE_CHECKING:
     from loaderd.augment.canvas import Canvas
     from loaderd.augment.pixels import Pixels
 
+_MAX_JPEG_SIDE = 65_500
+"""Of libjpeg."""
+_MAX_KERNEL = 255
+"""Pixels, so that no mistake makes a worker busy for ever."""
 Range = float | tuple[float, float]
 """(lower, upper), or the upper alone; the lower is then 0."""
 
@@ -121,8 +126,8 @@ class RandomGaussianBlur(ImageOperation, frozen=True):
     def check(self) -> None:
         """Raises InvalidArgument for values that are out of range."""
         check_bounds(self, "factor")
-        if any(size < 1 or size % 2 == 0 for size in self._sizes):
-            raise self.refusal("kernel_size", "must be odd and positive")
+        if any(not 1 <= size <= _MAX_KERNEL or size % 2 == 0 for size in self._sizes):
+            raise self.refusal("kernel_size", f"must be odd, and from 1 to {_MAX_KERNEL}")
         low, high = bounds(self.sigma)
         if not 0 <= low <= high < float("inf"):
             raise self.refusal("sigma", "must be a number, or (lower, upper), not below 0")
@@ -234,6 +239,11 @@ def _compressed(colors: Pixels, quality: int) -> Pixels:
     import cv2
     import simplejpeg
 
+    if max(colors.shape[:2]) > _MAX_JPEG_SIDE:
+        raise RenderError(
+            f"JPEG takes up to {_MAX_JPEG_SIDE} pixels each way, and this image has "
+            f"{colors.shape[1]}x{colors.shape[0]}: resize or crop it first"
+        )
     grey = colors.shape[2] == 1
     settings = (
         *(cv2.IMWRITE_JPEG_QUALITY, quality),

@@ -466,6 +466,7 @@ def test_numbers_of_numpy_and_lists_are_taken() -> None:
         (lambda: RandomGamma((1.2, 0.8)), "RandomGamma: `gamma` must be two positive numbers"),
         (lambda: RandomGamma(1.2), "RandomGamma: `gamma`"),  # type: ignore[arg-type]
         (lambda: Equalization(0), "Equalization: `bins` must be positive"),
+        (lambda: Equalization(10**12), "Equalization: `bins` must be positive, and at most"),
         (lambda: RandomPosterization(0), "RandomPosterization: `factor` must be from 1 to 8"),
         (lambda: RandomPosterization((3, 9)), "RandomPosterization: `factor` must be from 1 to 8"),
         (lambda: RandomPosterization(2.5), "RandomPosterization: `factor`"),  # type: ignore[arg-type]

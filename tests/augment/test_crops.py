@@ -296,6 +296,7 @@ def test_all_make_images_of_their_size(operation: ImageOperation) -> None:
     ("make", "text"),
     [
         (lambda: Resize(0, 5), "Resize: `height` must be positive"),
+        (lambda: RandomResizedCrop(5, 5, (1e300, 1e308)), "`scale` must be"),
         (lambda: CenterCrop(5, -1), "CenterCrop: `width` must be positive"),
         (lambda: RandomCrop(5.5, 5), "RandomCrop: `height` expected"),  # type: ignore[arg-type]
         (lambda: Resize(5, 5, "area"), "Resize: `interpolation`"),  # type: ignore[arg-type]

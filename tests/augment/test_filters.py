@@ -23,7 +23,7 @@ from loaderd.augment.filters import (
     sharpened,
 )
 from loaderd.augment.operation import ImageOperation
-from loaderd.errors import InvalidArgument
+from loaderd.errors import InvalidArgument, RenderError
 
 Pixels = NDArray[Any]
 
@@ -217,3 +217,14 @@ def test_every_filter_changes_images_but_not_those_that_it_was_given(
 def test_wrong_arguments_are_refused(make: Callable[[], Any], text: str) -> None:
     with pytest.raises(InvalidArgument, match=text):
         make()
+
+
+def test_a_side_beyond_libjpegs_is_refused_in_one_line() -> None:
+    with pytest.raises(RenderError, match="JPEG takes up to 65500 pixels each way") as caught:
+        applied(JPEG(80), np.zeros((2, 65_501, 3), np.uint8), 80)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_kernel_of_any_size_is_refused() -> None:
+    with pytest.raises(InvalidArgument, match="`kernel_size` must be odd, and from 1 to 255"):
+        RandomGaussianBlur(kernel_size=10**9 + 1)
