@@ -39,7 +39,7 @@ BELOW = {
         "loaderd.setting_types",
     },
     "loaderd.launch": {"loaderd.errors", "loaderd.ipc"},
-    "loaderd.sampling": {"loaderd.errors", "loaderd.ipc", "loaderd.spec"},
+    "loaderd.sampling": {"loaderd.augment", "loaderd.errors", "loaderd.ipc", "loaderd.spec"},
     "loaderd.sources": {
         "loaderd.errors",
         "loaderd.ipc",

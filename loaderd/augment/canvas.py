@@ -31,7 +31,6 @@ from loaderd.augment.pixels import (
     Pixels,
     Warp,
     Window,
-    check_kind,
     displaced,
     displaced_masks,
     flipping,
@@ -66,11 +65,7 @@ class Canvas:
             picture: uint8 (height, width, channels); or a PIL image of mode RGB, RGBA, L, or RGBX,
                 whose fourth byte is padding.
             targets: in pixels of the picture; None for none.
-
-        Raises:
-            RenderError: the picture has other than 8 bits for each channel.
         """
-        check_kind(picture)
         self._image = picture
         if targets is not None:
             targets = targets._replace(visibility=np.ones(len(targets.boxes)))

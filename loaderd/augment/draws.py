@@ -2,10 +2,10 @@
 
 Philox (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", 2011) is a counter-based
 generator: each output depends on key and counter alone, so any worker can draw for any sample, in
-any order, any number of times. The key is (seed, epoch); the counter's second word is the sample,
-its third the number of the operation in the list, from 1 (0 is that of
-:class:`loaderd.sampling.draws.Uniforms`), its fourth how often the sample came before in the epoch,
-and its first counts the blocks that are drawn.
+any order, any number of times. The key is (seed, epoch). The counter's words are, in their order:
+the number of the block that is drawn; the sample; the number of the operation in the list, from 1,
+or 0 for all operations of ``ImageDataGenerator`` (:data:`GENERATOR`,
+:class:`loaderd.sampling.draws.Uniforms`); how often the sample came before in the epoch.
 
 All distributions are made here from uniform numbers, the upper 53 bits of Philox's words: NumPy
 may change its own between versions (NEP 19).
@@ -28,6 +28,10 @@ _SMALLEST = 2.0**-54
 _LEVELS = 2**16
 
 
+GENERATOR = -1
+"""In the place of an operation's number: all operations of ``ImageDataGenerator``."""
+
+
 class Draws:
     """Draws for one operation and one sample at a time. One for each thread.
 
@@ -38,7 +42,7 @@ class Draws:
     def __init__(self, seed: int) -> None:
         self._seed = seed
         self._philox = np.random.Philox(0)
-        self._random: Callable[[], float] = np.random.Generator(self._philox).random
+        self._random: Callable[..., Any] = np.random.Generator(self._philox).random
 
     def begin(self, epoch: int, sample: int, operation: int, occurrence: int = 0) -> None:
         """Goes to the first number of an operation for a sample.
@@ -46,7 +50,7 @@ class Draws:
         Args:
             epoch: from 0.
             sample: its number.
-            operation: its number in the list, from 0.
+            operation: its number in the list, from 0, or ``GENERATOR``.
             occurrence: how often the sample came before in the epoch.
         """
         # Setting the whole state takes 1 µs, creating a generator 16 µs.
@@ -62,6 +66,11 @@ class Draws:
             "uinteger": 0,
         }
         self._philox.state = state
+
+    def uniforms(self, count: int) -> list[float]:
+        """So many numbers from 0 to 1."""
+        numbers: list[float] = self._random(count).tolist()
+        return numbers
 
     def uniform(self, low: float = 0.0, high: float = 1.0) -> float:
         """A number from ``low`` to ``high``, which is excluded unless they are equal."""

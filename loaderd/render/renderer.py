@@ -124,15 +124,13 @@ class Renderer:
         """The parameters of one sample, drawn from its uniform numbers."""
         return tuple([operation.draw(uniforms) for operation in self._random])
 
-    def begin(self, parameters: Parameters) -> None:
-        """Announces the sample that is loaded next, by its key.
+    def begin(self, prepared: Prepared, at: int) -> None:
+        """Announces the row whose picture is loaded next.
 
         Only for ``spec.augment``: what is decoded of a picture may depend on what is drawn.
-
-        Args:
-            parameters: (epoch, sample, occurrence).
         """
-        self._next = parameters
+        assert not isinstance(prepared, ChunkParameters), "nothing else keeps pictures' sizes"
+        self._next = prepared[at]
 
     def _reduction(self, size: Size) -> int:
         assert isinstance(self._finish, AugmentFinish), "no other keeps the size of pictures"

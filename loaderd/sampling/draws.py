@@ -1,20 +1,17 @@
 """The random numbers of each sample, from (seed, epoch, sample); pure.
 
 This is :class:`~loaderd.spec.output.Order`'s source ``sample``; Keras's own draws are in
-:mod:`loaderd.sampling.keras_draws`.
-
-Philox is a counter-based generator: each output depends on key and counter alone, so any
-worker can draw for any sample, in any order, any number of times. The key is (seed, epoch),
-the counter's second word is the sample, the fourth how often it came before in the epoch, and the
-first counts the blocks of one sample's draws.
+:mod:`loaderd.sampling.keras_draws`. :mod:`loaderd.augment.draws` describes the generator and its
+counter.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
+
+from loaderd.augment.draws import GENERATOR, Draws
 
 SUBSTITUTES = 32
 """Number of substitutes that are tried for a sample that cannot be read."""
@@ -49,22 +46,10 @@ class Uniforms:
     """
 
     def __init__(self, seed: int, count: int) -> None:
-        self._seed = seed
+        self._draws = Draws(seed)
         self._count = count
-        self._philox = np.random.Philox(0)
-        self._random = np.random.Generator(self._philox).random
 
     def __call__(self, epoch: int, sample: int, occurrence: int = 0) -> list[float]:
         """Numbers from 0 to 1 for an occurrence of a sample in an epoch (all from 0)."""
-        # Setting the whole state takes 1 µs, creating a generator 16 µs.
-        state: Any = {
-            "bit_generator": "Philox",
-            "state": {"counter": (0, sample, 0, occurrence), "key": (self._seed, epoch)},
-            "buffer": (0, 0, 0, 0),
-            "buffer_pos": 4,  # the buffer is empty
-            "has_uint32": 0,
-            "uinteger": 0,
-        }
-        self._philox.state = state
-        numbers: list[float] = self._random(self._count).tolist()
-        return numbers
+        self._draws.begin(epoch, sample, GENERATOR, occurrence)
+        return self._draws.uniforms(self._count)

@@ -72,10 +72,12 @@ class Spec(Frozen, frozen=True):
             )
         if self.augments and (self.transforms or self.order.draws == "batch"):
             raise InvalidArgument("`augment` goes with no operation of ImageDataGenerator")
+        if self.augments and isinstance(self.source, Arrays):
+            raise InvalidArgument("`augment` takes images of files, and not of arrays")
         if self.annotations is not None and (
-            self.load.aspect != "keep" or self.load.decode == "scaled" or self._is_of_arrays
+            self.load.aspect != "keep" or self.load.decode == "scaled"
         ):
-            raise InvalidArgument("images with annotations are files, decoded in their own size")
+            raise InvalidArgument("images with annotations are decoded in their own size")
         if divide(self.augment).mixes and not self._can_mix:
             raise InvalidArgument(
                 "MixUp and CutMix need images and labels of float32: labels one-hot, binary or none"
@@ -85,10 +87,6 @@ class Spec(Frozen, frozen=True):
     def augments(self) -> bool:
         """Whether samples are finished by :mod:`loaderd.augment`, be it with an empty list."""
         return bool(self.augment or self.annotations)
-
-    @property
-    def _is_of_arrays(self) -> bool:
-        return isinstance(self.source, Arrays)
 
     @property
     def _can_mix(self) -> bool:

@@ -44,8 +44,6 @@ from loaderd.worker.labels import LabelWriter
 from loaderd.worker.mixer import Mixer
 
 Array = NDArray[Any]
-Key = tuple[int, int, int]
-"""What a row's draws follow from: epoch, sample, and how often that came before in the epoch."""
 
 
 class StreamRenderer:
@@ -152,16 +150,14 @@ class StreamRenderer:
             The ids of their samples, -1 for a skipped row.
         """
         ids = self._epochs.ids(chunk.epoch, chunk.position)[rows]
-        occurrences = self._epochs.occurrences(chunk.epoch, chunk.position)[rows].tolist()
-        keys = list(zip(repeat(chunk.epoch), ids.tolist(), occurrences, strict=False))
         self._images.begin(ids)
         if slot.weights is not None:
             slot.weights[chunk.first : chunk.last] = 1
         if not self._gathered(slot, chunk, ids):
-            prepared = self._renderer.prepare(self._draws(chunk, keys))
+            prepared = self._renderer.prepare(self._draws(chunk, rows, ids))
             if not self._finished(slot, chunk, ids, prepared):
                 with self._renderer.import_scope():
-                    ids = self._write_images(slot, chunk, ids, keys, prepared)
+                    ids = self._write_images(slot, chunk, ids, prepared)
         self._write_labels(slot, chunk.first, ids)
         slot.ids[chunk.first : chunk.last] = ids
         return ids
@@ -180,9 +176,7 @@ class StreamRenderer:
         rows = slot.images[chunk.first : chunk.last]
         return self._renderer.finish_many(found, prepared, rows)
 
-    def _write_images(
-        self, slot: SlotArrays, chunk: Chunk, ids: Ids, keys: list[Key], prepared: Prepared
-    ) -> Ids:
+    def _write_images(self, slot: SlotArrays, chunk: Chunk, ids: Ids, prepared: Prepared) -> Ids:
         """Renders the rows; returns the ids of their samples, -1 for a skipped row."""
         images, renderer, finish = slot.images, self._renderer, self._renderer.finish
         load = self._load_unless_quarantined if self._quarantine else self._images.load
@@ -196,7 +190,7 @@ class StreamRenderer:
         for at in order:
             row = chunk.first + at
             if begins:
-                renderer.begin(keys[at])
+                renderer.begin(prepared, at)
             try:
                 image: Loaded | None = load(samples[at])
             except self._handled_errors as error:
@@ -271,13 +265,16 @@ class StreamRenderer:
                 self._report(candidate, another)
         raise BadImage(f"{error}; nor could another image of its class be read")
 
-    def _draws(self, chunk: Chunk, keys: list[Key]) -> Sequence[Parameters]:
-        if self._spec.order.draws == "batch":
+    def _draws(self, chunk: Chunk, rows: slice, ids: Ids) -> Sequence[Parameters]:
+        spec = self._spec
+        if spec.order.draws == "batch":
             return self._batch_draws.rows(chunk.epoch, chunk.position, chunk.first, chunk.last)
-        if self._spec.augments:
+        if not (spec.augments or spec.is_random):
+            return [()] * len(ids)
+        occurrences = self._epochs.occurrences(chunk.epoch, chunk.position)[rows].tolist()
+        keys = list(zip(repeat(chunk.epoch), ids.tolist(), occurrences, strict=False))
+        if spec.augments:
             return keys
-        if not self._spec.is_random:
-            return [()] * len(keys)
         draw, uniforms = self._renderer.draw, self._uniforms
         return [draw(uniforms(*key)) for key in keys]
 

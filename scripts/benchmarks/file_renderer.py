@@ -37,8 +37,10 @@ class FileRenderer(Renderer):
 
     def render(self, path: Path, parameters: Parameters, row: NDArray[Any]) -> None:
         """Writes a file's finished pixels."""
-        self.begin(parameters)
-        self.finish_one(self.load_file(path), parameters, row)
+        prepared = self.prepare([parameters])
+        if self._keeps_size:
+            self.begin(prepared, 0)
+        self.finish(self.load_file(path), prepared, 0, row)
 
     def finish_one(self, image: Loaded, parameters: Parameters, row: NDArray[Any]) -> None:
         """Writes a picture's finished pixels."""

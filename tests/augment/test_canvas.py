@@ -29,6 +29,7 @@ from loaderd.augment.geometry import (
     RandomZoom,
 )
 from loaderd.augment.operation import ImageOperation
+from loaderd.augment.pixels import check_kind
 from loaderd.augment.targets import Targets
 from loaderd.augment.warps import WarpStyle
 from loaderd.errors import RenderError
@@ -119,7 +120,7 @@ def test_resizes_are_those_of_pil() -> None:
 )
 def test_pictures_of_other_than_bytes_are_refused(image: Any) -> None:
     with pytest.raises(RenderError, match="images of bytes"):
-        begun(image)
+        check_kind(image)
 
 
 # -- what is fused ---------------------------------------------------------------------

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
+from PIL import Image
 
 from loaderd.errors import BadImage
 from loaderd_client import Session
@@ -123,3 +125,24 @@ def test_a_bad_partner_is_treated_as_a_bad_image(
     with serve(workers=1) as daemon, Session(daemon.path) as session:
         assert [digest(batch) for batch in run_of(session.open(spec, slots=4))] == taken
     assert rows == (22 if on_error == "skip" else 24)
+
+
+def test_a_picture_of_numbers_beyond_bytes_is_a_bad_image(
+    serve: Serve, photos: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "photos" / "one"
+    folder.mkdir(parents=True)
+    for photo in sorted(photos.glob("cat/*.jpg"))[:3]:
+        (folder / photo.name).write_bytes(photo.read_bytes())
+    Image.fromarray(np.arange(64, dtype=np.int32).reshape(8, 8) * 999).save(
+        folder / "deep.jpg", "TIFF"
+    )
+    spec = augmenting(tmp_path / "photos", [A.RandomResizedCrop(*SIZE)], batch_size=4)
+    spec = msgspec.structs.replace(
+        spec, load=msgspec.structs.replace(spec.load, color_mode="grayscale")
+    )
+    with serve(workers=1) as daemon, Session(daemon.path) as session:
+        with pytest.raises(BadImage, match=r"deep\.jpg: augment takes images of bytes"):
+            session.open(spec, slots=4).take((0, 0))
+        skipping = session.open(with_errors(spec, "skip"), slots=4)
+        assert len(skipping.take((0, 0)).ids) == 3
