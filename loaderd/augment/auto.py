@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
 
-from loaderd.augment import color, filters, warps
+from loaderd.augment import color_changes as color
+from loaderd.augment import filters, warps
 from loaderd.augment.draws import Draws
 from loaderd.augment.operation import ImageOperation, Size
 from loaderd.augment.warps import WarpStyle

@@ -42,6 +42,9 @@ from loaderd.augment.pixels import (
 from loaderd.augment.targets import Targets
 from loaderd.augment.warps import Filter, Matrix, Size, WarpStyle, translation
 
+_CHANNELS = {"L": 1, "RGBA": 4}
+"""Of PIL's modes; others have three."""
+
 
 class Canvas:
     """The image of one sample, and its targets. Made once for each thread.
@@ -77,6 +80,14 @@ class Canvas:
     def size(self) -> Size:
         """(height, width) as it is now."""
         return size_of(self._image) if self._geometry is None else self._geometry.size
+
+    @property
+    def channels(self) -> int:
+        """1, 3, or 4 with alpha; applies nothing that is pending."""
+        if isinstance(self._image, Image.Image):
+            return _CHANNELS.get(self._image.mode, 3)
+        channels: int = self._image.shape[2]
+        return channels
 
     @property
     def image(self) -> Pixels:

@@ -1,249 +1,42 @@
 """Operations on the values of pixels, each by itself.
 
-Tables of values are pure functions, and functions of a canvas apply them; the classes draw. An
-alpha channel is kept. Images of one channel have no colour: what changes colour alone leaves them
-as they are.
-
 ``factor`` means what it means in Keras 3.15: two numbers are limits, one number f stands for the
 limits that the class names. Keras's documentation describes some of them otherwise.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
-from numpy.typing import NDArray
 
+from loaderd.augment.color_changes import (
+    Adjustment,
+    adjust,
+    autocontrasted,
+    blend_gray,
+    contrasted,
+    equalize_table,
+    gamma_table,
+    histograms,
+    inverted,
+    linear_table,
+    map_channels,
+    map_colors,
+    posterized,
+    saturated,
+    solarize_table,
+)
 from loaderd.augment.draws import Draws
 from loaderd.augment.operation import ImageOperation, Size
 
 if TYPE_CHECKING:
     from loaderd.augment.canvas import Canvas
 
-Table = NDArray[np.uint8]
-"""The new value of each value, (256,)."""
-Floats = NDArray[np.float32]
 Factor = float | tuple[float, float]
 
-_LEVELS = np.arange(256)
 _MAX_BINS = 2**16
-_SHARES = _LEVELS / 255
-_GRAY = (0.2989, 0.587, 0.114)
-"""The shares of red, green and blue in grey: those of Keras and torchvision."""
-_EYE, _GRAYS = np.eye(3), np.array([_GRAY])
-_STRIP = 30_000
-"""Values that are floats at a time: few enough for the processor's cache, and for malloc to keep
-their memory."""
 _EPSILON = 1e-7  # keras.config.epsilon()
-
-
-# -- tables ----------------------------------------------------------------------------
-
-
-def linear_table(scale: float, offset: float) -> Table:
-    """``value * scale + offset``, clipped."""
-    return _rounded(_LEVELS * scale + offset)
-
-
-def gamma_table(gamma: float) -> Table:
-    """``255 * (value / 255) ** gamma``."""
-    return _rounded(255 * _SHARES**gamma)
-
-
-def posterize_table(bits: int) -> Table:
-    """Keeps the upper bits of each value."""
-    return (_LEVELS >> (8 - bits) << (8 - bits)).astype(np.uint8)
-
-
-def solarize_table(threshold: float, addition: float = 0.0) -> Table:
-    """Adds to each value, and inverts what is then not below the threshold."""
-    values = _LEVELS + addition
-    return _rounded(np.where(values < threshold, values, 255 - values))
-
-
-def equalize_table(histogram: NDArray[Any], bins: int = 256) -> Table:
-    """Makes the values of one channel equally frequent, as ``keras.layers.Equalization``.
-
-    Args:
-        histogram: how often each value occurs, (256,).
-        bins: how many values are told apart.
-    """
-    bin_of = _LEVELS * (bins - 1) // 255
-    below = np.cumsum(np.bincount(bin_of, histogram, bins))
-    lowest = below[np.argmax(below > 0)]
-    if lowest == below[-1]:
-        return _rounded(_LEVELS)
-    return _rounded((below - lowest) * 255 / (below[-1] - lowest))[bin_of]
-
-
-def pil_equalize_table(histogram: NDArray[Any]) -> Table:
-    """As ``equalize_table``, as PIL's ``ImageOps.equalize`` and torchvision's ``equalize``.
-
-    Args:
-        histogram: how often each value occurs, (256,).
-    """
-    counts = histogram.astype(np.int64)
-    below = np.cumsum(counts) - counts
-    step = below[np.flatnonzero(counts)[-1]] // 255
-    if step == 0:  # one value alone, or too few pixels
-        return _rounded(_LEVELS)
-    return _rounded((below + step // 2) // step)
-
-
-_INVERTED: Table = (255 - _LEVELS).astype(np.uint8)
-
-
-def _rounded(values: NDArray[Any]) -> Table:
-    # Not np.clip, which takes 3 µs more, as long as all else.
-    table: Table = np.rint(np.minimum(np.maximum(values, 0), 255)).astype(np.uint8)
-    return table
-
-
-# -- operations on a canvas ------------------------------------------------------------
-
-
-def scaled_brightness(canvas: Canvas, factor: float) -> None:
-    """Multiplies all values, as torchvision's ``adjust_brightness``."""
-    _map_colors(canvas, linear_table(factor, 0.0))
-
-
-def blended_color(canvas: Canvas, factor: float) -> None:
-    """Blends the image with its grey, and rounds down, as torchvision's ``adjust_saturation``.
-
-    Images of one channel are kept.
-
-    Args:
-        canvas: holds the image.
-        factor: of the image's own colours: 0 for grey, 1 for no change, more for more colour.
-    """
-    _blend_gray(canvas, factor, -0.49)
-
-
-def blended_contrast(canvas: Canvas, factor: float) -> None:
-    """Blends the image with the mean of its grey, as torchvision's ``adjust_contrast``.
-
-    Args:
-        canvas: holds the image.
-        factor: of the image's own values: 0 for grey, 1 for no change, more for more contrast.
-    """
-    means = _means(canvas.image)
-    mean = float(np.dot(means, _GRAY)) if len(means) == 3 else means[0]
-    _map_colors(canvas, linear_table(factor, (1 - factor) * mean))
-
-
-def posterized(canvas: Canvas, bits: int) -> None:
-    """Keeps the upper bits of each value, as torchvision's ``posterize``."""
-    _map_colors(canvas, posterize_table(bits))
-
-
-def solarized(canvas: Canvas, threshold: float) -> None:
-    """Inverts values that are not below the threshold, as torchvision's ``solarize``."""
-    _map_colors(canvas, solarize_table(threshold))
-
-
-def autocontrasted(canvas: Canvas) -> None:
-    """Stretches each channel to 0 to 255; constant channels are kept."""
-    import cv2
-
-    extremes = [cv2.minMaxLoc(channel)[:2] for channel in cv2.split(canvas.image)[:3]]
-    lines = [_stretch(low, high) for low, high in extremes]
-    _scale_channels(canvas, [scale for scale, _ in lines], [offset for _, offset in lines])
-
-
-def _stretch(low: float, high: float) -> tuple[float, float]:
-    """(scale, offset) that take ``low`` to 0 and ``high`` to 255."""
-    if low == high:
-        return 1.0, 0.0
-    scale = 255 / (high - low)
-    return scale, -low * scale
-
-
-def equalized(canvas: Canvas) -> None:
-    """Makes the values of each channel equally frequent, as torchvision's ``equalize``."""
-    _map_channels(canvas, [pil_equalize_table(each) for each in _histograms(canvas.image)])
-
-
-def inverted(canvas: Canvas) -> None:
-    """Replaces each value by 255 minus it."""
-    _map_colors(canvas, _INVERTED)
-
-
-def contrasted(canvas: Canvas, factor: float) -> None:
-    """Multiplies the distance of each value to the mean of its channel, as Keras."""
-    means = _means(canvas.image)
-    _scale_channels(canvas, [factor] * len(means), [(1 - factor) * mean for mean in means])
-
-
-def saturated(canvas: Canvas, factor: float) -> None:
-    """Multiplies the saturation in HSV, and clips the colours that come of it."""
-    import cv2
-
-    if canvas.image.shape[2] == 1:
-        return
-    # Hue and value are kept if the distance of each channel to the largest is multiplied. The
-    # largest is a whole number: beyond 255 a greater factor changes nothing, but its rounding.
-    factor = min(max(factor, 0.0), 255.0)
-    red, green, blue, *alpha = cv2.split(canvas.image)
-    largest = cv2.max(cv2.max(red, green), blue)
-    result: Any = cv2.merge([largest, largest, largest, *alpha])
-    cv2.addWeighted(canvas.image, factor, result, 1 - factor, 0, dst=result)
-    canvas.image = result
-
-
-def _blend_gray(canvas: Canvas, factor: float, offset: float = 0.0) -> None:
-    if canvas.image.shape[2] > 1:
-        matrix = np.full((3, 4), offset)
-        matrix[:, :3] = factor * _EYE + (1 - factor) * _GRAYS
-        canvas.mix_channels(matrix)
-
-
-def _map_colors(canvas: Canvas, table: Table) -> None:
-    """Applies a table to all channels but alpha."""
-    if _channels(canvas) == 4:
-        _map_channels(canvas, [table] * 3)
-    else:
-        canvas.map_values(table)
-
-
-def _map_channels(canvas: Canvas, tables: list[Table]) -> None:
-    """Applies a table to each channel but alpha."""
-    if _channels(canvas) == 4:
-        tables = [*tables, _rounded(_LEVELS)]
-    canvas.map_values(np.stack(tables, axis=1))
-
-
-def _scale_channels(canvas: Canvas, scales: list[float], offsets: list[float]) -> None:
-    """``value * scale + offset`` of each channel but alpha."""
-    if len(scales) == 1:
-        canvas.map_values(linear_table(scales[0], offsets[0]))
-    else:  # a fifth of the time of a table for each channel
-        canvas.mix_channels(np.column_stack([np.diag(scales), offsets]))
-
-
-def _channels(canvas: Canvas) -> int:
-    """Their number; ``canvas.image`` would apply what is pending."""
-    image: Any = canvas._image
-    mode = getattr(image, "mode", None)
-    return {"L": 1, "RGBA": 4}.get(mode, 3) if mode else image.shape[2]
-
-
-def _means(image: Any) -> list[float]:
-    """Those of the channels but alpha."""
-    import cv2
-
-    return list(cv2.mean(image)[: min(image.shape[2], 3)])
-
-
-def _histograms(image: Any) -> list[NDArray[Any]]:
-    """Those of the channels but alpha."""
-    import cv2
-
-    channels = range(min(image.shape[2], 3))
-    return [cv2.calcHist([image], [each], None, [256], [0, 256]).ravel() for each in channels]
-
-
-# -- classes ---------------------------------------------------------------------------
 
 
 class _Factored(ImageOperation, frozen=True):
@@ -273,7 +66,7 @@ class RandomBrightness(_Factored, frozen=True):
 
     def apply(self, canvas: Canvas, parameters: float) -> None:
         """Adds it."""
-        _map_colors(canvas, linear_table(1.0, parameters))
+        map_colors(canvas, linear_table(1.0, parameters))
 
 
 class RandomContrast(_Factored, frozen=True):
@@ -331,23 +124,7 @@ class RandomHue(_Factored, frozen=True):
 
     def apply(self, canvas: Canvas, parameters: float) -> None:
         """Turns the hue."""
-        _adjust(canvas, Adjustment(hue=parameters))
-
-
-class Adjustment(NamedTuple):
-    """What is done to brightness, contrast, saturation and hue, in this order.
-
-    Attributes:
-        brightness: grey levels that are added.
-        contrast: by what the distance to the channel's mean is multiplied.
-        saturation: by what saturation is multiplied.
-        hue: the turn, as a share of a circle.
-    """
-
-    brightness: float | None = None
-    contrast: float | None = None
-    saturation: float | None = None
-    hue: float | None = None
+        adjust(canvas, Adjustment(hue=parameters))
 
 
 class RandomColorJitter(ImageOperation, frozen=True):
@@ -387,7 +164,7 @@ class RandomColorJitter(ImageOperation, frozen=True):
 
     def apply(self, canvas: Canvas, parameters: Adjustment) -> None:
         """Changes what was drawn."""
-        _adjust(canvas, parameters)
+        adjust(canvas, parameters)
 
 
 class RandomGrayscale(ImageOperation, frozen=True):
@@ -410,7 +187,7 @@ class RandomGrayscale(ImageOperation, frozen=True):
     def apply(self, canvas: Canvas, parameters: bool) -> None:
         """Makes the image grey."""
         if parameters:
-            _blend_gray(canvas, 0.0)
+            blend_gray(canvas, 0.0)
 
 
 class RandomColorDegeneration(_Factored, frozen=True):
@@ -431,7 +208,7 @@ class RandomColorDegeneration(_Factored, frozen=True):
 
     def apply(self, canvas: Canvas, parameters: float) -> None:
         """Blends with grey."""
-        _blend_gray(canvas, 1 - parameters)
+        blend_gray(canvas, 1 - parameters)
 
 
 class RandomGamma(ImageOperation, frozen=True):
@@ -454,7 +231,7 @@ class RandomGamma(ImageOperation, frozen=True):
 
     def apply(self, canvas: Canvas, parameters: float) -> None:
         """Raises the values."""
-        _map_colors(canvas, gamma_table(parameters))
+        map_colors(canvas, gamma_table(parameters))
 
 
 class AutoContrast(ImageOperation, frozen=True):
@@ -471,7 +248,7 @@ class AutoContrast(ImageOperation, frozen=True):
 class Equalization(ImageOperation, frozen=True):
     """Makes the values of each channel equally frequent; as ``keras.layers.Equalization``.
 
-    Channels of one value are kept. (``equalized`` is torchvision's, with other rounding.)
+    Channels of one value are kept. (``RandAugment``'s is torchvision's, with other rounding.)
 
     Args:
         bins: how many values are told apart.
@@ -486,8 +263,8 @@ class Equalization(ImageOperation, frozen=True):
 
     def apply(self, canvas: Canvas, parameters: None) -> None:
         """Equalizes the channels."""
-        histograms = _histograms(canvas.image)
-        _map_channels(canvas, [equalize_table(each, self.bins) for each in histograms])
+        counts = histograms(canvas.image)
+        map_channels(canvas, [equalize_table(each, self.bins) for each in counts])
 
 
 class RandomPosterization(ImageOperation, frozen=True):
@@ -545,7 +322,7 @@ class Solarization(ImageOperation, frozen=True):
     def apply(self, canvas: Canvas, parameters: tuple[float, float]) -> None:
         """Adds and inverts."""
         addition, threshold = parameters
-        _map_colors(canvas, solarize_table(threshold, addition))
+        map_colors(canvas, solarize_table(threshold, addition))
 
 
 class RandomInvert(_Factored, frozen=True):
@@ -604,56 +381,3 @@ def _drawn_saturation(draws: Draws, factor: Factor) -> float:
 def _drawn_hue(draws: Draws, factor: Factor) -> float:
     sign = -1.0 if draws.happens(0.5) else 1.0
     return sign * 0.5 * draws.uniform(*_limits(factor, RandomHue._lowest))
-
-
-# -- brightness, contrast, saturation and hue, rounded once at the end ---------------------
-
-
-def _adjust(canvas: Canvas, to: Adjustment) -> None:
-    changes_levels = (to.brightness, to.contrast) != (None, None)
-    changes_colors = (to.saturation, to.hue) != (None, None) and _channels(canvas) > 1
-    levels = _adjusted_levels(canvas, to) if changes_levels else None
-    if changes_colors:
-        saturation = 1.0 if to.saturation is None else max(to.saturation, 0.0)
-        canvas.image = _adjusted_colors(canvas.image, levels, saturation, to.hue or 0.0)
-    elif levels is not None:
-        _map_channels(canvas, [_rounded(each) for each in levels])
-
-
-def _adjusted_levels(canvas: Canvas, to: Adjustment) -> NDArray[Any]:
-    """What each value becomes in each channel but alpha, (channels, 256), by the first two."""
-    levels = np.clip(_LEVELS + (to.brightness or 0.0), 0, 255)
-    if to.contrast is None:
-        return np.tile(levels, (min(_channels(canvas), 3), 1))
-    counts = np.array(_histograms(canvas.image))
-    means = (counts @ levels / counts.sum(axis=1))[:, np.newaxis]
-    adjusted: NDArray[Any] = np.clip(to.contrast * levels + (1 - to.contrast) * means, 0, 255)
-    return adjusted
-
-
-def _adjusted_colors(image: Any, levels: NDArray[Any] | None, saturation: float, hue: float) -> Any:
-    """Maps values, if there is a map, then changes saturation and hue in HSV.
-
-    In float32: OpenCV's bytes, 256 hues, are up to 12 grey levels off, and no faster.
-    """
-    import cv2
-
-    table = None if levels is None else levels.T.astype(np.float32)[:, np.newaxis]
-    change = np.diag([1.0, saturation, 1.0])
-    change = np.column_stack([change, [hue % 1 * 360, 0, 0]])  # OpenCV takes 0 to 720
-    has_alpha = image.shape[2] == 4
-    result = image.copy() if has_alpha else np.empty_like(image)
-    rows = max(_STRIP // (3 * image.shape[1]), 1)
-    for top in range(0, len(image), rows):
-        strip = np.ascontiguousarray(image[top : top + rows, :, :3])
-        values = strip.astype(np.float32) if table is None else cv2.LUT(strip, table)
-        hsv = cv2.cvtColor(values, cv2.COLOR_RGB2HSV)
-        cv2.transform(hsv, change, dst=hsv)
-        colors = cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB, dst=hsv)
-        if saturation > 1:  # then some are below 0
-            np.maximum(colors, 0, out=colors)
-        if has_alpha:
-            result[top : top + rows, :, :3] = cv2.convertScaleAbs(colors)
-        else:
-            cv2.convertScaleAbs(colors, dst=result[top : top + rows])
-    return result

@@ -42,7 +42,9 @@ class Draws:
     def __init__(self, seed: int) -> None:
         self._seed = seed
         self._philox = np.random.Philox(0)
-        self._random: Callable[..., Any] = np.random.Generator(self._philox).random
+        generator = np.random.Generator(self._philox)
+        self._random: Callable[[], float] = generator.random
+        self._many: Callable[[int], NDArray[np.float64]] = generator.random
 
     def begin(self, epoch: int, sample: int, operation: int, occurrence: int = 0) -> None:
         """Goes to the first number of an operation for a sample.
@@ -69,7 +71,7 @@ class Draws:
 
     def uniforms(self, count: int) -> list[float]:
         """So many numbers from 0 to 1."""
-        numbers: list[float] = self._random(count).tolist()
+        numbers: list[float] = self._many(count).tolist()
         return numbers
 
     def uniform(self, low: float = 0.0, high: float = 1.0) -> float:

@@ -10,8 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from loaderd.augment.draws import Draws, normal_quantiles
-from loaderd.augment.filters import Range, bounds, check_bounds
-from loaderd.augment.operation import ImageOperation, Size
+from loaderd.augment.operation import ImageOperation, Range, Size, bounds
 
 if TYPE_CHECKING:
     from loaderd.augment.canvas import Canvas
@@ -53,7 +52,7 @@ class RandomErasing(ImageOperation, frozen=True):
 
     def check(self) -> None:
         """Raises InvalidArgument for ranges that are not from 0 to 1."""
-        check_bounds(self, "factor", "scale")
+        self.check_range("factor", "scale")
 
     def draw(self, draws: Draws, size: Size) -> Erased | None:
         """The rectangle and its noise; None for an image that is kept."""

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from loaderd.augment.draws import Draws
-from loaderd.augment.operation import ImageOperation, Size
+from loaderd.augment.operation import ImageOperation, Range, Size, bounds
 from loaderd.errors import RenderError
 
 if TYPE_CHECKING:
@@ -23,23 +23,8 @@ _MAX_JPEG_SIDE = 65_500
 """Of libjpeg."""
 _MAX_KERNEL = 255
 """Pixels, so that no mistake makes a worker busy for ever."""
-Range = float | tuple[float, float]
-"""(lower, upper), or the upper alone; the lower is then 0."""
 
 _SMALLEST_SIGMA = 1e-6
-
-
-def bounds(value: Range) -> tuple[float, float]:
-    """(lower, upper)."""
-    return value if isinstance(value, tuple) else (0.0, value)
-
-
-def check_bounds(operation: ImageOperation, *names: str) -> None:
-    """Raises InvalidArgument for a range that is not from 0 to 1."""
-    for name in names:
-        low, high = bounds(getattr(operation, name))
-        if not 0 <= low <= high <= 1:
-            raise operation.refusal(name, "must be a number, or (lower, upper), from 0 to 1")
 
 
 class RandomSharpness(ImageOperation, frozen=True):
@@ -56,7 +41,7 @@ class RandomSharpness(ImageOperation, frozen=True):
 
     def check(self) -> None:
         """Raises InvalidArgument for a factor that is not from 0 to 1."""
-        check_bounds(self, "factor")
+        self.check_range("factor")
 
     def draw(self, draws: Draws, size: Size) -> float:
         """The weight of the image against its blurred self: from 0 to 2."""
@@ -125,7 +110,7 @@ class RandomGaussianBlur(ImageOperation, frozen=True):
 
     def check(self) -> None:
         """Raises InvalidArgument for values that are out of range."""
-        check_bounds(self, "factor")
+        self.check_range("factor")
         if any(not 1 <= size <= _MAX_KERNEL or size % 2 == 0 for size in self._sizes):
             raise self.refusal("kernel_size", f"must be odd, and from 1 to {_MAX_KERNEL}")
         low, high = bounds(self.sigma)

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from loaderd.augment.draws import Draws
-from loaderd.augment.operation import ImageOperation, Size
+from loaderd.augment.operation import ImageOperation, Range, Size, bounds
 from loaderd.augment.warps import (
     FillMode,
     Interpolation,
@@ -25,8 +25,8 @@ from loaderd.augment.warps import (
 if TYPE_CHECKING:
     from loaderd.augment.canvas import Canvas
 
-Range = float | tuple[float, float]
-
+_BACKWARDS = -1.0
+"""The lowest of a factor whose one number stands for both directions."""
 _ALPHA, _SIGMA = 0.1, 0.05
 """Of an elastic transform of scale 1, as fractions of the longer and the shorter side."""
 
@@ -95,11 +95,11 @@ class RandomRotation(_Warping, frozen=True):
     def check(self) -> None:
         """Raises InvalidArgument for numbers that are out of their range."""
         super().check()
-        _check_range(self, "factor", -1.0)
+        self.check_range("factor", lowest=_BACKWARDS)
 
     def draw(self, draws: Draws, size: Size) -> float:
         """The angle in degrees."""
-        low, high = _bounds(self.factor)
+        low, high = bounds(self.factor, _BACKWARDS)
         return draws.uniform(low * 360.0, high * 360.0)
 
     def matrix(self, parameters: float, size: Size) -> Matrix:
@@ -128,13 +128,12 @@ class RandomTranslation(_Warping, frozen=True):
     def check(self) -> None:
         """Raises InvalidArgument for numbers that are out of their range."""
         super().check()
-        _check_range(self, "height_factor", -1.0)
-        _check_range(self, "width_factor", -1.0)
+        self.check_range("height_factor", "width_factor", lowest=_BACKWARDS)
 
     def draw(self, draws: Draws, size: Size) -> Point:
         """The distances (right, down) in pixels."""
-        down = draws.uniform(*_bounds(self.height_factor)) * size[0]
-        return draws.uniform(*_bounds(self.width_factor)) * size[1], down
+        down = draws.uniform(*bounds(self.height_factor, _BACKWARDS)) * size[0]
+        return draws.uniform(*bounds(self.width_factor, _BACKWARDS)) * size[1], down
 
     def matrix(self, parameters: Point, size: Size) -> Matrix:
         """That of a translation."""
@@ -165,16 +164,16 @@ class RandomZoom(_Warping, frozen=True):
         super().check()
         for name in ("height_factor", "width_factor"):
             if getattr(self, name) is not None:
-                _check_range(self, name, -1.0)
-                if _bounds(getattr(self, name))[0] == -1:
+                self.check_range(name, lowest=_BACKWARDS)
+                if bounds(getattr(self, name), _BACKWARDS)[0] == -1:
                     raise self.refusal(name, "must be above -1: nothing would be shown")
 
     def draw(self, draws: Draws, size: Size) -> Point:
         """The parts that are shown, (of the width, of the height), as fractions."""
-        down = 1 + draws.uniform(*_bounds(self.height_factor))
+        down = 1 + draws.uniform(*bounds(self.height_factor, _BACKWARDS))
         if self.width_factor is None:
             return down, down
-        return 1 + draws.uniform(*_bounds(self.width_factor)), down
+        return 1 + draws.uniform(*bounds(self.width_factor, _BACKWARDS)), down
 
     def matrix(self, parameters: Point, size: Size) -> Matrix:
         """That of a zoom."""
@@ -204,14 +203,13 @@ class RandomShear(_Warping, frozen=True):
     def check(self) -> None:
         """Raises InvalidArgument for numbers that are out of their range."""
         super().check()
-        _check_range(self, "x_factor", 0.0)
-        _check_range(self, "y_factor", 0.0)
+        self.check_range("x_factor", "y_factor")
 
     def draw(self, draws: Draws, size: Size) -> Point:
         """The distances (of rows, of columns), in pixels for each pixel."""
         sign = -1.0 if draws.happens(0.5) else 1.0
-        down = draws.uniform(*_bounds(self.y_factor)) * sign
-        return draws.uniform(*_bounds(self.x_factor)) * sign, down
+        down = draws.uniform(*bounds(self.y_factor, _BACKWARDS)) * sign
+        return draws.uniform(*bounds(self.x_factor, _BACKWARDS)) * sign, down
 
     def matrix(self, parameters: Point, size: Size) -> Matrix:
         """That of a shear."""
@@ -240,7 +238,7 @@ class RandomPerspective(_Warping, frozen=True):
     def check(self) -> None:
         """Raises InvalidArgument for numbers that are out of their range."""
         super().check()
-        _check_range(self, "factor", 0.0)
+        self.check_range("factor")
         if not 0 <= self.scale <= 1:
             raise self.refusal("scale", "must be from 0 to 1")
 
@@ -253,7 +251,7 @@ class RandomPerspective(_Warping, frozen=True):
 
         The corners are those at the top, left and right, then those at the bottom.
         """
-        if not draws.happens(draws.uniform(*_probability(self.factor))):
+        if not draws.happens(draws.uniform(*bounds(self.factor))):
             return None
         most = 0.5 * self.scale
         return tuple((draws.uniform(-most, most), draws.uniform(-most, most)) for _ in range(4))
@@ -294,14 +292,13 @@ class RandomElasticTransform(_Warping, frozen=True):
     def check(self) -> None:
         """Raises InvalidArgument for numbers that are out of their range."""
         super().check()
-        _check_range(self, "factor", 0.0)
-        _check_range(self, "scale", 0.0)
+        self.check_range("factor", "scale")
 
     def draw(self, draws: Draws, size: Size) -> tuple[float, NDArray[np.float32]] | None:
         """The strength, and normal noise (2, height, width); None for an image that stays."""
-        if not draws.happens(draws.uniform(*_probability(self.factor))):
+        if not draws.happens(draws.uniform(*bounds(self.factor))):
             return None
-        strength = draws.uniform(*_probability(self.scale))
+        strength = draws.uniform(*bounds(self.scale))
         return (strength, draws.normals((2, *size))) if strength else None
 
     def apply(self, canvas: Canvas, parameters: tuple[float, NDArray[np.float32]] | None) -> None:
@@ -332,22 +329,3 @@ def distances(strength: float, noise: NDArray[np.float32]) -> tuple[Any, Any]:
         for one in noise
     ]
     return blurred[0] * np.float32(alpha * sigma), blurred[1] * np.float32(alpha * sigma)
-
-
-def _bounds(value: Range) -> tuple[float, float]:
-    """(lower, upper); the lower is minus the upper where one number is given."""
-    return value if isinstance(value, tuple) else (-abs(value), abs(value))
-
-
-def _probability(value: Range) -> tuple[float, float]:
-    """(lower, upper); the lower is 0 where one number is given."""
-    return value if isinstance(value, tuple) else (0.0, value)
-
-
-def _check_range(operation: ImageOperation, name: str, lowest: float) -> None:
-    """Raises InvalidArgument for a range that is not in order, or not from ``lowest`` to 1."""
-    value = getattr(operation, name)
-    low, high = value if isinstance(value, tuple) else (value, value)
-    if not lowest <= low <= high <= 1:
-        why = f"must be a number, or (lower, upper), from {lowest:g} to 1"
-        raise operation.refusal(name, why)

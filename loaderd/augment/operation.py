@@ -77,6 +77,25 @@ class ImageOperation(Operation, frozen=True):
         """
         raise NotImplementedError
 
+    def check_range(self, *names: str, lowest: float = 0.0) -> None:
+        """Raises InvalidArgument for arguments that are no ``Range`` from ``lowest`` to 1."""
+        for name in names:
+            low, high = bounds(getattr(self, name), lowest)
+            if not lowest <= low <= high <= 1:
+                why = f"must be a number, or (lower, upper), from {lowest:g} to 1"
+                raise self.refusal(name, why)
+
+
+Range = float | tuple[float, float]
+"""(lower, upper), or one number; see ``bounds``."""
+
+
+def bounds(value: Range, lowest: float = 0.0) -> tuple[float, float]:
+    """(lower, upper) of a range; of one number: it and its negative, or ``lowest`` if that is 0."""
+    if isinstance(value, tuple):
+        return value
+    return (0.0, value) if lowest == 0 else (-abs(value), abs(value))
+
 
 def _plain(value: Any) -> Any:
     """Lists and arrays as tuples, NumPy's numbers as Python's."""

@@ -12,10 +12,9 @@ from numpy.typing import NDArray
 from PIL import Image, ImageEnhance, ImageOps
 from scipy import stats
 
-from loaderd.augment import color
+from loaderd.augment import color_changes as color
 from loaderd.augment.canvas import Canvas
 from loaderd.augment.color import (
-    Adjustment,
     AutoContrast,
     Equalization,
     RandomBrightness,
@@ -30,6 +29,7 @@ from loaderd.augment.color import (
     RandomSaturation,
     Solarization,
 )
+from loaderd.augment.color_changes import Adjustment
 from loaderd.augment.draws import Draws
 from loaderd.augment.operation import ImageOperation
 from loaderd.augment.pixels import looked_up
