@@ -2,22 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
+from loaderd.augment.boxes import BoxFormat
 from loaderd.errors import InvalidArgument
 from loaderd.spec.base import Frozen
-
-BoxFormat = Literal[
-    "xyxy",
-    "yxyx",
-    "xywh",
-    "center_xywh",
-    "rel_xyxy",
-    "rel_yxyx",
-    "rel_xywh",
-    "rel_center_xywh",
-]
-"""Keras's names: ``keras/src/layers/preprocessing/image_preprocessing/bounding_boxes``."""
 
 
 class Annotations(Frozen, frozen=True):

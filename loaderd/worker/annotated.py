@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from loaderd.augment.boxes import from_corners
 from loaderd.augment.pixels import size_of
 from loaderd.augment.targets import Targets
 from loaderd.errors import BadImage
@@ -26,7 +27,7 @@ from loaderd.render.load.shapes import draw_polygons, draw_runs
 from loaderd.render.renderer import Loaded, Prepared, Renderer
 from loaderd.sources.files import FileLimit, FileReader
 from loaderd.sources.source import Source
-from loaderd.spec.annotations import Annotations, BoxFormat
+from loaderd.spec.annotations import Annotations
 from loaderd.spec.spec import Spec
 from loaderd.worker.images import DecodedImages
 
@@ -194,7 +195,7 @@ class AnnotationWriter:
         kept: Any = slice(self._wanted.max_boxes)
         if slot.boxes is not None and slot.box_labels is not None:
             kept = self._kept(moved)
-            boxes = as_format(moved.boxes[kept], self._wanted.box_format, self._size)
+            boxes = from_corners(moved.boxes[kept], self._wanted.box_format, self._size)
             slot.boxes[row], slot.box_labels[row] = -1, -1
             slot.boxes[row, : len(boxes)] = boxes
             slot.box_labels[row, : len(boxes)] = labels[kept]
@@ -234,27 +235,3 @@ def _within(boxes: Floats, size: tuple[int, int], name: str) -> Floats:
             "pixels"
         )
     return clipped
-
-
-def as_format(boxes: Floats, form: BoxFormat, size: tuple[int, int]) -> Floats:
-    """Boxes of left, top, right, bottom in another of Keras's formats.
-
-    Args:
-        boxes: (n, 4), in pixels.
-        form: the format.
-        size: (height, width) of the image, of which ``rel_`` formats are fractions.
-    """
-    left, top, right, bottom = boxes.T
-    if form.startswith("rel_"):
-        left, right = left / size[1], right / size[1]
-        top, bottom = top / size[0], bottom / size[0]
-    match form.removeprefix("rel_"):
-        case "xyxy":
-            columns = [left, top, right, bottom]
-        case "yxyx":
-            columns = [top, left, bottom, right]
-        case "xywh":
-            columns = [left, top, right - left, bottom - top]
-        case _:
-            columns = [(left + right) / 2, (top + bottom) / 2, right - left, bottom - top]
-    return np.stack(columns, axis=1)

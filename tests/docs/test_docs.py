@@ -54,7 +54,7 @@ from loaderd_client import (
 )
 from loaderd_client.core import deadline
 from loaderd_client.core import session as sessions
-from loaderd_client.keras.annotated import DatasetOptions
+from loaderd_client.keras.dataset_options import DatasetOptions
 from loaderd_client.keras.samples import Samples
 from tests.support.daemons import Serve, eventually
 from tests.support.streams import a_spec

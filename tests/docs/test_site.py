@@ -48,7 +48,8 @@ def test_every_public_name_is_generated(site: Path) -> None:
     of_image = {*image.__all__} - KERAS_OWN - {"ImageDataGenerator"}
     names |= {f"loaderd_client.image.{name}" for name in of_image}
     names |= {
-        f"loaderd_client.keras.annotated.{name}" for name in ("AnnotatedSequence", "DatasetOptions")
+        "loaderd_client.keras.annotated.AnnotatedSequence",
+        "loaderd_client.keras.dataset_options.DatasetOptions",
     }
     assert names <= ids_of(page)
     assert KERAS_OWN | {"__version__"} <= set(re.findall(r">(\w+)<", page.read_text()))

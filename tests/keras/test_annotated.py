@@ -140,16 +140,22 @@ def table(scenes: Path) -> dict[str, list[Any]]:
     return rows
 
 
-def test_masks_move_with_their_images(daemon: Daemon, scenes: Path) -> None:
-    for images, masks in segmentation(scenes, augment=MOVES, targets="segmentation_masks"):
+def test_masks_move_with_their_images_to_the_pixel(daemon: Daemon, scenes: Path) -> None:
+    """Where images are read by nearest neighbour too, each pixel shows the number of its mask."""
+    moves = [
+        A.RandomResizedCrop(64, 64, scale=(0.5, 1.0), interpolation="nearest"),
+        A.RandomFlip(),
+        A.RandomRotation(0.1, fill_mode="constant", interpolation="nearest"),
+        A.RandomShear(0.2, 0.1, fill_mode="constant", interpolation="nearest"),
+    ]
+    seen = 0
+    for images, masks in segmentation(scenes, augment=moves, targets="segmentation_masks"):
         assert masks.shape == (8, 64, 64, 1)
         assert masks.dtype == np.uint8
-        for image, mask in zip(images, masks[..., 0], strict=True):
-            assert {*np.unique(mask)} <= {0, 1, 2}
-            for kind in (0, 1):
-                seen, marked = painted(image, kind), mask == 1 + kind
-                # Half of the pixels along the edge, blurred where images grow, may differ.
-                assert (seen != marked).sum() <= 0.15 * max(marked.sum(), 200)
+        for kind in (0, 1):
+            np.testing.assert_array_equal(painted(images, kind), masks[..., 0] == 1 + kind)
+        seen += (masks > 0).sum()
+    assert seen > COUNT * 100
 
 
 def test_masks_are_drawn_from_polygons_and_run_lengths(daemon: Daemon, scenes: Path) -> None:
@@ -295,6 +301,8 @@ def test_a_table_gives_labels_weights_and_several_targets(daemon: Daemon, scenes
     _, (labels, masks), weights = made[1]
     assert made.class_names == ["blue", "red"]
     assert labels.tolist() == [1, 0] * 4
+    assert made.classes.tolist() == made.labels.tolist() == [1, 0] * 12
+    assert repr(made).startswith("<AnnotatedSequence: 24 images in 3 batches, 2 classes, of /")
     np.testing.assert_allclose(weights, np.arange(8, 16) / 10, rtol=1e-6)
     assert [np.unique(mask).max() for mask in masks] == [1, 2] * 4
     soft = image_dataset_from_dataframe(

@@ -21,12 +21,8 @@ from loaderd_client import (
     image_dataset_from_dataframe,
     segmentation_dataset_from_directory,
 )
-from loaderd_client.keras.annotated import (
-    DatasetArguments,
-    DatasetOptions,
-    Instances,
-    SampleTable,
-)
+from loaderd_client.keras.dataset_options import DatasetArguments, DatasetOptions
+from loaderd_client.keras.sample_table import Instances, SampleTable
 from tests.support.daemons import Daemon, Serve
 
 COUNT = 6

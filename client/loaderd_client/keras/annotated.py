@@ -3,22 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
-from difflib import get_close_matches
-from inspect import signature
-from typing import Any, NamedTuple, TypedDict, get_args
+from collections.abc import Sequence
+from typing import Any, get_args
 
-import numpy as np
-from numpy.typing import NDArray
-
+from loaderd.augment.boxes import BoxFormat, to_corners
 from loaderd.augment.pipeline import divide
-from loaderd.errors import EmptyDataset, InvalidArgument, InvalidType
-from loaderd.ipc import manifest
+from loaderd.errors import EmptyDataset, InvalidArgument
 from loaderd.ipc.bundle import Parts
-from loaderd.sampling.weights import Weights
-from loaderd.spec.annotations import Annotations, BoxFormat
-from loaderd.spec.base import ColorMode, DataFormat, OnError
+from loaderd.ipc.text import printable
+from loaderd.spec.annotations import Annotations
+from loaderd.spec.base import ColorMode, DataFormat
 from loaderd.spec.load import Load
 from loaderd.spec.output import Batching, Order, Output
 from loaderd.spec.source import Files
@@ -27,175 +21,11 @@ from loaderd_client.core import arguments
 from loaderd_client.core.batch import Batch
 from loaderd_client.keras import adapter
 from loaderd_client.keras.augment_list import augmented
+from loaderd_client.keras.dataset_options import DatasetOptions
 from loaderd_client.keras.pil_settings import pils_switches
 from loaderd_client.keras.preview import Overlay, caption
+from loaderd_client.keras.sample_table import SampleTable
 from loaderd_client.keras.sequence import LoaderSequence
-
-Array = NDArray[Any]
-
-NAMES = ("labels", "segmentation_masks", "bounding_boxes", "keypoints")
-"""Keras's names of what a batch may have beside its images."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class DatasetOptions:
-    """The options of all datasets with targets.
-
-    Args:
-        image_size: (height, width) of the images, in pixels.
-        batch_size: samples in a batch; the last batch of an epoch may have fewer.
-        shuffle: whether every epoch has a new order.
-        seed: decides order and augmentation; None picks one from NumPy's global generator.
-        color_mode: ``rgb``, ``rgba`` or ``grayscale``.
-        augment: operations of :mod:`loaderd_client.augment`, or Keras layers; masks, boxes and
-            keypoints move with the pixels. For a list that does not resize, images are resized to
-            ``image_size`` before the first. ``MixUp`` and ``CutMix`` are refused.
-        targets: which of ``labels``, ``segmentation_masks``, ``bounding_boxes`` and ``keypoints`` a
-            batch ``(images, targets)`` has: one as it is, several as a tuple. None for Keras's
-            dictionary of all.
-        bounding_box_format: of boxes, in Keras's names: ``xyxy``, ``yxyx``, ``xywh``,
-            ``center_xywh``, and these with ``rel_``.
-        max_boxes: boxes of an image in a batch; None for the most that an image has.
-        min_area: pixels; boxes of which less is seen are left out.
-        min_visibility: the fraction of a box that must be seen; else it is left out.
-        data_format: ``channels_last`` or ``channels_first``, of images; None is Keras's setting.
-        on_error: what happens to a sample that cannot be read: ``raise`` or ``skip``.
-        max_queue_size: batches that the daemon keeps ready.
-        verbose: whether to print how many samples there are.
-    """
-
-    image_size: tuple[int, int] = (256, 256)
-    batch_size: int = 32
-    shuffle: bool = True
-    seed: int | None = None
-    color_mode: ColorMode = "rgb"
-    augment: Sequence[Any] | None = None
-    targets: Sequence[str] | None = None
-    bounding_box_format: BoxFormat = "xyxy"
-    max_boxes: int | None = None
-    min_area: float = 0.0
-    min_visibility: float = 0.0
-    data_format: DataFormat | None = None
-    on_error: OnError = "raise"
-    max_queue_size: int = 10
-    verbose: bool = True
-
-
-class DatasetArguments(TypedDict, total=False):
-    """The keyword arguments of :class:`DatasetOptions`, which describes them.
-
-    Functions that take them declare these, so that editors complete them and type checkers know
-    their types.
-    """
-
-    image_size: tuple[int, int]
-    batch_size: int
-    shuffle: bool
-    seed: int | None
-    color_mode: ColorMode
-    augment: Sequence[Any] | None
-    targets: Sequence[str] | None
-    bounding_box_format: BoxFormat
-    max_boxes: int | None
-    min_area: float
-    min_visibility: float
-    data_format: DataFormat | None
-    on_error: OnError
-    max_queue_size: int
-    verbose: bool
-
-
-def options_of(function: Callable[..., Any], arguments: DatasetArguments) -> DatasetOptions:
-    """The options that a function was called with.
-
-    Args:
-        function: for the error.
-        arguments: its further keyword arguments.
-
-    Raises:
-        InvalidType: one is not known; says which may have been meant.
-    """
-    known = [field.name for field in fields(DatasetOptions)]
-    for name in arguments:
-        if name not in known:
-            near = get_close_matches(name, [*signature(function).parameters, *known], 1)
-            raise InvalidType(
-                f"{function.__name__}() got an unexpected keyword argument {name!r}"
-                + (f": did you mean {near[0]}?" if near else "")
-            )
-    return DatasetOptions(**arguments)
-
-
-class Instances(NamedTuple):
-    """The boxes and keypoints of all samples.
-
-    Attributes:
-        counts: how many each sample has.
-        boxes: float32 (total, 4): left, top, right, bottom in pixels; None for none.
-        labels: int32 (total,), of the boxes; None for none.
-        keypoints: float32 (total, k, 3): x, y, visible; None for none.
-    """
-
-    counts: list[int]
-    boxes: Array | None = None
-    labels: Array | None = None
-    keypoints: Array | None = None
-
-
-class Shapes(NamedTuple):
-    """Masks of instances, to be drawn; see :class:`loaderd.spec.annotations.Annotations`.
-
-    Attributes:
-        values: of each instance's pixels.
-        rings: polygons of each instance, float32 (n, 2) each.
-        runs: run lengths of each instance; empty for none.
-    """
-
-    values: list[int]
-    rings: list[list[Array]]
-    runs: list[list[int]]
-
-    def parts(self) -> dict[str, Array]:
-        """The arrays of a bundle."""
-        flat = [ring for rings in self.rings for ring in rings]
-        none = np.empty((0, 2), np.float32)
-        return {
-            "mask_values": np.array(self.values, np.uint8),
-            "rings": np.cumsum([0, *map(len, self.rings)], dtype=np.int64),
-            "ring_points": np.cumsum([0, *map(len, flat)], dtype=np.int64),
-            "points": np.concatenate([none, *flat]).astype(np.float32),
-            "runs": np.cumsum([0, *map(len, self.runs)], dtype=np.int64),
-            "run_lengths": np.array([one for runs in self.runs for one in runs], np.int64),
-        }
-
-
-class SampleTable(NamedTuple):
-    """The samples of a dataset.
-
-    Attributes:
-        images: paths of their files.
-        masks: paths of their masks; None for none.
-        instances: boxes and keypoints; None for none.
-        labels: one row for each sample; None for none.
-        weights: float32 (n,); None for none.
-        class_names: of labels, or of boxes.
-        sampling: the weights by which samples are drawn; None for each once.
-        shapes: masks of instances, in the place of ``masks``; None for none.
-    """
-
-    images: list[str]
-    masks: list[str] | None = None
-    instances: Instances | None = None
-    labels: Array | None = None
-    weights: Array | None = None
-    class_names: Sequence[str] = ()
-    sampling: Weights | None = None
-    shapes: Shapes | None = None
-
-    @property
-    def has_masks(self) -> bool:
-        """Whether there are masks, in files or to be drawn."""
-        return self.masks is not None or self.shapes is not None
 
 
 class AnnotatedSequence(LoaderSequence):
@@ -215,6 +45,15 @@ class AnnotatedSequence(LoaderSequence):
         self._names = _names(options.targets, listing)
         super().__init__(spec, max_queue_size=options.max_queue_size, parts=parts)
         self.class_names = list(listing.class_names) or None
+
+    @property
+    def classes(self) -> Any:
+        """The labels of all samples, one row each; None without ``labels``."""
+        return self._labels
+
+    def _origin(self) -> str:
+        classes = f", {len(self.class_names)} classes" if self.class_names else ""
+        return f"{classes}, of {printable(self.spec.source.directory)}"
 
     def _assembled(self, batch: Batch) -> Any:
         found = self._targets_of(batch)
@@ -240,7 +79,7 @@ class AnnotatedSequence(LoaderSequence):
         overlay = Overlay(mask=given["masks"][row, :, :, 0] if "masks" in given else None)
         if "boxes" in given and wanted is not None:
             labels = given["box_labels"][row]
-            boxes = as_corners(given["boxes"][row], wanted.box_format, self.spec.image_size)
+            boxes = to_corners(given["boxes"][row], wanted.box_format, self.spec.image_size)
             seen = labels[labels >= 0].tolist()
             names = [caption(one, "int", self.class_names) for one in seen]
             overlay = overlay._replace(boxes=boxes[labels >= 0], classes=seen, names=names)
@@ -261,30 +100,6 @@ class AnnotatedSequence(LoaderSequence):
         if "keypoints" in given:
             found["keypoints"] = given["keypoints"]
         return found
-
-
-def as_corners(boxes: Array, form: BoxFormat, size: tuple[int, int]) -> Array:
-    """Boxes (n, 4) of a format as left, top, right, bottom in pixels.
-
-    Args:
-        boxes: in that format.
-        form: one of Keras's.
-        size: (height, width) of the image.
-    """
-    first, second, third, fourth = boxes.T
-    match form.removeprefix("rel_"):
-        case "xyxy":
-            columns = [first, second, third, fourth]
-        case "yxyx":
-            columns = [second, first, fourth, third]
-        case "xywh":
-            columns = [first, second, first + third, second + fourth]
-        case _:
-            half_x, half_y = third / 2, fourth / 2
-            columns = [first - half_x, second - half_y, first + half_x, second + half_y]
-    scale = [size[1], size[0], size[1], size[0]] if form.startswith("rel_") else [1] * 4
-    found: Array = np.stack(columns, axis=1) * np.array(scale, np.float32)
-    return found
 
 
 def dataset_of(listing: SampleTable, options: DatasetOptions) -> AnnotatedSequence:
@@ -359,7 +174,7 @@ def _compiled(listing: SampleTable, options: DatasetOptions) -> tuple[Spec, Part
         augment=parts.operations,
         annotations=_annotations(listing, options),
     )
-    return spec, _parts(listing)
+    return spec, listing.parts()
 
 
 def _annotations(listing: SampleTable, options: DatasetOptions) -> Annotations:
@@ -377,31 +192,3 @@ def _annotations(listing: SampleTable, options: DatasetOptions) -> Annotations:
         min_area=arguments.number("min_area", options.min_area),
         min_visibility=arguments.number("min_visibility", options.min_visibility),
     )
-
-
-def _parts(listing: SampleTable) -> Parts:
-    parts = {"manifest": _packed(listing.images, listing.class_names)}
-    if listing.masks is not None:
-        parts["mask_manifest"] = _packed(listing.masks, ())
-    if listing.sampling is not None:
-        parts["weights"] = listing.sampling
-    if listing.shapes is not None:
-        parts |= listing.shapes.parts()
-    instances = listing.instances
-    if instances is None:
-        return parts
-    parts["instances"] = np.cumsum([0, *instances.counts], dtype=np.int64)
-    arrays = {
-        "boxes": instances.boxes,
-        "box_labels": instances.labels,
-        "keypoints": instances.keypoints,
-    }
-    return parts | {name: array for name, array in arrays.items() if array is not None}
-
-
-def _packed(paths: list[str], class_names: Sequence[str]) -> Array:
-    labels = np.zeros(len(paths), np.int32)
-    table = manifest.pack(
-        "", class_names, [os.fsencode(os.path.abspath(one)) for one in paths], labels
-    )
-    return np.frombuffer(table, np.uint8)

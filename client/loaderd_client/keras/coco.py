@@ -15,15 +15,9 @@ from numpy.typing import NDArray
 from loaderd.errors import DatasetNotFound, InvalidArgument
 from loaderd.ipc.text import printable
 from loaderd_client.core import arguments
-from loaderd_client.keras.annotated import (
-    AnnotatedSequence,
-    DatasetArguments,
-    Instances,
-    SampleTable,
-    Shapes,
-    dataset_of,
-    options_of,
-)
+from loaderd_client.keras.annotated import AnnotatedSequence, dataset_of
+from loaderd_client.keras.dataset_options import DatasetArguments, options_of
+from loaderd_client.keras.sample_table import Instances, SampleTable, Shapes
 
 Array = NDArray[np.float32]
 

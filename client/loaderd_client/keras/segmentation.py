@@ -9,14 +9,10 @@ from typing import Unpack
 from loaderd.errors import DatasetNotFound, InvalidArgument
 from loaderd.ipc.text import printable
 from loaderd_client.core import arguments
-from loaderd_client.keras.annotated import (
-    AnnotatedSequence,
-    DatasetArguments,
-    SampleTable,
-    dataset_of,
-    options_of,
-)
+from loaderd_client.keras.annotated import AnnotatedSequence, dataset_of
 from loaderd_client.keras.dataset import EXTENSIONS
+from loaderd_client.keras.dataset_options import DatasetArguments, options_of
+from loaderd_client.keras.sample_table import SampleTable
 
 _MASKS = (".png", ".bmp", ".gif", ".tif", ".tiff")
 _NAMED = 3

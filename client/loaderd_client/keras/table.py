@@ -9,21 +9,15 @@ from typing import Any, NamedTuple, Unpack
 import numpy as np
 from numpy.typing import NDArray
 
+from loaderd.augment.boxes import BoxFormat, to_corners
 from loaderd.errors import EmptyDataset, InvalidArgument
 from loaderd.sampling.weights import Weights, checked, class_weights_of_samples
-from loaderd.spec.annotations import BoxFormat
 from loaderd_client.core import arguments
-from loaderd_client.keras.annotated import (
-    AnnotatedSequence,
-    DatasetArguments,
-    Instances,
-    SampleTable,
-    as_corners,
-    dataset_of,
-    options_of,
-)
+from loaderd_client.keras.annotated import AnnotatedSequence, dataset_of
 from loaderd_client.keras.class_weights import class_weights as checked_weights
 from loaderd_client.keras.class_weights import column_weights
+from loaderd_client.keras.dataset_options import DatasetArguments, options_of
+from loaderd_client.keras.sample_table import Instances, SampleTable
 
 Array = NDArray[Any]
 
@@ -279,7 +273,7 @@ def _boxes(column: str, values: Sequence[Any], form: BoxFormat) -> list[Array]:
     found = []
     for row, value in enumerate(values):
         cell = _Cell(row, column, value, should)
-        corners = as_corners(cell.floats(-1, 4), form, (1, 1))
+        corners = to_corners(cell.floats(-1, 4), form, (1, 1))
         if (corners[:, 2:] < corners[:, :2]).any():
             raise InvalidArgument(
                 f"row {row}: a box has a negative size in {column!r}: {_shown(value)}"

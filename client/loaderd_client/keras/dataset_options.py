@@ -1,0 +1,102 @@
+"""The options of datasets with targets."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
+from difflib import get_close_matches
+from inspect import signature
+from typing import Any, TypedDict
+
+from loaderd.augment.boxes import BoxFormat
+from loaderd.errors import InvalidType
+from loaderd.spec.base import ColorMode, DataFormat, OnError
+
+
+@dataclass(frozen=True, kw_only=True)
+class DatasetOptions:
+    """The options of all datasets with targets.
+
+    Args:
+        image_size: (height, width) of the images, in pixels.
+        batch_size: samples in a batch; the last batch of an epoch may have fewer.
+        shuffle: whether every epoch has a new order.
+        seed: decides order and augmentation; None picks one from NumPy's global generator.
+        color_mode: ``rgb``, ``rgba`` or ``grayscale``.
+        augment: operations of :mod:`loaderd_client.augment`, or Keras layers; masks, boxes and
+            keypoints move with the pixels. For a list that does not resize, images are resized to
+            ``image_size`` before the first. ``MixUp`` and ``CutMix`` are refused.
+        targets: which of ``labels``, ``segmentation_masks``, ``bounding_boxes`` and ``keypoints`` a
+            batch ``(images, targets)`` has: one as it is, several as a tuple. None for Keras's
+            dictionary of all.
+        bounding_box_format: of boxes, in Keras's names: ``xyxy``, ``yxyx``, ``xywh``,
+            ``center_xywh``, and these with ``rel_``.
+        max_boxes: boxes of an image in a batch; None for the most that an image has.
+        min_area: pixels; boxes of which less is seen are left out.
+        min_visibility: the fraction of a box that must be seen; else it is left out.
+        data_format: ``channels_last`` or ``channels_first``, of images; None is Keras's setting.
+        on_error: what happens to a sample that cannot be read: ``raise`` or ``skip``.
+        max_queue_size: batches that the daemon keeps ready.
+        verbose: whether to print how many samples there are.
+    """
+
+    image_size: tuple[int, int] = (256, 256)
+    batch_size: int = 32
+    shuffle: bool = True
+    seed: int | None = None
+    color_mode: ColorMode = "rgb"
+    augment: Sequence[Any] | None = None
+    targets: Sequence[str] | None = None
+    bounding_box_format: BoxFormat = "xyxy"
+    max_boxes: int | None = None
+    min_area: float = 0.0
+    min_visibility: float = 0.0
+    data_format: DataFormat | None = None
+    on_error: OnError = "raise"
+    max_queue_size: int = 10
+    verbose: bool = True
+
+
+class DatasetArguments(TypedDict, total=False):
+    """The keyword arguments of :class:`DatasetOptions`, which describes them.
+
+    Functions that take them declare these, so that editors complete them and type checkers know
+    their types.
+    """
+
+    image_size: tuple[int, int]
+    batch_size: int
+    shuffle: bool
+    seed: int | None
+    color_mode: ColorMode
+    augment: Sequence[Any] | None
+    targets: Sequence[str] | None
+    bounding_box_format: BoxFormat
+    max_boxes: int | None
+    min_area: float
+    min_visibility: float
+    data_format: DataFormat | None
+    on_error: OnError
+    max_queue_size: int
+    verbose: bool
+
+
+def options_of(function: Callable[..., Any], arguments: DatasetArguments) -> DatasetOptions:
+    """The options that a function was called with.
+
+    Args:
+        function: for the error.
+        arguments: its further keyword arguments.
+
+    Raises:
+        InvalidType: one is not known; says which may have been meant.
+    """
+    known = [field.name for field in fields(DatasetOptions)]
+    for name in arguments:
+        if name not in known:
+            near = get_close_matches(name, [*signature(function).parameters, *known], 1)
+            raise InvalidType(
+                f"{function.__name__}() got an unexpected keyword argument {name!r}"
+                + (f": did you mean {near[0]}?" if near else "")
+            )
+    return DatasetOptions(**arguments)
