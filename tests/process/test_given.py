@@ -18,6 +18,7 @@ from loaderd.ipc.bundle import Bundle
 from loaderd.ipc.messages import Open, Opened, Refused
 from loaderd.ipc.prefetch import UNKNOWN, WHOLE, Run
 from loaderd.spec import spec
+from loaderd.spec.annotations import Annotations
 from loaderd.spec.operations import Function
 from loaderd.spec.output import Batching, Order
 from loaderd.spec.source import Arrays, Files
@@ -110,6 +111,34 @@ def test_labels_without_a_class_are_refused(serve: Serve, photos: Path, labels: 
         pytest.raises(ProtocolError, match="labels without a class"),
     ):
         session.open(files(photos), 4, bundles=[given])
+
+
+@pytest.mark.parametrize(
+    ("parts", "words"),
+    [
+        ({}, "lacks 'instances'"),
+        ({"instances": np.array([0, 99, 2])}, "no bounds of 2 ranges"),
+        ({"instances": np.array([0, 1, 3])}, "'boxes' of the bundle has 2 rows, not 3"),
+    ],
+)
+def test_annotations_that_do_not_fit_are_refused(
+    serve: Serve, photos: Path, parts: Any, words: str
+) -> None:
+    plain = files(photos)
+    asked = msgspec.structs.replace(
+        plain,
+        load=msgspec.structs.replace(plain.load, aspect="keep"),
+        transforms=(),
+        order=Order(seed=0),
+        annotations=Annotations(max_boxes=1, boxes=True),
+    )
+    boxes = {"boxes": np.zeros((2, 4), np.float32), "box_labels": np.zeros(2, np.int32)}
+    given = Bundle({"manifest": a_manifest(photos, [0, 1]), **boxes, **parts})
+    with (
+        a_living_daemon(serve, photos) as (_, session),
+        pytest.raises(ProtocolError, match=words),
+    ):
+        session.open(asked, 4, bundles=[given])
 
 
 @pytest.mark.parametrize("damage", [slice(0, 8), slice(8, 12), slice(16, 40), slice(56, 64)])

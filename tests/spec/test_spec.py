@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+from typing import Any
 
 import msgspec
 import pytest
@@ -12,11 +14,13 @@ from hypothesis import strategies as st
 from loaderd.errors import InvalidArgument
 from loaderd.ipc.messages import LONGEST_TEXT, Attach, decode, encode
 from loaderd.spec import spec as specs
-from loaderd.spec.load import Pil
-from loaderd.spec.operations import Function
-from loaderd.spec.output import Batching, Order, Save
-from loaderd.spec.source import Directory, Files
+from loaderd.spec.annotations import Annotations
+from loaderd.spec.load import Load, Pil
+from loaderd.spec.operations import Function, GeneratorFlip
+from loaderd.spec.output import Batching, Order, Output, Save
+from loaderd.spec.source import Arrays, Directory, Files
 from loaderd.spec.spec import Spec
+from loaderd_client import augment as A
 from tests.support.specs import stages
 
 NAMES = st.binary(min_size=1, max_size=30).map(os.fsdecode)
@@ -75,3 +79,47 @@ def test_pils_numbers_must_be_such() -> None:
     for name, value in (("max_pixels", -1), ("max_pixels", 2**50), ("max_text_chunk", -1)):
         with pytest.raises(InvalidArgument):
             msgspec.structs.replace(Pil(), **{name: value})
+
+
+PLAIN = Spec(
+    source=Files(),
+    load=Load(target_size=(4, 5), aspect="keep"),
+    transforms=(),
+    output=Output(),
+    batch=Batching(batch_size=2, label_mode="none"),
+    order=Order(seed=0),
+    augment=(A.RandomCrop(4, 5),),
+)
+
+
+@pytest.mark.parametrize(
+    ("fields", "says"),
+    [
+        ({"cache": "memory"}, "needs images of one size"),
+        ({"transforms": (GeneratorFlip(horizontal=True),)}, "no operation of ImageDataGenerator"),
+        ({"order": Order(seed=0, draws="batch")}, "no operation of ImageDataGenerator"),
+        ({"source": Arrays()}, "images of files"),
+        (
+            {"annotations": Annotations(masks=True), "load": Load(target_size=(4, 5))},
+            "decoded in their own size",
+        ),
+        (
+            {
+                "annotations": Annotations(masks=True),
+                "load": Load(target_size=(4, 5), aspect="keep", decode="scaled"),
+            },
+            "decoded in their own size",
+        ),
+        ({"augment": (A.MixUp(),), "output": Output(dtype="uint8")}, "MixUp and CutMix need"),
+        ({"augment": (A.CutMix(),), "batch": Batching(batch_size=2, label_mode="int")}, "need"),
+        ({"augment": (A.CutMix(),), "annotations": Annotations(masks=True)}, "need"),
+        ({"augment": (A.Rescaling(2.0), A.RandomFlip())}, "must come before Rescaling"),
+    ],
+)
+def test_parts_that_do_not_fit_one_another_are_refused(fields: dict[str, Any], says: str) -> None:
+    with pytest.raises(InvalidArgument, match=says):
+        msgspec.structs.replace(PLAIN, **fields)
+    data = json.loads(specs.encode(PLAIN))
+    data |= {name: msgspec.to_builtins(value) for name, value in fields.items()}
+    with pytest.raises(InvalidArgument, match=says):
+        specs.decode(json.dumps(data).encode())
