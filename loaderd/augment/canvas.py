@@ -67,10 +67,10 @@ class Canvas:
         Args:
             picture: uint8 (height, width, channels); or a PIL image of mode RGB, RGBA, L, or RGBX,
                 whose fourth byte is padding.
-            targets: in pixels of the picture; None for none.
+            targets: in pixels of the picture, with their visibility if it is not 1; None for none.
         """
         self._image = picture
-        if targets is not None:
+        if targets is not None and len(targets.visibility) != len(targets.boxes):
             targets = targets._replace(visibility=np.ones(len(targets.boxes)))
         self._targets = targets
         self._geometry = None
@@ -88,6 +88,12 @@ class Canvas:
             return _CHANNELS.get(self._image.mode, 3)
         channels: int = self._image.shape[2]
         return channels
+
+    @property
+    def picture(self) -> Pixels | Image.Image:
+        """The image as it is now, in any of the forms that ``begin`` takes; not to be changed."""
+        self._flush()
+        return self._image
 
     @property
     def image(self) -> Pixels:

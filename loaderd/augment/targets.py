@@ -27,7 +27,8 @@ class Targets(NamedTuple):
         boxes: float64 (n, 4): left, top, right, bottom.
         keypoints: float64 (n, k, 3): x, y, and 0 if it is invisible; x and y are then 0 too.
         visibility: float64 (n,): the share of each box's area that is still in the image, by boxes
-            alone; 0 for a box that is gone. ``Canvas.begin`` sets it to 1.
+            alone; 0 for a box that is gone. ``Canvas.begin`` sets it to 1 where
+            it is missing.
     """
 
     masks: tuple[NDArray[Any], ...] = ()

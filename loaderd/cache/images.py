@@ -34,13 +34,15 @@ def head(load: Load, folder: str, decoders: str) -> Head:
         decoders: versions of the decoding libraries.
     """
     about = {"directory": folder[-_MAX_FOLDER:], **_recipe(load, decoders)}
-    return Head(math.prod(load.array_shape), about)
+    return Head(math.prod(load.array_shape) + load.extra_bytes, about)
 
 
 def _recipe(load: Load, decoders: str) -> dict[str, Any]:
     """All that decides an image's bytes; ``channels`` is for arrays, which are not cached."""
     recipe = {**msgspec.structs.asdict(load), "decoders": decoders}
     del recipe["pil"], recipe["channels"]
+    if not load.sized:
+        del recipe["sized"]
     if load.pil != Pil():  # they decide which images can be read
         pil = hashlib.blake2b(msgspec.json.encode(load.pil), digest_size=8)
         recipe["pil"] = pil.hexdigest()

@@ -137,25 +137,29 @@ class Store:
 
     Args:
         fd: descriptor of the file; the store closes it.
-        shape: (height, width, channels) of every row.
+        shape: (height, width, channels) of the image in every row.
+        extra: bytes of every row behind its image.
         rows: key, state and row of each sample's file; see ``index.Granted``.
 
     Attributes:
         path: of the file, for display.
         trouble: why the cache is no longer written; empty while it is.
         lost: whether it is no longer read either.
+        has_extra: whether anything lies behind the images.
     """
 
-    def __init__(self, fd: int, shape: tuple[int, int, int], rows: Numbers) -> None:
+    def __init__(self, fd: int, shape: tuple[int, int, int], rows: Numbers, extra: int = 0) -> None:
         weakref.finalize(self, storage.close, [fd])  # closing the last copy releases the lock
         self._fd = fd
         self.path = path_of(fd)
         self._shape = shape
+        self._pixels = math.prod(shape)
+        self.has_extra = extra > 0
         self._files, self._row = rows, rows[:, 2]
         self._verified = np.zeros(len(rows), np.bool_)
         self.trouble, self.lost = "", False
         head = layout.read_head(fd)
-        if head is None or head.row_bytes != math.prod(shape):
+        if head is None or head.row_bytes != self._pixels + extra:
             self._set_lost()
             return
         self._head = head
@@ -178,22 +182,30 @@ class Store:
 
         Valid until the next call.
         """
+        row = self._whole_row(sample)
+        return None if row is None else row[: self._pixels].reshape(self._shape)
+
+    def extra(self, sample: int) -> Row | None:
+        """What lies behind the image of a sample that was found; see ``row``."""
+        row = self._whole_row(sample)
+        return None if row is None else row[self._pixels :]
+
+    def _whole_row(self, sample: int) -> Row | None:
         if self.lost:
             return None
-        pixels = self._rows.row(int(self._row[sample]))
-        if pixels is None:
+        row = self._rows.row(int(self._row[sample]))
+        if row is None:
             self._set_lost()
-            return None
-        return pixels.reshape(self._shape)
+        return row
 
     def mapped(self, ids: NDArray[Any]) -> tuple[Pixels, NDArray[Any]] | None:
         """Samples that ``find`` has found, where they lie.
 
         Returns:
             All rows of the cache, as images, and the rows of the samples; None if the rows are not
-            mapped.
+            mapped, or hold more than images.
         """
-        if self.lost or (rows := self._rows.all()) is None:
+        if self.lost or self.has_extra or (rows := self._rows.all()) is None:
             return None
         return rows.reshape(-1, *self._shape), self._row[ids]
 
@@ -208,13 +220,14 @@ class Store:
             self._set_lost()
         return there
 
-    def keep(self, sample: int, image: Pixels, state: int) -> None:
+    def keep(self, sample: int, image: Pixels, state: int, extra: bytes = b"") -> None:
         """Writes a decoded sample, if it has a row and its file has not changed.
 
         Args:
             sample: its number.
             image: its pixels; dtypes other than uint8 are not kept.
             state: of the file that was read; ``UNREADABLE`` matches none.
+            extra: what lies behind the image.
         """
         key, known, row = self._files[sample].tolist()
         if row == NO_ROW or state != known or image.dtype != np.uint8:
@@ -224,6 +237,8 @@ class Store:
         if self.trouble:
             return
         image = np.ascontiguousarray(image)
+        if extra:
+            image = np.concatenate([image.reshape(-1), np.frombuffer(extra, np.uint8)])
         try:  # the mark last: it states that the row is complete
             self._write(image, self._head.row_at(row))
             mark = mark_of(image, key, state).to_bytes(_MARK_BYTES, "little")

@@ -16,23 +16,25 @@ from loaderd.ipc.manifest import Manifest
 from loaderd.spec.annotations import Annotations
 
 
-def check(wanted: Annotations, parts: Parts, samples: int) -> None:
+def check(wanted: Annotations, parts: Parts, samples: int, size: tuple[int, int]) -> None:
     """Checks that all parts are there, of their dtypes and shapes, and fit one another.
 
     Args:
         wanted: what the spec says.
         parts: of the bundle.
         samples: of the dataset.
+        size: (height, width) of images in arrays.
 
     Raises:
         ProtocolError: a part is missing, or does not fit.
     """
-    if wanted.masks and not wanted.drawn:
-        table = _part(parts, "mask_manifest", "u1", ())
-        listed = len(Manifest.view(table.data.cast("B")))
-        if listed != samples:
-            raise ProtocolError(f"{listed} masks for {samples} samples")
-    if not (wanted.max_boxes or wanted.drawn):
+    for number in range(len(wanted.further)):
+        _manifest(parts, manifest_name(number), samples)
+    if wanted.masks == "files":
+        _manifest(parts, "mask_manifest", samples)
+    if wanted.masks == "arrays":
+        _rows(parts, "masks", "u1", size, samples)
+    if not wanted.has_instances:
         return
     total = _bounds(parts, "instances", samples)
     if wanted.boxes:
@@ -40,12 +42,23 @@ def check(wanted: Annotations, parts: Parts, samples: int) -> None:
         _rows(parts, "box_labels", "i4", (), total)
     if wanted.keypoints:
         _rows(parts, "keypoints", "f4", (wanted.keypoints, 3), total)
-    if wanted.drawn:
+    if wanted.masks == "shapes":
         _rows(parts, "mask_values", "u1", (), total)
         rings = _bounds(parts, "rings", total)
         points = _bounds(parts, "ring_points", rings)
         _rows(parts, "points", "f4", (2,), points)
         _rows(parts, "run_lengths", "i8", (), _bounds(parts, "runs", total))
+
+
+def manifest_name(number: int) -> str:
+    """The name of the part with the files of a further image; the first is number 0."""
+    return f"image_manifest_{number + 1}"
+
+
+def _manifest(parts: Parts, name: str, samples: int) -> None:
+    listed = len(Manifest.view(_part(parts, name, "u1", ()).data.cast("B")))
+    if listed != samples:
+        raise ProtocolError(f"{name!r} of the bundle has {listed} files for {samples} samples")
 
 
 def _part(parts: Parts, name: str, dtype: str, inner: tuple[int, ...]) -> NDArray[Any]:

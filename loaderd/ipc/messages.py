@@ -29,7 +29,7 @@ from loaderd.ipc.prefetch import Place, Run
 from loaderd.ipc.snapshot import Snapshot
 from loaderd.ipc.text import encodable
 
-PROTOCOL = 11
+PROTOCOL = 12
 """Incremented whenever a message or a layout changes its meaning."""
 
 LONGEST_TEXT = 8000

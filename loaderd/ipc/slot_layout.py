@@ -9,6 +9,7 @@ A slot is a block of whole pages with these arrays, each aligned to 64 bytes::
 
 and, by the spec's annotations::
 
+    images_1   and so on: further images of each sample, as ``images``, of their own channels
     masks      (batch, height, width, 1) uint8
     boxes      (batch, max_boxes, 4) float32, and -1 where there is none
     box_labels (batch, max_boxes) int32, the same
@@ -61,6 +62,7 @@ class SlotLayout(NamedTuple):
     weights: Field | None
     ids: Field
     nbytes: int
+    further: tuple[Field, ...] = ()
     masks: Field | None = None
     boxes: Field | None = None
     box_labels: Field | None = None
@@ -73,12 +75,18 @@ class SlotLayout(NamedTuple):
             "images": self.images,
             "labels": self.labels,
             "weights": self.weights,
+            **{further_name(number): field for number, field in enumerate(self.further)},
             "masks": self.masks,
             "boxes": self.boxes,
             "box_labels": self.box_labels,
             "keypoints": self.keypoints,
         }
         return {name: field for name, field in fields.items() if field is not None}
+
+
+def further_name(number: int) -> str:
+    """The name of a further image among the delivered arrays; the first is number 0."""
+    return f"images_{number + 1}"
 
 
 def is_small(asked: Spec, slot_bytes: int) -> bool:
@@ -112,13 +120,18 @@ def slot_layout(asked: Spec, classes: int) -> SlotLayout:
     return SlotLayout(images, labels, weights, ids, nbytes, **more)
 
 
-def _annotations(asked: Spec, after: Field) -> tuple[dict[str, Field], Field]:
+def _annotations(asked: Spec, after: Field) -> tuple[dict[str, Any], Field]:
     """The fields of annotations, and the last of all fields."""
-    fields: dict[str, Field] = {}
+    fields: dict[str, Any] = {}
     wanted = asked.annotations
     if wanted is None:
         return fields, after
     rows, most = asked.batch.batch_size, wanted.max_boxes
+    further = []
+    for mode in wanted.further:
+        after = _after(after, (rows, *asked.shape_of(mode)), asked.output.dtype)
+        further.append(after)
+    fields["further"] = tuple(further)
     if wanted.masks:
         fields["masks"] = after = _after(after, (rows, *asked.image_size, 1), "uint8")
     if wanted.boxes:
@@ -143,6 +156,8 @@ def _labels(asked: Spec, classes: int, after: Field) -> Field | None:
             return _after(after, (rows, 1), "float32")
         case "input":
             return _after(after, after.shape, after.dtype)
+        case "given":
+            return _after(after, (rows, *asked.batch.label_shape), "float32")
         case "none":
             return None
 
@@ -162,6 +177,7 @@ class SlotArrays(NamedTuple):
     labels: NDArray[Any] | None
     weights: NDArray[np.float32] | None
     ids: NDArray[np.int32]
+    further: tuple[NDArray[Any], ...] = ()
     masks: NDArray[np.uint8] | None = None
     boxes: NDArray[np.float32] | None = None
     box_labels: NDArray[np.int32] | None = None
@@ -171,9 +187,21 @@ class SlotArrays(NamedTuple):
 def view_slot(buffer: memoryview, layout: SlotLayout, slot: int) -> SlotArrays:
     """The arrays of one slot, as views of a mapped ring."""
     base = slot * layout.nbytes
-    views = {name: _view(buffer, base, field) for name, field in layout.delivered.items()}
-    absent = {name: None for name in ("labels", "weights") if name not in views}
-    return SlotArrays(**views, **absent, ids=_view(buffer, base, layout.ids))  # type: ignore[arg-type]
+
+    def view(field: Field | None) -> Any:
+        return None if field is None else _view(buffer, base, field)
+
+    return SlotArrays(
+        images=view(layout.images),
+        labels=view(layout.labels),
+        weights=view(layout.weights),
+        ids=view(layout.ids),
+        further=tuple(map(view, layout.further)),
+        masks=view(layout.masks),
+        boxes=view(layout.boxes),
+        box_labels=view(layout.box_labels),
+        keypoints=view(layout.keypoints),
+    )
 
 
 def _view(buffer: memoryview, base: int, field: Field) -> NDArray[Any]:

@@ -34,7 +34,7 @@ from loaderd.sources import file_identity
 from loaderd.sources.directory import list_samples
 from loaderd.sources.file_identity import FileStates
 from loaderd.spec import spec
-from loaderd.spec.output import Order
+from loaderd.spec.output import Batching, Order
 from loaderd.spec.source import Arrays, Directory, Files
 from loaderd.spec.spec import Spec
 
@@ -91,8 +91,11 @@ class _Opener:
         found = Manifest.view(table)
         if asked.batch.label_mode == "categorical":
             _check_labels(found)
+        if asked.batch.label_mode == "given":
+            _check_given(given, asked.batch, len(found))
         if asked.annotations is not None:
-            annotation_parts.check(asked.annotations, given, len(found))
+            size = asked.load.target_size
+            annotation_parts.check(asked.annotations, given, len(found), size)
         length = epoch_length(asked.order, len(found), _order(given, asked.order, len(found)))
         weights = _weights(given, asked.order, len(found))
         sample_weights(asked.order, found.labels, found.class_names, weights)  # checks them
@@ -144,8 +147,10 @@ def _table(asked: Spec, given: bundle.Parts) -> bytes:
             return _part(given, "manifest").tobytes()
         case Arrays():
             array = _part(given, "images")
-            if array.shape[1:] != asked.image_shape:
-                raise ProtocolError(f"images of shape {array.shape[1:]}, not {asked.image_shape}")
+            if array.shape[1:] != asked.array_shape:
+                raise ProtocolError(f"images of shape {array.shape[1:]}, not {asked.array_shape}")
+            if "manifest" in given:  # with labels
+                return _part(given, "manifest").tobytes()
             samples = len(array)
             return manifest.pack("", (), [b""] * samples, np.zeros(samples, np.int32))
 
@@ -182,6 +187,12 @@ def _check_labels(found: Manifest) -> None:
     labels = found.labels
     if len(labels) and not 0 <= labels.min() <= labels.max() < max(1, len(found.class_names)):
         raise ProtocolError("the manifest has labels without a class")
+
+
+def _check_given(given: bundle.Parts, batch: Batching, samples: int) -> None:
+    labels = _part(given, "labels")
+    if labels.shape != (samples, *batch.label_shape) or labels.dtype != np.float32:
+        raise ProtocolError(f"'labels' of the bundle is {labels.dtype} of shape {labels.shape}")
 
 
 def _cache(found: Manifest, asked: Spec) -> _Cache | None:

@@ -16,7 +16,7 @@ from loaderd.augment.canvas import Canvas
 from loaderd.augment.crops import Box, CenterCrop, RandomCrop, RandomResizedCrop
 from loaderd.augment.draws import Draws
 from loaderd.augment.pipeline import divide
-from loaderd.augment.pixels import Pixels
+from loaderd.augment.pixels import Pixels, Window, moved
 from loaderd.augment.targets import Targets
 from loaderd.augment.values import ValueOperation
 from loaderd.render.fast import Step
@@ -50,7 +50,7 @@ class AugmentFinish:
         self._canvas = Canvas(_looked_up)
         self._flips = np.zeros(1, np.uint8)
         height, width = self._size = spec.image_size
-        self._resizes = spec.load.aspect == "keep" and pipeline.size is None
+        self._resizes = pipeline.size is None
         channels = CHANNELS[spec.load.color_mode]
         self._kernel = Finish(
             (height, width, channels),
@@ -83,7 +83,9 @@ class AugmentFinish:
         self._draws.begin(epoch, sample, 0, occurrence)
         return crop.draw(self._draws, (size[1], size[0]))
 
-    def _crop_reduced(self, picture: Reduced, parameters: Parameters) -> None:
+    def _crop_reduced(
+        self, picture: Reduced, parameters: Parameters, targets: Targets | None
+    ) -> None:
         """Begins with the part of a reduced picture; its edges may be fractional there."""
         assert self._crop is not None, "pictures are reduced for it alone"
         box = self._drawn_crop(self._crop, picture.size, parameters)
@@ -96,6 +98,9 @@ class AugmentFinish:
         )
         self._canvas.begin(picture.image)
         self._canvas.resize(self._crop.sets_size, edges, self._crop.interpolation)
+        if targets is not None:  # which are in pixels of the true picture
+            cropped = moved(targets, Window((*box,), self._crop.sets_size))
+            self._canvas.begin(self._canvas.picture, cropped)
 
     @property
     def targets(self) -> Targets:
@@ -109,7 +114,7 @@ class AugmentFinish:
         canvas, draws, operations = self._canvas, self._draws, self._operations
         epoch, sample, occurrence = prepared[at]
         if isinstance(picture, Reduced):
-            self._crop_reduced(picture, prepared[at])
+            self._crop_reduced(picture, prepared[at], targets)
             operations = operations[1:]
         else:
             canvas.begin(picture, targets)

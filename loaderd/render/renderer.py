@@ -19,12 +19,12 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from loaderd.augment.pixels import check_kind
+from loaderd.augment.pixels import check_kind, size_of
 from loaderd.augment.targets import Targets
 from loaderd.render.augmented import AugmentFinish, begins_with_crop
 from loaderd.render.fast import ChunkParameters, FastFinish, is_fast
 from loaderd.render.general import GeneralFinish, random_operations
-from loaderd.render.load.decode import Decoder
+from loaderd.render.load.decode import Decoder, Picture
 from loaderd.render.load.pixel_limits import DEFAULT, PixelLimit
 from loaderd.render.load.resize import Reduced, Resizer, Size
 from loaderd.render.transforms.operation import Array, Parts
@@ -89,6 +89,7 @@ class Renderer:
 
     Attributes:
         copies: whether finishing a uint8 image only copies it.
+        loaded_size: (height, width) of the picture that was loaded last, before any resize.
 
     Raises:
         RenderError: the user's function cannot be loaded.
@@ -118,6 +119,7 @@ class Renderer:
             self._finish = GeneralFinish(spec, compute, bundle, self._random)
             self._function = self._finish.function
         self.copies = self._finish.copies
+        self.loaded_size = (0, 0)
         self.times = times
 
     def draw(self, uniforms: Sequence[float]) -> Parameters:
@@ -150,6 +152,7 @@ class Renderer:
         start = perf_counter_ns()
         picture = self._decoder.decode(data)
         decoded = perf_counter_ns()
+        self.loaded_size = _size_of(picture)
         image = picture if self._keeps_size else self._resize(picture)
         if self._augments:
             check_kind(image.image if isinstance(image, Reduced) else image)
@@ -223,3 +226,8 @@ class Renderer:
     def import_scope(self) -> AbstractContextManager[None]:
         """A context for ``finish``, within which the user's code can import its modules."""
         return nullcontext() if self._function is None else self._function.import_scope()
+
+
+def _size_of(picture: Picture | Reduced) -> tuple[int, int]:
+    """(height, width) of the whole picture."""
+    return picture.size[::-1] if isinstance(picture, Reduced) else size_of(picture)

@@ -24,7 +24,7 @@ Compat = Literal["keras", "fixed"]
 Precision = Literal["exact", "fast"]
 OnError = Literal["raise", "substitute", "skip"]
 Aspect = Literal["stretch", "crop", "pad", "keep"]
-LabelMode = Literal["categorical", "sparse", "int", "binary", "input", "none"]
+LabelMode = Literal["categorical", "sparse", "int", "binary", "input", "given", "none"]
 
 CHANNELS: dict[ColorMode, int] = {"grayscale": 1, "rgb": 3, "rgba": 4}
 

@@ -14,6 +14,10 @@ MAX_PIXELS = 2**40
 """Stands for no limit."""
 
 
+SIZE_BYTES = 8
+"""Of (height, width), two int32."""
+
+
 class Plugin(Frozen, frozen=True):
     """A format that another package has registered in the trainer's PIL.
 
@@ -80,6 +84,7 @@ class Load(Frozen, frozen=True):
             least the target for ``nearest``.
         exif: whether pictures are turned by their EXIF orientation. Keras turns only TIFFs,
             which PIL turns when it loads them.
+        sized: whether the size of the picture belongs to a loaded image, for what is in its pixels.
         compat: with ``keras`` grey pictures of 16 bits saturate, as in Keras, where they become
             ``rgb``; with ``fixed`` they keep their upper 8 bits.
     """
@@ -95,6 +100,7 @@ class Load(Frozen, frozen=True):
     reading: Literal["load_img", "decode_image"] = "load_img"
     pil: Pil = Pil()
     channels: int | None = None
+    sized: bool = False
 
     def __post_init__(self) -> None:
         """Raises InvalidArgument for an impossible target size."""
@@ -105,3 +111,8 @@ class Load(Frozen, frozen=True):
     def array_shape(self) -> tuple[int, int, int]:
         """(height, width, channels) of one loaded image."""
         return (*self.target_size, self.channels or CHANNELS[self.color_mode])
+
+    @property
+    def extra_bytes(self) -> int:
+        """Bytes of one cached image beside its pixels."""
+        return SIZE_BYTES if self.sized else 0

@@ -54,19 +54,24 @@ class Batching(Frozen, frozen=True):
         batch_size: samples in a batch; the last batch of an epoch may be smaller.
         label_mode: ``categorical`` one-hot rows, ``sparse`` one number each, both of
             the pipeline's dtype; ``int`` one int32 each; ``binary`` float32 of shape
-            (batch, 1); ``input`` the images again; ``none`` no labels.
+            (batch, 1); ``input`` the images again; ``given`` float32 rows of the bundle's
+            ``labels``; ``none`` no labels.
         substitute_weight: the sample weight of a substitute for a bad image (all others
             have 1); None for batches without weights.
+        label_shape: of one row of given labels.
     """
 
     batch_size: int
     label_mode: LabelMode = "categorical"
     substitute_weight: float | None = None
+    label_shape: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
-        """Raises InvalidArgument for an empty batch."""
+        """Raises InvalidArgument for an empty batch, or labels of a negative size."""
         if self.batch_size < 1:
             raise InvalidArgument(f"batch_size must be at least 1, got {self.batch_size}")
+        if min(self.label_shape, default=0) < 0:
+            raise InvalidArgument(f"labels must not have the shape {self.label_shape}")
 
 
 class Order(Frozen, frozen=True):

@@ -18,7 +18,7 @@ from loaderd.augment.pipeline import divide
 from loaderd.augment.policies import AnyOperation
 from loaderd.errors import InvalidArgument
 from loaderd.spec.annotations import Annotations
-from loaderd.spec.base import Cache, Frozen, OnError
+from loaderd.spec.base import CHANNELS, Cache, ColorMode, Frozen, OnError
 from loaderd.spec.load import Load
 from loaderd.spec.operations import Function, Operation, Random
 from loaderd.spec.output import Batching, Order, Output
@@ -72,16 +72,23 @@ class Spec(Frozen, frozen=True):
             )
         if self.augments and (self.transforms or self.order.draws == "batch"):
             raise InvalidArgument("`augment` goes with no operation of ImageDataGenerator")
-        if self.augments and isinstance(self.source, Arrays):
-            raise InvalidArgument("`augment` takes images of files, and not of arrays")
-        if self.annotations is not None and (
-            self.load.aspect != "keep" or self.load.decode == "scaled"
-        ):
-            raise InvalidArgument("images with annotations are decoded in their own size")
+        if self.annotations is not None:
+            self._check_annotations(self.annotations)
         if divide(self.augment).mixes and not self._can_mix:
             raise InvalidArgument(
                 "MixUp and CutMix need images and labels of float32: labels one-hot, binary or none"
             )
+
+    def _check_annotations(self, wanted: Annotations) -> None:
+        of_arrays = isinstance(self.source, Arrays)
+        if not of_arrays and self.load.sized == (self.load.aspect == "keep"):
+            raise InvalidArgument(
+                "images with annotations keep their size, or are resized as `sized`"
+            )
+        if of_arrays and wanted.further:
+            raise InvalidArgument("further images are read from files, as are the first")
+        if (wanted.masks == "arrays") > of_arrays:
+            raise InvalidArgument("masks in arrays go with images in arrays")
 
     @property
     def augments(self) -> bool:
@@ -92,17 +99,29 @@ class Spec(Frozen, frozen=True):
     def _can_mix(self) -> bool:
         return (
             self.output.dtype == "float32"
-            and self.batch.label_mode in ("categorical", "binary", "none")
+            and self.batch.label_mode in ("categorical", "binary", "given", "none")
             and self.annotations is None
         )
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
         """The shape of one finished sample in its data format."""
-        (height, width), channels = self.image_size, self.load.array_shape[2]
+        return self._formatted(self.image_size, self.load.array_shape[2])
+
+    @property
+    def array_shape(self) -> tuple[int, int, int]:
+        """The shape of one image of ``Arrays`` in the bundle, in the data format of the batch."""
+        *size, channels = self.load.array_shape
+        return self._formatted((size[0], size[1]), channels)
+
+    def shape_of(self, color_mode: ColorMode) -> tuple[int, int, int]:
+        """The shape of a finished image of a color mode, in its data format."""
+        return self._formatted(self.image_size, CHANNELS[color_mode])
+
+    def _formatted(self, size: tuple[int, int], channels: int) -> tuple[int, int, int]:
         if self.output.data_format == "channels_first":
-            return (channels, height, width)
-        return (height, width, channels)
+            return (channels, *size)
+        return (*size, channels)
 
     @property
     def image_size(self) -> tuple[int, int]:

@@ -1,6 +1,7 @@
-"""The images of a stream with their annotations: masks, boxes, keypoints.
+"""What belongs to the images of a stream: further images, masks, boxes, keypoints.
 
-Masks lie in files, all else in the bundle; see :class:`loaderd.spec.annotations.Annotations`.
+Images and masks lie in files, all else in the bundle; see
+:class:`loaderd.spec.annotations.Annotations`.
 """
 
 from __future__ import annotations
@@ -10,23 +11,26 @@ from itertools import pairwise
 from time import perf_counter_ns
 from typing import Any, NamedTuple
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from loaderd.augment.boxes import from_corners
-from loaderd.augment.pixels import size_of
+from loaderd.augment.pixels import Window, moved
 from loaderd.augment.targets import Targets
+from loaderd.augment.warps import Size
 from loaderd.errors import BadImage
+from loaderd.ipc.annotation_parts import manifest_name
 from loaderd.ipc.bundle import Parts
 from loaderd.ipc.manifest import Manifest
 from loaderd.ipc.slot_layout import SlotArrays
 from loaderd.ipc.text import printable
 from loaderd.render.load.masks import MaskDecoder
 from loaderd.render.load.pixel_limits import PixelLimit
+from loaderd.render.load.resize import frame
 from loaderd.render.load.shapes import draw_polygons, draw_runs
-from loaderd.render.renderer import Loaded, Prepared, Renderer
-from loaderd.sources.files import FileLimit, FileReader
-from loaderd.sources.source import Source
+from loaderd.render.renderer import Loaded, Prepared, Renderer, StageTimes
+from loaderd.sources.files import FileLimit, FileReader, FileSource
 from loaderd.spec.annotations import Annotations
 from loaderd.spec.spec import Spec
 from loaderd.worker.images import DecodedImages
@@ -64,27 +68,29 @@ class AnnotationReader:
         self._wanted = wanted
         self._parts = parts
         self._masks: Manifest | None = None
-        if wanted.masks and not wanted.drawn:
+        if wanted.masks == "files":
             self._masks = Manifest.view(parts["mask_manifest"].data.cast("B"))
             self._files = FileReader(FileLimit(limit.file_bytes, limit.file_reason))
             self._decoder = MaskDecoder(spec.load, limit)
 
-    def read(self, sample: int, picture: Loaded, name: str) -> Annotated:
+    def read(self, sample: int, size: Size, name: str) -> Annotated:
         """The annotations of a sample.
 
         Args:
             sample: its number.
-            picture: the loaded image, whose size a mask must have.
-            name: of its file, for errors.
+            size: (height, width) of its picture, which a mask must have.
+            name: of the picture's file, for errors.
 
         Raises:
             BadImage: its mask cannot be read, or has another size; or a box is outside of it.
         """
         masks: tuple[NDArray[np.uint8], ...] = ()
         if self._masks is not None:
-            masks = (self._mask(self._masks, sample, picture, name),)
-        elif self._wanted.drawn:
-            masks = (self._drawn(sample, size_of(picture), name),)
+            masks = (self._mask(self._masks, sample, size, name),)
+        elif self._wanted.masks == "arrays":
+            masks = (self._parts["masks"][sample],)
+        elif self._wanted.masks == "shapes":
+            masks = (self._drawn(sample, size, name),)
         boxes: Floats = np.empty((0, 4))
         keypoints: Floats = np.empty((0, 0, 3))
         labels = np.empty(0, np.int32)
@@ -93,14 +99,14 @@ class AnnotationReader:
             if self._wanted.boxes:
                 boxes = self._parts["boxes"][first:last].astype(np.float64)
                 labels = self._parts["box_labels"][first:last]
-                boxes = _within(boxes, size_of(picture), name)
+                boxes = _within(boxes, size, name)
             if self._wanted.keypoints:
                 keypoints = _within_or_invisible(
-                    self._parts["keypoints"][first:last].astype(np.float64), size_of(picture)
+                    self._parts["keypoints"][first:last].astype(np.float64), size
                 )
-        return Annotated(Targets(masks, boxes, keypoints), labels)
+        return Annotated(Targets(masks, boxes, keypoints, np.ones(len(boxes))), labels)
 
-    def _drawn(self, sample: int, size: tuple[int, int], name: str) -> NDArray[np.uint8]:
+    def _drawn(self, sample: int, size: Size, name: str) -> NDArray[np.uint8]:
         """The instances of a sample, one after the other."""
         parts, mask = self._parts, np.zeros(size, np.uint8)
         for one in range(*parts["instances"][sample : sample + 2].tolist()):
@@ -119,11 +125,11 @@ class AnnotationReader:
                 ) from None
         return mask
 
-    def _mask(self, masks: Manifest, sample: int, picture: Loaded, name: str) -> NDArray[np.uint8]:
+    def _mask(self, masks: Manifest, sample: int, size: Size, name: str) -> NDArray[np.uint8]:
         path = os.fsdecode(masks.path(sample))
         mask = self._decoder.decode(self._files.read(path), path)
-        if mask.shape != size_of(picture):
-            (height, width), (rows, columns) = size_of(picture), mask.shape
+        if mask.shape != size:
+            (height, width), (rows, columns) = size, mask.shape
             raise BadImage(
                 f"{printable(path)}: a mask of {columns}x{rows} pixels, and its image "
                 f"{printable(name)} has {width}x{height}"
@@ -131,48 +137,107 @@ class AnnotationReader:
         return mask
 
 
-class AnnotatedImages(DecodedImages):
-    """Images that are read and decoded each time, with their annotations.
+class _FurtherImages:
+    """Further images of each sample, rendered with the draws of the first.
 
     Args:
-        source: of the files.
-        renderer: decodes and finishes them.
         spec: of the stream.
         parts: the bundle.
-        limit: of a mask's pixels.
+        limit: of a picture's pixels.
+        times: of the stages; added to.
     """
 
-    def __init__(
-        self, source: Source, renderer: Renderer, spec: Spec, parts: Parts, limit: PixelLimit
-    ) -> None:
-        super().__init__(source, renderer)
+    def __init__(self, spec: Spec, parts: Parts, limit: PixelLimit, times: StageTimes) -> None:
         assert spec.annotations is not None, "it is for streams with annotations"
+        self._images: list[tuple[DecodedImages, Renderer]] = []
+        for number, mode in enumerate(spec.annotations.further):
+            load = msgspec.structs.replace(spec.load, color_mode=mode)
+            renderer = Renderer(msgspec.structs.replace(spec, load=load), times, limit=limit)
+            listed = Manifest.view(parts[manifest_name(number)].data.cast("B"))
+            files = FileSource(listed, FileLimit(limit.file_bytes, limit.file_reason))
+            self._images.append((DecodedImages(files, renderer), renderer))
+        self._loaded: list[Loaded] = []
+
+    def load(self, sample: int, size: Size, name: str) -> None:
+        """Loads those of a sample.
+
+        Args:
+            sample: its number.
+            size: (height, width) of the first one's picture, which theirs must have.
+            name: of the first one's file, for errors.
+
+        Raises:
+            BadImage: one cannot be read or decoded, or has another size.
+        """
+        self._loaded = []
+        for images, _ in self._images:
+            picture = images.load(sample)
+            if images.size != size:
+                (height, width), (rows, columns) = size, images.size
+                raise BadImage(
+                    f"{printable(images.source.name(sample))}: an image of {columns}x{rows}, "
+                    f"and {printable(name)}, to which it belongs, has {width}x{height}"
+                )
+            self._loaded.append(picture)
+
+    def finish(self, prepared: Prepared, at: int, slot: SlotArrays, row: int) -> None:
+        """Finishes those that were loaded last, and writes them to a row."""
+        for (_, renderer), picture, rows in zip(
+            self._images, self._loaded, slot.further, strict=True
+        ):
+            renderer.finish(picture, prepared, at, rows[row])
+
+
+class AnnotatedSample:
+    """What belongs to the image of the sample in hand.
+
+    Args:
+        spec: of the stream.
+        parts: the bundle.
+        renderer: finishes the image.
+        limit: of a picture's pixels.
+    """
+
+    def __init__(self, spec: Spec, parts: Parts, renderer: Renderer, limit: PixelLimit) -> None:
+        assert spec.annotations is not None, "it is for streams with annotations"
+        self._renderer = renderer
+        self._load = spec.load
         self._reader = AnnotationReader(spec, parts, limit)
+        self._further = _FurtherImages(spec, parts, limit, renderer.times)
         self._write = AnnotationWriter(spec.annotations, spec.image_size)
         self._loaded = Annotated(Targets(), np.empty(0, np.int32))
 
-    def load(self, sample: int) -> Loaded:
-        """One image, valid until the next call; its annotations wait for ``finish``.
+    def load(self, sample: int, size: Size, name: str) -> None:
+        """Reads it for an image that was loaded.
+
+        Args:
+            sample: its number.
+            size: (height, width) of the image's picture.
+            name: of its file, for errors.
 
         Raises:
-            BadImage: its file, or that of its mask, cannot be read or decoded.
+            BadImage: a file cannot be read or decoded, or does not fit the image.
         """
-        picture = super().load(sample)
+        self._further.load(sample, size, name)
         start = perf_counter_ns()
-        self._loaded = self._reader.read(sample, picture, self.source.name(sample))
+        found = self._reader.read(sample, size, name)
+        if self._load.sized and size != self._load.target_size:
+            resized = Window(frame(self._load, size), self._load.target_size)
+            found = found._replace(targets=moved(found.targets, resized))
+        self._loaded = found
         self._renderer.times.decode += perf_counter_ns() - start
-        return picture
 
     def finish(
         self, picture: Loaded, prepared: Prepared, at: int, slot: SlotArrays, row: int
     ) -> None:
-        """Finishes the image that was loaded last, and writes it and its annotations to a row.
+        """Finishes the image for which it was loaded, and writes all to a row.
 
         Raises:
             RenderError: an operation refuses the image.
         """
         targets, labels = self._loaded
         moved = self._renderer.finish_annotated(picture, targets, prepared, at, slot.images[row])
+        self._further.finish(prepared, at, slot, row)
         self._write(slot, row, moved, labels)
 
 

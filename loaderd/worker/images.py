@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from loaderd import storage
+from loaderd.augment.warps import Size
 from loaderd.cache.store import Store, path_of
 from loaderd.ipc import segment
 from loaderd.render.load.decode import file_error
@@ -37,11 +38,13 @@ class DecodedImages:
     Attributes:
         source: the same.
         cached: images of the chunk that came from a cache.
+        size: (height, width) of the picture that was loaded last, before any resize.
     """
 
     def __init__(self, source: Source, renderer: Renderer) -> None:
         self.source = source
         self.cached = 0
+        self.size: Size = (0, 0)
         self._renderer = renderer
 
     def begin(self, ids: Ids) -> None:
@@ -71,9 +74,11 @@ class DecodedImages:
         if not isinstance(found, memoryview):
             return found
         try:
-            return self._renderer.load(found)
+            image = self._renderer.load(found)
         except Exception as error:  # PIL's decoders raise nearly everything on bad files
             raise file_error(self.source.name(sample), error) from error
+        self.size = self._renderer.loaded_size
+        return image
 
     def take_trouble(self) -> str:
         """A warning for the user, returned once; empty if there is none."""
@@ -86,6 +91,7 @@ class ArrayImages(DecodedImages):
     def __init__(self, source: ArraySource, renderer: Renderer) -> None:
         super().__init__(source, renderer)
         self._images = images = source.images
+        self.size = images.shape[1:3]
         plain = images.flags.c_contiguous and images.flags.aligned
         self._is_readable = plain and images.dtype in (np.uint8, np.float32)
 
@@ -94,9 +100,8 @@ class ArrayImages(DecodedImages):
         return LoadedImages(self._images, ids.astype(np.int64)) if self._is_readable else None
 
     def load(self, sample: int) -> Array:
-        """One image, as a view."""
-        image: Array = self._images[sample]
-        return image
+        """One image: a view, or, of arrays with channels first, a copy in rows of pixels."""
+        return np.ascontiguousarray(self._images[sample])
 
 
 class CachedImages(DecodedImages):
@@ -112,6 +117,7 @@ class CachedImages(DecodedImages):
     def __init__(self, source: Source, renderer: Renderer, store: Store, folder: str) -> None:
         super().__init__(source, renderer)
         self._store = store
+        self._is_sized = store.has_extra
         self._folder = folder
         self._path = store.path
         self._found: frozenset[int] = frozenset()
@@ -161,17 +167,23 @@ class CachedImages(DecodedImages):
             return kept
         image = super().load(sample)
         with storage.asking(self._path):
-            self._store.keep(sample, image, self.source.identity(sample))
+            extra = _pack_size(self.size) if self._is_sized else b""
+            self._store.keep(sample, image, self.source.identity(sample), extra)
         return image
 
     def _row(self, sample: int) -> Array | None:
         """One image from the cache; it may have come there since ``begin``."""
         storage.ask(self._path)
         try:
-            if sample in self._found:
-                return self._store.row(sample)
-            kept = self._store.row(sample) if self._store.has(sample) else None
-            self.cached += kept is not None
+            is_found = sample in self._found
+            if not (is_found or self._store.has(sample)):
+                return None
+            if self._is_sized:
+                kept_size = self._store.extra(sample)
+                self.size = (0, 0) if kept_size is None else _unpack_size(kept_size)
+            kept = self._store.row(sample)
+            if not is_found:
+                self.cached += kept is not None
             return kept
         finally:
             storage.answered()
@@ -197,4 +209,13 @@ def attach_store(load: Load, samples: int, cache: int, rows: int) -> Store:
     memory = segment.attach(rows, samples * _ROW, writable=False)
     known = np.frombuffer(memory, np.int64).reshape(-1, 3)
     with storage.asking(path_of(cache)):
-        return Store(cache, load.array_shape, known)
+        return Store(cache, load.array_shape, known, load.extra_bytes)
+
+
+def _pack_size(size: Size) -> bytes:
+    return np.array(size, "<i4").tobytes()
+
+
+def _unpack_size(data: Array) -> Size:
+    height, width = np.frombuffer(data.tobytes(), "<i4").tolist()
+    return height, width

@@ -18,13 +18,13 @@ class LabelWriter:
 
     Args:
         mode: the form.
-        classes: of all samples, int32 (n,).
+        values: of all samples: their classes, int32 (n,), or, if they are given, float32 rows.
         field: of the slot's labels; None without labels.
     """
 
-    def __init__(self, mode: LabelMode, classes: NDArray[np.int32], field: Field | None) -> None:
+    def __init__(self, mode: LabelMode, values: NDArray[Any], field: Field | None) -> None:
         self._mode = mode
-        self._classes = classes
+        self._values = values
         if field is not None:
             self._write = writer(field.dtype)
             self._one: NDArray[Any] = np.empty(1, field.stored)
@@ -40,6 +40,8 @@ class LabelWriter:
             rows[...] = slot.images[part]
         elif self._mode == "categorical":
             rows[...] = 0
-            rows[range(len(ids)), self._classes[ids]] = self._one
+            rows[range(len(ids)), self._values[ids]] = self._one
+        elif self._mode == "given":
+            rows[...] = self._values[ids]
         else:
-            self._write(self._classes[ids], rows.reshape(-1))
+            self._write(self._values[ids], rows.reshape(-1))

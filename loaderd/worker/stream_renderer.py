@@ -38,7 +38,7 @@ from loaderd.sources.arrays import ArraySource
 from loaderd.sources.files import FileLimit, FileSource
 from loaderd.spec.spec import Spec, fitted
 from loaderd.spec.transform import Parameters
-from loaderd.worker.annotated import AnnotatedImages
+from loaderd.worker.annotated import AnnotatedSample
 from loaderd.worker.images import ArrayImages, CachedImages, DecodedImages, attach_store
 from loaderd.worker.labels import LabelWriter
 from loaderd.worker.mixer import Mixer
@@ -98,12 +98,16 @@ class StreamRenderer:
         limit = pixel_limit(asked.load.pil, settings.max_pixels)
         self._renderer = Renderer(asked, StageTimes(), arrays, limit)
         self._images = _images_of(asked, self._manifest, self._renderer, arrays, limit, store)
+        self._annotated: AnnotatedSample | None = None
+        if asked.annotations is not None:
+            self._annotated = AnnotatedSample(asked, arrays, self._renderer, limit)
         mixes = divide(asked.augment).mixes
         self._mixer = Mixer(asked, layout, self._epochs) if mixes else None
         self._source = self._images.source
         self._name = self._source.name
-        mode, classes = asked.batch.label_mode, self._source.labels
-        self._write_labels = LabelWriter(mode, classes, layout.labels)
+        mode = asked.batch.label_mode
+        values = arrays["labels"] if mode == "given" else self._source.labels
+        self._write_labels = LabelWriter(mode, values, layout.labels)
         self._skipped = 0
 
     @property
@@ -179,8 +183,8 @@ class StreamRenderer:
     def _write_images(self, slot: SlotArrays, chunk: Chunk, ids: Ids, prepared: Prepared) -> Ids:
         """Renders the rows; returns the ids of their samples, -1 for a skipped row."""
         images, renderer, finish = slot.images, self._renderer, self._renderer.finish
-        load = self._load_unless_quarantined if self._quarantine else self._images.load
-        annotated = self._images if isinstance(self._images, AnnotatedImages) else None
+        load = self._load_unless_quarantined if self._quarantine else self._load
+        annotated = self._annotated
         samples = ids.tolist()
         runs_code, begins = self.runs_code, self._spec.load.aspect == "keep"
         due = perf_counter_ns() + self._silence_ns
@@ -216,7 +220,14 @@ class StreamRenderer:
         reason = self._quarantine.get(sample_key(self._manifest, self._stream, sample))
         if reason is not None:
             raise BadImage(f"{printable(self._name(sample))}: {reason}")
-        return self._images.load(sample)
+        return self._load(sample)
+
+    def _load(self, sample: int) -> Loaded:
+        """One image; what belongs to it is loaded too, and waits to be finished with it."""
+        picture = self._images.load(sample)
+        if self._annotated is not None:
+            self._annotated.load(sample, self._images.size, self._name(sample))
+        return picture
 
     def _replace(
         self, slot: SlotArrays, chunk: Chunk, ids: Ids, row: int, error: BadImage | MissingCodec
@@ -295,15 +306,18 @@ def _images_of(
 ) -> DecodedImages:
     """The images of a stream, from where its spec says."""
     if "images" in arrays:
-        images = arrays["images"]
-        if images.shape != (len(manifest), *spec.image_shape):
-            raise ProtocolError(f"images of shape {images.shape}")
-        if spec.output.data_format == "channels_first":
-            images = images.transpose(0, 2, 3, 1)
-        return ArrayImages(ArraySource(images, manifest.labels), renderer)
+        return ArrayImages(_array_source(spec, manifest, arrays["images"]), renderer)
     files = FileSource(manifest, FileLimit(limit.file_bytes, limit.file_reason))
     if store is not None:
         return CachedImages(files, renderer, store, manifest.root)
-    if spec.annotations is not None:
-        return AnnotatedImages(files, renderer, spec, arrays, limit)
     return DecodedImages(files, renderer)
+
+
+def _array_source(spec: Spec, manifest: Manifest, images: Array) -> ArraySource:
+    if images.shape != (len(manifest), *spec.array_shape):
+        raise ProtocolError(f"images of shape {images.shape}")
+    if spec.augments and images.dtype != np.uint8:
+        raise ProtocolError(f"augment takes images of bytes, and these are {images.dtype}")
+    if spec.output.data_format == "channels_first":
+        images = images.transpose(0, 2, 3, 1)
+    return ArraySource(images, manifest.labels)

@@ -24,6 +24,7 @@ def test_all_fields_of_load_decide_but_those_of_arrays() -> None:
     assert {*head.about} - {"directory", "decoders"} == {*Load.__struct_fields__} - {
         "channels",  # of arrays, which are not kept
         "pil",  # named where it is not the default
+        "sized",  # the same
     }
 
 
@@ -38,6 +39,7 @@ def test_all_fields_of_load_decide_but_those_of_arrays() -> None:
         ("compat", "fixed"),
         ("decode", "scaled"),
         ("exif", True),
+        ("sized", True),
         ("reading", "decode_image"),
         ("pil", Pil(libtiff=True)),
     ],

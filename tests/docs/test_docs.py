@@ -629,6 +629,7 @@ PUBLIC: list[Callable[..., Any]] = [
     ImageDataGenerator.apply_transform,
     ImageDataGenerator.random_transform,
     image_dataset_from_directory,
+    loaderd_client.image_dataset_from_arrays,
     loaderd_client.image_dataset_from_coco,
     loaderd_client.image_dataset_from_dataframe,
     loaderd_client.segmentation_dataset_from_directory,

@@ -11,8 +11,10 @@ from loaderd.errors import ProtocolError
 from loaderd.ipc import annotation_parts, manifest
 from loaderd.spec.annotations import Annotations
 
-WANTED = Annotations(masks=True, drawn=True, max_boxes=3, boxes=True, keypoints=2)
-FILES = Annotations(masks=True)
+WANTED = Annotations(masks="shapes", max_boxes=3, boxes=True, keypoints=2)
+FILES = Annotations(masks="files")
+ARRAYS = Annotations(masks="arrays")
+SIZE = (4, 5)
 
 
 def parts() -> dict[str, Any]:
@@ -37,9 +39,9 @@ def masks(count: int) -> dict[str, Any]:
 
 
 def test_parts_that_fit_pass() -> None:
-    annotation_parts.check(WANTED, parts(), 2)
-    annotation_parts.check(FILES, masks(5), 5)
-    annotation_parts.check(Annotations(), {}, 5)
+    annotation_parts.check(WANTED, parts(), 2, SIZE)
+    annotation_parts.check(FILES, masks(5), 5, SIZE)
+    annotation_parts.check(Annotations(), {}, 5, SIZE)
 
 
 @pytest.mark.parametrize("name", parts())
@@ -47,7 +49,7 @@ def test_a_missing_part_is_refused_by_name(name: str) -> None:
     given = parts()
     del given[name]
     with pytest.raises(ProtocolError, match=f"lacks '{name}'"):
-        annotation_parts.check(WANTED, given, 2)
+        annotation_parts.check(WANTED, given, 2, SIZE)
 
 
 @pytest.mark.parametrize("name", parts())
@@ -55,17 +57,34 @@ def test_a_part_of_another_dtype_or_shape_is_refused(name: str) -> None:
     whole = parts()[name]
     for wrong in (whole.astype(np.float64), whole[..., np.newaxis], whole[:-1]):
         with pytest.raises(ProtocolError, match=name):
-            annotation_parts.check(WANTED, parts() | {name: wrong}, 2)
+            annotation_parts.check(WANTED, parts() | {name: wrong}, 2, SIZE)
 
 
 @pytest.mark.parametrize("bounds", [[0, 99, 3], [-2, 1, 3], [1, 2, 3], [0, 2, 1], [0, 3]])
 def test_bounds_that_are_none_are_refused(bounds: list[int]) -> None:
     with pytest.raises(ProtocolError, match="instances"):
-        annotation_parts.check(WANTED, parts() | {"instances": np.array(bounds)}, 2)
+        annotation_parts.check(WANTED, parts() | {"instances": np.array(bounds)}, 2, SIZE)
 
 
 def test_masks_for_another_number_of_samples_are_refused() -> None:
-    with pytest.raises(ProtocolError, match="4 masks for 5 samples"):
-        annotation_parts.check(FILES, masks(4), 5)
+    with pytest.raises(ProtocolError, match="'mask_manifest' of the bundle has 4 files for 5"):
+        annotation_parts.check(FILES, masks(4), 5, SIZE)
     with pytest.raises(ProtocolError):
-        annotation_parts.check(FILES, {"mask_manifest": np.zeros(100, np.uint8)}, 5)
+        annotation_parts.check(FILES, {"mask_manifest": np.zeros(100, np.uint8)}, 5, SIZE)
+
+
+def test_masks_in_arrays_have_the_size_of_the_images() -> None:
+    annotation_parts.check(ARRAYS, {"masks": np.zeros((3, *SIZE), np.uint8)}, 3, SIZE)
+    for shape in ((2, *SIZE), (3, 5, 4), (3, *SIZE, 1)):
+        with pytest.raises(ProtocolError, match="'masks'"):
+            annotation_parts.check(ARRAYS, {"masks": np.zeros(shape, np.uint8)}, 3, SIZE)
+
+
+def test_further_images_are_one_for_each_sample() -> None:
+    further = Annotations(further=("rgb", "grayscale"))
+    table = masks(3)["mask_manifest"]
+    annotation_parts.check(further, {"image_manifest_1": table, "image_manifest_2": table}, 3, SIZE)
+    with pytest.raises(ProtocolError, match="lacks 'image_manifest_2'"):
+        annotation_parts.check(further, {"image_manifest_1": table}, 3, SIZE)
+    with pytest.raises(ProtocolError, match="3 files for 4"):
+        annotation_parts.check(further, {"image_manifest_1": table}, 4, SIZE)

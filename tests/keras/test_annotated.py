@@ -315,6 +315,190 @@ def test_a_table_gives_labels_weights_and_several_targets(daemon: Daemon, scenes
     }
 
 
+def test_images_that_belong_together_share_their_draws(
+    daemon: Daemon, scenes: Path, tmp_path: Path
+) -> None:
+    """The second is the first in other colours, the third its mask as a picture."""
+    rows = table(scenes)
+    rows["other"], rows["depth"] = [], []
+    for number, (image, mask) in enumerate(zip(rows["image"], rows["mask"], strict=True)):
+        other, depth = tmp_path / f"{number}.png", tmp_path / f"{number}.depth.png"
+        Image.open(image).transpose(Image.Transpose.TRANSPOSE).transpose(
+            Image.Transpose.TRANSPOSE
+        ).point(lambda value: 255 - value).save(other)
+        Image.fromarray(np.asarray(Image.open(mask)) * 100).save(depth)
+        rows["other"].append(str(other))
+        rows["depth"].append(str(depth))
+    moves = [
+        A.RandomResizedCrop(64, 64, scale=(0.5, 1.0), interpolation="nearest"),
+        A.RandomFlip(),
+        A.RandomRotation(0.1, fill_mode="constant", interpolation="nearest"),
+        A.Rescaling(1 / 255),
+    ]
+    made = image_dataset_from_dataframe(
+        rows, ("image", "other", "depth"), mask="mask", augment=moves,
+        color_mode=("rgb", "rgb", "grayscale"), targets="segmentation_masks", **OPTIONS,
+    )  # fmt: skip
+    for (first, second, third), masks in made:
+        assert third.shape == (8, 64, 64, 1)
+        inside = (first > 0).any(axis=-1)
+        assert 0.3 < inside.mean() < 1
+        np.testing.assert_allclose((first + second)[inside], 1, rtol=1e-5)
+        np.testing.assert_allclose(third * 255, masks * 100.0, rtol=1e-5)
+    assert {
+        len(image_dataset_from_dataframe(rows, ("image", "other"), **OPTIONS)[0]["images"])
+    } == {2}
+
+
+def test_images_that_belong_together_have_one_size(
+    daemon: Daemon, scenes: Path, tmp_path: Path
+) -> None:
+    rows = table(scenes)
+    rows["other"] = list(rows["image"])
+    rows["other"][5] = str(tmp_path / "small.png")
+    Image.new("RGB", (9, 7)).save(rows["other"][5])
+    with pytest.raises(BadImage, match=r"small\.png: an image of 9x7, and .*/05\.png, to wh"):
+        list(image_dataset_from_dataframe(rows, ("image", "other"), **OPTIONS))
+    made = image_dataset_from_dataframe(rows, ("image", "other"), on_error="skip", **OPTIONS)
+    lengths = [tuple(map(len, batch["images"])) for batch in made]
+    assert sorted(lengths) == [(7, 7), (8, 8), (8, 8)]
+
+
+def test_labels_of_a_table_are_mixed_with_their_images(daemon: Daemon, scenes: Path) -> None:
+    rows = table(scenes)
+    rows["soft"] = [[0.0, 0.5] if one == "red" else [0.5, 0.0] for one in rows["class"]]
+    for column, scale in (("class", 1.0), ("soft", 2.0)):
+        made = image_dataset_from_dataframe(
+            rows, label=column, augment=[A.Rescaling(1 / 255), A.MixUp(1.0)], targets="labels",
+            **OPTIONS,
+        )  # fmt: skip
+        mixed = 0
+        for images, labels in made:
+            assert labels.dtype == np.float32
+            np.testing.assert_allclose(labels.sum(axis=1) * scale, 1, rtol=1e-5)
+            for image, label in zip(images, labels * scale, strict=True):
+                if not 0 < label[1] < 1:
+                    continue
+                mixed += 1
+                redness = (image[..., 0] - image[..., 2]) / (210 / 255)
+                assert redness.max() == pytest.approx(label[1], abs=0.02)
+                assert -redness.min() == pytest.approx(label[0], abs=0.02)
+        assert mixed > 3
+
+
+def test_a_split_gives_each_sample_to_one_part(daemon: Daemon, scenes: Path) -> None:
+    rows = table(scenes)
+    options: dict[str, Any] = {
+        "mask": "mask", "boxes": "boxes", "box_labels": "of", "label": "class", "weight": "weight",
+        "bounding_box_format": "xywh", "validation_split": 0.25, **OPTIONS,
+    }  # fmt: skip
+    parts = [
+        image_dataset_from_dataframe(rows, subset=subset, **options)
+        for subset in ("training", "validation")
+    ]
+    assert [part.n for part in parts] == [18, 6]
+    names = [name for part in parts for name in part.filenames]
+    assert sorted(names) == sorted(rows["image"])
+    assert names != sorted(names)
+    whole = image_dataset_from_dataframe(
+        rows, **{**options, "validation_split": None, "shuffle": False, "batch_size": COUNT}
+    )[0]
+    for part in parts:
+        for batch in part:
+            places = np.round(batch["sample_weights"] * 10).astype(int)
+            np.testing.assert_array_equal(batch["images"], whole["images"][places])
+            np.testing.assert_array_equal(batch["labels"], whole["labels"][places])
+            for name in ("boxes", "labels"):
+                np.testing.assert_array_equal(
+                    batch["bounding_boxes"][name], whole["bounding_boxes"][name][places]
+                )
+    shapes = coco(scenes, masks=True, validation_split=0.25, subset="validation", shuffle=False)
+    last = coco(scenes, masks=True, shuffle=False)[2]["segmentation_masks"][2:]
+    np.testing.assert_array_equal(shapes[0]["segmentation_masks"], last)
+
+
+def test_a_substitute_has_its_own_targets_and_the_same_class(daemon: Daemon, own: Path) -> None:
+    says = too_large(own)
+    rows = table(own)
+    options: dict[str, Any] = {"mask": "mask", "label": "class", "on_error": "substitute"}
+    batch = image_dataset_from_dataframe(rows, **options, **OPTIONS, shuffle=False)[0]
+    assert len(batch["images"]) == 8
+    assert batch["labels"].tolist() == [1, 0] * 4
+    assert np.unique(batch["segmentation_masks"][3]).tolist() == [0, 2]
+    for image, mask in zip(batch["images"], batch["segmentation_masks"], strict=True):
+        shown = painted(image, mask.max() - 1)
+        assert (shown == (mask[..., 0] > 0)).mean() > 0.95
+    with pytest.raises(BadImage, match=says):
+        list(image_dataset_from_dataframe(rows, mask="mask", label="class", **OPTIONS))
+
+
+LOADED: dict[str, list[Any]] = {
+    "resized": [A.Resize(64, 64), A.RandomFlip(), A.RandomRotation(0.1, fill_mode="constant")],
+    "resized by nearest": [A.Resize(64, 64, "nearest"), A.RandomFlip()],
+    "centre": [A.Resize(70, 80, crop_to_aspect_ratio=True), A.RandomCrop(64, 64), A.RandomFlip()],
+    "only turned": [A.RandomRotation(0.1, fill_mode="constant")],
+    "nothing": [],
+}
+
+
+@pytest.mark.parametrize("augment", LOADED.values(), ids=LOADED)
+@pytest.mark.parametrize("cache", ["memory", "disk"])
+def test_cached_images_have_the_targets_of_decoded_ones(
+    daemon: Daemon, scenes: Path, augment: list[Any], cache: str
+) -> None:
+    """Targets move from the sizes that the pictures have, which a cache keeps too."""
+    options = {"augment": augment, "keypoints": True, "masks": True}
+    plain, cached = coco(scenes, **options), coco(scenes, **options, cache=cache)
+    for _ in range(3):
+        for one, other in zip(plain, cached, strict=True):
+            assert digest(one) == digest(other)
+    for batch in cached:
+        for row, image in enumerate(batch["images"]):
+            label, mask = (
+                batch["bounding_boxes"]["labels"][row, 0],
+                batch["segmentation_masks"][row],
+            )
+            if label >= 0:
+                assert (painted(image, 1 - label) == (mask[..., 0] > 0)).mean() > 0.95
+
+
+@pytest.mark.parametrize(
+    "augment",
+    [
+        [A.RandomResizedCrop(32, 32, scale=(0.3, 1.0)), A.RandomFlip()],
+        [A.Resize(32, 32), A.RandomFlip(), A.RandomRotation(0.1, fill_mode="constant")],
+    ],
+)
+def test_targets_of_photos_that_are_decoded_at_a_fraction_move_alike(
+    daemon: Daemon, tmp_path: Path, augment: list[Any]
+) -> None:
+    rows: dict[str, list[Any]] = {"image": [], "mask": [], "boxes": [], "of": []}
+    rng = np.random.default_rng(0)
+    for number in range(8):
+        width, height = (int(side) for side in rng.integers(500, 900, 2))
+        left, top = int(rng.integers(0, width - 300)), int(rng.integers(0, height - 240))
+        picture, mask = Image.new("RGB", (width, height), "grey"), Image.new("L", (width, height))
+        area = (left, top, left + 299, top + 239)
+        ImageDraw.Draw(picture).rectangle(area, fill=COLORS[0])
+        ImageDraw.Draw(mask).rectangle(area, fill=1)
+        for name, image, extension in (("image", picture, "jpg"), ("mask", mask, "png")):
+            rows[name].append(str(tmp_path / f"{name}{number}.{extension}"))
+            image.save(rows[name][-1], quality=95)
+        rows["boxes"].append([[left, top, left + 300, top + 240]])
+        rows["of"].append([0])
+    options: dict[str, Any] = {
+        "mask": "mask", "boxes": "boxes", "box_labels": "of", "augment": augment,
+        **OPTIONS, "image_size": (32, 32),
+    }  # fmt: skip
+    exact = image_dataset_from_dataframe(rows, **options)[0]
+    scaled = image_dataset_from_dataframe(rows, decode="scaled", **options)[0]
+    assert (exact["images"] != scaled["images"]).any()
+    assert np.abs(exact["images"] - scaled["images"]).mean() < 4
+    np.testing.assert_array_equal(exact["segmentation_masks"], scaled["segmentation_masks"])
+    for name, value in exact["bounding_boxes"].items():
+        np.testing.assert_array_equal(value, scaled["bounding_boxes"][name])
+
+
 def test_a_preview_shows_masks_boxes_and_keypoints(daemon: Daemon, scenes: Path) -> None:
     options = {
         "mask": "mask", "boxes": "boxes", "box_labels": "of", "keypoints": "points",
@@ -482,9 +666,16 @@ WRONG: list[tuple[dict[str, Any], dict[str, list[Any]], str]] = [
     ({"label": "class"}, {"class": [None] * COUNT}, "labels should be names, numbers or lists"),
     ({"mask": "mask"}, {"mask": [3] * COUNT}, "row 0: 'mask' should be a path"),
     ({"label": "class", "targets": "keypoints"}, {}, "`targets` should be some of labels"),
-    ({"label": "class", "augment": [A.MixUp()]}, {}, "MixUp and CutMix mix images"),
+    ({"mask": "mask", "augment": [A.MixUp()]}, {}, "MixUp and CutMix mix images"),
+    ({"image": ("image", "image"), "augment": [A.MixUp()]}, {}, "MixUp and CutMix mix images"),
+    ({"image": ()}, {}, "`image` should name at least one column"),
+    ({"color_mode": ("rgb", "grayscale")}, {}, "`color_mode` should be one for all images, or one"),
+    ({"validation_split": 0.5}, {}, "both `validation_split` and `subset`"),
+    ({"validation_split": 1.0, "subset": "training"}, {}, "between 0 and 1"),
+    ({"validation_split": 0.5, "subset": "test"}, {}, "Invalid subset"),
+    ({"validation_split": 0.5, "subset": "training", "seed": None}, {}, "needs a `seed`"),
     ({"label": "class", "bounding_box_format": "coco"}, {}, "Invalid bounding_box_format"),
-    ({"label": "class", "on_error": "substitute"}, {}, "Invalid on_error"),
+    ({"label": "class", "on_error": "ignore"}, {}, "Invalid on_error"),
 ]
 
 
@@ -497,7 +688,7 @@ def test_a_wrong_table_is_refused_in_one_line(
     says: str,
 ) -> None:
     with pytest.raises(InvalidArgument, match=says) as caught:
-        image_dataset_from_dataframe(table(scenes) | columns, **options, **OPTIONS)
+        image_dataset_from_dataframe(table(scenes) | columns, **(OPTIONS | options))
     assert "\n" not in str(caught.value)
 
 

@@ -98,21 +98,25 @@ PLAIN = Spec(
         ({"cache": "memory"}, "needs images of one size"),
         ({"transforms": (GeneratorFlip(horizontal=True),)}, "no operation of ImageDataGenerator"),
         ({"order": Order(seed=0, draws="batch")}, "no operation of ImageDataGenerator"),
-        ({"source": Arrays()}, "images of files"),
         (
-            {"annotations": Annotations(masks=True), "load": Load(target_size=(4, 5))},
-            "decoded in their own size",
+            {"source": Arrays(), "annotations": Annotations(further=("rgb",))},
+            "further images are read from files",
+        ),
+        ({"annotations": Annotations(masks="arrays")}, "go with images in arrays"),
+        (
+            {"annotations": Annotations(masks="files"), "load": Load(target_size=(4, 5))},
+            "keep their size, or",
         ),
         (
             {
-                "annotations": Annotations(masks=True),
-                "load": Load(target_size=(4, 5), aspect="keep", decode="scaled"),
+                "annotations": Annotations(masks="files"),
+                "load": Load(target_size=(4, 5), aspect="keep", sized=True),
             },
-            "decoded in their own size",
+            "keep their size, or",
         ),
         ({"augment": (A.MixUp(),), "output": Output(dtype="uint8")}, "MixUp and CutMix need"),
         ({"augment": (A.CutMix(),), "batch": Batching(batch_size=2, label_mode="int")}, "need"),
-        ({"augment": (A.CutMix(),), "annotations": Annotations(masks=True)}, "need"),
+        ({"augment": (A.CutMix(),), "annotations": Annotations(masks="files")}, "need"),
         ({"augment": (A.Rescaling(2.0), A.RandomFlip())}, "must come before Rescaling"),
     ],
 )

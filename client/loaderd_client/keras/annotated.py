@@ -2,27 +2,16 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
-from typing import Any, get_args
+from typing import Any
 
-from loaderd.augment.boxes import BoxFormat, to_corners
-from loaderd.augment.pipeline import divide
+from loaderd.augment.boxes import to_corners
 from loaderd.errors import EmptyDataset, InvalidArgument
-from loaderd.ipc.bundle import Parts
+from loaderd.ipc.slot_layout import further_name
 from loaderd.ipc.text import printable
-from loaderd.spec.annotations import Annotations
-from loaderd.spec.base import ColorMode, DataFormat
-from loaderd.spec.load import Load
-from loaderd.spec.output import Batching, Order, Output
-from loaderd.spec.source import Files
-from loaderd.spec.spec import Spec
-from loaderd_client.core import arguments
 from loaderd_client.core.batch import Batch
-from loaderd_client.keras import adapter
-from loaderd_client.keras.augment_list import augmented
+from loaderd_client.keras.compile_annotated import compiled, part_of
 from loaderd_client.keras.dataset_options import DatasetOptions
-from loaderd_client.keras.pil_settings import pils_switches
 from loaderd_client.keras.preview import Overlay, caption
 from loaderd_client.keras.sample_table import SampleTable
 from loaderd_client.keras.sequence import LoaderSequence
@@ -35,11 +24,12 @@ class AnnotatedSequence(LoaderSequence):
     height, width, 1); ``bounding_boxes`` with ``boxes``, float32 (rows, max_boxes, 4), and
     ``labels``, int32 (rows, max_boxes), both -1 where there is none; ``keypoints``, float32 (rows,
     max_boxes, points, 3): x, y, and whether it is visible, 0 where there is none. With ``targets``
-    it is (images, targets), and with weights (images, targets, weights).
+    it is (images, targets), and with weights (images, targets, weights). Where a sample has several
+    images, they are a tuple of arrays.
     """
 
     def __init__(self, listing: SampleTable, options: DatasetOptions) -> None:
-        spec, parts = _compiled(listing, options)
+        spec, parts = compiled(listing, options)
         # Not the listing, whose paths and boxes would stay in the trainer's memory.
         self._labels, self._weights = listing.labels, listing.weights
         self._names = _names(options.targets, listing)
@@ -57,19 +47,26 @@ class AnnotatedSequence(LoaderSequence):
 
     def _assembled(self, batch: Batch) -> Any:
         found = self._targets_of(batch)
-        weights = self._weights
+        images, weights = self._images_of(batch), self._weights
         if self._names is None:
             more = {} if weights is None else {"sample_weights": weights[batch.ids]}
-            return {"images": batch.images, **found, **more}
+            return {"images": images, **found, **more}
         chosen = tuple(found[name] for name in self._names)
         targets = chosen[0] if len(chosen) == 1 else chosen
         if weights is None:
-            return batch.images, targets
-        return batch.images, targets, weights[batch.ids]
+            return images, targets
+        return images, targets, weights[batch.ids]
+
+    def _images_of(self, batch: Batch) -> Any:
+        wanted = self.spec.annotations
+        if wanted is None or not wanted.further:
+            return batch.images
+        names = map(further_name, range(len(wanted.further)))
+        return (batch.images, *(batch.annotations[name] for name in names))
 
     def _caption(self, batch: Batch, row: int) -> str:
         labels = self._labels
-        if labels is None:
+        if labels is None or batch.labels is not None:
             return super()._caption(batch, row)
         mode = "int" if labels.ndim == 1 and labels.dtype.kind == "i" else "categorical"
         return caption(labels[batch.ids[row]], mode, self.class_names)
@@ -92,7 +89,8 @@ class AnnotatedSequence(LoaderSequence):
         given = batch.annotations
         found: dict[str, Any] = {}
         if self._labels is not None:
-            found["labels"] = self._labels[batch.ids]
+            mixed = batch.labels
+            found["labels"] = self._labels[batch.ids] if mixed is None else mixed
         if "masks" in given:
             found["segmentation_masks"] = given["masks"]
         if "boxes" in given:
@@ -103,17 +101,23 @@ class AnnotatedSequence(LoaderSequence):
 
 
 def dataset_of(listing: SampleTable, options: DatasetOptions) -> AnnotatedSequence:
-    """The sequence of a listing.
+    """The sequence of a listing, or of the part of it that the options ask for.
 
     Raises:
         EmptyDataset: it has no samples.
         InvalidArgument: an option is not allowed, or does not fit the samples.
     """
-    if not listing.images:
-        raise EmptyDataset("the dataset has no images")
+    total = len(listing.images)
+    samples = part_of(options, total)
+    if samples is not None:
+        listing = listing.taken(samples)
+    if not len(listing.images):
+        part = "" if samples is None else f", as the part for {options.subset} of {total} has none"
+        raise EmptyDataset(f"the dataset has no images{part}")
     sequence = AnnotatedSequence(listing, options)
     if options.verbose:
-        print(f"Found {sequence.n} images.")
+        whole = f"Found {total} images."
+        print(whole if samples is None else f"{whole}\nUsing {sequence.n} for {options.subset}.")
     return sequence
 
 
@@ -135,60 +139,3 @@ def _names(targets: Sequence[str] | None, listing: SampleTable) -> tuple[str, ..
             f"Received: {targets!r}"
         )
     return names
-
-
-def _compiled(listing: SampleTable, options: DatasetOptions) -> tuple[Spec, Parts]:
-    """The spec, and the arrays that it refers to."""
-    arguments.one_of("on_error", options.on_error, ("raise", "skip"))
-    arguments.one_of("color_mode", options.color_mode, get_args(ColorMode))
-    arguments.one_of("bounding_box_format", options.bounding_box_format, get_args(BoxFormat))
-    load = Load(
-        target_size=arguments.size(options.image_size),
-        color_mode=options.color_mode,
-        interpolation="bilinear",
-        pil=pils_switches(),
-        reading="decode_image",
-    )
-    data_format = options.data_format or adapter.image_data_format()
-    output = Output(data_format=arguments.one_of("data_format", data_format, get_args(DataFormat)))
-    batch = Batching(arguments.whole("batch_size", options.batch_size), "none")
-    parts = augmented(options.augment, load, output, batch, has_targets=True)
-    if divide(parts.operations).mixes:
-        raise InvalidArgument(
-            "`augment`: MixUp and CutMix mix images with class labels, and masks, boxes and "
-            "keypoints have no meaning then: leave them out"
-        )
-    spec = Spec(
-        source=Files(os.path.commonpath([os.path.dirname(path) for path in listing.images])),
-        load=parts.load,
-        transforms=(),
-        output=parts.output,
-        batch=parts.batch,
-        order=Order(
-            shuffle=arguments.flag("shuffle", options.shuffle),
-            seed=arguments.seed(options.seed),
-            weighted=listing.sampling is not None,
-            repeats=parts.repeats,
-        ),
-        on_error=options.on_error,
-        augment=parts.operations,
-        annotations=_annotations(listing, options),
-    )
-    return spec, listing.parts()
-
-
-def _annotations(listing: SampleTable, options: DatasetOptions) -> Annotations:
-    instances = listing.instances
-    if instances is None:
-        return Annotations(masks=listing.has_masks)
-    most = max(1, *instances.counts) if options.max_boxes is None else options.max_boxes
-    return Annotations(
-        masks=listing.has_masks,
-        drawn=listing.shapes is not None,
-        max_boxes=arguments.whole("max_boxes", most),
-        boxes=instances.boxes is not None,
-        keypoints=0 if instances.keypoints is None else instances.keypoints.shape[1],
-        box_format=options.bounding_box_format,
-        min_area=arguments.number("min_area", options.min_area),
-        min_visibility=arguments.number("min_visibility", options.min_visibility),
-    )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import msgspec
@@ -41,9 +41,7 @@ def augmented(
         load: as without it, in ``image_size``.
         output: the same.
         batch: the same.
-        has_targets: whether masks, boxes or keypoints must move with the pixels; then every
-            operation sees the image in its own size; for a list that does not resize it is resized
-            before the first.
+        has_targets: whether masks, boxes or keypoints must move with the pixels.
 
     Raises:
         InvalidArgument: it is no list of operations, its images have not the size that is asked
@@ -52,15 +50,15 @@ def augmented(
     operations, repeats = without_repeats(_operations(augment, output.data_format))
     pipeline = divide(operations)
     _check_size(pipeline, load)
-    _check_channels(pipeline, CHANNELS[load.color_mode])
+    check_channels(operations, CHANNELS[load.color_mode])
     loaded = operations[0] if operations else None
-    if has_targets:
-        load = msgspec.structs.replace(load, aspect="keep")
-    elif isinstance(loaded, Resize) and loaded.averages:
+    if isinstance(loaded, Resize) and loaded.averages:
         load = _loaded_by(loaded, load)  # so that it changes nothing when it is applied
         output = msgspec.structs.replace(output, image_size=pipeline.size)
     elif pipeline.size is not None:
         load = msgspec.structs.replace(load, aspect="keep")
+    sized = has_targets and load.aspect != "keep"
+    load = msgspec.structs.replace(load, sized=sized)
     if pipeline.values or pipeline.mixes:
         output = msgspec.structs.replace(output, dtype="float32")
     if pipeline.mixes and batch.label_mode == "int":
@@ -107,8 +105,9 @@ def _check_size(pipeline: Pipeline, load: Load) -> None:
         )
 
 
-def _check_channels(pipeline: Pipeline, channels: int) -> None:
-    for operation in pipeline.values:
+def check_channels(operations: Sequence[Operation], channels: int) -> None:
+    """Raises InvalidArgument for an operation that is for images of other channels."""
+    for operation in divide(operations).values:
         if operation.channels not in (None, channels):
             raise InvalidArgument(
                 f"augment: {operation!r} is for {operation.channels} channels, and these images "

@@ -6,11 +6,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from difflib import get_close_matches
 from inspect import signature
-from typing import Any, TypedDict
+from typing import Any, Literal, TypedDict
 
 from loaderd.augment.boxes import BoxFormat
 from loaderd.errors import InvalidType
-from loaderd.spec.base import ColorMode, DataFormat, OnError
+from loaderd.spec.base import Cache, ColorMode, DataFormat, Decode, OnError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,11 +21,15 @@ class DatasetOptions:
         image_size: (height, width) of the images, in pixels.
         batch_size: samples in a batch; the last batch of an epoch may have fewer.
         shuffle: whether every epoch has a new order.
-        seed: decides order and augmentation; None picks one from NumPy's global generator.
-        color_mode: ``rgb``, ``rgba`` or ``grayscale``.
+        seed: decides split, order and augmentation; needed to split a shuffled dataset. None picks
+            one from NumPy's global generator.
+        validation_split: fraction of the samples that is kept for validation; None for none.
+        subset: ``training`` or ``validation``: which part of the split.
+        color_mode: ``rgb``, ``rgba`` or ``grayscale``; or one for each image of a sample.
         augment: operations of :mod:`loaderd_client.augment`, or Keras layers; masks, boxes and
             keypoints move with the pixels. For a list that does not resize, images are resized to
-            ``image_size`` before the first. ``MixUp`` and ``CutMix`` are refused.
+            ``image_size`` before the first. ``MixUp`` and ``CutMix`` go with ``labels`` alone;
+            whole numbers become one-hot.
         targets: which of ``labels``, ``segmentation_masks``, ``bounding_boxes`` and ``keypoints`` a
             batch ``(images, targets)`` has: one as it is, several as a tuple. None for Keras's
             dictionary of all.
@@ -35,7 +39,12 @@ class DatasetOptions:
         min_area: pixels; boxes of which less is seen are left out.
         min_visibility: the fraction of a box that must be seen; else it is left out.
         data_format: ``channels_last`` or ``channels_first``, of images; None is Keras's setting.
-        on_error: what happens to a sample that cannot be read: ``raise`` or ``skip``.
+        cache: where decoded images are kept: ``none``, ``memory`` or ``disk``; a list that crops or
+            warps to ``image_size`` must begin with a ``Resize``, whose result is kept. Masks and
+            further images are decoded each time.
+        decode: ``exact``, or ``scaled``, which decodes large JPEGs at a fraction of their size.
+        on_error: what happens to a sample that cannot be read: ``raise``, ``substitute`` another of
+            its class, or ``skip``.
         max_queue_size: batches that the daemon keeps ready.
         verbose: whether to print how many samples there are.
     """
@@ -44,7 +53,9 @@ class DatasetOptions:
     batch_size: int = 32
     shuffle: bool = True
     seed: int | None = None
-    color_mode: ColorMode = "rgb"
+    validation_split: float | None = None
+    subset: Literal["training", "validation"] | None = None
+    color_mode: ColorMode | Sequence[ColorMode] = "rgb"
     augment: Sequence[Any] | None = None
     targets: Sequence[str] | None = None
     bounding_box_format: BoxFormat = "xyxy"
@@ -52,6 +63,8 @@ class DatasetOptions:
     min_area: float = 0.0
     min_visibility: float = 0.0
     data_format: DataFormat | None = None
+    cache: Cache = "none"
+    decode: Decode = "exact"
     on_error: OnError = "raise"
     max_queue_size: int = 10
     verbose: bool = True
@@ -68,7 +81,9 @@ class DatasetArguments(TypedDict, total=False):
     batch_size: int
     shuffle: bool
     seed: int | None
-    color_mode: ColorMode
+    validation_split: float | None
+    subset: Literal["training", "validation"] | None
+    color_mode: ColorMode | Sequence[ColorMode]
     augment: Sequence[Any] | None
     targets: Sequence[str] | None
     bounding_box_format: BoxFormat
@@ -76,6 +91,8 @@ class DatasetArguments(TypedDict, total=False):
     min_area: float
     min_visibility: float
     data_format: DataFormat | None
+    cache: Cache
+    decode: Decode
     on_error: OnError
     max_queue_size: int
     verbose: bool

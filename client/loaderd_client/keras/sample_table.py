@@ -10,10 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from loaderd.ipc import manifest
+from loaderd.ipc.annotation_parts import manifest_name
 from loaderd.ipc.bundle import Parts
 from loaderd.sampling.weights import Weights
+from loaderd.spec.output import ClassWeights
 
 Array = NDArray[Any]
+Ids = NDArray[np.intp]
 
 
 class Instances(NamedTuple):
@@ -40,6 +43,18 @@ class Instances(NamedTuple):
             "keypoints": self.keypoints,
         }
         return {name: array for name, array in arrays.items() if array is not None}
+
+    def of(self, samples: Ids) -> Ids:
+        """The numbers of the instances of some samples."""
+        ends = np.cumsum([0, *self.counts])
+        ranges = [np.arange(ends[one], ends[one + 1]) for one in samples.tolist()]
+        return np.concatenate([np.empty(0, np.intp), *ranges])
+
+    def taken(self, samples: Ids) -> Instances:
+        """Those of some samples."""
+        numbers = self.of(samples)
+        arrays = (None if one is None else one[numbers] for one in self[1:])
+        return Instances([self.counts[one] for one in samples.tolist()], *arrays)
 
 
 class Shapes(NamedTuple):
@@ -68,40 +83,82 @@ class Shapes(NamedTuple):
             "run_lengths": np.array([one for runs in self.runs for one in runs], np.int64),
         }
 
+    def taken(self, instances: Ids) -> Shapes:
+        """Those of some instances."""
+        return Shapes(*(_taken(one, instances) for one in self))
+
 
 class SampleTable(NamedTuple):
     """The samples of a dataset.
 
     Attributes:
-        images: paths of their files.
-        masks: paths of their masks; None for none.
+        images: paths of their files; or uint8 (n, height, width, channels), or (n, channels,
+            height, width).
+        further: paths of further images of each sample.
+        masks: paths of their masks; or uint8 (n, height, width); None for none.
         instances: boxes and keypoints; None for none.
         labels: one row for each sample; None for none.
         weights: float32 (n,); None for none.
         class_names: of labels, or of boxes.
         sampling: the weights by which samples are drawn; None for each once.
+        class_weights: the same of classes.
         shapes: masks of instances, in the place of ``masks``; None for none.
     """
 
-    images: list[str]
-    masks: list[str] | None = None
+    images: list[str] | Array
+    further: tuple[list[str], ...] = ()
+    masks: list[str] | Array | None = None
     instances: Instances | None = None
     labels: Array | None = None
     weights: Array | None = None
     class_names: Sequence[str] = ()
     sampling: Weights | None = None
+    class_weights: ClassWeights | None = None
     shapes: Shapes | None = None
 
     @property
     def has_masks(self) -> bool:
-        """Whether there are masks, in files or to be drawn."""
+        """Whether there are masks, of any kind."""
         return self.masks is not None or self.shapes is not None
+
+    @property
+    def has_targets(self) -> bool:
+        """Whether there is anything that moves with the images."""
+        return self.has_masks or self.instances is not None or bool(self.further)
+
+    @property
+    def classes(self) -> Array | None:
+        """The number of each sample's class, int32 (n,), if that is what labels are."""
+        labels = self.labels
+        if labels is None or labels.ndim != 1 or labels.dtype.kind != "i":
+            return None
+        return labels if labels.min(initial=0) >= 0 else None
+
+    def taken(self, samples: Ids) -> SampleTable:
+        """Some of the samples, in this order."""
+        instances, shapes = self.instances, self.shapes
+        return self._replace(
+            images=_taken(self.images, samples),
+            further=tuple(_taken(paths, samples) for paths in self.further),
+            masks=_taken(self.masks, samples),
+            instances=None if instances is None else instances.taken(samples),
+            labels=_taken(self.labels, samples),
+            weights=_taken(self.weights, samples),
+            sampling=_taken(self.sampling, samples),
+            shapes=shapes and instances and shapes.taken(instances.of(samples)),
+        )
 
     def parts(self) -> Parts:
         """The arrays of a bundle; see :class:`loaderd.spec.annotations.Annotations`."""
-        parts = {"manifest": _packed(self.images, self.class_names)}
-        if self.masks is not None:
-            parts["mask_manifest"] = _packed(self.masks, ())
+        parts = {"manifest": _packed(self.images, self.class_names, self.classes)}
+        if isinstance(self.images, np.ndarray):
+            parts["images"] = self.images
+        for number, paths in enumerate(self.further):
+            parts[manifest_name(number)] = _packed(paths)
+        if isinstance(self.masks, np.ndarray):
+            parts["masks"] = self.masks
+        elif self.masks is not None:
+            parts["mask_manifest"] = _packed(self.masks)
         if self.sampling is not None:
             parts["weights"] = self.sampling
         if self.shapes is not None:
@@ -111,9 +168,31 @@ class SampleTable(NamedTuple):
         return parts
 
 
-def _packed(paths: list[str], class_names: Sequence[str]) -> Array:
-    labels = np.zeros(len(paths), np.int32)
-    table = manifest.pack(
-        "", class_names, [os.fsencode(os.path.abspath(one)) for one in paths], labels
-    )
-    return np.frombuffer(table, np.uint8)
+def _taken(values: Any, numbers: Ids) -> Any:
+    """Some of the values of a list or an array; a slice, which copies nothing, if possible."""
+    if values is None:
+        return None
+    if not isinstance(values, np.ndarray):
+        return [values[one] for one in numbers.tolist()]
+    if len(numbers) and (np.diff(numbers) == 1).all():
+        return values[numbers[0] : numbers[-1] + 1]
+    return values[numbers]
+
+
+def _packed(
+    images: list[str] | Array, names: Sequence[str] = (), classes: Array | None = None
+) -> Array:
+    """A manifest of files, or of images in an array, which have no names.
+
+    Args:
+        images: the files or images.
+        names: of the classes.
+        classes: the number of each image's class; None for none.
+    """
+    if isinstance(images, np.ndarray):
+        paths = [b""] * len(images)
+    else:
+        paths = [os.fsencode(os.path.abspath(one)) for one in images]
+    if classes is None:
+        names, classes = (), np.zeros(len(images), np.int32)
+    return np.frombuffer(manifest.pack("", names, paths, classes), np.uint8)

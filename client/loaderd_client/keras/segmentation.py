@@ -54,7 +54,7 @@ def segmentation_dataset_from_directory(
             f"{len(lacking)} of {len(found)} images in {folder} have no mask in {beside}: "
             f"{', '.join(lacking[:_NAMED])}{', …' if len(lacking) > _NAMED else ''}"
         )
-    listing = SampleTable(list(found.values()), [known[name] for name in found])
+    listing = SampleTable(list(found.values()), masks=[known[name] for name in found])
     return dataset_of(listing, chosen)
 
 

@@ -92,7 +92,8 @@ class Decoder:
         self._fixed = self._as_tensorflow or load.compat == "fixed"
         self._arrays = load.color_mode == "rgb" and (arrays or takes_arrays(load))
         self._reduction = reduction if load.decode == "scaled" else None
-        self._picks = picks if takes_arrays(load) and self._arrays and jpeg.VERSION else None
+        can_pick = takes_arrays(load) and self._arrays and not load.sized and jpeg.VERSION
+        self._picks = picks if can_pick else None
         self._picked = np.empty((*load.target_size, 3), np.uint8)
         self._exif = load.exif
         pil = msgspec.structs.replace(load.pil, bmp_alpha=self._as_tensorflow or load.pil.bmp_alpha)

@@ -253,6 +253,16 @@ def pad_margins(size: Size, target: Size) -> tuple[int, int]:
     return (pad_width - width) // 2, (pad_height - height) // 2
 
 
+def frame(load: Load, size: tuple[int, int]) -> Box:
+    """The part of a picture that is resized: (left, top, right, bottom).
+
+    Args:
+        load: how.
+        size: (height, width) of the picture.
+    """
+    return _FRAMES[load.aspect](size[::-1], load.target_size[::-1])
+
+
 def _whole(size: Size, target: Size) -> Box:
     return (0, 0, *size)
 
