@@ -198,9 +198,8 @@ def test_boxes_and_keypoints_move_with_their_images(daemon: Daemon, scenes: Path
     assert found > COUNT / 2
 
 
-def test_all_operations_and_targets_are_the_same_for_any_workers_and_under_kills(
-    serve: Serve, scenes: Path
-) -> None:
+def everything(first: list[Any]) -> dict[str, Any]:
+    """A list with all operations that keep the size, and all targets."""
     from loaderd.augment.operation import ImageOperation
 
     keeping = [
@@ -208,25 +207,45 @@ def test_all_operations_and_targets_are_the_same_for_any_workers_and_under_kills
         for operation in every_operation().values()
         if isinstance(operation, ImageOperation) and not operation.sets_size
     ]
-    options: dict[str, Any] = {
+    return {
         "mask": "mask", "boxes": "boxes", "box_labels": "of", "keypoints": "points",
-        "bounding_box_format": "xywh", "augment": [*MOVES, *keeping],
+        "bounding_box_format": "xywh", "augment": [*first, *keeping], **OPTIONS,
     }  # fmt: skip
 
+
+def epochs(made: Any) -> Iterator[Any]:
+    """The batches of three epochs, by index."""
+    for _ in range(3):
+        yield from (made[index] for index in range(len(made)))
+        made.on_epoch_end()
+
+
+def test_all_operations_and_targets_are_the_same_for_any_workers_and_under_kills(
+    serve: Serve, scenes: Path
+) -> None:
     def digests(workers: int, kill: bool = False) -> list[str]:
         with serve(workers=workers) as daemon, Session(daemon.path):
-            made = image_dataset_from_dataframe(table(scenes), **options, **OPTIONS)
-            batches = (made[index] for _ in range(3) for index in epoch(made))
+            batches: Any = epochs(image_dataset_from_dataframe(table(scenes), **everything(MOVES)))
             return [digest(one) for one in (killing_one(daemon, batches, 2) if kill else batches)]  # type: ignore[arg-type]
-
-    def epoch(made: Any) -> Iterator[int]:
-        yield from range(len(made))
-        made.on_epoch_end()
 
     alone = digests(1)
     assert len(alone) == len(set(alone)) == 9
     assert digests(3) == alone
     assert digests(3, kill=True) == alone
+
+
+def test_all_operations_and_targets_are_the_same_from_a_cache_and_from_any_batch(
+    daemon: Daemon, scenes: Path
+) -> None:
+    options = everything([A.Resize(70, 80), A.RandomCrop(64, 64)])
+    decoded = image_dataset_from_dataframe(table(scenes), **options)
+    expected = [digest(batch) for batch in epochs(decoded)]
+    assert len(set(expected)) == 9
+    for cache in ("memory", "disk"):
+        made = image_dataset_from_dataframe(table(scenes), cache=cache, **options)
+        assert [digest(batch) for batch in epochs(made)] == expected
+    begun = image_dataset_from_dataframe(table(scenes), **options)
+    assert [digest(begun[index]) for index in (2, 0, 1)] == [expected[index] for index in (2, 0, 1)]
 
 
 def digest(batch: dict[str, Any]) -> str:
