@@ -44,6 +44,7 @@ from loaderd.augment.warps import Filter, Matrix, Size, WarpStyle, translation
 
 _CHANNELS = {"L": 1, "RGBA": 4}
 """Of PIL's modes; others have three."""
+_NO_FLIPS = (False, False)
 
 
 class Canvas:
@@ -145,13 +146,14 @@ class Canvas:
 
     def flip(self, horizontal: bool, vertical: bool) -> None:
         """Mirrors the image."""
-        now = self._pending()
-        if isinstance(now, Warp):
-            matrix = now.matrix @ flipping(now.size, (horizontal, vertical)).matrix
+        now, flips = self._geometry, (horizontal, vertical)
+        if now is None:
+            self._geometry = flipping(size_of(self._image), flips)
+        elif isinstance(now, Warp):
+            matrix = now.matrix @ flipping(now.size, flips).matrix
             self._geometry = now._replace(matrix=matrix)
         else:
-            flips = (now.flips[0] != horizontal, now.flips[1] != vertical)
-            self._geometry = now._replace(flips=flips)
+            self._geometry = now.mirrored(flips)
 
     def warp(self, matrix: Matrix, style: WarpStyle, size: Size | None = None) -> None:
         """Warps the image.
@@ -194,7 +196,7 @@ class Canvas:
         """The pending geometry, which is no warp."""
         if isinstance(self._geometry, Window):
             return self._geometry
-        return flipping(size_of(self._image), (False, False))
+        return flipping(size_of(self._image), _NO_FLIPS)
 
     # -- values ------------------------------------------------------------------------
 
@@ -248,12 +250,15 @@ class Canvas:
 
     def _flush_geometry(self, leave_flips: bool) -> Flips:
         """The same, but for tables."""
-        geometry, left = self._geometry, (False, False)
-        if leave_flips and isinstance(geometry, Window):
-            geometry, left = Window(*geometry[:3]), geometry.flips
-        if geometry is not None:
+        geometry, self._geometry = self._geometry, None
+        if geometry is None:
+            return _NO_FLIPS
+        if not (leave_flips and isinstance(geometry, Window)):
             if self._targets is not None:
                 self._targets = moved(self._targets, geometry)
             self._image = geometry.applied(self._image)
-            self._geometry = None
-        return left
+            return _NO_FLIPS
+        if self._targets is not None:
+            self._targets = moved(self._targets, geometry.mirrored(geometry.flips))
+        self._image = geometry.before_flips(self._image)
+        return geometry.flips

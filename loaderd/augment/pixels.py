@@ -91,7 +91,13 @@ class Window(NamedTuple):
         x, y, end_x, end_y = self.box
         across, down = (end_x - x) / columns, (end_y - y) / rows
         edges = (x + left * across, y + top * down, x + right * across, y + bottom * down)
-        return self._replace(box=edges, size=size)
+        return Window(edges, size, self.filter, self.flips, self.edge)
+
+    def mirrored(self, flips: Flips) -> Window:
+        """The same, mirrored once more."""
+        (across, down), now = flips, self.flips
+        flips = (now[0] != across, now[1] != down)
+        return Window(self.box, self.size, self.filter, flips, self.edge)
 
     @property
     def matrix(self) -> Matrix:
@@ -104,14 +110,18 @@ class Window(NamedTuple):
 
     def applied(self, image: Pixels | Image.Image) -> Pixels | Image.Image:
         """The part; its rows may be further apart in memory than they are long."""
-        (height, width), (left, top) = self.size, map(int, self.box[:2])
+        part = self.before_flips(image)
+        return _mirrored(pixels_of(part), self.flips) if any(self.flips) else part
+
+    def before_flips(self, image: Pixels | Image.Image) -> Pixels | Image.Image:
+        """The part before it is mirrored."""
+        height, width = self.size
+        left, top = int(self.box[0]), int(self.box[1])
         whole = (left, top, left + width, top + height)
         if self.box != whole:
             filter = _FILTERS[self.filter or "bilinear"]
-            image = _resized(image, self.box, (width, height), filter, self.edge or self.box)
-        elif whole != (0, 0, *size_of(image)[::-1]):
-            image = pixels_of(image, whole)
-        return _mirrored(pixels_of(image), self.flips) if any(self.flips) else image
+            return _resized(image, self.box, (width, height), filter, self.edge or self.box)
+        return image if self.size == size_of(image) else pixels_of(image, whole)
 
 
 class Warp(NamedTuple):
@@ -272,14 +282,15 @@ def size_of(image: Pixels | Image.Image) -> Size:
     """(height, width)."""
     if isinstance(image, Image.Image):
         return image.height, image.width
-    return image.shape[0], image.shape[1]
+    height, width, _ = image.shape
+    return height, width
 
 
 def pixels_of(image: Pixels | Image.Image, box: tuple[int, int, int, int] | None = None) -> Pixels:
     """The pixels of an image, or of a part of it."""
-    left, top, right, bottom = box or (0, 0, *size_of(image)[::-1])
     if not isinstance(image, Image.Image):
-        return image[top:bottom, left:right] if box else image
+        return image[box[1] : box[3], box[0] : box[2]] if box else image
+    left, top, right, bottom = box or (0, 0, *image.size)
     if image.mode == "RGB":
         return np.asarray(image.crop((left, top, right, bottom)))
     # NumPy would copy the whole image twice, by way of bytes; PIL pastes a part into an array.

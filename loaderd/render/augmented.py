@@ -43,7 +43,7 @@ class AugmentFinish:
 
     def __init__(self, spec: Spec) -> None:
         pipeline = divide(spec.augment)
-        self._operations = pipeline.images
+        self._steps = [(number, one.draw, one.apply) for number, one in pipeline.images]
         first = pipeline.images[0][1] if pipeline.images else None
         self._crop = first if isinstance(first, RandomResizedCrop) else None
         self._draws = Draws(spec.order.seed or 0)
@@ -111,18 +111,18 @@ class AugmentFinish:
         self, picture: Any, prepared: Any, at: int, row: Array, targets: Targets | None = None
     ) -> None:
         """See ``Renderer.finish``; the picture must be of bytes."""
-        canvas, draws, operations = self._canvas, self._draws, self._operations
+        canvas, draws, steps = self._canvas, self._draws, self._steps
         epoch, sample, occurrence = prepared[at]
         if isinstance(picture, Reduced):
             self._crop_reduced(picture, prepared[at], targets)
-            operations = operations[1:]
+            steps = steps[1:]
         else:
             canvas.begin(picture, targets)
             if self._resizes:
                 canvas.resize(self._size)
-        for number, operation in operations:
+        for number, draw, apply in steps:
             draws.begin(epoch, sample, number, occurrence)
-            operation.apply(canvas, operation.draw(draws, canvas.size))
+            apply(canvas, draw(draws, canvas.size))
         pixels, (across, down), table = canvas.finish()
         self._flips[0] = across + 2 * down
         self._kernel.one(pixels, None, self._flips, 0, row, table)

@@ -143,6 +143,26 @@ def test_crops_flips_and_a_resize_are_one_resize_of_a_box() -> None:
     assert np.abs(fused.astype(int) - steps).max() <= 1
 
 
+def test_a_list_may_end_with_any_geometry() -> None:
+    """``finish`` leaves the flips to the kernels, and nothing else."""
+    for crops in (False, True):
+        results = []
+        for finishes in (False, True):
+            canvas = begun(noise((128, 160)))
+            canvas.resize((64, 80))
+            canvas.flip(True, False)
+            if crops:
+                canvas.crop(8, 4, (50, 40))
+            if finishes:
+                pixels, flips, table = canvas.finish()
+                assert flips == (True, False)
+                assert table is None
+                results.append(mirrored(pixels, *flips))
+            else:
+                results.append(canvas.image)
+        assert (results[0] == results[1]).all()
+
+
 def test_a_crop_after_a_resize_sees_what_the_resize_saw() -> None:
     """Also where its edges are whole pixels of the image before."""
     image = noise((128, 160))
