@@ -29,6 +29,8 @@ kernels = Extension(
         # A fused product and sum, and other liberties, have other last bits than scipy's.
         "-ffp-contract=off",
         "-fno-fast-math",
+        # Nobody catches exceptions of floats: compilers may compute both sides of a choice.
+        "-fno-trapping-math",
     ],
     extra_link_args=["-lm"],
     **COMMON,

@@ -21,6 +21,7 @@ from loaderd.augment.draws import Draws
 from loaderd.augment.mixing import MixOperation
 from loaderd.augment.operation import ImageOperation
 from loaderd.augment.values import ValueOperation
+from loaderd.render.augmented import KERNELS
 from loaderd_client import augment as A
 
 Pixels = NDArray[np.uint8]
@@ -179,7 +180,7 @@ def picture_of(example: Example) -> Image.Image:
 
 def applied(operation: ImageOperation, image: Pixels, sample: int) -> Pixels:
     """The image after an operation."""
-    canvas = Canvas()
+    canvas = Canvas(KERNELS)
     canvas.begin(image)
     operation.apply(canvas, operation.draw(_draws(sample), canvas.size))
     return canvas.image

@@ -316,7 +316,7 @@ class AugMix(_SmoothPolicy, frozen=True):
         """Mixes the results of the chains with the image."""
         image = canvas.image
         mixed = image * np.float32(1 - sum(chain.weight for chain in parameters))
-        chained = type(canvas)()  # so that targets stay where they are
+        chained = canvas.another()  # so that targets stay where they are
         for chain in parameters:
             chained.begin(image)
             self._apply_each(chained, chain.operations)

@@ -18,7 +18,7 @@ Matrices take (x, y, 1) of the result to (x, y, 1) of the image before.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -34,7 +34,6 @@ from loaderd.augment.pixels import (
     displaced,
     displaced_masks,
     flipping,
-    looked_up,
     moved,
     pixels_of,
     size_of,
@@ -46,21 +45,41 @@ _CHANNELS = {"L": 1, "RGBA": 4}
 """Of PIL's modes; others have three."""
 _NO_FLIPS = (False, False)
 
+ColorChange = tuple[float, float, float, float]
+"""What is done to colours, in this order: grey levels that are added; by what the distance of each
+value to its channel's mean, and the saturation in HSV, are multiplied; the turn of the hue in
+sixths of a circle, from 0 to 6. Values are clipped to 0 to 255 after the first two."""
+
+
+class Kernels(NamedTuple):
+    """What a canvas has done in C; nothing changes the pixels that it is given.
+
+    Attributes:
+        look_up: gives the values of pixels in a table, (256,) or (256, channels).
+        change_colors: changes colours as ``Canvas.change_colors`` says.
+    """
+
+    look_up: Callable[[Pixels, Pixels], Pixels]
+    change_colors: Callable[[Pixels, ColorChange], Pixels]
+
 
 class Canvas:
     """The image of one sample, and its targets. Made once for each thread.
 
     Args:
-        look_up: gives the values of pixels in a table, (256,) or (256, channels); workers have a
-            faster one than OpenCV's.
+        kernels: those of ``loaderd.render``.
     """
 
-    def __init__(self, look_up: Callable[[Pixels, Pixels], Pixels] = looked_up) -> None:
-        self._look_up = look_up
+    def __init__(self, kernels: Kernels) -> None:
+        self._kernels = kernels
         self._image: Pixels | Image.Image = np.empty((0, 0, 3), np.uint8)
         self._targets: Targets | None = None
         self._geometry: Window | Warp | None = None
         self._table: Pixels | None = None
+
+    def another(self) -> Canvas:
+        """A canvas with the same kernels, and no image yet."""
+        return Canvas(self._kernels)
 
     def begin(self, picture: Pixels | Image.Image, targets: Targets | None = None) -> None:
         """Takes the picture of the next sample, and its targets; they are not changed.
@@ -226,6 +245,10 @@ class Canvas:
             matrix = whole
         self.image = np.asarray(cv2.transform(image, matrix), np.uint8)
 
+    def change_colors(self, change: ColorChange) -> None:
+        """Changes brightness, contrast, saturation and hue, and rounds once; alpha is kept."""
+        self.image = self._kernels.change_colors(self.image, change)
+
     # -- pixels ------------------------------------------------------------------------
 
     def finish(self) -> tuple[Pixels, Flips, Pixels | None]:
@@ -244,7 +267,7 @@ class Canvas:
         """Applies what is pending, and returns the flips that are left."""
         left = self._flush_geometry(leave_flips)
         if self._table is not None:
-            self._image = self._look_up(pixels_of(self._image), self._table)
+            self._image = self._kernels.look_up(pixels_of(self._image), self._table)
             self._table = None
         return left
 

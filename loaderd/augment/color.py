@@ -156,10 +156,10 @@ class RandomColorJitter(ImageOperation, frozen=True):
         brightness, contrast = self.brightness_factor, self.contrast_factor
         saturation, hue = self.saturation_factor, self.hue_factor
         return Adjustment(
-            None if brightness is None else _drawn_brightness(draws, brightness),
-            None if contrast is None else _drawn_contrast(draws, contrast),
-            None if saturation is None else _drawn_saturation(draws, saturation),
-            None if hue is None else _drawn_hue(draws, hue),
+            0.0 if brightness is None else _drawn_brightness(draws, brightness),
+            1.0 if contrast is None else _drawn_contrast(draws, contrast),
+            1.0 if saturation is None else _drawn_saturation(draws, saturation),
+            0.0 if hue is None else _drawn_hue(draws, hue),
         )
 
     def apply(self, canvas: Canvas, parameters: Adjustment) -> None:

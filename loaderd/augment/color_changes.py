@@ -18,13 +18,11 @@ Table = NDArray[np.uint8]
 """The new value of each value, (256,)."""
 
 _LEVELS = np.arange(256)
-_SHARES = _LEVELS / 255
+_VALUES = np.arange(256.0)
+_SHARES = _VALUES / 255
 _GRAY = (0.2989, 0.587, 0.114)
 """The shares of red, green and blue in grey: those of Keras and torchvision."""
 _EYE, _GRAYS = np.eye(3), np.array([_GRAY])
-_STRIP = 30_000
-"""Values that are floats at a time: few enough for the processor's cache, and for malloc to keep
-their memory."""
 
 
 # -- tables ----------------------------------------------------------------------------
@@ -32,7 +30,7 @@ their memory."""
 
 def linear_table(scale: float, offset: float) -> Table:
     """``value * scale + offset``, clipped."""
-    return _rounded(_LEVELS * scale + offset)
+    return _rounded(_VALUES * scale + offset)
 
 
 def gamma_table(gamma: float) -> Table:
@@ -47,7 +45,7 @@ def posterize_table(bits: int) -> Table:
 
 def solarize_table(threshold: float, addition: float = 0.0) -> Table:
     """Adds to each value, and inverts what is then not below the threshold."""
-    values = _LEVELS + addition
+    values = _VALUES + addition
     return _rounded(np.where(values < threshold, values, 255 - values))
 
 
@@ -85,7 +83,7 @@ _INVERTED: Table = (255 - _LEVELS).astype(np.uint8)
 
 def _rounded(values: NDArray[Any]) -> Table:
     # Not np.clip, which takes 3 µs more, as long as all else.
-    table: Table = np.rint(np.minimum(np.maximum(values, 0), 255)).astype(np.uint8)
+    table: Table = np.rint(values.clip(0.0, 255.0)).astype(np.uint8)
     return table
 
 
@@ -230,7 +228,7 @@ def histograms(image: Any) -> list[NDArray[Any]]:
 
 
 class Adjustment(NamedTuple):
-    """What is done to brightness, contrast, saturation and hue, in this order.
+    """What is done to brightness, contrast, saturation and hue, in this order; at first nothing.
 
     Attributes:
         brightness: grey levels that are added.
@@ -239,58 +237,18 @@ class Adjustment(NamedTuple):
         hue: the turn, as a share of a circle.
     """
 
-    brightness: float | None = None
-    contrast: float | None = None
-    saturation: float | None = None
-    hue: float | None = None
+    brightness: float = 0.0
+    contrast: float = 1.0
+    saturation: float = 1.0
+    hue: float = 0.0
 
 
 def adjust(canvas: Canvas, to: Adjustment) -> None:
-    """Changes all that is not None, as ``keras.layers.RandomColorJitter``."""
-    changes_levels = (to.brightness, to.contrast) != (None, None)
-    changes_colors = (to.saturation, to.hue) != (None, None) and canvas.channels > 1
-    levels = _adjusted_levels(canvas, to) if changes_levels else None
-    if changes_colors:
-        saturation = 1.0 if to.saturation is None else max(to.saturation, 0.0)
-        canvas.image = _adjusted_colors(canvas.image, levels, saturation, to.hue or 0.0)
-    elif levels is not None:
-        map_channels(canvas, [_rounded(each) for each in levels])
-
-
-def _adjusted_levels(canvas: Canvas, to: Adjustment) -> NDArray[Any]:
-    """What each value becomes in each channel but alpha, (channels, 256), by the first two."""
-    levels = np.clip(_LEVELS + (to.brightness or 0.0), 0, 255)
-    if to.contrast is None:
-        return np.tile(levels, (min(canvas.channels, 3), 1))
-    counts = np.array(histograms(canvas.image))
-    means = (counts @ levels / counts.sum(axis=1))[:, np.newaxis]
-    adjusted: NDArray[Any] = np.clip(to.contrast * levels + (1 - to.contrast) * means, 0, 255)
-    return adjusted
-
-
-def _adjusted_colors(image: Any, levels: NDArray[Any] | None, saturation: float, hue: float) -> Any:
-    """Maps values, if there is a map, then changes saturation and hue in HSV.
-
-    In float32: OpenCV's bytes, 256 hues, are up to 12 grey levels off, and no faster.
-    """
-    import cv2
-
-    table = None if levels is None else levels.T.astype(np.float32)[:, np.newaxis]
-    change = np.diag([1.0, saturation, 1.0])
-    change = np.column_stack([change, [hue % 1 * 360, 0, 0]])  # OpenCV takes 0 to 720
-    has_alpha = image.shape[2] == 4
-    result = image.copy() if has_alpha else np.empty_like(image)
-    rows = max(_STRIP // (3 * image.shape[1]), 1)
-    for top in range(0, len(image), rows):
-        strip = np.ascontiguousarray(image[top : top + rows, :, :3])
-        values = strip.astype(np.float32) if table is None else cv2.LUT(strip, table)
-        hsv = cv2.cvtColor(values, cv2.COLOR_RGB2HSV)
-        cv2.transform(hsv, change, dst=hsv)
-        colors = cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB, dst=hsv)
-        if saturation > 1:  # then some are below 0
-            np.maximum(colors, 0, out=colors)
-        if has_alpha:
-            result[top : top + rows, :, :3] = cv2.convertScaleAbs(colors)
-        else:
-            cv2.convertScaleAbs(colors, dst=result[top : top + rows])
-    return result
+    """Changes colours as ``keras.layers.RandomColorJitter``."""
+    if canvas.channels == 1:
+        to = Adjustment(to.brightness, to.contrast)
+    if to == Adjustment(to.brightness):
+        map_colors(canvas, linear_table(1.0, to.brightness))
+    else:
+        saturation, sixths = max(to.saturation, 0.0), to.hue % 1 * 6
+        canvas.change_colors((to.brightness, to.contrast, saturation, sixths))

@@ -194,13 +194,6 @@ def displaced(pixels: Pixels, x: Distances, y: Distances, style: WarpStyle) -> P
     return _shaped(cv2.remap(pixels, columns, rows, reading, **_how(style)), (height, width))
 
 
-def looked_up(pixels: Pixels, table: Pixels) -> Pixels:
-    """The values in a table (256,) or (256, channels)."""
-    if table.ndim == 2:
-        table = np.ascontiguousarray(table[:, np.newaxis, :])
-    return _shaped(cv2.LUT(pixels, table), size_of(pixels))
-
-
 def _how(style: WarpStyle) -> dict[str, Any]:
     return {
         "borderMode": _BORDERS[style.fill_mode],

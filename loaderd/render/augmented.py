@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from loaderd.augment.canvas import Canvas
+from loaderd.augment.canvas import Canvas, ColorChange, Kernels
 from loaderd.augment.crops import Box, CenterCrop, RandomCrop, RandomResizedCrop
 from loaderd.augment.draws import Draws
 from loaderd.augment.pipeline import divide
@@ -21,7 +21,7 @@ from loaderd.augment.targets import Targets
 from loaderd.augment.values import ValueOperation
 from loaderd.render.fast import Step
 from loaderd.render.load.resize import REDUCTIONS, Reduced, Size
-from loaderd.render.native.kernels import Finish, look_up
+from loaderd.render.native.kernels import Finish, change_colors, look_up
 from loaderd.render.transforms.operation import Array
 from loaderd.spec.base import CHANNELS
 from loaderd.spec.spec import Spec
@@ -47,7 +47,7 @@ class AugmentFinish:
         first = pipeline.images[0][1] if pipeline.images else None
         self._crop = first if isinstance(first, RandomResizedCrop) else None
         self._draws = Draws(spec.order.seed or 0)
-        self._canvas = Canvas(_looked_up)
+        self._canvas = Canvas(KERNELS)
         self._flips = np.zeros(1, np.uint8)
         height, width = self._size = spec.image_size
         self._resizes = pipeline.size is None
@@ -134,10 +134,18 @@ def begins_with_crop(spec: Spec) -> bool:
 
 
 def _looked_up(pixels: Pixels, table: Pixels) -> Pixels:
-    """The values in a table (256,) or (256, channels)."""
     result = np.empty(pixels.shape, np.uint8)
     look_up(np.ascontiguousarray(pixels), table, result)
     return result
+
+
+def _colors_changed(pixels: Pixels, change: ColorChange) -> Pixels:
+    result = np.empty(pixels.shape, np.uint8)
+    change_colors(np.ascontiguousarray(pixels), result, change)
+    return result
+
+
+KERNELS = Kernels(_looked_up, _colors_changed)
 
 
 def steps_of(values: Sequence[ValueOperation], channels: int) -> list[Step]:

@@ -21,6 +21,7 @@ from loaderd.augment.auto import AugMix, Chain, Drawn, RandAugment, TrivialAugme
 from loaderd.augment.canvas import Canvas
 from loaderd.augment.draws import Draws
 from loaderd.errors import InvalidArgument
+from loaderd.render.augmented import KERNELS
 
 SIZE = (37, 52)
 RARE = 1e-4
@@ -41,7 +42,7 @@ def photo() -> Pixels:
 
 
 def applied(image: Pixels, name: str, strength: float) -> Pixels:
-    canvas = Canvas()
+    canvas = Canvas(KERNELS)
     canvas.begin(image)
     RandAugment().apply(canvas, [Drawn(name, strength)])
     return canvas.image.copy()
@@ -174,7 +175,7 @@ def test_aug_mix_draws_weights_depths_and_operations() -> None:
 
 
 def test_aug_mix_is_the_weighted_mean(photo: Pixels) -> None:
-    canvas = Canvas()
+    canvas = Canvas(KERNELS)
     canvas.begin(photo)
     chains = [Chain(0.5, [Drawn("Solarize", 0)]), Chain(0.2, [Drawn("Identity", 0)])]
     AugMix().apply(canvas, chains)
@@ -186,7 +187,7 @@ def test_aug_mix_is_the_weighted_mean(photo: Pixels) -> None:
 @pytest.mark.parametrize("channels", [1, 3, 4])
 def test_images_of_any_channels_are_taken(photo: Pixels, operation: Any, channels: int) -> None:
     image = np.ascontiguousarray(np.dstack([photo, photo[..., :1]])[..., :channels])
-    canvas = Canvas()
+    canvas = Canvas(KERNELS)
     for parameters in drawn(operation, 60):
         canvas.begin(image)
         operation.apply(canvas, parameters)

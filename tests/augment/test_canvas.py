@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from math import ceil
 from typing import Any
-from unittest.mock import patch
+from unittest.mock import Mock, patch
 
 import cv2
 import numpy as np
@@ -33,6 +33,7 @@ from loaderd.augment.pixels import check_kind
 from loaderd.augment.targets import Targets
 from loaderd.augment.warps import WarpStyle
 from loaderd.errors import RenderError
+from loaderd.render.augmented import KERNELS
 
 Array = NDArray[Any]
 
@@ -50,7 +51,7 @@ def smooth(size: tuple[int, int] = SIZE, channels: int = 3) -> Array:
 
 
 def begun(image: Any, targets: Targets | None = None) -> Canvas:
-    canvas = Canvas()
+    canvas = Canvas(KERNELS)
     canvas.begin(image, targets)
     return canvas
 
@@ -245,15 +246,16 @@ def test_tables_are_one_and_wait_for_flips_and_crops_but_not_for_warps() -> None
     invert = np.arange(255, -1, -1, dtype=np.uint8)
     double = np.stack([np.minimum(np.arange(256) * (1 + one), 255) for one in range(3)], 1)
     double = double.astype(np.uint8)
-    canvas = begun(noise())
-    with patch.object(cv2, "LUT", side_effect=cv2.LUT) as look_up:
-        canvas.map_values(invert)
-        canvas.map_values(double)
-        canvas.flip(True, False)
-        canvas.crop(2, 3, (30, 40))
-        canvas.map_values(double)
-        canvas.map_values(invert)
-        values = canvas.image
+    look_up = Mock(side_effect=KERNELS.look_up)
+    canvas = Canvas(KERNELS._replace(look_up=look_up))
+    canvas.begin(noise())
+    canvas.map_values(invert)
+    canvas.map_values(double)
+    canvas.flip(True, False)
+    canvas.crop(2, 3, (30, 40))
+    canvas.map_values(double)
+    canvas.map_values(invert)
+    values = canvas.image
     assert look_up.call_count == 1
     twice = np.take_along_axis(double, double[255 - np.arange(256)].astype(int), 0)
     whole = 255 - np.dstack([twice[noise()[..., one], one] for one in range(3)])

@@ -32,8 +32,8 @@ from loaderd.augment.color import (
 from loaderd.augment.color_changes import Adjustment
 from loaderd.augment.draws import Draws
 from loaderd.augment.operation import ImageOperation
-from loaderd.augment.pixels import looked_up
 from loaderd.errors import InvalidArgument
+from loaderd.render.augmented import KERNELS
 
 Pixels = NDArray[Any]
 
@@ -75,7 +75,7 @@ def full_picture() -> Pixels:
 
 
 def changed(image: Pixels, change: Callable[[Canvas], None]) -> Pixels:
-    canvas = Canvas()
+    canvas = Canvas(KERNELS)
     canvas.begin(image)
     change(canvas)
     return canvas.image
@@ -158,24 +158,23 @@ def test_hue_is_turned(turn: float) -> None:
     [
         Adjustment(60.3, 1.7, 0.6, 0.3),
         Adjustment(-60.3, 1.7, 4.0, -0.3),
-        Adjustment(30.3, 0.6, None, None),
-        Adjustment(None, 0.6, None, 0.2),
-        Adjustment(None, None, 2.0, None),
-        Adjustment(-50.5, None, -0.1, None),
+        Adjustment(30.3, 0.6),
+        Adjustment(contrast=0.6, hue=0.2),
+        Adjustment(saturation=2.0),
+        Adjustment(-50.5, saturation=-0.1),
     ],
 )
 def test_jitter_applies_the_four_layers_in_their_order(adjustment: Adjustment) -> None:
     brightness, contrast, saturation, hue = adjustment
-    layers: list[tuple[Any, float | None, dict[str, Any]]] = [
-        (keras.layers.RandomBrightness(1.0), brightness, {"rgb_delta": one(brightness or 0)}),
-        (keras.layers.RandomContrast(1.0), contrast, {"contrast_factor": one(contrast or 0)}),
-        (keras.layers.RandomSaturation(1.0), saturation, {"factor": one(saturation or 0)[0, 0, 0]}),
-        (keras.layers.RandomHue(1.0), hue, {"factor": one(hue or 0)[0, 0, 0]}),
+    layers: list[tuple[Any, dict[str, Any]]] = [
+        (keras.layers.RandomBrightness(1.0), {"rgb_delta": one(brightness)}),
+        (keras.layers.RandomContrast(1.0), {"contrast_factor": one(contrast)}),
+        (keras.layers.RandomSaturation(1.0), {"factor": one(saturation)[0, 0, 0]}),
+        (keras.layers.RandomHue(1.0), {"factor": one(hue)[0, 0, 0]}),
     ]
     expected: Any = full_picture()[np.newaxis].astype(np.float32)
-    for layer, value, transformation in layers:
-        if value is not None:
-            expected = layer.transform_images(expected, transformation)
+    for layer, transformation in layers:
+        expected = layer.transform_images(expected, transformation)
     found = applied(RandomColorJitter(), full_picture(), adjustment)
     assert_near(found, np.asarray(expected[0]).clip(0, 255))
 
@@ -375,14 +374,15 @@ def test_jitter_draws_each_part_as_its_operation() -> None:
 
 
 @pytest.mark.parametrize("times", [(5, 1, 1), (1, 300, 1)], ids=["tall", "wide"])
-def test_hue_of_large_images_is_turned_in_parts(times: tuple[int, int, int]) -> None:
+def test_hue_is_turned_alike_at_any_place_of_an_image(times: tuple[int, int, int]) -> None:
     expected = np.tile(applied(RandomHue(1.0), picture(), 0.2), times)
     assert (applied(RandomHue(1.0), np.tile(picture(), times), 0.2) == expected).all()
 
 
 def test_jitter_leaves_out_what_has_no_factor() -> None:
     assert drawn(RandomColorJitter(), 3) == [Adjustment()] * 3
-    assert all(each.hue is None and each.contrast for each in drawn(RandomColorJitter(0.1, 0.1), 3))
+    some = drawn(RandomColorJitter(0.1, 0.1), 3)
+    assert all((each.saturation, each.hue) == (1, 0) and each.contrast > 1 for each in some)
     assert (applied(RandomColorJitter(), picture(), Adjustment()) == picture()).all()
 
 
@@ -412,7 +412,7 @@ def test_pictures_of_pil_are_taken(operation: ImageOperation) -> None:
     parameters = drawn(operation, 1)[0]
     for channels in (1, 3, 4):
         image = picture(channels)
-        canvas = Canvas()
+        canvas = Canvas(KERNELS)
         canvas.begin(pil_image(image))
         operation.apply(canvas, parameters)
         assert (canvas.image == applied(operation, image, parameters)).all()
@@ -420,7 +420,7 @@ def test_pictures_of_pil_are_taken(operation: ImageOperation) -> None:
 
 def test_tables_wait_for_the_pixels() -> None:
     """Geometry and tables in a row are one of each: nothing of this reads the pixels."""
-    canvas = Canvas()
+    canvas = Canvas(KERNELS)
     canvas.begin(picture(4))
     canvas.flip(True, False)
     RandomBrightness(1.0).apply(canvas, 30.0)
@@ -439,7 +439,7 @@ def test_tables_wait_for_the_pixels() -> None:
         color.inverted,
     ):
         one_by_one = changed(one_by_one, change)
-    assert (looked_up(pixels, table) == one_by_one).all()
+    assert (KERNELS.look_up(pixels, table) == one_by_one).all()
 
 
 def test_numbers_of_numpy_and_lists_are_taken() -> None:

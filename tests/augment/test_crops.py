@@ -25,6 +25,7 @@ from loaderd.augment.crops import (
 from loaderd.augment.draws import Draws
 from loaderd.augment.operation import ImageOperation, Size
 from loaderd.errors import InvalidArgument
+from loaderd.render.augmented import KERNELS
 
 Pixels = NDArray[Any]
 
@@ -41,7 +42,7 @@ def noisy(size: Size, channels: int = 3) -> Pixels:
 
 
 def applied(operation: ImageOperation, image: Pixels, parameters: Any = None) -> Pixels:
-    canvas = Canvas()
+    canvas = Canvas(KERNELS)
     canvas.begin(image)
     operation.apply(canvas, parameters)
     return canvas.image

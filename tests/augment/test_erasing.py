@@ -15,6 +15,7 @@ from loaderd.augment.canvas import Canvas
 from loaderd.augment.draws import Draws
 from loaderd.augment.erasing import Erased, RandomErasing
 from loaderd.errors import InvalidArgument
+from loaderd.render.augmented import KERNELS
 
 Pixels = NDArray[Any]
 
@@ -30,7 +31,7 @@ def noisy(channels: int) -> Pixels:
 
 
 def applied(operation: RandomErasing, image: Pixels, parameters: Erased | None) -> Pixels:
-    canvas = Canvas()
+    canvas = Canvas(KERNELS)
     canvas.begin(image)
     operation.apply(canvas, parameters)
     return canvas.image

@@ -24,6 +24,7 @@ from loaderd.augment.filters import (
 )
 from loaderd.augment.operation import ImageOperation
 from loaderd.errors import InvalidArgument, RenderError
+from loaderd.render.augmented import KERNELS
 
 Pixels = NDArray[Any]
 
@@ -39,7 +40,7 @@ def noisy(channels: int, size: tuple[int, int] = SIZE) -> Pixels:
 
 
 def changed(image: Pixels, change: Callable[[Canvas], None]) -> Pixels:
-    canvas = Canvas()
+    canvas = Canvas(KERNELS)
     canvas.begin(image)
     change(canvas)
     return canvas.image

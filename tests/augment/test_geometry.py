@@ -26,6 +26,7 @@ from loaderd.augment.geometry import (
 from loaderd.augment.operation import ImageOperation
 from loaderd.augment.warps import WarpStyle
 from loaderd.errors import InvalidArgument
+from loaderd.render.augmented import KERNELS
 
 Array = NDArray[Any]
 
@@ -42,7 +43,7 @@ def noise(size: tuple[int, int] = SIZE, channels: int = 3) -> Array:
 
 
 def applied(operation: ImageOperation, image: Array, parameters: Any) -> Array:
-    canvas = Canvas()
+    canvas = Canvas(KERNELS)
     canvas.begin(image)
     operation.apply(canvas, parameters)
     return canvas.image
@@ -347,7 +348,7 @@ def test_matrices_move_points_as_they_say() -> None:
 
 def test_warps_take_fill_values_and_modes() -> None:
     image = np.full((5, 5, 1), 100, np.uint8)
-    canvas = Canvas()
+    canvas = Canvas(KERNELS)
     canvas.begin(image)
     canvas.warp(warps.translation(2, 0), WarpStyle("bilinear", "constant", 7))
     assert canvas.image[0, :, 0].tolist() == [7, 7, 100, 100, 100]

@@ -15,6 +15,7 @@ from loaderd.augment.draws import Draws
 from loaderd.augment.pipeline import divide
 from loaderd.augment.policies import AnyOperation
 from loaderd.errors import InvalidArgument
+from loaderd.render.augmented import KERNELS
 from loaderd_client import augment as A
 from tests.support.augmented import every_operation
 
@@ -59,7 +60,7 @@ def test_operations_in_a_group_follow_one_another_and_know_the_size_before_them(
         [A.RandomChoice([A.RandomCrop(10, 12)]), A.RandomResizedCrop(10, 12), A.Resize(10, 12)]
     )
     assert group.sets_size == (10, 12)
-    canvas = Canvas()
+    canvas = Canvas(KERNELS)
     image = np.random.default_rng(0).integers(0, 256, (20, 30, 3), np.uint8)
     for parameters in drawn(group, 30):
         canvas.begin(image)

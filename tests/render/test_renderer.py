@@ -17,6 +17,7 @@ from PIL import Image
 from loaderd.augment.canvas import Canvas
 from loaderd.augment.crops import CenterCrop
 from loaderd.errors import BadImage
+from loaderd.render.augmented import KERNELS
 from loaderd.render.renderer import StageTimes
 from loaderd.spec.base import DataFormat, DType
 from loaderd.spec.load import Load
@@ -166,7 +167,7 @@ def test_a_crop_of_a_jpeg_has_the_pixels_of_the_whole_picture(
     picture, row = renderer.load_file(str(tmp_path / "a.jpg")), np.empty((24, 32, 3), np.uint8)
     assert isinstance(picture, np.ndarray)
     renderer.finish_one(picture, (0, 0, 0), row)
-    canvas = Canvas()
+    canvas = Canvas(KERNELS)
     canvas.begin(Image.open(tmp_path / "a.jpg"))
     CenterCrop(24, 32).apply(canvas, None)
     assert (row == canvas.image).all()

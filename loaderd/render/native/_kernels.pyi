@@ -16,6 +16,13 @@ def to_bfloat16(values: NDArray[np.float32], out: NDArray[np.uint16]) -> None: .
 def look_up(
     image: NDArray[np.uint8], table: NDArray[np.uint8], out: NDArray[np.uint8], kernels: str = "", /
 ) -> None: ...
+def change_colors(
+    image: NDArray[np.uint8],
+    out: NDArray[np.uint8],
+    changes: tuple[float, float, float, float],
+    kernels: str = "",
+    /,
+) -> None: ...
 
 class Finish:
     def __new__(

@@ -6,6 +6,16 @@
 
 #include "warp.h"
 
+/* Changes of brightness, contrast, saturation and hue, in this order. */
+struct colors {
+    float add;         /* to all values; what is below 0 or above 255 is clipped */
+    float scale;       /* of each value; then an offset for each channel is added, and clipped */
+    float offsets[3];
+    int has_hue;       /* whether saturation or hue change */
+    float saturation;  /* by which the chroma is multiplied: 0 for grey, 1 for no change */
+    float firsts[3];   /* of each channel: see `colored` */
+};
+
 struct kernels {
     const char *name;
     /* Row y of a warped image, from right to left if mirrored. */
@@ -19,6 +29,12 @@ struct kernels {
      * one table for all values. In place if `out` is the source. */
     void (*look_up)(const uint8_t *source, size_t pixels, int32_t channels, const uint8_t *tables,
                     uint8_t *out);
+    /* Adds the values of each channel but alpha, brightened, to `sums`; of 1, 3 or 4 channels. */
+    void (*sum_colors)(const struct colors *colors, const uint8_t *source, size_t pixels,
+                       int32_t channels, double *sums);
+    /* Pixels with other colours, rounded to nearest even; alpha is kept. */
+    void (*change_colors)(const struct colors *colors, const uint8_t *source, size_t pixels,
+                          int32_t channels, uint8_t *out);
     void (*widen)(const uint8_t *source, size_t n, float *row);
     void (*multiply)(float *row, size_t n, const float *by);
     void (*subtract)(float *row, size_t n, const float *by);

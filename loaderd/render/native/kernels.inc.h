@@ -311,3 +311,5 @@ TARGET static void KERNEL(truncate)(const float *restrict row, size_t n, uint8_t
         out[i] = (uint8_t)(int32_t)(fits ? row[i] : 0);
     }
 }
+
+#include "colors.inc.h"

@@ -1,5 +1,7 @@
 """The kernels in C, which finish loaded images: warp, flips, arithmetic, layout and dtype.
 
+Tables and changes of colours are those that ``loaderd.augment.canvas`` asks for.
+
 One row of pixels goes through all of it, then the next, so that an image is read and written
 once. Exact values are those of scipy, NumPy and Keras to the last bit, and the same on every
 processor. Processors with AVX2, or AVX-512 with VBMI, have faster code; ``KERNELS`` names what this
@@ -29,6 +31,7 @@ try:
         MAX_STEPS,
         MAX_VALUES,
         Finish,
+        change_colors,
         look_up,
         to_bfloat16,
     )
@@ -46,6 +49,7 @@ __all__ = [
     "MAX_STEPS",
     "MAX_VALUES",
     "Finish",
+    "change_colors",
     "look_up",
     "to_bfloat16",
 ]

@@ -77,15 +77,30 @@ TARGET_VBMI static void mirror_avx512(const uint8_t *source, int32_t pixels, int
         const __m512i bytes = _mm512_loadu_si512(source + 3 * (size_t)pixels - 64);
         _mm512_storeu_si512(out, _mm512_permutexvar_epi8(order, bytes));
     }
-    mirror_avx2(source, pixels, size, out);
+    if (size != 3) {
+        mirror_avx2(source, pixels, size, out);
+        return;
+    }
+    const int n = 3 * pixels;
+    const __mmask64 rest = (1ull << n) - 1; /* of at most 63 bytes */
+    const __m512i last = _mm512_sub_epi8(order, _mm512_set1_epi8((char)(64 - n)));
+    const __m512i bytes = _mm512_maskz_loadu_epi8(rest, source);
+    _mm512_mask_storeu_epi8(out, rest, _mm512_permutexvar_epi8(last, bytes));
 }
 
-#define SET(name, mirror, look_up)                                                               \
+#undef KERNEL
+#undef TARGET
+#define KERNEL(name) name##_avx512
+#define TARGET TARGET_VBMI
+#include "colors.inc.h"
+
+#define SET(name, set)                                                                           \
     {                                                                                            \
-        name, warp_bytes_avx2, warp_floats_avx2, mirror, look_up, widen_avx2,                    \
-            multiply_avx2, subtract_avx2, divide_avx2, halve_avx2, shorten_avx2, truncate_avx2,  \
+        name, warp_bytes_avx2, warp_floats_avx2, mirror_##set, look_up_##set, sum_colors_##set,  \
+            change_colors_##set, widen_avx2, multiply_avx2, subtract_avx2, divide_avx2,          \
+            halve_avx2, shorten_avx2, truncate_avx2,                                             \
     }
 
-const struct kernels avx2_kernels = SET("AVX2", mirror_avx2, look_up_avx2);
-const struct kernels avx512_kernels = SET("AVX-512", mirror_avx512, look_up_avx512);
+const struct kernels avx2_kernels = SET("AVX2", avx2);
+const struct kernels avx512_kernels = SET("AVX-512", avx512);
 #endif

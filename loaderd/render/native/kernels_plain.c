@@ -14,6 +14,8 @@ const struct kernels plain_kernels = {
     warp_floats_plain,
     mirror_plain,
     look_up_plain,
+    sum_colors_plain,
+    change_colors_plain,
     widen_plain,
     multiply_plain,
     subtract_plain,

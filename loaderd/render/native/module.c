@@ -1,6 +1,7 @@
 /* The Python module of the kernels; see kernels.py. */
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
+#include <math.h>
 #include <string.h>
 
 #include "finish.h"
@@ -135,6 +136,62 @@ static PyObject *look_up(PyObject *module, PyObject *args)
         Py_BEGIN_ALLOW_THREADS
         kernels->look_up(image.buf, (size_t)image.len / tables.count, tables.count,
                          tables.values, out.buf);
+        Py_END_ALLOW_THREADS
+        result = Py_NewRef(Py_None);
+    }
+    release(views, 2);
+    return result;
+}
+
+/* -- colours ----------------------------------------------------------------------------- */
+
+/* Contrast is around the mean of each channel. */
+static void set_contrast(struct colors *colors, const struct kernels *kernels,
+                         const Py_buffer *image, int32_t channels)
+{
+    const size_t pixels = (size_t)image->len / channels;
+    double sums[3] = {0};
+    if (colors->scale == 1 || pixels == 0)
+        return;
+    kernels->sum_colors(colors, image->buf, pixels, channels, sums);
+    for (int k = 0; k < 3; k++)
+        colors->offsets[k] = (float)((1 - (double)colors->scale) * sums[k] / (double)pixels);
+}
+
+PyDoc_STRVAR(change_colors_doc,
+             "change_colors(image, out, changes, kernels='')\n--\n\n"
+             "Writes an image of bytes with other colours to `out`. `changes` are four numbers: "
+             "grey levels that are added, by what the distance to the mean of each channel and "
+             "the saturation are multiplied, and the turn of the hue, from 0 to 6.");
+
+static PyObject *change_colors(PyObject *module, PyObject *args)
+{
+    (void)module;
+    PyObject *given, *target, *result = NULL;
+    const char *name = "";
+    float turn;
+    struct colors colors = {0};
+    Py_buffer image = {0}, out = {0};
+    Py_buffer *const views[] = {&image, &out};
+    if (!PyArg_ParseTuple(args, "OO(ffff)|s:change_colors", &given, &target, &colors.add,
+                          &colors.scale, &colors.saturation, &turn, &name))
+        return NULL;
+    colors.has_hue = colors.saturation != 1 || turn != 0;
+    for (int k = 0; k < 3; k++) /* red, green and blue are 0, 2 and 4 sixths of the circle */
+        colors.firsts[k] = fmodf(turn + 5 - 2 * k, 6) - 2;
+    const struct kernels *kernels = find_kernels(name);
+    if (kernels == NULL || take(given, &image, 0, "B", "image") < 0)
+        return NULL;
+    const Py_ssize_t channels = image.ndim == 3 ? image.shape[2] : 0;
+    if (channels != 1 && channels != 3 && channels != 4)
+        PyErr_SetString(PyExc_ValueError, "image: not of (height, width, 1, 3 or 4)");
+    else if (!(turn >= 0 && turn <= 6))
+        PyErr_SetString(PyExc_ValueError, "the turn must be from 0 to 6");
+    else if (take_values(target, &out, PyBUF_WRITABLE, "B", (size_t)image.len, "out") == 0) {
+        Py_BEGIN_ALLOW_THREADS
+        set_contrast(&colors, kernels, &image, (int32_t)channels);
+        kernels->change_colors(&colors, image.buf, (size_t)image.len / channels,
+                               (int32_t)channels, out.buf);
         Py_END_ALLOW_THREADS
         result = Py_NewRef(Py_None);
     }
@@ -503,6 +560,7 @@ static PyObject *to_bfloat16(PyObject *module, PyObject *args)
 
 static PyMethodDef module_methods[] = {
     {"look_up", look_up, METH_VARARGS, look_up_doc},
+    {"change_colors", change_colors, METH_VARARGS, change_colors_doc},
     {"to_bfloat16", to_bfloat16, METH_VARARGS, to_bfloat16_doc},
     {NULL, NULL, 0, NULL},
 };

@@ -29,7 +29,7 @@ SHIFTS = st.floats(-100, 100) | st.floats()
 
 
 class Example(NamedTuple):
-    """The arguments of a ``Finish``, of its ``many``, and of ``look_up``."""
+    """The arguments of a ``Finish``, of its ``many``, of ``look_up`` and ``change_colors``."""
 
     options: dict[str, Any]
     images: Array
@@ -37,6 +37,7 @@ class Example(NamedTuple):
     matrices: Array | None
     flips: Array | None
     table: Array
+    colors: tuple[float, float, float, float]
 
     @property
     def rows(self) -> Array:
@@ -87,6 +88,7 @@ def examples(draw: st.DrawFn) -> Example:
         matrices,
         flips,
         _pixels(seed, draw(st.sampled_from([(256,), (256, shape[2])])), False),
+        (draw(NUMBERS), draw(NUMBERS), draw(NUMBERS), draw(st.floats(0, 6))),
     )
 
 
@@ -124,6 +126,18 @@ def check(module: Any, example: Example) -> None:
     _check_rows(module, example)
     if example.images.dtype == np.uint8:
         _check_tables(module, example)
+        if example.images.shape[3] != 2:
+            _check_colors(module, example)
+
+
+def _check_colors(module: Any, example: Example) -> None:
+    image = example.images[0]
+    expected = b""
+    for name in module.ALL_KERNELS:
+        changed = np.full_like(image, 77)
+        module.change_colors(image.copy(), changed, example.colors, name)
+        expected = expected or changed.tobytes()
+        assert changed.tobytes() == expected, f"{name}: other colours"
 
 
 def _check_rows(module: Any, example: Example) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import colorsys
 import itertools
 from typing import Any, cast
 
@@ -14,7 +15,13 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from loaderd.render.native import _kernels
-from loaderd.render.native.kernels import ALL_KERNELS, Finish, look_up, to_bfloat16
+from loaderd.render.native.kernels import (
+    ALL_KERNELS,
+    Finish,
+    change_colors,
+    look_up,
+    to_bfloat16,
+)
 from tests.render.native.fuzz import Example, by_numpy, check, examples, stored_as
 
 Array = NDArray[Any]
@@ -162,6 +169,57 @@ def test_tables_that_do_not_fit_are_refused() -> None:
         look_up(image.ravel(), table, row)
     with pytest.raises(ValueError, match="kernels cannot be fast"):
         look_up(image, table, row, "fast")
+
+
+def with_colors(image: Array, change: tuple[float, float, float, float]) -> Array:
+    """Brightness, contrast, saturation and hue in float64, but for alpha."""
+    brightness, contrast, saturation, turn = change
+    values = (image[..., :3] + np.float32(brightness)).clip(0, 255)
+    means = values.mean((0, 1), keepdims=True)
+    values = (contrast * values + (1 - contrast) * means).clip(0, 255)
+    if image.shape[2] > 1:
+        for pixel in values.reshape(-1, 3):
+            hue, saturated, value = colorsys.rgb_to_hsv(*pixel)
+            pixel[:] = colorsys.hsv_to_rgb((hue + turn / 6) % 1, saturated * saturation, value)
+    result = image.astype(float)
+    result[..., :3] = values.clip(0)
+    return result
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    size=st.tuples(st.integers(1, 20), st.integers(1, 20), st.sampled_from([1, 3, 4])),
+    change=st.tuples(
+        st.floats(-255, 255, width=32),
+        st.floats(0, 2, width=32),
+        st.floats(0, 4, width=32),
+        st.floats(0, 6, width=32),
+    ),
+    seed=st.integers(0, 9),
+)
+def test_colors_are_those_of_hsv_and_the_same_on_every_path(
+    size: tuple[int, int, int], change: tuple[float, float, float, float], seed: int
+) -> None:
+    image = pixels(size, seed=seed)
+    results = [np.empty_like(image) for _ in ALL_KERNELS]
+    for kernels, result in zip(ALL_KERNELS, results, strict=True):
+        change_colors(image, result, change, kernels)
+        assert (result == results[0]).all()
+    assert np.abs(results[0] - with_colors(image, change)).max() < 0.51
+
+
+def test_colors_that_cannot_be_changed_are_refused() -> None:
+    image, row, change = pixels((4, 5, 3)), np.empty((4, 5, 3), np.uint8), (1.0, 1.0, 1.0, 1.0)
+    for wrong in (image.ravel(), pixels((4, 5, 2)), pixels((4, 5, 5))):
+        with pytest.raises(ValueError, match="height, width"):
+            change_colors(wrong, row, change)
+    with pytest.raises(ValueError, match="out: "):
+        change_colors(image, row[1:], change)
+    for turn in (-0.1, 6.1, np.nan):
+        with pytest.raises(ValueError, match="turn must be"):
+            change_colors(image, row, (*change[:3], turn))
+    with pytest.raises(ValueError, match="kernels cannot be fast"):
+        change_colors(image, row, change, "fast")
 
 
 @pytest.mark.parametrize("kernels", ALL_KERNELS)
