@@ -22,6 +22,9 @@ from typing import Any, TypeVar, cast
 import numpy as np
 from numpy.typing import NDArray
 
+Key = tuple[int, int, int]
+"""(epoch, sample, occurrence): what the draws of a sample depend on, beside the seed."""
+
 _Level = TypeVar("_Level", np.float32, np.uint8)
 _NORMAL = NormalDist()
 _SMALLEST = 2.0**-54

@@ -14,7 +14,7 @@ import numpy as np
 
 from loaderd.augment.canvas import Canvas, ColorChange, Kernels
 from loaderd.augment.crops import Box, CenterCrop, RandomCrop, RandomResizedCrop
-from loaderd.augment.draws import Draws
+from loaderd.augment.draws import Draws, Key
 from loaderd.augment.pipeline import divide
 from loaderd.augment.pixels import Pixels, Window, moved
 from loaderd.augment.targets import Targets
@@ -25,7 +25,6 @@ from loaderd.render.native.kernels import Finish, change_colors, look_up
 from loaderd.render.transforms.operation import Array
 from loaderd.spec.base import CHANNELS
 from loaderd.spec.spec import Spec
-from loaderd.spec.transform import Parameters
 
 _ANTIALIASED = 2
 """Pixels per target pixel, each way, that a reduced picture must have left."""
@@ -59,36 +58,34 @@ class AugmentFinish:
             planar=spec.output.data_format == "channels_first",
         )
 
-    def prepare(self, parameters: Sequence[Parameters]) -> Sequence[Parameters]:
-        """(epoch, sample, occurrence) of the rows of a chunk, as they are."""
-        return parameters
+    def prepare(self, keys: Sequence[Key]) -> Sequence[Key]:
+        """The keys of the rows of a chunk, as they are."""
+        return keys
 
-    def reduction(self, size: Size, parameters: Parameters) -> int:
+    def reduction(self, size: Size, key: Key) -> int:
         """The factor by which a picture may be reduced before its part is taken: 8, 4, 2, or 1.
 
         Args:
             size: (width, height) of the picture.
-            parameters: (epoch, sample, occurrence).
+            key: of the sample.
         """
         if self._crop is None:
             return 1
-        box = self._drawn_crop(self._crop, size, parameters)
+        box = self._drawn_crop(self._crop, size, key)
         rows = (box.bottom - box.top) / self._crop.height
         columns = (box.right - box.left) / self._crop.width
         fits = (one for one in REDUCTIONS if min(rows, columns) >= _ANTIALIASED * one)
         return next(fits, 1)
 
-    def _drawn_crop(self, crop: RandomResizedCrop, size: Size, parameters: Parameters) -> Box:
-        epoch, sample, occurrence = parameters
+    def _drawn_crop(self, crop: RandomResizedCrop, size: Size, key: Key) -> Box:
+        epoch, sample, occurrence = key
         self._draws.begin(epoch, sample, 0, occurrence)
         return crop.draw(self._draws, (size[1], size[0]))
 
-    def _crop_reduced(
-        self, picture: Reduced, parameters: Parameters, targets: Targets | None
-    ) -> None:
+    def _crop_reduced(self, picture: Reduced, key: Key, targets: Targets | None) -> None:
         """Begins with the part of a reduced picture; its edges may be fractional there."""
         assert self._crop is not None, "pictures are reduced for it alone"
-        box = self._drawn_crop(self._crop, picture.size, parameters)
+        box = self._drawn_crop(self._crop, picture.size, key)
         (x, y), by = picture.skip, picture.reduction
         edges = (
             (box.left + x) / by,

@@ -5,7 +5,7 @@ The values are Keras's, to the last bit.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -23,7 +23,7 @@ from loaderd.spec.operations import (
     RandomAffine,
 )
 from loaderd.spec.spec import Spec
-from loaderd.spec.transform import Parameters
+from loaderd.spec.transform import FLIPS, Transforms
 
 Step = tuple[str, Array | None]
 """An operation on all pixels: its name, and a float32 for each channel."""
@@ -146,8 +146,7 @@ class FastFinish:
 
     def __init__(self, spec: Spec, bundle: Parts) -> None:
         affine, flip, output = spec.first(RandomAffine), spec.first(GeneratorFlip), spec.output
-        self._affine_at = None if affine is None else 0
-        self._flip_at = None if flip is None else int(affine is not None)
+        self._warps, self._flips = affine is not None, flip is not None
         self._size = spec.load.target_size
         self._compat = (affine or RandomAffine()).compat
         planar = output.data_format == "channels_first"
@@ -160,14 +159,11 @@ class FastFinish:
         )
         self.copies = output.dtype == "uint8" and not planar and not spec.transforms
 
-    def prepare(self, parameters: Sequence[Parameters]) -> ChunkParameters:
+    def prepare(self, drawn: Transforms) -> ChunkParameters:
         """The parameters of the rows of a chunk as the kernels have them."""
-        warps = flips = None
-        if self._affine_at is not None:
-            affines = [one[self._affine_at] for one in parameters]
-            warps = matrices(affines, self._size, self._compat)
-        if self._flip_at is not None:
-            flips = np.array([one[self._flip_at] for one in parameters], np.uint8) @ _FLIPS
+        warps = matrices(drawn, self._size, self._compat) if self._warps else None
+        across, down = drawn[:, FLIPS].T
+        flips = (across + 2 * down).astype(np.uint8) if self._flips else None
         return ChunkParameters(warps, flips)
 
     def __call__(self, image: Array, drawn: Any, at: int, row: Array) -> None:
@@ -186,6 +182,3 @@ class FastFinish:
             rows: the destinations, as for one image.
         """
         self._kernel.many(images, places, drawn.matrices, drawn.flips, rows)
-
-
-_FLIPS = np.array([1, 2], np.uint8)

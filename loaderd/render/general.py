@@ -20,9 +20,9 @@ from loaderd.render.transforms.user_function import UserFunction, explain
 from loaderd.render.values import writer
 from loaderd.spec import operations as kinds
 from loaderd.spec.spec import Spec
-from loaderd.spec.transform import Parameters
+from loaderd.spec.transform import Transform, Transforms
 
-_Step = Callable[[Array, Parameters], Array]
+_Step = Callable[[Array, Transform], Array]
 
 _FEATUREWISE = {
     "mean": normalize.center_featurewise,
@@ -80,15 +80,14 @@ class GeneralFinish:
         """Random operations see the channels last, all others see the output's data format."""
         steps: list[_Step] = []
         first, is_output = spec.output.data_format == "channels_first", False
-        left = enumerate(random)
+        left = iter(random)
         for operation in spec.transforms:
             is_random = isinstance(operation, kinds.Random)
             if first and is_output is is_random:
                 steps.append(_to_last if is_output else _to_first)
                 is_output = not is_output
             if is_random:
-                at, drawn = next(left)
-                steps.append(_random_step(drawn, at))
+                steps.append(next(left).image)
             else:
                 steps += [_step(one) for one in self._value_operations(operation)]
         if first and not is_output:
@@ -117,9 +116,9 @@ class GeneralFinish:
         apply, value = _FEATUREWISE[name], self._bundle[name]
         return lambda x: apply(x, value)
 
-    def prepare(self, parameters: Sequence[Parameters]) -> Sequence[Parameters]:
-        """The parameters of the rows of a chunk, as they are."""
-        return parameters
+    def prepare(self, drawn: Transforms) -> list[Transform]:
+        """The parameters of the rows of a chunk, one by one."""
+        return [Transform._make(row) for row in drawn.tolist()]
 
     def __call__(self, image: Array, prepared: Any, at: int, row: Array) -> None:
         """See ``Renderer.finish``; to be called within ``import_scope``.
@@ -127,11 +126,11 @@ class GeneralFinish:
         Raises:
             RenderError: an operation refuses the image, or the user's function raised.
         """
-        parameters = prepared[at]
+        drawn = prepared[at]
         try:
             x = image.astype(self._compute)
             for step in self._steps:
-                x = step(x, parameters)
+                x = step(x, drawn)
             self._put(x, row)
         except LoaderdError:
             raise
@@ -172,14 +171,9 @@ def _step(operation: ValueOperation) -> _Step:
     return lambda x, _: operation(x)
 
 
-def _random_step(operation: RandomOperation, at: int) -> _Step:
-    apply = operation.image
-    return lambda x, parameters: apply(x, parameters[at])
-
-
-def _to_first(x: Array, _: Parameters) -> Array:
+def _to_first(x: Array, _: Transform) -> Array:
     return x.transpose(2, 0, 1)
 
 
-def _to_last(x: Array, _: Parameters) -> Array:
+def _to_last(x: Array, _: Transform) -> Array:
     return x.transpose(1, 2, 0)

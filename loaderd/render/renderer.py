@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from loaderd.augment.draws import Key
 from loaderd.augment.pixels import check_kind, size_of
 from loaderd.augment.targets import Targets
 from loaderd.render.augmented import AugmentFinish, begins_with_crop
@@ -31,7 +32,7 @@ from loaderd.render.transforms.operation import Array, Parts
 from loaderd.render.transforms.user_function import UserFunction
 from loaderd.spec.base import compute_dtype
 from loaderd.spec.spec import Spec
-from loaderd.spec.transform import Parameters
+from loaderd.spec.transform import Transform, Transforms
 
 _NO_BUNDLE: Parts = {}
 
@@ -74,8 +75,11 @@ class LoadedImages(NamedTuple):
 Loaded = Any
 """A loaded image: an array, or, where images keep their size, a ``load.decode.Picture``."""
 
-Prepared = ChunkParameters | Sequence[Parameters]
-"""The random parameters of the rows of a chunk."""
+Drawn = Transforms | Sequence[Key]
+"""The random parameters of the rows of a chunk; for ``spec.augment``, what they depend on."""
+
+Prepared = ChunkParameters | Sequence[Transform] | Sequence[Key]
+"""The same, ready for ``finish``."""
 
 
 class Renderer:
@@ -109,7 +113,7 @@ class Renderer:
         self._finish: FastFinish | GeneralFinish | AugmentFinish
         self._function: UserFunction | None = None
         self._random = random_operations(spec, compute)
-        self._next: Parameters = ()
+        self._next: Key = (0, 0, 0)
         self._augments = spec.augments
         if self._augments:
             self._finish = AugmentFinish(spec)
@@ -122,17 +126,22 @@ class Renderer:
         self.loaded_size = (0, 0)
         self.times = times
 
-    def draw(self, uniforms: Sequence[float]) -> Parameters:
-        """The parameters of one sample, drawn from its uniform numbers."""
-        return tuple([operation.draw(uniforms) for operation in self._random])
+    def draw(self, uniforms: Array) -> Transforms:
+        """The parameters of samples, drawn from their uniform numbers (samples, UNIFORMS)."""
+        drawn = np.tile(np.array(Transform(), np.float64), (len(uniforms), 1))
+        for operation in self._random:
+            for name, values in operation.draw(uniforms.T).items():
+                drawn[:, Transform._fields.index(name)] = values
+        return drawn
 
     def begin(self, prepared: Prepared, at: int) -> None:
         """Announces the row whose picture is loaded next.
 
         Only for ``spec.augment``: what is decoded of a picture may depend on what is drawn.
         """
-        assert not isinstance(prepared, ChunkParameters), "nothing else keeps pictures' sizes"
-        self._next = prepared[at]
+        key = prepared[at]
+        assert isinstance(key, tuple) and len(key) == 3, "nothing else keeps pictures' sizes"
+        self._next = key
 
     def _reduction(self, size: Size) -> int:
         assert isinstance(self._finish, AugmentFinish), "no other keeps the size of pictures"
@@ -160,9 +169,9 @@ class Renderer:
         self.times.resize += perf_counter_ns() - decoded
         return image
 
-    def prepare(self, parameters: Sequence[Parameters]) -> Prepared:
-        """The parameters of the rows of a chunk, ready for ``finish``."""
-        return self._finish.prepare(parameters)
+    def prepare(self, drawn: Any) -> Prepared:
+        """The parameters of the rows of a chunk, a ``Drawn``, ready for ``finish``."""
+        return self._finish.prepare(drawn)
 
     def finish(self, image: Loaded, prepared: Prepared, at: int, row: Array) -> None:
         """Augments and normalizes a loaded picture.

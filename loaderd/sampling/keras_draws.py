@@ -9,28 +9,20 @@ a row's depend on the rows before it: a batch is drawn whole. The source is
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from itertools import repeat
-from operator import attrgetter
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from loaderd.sampling.order import EpochOrder
-from loaderd.spec.operations import (
-    GeneratorBrightness,
-    GeneratorFlip,
-    Random,
-    RandomAffine,
-    RandomChannelShift,
-)
+from loaderd.spec.operations import GeneratorFlip, Random
 from loaderd.spec.spec import Spec
-from loaderd.spec.transform import Parameters, Transform
+from loaderd.spec.transform import FLIPS, Transform, Transforms
 
 Range = float | Sequence[float]
 _Size = tuple[int, int]
 _KEPT = 4  # batches whose chunks are rendered at the same time
-_STILL = Transform()
+_STILL = np.array(Transform(), np.float64)
 
 
 def draw(rng: Any, ranges: Any, size: _Size) -> Transform:
@@ -109,15 +101,6 @@ class Ranges(NamedTuple):
         return ranges
 
 
-_PARTS: dict[type[Random], Callable[[Transform], Any]] = {
-    RandomAffine: attrgetter("affine"),
-    GeneratorFlip: attrgetter("flip"),
-    RandomChannelShift: attrgetter("channel_shift_intensity"),
-    GeneratorBrightness: attrgetter("brightness"),
-}
-"""What of Keras's parameters an operation takes."""
-
-
 class BatchDraws:
     """Draws the parameters of any rows of any batch.
 
@@ -130,16 +113,13 @@ class BatchDraws:
         self._spec = spec
         self._ranges = Ranges.of(spec)
         self._size = spec.load.target_size
-        self._parts = [_PARTS[type(one)] for one in spec.transforms if isinstance(one, Random)]
         self._epochs = epochs
         self._plan = None if _chooses(self._ranges) else _plan(self._ranges, self._size)
         self._rng = np.random.RandomState(0)
-        self._batches: dict[tuple[int, int], list[Parameters]] = {}
+        self._batches: dict[tuple[int, int], Transforms] = {}
 
-    def rows(self, epoch: int, position: int, first: int, last: int) -> list[Parameters]:
+    def rows(self, epoch: int, position: int, first: int, last: int) -> Transforms:
         """The parameters of rows ``first`` to ``last`` (excluded) of a batch."""
-        if not self._parts:
-            return [()] * (last - first)
         return self._batch(epoch, position)[first:last]
 
     def numbers(self, epoch: int, position: int) -> list[int]:
@@ -153,22 +133,21 @@ class BatchDraws:
         self._seed_and_draw(epoch, position, rows)
         return [int(self._rng.randint(save.most)) for _ in range(rows)]
 
-    def _batch(self, epoch: int, position: int) -> list[Parameters]:
+    def _batch(self, epoch: int, position: int) -> Transforms:
         place = (epoch, position)
         if place not in self._batches:
             if len(self._batches) == _KEPT:
                 del self._batches[next(iter(self._batches))]
             rows = self._epochs.layout.rows(position)
-            transforms = self._seed_and_draw(epoch, position, rows)
-            columns = [map(part, transforms) for part in self._parts]
-            self._batches[place] = list(zip(*columns, strict=True))
+            self._batches[place] = self._seed_and_draw(epoch, position, rows)
         return self._batches[place]
 
-    def _seed_and_draw(self, epoch: int, position: int, rows: int) -> list[Transform]:
+    def _seed_and_draw(self, epoch: int, position: int, rows: int) -> Transforms:
         # Seeding a generator takes a tenth of the time of creating one.
         self._epochs.seed_batch(self._rng, epoch, position)
         if self._plan is None:
-            return [draw(self._rng, self._ranges, self._size) for _ in range(rows)]
+            drawn = [draw(self._rng, self._ranges, self._size) for _ in range(rows)]
+            return np.array(drawn, np.float64)
         return self._plan.draw(self._rng, rows)
 
 
@@ -189,17 +168,12 @@ class _Plan(NamedTuple):
     unit: list[float]
     flips: tuple[bool, bool]
 
-    def draw(self, rng: np.random.RandomState, rows: int) -> list[Transform]:
-        drawn = rng.uniform(self.low, self.high, (rows, len(self.fields))) * self.unit
-        columns: list[Any] = [repeat(value) for value in _STILL]
-        for field, column in zip(self.fields, drawn.T, strict=True):
-            columns[field] = column.tolist()
-        for field, flips in enumerate(self.flips, _FLIP):
-            columns[field] = [flips and value < 0.5 for value in columns[field]]
-        return list(map(Transform._make, zip(*columns, strict=False)))
-
-
-_FLIP = Transform._fields.index("flip_horizontal")
+    def draw(self, rng: np.random.RandomState, rows: int) -> Transforms:
+        drawn: Transforms = _STILL.repeat(rows).reshape(-1, rows).T
+        uniform = rng.uniform(self.low, self.high, (rows, len(self.fields)))
+        drawn[:, self.fields] = uniform * self.unit
+        drawn[:, FLIPS] = (drawn[:, FLIPS] < 0.5) & self.flips
+        return drawn
 
 
 def _plan(ranges: Ranges, size: _Size) -> _Plan:

@@ -6,10 +6,16 @@ The source of names and units is ``ImageDataGenerator.get_random_transform`` in
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-Parameters = tuple[Any, ...]
-"""The parameters of one sample: those of each random operation of its spec, in order."""
+import numpy as np
+from numpy.typing import NDArray
+
+Transforms = NDArray[np.float64]
+"""A :class:`Transform` in each row, with NaN for None."""
+
+AFFINE, FLIPS = slice(0, 6), slice(6, 8)
+"""Columns of :data:`Transforms`."""
 
 
 class Affine(NamedTuple):
@@ -21,13 +27,6 @@ class Affine(NamedTuple):
     shear: float = 0.0
     zx: float = 1.0
     zy: float = 1.0
-
-
-class Flip(NamedTuple):
-    """Whether one image is mirrored."""
-
-    horizontal: bool = False
-    vertical: bool = False
 
 
 class Transform(NamedTuple):
@@ -61,8 +60,3 @@ class Transform(NamedTuple):
     def affine(self) -> Affine:
         """The parameters of the warp."""
         return Affine._make(self[:6])
-
-    @property
-    def flip(self) -> Flip:
-        """The parameters of the flip."""
-        return Flip(self.flip_horizontal, self.flip_vertical)

@@ -27,7 +27,7 @@ from loaderd.ipc.prefetch import ROUND
 from loaderd.ipc.slot_layout import SlotArrays, slot_layout, view_slot
 from loaderd.ipc.text import printable
 from loaderd.render.load.pixel_limits import PixelLimit, pixel_limit
-from loaderd.render.renderer import Loaded, Prepared, Renderer, StageTimes
+from loaderd.render.renderer import Drawn, Loaded, Prepared, Renderer, StageTimes
 from loaderd.render.save import save_picture
 from loaderd.render.transforms.operation import UNIFORMS
 from loaderd.sampling.draws import Uniforms, substitutes
@@ -37,7 +37,7 @@ from loaderd.sampling.weights import sample_weights
 from loaderd.sources.arrays import ArraySource
 from loaderd.sources.files import FileLimit, FileSource
 from loaderd.spec.spec import Spec, fitted
-from loaderd.spec.transform import Parameters
+from loaderd.spec.transform import Transform
 from loaderd.worker.annotated import AnnotatedSample
 from loaderd.worker.images import ArrayImages, CachedImages, DecodedImages, attach_store
 from loaderd.worker.labels import LabelWriter
@@ -93,6 +93,7 @@ class StreamRenderer:
         self._epochs = EpochOrder(asked.order, samples, asked.batch.batch_size, order, weights)
         self._batch_draws = BatchDraws(asked, self._epochs)
         self._uniforms = Uniforms(asked.order.seed or 0, UNIFORMS)
+        self._still = np.array([Transform()] * asked.batch.batch_size, np.float64)
         # Before the renderer, which may raise: the store closes its descriptors and their lock.
         store = attach_store(asked.load, samples, *more[-2:]) if attach.cached else None
         limit = pixel_limit(asked.load.pil, settings.max_pixels)
@@ -276,18 +277,17 @@ class StreamRenderer:
                 self._report(candidate, another)
         raise BadImage(f"{error}; nor could another image of its class be read")
 
-    def _draws(self, chunk: Chunk, rows: slice, ids: Ids) -> Sequence[Parameters]:
+    def _draws(self, chunk: Chunk, rows: slice, ids: Ids) -> Drawn:
         spec = self._spec
+        if not (spec.augments or spec.is_random):
+            return self._still[: len(ids)]
         if spec.order.draws == "batch":
             return self._batch_draws.rows(chunk.epoch, chunk.position, chunk.first, chunk.last)
-        if not (spec.augments or spec.is_random):
-            return [()] * len(ids)
         occurrences = self._epochs.occurrences(chunk.epoch, chunk.position)[rows].tolist()
         keys = list(zip(repeat(chunk.epoch), ids.tolist(), occurrences, strict=False))
         if spec.augments:
             return keys
-        draw, uniforms = self._renderer.draw, self._uniforms
-        return [draw(uniforms(*key)) for key in keys]
+        return self._renderer.draw(np.array([self._uniforms(*key) for key in keys]))
 
     def _save(self, slot: SlotArrays, chunk: Chunk, ids: Ids) -> None:
         numbers = self._batch_draws.numbers(chunk.epoch, chunk.position)

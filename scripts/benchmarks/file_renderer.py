@@ -4,14 +4,19 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
+from loaderd.augment.draws import Key
 from loaderd.render.load.decode import file_error
 from loaderd.render.load.pixel_limits import pixel_limit
-from loaderd.render.renderer import Loaded, Renderer, StageTimes
+from loaderd.render.renderer import Loaded, Prepared, Renderer, StageTimes
 from loaderd.sources.files import FileLimit, FileReader, Path
 from loaderd.spec.spec import Spec
-from loaderd.spec.transform import Parameters
+from loaderd.spec.transform import Transform
+
+Drawn = Transform | Key | NDArray[np.float64]
+"""The parameters of one sample; for ``augment``, its key."""
 
 
 class FileRenderer(Renderer):
@@ -35,13 +40,22 @@ class FileRenderer(Renderer):
         except Exception as error:
             raise file_error(path, error) from error
 
-    def render(self, path: Path, parameters: Parameters, row: NDArray[Any]) -> None:
+    def render(self, path: Path, drawn: Drawn, row: NDArray[Any]) -> None:
         """Writes a file's finished pixels."""
-        prepared = self.prepare([parameters])
+        prepared = self._prepared(drawn)
         if self._keeps_size:
             self.begin(prepared, 0)
         self.finish(self.load_file(path), prepared, 0, row)
 
-    def finish_one(self, image: Loaded, parameters: Parameters, row: NDArray[Any]) -> None:
-        """Writes a picture's finished pixels."""
-        self.finish(image, self.prepare([parameters]), 0, row)
+    def finish_one(self, image: Loaded, drawn: Drawn, row: NDArray[Any]) -> None:
+        """Writes a picture's finished pixels.
+
+        Args:
+            image: from ``load_file``.
+            drawn: its parameters.
+            row: the destination.
+        """
+        self.finish(image, self._prepared(drawn), 0, row)
+
+    def _prepared(self, drawn: Drawn) -> Prepared:
+        return self.prepare([drawn] if self._augments else np.array([drawn], np.float64))

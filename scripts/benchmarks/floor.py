@@ -41,8 +41,8 @@ def _rounds(
     renderer: FileRenderer, uniforms: Uniforms, paths: list[str], order: list[int], rows: np.ndarray
 ) -> None:
     for number, sample in enumerate(order):
-        parameters = renderer.draw(uniforms(0, sample))
-        renderer.render(paths[sample], parameters, rows[number % len(rows)])
+        (drawn,) = renderer.draw(np.array([uniforms(0, sample)]))
+        renderer.render(paths[sample], drawn, rows[number % len(rows)])
 
 
 def measure(spec: Spec, processes: int, images: int) -> float:

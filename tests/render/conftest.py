@@ -15,7 +15,6 @@ from loaderd.spec.operations import GeneratorRescaling, RandomAffine
 from loaderd.spec.spec import Spec
 from loaderd.spec.transform import Transform
 from scripts.benchmarks.file_renderer import FileRenderer
-from tests.support.specs import parameters_of
 
 Pixels = NDArray[Any]
 
@@ -40,7 +39,7 @@ def noisy() -> Callable[..., Image.Image]:
 def ours() -> Callable[..., Pixels]:
     def render(path: Path, pipeline: Spec, transform: Transform | None = None) -> Pixels:
         row = np.full(pipeline.image_shape, 77, pipeline.output.dtype)
-        parameters = parameters_of(pipeline, transform or Transform())
+        parameters = transform or Transform()
         FileRenderer(pipeline).render(str(path), parameters, row)
         return row
 

@@ -18,14 +18,14 @@ from loaderd.spec.spec import Spec
 from loaderd.spec.transform import Transform
 from scripts.benchmarks.file_renderer import FileRenderer
 from tests.render.conftest import noise
-from tests.support.specs import moving, parameters_of, with_output
+from tests.support.specs import moving, with_output
 
 MOVED = Transform(theta=20, zx=0.9, flip_horizontal=True)
 
 
 def finished(spec: Spec, dtype: str) -> Any:
     row = np.full(spec.image_shape, 77, dtype)
-    FileRenderer(spec).finish_one(noise(20, 30), parameters_of(spec, MOVED), row)
+    FileRenderer(spec).finish_one(noise(20, 30), MOVED, row)
     return row
 
 

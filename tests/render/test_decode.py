@@ -17,6 +17,7 @@ from PIL import Image, features
 
 from loaderd.errors import BadImage
 from loaderd.spec.base import ColorMode, Interpolation
+from loaderd.spec.transform import Transform
 from scripts.benchmarks.file_renderer import FileRenderer
 from tests.support.specs import rendering
 
@@ -170,7 +171,7 @@ def shorten(path: Path) -> None:
 def render(path: Path | bytes) -> None:
     pipeline = rendering(target_size=(8, 8))
     name = path if isinstance(path, bytes) else str(path)
-    FileRenderer(pipeline).render(name, (), np.empty(pipeline.image_shape, np.float32))
+    FileRenderer(pipeline).render(name, Transform(), np.empty(pipeline.image_shape, np.float32))
 
 
 @pytest.mark.parametrize("name", ["a.jpg", "a.png", "a.bmp", "a.ppm", "a.tif", "a.gif"])
@@ -261,5 +262,5 @@ def test_small_files_after_large_ones_are_read_whole_and_alone(
     pipeline = rendering(target_size=SIZE)
     renderer, row = FileRenderer(pipeline), np.empty((*SIZE, 3), np.float32)
     for name in ("small.jpg", "large.jpg", "small.jpg"):
-        renderer.render(str(tmp_path / name), (), row)
+        renderer.render(str(tmp_path / name), Transform(), row)
         np.testing.assert_array_equal(row, keras_pixels(tmp_path / name, pipeline))

@@ -20,7 +20,7 @@ from loaderd.spec.operations import FeaturewiseNormalization
 from loaderd.spec.spec import Spec
 from loaderd.spec.transform import Transform
 from scripts.benchmarks.file_renderer import FileRenderer
-from tests.support.specs import moving, parameters_of, rendering, with_transform
+from tests.support.specs import moving, rendering, with_transform
 
 Pixels = NDArray[Any]
 Pipe = Callable[..., Pixels]
@@ -34,7 +34,7 @@ FLIPS = [
 
 def finished(image: Pixels, spec: Spec, transform: Transform | None = None) -> Pixels:
     row = np.full(spec.image_shape, 77, spec.output.dtype)
-    parameters = parameters_of(spec, transform or Transform())
+    parameters = transform or Transform()
     FileRenderer(spec).finish_one(image, parameters, row)
     return row
 
@@ -127,12 +127,11 @@ def test_imagenet_preprocessing_and_statistics_are_those_of_the_general_path(
     spec = with_transform(spec, FeaturewiseNormalization(statistics=("mean", "std")))
     assert is_fast(spec, "float32", STATISTICS)
     image = np.random.default_rng(0).integers(0, 256, (30, 40, 3), np.uint8)
-    parameters = [parameters_of(spec, transform)]
     rows = [np.empty(spec.image_shape, np.float32) for _ in range(2)]
     fast = FastFinish(spec, STATISTICS)
-    fast(image, fast.prepare(parameters), 0, rows[0])
+    fast(image, fast.prepare(np.array([transform], float)), 0, rows[0])
     random = random_operations(spec, "float32")
-    GeneralFinish(spec, "float32", STATISTICS, random)(image, parameters, 0, rows[1])
+    GeneralFinish(spec, "float32", STATISTICS, random)(image, [transform], 0, rows[1])
     np.testing.assert_array_equal(rows[0], rows[1])
 
 

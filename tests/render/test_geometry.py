@@ -19,7 +19,7 @@ from loaderd.spec.operations import GeneratorRescaling, RandomAffine
 from loaderd.spec.spec import Spec
 from loaderd.spec.transform import Transform
 from scripts.benchmarks.file_renderer import FileRenderer
-from tests.support.specs import moving, parameters_of
+from tests.support.specs import moving
 
 Pixels = NDArray[Any]
 Pipe = Callable[..., Pixels]
@@ -33,7 +33,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:Please import `affine_transform`
 
 def finish(image: Pixels, pipeline: Spec, transform: Transform) -> Pixels:
     row = np.full(pipeline.image_shape, 77, pipeline.output.dtype)
-    FileRenderer(pipeline).finish_one(image, parameters_of(pipeline, transform), row)
+    FileRenderer(pipeline).finish_one(image, transform, row)
     return row
 
 
@@ -136,8 +136,9 @@ def test_matrices_of_a_chunk_are_those_that_keras_makes_one_by_one(
     cases: list[tuple[Size, Transform]],
 ) -> None:
     affines = [transform.affine for _, transform in cases]
+    drawn = np.array([transform for _, transform in cases], float)
     size = cases[0][0]
-    made = matrices(affines, size, "keras")
+    made = matrices(drawn, size, "keras")
     for affine, row in zip(affines, made, strict=True):
         product = augment.affine_matrix(affine)
         if product is None:
@@ -235,8 +236,8 @@ def test_keras_turns_a_wide_picture_about_another_point() -> None:
 def test_fixed_is_keras_on_square_pictures_without_shifts(
     size: int, transform: Transform, kind: Literal["theta", "shear", "zoom"]
 ) -> None:
-    still = transform.affine._replace(tx=0.0, ty=0.0)
+    still = np.array([transform._replace(tx=0.0, ty=0.0)], float)
     square = (size, size)
     np.testing.assert_array_equal(
-        matrices([still], square, "fixed"), matrices([still], square, "keras")
+        matrices(still, square, "fixed"), matrices(still, square, "keras")
     )

@@ -23,9 +23,9 @@ from loaderd.spec.base import DataFormat, DType
 from loaderd.spec.load import Load
 from loaderd.spec.operations import GeneratorFlip, GeneratorRescaling, SamplewiseNormalization
 from loaderd.spec.spec import Spec
-from loaderd.spec.transform import Flip, Transform
+from loaderd.spec.transform import Transform
 from scripts.benchmarks.file_renderer import FileRenderer
-from tests.support.specs import moving, parameters_of, rendering
+from tests.support.specs import moving, rendering
 
 Pixels = NDArray[Any]
 Noisy = Callable[..., Image.Image]
@@ -50,7 +50,7 @@ def test_a_sample_is_written_in_its_own_row_only(
 ) -> None:
     pipeline = moving(target_size=(20, 25), dtype=dtype)
     slot = slot_for(pipeline)
-    FileRenderer(pipeline).render(file, parameters_of(pipeline, transform), slot[1])
+    FileRenderer(pipeline).render(file, transform, slot[1])
     assert (slot[[0, 2]] == 77).all()
     assert (slot[1] != 77).any()
 
@@ -65,8 +65,8 @@ def test_a_kept_copy_of_a_loaded_picture_finishes_as_the_file_renders(
     kept = renderer.load_file(file).copy()
     assert kept.shape == (20, 25, 3)
     assert kept.dtype == np.uint8
-    renderer.finish_one(kept, parameters_of(pipeline, transform), slot[0])
-    renderer.render(file, parameters_of(pipeline, transform), slot[1])
+    renderer.finish_one(kept, transform, slot[0])
+    renderer.render(file, transform, slot[1])
     np.testing.assert_array_equal(slot[0], slot[1])
 
 
@@ -96,8 +96,8 @@ def test_a_picture_in_a_mapped_file_finishes_as_the_file_renders(
     (tmp_path / "kept").write_bytes(kept.tobytes())
     mapped = np.memmap(tmp_path / "kept", np.uint8, "r", shape=(1, *kept.shape))
     for transform in TRANSFORMS:
-        renderer.render(file, parameters_of(pipeline, transform), slot[0])
-        renderer.finish_one(mapped[0], parameters_of(pipeline, transform), slot[1])
+        renderer.render(file, transform, slot[0])
+        renderer.finish_one(mapped[0], transform, slot[1])
         np.testing.assert_array_equal(slot[1], slot[0])
     assert (slot[2] == slot_for(pipeline)[2]).all()
 
@@ -108,26 +108,26 @@ def test_a_sample_does_not_depend_on_those_before_it(
     noisy(90, 30).save(tmp_path / "b.png")
     pipeline = moving(target_size=(20, 25), interpolation="lanczos")
     slot, renderer = slot_for(pipeline), FileRenderer(pipeline)
-    FileRenderer(pipeline).render(file, parameters_of(pipeline, TURNED), slot[0])
-    renderer.render(str(tmp_path / "b.png"), parameters_of(pipeline, TURNED), slot[1])
+    FileRenderer(pipeline).render(file, TURNED, slot[0])
+    renderer.render(str(tmp_path / "b.png"), TURNED, slot[1])
     with pytest.raises(BadImage):
-        renderer.render("/nowhere", parameters_of(pipeline, TURNED), slot[1])
-    renderer.render(file, parameters_of(pipeline, TURNED), slot[1])
+        renderer.render("/nowhere", TURNED, slot[1])
+    renderer.render(file, TURNED, slot[1])
     np.testing.assert_array_equal(slot[0], slot[1])
 
 
 def test_paths_may_be_bytes(file: str) -> None:
     pipeline = moving(target_size=(20, 25))
     slot = slot_for(pipeline)
-    FileRenderer(pipeline).render(file, parameters_of(pipeline, Transform()), slot[0])
-    FileRenderer(pipeline).render(file.encode(), parameters_of(pipeline, Transform()), slot[1])
+    FileRenderer(pipeline).render(file, Transform(), slot[0])
+    FileRenderer(pipeline).render(file.encode(), Transform(), slot[1])
     np.testing.assert_array_equal(slot[0], slot[1])
 
 
 def test_times_are_told_once(file: str) -> None:
     pipeline = moving(target_size=(20, 25))
     renderer, slot = FileRenderer(pipeline), slot_for(pipeline)
-    renderer.render(file, parameters_of(pipeline, TURNED), slot[0])
+    renderer.render(file, TURNED, slot[0])
     times = renderer.times.take()
     assert min(times.decode, times.resize, times.augment) > 0
     assert renderer.times == StageTimes()
@@ -138,7 +138,7 @@ def test_a_finished_copy_takes_no_time_to_read(file: str) -> None:
     renderer, slot = FileRenderer(pipeline), slot_for(pipeline)
     kept = renderer.load_file(file).copy()
     renderer.times.take()
-    renderer.finish_one(kept, parameters_of(pipeline, TURNED), slot[0])
+    renderer.finish_one(kept, TURNED, slot[0])
     times = renderer.times.take()
     assert times.augment > 0
     assert times == StageTimes(augment=times.augment)
@@ -181,7 +181,7 @@ def test_operations_are_applied_in_the_order_of_the_spec(data_format: DataFormat
     plain = rendering(target_size=(4, 5), data_format=data_format)
     spec = msgspec.structs.replace(plain, transforms=(center, flip, GeneratorRescaling(scale=0.5)))
     row = np.empty(spec.image_shape, np.float32)
-    FileRenderer(spec).finish_one(image, (Flip(horizontal=True),), row)
+    FileRenderer(spec).finish_one(image, Transform(flip_horizontal=True), row)
     values = image.astype(np.float32)
     expected = (values - values.mean())[:, ::-1] * np.float32(0.5)
     last = row.transpose(1, 2, 0) if data_format == "channels_first" else row

@@ -11,13 +11,7 @@ from hypothesis import strategies as st
 
 from loaderd.render.transforms.operation import UNIFORMS
 from loaderd.sampling.draws import Uniforms
-from loaderd.spec.operations import (
-    GeneratorBrightness,
-    GeneratorFlip,
-    RandomAffine,
-    RandomChannelShift,
-)
-from loaderd.spec.transform import Affine, Flip, Transform
+from loaderd.spec.transform import Affine, Transform
 from scripts.benchmarks.file_renderer import FileRenderer
 from tests.support.specs import rendering
 
@@ -41,16 +35,12 @@ class SampleDraws:
 
     def __init__(self, ranges: dict[str, Any], seed: int) -> None:
         spec = rendering(target_size=SIZE, **ranges)
-        self._kinds = [type(operation) for operation in spec.transforms]
         self._draw = FileRenderer(spec).draw
         self._uniforms = Uniforms(seed, UNIFORMS)
 
     def __call__(self, epoch: int, sample: int) -> Transform:
-        drawn = self._draw(self._uniforms(epoch, sample))
-        of = dict(zip(self._kinds, drawn, strict=True))
-        moved, turned = of.get(RandomAffine, Affine()), of.get(GeneratorFlip, Flip())
-        values = of.get(RandomChannelShift), of.get(GeneratorBrightness)
-        return Transform._make((*moved, *turned, *values))
+        (drawn,) = self._draw(np.array([self._uniforms(epoch, sample)])).tolist()
+        return Transform._make(None if np.isnan(one) else one for one in drawn)
 
 
 @given(seed=WHOLE, epoch=WHOLE, sample=WHOLE, before=WHOLE)
@@ -115,7 +105,18 @@ def test_leaving_a_parameter_out_changes_no_other_draw(name: str) -> None:
 
 
 def test_without_random_operations_nothing_is_drawn() -> None:
-    assert FileRenderer(rendering(target_size=SIZE)).draw([0.5] * UNIFORMS) == ()
+    (drawn,) = FileRenderer(rendering(target_size=SIZE)).draw(np.full((1, UNIFORMS), 0.5))
+    np.testing.assert_array_equal(drawn, np.array(Transform(), float))
+
+
+@pytest.mark.parametrize("shift", [3, (1.0, 2.0, 5.0), (0.1, 0.2), 0.2, 1.5])
+def test_samples_that_are_drawn_together_are_drawn_as_each_by_itself(shift: Any) -> None:
+    ranges = EVERYTHING | {"width_shift_range": shift, "height_shift_range": shift}
+    uniforms = np.array([Uniforms(5, UNIFORMS)(2, sample) for sample in range(40)])
+    together = FileRenderer(rendering(target_size=SIZE, **ranges)).draw(uniforms)
+    one_by_one = [SampleDraws(ranges, 5)(2, sample) for sample in range(40)]
+    np.testing.assert_array_equal(together, np.array(one_by_one, float))
+    assert (together[:, 1:3] != 0).any(axis=0).all()
 
 
 def test_parameters_that_are_off_do_not_warp() -> None:

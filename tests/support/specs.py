@@ -23,14 +23,6 @@ from loaderd.spec.operations import (
 from loaderd.spec.output import Batching, Order, Output
 from loaderd.spec.source import Files
 from loaderd.spec.spec import Spec
-from loaderd.spec.transform import Parameters, Transform
-
-_PARTS = {
-    RandomAffine: lambda transform: transform.affine,
-    GeneratorFlip: lambda transform: transform.flip,
-    RandomChannelShift: lambda transform: transform.channel_shift_intensity,
-    GeneratorBrightness: lambda transform: transform.brightness,
-}
 
 
 def stages(**arguments: Any) -> dict[str, Any]:
@@ -82,15 +74,6 @@ def with_output(spec: Spec, **fields: Any) -> Spec:
 def with_load(spec: Spec, **fields: Any) -> Spec:
     """The same with other fields of ``load``."""
     return msgspec.structs.replace(spec, load=msgspec.structs.replace(spec.load, **fields))
-
-
-def parameters_of(spec: Spec, transform: Transform) -> Parameters:
-    """Keras's parameters as the random operations of a spec take them."""
-    return tuple(
-        _PARTS[type(operation)](transform)
-        for operation in spec.transforms
-        if type(operation) in _PARTS
-    )
 
 
 def _operations(arguments: dict[str, Any], load: Load) -> list[Operation | None]:

@@ -7,7 +7,7 @@ the memory layout of the result, which affects the last bit of later sums. The c
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from importlib import import_module
 from typing import Any, NamedTuple
 
@@ -18,7 +18,7 @@ from PIL import Image, ImageEnhance
 from loaderd.errors import InvalidArgument, MissingDependency
 from loaderd.spec.base import ComputeDType
 from loaderd.spec.operations import GeneratorBrightness, RandomChannelShift
-from loaderd.spec.transform import Affine
+from loaderd.spec.transform import Affine, Transform
 
 Array = NDArray[Any]
 Axes = tuple[int, int, int]
@@ -70,13 +70,14 @@ class ChannelShiftOperation:
     def __init__(self, spec: RandomChannelShift) -> None:
         self._range = spec.channel_shift_range
 
-    def draw(self, uniforms: Sequence[float]) -> float:
+    def draw(self, uniforms: Array) -> Mapping[str, Array]:
         """Draws from uniform number 10, counted from 0."""
-        return (2 * uniforms[10] - 1) * self._range
+        return {"channel_shift_intensity": (2 * uniforms[10] - 1) * self._range}
 
-    def image(self, x: Array, parameters: float) -> Array:
-        """The image with ``parameters`` grey levels added."""
-        return shift_channels(x, parameters, 2)
+    def image(self, x: Array, drawn: Transform) -> Array:
+        """The image with grey levels added."""
+        assert drawn.channel_shift_intensity is not None, "always drawn for this operation"
+        return shift_channels(x, drawn.channel_shift_intensity, 2)
 
 
 class BrightnessOperation:
@@ -91,13 +92,14 @@ class BrightnessOperation:
         self._low, self._high = spec.brightness_range
         self._floatx = floatx
 
-    def draw(self, uniforms: Sequence[float]) -> float:
+    def draw(self, uniforms: Array) -> Mapping[str, Array]:
         """Draws from uniform number 11, counted from 0."""
-        return self._low + uniforms[11] * (self._high - self._low)
+        return {"brightness": self._low + uniforms[11] * (self._high - self._low)}
 
-    def image(self, x: Array, parameters: float) -> Array:
-        """The image with its brightness multiplied by ``parameters``."""
-        return shift_brightness(x, parameters, False, self._floatx)
+    def image(self, x: Array, drawn: Transform) -> Array:
+        """The image with its brightness multiplied."""
+        assert drawn.brightness is not None, "always drawn for this operation"
+        return shift_brightness(x, drawn.brightness, False, self._floatx)
 
 
 def to_picture(x: Array, scale: bool, dtype: DTypeLike) -> Image.Image:

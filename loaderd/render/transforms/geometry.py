@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from functools import cached_property
+from collections.abc import Callable, Mapping
+from functools import cache, cached_property
 from math import prod
 from typing import Any
 
@@ -14,15 +14,15 @@ from loaderd.render.native.kernels import MAX_CHANNELS, MAX_SIDE, MAX_VALUES, Fi
 from loaderd.render.transforms import augment
 from loaderd.spec.base import Compat
 from loaderd.spec.operations import GeneratorFlip, RandomAffine
-from loaderd.spec.transform import Affine, Flip
+from loaderd.spec.transform import AFFINE, Affine, Transform, Transforms
 
 STILL = Affine()
 
 Array = NDArray[Any]
-Shift = Callable[[float, float], float]
+Shift = Callable[[Array, Array], Array]
 
 
-def matrices(affines: Sequence[Affine], size: tuple[int, int], compat: Compat) -> Array:
+def matrices(drawn: Transforms, size: tuple[int, int], compat: Compat) -> Array:
     """The matrices of warps, with the last bits of Keras's.
 
     Each is that of ``apply_affine_transform`` in ``keras/src/legacy/preprocessing/image.py``:
@@ -31,7 +31,7 @@ def matrices(affines: Sequence[Affine], size: tuple[int, int], compat: Compat) -
     its centre is that of the swapped size, which is off for images that are not square.
 
     Args:
-        affines: the parameters.
+        drawn: the parameters.
         size: (height, width) of the images, in pixels.
         compat: ``fixed`` corrects shifts and centre.
 
@@ -39,38 +39,41 @@ def matrices(affines: Sequence[Affine], size: tuple[int, int], compat: Compat) -
         Rows of six float64: a pixel (y, x) of the result is read at (m[2] + m[0] y + m[1] x,
         m[5] + m[3] y + m[4] x). NaN for parameters that move nothing.
     """
-    theta, tx, ty, shear, zx, zy = np.array(affines, np.float64).T
+    affines = drawn[:, AFFINE]
+    theta, tx, ty, shear, zx, zy = affines.T
     height, width = size
     if compat == "fixed":
         tx, ty, height, width = ty, tx, width, height
     theta, shear = np.deg2rad(theta), np.deg2rad(shear)
-    turn = _matrices(len(affines), np.cos(theta), -np.sin(theta), np.sin(theta), np.cos(theta))
-    shift = _matrices(len(affines), 1.0, 0.0, 0.0, 1.0, tx, ty)
-    sheared = _matrices(len(affines), 1.0, -np.sin(shear), 0.0, np.cos(shear))
-    zoom = _matrices(len(affines), zx, 0.0, 0.0, zy)
+    turn, shift, sheared, zoom = made = np.empty((4, len(drawn), 3, 3))
+    made[:] = _IDENTITY
+    turn[:, 0, 0] = turn[:, 1, 1] = np.cos(theta)
+    turn[:, 1, 0] = np.sin(theta)
+    turn[:, 0, 1] = -turn[:, 1, 0]
+    shift[:, 0, 2], shift[:, 1, 2] = tx, ty
+    sheared[:, 0, 1] = -np.sin(shear)
+    sheared[:, 1, 1] = np.cos(shear)
+    zoom[:, 0, 0], zoom[:, 1, 1] = zx, zy
     # About the centre, which Keras multiplies last: products of identities change no bit.
-    to, back = (_matrices(1, 1.0, 0.0, 0.0, 1.0, *center) for center in _centers(height, width))
+    to, back = _centers(height, width)
     product = to @ (turn @ shift @ sheared @ zoom) @ back
-    result = np.empty((len(affines), 6))
-    result[:, :3] = product[:, 1, [1, 0, 2]]
-    result[:, 3:] = product[:, 0, [1, 0, 2]]
-    result[[affine == STILL for affine in affines]] = np.nan
+    result: Array = product.reshape(-1, 9).take(_YX, axis=1)
+    result[(affines == STILL).all(axis=1)] = np.nan
     return result
 
 
-def _matrices(count: int, *values: Any) -> Array:
-    """Matrices of the values xx, xy, yx, yy, and of shifts, each one number or one per matrix."""
-    made = np.zeros((count, 3, 3))
-    made[:, 2, 2] = 1
-    places = ((0, 0), (0, 1), (1, 0), (1, 1), (0, 2), (1, 2))
-    for (row, column), value in zip(places, values, strict=False):
-        made[:, row, column] = value
-    return made
+_IDENTITY = np.eye(3)
+_YX = np.array([4, 3, 5, 1, 0, 2])
+"""Places in a matrix: of its second row, then of its first, with y before x."""
 
 
-def _centers(height: float, width: float) -> tuple[tuple[float, float], tuple[float, float]]:
-    x, y = height / 2 - 0.5, width / 2 - 0.5
-    return (x, y), (-x, -y)
+@cache
+def _centers(height: float, width: float) -> tuple[Array, Array]:
+    """The matrices that move the centre to the origin's place, and back."""
+    to, back = _IDENTITY.copy(), _IDENTITY.copy()
+    to[:2, 2] = height / 2 - 0.5, width / 2 - 0.5
+    back[:2, 2] = -to[:2, 2]
+    return to, back
 
 
 class AffineOperation:
@@ -99,30 +102,30 @@ class AffineOperation:
             spec.fill_mode, spec.cval, spec.interpolation_order, spec.compat == "fixed"
         )
 
-    def draw(self, uniforms: Sequence[float]) -> Affine:
+    def draw(self, uniforms: Array) -> Mapping[str, Array]:
         """Draws from uniform numbers 0 to 7."""
         turn, x, x_sign, y, y_sign, shear, zx, zy = uniforms[:8]
-        return Affine(
-            (2 * turn - 1) * self._spec.rotation_range,
-            self._shift_x(x, x_sign),
-            self._shift_y(y, y_sign),
-            (2 * shear - 1) * self._spec.shear_range,
-            self._zoom_from + zx * self._zoom_by,
-            self._zoom_from + zy * self._zoom_by,
-        )
+        return {
+            "theta": (2 * turn - 1) * self._spec.rotation_range,
+            "tx": self._shift_x(x, x_sign),
+            "ty": self._shift_y(y, y_sign),
+            "shear": (2 * shear - 1) * self._spec.shear_range,
+            "zx": self._zoom_from + zx * self._zoom_by,
+            "zy": self._zoom_from + zy * self._zoom_by,
+        }
 
     @cached_property
     def _kernel(self) -> Finish:
         return warp_kernel(self._spec, self._shape, planar=True)
 
-    def image(self, x: Array, parameters: Affine) -> Array:
+    def image(self, x: Array, drawn: Transform) -> Array:
         """The warped image."""
-        if parameters == STILL:
+        if drawn.affine == STILL:
             return x
         if self._by_scipy or x.dtype != np.float32:
-            return augment.apply_affine(x, parameters, augment.LAST, self._how)
+            return augment.apply_affine(x, drawn.affine, augment.LAST, self._how)
         height, width, channels = self._shape
-        matrix = matrices([parameters], (height, width), self._spec.compat)
+        matrix = matrices(np.array([drawn], np.float64), (height, width), self._spec.compat)
         # As Keras has it: later sums follow the order in memory.
         planes = np.empty((channels, height, width), np.float32)
         self._kernel.one(np.require(x, requirements=["C", "A"]), matrix, None, 0, planes)
@@ -140,15 +143,18 @@ class FlipOperation:
         self._horizontal = 0.5 if spec.horizontal else 0.0
         self._vertical = 0.5 if spec.vertical else 0.0
 
-    def draw(self, uniforms: Sequence[float]) -> Flip:
+    def draw(self, uniforms: Array) -> Mapping[str, Array]:
         """Draws from uniform numbers 8 and 9."""
-        return Flip(uniforms[8] < self._horizontal, uniforms[9] < self._vertical)
+        return {
+            "flip_horizontal": uniforms[8] < self._horizontal,
+            "flip_vertical": uniforms[9] < self._vertical,
+        }
 
-    def image(self, x: Array, parameters: Flip) -> Array:
+    def image(self, x: Array, drawn: Transform) -> Array:
         """The image, or a mirrored view of it."""
-        if parameters.horizontal:
+        if drawn.flip_horizontal:
             x = augment.flip_axis(x, 1)
-        if parameters.vertical:
+        if drawn.flip_vertical:
             x = augment.flip_axis(x, 0)
         return x
 
@@ -182,7 +188,7 @@ def warp_kernel(spec: RandomAffine, shape: tuple[int, int, int], **more: Any) ->
 
 
 def _shift(shift_range: float | tuple[float, ...], size: int) -> Shift:
-    """The function from two uniforms to a shift in pixels; ``size`` is the image's on that axis.
+    """The function from uniforms to shifts in pixels; ``size`` is the image's on that axis.
 
     Keras tries ``np.random.choice`` first: a positive int is a choice from ``range(v)``, a
     sequence from its values, both with a random sign; other ranges are uniform.
@@ -197,8 +203,8 @@ def _shift(shift_range: float | tuple[float, ...], size: int) -> Shift:
     return _uniform(shift_range * (size if shift_range < 1 else 1))
 
 
-def _no_shift(uniform: float, sign: float) -> float:
-    return 0.0
+def _no_shift(uniform: Array, sign: Array) -> Array:
+    return np.zeros_like(uniform)
 
 
 def _uniform(reach: float) -> Shift:
@@ -206,10 +212,10 @@ def _uniform(reach: float) -> Shift:
 
 
 def _choice(values: list[float] | list[int]) -> Shift:
-    count = len(values)
+    choices = np.array(values, np.float64)
 
-    def choose(uniform: float, sign: float) -> float:
-        value = values[int(uniform * count)]
-        return -value if sign < 0.5 else value
+    def choose(uniform: Array, sign: Array) -> Array:
+        chosen: Array = choices[(uniform * len(choices)).astype(np.int64)]
+        return np.where(sign < 0.5, -chosen, chosen)
 
     return choose

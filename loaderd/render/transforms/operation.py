@@ -7,10 +7,12 @@ a function of the values alone.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 from numpy.typing import NDArray
+
+from loaderd.spec.transform import Transform
 
 Array = NDArray[Any]
 
@@ -28,19 +30,19 @@ random never changes another's draw."""
 class RandomOperation(Protocol):
     """An operation with parameters that are drawn for each sample."""
 
-    def draw(self, uniforms: Sequence[float]) -> Any:
-        """The parameters of one sample.
+    def draw(self, uniforms: Array) -> Mapping[str, Array]:
+        """Draws parameters: the fields of ``Transform`` that it uses, (samples,) each.
 
         Args:
-            uniforms: ``UNIFORMS`` numbers from 0 to 1, of which it uses fixed ones.
+            uniforms: (``UNIFORMS``, samples): numbers from 0 to 1, of which it uses fixed ones.
         """
 
-    def image(self, x: Array, parameters: Any) -> Array:
+    def image(self, x: Array, drawn: Transform) -> Array:
         """Applies the operation.
 
         Args:
             x: (height, width, channels); may be overwritten.
-            parameters: what ``draw`` returned, or Keras's of the same type.
+            drawn: the parameters, of which it uses its own.
 
         Returns:
             The result, of the same shape.

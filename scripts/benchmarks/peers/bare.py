@@ -24,7 +24,6 @@ from loaderd.spec.operations import GeneratorRescaling
 from loaderd.spec.output import Batching, Order, Output
 from loaderd.spec.source import Files
 from loaderd.spec.spec import Spec
-from loaderd.spec.transform import Parameters
 from scripts.benchmarks.file_renderer import FileRenderer
 from scripts.benchmarks.peers.protocol import (
     Measure,
@@ -115,7 +114,7 @@ def _step(task: Task, spec: Spec, part: int, rows: Any) -> Callable[[int], None]
     return finish
 
 
-def _parameters(spec: Spec, samples: int, batch_size: int) -> Iterator[Parameters]:
+def _parameters(spec: Spec, samples: int, batch_size: int) -> Iterator[Any]:
     """As workers draw them; no draw is made twice."""
     if spec.augment:
         yield from ((*divmod(number, samples), 0) for number in itertools.count())
