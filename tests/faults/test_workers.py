@@ -12,13 +12,16 @@ import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import msgspec
+import numpy as np
 import psutil
 import pytest
 
 from loaderd.errors import BadImage, NoWorkers, WorkerCrashed
 from loaderd.ipc import dial
+from loaderd.ipc.bundle import Bundle
 from loaderd.spec.output import Order
 from loaderd.supervisor.scheduled_stream import CRASHES, KILLS
 from loaderd_client import Session
@@ -251,6 +254,28 @@ def test_a_partner_that_kills_its_workers_is_quarantined_and_not_the_row_it_belo
     quarantined = [line for line in daemon.log.splitlines() if "quarantined " in line]
     assert quarantined
     assert all("dog/006.jpg" in line for line in quarantined)
+
+
+@pytest.mark.parametrize(
+    "how",
+    [{"class_weights": (("dog", 5.0),)}, {"weighted": True}, {"weighted": True, "repeats": 3}],
+    ids=["class_weights", "weighted", "repeats"],
+)
+@pytest.mark.parametrize("operations", [[A.RandomFlip()], [A.MixUp()]], ids=["alone", "mixed"])
+def test_a_sample_that_comes_several_times_and_kills_its_workers_is_the_one_that_is_quarantined(
+    sabotage: Sabotage, photos: Path, how: dict[str, Any], operations: list[Any]
+) -> None:
+    drawn = msgspec.structs.replace(augmenting(photos, operations), order=Order(seed=11, **how))
+    weights = np.where(np.arange(96) == 48, 8.0, 1.0)
+    bundles = [Bundle({"weights": weights})] if drawn.order.weighted else []
+    with sabotage("decoding", "SIGSEGV", name="dog/007.jpg", times=1000) as daemon:
+        with Session(daemon.path) as session:
+            stream = session.open(with_errors(drawn, "skip"), slots=4, bundles=bundles)
+            ids = [sample for batch in run_of(stream) for sample in batch.ids.tolist()]
+        (bad,) = dial.list_bad(daemon.path)
+        assert bad.path.endswith(b"dog/007.jpg")
+    assert 48 not in ids
+    assert len(ids) <= 2 * 96 - 3
 
 
 def test_a_kill_storm_while_the_forkserver_stands_still_quarantines_nothing(
