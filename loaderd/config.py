@@ -122,7 +122,7 @@ class Settings:
         types.switch,
         "true",
         None,
-        "refuse every preprocessing_function that is not one of keras.applications",
+        "refuse functions of the user's, but for preprocess_input of keras.applications",
     ]
     sample_timeout: Annotated[
         float,

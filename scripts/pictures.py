@@ -52,6 +52,15 @@ _ALWAYS = (1.0, 1.0)
 _MEAN_COLOR = (124, 116, 104)
 _REPEATED = A.RandomResizedCrop(96, 96)
 
+
+def shuffled_quarters(image: Pixels, rng: np.random.Generator) -> Pixels:
+    """An example of a function of the user's."""
+    parts = [half for row in np.split(image, 2) for half in np.split(row, 2, axis=1)]
+    order = rng.permutation(4)
+    rows = [np.hstack([parts[one] for one in order[at : at + 2]]) for at in (0, 2)]
+    return np.vstack(rows)
+
+
 EXAMPLES = {
     type(example.operation).__name__: example
     for example in (
@@ -91,6 +100,7 @@ EXAMPLES = {
         Example(
             A.RandomChoice([A.RandomRotation(0.1), A.RandomHue(0.5), A.RandomErasing(_ALWAYS)])
         ),
+        Example(A.Function(shuffled_quarters)),
         Example(A.MixUp(1.0)),
         Example(A.CutMix()),
         Example(A.RandomMix([A.MixUp(1.0), A.CutMix()])),
@@ -180,6 +190,9 @@ def picture_of(example: Example) -> Image.Image:
 
 def applied(operation: ImageOperation, image: Pixels, sample: int) -> Pixels:
     """The image after an operation."""
+    if isinstance(operation, A.Function):
+        returned: Pixels = operation.function(image.copy(), rng=np.random.default_rng(sample))
+        return returned
     canvas = Canvas(KERNELS)
     canvas.begin(image)
     operation.apply(canvas, operation.draw(_draws(sample), canvas.size))
@@ -263,6 +276,8 @@ def _written(value: Any) -> str:
         return "[" + ", ".join(f"A.{_written(one)}" for one in value) + "]"
     if isinstance(value, tuple):
         return "(" + ", ".join(map(_written, value)) + ")"
+    if isinstance(value, A.Function):
+        return f"Function({value.function.__name__})"
     if not isinstance(value, msgspec.Struct):
         return f"{value:.3g}" if isinstance(value, float) else repr(value)
     arguments = [

@@ -25,6 +25,7 @@ from loaderd.augment.color import (
 from loaderd.augment.crops import CenterCrop, RandomCrop, RandomResizedCrop, Resize
 from loaderd.augment.erasing import RandomErasing
 from loaderd.augment.filters import JPEG, GaussianNoise, RandomGaussianBlur, RandomSharpness
+from loaderd.augment.function import Function
 from loaderd.augment.geometry import (
     RandomElasticTransform,
     RandomFlip,
@@ -45,6 +46,7 @@ __all__ = [
     "CenterCrop",
     "CutMix",
     "Equalization",
+    "Function",
     "GaussianNoise",
     "JPEG",
     "MixUp",

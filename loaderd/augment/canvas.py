@@ -41,6 +41,10 @@ from loaderd.augment.pixels import (
 from loaderd.augment.targets import Targets
 from loaderd.augment.warps import Filter, Matrix, Size, WarpStyle, translation
 
+Caller = Callable[[Any, Pixels, Targets], tuple[Pixels, Targets]]
+"""Calls a function of the user's: with a ``function.DrawnCall``, pixels that it may change, and
+targets that it may not; returns both as they are then."""
+
 _CHANNELS = {"L": 1, "RGBA": 4}
 """Of PIL's modes; others have three."""
 _NO_FLIPS = (False, False)
@@ -68,10 +72,12 @@ class Canvas:
 
     Args:
         kernels: those of ``loaderd.render``.
+        caller: calls the user's functions; None where there are none.
     """
 
-    def __init__(self, kernels: Kernels) -> None:
+    def __init__(self, kernels: Kernels, caller: Caller | None = None) -> None:
         self._kernels = kernels
+        self._caller = caller
         self._image: Pixels | Image.Image = np.empty((0, 0, 3), np.uint8)
         self._targets: Targets | None = None
         self._geometry: Window | Warp | None = None
@@ -250,6 +256,18 @@ class Canvas:
         self.image = self._kernels.change_colors(self.image, change)
 
     # -- pixels ------------------------------------------------------------------------
+
+    def call(self, drawn: Any) -> None:
+        """Replaces pixels and targets by what a function of the user's makes of them.
+
+        Raises:
+            RenderError: it raised, or returned something else.
+        """
+        assert self._caller is not None, "specs with calls have functions"
+        image, targets = self._caller(drawn, self.image.copy(), self.targets)
+        self._image = image
+        if self._targets is not None:
+            self._targets = targets
 
     def finish(self) -> tuple[Pixels, Flips, Pixels | None]:
         """The pixels, and the flips and the table that are left to be applied to them.

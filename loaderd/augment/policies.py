@@ -7,15 +7,26 @@ from __future__ import annotations
 
 import functools
 import operator
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import accumulate
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from loaderd.augment import auto, color, crops, erasing, filters, geometry, mixing, values
+from loaderd.augment import (
+    auto,
+    color,
+    crops,
+    erasing,
+    filters,
+    function,
+    geometry,
+    mixing,
+    values,
+)
 from loaderd.augment.draws import Draws
+from loaderd.augment.function import FunctionCall
 from loaderd.augment.mixing import Mix, MixOperation
 from loaderd.augment.operation import ImageOperation, Operation, Size
 from loaderd.errors import InvalidArgument
@@ -94,7 +105,7 @@ class RandomChoice(_Group, frozen=True):
     @property
     def sets_size(self) -> Size | None:
         """That of all its operations."""
-        return self.ops[0].sets_size
+        return getattr(self.ops[0], "sets_size", None)  # which a layer of Keras has not
 
     def draw(self, draws: Draws, size: Size) -> Drawn:
         """One operation with its parameters."""
@@ -129,18 +140,27 @@ class RandomMix(MixOperation, frozen=True):
         return self.ops[-1].draw(draws, size) if self.p is None else None
 
 
+def calls_of(operations: Sequence[Operation]) -> Iterator[FunctionCall]:
+    """The calls of the user's functions, also those in groups."""
+    for one in operations:
+        if isinstance(one, FunctionCall):
+            yield one
+        elif isinstance(one, RandomApply | RandomChoice):
+            yield from calls_of(one.ops)
+
+
 def _checked(group: Any, kind: type[Operation]) -> tuple[Any, ...]:
-    """The operations of a group, as a tuple."""
+    """The operations of a group, as a tuple, without Keras's layers, which the client reads."""
     ops = group.ops
     if isinstance(ops, Operation) or not isinstance(ops, list | tuple):
         raise InvalidArgument(f"{type(group).__name__}: `ops` must be a list. Received: {ops!r}")
     for op in ops:
-        if not isinstance(op, kind):
+        if not isinstance(op, kind) and not hasattr(op, "get_config"):
             raise InvalidArgument(f"{type(group).__name__}: `ops` cannot hold {op!r}")
     if not ops:
         raise InvalidArgument(f"{type(group).__name__}: `ops` is empty")
     msgspec.structs.force_setattr(group, "ops", tuple(ops))
-    return tuple(ops)
+    return tuple(op for op in ops if isinstance(op, Operation))
 
 
 def _check_weights(group: Any, weights: tuple[float, ...] | None) -> None:
@@ -173,7 +193,7 @@ def _of(module: ModuleType, kind: type[Operation]) -> list[Any]:
     ]
 
 
-_FAMILIES = (crops, geometry, color, filters, erasing, auto)
+_FAMILIES = (crops, geometry, color, filters, erasing, auto, function)
 
 if TYPE_CHECKING:
     AnyImageOperation = ImageOperation

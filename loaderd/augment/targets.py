@@ -29,12 +29,14 @@ class Targets(NamedTuple):
         visibility: float64 (n,): the share of each box's area that is still in the image, by boxes
             alone; 0 for a box that is gone. ``Canvas.begin`` sets it to 1 where
             it is missing.
+        labels: int32 (n,), of the boxes.
     """
 
     masks: tuple[NDArray[Any], ...] = ()
     boxes: Floats = np.empty((0, 4))
     keypoints: Floats = np.empty((0, 0, 3))
     visibility: Floats = np.empty(0)
+    labels: NDArray[np.int32] = np.empty(0, np.int32)
 
     def moved(self, matrix: Floats, size: Size) -> Targets:
         """Boxes and keypoints after a warp: boxes are those around their moved corners, clipped.
@@ -60,7 +62,7 @@ class Targets(NamedTuple):
         return self._replace(
             boxes=clipped,
             visibility=self.visibility * shares,
-            keypoints=_with_places(self.keypoints, points, size),
+            keypoints=with_places(self.keypoints, points, size),
         )
 
     def displaced(self, x: Floats, y: Floats) -> Targets:
@@ -79,7 +81,7 @@ class Targets(NamedTuple):
         return self._replace(
             boxes=np.array([box for box, _ in seen]).reshape(-1, 4),
             visibility=self.visibility * [share for _, share in seen],
-            keypoints=_with_places(self.keypoints, places, (height, width)),
+            keypoints=with_places(self.keypoints, places, (height, width)),
         )
 
 
@@ -95,7 +97,8 @@ def _projected(points: Floats, matrix: Floats) -> tuple[Floats, Floats]:
         return moved[..., :2] / moved[..., 2:], moved[..., 2]
 
 
-def _with_places(keypoints: Floats, places: Floats, size: Size) -> Floats:
+def with_places(keypoints: Floats, places: Floats, size: Size) -> Floats:
+    """Keypoints at other places, (n, k, 2); those that are outside of the image are invisible."""
     inside = ((places >= 0) & (places <= size[::-1])).all(axis=-1)
     visible = inside & (keypoints[..., 2] > 0)
     return np.where(visible[..., np.newaxis], np.dstack([places, keypoints[..., 2]]), 0.0)

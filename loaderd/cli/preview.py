@@ -150,6 +150,8 @@ def _value(node: ast.expr) -> Any:
 def _named(name: str) -> Any:
     from loaderd_client import augment
 
+    if name == augment.Function.__name__:
+        raise InvalidArgument("Function takes code of a program: call `preview` of its dataset")
     if name in augment.__all__:
         return getattr(augment, name)
     near = difflib.get_close_matches(name, augment.__all__, 1)

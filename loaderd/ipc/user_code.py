@@ -2,12 +2,12 @@
 
 The part ``function`` holds plain values alone::
 
-    (function, buffers) or None, [(module, steps, value, buffers), ...], {name: text or None}, …
+    (functions, buffers) or None, [(module, steps, value, buffers), ...], {name: text or None}, …
 
-``function`` is a function pickled by value. The list holds the values of the trainer's modules
-under the names that the function uses: workers reimport the modules and assign them. The
-dictionary holds environment variables. ``function`` and ``value`` are pickled; their large arrays
-are the parts ``function.0``, ``function.1``, … in the order of the whole.
+``functions`` are a tuple of the functions that are pickled by value. The list holds the values of
+the trainer's modules under the names that the functions use: workers reimport the modules and
+assign them. The dictionary holds environment variables. ``functions`` and ``value`` are pickled;
+their large arrays are the parts ``function.0``, ``function.1``, … in the order of the whole.
 """
 
 from __future__ import annotations
@@ -49,10 +49,10 @@ class Held(NamedTuple):
 
 @dataclass(frozen=True)
 class Code:
-    """A function and the state that it uses.
+    """Functions and the state that they use.
 
     Attributes:
-        function: if it is pickled by value.
+        function: a tuple of those that are pickled by value; None if none is.
         state: the values of its modules.
         environment: variables, with None for unset ones.
         versions: how often the code of functions that are pickled by name has changed; it only

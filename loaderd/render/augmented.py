@@ -19,10 +19,13 @@ from loaderd.augment.pipeline import divide
 from loaderd.augment.pixels import Pixels, Window, moved
 from loaderd.augment.targets import Targets
 from loaderd.augment.values import ValueOperation
+from loaderd.errors import RenderError
 from loaderd.render.fast import Step
+from loaderd.render.function_calls import FunctionCalls
 from loaderd.render.load.resize import REDUCTIONS, Reduced, Size
 from loaderd.render.native.kernels import Finish, change_colors, look_up
 from loaderd.render.transforms.operation import Array
+from loaderd.render.transforms.user_function import UserFunctions
 from loaderd.spec.base import CHANNELS
 from loaderd.spec.spec import Spec
 
@@ -35,18 +38,21 @@ class AugmentFinish:
 
     Args:
         spec: what to do.
+        functions: those that it calls.
     """
 
     copies = False
-    function = None
 
-    def __init__(self, spec: Spec) -> None:
+    def __init__(self, spec: Spec, functions: UserFunctions | None) -> None:
         pipeline = divide(spec.augment)
         self._steps = [(number, one.draw, one.apply) for number, one in pipeline.images]
         first = pipeline.images[0][1] if pipeline.images else None
         self._crop = first if isinstance(first, RandomResizedCrop) else None
         self._draws = Draws(spec.order.seed or 0)
-        self._canvas = Canvas(KERNELS)
+        caller = None
+        if spec.code is not None and functions is not None:
+            caller = FunctionCalls(spec.code, functions, spec.annotations)
+        self._canvas = Canvas(KERNELS, caller)
         self._flips = np.zeros(1, np.uint8)
         height, width = self._size = spec.image_size
         self._resizes = pipeline.size is None
@@ -107,7 +113,11 @@ class AugmentFinish:
     def __call__(
         self, picture: Any, prepared: Any, at: int, row: Array, targets: Targets | None = None
     ) -> None:
-        """See ``Renderer.finish``; the picture must be of bytes."""
+        """See ``Renderer.finish``; the picture must be of bytes.
+
+        Raises:
+            RenderError: an operation refuses the image, or it has not the size that it must have.
+        """
         canvas, draws, steps = self._canvas, self._draws, self._steps
         epoch, sample, occurrence = prepared[at]
         if isinstance(picture, Reduced):
@@ -120,6 +130,12 @@ class AugmentFinish:
         for number, draw, apply in steps:
             draws.begin(epoch, sample, number, occurrence)
             apply(canvas, draw(draws, canvas.size))
+        if canvas.size != self._size:  # which functions of the user's may change
+            (height, width), (rows, columns) = self._size, canvas.size
+            raise RenderError(
+                f"`augment` made an image of {columns}x{rows} pixels, and `image_size` is {width}x"
+                f"{height}: put Resize({height}, {width}) after the A.Function that changes it"
+            )
         pixels, (across, down), table = canvas.finish()
         self._flips[0] = across + 2 * down
         self._kernel.one(pixels, None, self._flips, 0, row, table)

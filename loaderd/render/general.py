@@ -16,7 +16,7 @@ from loaderd.render.transforms import normalize
 from loaderd.render.transforms.augment import BrightnessOperation, ChannelShiftOperation
 from loaderd.render.transforms.geometry import AffineOperation, FlipOperation
 from loaderd.render.transforms.operation import Array, Parts, RandomOperation, ValueOperation
-from loaderd.render.transforms.user_function import UserFunction, explain
+from loaderd.render.transforms.user_function import UserFunctions, explain
 from loaderd.render.values import writer
 from loaderd.spec import operations as kinds
 from loaderd.spec.spec import Spec
@@ -55,25 +55,27 @@ class GeneralFinish:
         compute: the dtype to compute in.
         bundle: the stream's.
         random: the spec's random operations, ready to run.
-
-    Attributes:
-        function: the user's code, if there is any.
+        functions: the user's code, if there is any.
 
     Raises:
-        RenderError: the user's function cannot be loaded.
         ProtocolError: statistics are missing in the bundle.
     """
 
     copies = False
 
     def __init__(
-        self, spec: Spec, compute: str, bundle: Parts, random: Sequence[RandomOperation]
+        self,
+        spec: Spec,
+        compute: str,
+        bundle: Parts,
+        random: Sequence[RandomOperation],
+        functions: UserFunctions | None = None,
     ) -> None:
         self._spec = spec
         self._compute = np.dtype(compute)
         self._write = writer(spec.output.dtype)
         self._bundle = bundle
-        self.function: UserFunction | None = None
+        self._functions = functions
         self._steps = self._all_steps(spec, random)
 
     def _all_steps(self, spec: Spec, random: Sequence[RandomOperation]) -> list[_Step]:
@@ -97,8 +99,8 @@ class GeneralFinish:
     def _value_operations(self, operation: kinds.Operation) -> list[ValueOperation]:
         match operation:
             case kinds.Function():
-                self.function = UserFunction(operation, self._bundle)
-                return [self.function.call]
+                assert self._functions is not None, "a renderer loads them first"
+                return [*self._functions.functions]
             case kinds.ImagenetPreprocessing():
                 return [_preprocessing(operation, self._spec)]
             case kinds.GeneratorRescaling(scale=scale):

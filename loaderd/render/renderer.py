@@ -29,7 +29,7 @@ from loaderd.render.load.decode import Decoder, Picture
 from loaderd.render.load.pixel_limits import DEFAULT, PixelLimit
 from loaderd.render.load.resize import Reduced, Resizer, Size
 from loaderd.render.transforms.operation import Array, Parts
-from loaderd.render.transforms.user_function import UserFunction
+from loaderd.render.transforms.user_function import UserFunctions
 from loaderd.spec.base import compute_dtype
 from loaderd.spec.spec import Spec
 from loaderd.spec.transform import Transform, Transforms
@@ -90,9 +90,11 @@ class Renderer:
         times: of the stages; added to.
         bundle: the spec's arrays, and possibly the images.
         limit: of a picture; larger ones are bad images.
+        functions: the user's, if another renderer has loaded them.
 
     Attributes:
         copies: whether finishing a uint8 image only copies it.
+        functions: the user's; None for none.
         loaded_size: (height, width) of the picture that was loaded last, before any resize.
 
     Raises:
@@ -100,7 +102,12 @@ class Renderer:
     """
 
     def __init__(
-        self, spec: Spec, times: StageTimes, bundle: Parts = _NO_BUNDLE, limit: PixelLimit = DEFAULT
+        self,
+        spec: Spec,
+        times: StageTimes,
+        bundle: Parts = _NO_BUNDLE,
+        limit: PixelLimit = DEFAULT,
+        functions: UserFunctions | None = None,
     ) -> None:
         self._resize = Resizer(spec.load, limit)
         self._keeps_size = spec.load.aspect == "keep"
@@ -111,17 +118,18 @@ class Renderer:
         output = spec.output
         compute = compute_dtype(output.dtype) if "images" in bundle else output.floatx
         self._finish: FastFinish | GeneralFinish | AugmentFinish
-        self._function: UserFunction | None = None
+        self.functions = functions
+        if functions is None and spec.function is not None:
+            self.functions = UserFunctions(spec.function, bundle)
         self._random = random_operations(spec, compute)
         self._next: Key = (0, 0, 0)
         self._augments = spec.augments
         if self._augments:
-            self._finish = AugmentFinish(spec)
+            self._finish = AugmentFinish(spec, self.functions)
         elif is_fast(spec, compute, bundle):
             self._finish = FastFinish(spec, bundle)
         else:
-            self._finish = GeneralFinish(spec, compute, bundle, self._random)
-            self._function = self._finish.function
+            self._finish = GeneralFinish(spec, compute, bundle, self._random, self.functions)
         self.copies = self._finish.copies
         self.loaded_size = (0, 0)
         self.times = times
@@ -228,13 +236,16 @@ class Renderer:
         return True
 
     def seed(self, number: int, row: int, again: int = 0) -> None:
-        """Seeds the user's code; called before each ``finish`` that may run it."""
-        if self._function is not None:
-            self._function.seed(number, row, again)
+        """Seeds the user's code; called before each ``finish`` that may run it.
+
+        Functions of ``spec.augment`` are seeded for each call.
+        """
+        if self.functions is not None and not self._augments:
+            self.functions.seed(number, row, again)
 
     def import_scope(self) -> AbstractContextManager[None]:
         """A context for ``finish``, within which the user's code can import its modules."""
-        return nullcontext() if self._function is None else self._function.import_scope()
+        return nullcontext() if self.functions is None else self.functions.import_scope()
 
 
 def _size_of(picture: Picture | Reduced) -> tuple[int, int]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 from loaderd.augment.boxes import BoxFormat
+from loaderd.augment.function import TargetName
 from loaderd.errors import InvalidArgument
 from loaderd.spec.base import ColorMode, Frozen
 
@@ -50,6 +51,16 @@ class Annotations(Frozen, frozen=True):
     box_format: BoxFormat = "xyxy"
     min_area: float = 0.0
     min_visibility: float = 0.0
+
+    @property
+    def targets(self) -> tuple[TargetName, ...]:
+        """What moves with the images, by the names in a batch."""
+        there: dict[TargetName, bool] = {
+            "segmentation_masks": self.masks is not None,
+            "bounding_boxes": self.boxes,
+            "keypoints": self.keypoints > 0,
+        }
+        return tuple(name for name, is_there in there.items() if is_there)
 
     def __post_init__(self) -> None:
         """Raises InvalidArgument for numbers out of their range."""

@@ -5,6 +5,9 @@ Their implementations are in :mod:`loaderd.render.transforms`.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Literal
+
 from loaderd.errors import InvalidArgument
 from loaderd.spec.base import (
     Compat,
@@ -15,6 +18,9 @@ from loaderd.spec.base import (
     Preprocessing,
     Statistic,
 )
+
+GivenAs = Literal["preprocessing_function", "A.Function"]
+"""What a user gives a function as: that of ``ImageDataGenerator``, or in a list of operations."""
 
 
 class RandomAffine(Frozen, frozen=True, tag="random_affine"):
@@ -132,27 +138,54 @@ class Keras(Frozen, frozen=True):
     preprocess: tuple[tuple[str, Preprocessing | None, DataFormat], ...] = ()
 
 
-class Function(Frozen, frozen=True, tag="function"):
-    """A function of the user's, which workers apply to each image.
+class NamedFunction(Frozen, frozen=True):
+    """Where workers find one function of the user's.
 
     Attributes:
         module: that holds the function; empty if it is pickled by value in the bundle's
             ``function``.
         name: the function's qualified name.
         file: of the module, if it belongs to no installed package.
-        path: folders of the trainer's module search path.
-        folder: the trainer's working directory, for relative paths.
-        python: version of the Python that pickled it, or its modules' state: ``(3, 11)``.
-        keras: the trainer's Keras; None for no stand-ins.
     """
 
     module: str
     name: str
     file: str = ""
+
+
+class Function(Frozen, frozen=True, tag="function"):
+    """A function of the user's, which workers apply to each image; or those of a list.
+
+    Attributes:
+        functions: where they are, at least one.
+        path: folders of the trainer's module search path.
+        folder: the trainer's working directory, for relative paths.
+        python: version of the Python that pickled them, or their modules' state: ``(3, 11)``.
+        keras: the trainer's Keras; None for no stand-ins.
+        given_as: what the user gave them as.
+    """
+
+    functions: tuple[NamedFunction, ...]
     path: tuple[str, ...] = ()
     folder: str = ""
     python: tuple[int, int] = (0, 0)
     keras: Keras | None = None
+    given_as: GivenAs = "preprocessing_function"
+
+    def __post_init__(self) -> None:
+        """Raises InvalidArgument if there is no function."""
+        if not self.functions:
+            raise InvalidArgument("`functions` must hold at least one")
+
+    @property
+    def label(self) -> str:
+        """What it is called in messages."""
+        return labelled(self.given_as, [one.name for one in self.functions])
+
+
+def labelled(given_as: GivenAs, names: Sequence[str]) -> str:
+    """What functions of these names are called in messages."""
+    return f"{given_as} {', '.join(names)}"
 
 
 class GeneratorRescaling(Frozen, frozen=True, tag="rescaling"):

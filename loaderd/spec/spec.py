@@ -15,7 +15,7 @@ from typing import TypeVar
 import msgspec
 
 from loaderd.augment.pipeline import divide
-from loaderd.augment.policies import AnyOperation
+from loaderd.augment.policies import AnyOperation, calls_of
 from loaderd.errors import InvalidArgument
 from loaderd.spec.annotations import Annotations
 from loaderd.spec.base import CHANNELS, Cache, ColorMode, Frozen, OnError
@@ -49,6 +49,7 @@ class Spec(Frozen, frozen=True):
             for a scan of a whole dataset, instead of raising an error.
         augment: operations of :mod:`loaderd.augment`, in the place of ``transforms``.
         annotations: what moves with the images; None for nothing.
+        code: the user's functions that ``augment`` calls; None for none.
     """
 
     source: Directory | Files | Arrays
@@ -62,6 +63,7 @@ class Spec(Frozen, frozen=True):
     survey: bool = False
     augment: tuple[AnyOperation, ...] = ()
     annotations: Annotations | None = None
+    code: Function | None = None
 
     def __post_init__(self) -> None:
         """Raises InvalidArgument for parts that do not fit one another."""
@@ -78,6 +80,20 @@ class Spec(Frozen, frozen=True):
             raise InvalidArgument(
                 "MixUp and CutMix need images and labels of float32: labels one-hot, binary or none"
             )
+        self._check_calls()
+
+    def _check_calls(self) -> None:
+        functions = () if self.code is None else self.code.functions
+        there = () if self.annotations is None else self.annotations.targets
+        for call in calls_of(self.augment):
+            if not 0 <= call.number < len(functions):
+                raise InvalidArgument("`augment` calls a function that was not sent")
+            lacking = [name for name in call.targets if name not in there]
+            if lacking:
+                raise InvalidArgument(
+                    f"A.Function {functions[call.number].name} takes {', '.join(lacking)}, which "
+                    f"this dataset has not: it has {', '.join(there) or 'none of its targets'}"
+                )
 
     def _check_annotations(self, wanted: Annotations) -> None:
         of_arrays = isinstance(self.source, Arrays)
@@ -130,8 +146,8 @@ class Spec(Frozen, frozen=True):
 
     @property
     def function(self) -> Function | None:
-        """The user's function for each image, if there is one."""
-        return self.first(Function)
+        """The user's function for each image, or those of ``augment``, if there are any."""
+        return self.code or self.first(Function)
 
     @property
     def is_random(self) -> bool:

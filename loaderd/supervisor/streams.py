@@ -169,8 +169,8 @@ class OpenStream:
         table, sample = self._table(), int(self._rows(place)[row])
         reason, name = f"quarantined: the workers that tried it died ({cause})", ""
         if self.spec.function is not None:
-            name = self.spec.function.name
-            reason += f"; it may be the preprocessing_function {name}"
+            name = self.spec.function.label
+            reason += f"; it may be the {name}"
         path = table.path(sample) or b"image %d of the arrays" % sample
         return path, Quarantine(sample_key(table, self.id, sample), name, reason)
 
@@ -509,8 +509,7 @@ def _check_code(asked: Spec, user_code: bool) -> Spec:
     if function is not None and not user_code:
         raise RequestRefused(
             "the daemon runs no user code (--no-user-code, LOADERD_USER_CODE=false), and "
-            f"preprocessing_function is {function.name}: leave it out, or start a daemon that may "
-            "run it"
+            f"{function.label} is user code: leave it out, or start a daemon that may run it"
         )
     if user_code or not asked.load.pil.plugins:
         return asked

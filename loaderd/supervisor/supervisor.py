@@ -338,7 +338,7 @@ class Supervisor:
         words = error.text
         if error.kind == "WorkerCrashed":
             if stream.spec.function is not None:
-                words += "; it may be its preprocessing_function"
+                words += f"; it may be its {stream.spec.function.given_as}"
             words += f": one of {stream.names(action.place, error.first, error.last)}"
         subscriber.client.send(BatchFailed(error.kind, fitting(words), action.slot, *action.place))
 

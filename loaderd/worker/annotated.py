@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from itertools import pairwise
 from time import perf_counter_ns
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from loaderd.augment.boxes import from_corners
 from loaderd.augment.pixels import Window, moved
+from loaderd.augment.policies import calls_of
 from loaderd.augment.targets import Targets
 from loaderd.augment.warps import Size
 from loaderd.errors import BadImage
@@ -29,7 +30,7 @@ from loaderd.render.load.masks import MaskDecoder
 from loaderd.render.load.pixel_limits import PixelLimit
 from loaderd.render.load.resize import frame
 from loaderd.render.load.shapes import draw_polygons, draw_runs
-from loaderd.render.renderer import Loaded, Prepared, Renderer, StageTimes
+from loaderd.render.renderer import Loaded, Prepared, Renderer
 from loaderd.sources.files import FileLimit, FileReader, FileSource
 from loaderd.spec.annotations import Annotations
 from loaderd.spec.spec import Spec
@@ -39,18 +40,6 @@ Floats = NDArray[np.floating[Any]]
 
 _ROUNDED = 1.0
 """Pixels by which a box may be outside of its image."""
-
-
-class Annotated(NamedTuple):
-    """What a sample has beside its image, in pixels of the picture.
-
-    Attributes:
-        targets: masks, boxes and keypoints.
-        labels: int32 (n,), of the boxes.
-    """
-
-    targets: Targets
-    labels: NDArray[np.int32]
 
 
 class AnnotationReader:
@@ -73,8 +62,8 @@ class AnnotationReader:
             self._files = FileReader(FileLimit(limit.file_bytes, limit.file_reason))
             self._decoder = MaskDecoder(spec.load, limit)
 
-    def read(self, sample: int, size: Size, name: str) -> Annotated:
-        """The annotations of a sample.
+    def read(self, sample: int, size: Size, name: str) -> Targets:
+        """The annotations of a sample, in pixels of the picture.
 
         Args:
             sample: its number.
@@ -104,7 +93,7 @@ class AnnotationReader:
                 keypoints = _within_or_invisible(
                     self._parts["keypoints"][first:last].astype(np.float64), size
                 )
-        return Annotated(Targets(masks, boxes, keypoints, np.ones(len(boxes))), labels)
+        return Targets(masks, boxes, keypoints, np.ones(len(boxes)), labels)
 
     def _drawn(self, sample: int, size: Size, name: str) -> NDArray[np.uint8]:
         """The instances of a sample, one after the other."""
@@ -144,19 +133,21 @@ class _FurtherImages:
         spec: of the stream.
         parts: the bundle.
         limit: of a picture's pixels.
-        times: of the stages; added to.
+        first: renders the first; theirs share its functions, and add to its times.
     """
 
-    def __init__(self, spec: Spec, parts: Parts, limit: PixelLimit, times: StageTimes) -> None:
+    def __init__(self, spec: Spec, parts: Parts, limit: PixelLimit, first: Renderer) -> None:
         assert spec.annotations is not None, "it is for streams with annotations"
         self._images: list[tuple[DecodedImages, Renderer]] = []
         for number, mode in enumerate(spec.annotations.further):
             load = msgspec.structs.replace(spec.load, color_mode=mode)
-            renderer = Renderer(msgspec.structs.replace(spec, load=load), times, limit=limit)
+            own = msgspec.structs.replace(spec, load=load)
+            renderer = Renderer(own, first.times, limit=limit, functions=first.functions)
             listed = Manifest.view(parts[manifest_name(number)].data.cast("B"))
             files = FileSource(listed, FileLimit(limit.file_bytes, limit.file_reason))
             self._images.append((DecodedImages(files, renderer), renderer))
         self._loaded: list[Loaded] = []
+        self._take_targets = any(call.targets for call in calls_of(spec.augment))
 
     def load(self, sample: int, size: Size, name: str) -> None:
         """Loads those of a sample.
@@ -180,12 +171,20 @@ class _FurtherImages:
                 )
             self._loaded.append(picture)
 
-    def finish(self, prepared: Prepared, at: int, slot: SlotArrays, row: int) -> None:
-        """Finishes those that were loaded last, and writes them to a row."""
+    def finish(
+        self, targets: Targets, prepared: Prepared, at: int, slot: SlotArrays, row: int
+    ) -> None:
+        """Finishes those that were loaded last, and writes them to a row.
+
+        Functions that take targets get them with each image; those of the first are kept.
+        """
         for (_, renderer), picture, rows in zip(
             self._images, self._loaded, slot.further, strict=True
         ):
-            renderer.finish(picture, prepared, at, rows[row])
+            if self._take_targets:
+                renderer.finish_annotated(picture, targets, prepared, at, rows[row])
+            else:
+                renderer.finish(picture, prepared, at, rows[row])
 
 
 class AnnotatedSample:
@@ -203,9 +202,9 @@ class AnnotatedSample:
         self._renderer = renderer
         self._load = spec.load
         self._reader = AnnotationReader(spec, parts, limit)
-        self._further = _FurtherImages(spec, parts, limit, renderer.times)
+        self._further = _FurtherImages(spec, parts, limit, renderer)
         self._write = AnnotationWriter(spec.annotations, spec.image_size)
-        self._loaded = Annotated(Targets(), np.empty(0, np.int32))
+        self._loaded = Targets()
 
     def load(self, sample: int, size: Size, name: str) -> None:
         """Reads it for an image that was loaded.
@@ -223,7 +222,7 @@ class AnnotatedSample:
         found = self._reader.read(sample, size, name)
         if self._load.sized and size != self._load.target_size:
             resized = Window(frame(self._load, size), self._load.target_size)
-            found = found._replace(targets=moved(found.targets, resized))
+            found = moved(found, resized)
         self._loaded = found
         self._renderer.times.decode += perf_counter_ns() - start
 
@@ -235,10 +234,10 @@ class AnnotatedSample:
         Raises:
             RenderError: an operation refuses the image.
         """
-        targets, labels = self._loaded
+        targets = self._loaded
         moved = self._renderer.finish_annotated(picture, targets, prepared, at, slot.images[row])
-        self._further.finish(prepared, at, slot, row)
-        self._write(slot, row, moved, labels)
+        self._further.finish(targets, prepared, at, slot, row)
+        self._write(slot, row, moved)
 
 
 class AnnotationWriter:
@@ -253,7 +252,7 @@ class AnnotationWriter:
         self._wanted = wanted
         self._size = size
 
-    def __call__(self, slot: SlotArrays, row: int, moved: Targets, labels: NDArray[Any]) -> None:
+    def __call__(self, slot: SlotArrays, row: int, moved: Targets) -> None:
         """Writes those of one sample to a row."""
         if slot.masks is not None:
             slot.masks[row, :, :, 0] = moved.masks[0]
@@ -263,7 +262,7 @@ class AnnotationWriter:
             boxes = from_corners(moved.boxes[kept], self._wanted.box_format, self._size)
             slot.boxes[row], slot.box_labels[row] = -1, -1
             slot.boxes[row, : len(boxes)] = boxes
-            slot.box_labels[row, : len(boxes)] = labels[kept]
+            slot.box_labels[row, : len(boxes)] = moved.labels[kept]
         if slot.keypoints is not None:
             points = moved.keypoints[kept]
             slot.keypoints[row] = 0

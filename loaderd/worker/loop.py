@@ -103,7 +103,7 @@ class _WorkerLoop:
     def _renderer(self, attach: Attach, fds: list[int]) -> StreamRenderer | LoaderdError:
         asked = spec.decode(attach.spec)
         function = asked.function
-        quarantine = self._quarantine[function.name if function else ""]
+        quarantine = self._quarantine[function.label if function else ""]
         try:
             return StreamRenderer(attach, asked, fds, self._channel, self._settings, quarantine)
         except BaseException as error:

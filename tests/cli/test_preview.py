@@ -48,6 +48,8 @@ def test_operations_are_read_as_a_program_writes_them(
         ("open", "there is no operation open"),
         ("Rescaling(1 / 0)", "is no operation"),
         ("RandomFlip(mode=3)", "`mode` "),
+        ("Function(print)", "Function takes code of a program: call `preview` of its dataset"),
+        ("RandomApply([Function])", "Function takes code of a program"),
     ],
 )
 def test_anything_else_is_refused_in_one_line(text: str, says: str) -> None:

@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[2]
 VOCABULARY = ROOT / "docs/explanation/vocabulary.md"
 _ORDINARY = """
 a address ahead all answer argument arithmetic array arrays asker assign assignment attach
-attached augmentation batching bell brightness builder caller capture channel child claim
+attached augmentation batching bell brightness builder call caller capture channel child claim
 client closed code codec column confirm confirmed connect connection constant context course
 crashed data dataset death decoded decoder deliver dependency descriptor detach directory dismiss
 doctor done draining draws empty end ended error event fail failed failure fast featurewise

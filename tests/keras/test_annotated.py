@@ -226,7 +226,7 @@ def test_all_operations_and_targets_are_the_same_for_any_workers_and_under_kills
     def digests(workers: int, kill: bool = False) -> list[str]:
         with serve(workers=workers) as daemon, Session(daemon.path):
             batches: Any = epochs(image_dataset_from_dataframe(table(scenes), **everything(MOVES)))
-            return [digest(one) for one in (killing_one(daemon, batches, 2) if kill else batches)]  # type: ignore[arg-type]
+            return [digest(one) for one in (killing_one(daemon, batches, 2) if kill else batches)]
 
     alone = digests(1)
     assert len(alone) == len(set(alone)) == 9

@@ -25,6 +25,9 @@ from loaderd_client.keras.layers import read
 from tests.support.daemons import Daemon, Serve
 from tests.support.photos import write_photo
 
+ANY: Any = A
+"""For layers where only operations are declared."""
+
 Make = Callable[[], Any]
 """Makes a layer; not before the test, as TensorFlow starts with the first one."""
 
@@ -231,6 +234,11 @@ def test_a_setting_that_nobody_knows_is_refused_by_name(monkeypatch: pytest.Monk
         (lambda: OwnLayer(), "OwnLayer is not Keras's own layer, but derived from Layer"),
         (lambda: keras.optimizers.Adam(), "should hold operations"),
         (lambda: L.RandomFlip, "should hold operations"),
+        (lambda: ANY.RandomApply([L.Dense(3)]), "Keras's layer Dense: there is no operation"),
+        (lambda: ANY.RandomApply([L.RandomCrop(9, 9)]), "must not change the size of images"),
+        (lambda: ANY.RandomChoice([L.RandomCrop(9, 9), L.RandomFlip()]), "of the same size"),
+        (lambda: ANY.RandomMix([L.RandomFlip()]), "`ops` cannot hold RandomFlip"),
+        (lambda: ANY.RandomApply([keras.optimizers.Adam()]), "should hold operations"),
     ],
 )
 def test_what_is_no_operation_is_refused_when_the_dataset_is_made(
@@ -332,6 +340,24 @@ def test_layers_and_operations_stand_in_one_list(serve: Serve, folder: Path) -> 
     with serve(workers=2) as daemon:
         expected = images_with(daemon, folder, own, image_size=SIZE)
         found = images_with(daemon, folder, [*mixed, L.Rescaling(1 / 255)], image_size=SIZE)
+    np.testing.assert_array_equal(found, expected)
+
+
+def test_layers_stand_in_groups_too(serve: Serve, folder: Path) -> None:
+    chain = keras.Sequential([L.RandomRotation(0.1), L.RandomFlip("vertical")])
+    turned = [geometry.RandomRotation((-0.1, 0.1)), A.RandomFlip("vertical")]
+    flip, hue = A.RandomFlip("horizontal"), A.RandomHue(0.2)
+    own = [
+        A.RandomApply([A.RandomChoice([flip, A.RandomApply(turned, 1.0), hue])], 0.9),
+        A.RandomApply(turned),
+    ]
+    layers = [
+        ANY.RandomApply([ANY.RandomChoice([L.RandomFlip("horizontal"), chain, hue])], 0.9),
+        ANY.RandomApply([chain]),
+    ]
+    with serve(workers=2) as daemon:
+        expected = images_with(daemon, folder, own, image_size=SIZE)
+        found = images_with(daemon, folder, layers, image_size=SIZE)
     np.testing.assert_array_equal(found, expected)
 
 

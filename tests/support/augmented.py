@@ -11,6 +11,7 @@ from loaderd.augment.operation import ImageOperation
 from loaderd.spec.spec import Spec
 from loaderd_client import augment as A
 from loaderd_client.keras.augment_list import augmented
+from tests.support import listed_functions
 from tests.support.specs import with_load
 from tests.support.streams import a_spec
 
@@ -26,6 +27,7 @@ GROUPS: dict[str, Any] = {
     "RandomApply": A.RandomApply([A.RandomFlip()]),
     "RandomChoice": A.RandomChoice([A.RandomFlip("vertical"), A.RandomFlip("horizontal")]),
     "RandomMix": A.RandomMix([A.MixUp(), A.CutMix()]),
+    "Function": A.Function(listed_functions.add_noise),
     "Rescaling": A.Rescaling(1 / 255),
     "GaussianNoise": A.GaussianNoise(10.0),
     "JPEG": A.JPEG((20, 90)),
@@ -71,6 +73,7 @@ def augmenting(photos: Path, operations: list[Any], batch_size: int = 8) -> Spec
         a_spec(photos, batch_size=batch_size), target_size=SIZE, interpolation="bilinear"
     )
     parts = augmented(operations, plain.load, plain.output, plain.batch)
+    assert not parts.packed.parts, "functions with state need a bundle"
     return msgspec.structs.replace(
         plain,
         order=msgspec.structs.replace(plain.order, repeats=parts.repeats),
@@ -79,4 +82,5 @@ def augmenting(photos: Path, operations: list[Any], batch_size: int = 8) -> Spec
         batch=parts.batch,
         transforms=(),
         augment=parts.operations,
+        code=parts.packed.code,
     )

@@ -7,6 +7,7 @@ import os
 import signal
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import TypeVar
 
 import msgspec
 import numpy as np
@@ -20,6 +21,8 @@ from loaderd_client.core.batch import Batch as Taken
 from loaderd_client.core.stream import Stream
 from tests.support.daemons import Daemon, eventually
 from tests.support.specs import stages, with_load
+
+T = TypeVar("T")
 
 
 def a_spec(photos: Path, shuffle: bool = True, batch_size: int = 8) -> Spec:
@@ -69,7 +72,7 @@ def check_epochs(batches: list[np.ndarray], samples: int, per_epoch: int) -> Non
     assert (epochs[0] != epochs[1]).any()
 
 
-def killing_one(daemon: Daemon, batches: Iterable[Taken], every: int = 3) -> Iterator[Taken]:
+def killing_one(daemon: Daemon, batches: Iterable[T], every: int = 3) -> Iterator[T]:
     """Kills one worker with SIGKILL as each so many batches were read."""
     kills = 0
 

@@ -29,11 +29,13 @@ class AnnotatedSequence(LoaderSequence):
     """
 
     def __init__(self, listing: SampleTable, options: DatasetOptions) -> None:
-        spec, parts = compiled(listing, options)
+        spec, parts, functions = compiled(listing, options)
         # Not the listing, whose paths and boxes would stay in the trainer's memory.
         self._labels, self._weights = listing.labels, listing.weights
         self._names = _names(options.targets, listing)
-        super().__init__(spec, max_queue_size=options.max_queue_size, parts=parts)
+        super().__init__(
+            spec, max_queue_size=options.max_queue_size, parts=parts, functions=functions
+        )
         self.class_names = list(listing.class_names) or None
 
     @property

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import msgspec
@@ -12,20 +12,33 @@ from loaderd.augment.operation import Operation
 from loaderd.augment.pipeline import Pipeline, divide
 from loaderd.augment.repeated import without_repeats
 from loaderd.errors import InvalidArgument
-from loaderd.spec.base import CHANNELS, DataFormat
+from loaderd.spec.base import CHANNELS
 from loaderd.spec.load import Load
 from loaderd.spec.output import Batching, Output
-from loaderd_client.keras import layers
+from loaderd_client.keras.functions import PackedFunction, pack_listed
+from loaderd_client.keras.read_list import Functions, numbered, operations_of
 
 
 class Augmented(NamedTuple):
-    """The parts of a spec with a list of operations; ``repeats`` is that of its order."""
+    """The parts of a spec with a list of operations.
+
+    Attributes:
+        operations: those that workers apply.
+        load: fitted to them.
+        output: the same.
+        batch: the same.
+        repeats: that of the order.
+        functions: the user's, as the operations number them.
+        packed: the same, for the workers.
+    """
 
     operations: tuple[Any, ...]
     load: Load
     output: Output
     batch: Batching
     repeats: int
+    functions: Functions
+    packed: PackedFunction
 
 
 def augmented(
@@ -47,7 +60,8 @@ def augmented(
         InvalidArgument: it is no list of operations, its images have not the size that is asked
             for, or it does not fit the batches' channels or labels.
     """
-    operations, repeats = without_repeats(_operations(augment, output.data_format))
+    listed, repeats = without_repeats(operations_of(augment, output.data_format))
+    operations, functions = numbered(listed)
     pipeline = divide(operations)
     _check_size(pipeline, load)
     check_channels(operations, CHANNELS[load.color_mode])
@@ -63,24 +77,8 @@ def augmented(
         output = msgspec.structs.replace(output, dtype="float32")
     if pipeline.mixes and batch.label_mode == "int":
         batch = msgspec.structs.replace(batch, label_mode="categorical")
-    return Augmented(operations, load, output, batch, repeats)
-
-
-def _operations(augment: object, data_format: DataFormat) -> tuple[Operation, ...]:
-    if augment is None:
-        return ()
-    if layers.is_chain(augment):
-        augment = (augment,)
-    if isinstance(augment, Operation | str) or not isinstance(augment, Iterable):
-        raise InvalidArgument(f"`augment` should be a list of operations. Received: {augment!r}")
-    operations = tuple(one for listed in augment for one in layers.read(listed, data_format))
-    for one in operations:
-        if not isinstance(one, Operation):
-            raise InvalidArgument(
-                "`augment` should hold operations of loaderd_client.augment, or layers of Keras. "
-                f"Received: {one!r}"
-            )
-    return operations
+    packed = pack_listed(functions)
+    return Augmented(operations, load, output, batch, repeats, functions, packed)
 
 
 def _check_size(pipeline: Pipeline, load: Load) -> None:

@@ -96,10 +96,10 @@ def own_place(thing: Any) -> At | None:
 
 
 class Capture:
-    """Captures a function with its state, once.
+    """Captures functions with their state, once.
 
     Attributes:
-        heavy: heavy packages that a worker must load for it.
+        heavy: heavy packages that a worker must load for them.
         left_out: state that is not sent, and why.
         stored: names that the code itself assigns, and which each worker has for itself.
     """
@@ -117,18 +117,17 @@ class Capture:
         self._environment: dict[str, str | None] = {}
         self._versions: list[int] = []
 
-    def by_value(self, function: Any) -> Code:
-        """The function pickled by value, and the state of modules that it uses.
+    def add(self, function: Any, place: At) -> None:
+        """Adds a function of a module, which is sent by name."""
+        self._find_wrapped(function, place)
+
+    def code(self, functions: tuple[Any, ...] = ()) -> Code:
+        """Functions pickled by value, and the state of modules that they and those added use.
 
         Raises:
-            Exception: it cannot be pickled.
+            Exception: one cannot be pickled.
         """
-        return self._code(self._pickled(function, strict=False))
-
-    def by_name(self, function: Any, place: At) -> Code:
-        """The state of the function's module, and of modules that it uses."""
-        self._find_wrapped(function, place)
-        return self._code(None)
+        return self._code(self._pickled(functions, strict=False) if functions else None)
 
     def _code(self, function: Pickled | None) -> Code:
         """Repeats until nothing new is found, as pickled state may refer to more code."""

@@ -26,11 +26,12 @@ from loaderd_client.keras.augment_list import Augmented, augmented, check_channe
 from loaderd_client.keras.dataset_options import DatasetOptions
 from loaderd_client.keras.loading import Loading
 from loaderd_client.keras.pil_settings import pils_switches
+from loaderd_client.keras.read_list import Functions
 from loaderd_client.keras.sample_table import SampleTable
 
 
-def compiled(listing: SampleTable, options: DatasetOptions) -> tuple[Spec, Parts]:
-    """The spec, and the arrays that it refers to.
+def compiled(listing: SampleTable, options: DatasetOptions) -> tuple[Spec, Parts, Functions]:
+    """The spec, the arrays that it refers to, and the user's functions that it calls.
 
     Raises:
         InvalidArgument: an option is not allowed, or does not fit the samples.
@@ -75,8 +76,9 @@ def compiled(listing: SampleTable, options: DatasetOptions) -> tuple[Spec, Parts
         on_error=loading.on_error,
         augment=found.operations,
         annotations=_annotations(listing, options, modes) if listing.has_targets else None,
+        code=found.packed.code,
     )
-    return spec, {**listing.parts(), **given}
+    return spec, {**listing.parts(), **given, **found.packed.parts}, found.functions
 
 
 def part_of(options: DatasetOptions, samples: int) -> NDArray[np.intp] | None:

@@ -198,11 +198,17 @@ def image_dataset_from_directory(
         cache=loading.cache,
         on_error=loading.on_error,
         augment=parts.operations,
+        code=parts.packed.code,
     )
     from loaderd_client.keras.sequence import LoaderSequence
 
     sequences = [
-        LoaderSequence(part, max_queue_size=max_queue_size)
+        LoaderSequence(
+            part,
+            max_queue_size=max_queue_size,
+            parts=parts.packed.parts,
+            functions=parts.functions,
+        )
         for part in _parts(spec, validation_split, subset)
     ]
     if mode == "binary":

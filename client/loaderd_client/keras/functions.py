@@ -1,4 +1,6 @@
-"""The packing of a ``preprocessing_function`` for the workers.
+"""The packing of the user's functions for the workers.
+
+They are a ``preprocessing_function``, or those of ``A.Function`` in a list of operations.
 
 - ``keras.applications.*.preprocess_input`` is recognised; workers compute it with NumPy.
 - A function of a module is sent by name.
@@ -13,7 +15,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
@@ -23,7 +25,14 @@ from loaderd.errors import InvalidArgument, InvalidType, MissingDependency
 from loaderd.ipc.bundle import Parts, same_bytes
 from loaderd.ipc.user_code import PART, Code
 from loaderd.launch import search_path
-from loaderd.spec.operations import Function, ImagenetPreprocessing, Keras
+from loaderd.spec.operations import (
+    Function,
+    GivenAs,
+    ImagenetPreprocessing,
+    Keras,
+    NamedFunction,
+    labelled,
+)
 from loaderd.spec.spec import Spec
 from loaderd_client.core.user_warnings import warn
 from loaderd_client.keras import adapter, keras_functions
@@ -38,16 +47,23 @@ from loaderd_client.keras.capture import (
 )
 
 _KERAS = {"keras", "tf_keras", "tensorflow"}
+_INSTEAD = {
+    None: "leave it out",
+    "tf": "put Rescaling(1 / 127.5, offset=-1) last in the list",
+    "torch": 'put Normalization("imagenet") last in the list',
+    "caffe": "put it into the model, as a Lambda layer",
+}
+"""What to write for a ``preprocess_input``, by its mode."""
 _unsent: dict[At, int] = {}
 """State of modules that was not sent: place → ``id`` of the object."""
 
 
 class PackedFunction(NamedTuple):
-    """A function in the form of a spec and a bundle.
+    """Functions in the form of a spec and a bundle.
 
     Attributes:
-        operation: the computation of ``keras.applications``, or the user's function.
-        parts: its parts of the bundle; see :mod:`loaderd.ipc.user_code`.
+        operation: the computation of ``keras.applications``, or the user's functions.
+        parts: their parts of the bundle; see :mod:`loaderd.ipc.user_code`.
     """
 
     operation: ImagenetPreprocessing | Function | None = None
@@ -55,20 +71,51 @@ class PackedFunction(NamedTuple):
 
     @classmethod
     def of(cls, spec: Spec, parts: Parts) -> PackedFunction:
-        """The function that was sent with a spec."""
+        """The functions that were sent with a spec."""
         own = {name: part for name, part in parts.items() if name.partition(".")[0] == PART}
         return cls(spec.first(ImagenetPreprocessing) or spec.function, own)
 
     @property
+    def code(self) -> Function | None:
+        """The user's functions."""
+        return self.operation if isinstance(self.operation, Function) else None
+
+    @property
     def is_watched(self) -> bool:
-        """Whether it is small enough to be pickled again in every epoch."""
+        """Whether they are small enough to be pickled again in every epoch."""
         return PART not in self.parts or self.parts[PART].nbytes <= MAX_DATA
+
+
+class _Given(NamedTuple):
+    """What a user has given.
+
+    Attributes:
+        functions: at least one.
+        given_as: in which way.
+        floatx: Keras's.
+    """
+
+    functions: tuple[Callable[..., Any], ...]
+    given_as: GivenAs
+    floatx: str
+
+    @property
+    def label(self) -> str:
+        """What they are called in messages."""
+        return labelled(self.given_as, [_name(one) for one in self.functions])
+
+    @property
+    def anew(self) -> str:
+        """What brings a change to workers that is not noticed."""
+        if self.given_as == "A.Function":
+            return "make the dataset anew"
+        return "assign preprocessing_function anew"
 
 
 def pack(
     function: Callable[..., Any] | None, floatx: str, before: PackedFunction | None = None
 ) -> PackedFunction:
-    """Packs a function for the workers.
+    """Packs the function of a generator for the workers.
 
     Args:
         function: takes an image and returns one; None for none.
@@ -89,55 +136,91 @@ def pack(
         if known.mode is None:
             return PackedFunction()
         return PackedFunction(ImagenetPreprocessing(mode=known.mode, data_format=known.data_format))
-    name = _name(function)
+    return _packed(_Given((function,), "preprocessing_function", floatx), before)
+
+
+def pack_listed(
+    functions: Sequence[Callable[..., Any]], before: PackedFunction | None = None
+) -> PackedFunction:
+    """Packs the functions of a list of operations for the workers.
+
+    Args:
+        functions: in the order of their numbers.
+        before: the same functions as they were sent before, if they were; see ``pack``.
+
+    Raises:
+        InvalidArgument: one cannot be pickled, or is one of Keras whose result is no image of
+            bytes.
+        MissingDependency: one needs cloudpickle, which is not installed.
+    """
+    if not functions:
+        return PackedFunction()
+    floatx = adapter.floatx()
+    for function in functions:
+        known = keras_functions.arithmetic(function, floatx)
+        if known is not None:
+            raise InvalidArgument(
+                "A.Function takes and returns images of bytes, and preprocess_input of "
+                f"keras.applications makes others: {_INSTEAD[known.mode]}"
+            )
+    return _packed(_Given(tuple(functions), "A.Function", floatx), before)
+
+
+def _packed(given: _Given, before: PackedFunction | None) -> PackedFunction:
+    """The functions, or those of before if they and their state are the same."""
     if before is not None and not before.is_watched:
         return before
-    capture, packed = _packed(function, floatx)
-    for text in _left_out(capture, name):
+    capture, packed = _captured(given)
+    for text in _left_out(capture, given.label):
         warn(text)
     if before is not None:
         if _same(packed.parts, before.parts):
             return packed._replace(parts=before.parts)
-        if not _same(packed.parts, _packed(function, floatx)[1].parts):
+        if not _same(packed.parts, _captured(given)[1].parts):
             warn(
-                f"preprocessing_function {name} is pickled differently each time, so what is "
-                "changed in it does not reach the workers: assign preprocessing_function anew when "
-                "it changes",
+                f"{given.label} is pickled differently each time, so what is changed in it does "
+                f"not reach the workers: {given.anew} when it changes",
             )
             return before
     elif not packed.is_watched:
         warn(
-            f"preprocessing_function {name} holds more than {MAX_DATA >> 20} MB beside arrays, so "
-            "what is changed in it does not reach the workers: assign preprocessing_function anew "
-            "when it changes, or keep large data in NumPy arrays",
+            f"{given.label} holds more than {MAX_DATA >> 20} MB beside arrays, so what is changed "
+            f"in it does not reach the workers: {given.anew} when it changes, or keep large data "
+            "in NumPy arrays",
         )
     if capture.heavy:
         warn(
-            f"preprocessing_function {name} makes every worker load "
-            f"{', '.join(sorted(capture.heavy))}, which takes seconds and half a gigabyte each: "
-            "use NumPy in it, or only Keras's preprocess_input and functions for images",
+            f"{given.label} makes every worker load {', '.join(sorted(capture.heavy))}, which "
+            "takes seconds and half a gigabyte each: use NumPy in it, or only Keras's "
+            "preprocess_input and functions for images",
         )
-    # Not the function's own arrays, which may be changed in place.
+    # Not the functions' own arrays, which may be changed in place.
     return packed._replace(parts={part: np.array(own) for part, own in packed.parts.items()})
 
 
-def _packed(function: Callable[..., Any], floatx: str) -> tuple[Capture, PackedFunction]:
-    """The function packed with its present state."""
-    name, place = _name(function), own_place(function)
-    capture = Capture(floatx)
-    if place is None:
-        parts = _by_value(capture, function, name).parts()
-    else:
-        parts = capture.by_name(function, place).parts() if is_users(place[0]) else {}
+def _captured(given: _Given) -> tuple[Capture, PackedFunction]:
+    """The functions packed with their present state."""
+    capture = Capture(given.floatx)
+    places = [own_place(function) for function in given.functions]
+    unnamed: list[Callable[..., Any]] = []
+    for function, place in zip(given.functions, places, strict=True):
+        if place is None:
+            unnamed.append(function)
+        elif is_users(place[0]):
+            capture.add(function, place)
+    parts = _code(capture, tuple(unnamed), given).parts()
+    named = [
+        NamedFunction(place[0] if place else "", _name(function), _file(place[0]) if place else "")
+        for function, place in zip(given.functions, places, strict=True)
+    ]
     return capture, PackedFunction(
         Function(
-            place[0] if place else "",
-            name,
-            _file(place[0]) if place else "",
+            tuple(named),
             _path(),
             _folder(),
             sys.version_info[:2] if parts else (0, 0),
-            _keras(capture, floatx),
+            _keras(capture, given.floatx),
+            given.given_as,
         ),
         parts=parts,
     )
@@ -154,18 +237,19 @@ def _name(function: Callable[..., Any]) -> str:
     return name if isinstance(name, str) else type(function).__qualname__
 
 
-def _by_value(capture: Capture, function: Callable[..., Any], name: str) -> Code:
+def _code(capture: Capture, unnamed: tuple[Callable[..., Any], ...], given: _Given) -> Code:
+    label = labelled(given.given_as, [_name(one) for one in unnamed])
     try:
-        return capture.by_value(function)
+        return capture.code(unnamed)
     except MissingDependency as error:
         raise MissingDependency(
-            f"preprocessing_function {name} is no function of a module, and sending it takes "
-            "cloudpickle: pip install cloudpickle, or put it into a module"
+            f"{label} is no function of a module, and sending it takes cloudpickle: pip install "
+            "cloudpickle, or put it into a module"
         ) from error
     except Exception as error:  # pickling the user's objects may raise anything
         raise InvalidArgument(
-            f"preprocessing_function {name} cannot be sent to workers: {error}; make such "
-            "things within the function, or put both into a module, which workers import"
+            f"{label} cannot be sent to workers: {error}; make such things within the function, "
+            "or put both into a module, which workers import"
         ) from error
 
 
@@ -199,7 +283,7 @@ def _folder() -> str:
         return ""
 
 
-def _left_out(capture: Capture, name: str) -> Iterator[str]:
+def _left_out(capture: Capture, label: str) -> Iterator[str]:
     """Warnings of state that is not sent, if it is large, of a heavy package, or newly assigned."""
     for at, (value, why) in capture.left_out.items():
         is_new = _unsent.get(at, id(value)) != id(value) and at not in capture.stored
@@ -209,8 +293,7 @@ def _left_out(capture: Capture, name: str) -> Iterator[str]:
         if is_new or (first and is_data):
             where = ".".join((at[0], *(str(step) for step in at[1])))
             yield (
-                f"preprocessing_function {name} uses {where}, which is not sent to workers "
-                f"({why}): they have what importing {at[0]} makes of it, whatever the program "
-                "assigns; make it within the function or the module, or hold it in an object "
-                "that is the preprocessing_function"
+                f"{label} uses {where}, which is not sent to workers ({why}): they have what "
+                f"importing {at[0]} makes of it, whatever the program assigns; make it within the "
+                "function or the module, or hold it in an object that is the function"
             )

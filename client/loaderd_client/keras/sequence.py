@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import copy
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from operator import index as whole
 from typing import Any
+
+import msgspec
 
 from loaderd.ipc.bundle import Parts
 from loaderd.ipc.prefetch import Place
@@ -18,6 +20,7 @@ from loaderd_client.core.session import Session
 from loaderd_client.core.supply import Supply
 from loaderd_client.keras import adapter
 from loaderd_client.keras.batch_index import Places
+from loaderd_client.keras.functions import PackedFunction, pack_listed
 from loaderd_client.keras.preview import Preview
 from loaderd_client.keras.reader import FixedMapping, Reader, Request
 
@@ -53,6 +56,8 @@ class LoaderSequence(Preview, adapter.OneWorker, *adapter.sequences()):  # type:
             is none.
         max_queue_size: batches that the daemon keeps ready.
         parts: arrays that the spec refers to, by name (see ``loaderd.ipc.bundle``).
+        functions: the user's functions that ``spec.code`` names; state of theirs that has changed
+            is sent with the next epoch.
 
     Raises:
         DatasetNotFound: the directory is missing (also a ``FileNotFoundError``).
@@ -66,6 +71,7 @@ class LoaderSequence(Preview, adapter.OneWorker, *adapter.sequences()):  # type:
         session: Session | None = None,
         max_queue_size: int = 10,
         parts: Parts | None = None,
+        functions: Sequence[Callable[..., Any]] = (),
     ) -> None:
         self.max_queue_size = max_queue_size
         self.spec = spec
@@ -75,6 +81,8 @@ class LoaderSequence(Preview, adapter.OneWorker, *adapter.sequences()):  # type:
         self._supply = Supply(spec, parts or {}, session or sessions.current(), slots, ahead)
         self._describe()
         self._reader = Reader(self._supply, FixedMapping(Places(len(self), spec.order.shuffle)))
+        self._functions = tuple(functions)
+        self._may_have_changed = False
 
     def __getstate__(self) -> dict[str, Any]:
         """The state of a copy, also in another process: it continues from the same position."""
@@ -163,7 +171,23 @@ class LoaderSequence(Preview, adapter.OneWorker, *adapter.sequences()):  # type:
     # -- overridden by iterators -----------------------------------------------------
 
     def _prepare(self, request: Request) -> None:
-        """Applies attributes set since the last request; called under the guard."""
+        """Applies what has changed since the last request; called under the guard."""
+        if request.kind == "end":
+            self._may_have_changed = True
+        elif self._functions and (self._may_have_changed or self._places.between_epochs):
+            self._may_have_changed = False
+            self._follow_functions()
+
+    def _follow_functions(self) -> None:
+        """Sends the state of the functions of the list, if it has changed."""
+        parts = self._supply.parts
+        before = PackedFunction.of(self.spec, parts)
+        packed = pack_listed(self._functions, before)
+        if packed.parts is before.parts and packed.code == self.spec.code:
+            return
+        others = {name: part for name, part in parts.items() if name not in before.parts}
+        self.spec = msgspec.structs.replace(self.spec, code=packed.code)
+        self._supply.change(self.spec, {**others, **packed.parts})
 
     def _end_epoch(self) -> None:
         self._places.end_epoch()

@@ -1,6 +1,6 @@
 """Loads and runs the user's code in a worker.
 
-A function comes by name, or pickled by cloudpickle. Its modules are reimported for each stream, as
+Functions come by name, or pickled by cloudpickle. Their modules are reimported for each stream, as
 trainers may have different modules of one name, and edited files must take effect. The values
 that the trainer has assigned in them come with it (:mod:`loaderd.render.transforms.module_state`).
 Code runs in the trainer's folder, with the trainer's values of the environment variables it reads.
@@ -20,6 +20,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from itertools import takewhile
+from operator import attrgetter
 from types import CodeType, ModuleType
 from typing import Any
 
@@ -32,8 +33,8 @@ from loaderd.ipc import user_code
 from loaderd.ipc.pickling import forget_classes
 from loaderd.ipc.user_code import Code
 from loaderd.render.transforms import module_state, stand_ins
-from loaderd.render.transforms.operation import Array, Parts
-from loaderd.spec.operations import Function
+from loaderd.render.transforms.operation import Parts
+from loaderd.spec.operations import Function, NamedFunction, labelled
 
 _OURS = os.path.join(os.path.dirname(loaderd.__file__), "")
 _SYSTEM = re.compile(r"-packages(/|$)|/lib\w*/python[\d.]*(/|$)|\.zip$")
@@ -54,15 +55,15 @@ They stay loaded, as some can be loaded only once per process.
 """
 
 
-class UserFunction:
-    """The user's function, with modules of its own, from a spec and its bundle.
+class UserFunctions:
+    """The user's functions, with modules of their own, from a spec and its bundle.
 
     Attributes:
-        call: applies the function to an image; to be called within ``import_scope``.
+        functions: those that the spec names; to be called within ``import_scope``.
 
     Raises:
-        RenderError: it cannot be loaded here; the text says why.
-        NoRoom: it cannot be loaded for lack of memory.
+        RenderError: one cannot be loaded here; the text says why.
+        NoRoom: one cannot be loaded for lack of memory.
         MissingDependency: cloudpickle is not installed.
         ProtocolError: the parts are damaged.
     """
@@ -87,25 +88,22 @@ class UserFunction:
         except BaseException as error:  # an import may raise anything
             if memory.is_used_up():  # libraries report it by errors of all kinds
                 raise NoRoom(
-                    f"preprocessing_function {function.name} cannot be loaded: the worker has too "
-                    "little memory for it; raise the daemon's --worker-memory "
-                    f"(LOADERD_WORKER_MEMORY): {explain(error)}"
+                    f"{function.label} cannot be loaded: the worker has too little memory for it; "
+                    "raise the daemon's --worker-memory (LOADERD_WORKER_MEMORY): "
+                    f"{explain(error)}"
                 ) from error
             raise RenderError.of(
-                error,
-                f"preprocessing_function {function.name} cannot be loaded by a worker: "
-                f"{explain(error)}",
+                error, f"{function.label} cannot be loaded by a worker: {explain(error)}"
             ) from error
-        if not callable(found):
-            raise RenderError(f"preprocessing_function {function.name} is no function")
-        self.call: Callable[[Array], Array] = found
+        for one, named in zip(found, function.functions, strict=True):
+            if not callable(one):
+                label = labelled(function.given_as, [named.name])
+                raise RenderError(f"{label} is no function")
+        self.functions: tuple[Callable[..., Any], ...] = found
         self._generators = list(_generators_of(found, self._is_own))
 
     def seed(self, number: int, row: int, again: int = 0) -> None:
-        """Makes the function's draws depend on the stream's seed, batch and row alone.
-
-        Seeds NumPy's and Python's global generators, and those that the function holds: every
-        worker has a copy of these, and all copies would draw the same.
+        """Makes the draws depend on the stream's seed, batch and row alone.
 
         Args:
             number: seed + batch number.
@@ -113,8 +111,19 @@ class UserFunction:
             again: how often the batch was read before.
         """
         numbers = (number, row, again) if again else (number, row)
+        self._seed(numbers, repr(numbers) if again else number * 2**20 + row)
+
+    def seed_call(self, seeds: tuple[int, ...]) -> None:
+        """Makes the draws of one call depend on these numbers alone."""
+        self._seed(seeds, repr(seeds))
+
+    def _seed(self, numbers: tuple[int, ...], python: str | int) -> None:
+        """Seeds NumPy's and Python's global generators, and those that the functions hold.
+
+        Every worker has a copy of the latter, and all copies would draw the same.
+        """
         np.random.seed([one % 2**32 for one in numbers])
-        random.seed(repr(numbers) if again else number * 2**20 + row)
+        random.seed(python)
         for index, generator in enumerate(self._generators):
             _seed(generator, (*numbers, index))
 
@@ -176,24 +185,32 @@ def _set_variables(variables: Mapping[str, str | None]) -> None:
             os.environ[name] = value
 
 
-def _loaded(function: Function, asked: Code, standing_in: stand_ins.StandIns) -> Any:
+def _loaded(function: Function, asked: Code, standing_in: stand_ins.StandIns) -> tuple[Any, ...]:
     stand_ins.current = standing_in
     forget_classes()
     importlib.invalidate_caches()
+    modules = [_imported(one) for one in function.functions]
+    same_python = asked.function is not None or function.python == sys.version_info[:2]
+    module_state.assign(asked.state, same_python=same_python)
+    pickled = iter(_by_value(function, asked) if None in modules else ())
+    return tuple(
+        next(pickled) if module is None else attrgetter(one.name)(module)
+        for one, module in zip(function.functions, modules, strict=True)
+    )
+
+
+def _imported(function: NamedFunction) -> ModuleType | None:
+    """The module of a function; None for one that is pickled by value."""
     if not function.module:
-        module_state.assign(asked.state)
-        return _by_value(function, asked)
-    found: Any = importlib.import_module(function.module)
-    file = getattr(found, "__file__", None) or ""
+        return None
+    module = importlib.import_module(function.module)
+    file = getattr(module, "__file__", None) or ""
     if function.file and os.path.realpath(file) != os.path.realpath(function.file):
         raise ImportError(f"the workers' {function.module} is not {function.file}")
-    module_state.assign(asked.state, same_python=function.python == sys.version_info[:2])
-    for name in function.name.split("."):
-        found = getattr(found, name)
-    return found
+    return module
 
 
-def _by_value(function: Function, asked: Code) -> Any:
+def _by_value(function: Function, asked: Code) -> tuple[Any, ...]:
     if function.python != sys.version_info[:2]:
         theirs, ours = ("{}.{}".format(*version) for version in (function.python, sys.version_info))
         raise RuntimeError(
@@ -205,7 +222,8 @@ def _by_value(function: Function, asked: Code) -> Any:
     except ImportError as error:
         raise MissingDependency("cloudpickle is missing: pip install cloudpickle") from error
     assert asked.function is not None
-    return user_code.load(asked.function)
+    found: tuple[Any, ...] = user_code.load(asked.function)
+    return found
 
 
 def _generators_of(function: Any, enters: Callable[[type], bool]) -> Iterator[_Generator]:
