@@ -40,7 +40,7 @@ Picture = Image.Image | Pixels | Reduced
 
 _JPEG_START = b"\xff\xd8\xff"
 _GIF_START = b"GIF8"
-_JPEG_COLORS = frozenset({"YCbCr", "RGB", "GRAY"})
+_JPEG_COLORS = frozenset({"YCbCr", "RGB", "Gray"})
 _PILS_MEMORY_ERROR = "out of memory"
 
 _MODES: dict[ColorMode, str] = {"rgb": "RGB", "rgba": "RGBA", "grayscale": "L"}
@@ -158,7 +158,7 @@ class Decoder:
         """The pixel format to decode to, by its names in simplejpeg and PIL."""
         if self._color_mode == "rgba":
             return "RGBA", "RGBA"
-        if self._color_mode == "grayscale" and colors == "GRAY":
+        if self._color_mode == "grayscale" and colors == "Gray":
             return "GRAY", "L"
         return "RGBX", "RGBX"
 
