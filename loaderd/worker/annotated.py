@@ -149,6 +149,11 @@ class _FurtherImages:
         self._loaded: list[Loaded] = []
         self._take_targets = any(call.targets for call in calls_of(spec.augment))
 
+    def begin(self, prepared: Prepared, at: int) -> None:
+        """See ``Renderer.begin``."""
+        for _, renderer in self._images:
+            renderer.begin(prepared, at)
+
     def load(self, sample: int, size: Size, name: str) -> None:
         """Loads those of a sample.
 
@@ -205,6 +210,10 @@ class AnnotatedSample:
         self._further = _FurtherImages(spec, parts, limit, renderer)
         self._write = AnnotationWriter(spec.annotations, spec.image_size)
         self._loaded = Targets()
+
+    def begin(self, prepared: Prepared, at: int) -> None:
+        """See ``Renderer.begin``."""
+        self._further.begin(prepared, at)
 
     def load(self, sample: int, size: Size, name: str) -> None:
         """Reads it for an image that was loaded.

@@ -516,6 +516,10 @@ def test_targets_of_photos_that_are_decoded_at_a_fraction_move_alike(
     np.testing.assert_array_equal(exact["segmentation_masks"], scaled["segmentation_masks"])
     for name, value in exact["bounding_boxes"].items():
         np.testing.assert_array_equal(value, scaled["bounding_boxes"][name])
+    pairs = rows | {"other": rows["image"]}
+    of_pairs = options | {"image": ("image", "other"), "decode": "scaled"}
+    for one in image_dataset_from_dataframe(pairs, **of_pairs)[0]["images"]:
+        np.testing.assert_array_equal(one, scaled["images"])
 
 
 def test_a_preview_shows_masks_boxes_and_keypoints(daemon: Daemon, scenes: Path) -> None:
