@@ -8,6 +8,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import ceil
 from typing import Any
 
 import numpy as np
@@ -19,10 +20,11 @@ from loaderd.augment.pipeline import divide
 from loaderd.augment.pixels import Pixels, Window, moved
 from loaderd.augment.targets import Targets
 from loaderd.augment.values import ValueOperation
+from loaderd.augment.warps import Filter
 from loaderd.errors import RenderError
 from loaderd.render.fast import Step
 from loaderd.render.function_calls import FunctionCalls
-from loaderd.render.load.resize import REDUCTIONS, Reduced, Size
+from loaderd.render.load.resize import REDUCTIONS, PicturePart, Reduced, Size
 from loaderd.render.native.kernels import Finish, change_colors, look_up
 from loaderd.render.transforms.operation import Array
 from loaderd.render.transforms.user_function import UserFunctions
@@ -31,6 +33,15 @@ from loaderd.spec.spec import Spec
 
 _ANTIALIASED = 2
 """Pixels per target pixel, each way, that a reduced picture must have left."""
+_REACHES: dict[Filter, int] = {
+    "nearest": 0,
+    "box": 1,
+    "bilinear": 1,
+    "hamming": 1,
+    "bicubic": 2,
+    "lanczos": 3,
+}
+"""Target pixels beyond the edge, at most, that PIL's filters see."""
 
 
 class AugmentFinish:
@@ -68,20 +79,26 @@ class AugmentFinish:
         """The keys of the rows of a chunk, as they are."""
         return keys
 
-    def reduction(self, size: Size, key: Key) -> int:
-        """The factor by which a picture may be reduced before its part is taken: 8, 4, 2, or 1.
+    def part(self, size: Size, key: Key) -> PicturePart:
+        """What is needed of a picture, and by how much it may be reduced.
 
         Args:
             size: (width, height) of the picture.
             key: of the sample.
         """
         if self._crop is None:
-            return 1
+            return PicturePart()
         box = self._drawn_crop(self._crop, size, key)
         rows = (box.bottom - box.top) / self._crop.height
         columns = (box.right - box.left) / self._crop.width
         fits = (one for one in REDUCTIONS if min(rows, columns) >= _ANTIALIASED * one)
-        return next(fits, 1)
+        reduction = next(fits, 1)
+        # The filter sees nothing beyond edges that are whole pixels; others it reads across.
+        reach = 0 if reduction == 1 else _REACHES[self._crop.interpolation]
+        across, down = ceil(reach * columns), ceil(reach * rows)
+        left, top = max(int(box.left) - across, 0), max(int(box.top) - down, 0)
+        right = min(int(box.right) + across, size[0])
+        return PicturePart(reduction, (left, top, right, min(int(box.bottom) + down, size[1])))
 
     def _drawn_crop(self, crop: RandomResizedCrop, size: Size, key: Key) -> Box:
         epoch, sample, occurrence = key

@@ -27,7 +27,7 @@ from loaderd.render.fast import ChunkParameters, FastFinish, is_fast
 from loaderd.render.general import GeneralFinish, random_operations
 from loaderd.render.load.decode import Decoder, Picture
 from loaderd.render.load.pixel_limits import DEFAULT, PixelLimit
-from loaderd.render.load.resize import Reduced, Resizer, Size
+from loaderd.render.load.resize import PicturePart, Reduced, Resizer, Size
 from loaderd.render.transforms.operation import Array, Parts
 from loaderd.render.transforms.user_function import UserFunctions
 from loaderd.spec.base import compute_dtype
@@ -111,9 +111,9 @@ class Renderer:
     ) -> None:
         self._resize = Resizer(spec.load, limit)
         self._keeps_size = spec.load.aspect == "keep"
-        reduction = self._reduction if self._keeps_size else self._resize.reduction
+        part = self._part if self._keeps_size else self._resize.part
         arrays = self._keeps_size and begins_with_crop(spec)
-        self._decoder = Decoder(spec.load, limit, reduction, self._resize.picks, arrays)
+        self._decoder = Decoder(spec.load, limit, part, self._resize.picks, arrays)
         # Keras loads files as floatx, and converts arrays to the dtype of the batch.
         output = spec.output
         compute = compute_dtype(output.dtype) if "images" in bundle else output.floatx
@@ -151,9 +151,9 @@ class Renderer:
         assert isinstance(key, tuple) and len(key) == 3, "nothing else keeps pictures' sizes"
         self._next = key
 
-    def _reduction(self, size: Size) -> int:
+    def _part(self, size: Size) -> PicturePart:
         assert isinstance(self._finish, AugmentFinish), "no other keeps the size of pictures"
-        return self._finish.reduction(size, self._next)
+        return self._finish.part(size, self._next)
 
     def load(self, data: memoryview) -> Loaded:
         """The picture of a file, from its bytes, in the target size.

@@ -35,7 +35,7 @@ version wait waiting waker wanted warp watch welcome work
 """
 _AUGMENTATION = """
 adjustment annotated augment augmented auto aug chain crop drawn erased kind label mix mixer
-overlay pipeline preview style targets value window writer
+overlay picture pipeline preview style targets value window writer
 """
 ORDINARY = {*_ORDINARY.split(), *_AUGMENTATION.split()}
 """Words of English, of Python and of this kind of program, which need no explanation."""

@@ -16,7 +16,7 @@ from loaderd.cache import images
 from loaderd.errors import NoRoom
 from loaderd.render.load import decode
 from loaderd.render.load.decode import Decoder
-from loaderd.render.load.resize import Reduced
+from loaderd.render.load.resize import PicturePart, Reduced
 from loaderd.spec.base import Aspect, ColorMode, Interpolation
 from loaderd.spec.load import Load
 from tests.corpus import pictures
@@ -103,11 +103,11 @@ def test_the_orientation_may_stand_in_xmp(tmp_path: Path, ours: Pipe, orientatio
 def test_the_reduction_is_chosen_for_the_turned_size(orientation: int) -> None:
     sizes: list[tuple[int, int]] = []
 
-    def reduction(size: tuple[int, int]) -> int:
+    def part(size: tuple[int, int]) -> PicturePart:
         sizes.append(size)
-        return 4
+        return PicturePart(4)
 
-    decoder = Decoder(Load(target_size=(8, 8), exif=True, decode="scaled"), reduction=reduction)
+    decoder = Decoder(Load(target_size=(8, 8), exif=True, decode="scaled"), part=part)
     reduced = decoder.decode(memoryview(pictures.turned("jpeg", orientation)))
     assert isinstance(reduced, Reduced)
     upright = (45, 60) if orientation in SIDEWAYS else (60, 45)

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from loaderd.render.load.decode import Decoder
-from loaderd.render.load.resize import FILTERS, Reduced
+from loaderd.render.load.resize import FILTERS, PicturePart, Reduced
 from loaderd.spec.base import Aspect, ColorMode, Decode, Interpolation
 from loaderd.spec.load import Load
 from loaderd.spec.spec import Spec
@@ -98,7 +98,7 @@ def test_a_reduced_jpeg_has_its_part_of_the_pixels_rounded_up(
 ) -> None:
     width, height = size
     pipeline = rendering(target_size=(8, 8), color_mode=color_mode, decode="scaled")
-    decoder = Decoder(pipeline.load, reduction=lambda size: factor)
+    decoder = Decoder(pipeline.load, part=lambda size: PicturePart(factor))
     reduced = decoder.decode(as_jpeg(noisy(height, width)))
     assert isinstance(reduced, Reduced)
     assert reduced.image.size == (-(-width // factor), -(-height // factor))

@@ -29,7 +29,7 @@ from loaderd.render.load import formats, pixel_limits
 from loaderd.render.load.formats import LacksCodec, Switches
 from loaderd.render.load.jpeg import has_too_many_scans, max_scans, may_be_turned
 from loaderd.render.load.pixel_limits import PixelLimit, TooManyPixels
-from loaderd.render.load.resize import PixelPlaces, Pixels, Reduced, Size, takes_arrays
+from loaderd.render.load.resize import PicturePart, PixelPlaces, Pixels, Reduced, Size, takes_arrays
 from loaderd.render.native import jpeg
 from loaderd.scratch import Scratch
 from loaderd.spec.base import ColorMode
@@ -73,7 +73,8 @@ class Decoder:
         load: how to decode. ``compat="keras"`` has PIL convert grey pictures of 16 bits to
             ``rgb``, which clips at 255; ``fixed`` keeps their upper 8 bits.
         limit: of a picture's pixels; larger ones are bad images.
-        reduction: gives the factor by which to reduce a JPEG of a size: 8, 4, 2, or 1 for none.
+        part: gives what is needed of a picture of a size; a JPEG is then reduced, and its other
+            pixels may be left out.
         picks: gives the few pixels of a picture of a size that are needed, or None; then the
             picture may be these pixels alone.
         arrays: whether JPEGs as ``rgb`` shall be arrays also where a resizer prefers PIL images.
@@ -83,7 +84,7 @@ class Decoder:
         self,
         load: Load,
         limit: PixelLimit = pixel_limits.DEFAULT,
-        reduction: Callable[[Size], int] | None = None,
+        part: Callable[[Size], PicturePart] | None = None,
         picks: Callable[[Size], PixelPlaces | None] | None = None,
         arrays: bool = False,
     ) -> None:
@@ -91,7 +92,7 @@ class Decoder:
         self._as_tensorflow = load.reading == "decode_image"
         self._fixed = self._as_tensorflow or load.compat == "fixed"
         self._arrays = load.color_mode == "rgb" and (arrays or takes_arrays(load))
-        self._reduction = reduction if load.decode == "scaled" else None
+        self._part = part if load.decode == "scaled" else None
         can_pick = takes_arrays(load) and self._arrays and not load.sized and jpeg.VERSION
         self._picks = picks if can_pick else None
         self._picked = np.empty((*load.target_size, 3), np.uint8)
@@ -135,7 +136,12 @@ class Decoder:
     ) -> Picture | None:
         width, height = size
         upright = size if turn in _UPRIGHT else (height, width)
-        reduction = self._reduction(upright) if self._reduction else 1
+        part = self._part(upright) if self._part else PicturePart()
+        if part.box is not None and turn is None:
+            region = self._decode_region(data, size, colors, part)
+            if region is not None:
+                return region
+        reduction = part.reduction
         columns, rows = -(-width // reduction), -(-height // reduction)
         arrays = self._arrays and reduction == 1 and turn is None
         picks = self._picks(size) if self._picks and arrays else None
@@ -148,11 +154,33 @@ class Decoder:
         pixels = _jpeg_pixels(data, layout, room, least)
         if pixels is None or arrays:
             return pixels
-        image = Image.frombuffer(mode, (columns, rows), pixels, "raw", mode, 0, 1)
-        if self._color_mode == "grayscale" and mode != "L":
-            image = image.convert("L")
+        image = self._image_of(pixels, mode)
         image = image if turn is None else image.transpose(turn)
         return image if reduction == 1 else _reduced(image, reduction, upright, turn)
+
+    def _decode_region(
+        self, data: memoryview, size: Size, colors: str, part: PicturePart
+    ) -> Reduced | None:
+        """The part alone; None if it is all, or cannot be decoded alone."""
+        by, box = part.reduction, part.box
+        assert box is not None, "asked for a part"
+        left, top = box[0] // by, box[1] // by
+        columns, rows = -(-box[2] // by) - left, -(-box[3] // by) - top
+        if box == (0, 0, *size):
+            return None
+        _, mode = self._layout(colors)
+        room = self._pixels.take(rows * columns * len(mode))
+        pixels = np.frombuffer(room, np.uint8).reshape(rows, columns, -1)
+        if not jpeg.crop(data, by, (left, top), pixels):
+            return None
+        return Reduced(self._image_of(pixels, mode), by, size, (-left * by, -top * by))
+
+    def _image_of(self, pixels: Pixels, mode: str) -> Image.Image:
+        """Decoded pixels as a PIL image, in the colour mode."""
+        size = (pixels.shape[1], pixels.shape[0])
+        image = Image.frombuffer(mode, size, pixels, "raw", mode, 0, 1)
+        converts = self._color_mode == "grayscale" and mode != "L"
+        return image.convert("L") if converts else image
 
     def _layout(self, colors: str) -> tuple[str, str]:
         """The pixel format to decode to, by its names in simplejpeg and PIL."""

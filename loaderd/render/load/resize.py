@@ -45,16 +45,29 @@ class Reduced(NamedTuple):
     """A picture that was decoded at a fraction of its size.
 
     Attributes:
-        image: the small picture; its last column and row may be partial.
+        image: the small picture, or a part of it; its last column and row may be partial.
         reduction: pixels of the true picture per pixel of the small one, each way.
         size: of the true picture.
-        skip: (columns, rows) before the true picture, in pixels of the true size.
+        skip: (columns, rows) before the true picture, in pixels of the true size; negative where
+            the image begins within it.
     """
 
     image: Image.Image
     reduction: int
     size: Size
     skip: Size = (0, 0)
+
+
+class PicturePart(NamedTuple):
+    """What is needed of a picture.
+
+    Attributes:
+        reduction: by which it may be reduced: 8, 4, 2, or 1.
+        box: the pixels of the true picture that are needed, within it; None for all.
+    """
+
+    reduction: int = 1
+    box: Box | None = None
 
 
 class PixelPlaces(NamedTuple):
@@ -107,6 +120,10 @@ class Resizer:
             if -(-(right - left) // factor) >= columns and -(-(bottom - top) // factor) >= rows:
                 return factor
         return 1
+
+    def part(self, size: Size) -> PicturePart:
+        """What is needed of a picture: all, reduced."""
+        return PicturePart(self.reduction(size))
 
     def picks(self, size: Size) -> PixelPlaces | None:
         """The pixels of a picture that the target keeps; None if they are not few.

@@ -1,4 +1,4 @@
-/* Decodes some pixels of a JPEG; see jpeg.py. */
+/* Decodes some pixels of a JPEG, or a region of it; see jpeg.py. */
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
 #include <setjmp.h>
@@ -16,10 +16,15 @@
 
 /* What to decode: pixels at rows x columns, to 3 bytes each. */
 struct wanted {
-    const unsigned char *data;
-    size_t size;
     const int *rows, *columns;
     size_t n_rows, n_columns;
+    unsigned char *out;
+};
+
+/* What to decode: width x height pixels of the picture at 1/reduction of its size, from left and top
+ * on, to 4 bytes each, or 1 for grey. */
+struct region {
+    int reduction, left, top, width, height, channels;
     unsigned char *out;
 };
 
@@ -278,17 +283,9 @@ static void write_row(const struct picture *picture, int row, const struct wante
     interleave(picture, wanted->n_columns, out);
 }
 
-/* Longjmps to its own frame: whatever must outlive that is the caller's. */
-static int try_to_decode(struct decoder *decoder, const struct wanted *wanted)
+static int read_places(struct jpeg_decompress_struct *jpeg, const void *asked)
 {
-    struct jpeg_decompress_struct *jpeg = &decoder->jpeg;
-    if (setjmp(decoder->escape))
-        return 0;
-    jpeg_create_decompress(jpeg);
-    jpeg_mem_src(jpeg, wanted->data, (unsigned long)wanted->size);
-    jpeg_read_header(jpeg, TRUE);
-    if (!is_plain(jpeg))
-        return 0;
+    const struct wanted *wanted = asked;
     jpeg->raw_data_out = TRUE;
     jpeg_start_decompress(jpeg);
     if (!is_unscaled(jpeg) || !is_within(jpeg, wanted))
@@ -302,13 +299,63 @@ static int try_to_decode(struct decoder *decoder, const struct wanted *wanted)
     return 1;
 }
 
-static int decode(const struct wanted *wanted)
+/* Chroma is interpolated from neighbours: two more columns on either side keep the pixels. */
+#define NEIGHBOURS 2
+
+/* Fewer columns than that are not cropped: libjpeg does not interpolate very narrow chroma. */
+#define MIN_COLUMNS 32
+
+static int read_region(struct jpeg_decompress_struct *jpeg, const void *asked)
+{
+    const struct region *region = asked;
+    const int channels = region->channels, end = region->left + region->width;
+    jpeg->scale_num = 1;
+    jpeg->scale_denom = (unsigned)region->reduction;
+    jpeg->out_color_space = channels == 1 ? JCS_GRAYSCALE : JCS_EXT_RGBX;
+    jpeg_start_decompress(jpeg);
+    const JDIMENSION width = jpeg->output_width;
+    if ((JDIMENSION)end > width || region->top + region->height > (int)jpeg->output_height ||
+        region->width < MIN_COLUMNS)
+        return 0;
+    JDIMENSION first = region->left < NEIGHBOURS ? 0 : (JDIMENSION)region->left - NEIGHBOURS;
+    JDIMENSION columns = (JDIMENSION)end + NEIGHBOURS < width ? (JDIMENSION)end + NEIGHBOURS : width;
+    columns -= first;
+    jpeg_crop_scanline(jpeg, &first, &columns);
+    if (jpeg_skip_scanlines(jpeg, (JDIMENSION)region->top) != (JDIMENSION)region->top)
+        return 0;
+    JSAMPROW line = take_memory(jpeg, (size_t)columns * (size_t)channels);
+    const size_t size = (size_t)region->width * (size_t)channels;
+    const size_t skipped = ((size_t)region->left - first) * (size_t)channels;
+    for (int i = 0; i < region->height; i++) {
+        if (jpeg_read_scanlines(jpeg, &line, 1) != 1)
+            return 0;
+        memcpy(region->out + (size_t)i * size, line + skipped, size);
+    }
+    return 1; /* rows below are not read */
+}
+
+typedef int (*reader)(struct jpeg_decompress_struct *jpeg, const void *asked);
+
+/* Longjmps to its own frame: whatever must outlive that is the caller's. */
+static int try_to_decode(struct decoder *decoder, const Py_buffer *data, reader read,
+                         const void *asked)
+{
+    struct jpeg_decompress_struct *jpeg = &decoder->jpeg;
+    if (setjmp(decoder->escape))
+        return 0;
+    jpeg_create_decompress(jpeg);
+    jpeg_mem_src(jpeg, data->buf, (unsigned long)data->len);
+    jpeg_read_header(jpeg, TRUE);
+    return is_plain(jpeg) && read(jpeg, asked);
+}
+
+static int decode(const Py_buffer *data, reader read, const void *asked)
 {
     struct decoder decoder;
     decoder.jpeg.err = jpeg_std_error(&decoder.errors);
     decoder.errors.error_exit = on_error;
     decoder.errors.emit_message = on_message;
-    const int is_done = try_to_decode(&decoder, wanted);
+    const int is_done = try_to_decode(&decoder, data, read, asked);
     jpeg_destroy_decompress(&decoder.jpeg);
     return is_done;
 }
@@ -361,8 +408,6 @@ static PyObject *pick(PyObject *module, PyObject *const *args, Py_ssize_t n_args
     PyObject *result = NULL;
     if (take_all(args, views) == 0) {
         const struct wanted wanted = {
-            .data = views[0].buf,
-            .size = (size_t)views[0].len,
             .rows = views[1].buf,
             .columns = views[2].buf,
             .n_rows = (size_t)views[1].len / sizeof(int),
@@ -371,7 +416,7 @@ static PyObject *pick(PyObject *module, PyObject *const *args, Py_ssize_t n_args
         };
         int is_done;
         Py_BEGIN_ALLOW_THREADS
-        is_done = decode(&wanted);
+        is_done = decode(&views[0], read_places, &wanted);
         Py_END_ALLOW_THREADS
         result = PyBool_FromLong(is_done);
     }
@@ -381,7 +426,47 @@ static PyObject *pick(PyObject *module, PyObject *const *args, Py_ssize_t n_args
     return result;
 }
 
+PyDoc_STRVAR(crop_doc,
+             "crop(data, reduction, left, top, out)\n--\n\n"
+             "Decodes the region of `out`'s (height, width, 4 or 1) at `left` and `top` of the "
+             "picture at 1/reduction of its size; returns whether it did.");
+
+static PyObject *crop(PyObject *module, PyObject *args)
+{
+    (void)module;
+    PyObject *given, *target, *result = NULL;
+    struct region region;
+    Py_buffer data = {0}, out = {0};
+    if (!PyArg_ParseTuple(args, "OiiiO:crop", &given, &region.reduction, &region.left,
+                          &region.top, &target))
+        return NULL;
+    if (take(given, &data, 0, 'B', "data") < 0)
+        return NULL;
+    if (take(target, &out, PyBUF_WRITABLE, 'B', "out") == 0) {
+        const int fits = out.ndim == 3 && (out.shape[2] == 1 || out.shape[2] == 4) &&
+                         out.shape[0] <= JPEG_MAX_DIMENSION && out.shape[1] <= JPEG_MAX_DIMENSION;
+        if (!fits || region.left < 0 || region.top < 0 || region.left > JPEG_MAX_DIMENSION ||
+            region.top > JPEG_MAX_DIMENSION || region.reduction < 1) {
+            PyErr_SetString(PyExc_ValueError, "no part of a picture can be so");
+        } else {
+            region.height = (int)out.shape[0];
+            region.width = (int)out.shape[1];
+            region.channels = (int)out.shape[2];
+            region.out = out.buf;
+            int is_done;
+            Py_BEGIN_ALLOW_THREADS
+            is_done = decode(&data, read_region, &region);
+            Py_END_ALLOW_THREADS
+            result = PyBool_FromLong(is_done);
+        }
+        PyBuffer_Release(&out);
+    }
+    PyBuffer_Release(&data);
+    return result;
+}
+
 static PyMethodDef methods[] = {
+    {"crop", crop, METH_VARARGS, crop_doc},
     {"pick", (PyCFunction)(void (*)(void))pick, METH_FASTCALL, pick_doc},
     {NULL, NULL, 0, NULL},
 };

@@ -1,9 +1,9 @@
-"""Decodes only the pixels of a JPEG that a nearest-neighbour resize keeps.
+"""Decodes only the pixels of a JPEG that a nearest-neighbour resize, or a crop, keeps.
 
-libjpeg-turbo gives the samples as they lie in the file; chroma is interpolated, and colours are
-converted, as libjpeg-turbo does it, for the rows and columns that are kept. Where the extension was
-not built, as libjpeg-turbo's headers were missing, all pixels are decoded, to the same result.
-``VERSION`` is that of libjpeg-turbo, or empty; ``LACK`` then says why.
+For a resize, libjpeg-turbo gives the samples as they lie in the file; chroma is interpolated, and
+colours are converted, as libjpeg-turbo does it, for the rows and columns that are kept. Where the
+extension was not built, as libjpeg-turbo's headers were missing, all pixels are decoded, to the
+same result. ``VERSION`` is that of libjpeg-turbo, or empty; ``LACK`` then says why.
 """
 
 from __future__ import annotations
@@ -38,3 +38,21 @@ def pick(data: memoryview, rows: Array, columns: Array, out: Array) -> bool:
         samplings, and for places beyond the picture; ``out`` may be half written.
     """
     return bool(VERSION) and _jpeg.pick(data, rows, columns, out)
+
+
+def crop(data: memoryview, reduction: int, place: tuple[int, int], out: Array) -> bool:
+    """Decodes a region of a JPEG; returns whether it did. Reads nothing below the region.
+
+    Args:
+        data: the file.
+        reduction: 1, 2, 4 or 8: the picture is decoded at that fraction of its size.
+        place: (left, top) of the region there.
+        out: uint8 (rows, columns, 4), C-contiguous: red, green, blue and padding of 255; or
+            (rows, columns, 1) for grey.
+
+    Returns:
+        False for files that are damaged above the end of the region, for those of another kind
+        than sequential ones of the usual samplings, and for regions of few columns, or beyond the
+        picture; ``out`` may be half written.
+    """
+    return bool(VERSION) and _jpeg.crop(data, reduction, *place, out)

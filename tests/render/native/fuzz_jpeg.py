@@ -1,4 +1,4 @@
-"""Decodes some pixels of random JPEGs, whole and damaged ones; also a program.
+"""Decodes some pixels, and regions, of random JPEGs, whole and damaged ones; also a program.
 
 ::
 
@@ -18,22 +18,38 @@ import numpy as np
 import simplejpeg
 from hypothesis import strategies as st
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageFile
 
 from tests.render.native.extension import load, try_examples
 
 Array = NDArray[Any]
 
+ImageFile.MAXBLOCK = 1 << 20  # Pillow cannot write noise of high quality otherwise
+
 MODULE = "loaderd.render.native._jpeg"
+WIDE = 32
+"""Columns from which regions are decoded."""
+
+
+class Region(NamedTuple):
+    """A part of a picture at 1/reduction of its size."""
+
+    reduction: int
+    left: int
+    top: int
+    width: int
+    height: int
+    channels: int
 
 
 class Example(NamedTuple):
-    """The arguments of ``pick``."""
+    """The arguments of ``pick``, and of ``crop``."""
 
     data: Array
     rows: Array
     columns: Array
     is_usual: bool
+    region: Region
 
     @property
     def out(self) -> Array:
@@ -58,7 +74,8 @@ def jpeg(size: tuple[int, int], mode: str, seed: int, **options: Any) -> bytes:
 @st.composite
 def examples(draw: st.DrawFn) -> Example:
     """Small JPEGs of all samplings, some of them damaged, and places in them."""
-    width, height = draw(st.integers(1, 90)), draw(st.integers(1, 90))
+    most = draw(st.sampled_from([90, 90, 400]))
+    width, height = draw(st.integers(1, most)), draw(st.integers(1, most))
     mode, subsampling = draw(st.sampled_from(["RGB", "L"])), draw(st.integers(0, 2))
     data = jpeg(
         (width, height),
@@ -78,7 +95,17 @@ def examples(draw: st.DrawFn) -> Example:
         np.array(draw(_places(height)), np.int32),
         np.array(draw(_places(width)), np.int32),
         is_usual,
+        draw(_regions((width, height), mode)),
     )
+
+
+@st.composite
+def _regions(draw: st.DrawFn, size: tuple[int, int], mode: str) -> Region:
+    reduction = draw(st.sampled_from([1, 2, 4, 8]))
+    columns, rows = (-(-length // reduction) for length in size)
+    left, top = draw(st.integers(0, columns - 1)), draw(st.integers(0, rows - 1))
+    width, height = draw(st.integers(1, columns - left)), draw(st.integers(1, rows - top))
+    return Region(reduction, left, top, width, height, 1 if mode == "L" else 4)
 
 
 def _places(length: int) -> st.SearchStrategy[list[int]]:
@@ -92,13 +119,18 @@ def _damaged(data: bytes, draw: st.DrawFn) -> bytes:
     return bytes(damaged[: draw(st.integers(1, len(data)))] if draw(st.booleans()) else damaged)
 
 
-def check(pick: Any, example: Example) -> None:
-    """Fails unless the picked pixels are simplejpeg's.
+def check(module: Any, example: Example) -> None:
+    """Fails unless what is decoded is simplejpeg's.
 
     Args:
-        pick: the function.
-        example: its arguments.
+        module: has the functions.
+        example: their arguments.
     """
+    _check_places(module.pick, example)
+    _check_region(module.crop, example)
+
+
+def _check_places(pick: Any, example: Example) -> None:
     out = example.out
     is_done = pick(example.data, example.rows, example.columns, out)
     assert is_done or not example.is_usual, "an intact file is refused"
@@ -108,11 +140,37 @@ def check(pick: Any, example: Example) -> None:
         assert out.tobytes() == wanted.tobytes(), "other pixels than those of the whole picture"
 
 
+def _check_region(crop: Any, example: Example) -> None:
+    reduction, left, top, width, height, channels = example.region
+    out = np.full((height, width, channels), 77, np.uint8)
+    is_done = crop(example.data, reduction, left, top, out)
+    assert is_done or not example.is_usual or width < WIDE, "an intact file is refused"
+    if not is_done:
+        return
+    try:
+        whole = scaled(example.data, reduction, "GRAY" if channels == 1 else "RGB")
+    except ValueError:
+        assert not example.is_usual  # it is damaged below the region
+        return
+    wanted = whole[top : top + height, left : left + width]
+    if example.is_usual:
+        assert (out[..., :3] == wanted).all(), "other pixels than those of the whole picture"
+
+
+def scaled(data: Any, reduction: int, colors: str) -> Array:
+    """The whole picture at 1/reduction of its size, by simplejpeg."""
+    height, width, *_ = simplejpeg.decode_jpeg_header(data)
+    least = {"min_height": -(-height // reduction), "min_width": -(-width // reduction)}
+    pixels: Array = simplejpeg.decode_jpeg(data, colors, **least if reduction > 1 else {})
+    assert pixels.shape[:2] == (least["min_height"], least["min_width"])
+    return pixels
+
+
 def main(count: int, path: str) -> None:
     """Runs so many examples with the extension of a file."""
     module = load(MODULE, path)
-    try_examples(count, examples(), lambda example: check(module.pick, example))
-    print(f"{count} examples: what is picked is what simplejpeg decodes")
+    try_examples(count, examples(), lambda example: check(module, example))
+    print(f"{count} examples: what is decoded is what simplejpeg decodes")
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ import io
 from collections.abc import Iterator
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 import simplejpeg
@@ -13,11 +14,16 @@ from hypothesis import given, settings
 from numpy.typing import NDArray
 from PIL import Image, ImageFile
 
+from loaderd.augment.crops import RandomResizedCrop
+from loaderd.augment.warps import Filter
 from loaderd.render.load.decode import Decoder
-from loaderd.render.load.resize import Resizer
+from loaderd.render.load.resize import Reduced, Resizer
+from loaderd.render.native import _jpeg
 from loaderd.render.native.jpeg import pick
 from loaderd.render.renderer import Renderer, StageTimes
+from loaderd.spec.base import ColorMode
 from loaderd.spec.load import Load
+from loaderd.spec.spec import Spec
 from tests.render.native import fuzz_jpeg
 from tests.render.native.fuzz_jpeg import Example, jpeg
 from tests.support.specs import rendering
@@ -41,8 +47,75 @@ def without_its_last_block(data: bytes) -> bytes:
 
 @settings(max_examples=400, deadline=None)
 @given(fuzz_jpeg.examples())
-def test_picked_pixels_are_those_of_the_whole_picture_or_none(example: Example) -> None:
-    fuzz_jpeg.check(pick, example)
+def test_picked_pixels_and_regions_are_those_of_the_whole_picture_or_none(example: Example) -> None:
+    fuzz_jpeg.check(_jpeg, example)
+
+
+def cropping(color_mode: ColorMode, crop: RandomResizedCrop) -> Spec:
+    base = rendering(
+        target_size=crop.sets_size,
+        aspect="keep",
+        dtype="uint8",
+        color_mode=color_mode,
+        decode="scaled",
+    )
+    output = msgspec.structs.replace(base.output, image_size=crop.sets_size)
+    return msgspec.structs.replace(base, output=output, augment=(crop,))
+
+
+def cropped(spec: Spec, data: bytes, sample: int) -> tuple[Any, NDArray[Any]]:
+    """The picture that is decoded for a sample, and its finished row."""
+    renderer = Renderer(spec, StageTimes())
+    prepared = renderer.prepare([(0, sample, 0)])
+    row = np.zeros(spec.image_shape, np.uint8)
+    renderer.begin(prepared, 0)
+    picture = renderer.load(memoryview(data))
+    renderer.finish(picture, prepared, 0, row)
+    return picture, row
+
+
+@pytest.mark.parametrize("interpolation", ["nearest", "bilinear", "hamming", "bicubic", "lanczos"])
+@pytest.mark.parametrize("color_mode", ["rgb", "rgba", "grayscale"])
+@pytest.mark.parametrize(("mode", "subsampling"), [("RGB", 0), ("RGB", 1), ("RGB", 2), ("L", 0)])
+def test_a_random_resized_crop_has_the_pixels_of_the_whole_picture(
+    mode: str,
+    subsampling: int,
+    color_mode: ColorMode,
+    interpolation: Filter,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """At all scales, and for sizes that are odd."""
+    spec = cropping(color_mode, RandomResizedCrop(24, 40, interpolation=interpolation))
+    reductions = set()
+    for sample, size in enumerate([(97, 131), (333, 217), (641, 499), (1003, 1205), (150, 1111)]):
+        data = jpeg(size, mode, sample, subsampling=subsampling)
+        part, row = cropped(spec, data, sample)
+        with monkeypatch.context() as patched:
+            patched.setattr(_jpeg, "crop", lambda *_: False)
+            whole, expected = cropped(spec, data, sample)
+        small = whole.image.size if isinstance(whole, Reduced) else whole.size
+        assert part.image.size < small or part.image.height < small[1]
+        assert (row == expected).all()
+        reductions.add(part.reduction)
+    assert len(reductions) > 1
+
+
+def test_damage_below_a_crop_is_not_seen_and_damage_within_it_is() -> None:
+    spec = cropping("rgb", RandomResizedCrop(40, 40, scale=(0.1, 0.2)))
+    intact = jpeg((400, 400), "RGB", 2)
+    cut = intact[: len(intact) * 6 // 10]
+    seen = []
+    for sample in range(20):
+        part, row = cropped(spec, intact, sample)
+        ends = part.image.height - part.skip[1]
+        if ends > 260:
+            with pytest.raises(OSError, match="truncated"):
+                cropped(spec, cut, sample)
+        elif ends < 190:
+            assert (cropped(spec, cut, sample)[1] == row).all()
+        seen.append(ends)
+    assert min(seen) < 190
+    assert max(seen) > 260
 
 
 def sizes() -> Iterator[tuple[int, int]]:
