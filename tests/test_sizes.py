@@ -20,6 +20,7 @@ OF_KERAS = {
     "flow",
     "flow_from_dataframe",
     "flow_from_directory",
+    "image_dataset_from_arrays",
     "image_dataset_from_dataframe",
     "image_dataset_from_directory",
     "random_rotation",

@@ -16,7 +16,7 @@ from loaderd.errors import RenderError
 from loaderd.render.transforms.operation import Array
 from loaderd.render.transforms.user_function import UserFunctions, explain
 from loaderd.spec.annotations import Annotations
-from loaderd.spec.operations import Function
+from loaderd.spec.operations import UserCode
 
 _ROUNDED = 1.0
 """Pixels by which a box may be outside of its image."""
@@ -32,7 +32,7 @@ class FunctionCalls:
     """
 
     def __init__(
-        self, code: Function, loaded: UserFunctions, annotations: Annotations | None
+        self, code: UserCode, loaded: UserFunctions, annotations: Annotations | None
     ) -> None:
         self._code = code
         self._loaded = loaded

@@ -98,7 +98,7 @@ class GeneralFinish:
 
     def _value_operations(self, operation: kinds.Operation) -> list[ValueOperation]:
         match operation:
-            case kinds.Function():
+            case kinds.UserCode():
                 assert self._functions is not None, "a renderer loads them first"
                 return [*self._functions.functions]
             case kinds.ImagenetPreprocessing():

@@ -153,7 +153,7 @@ class NamedFunction(Frozen, frozen=True):
     file: str = ""
 
 
-class Function(Frozen, frozen=True, tag="function"):
+class UserCode(Frozen, frozen=True, tag="function"):
     """A function of the user's, which workers apply to each image; or those of a list.
 
     Attributes:
@@ -224,4 +224,4 @@ Random = RandomAffine | RandomChannelShift | GeneratorFlip | GeneratorBrightness
 """The operations with parameters that are drawn for each sample."""
 
 Normalization = GeneratorRescaling | SamplewiseNormalization | FeaturewiseNormalization
-Operation = Random | ImagenetPreprocessing | Function | Normalization
+Operation = Random | ImagenetPreprocessing | UserCode | Normalization

@@ -20,7 +20,7 @@ from loaderd.errors import InvalidArgument
 from loaderd.spec.annotations import Annotations
 from loaderd.spec.base import CHANNELS, Cache, ColorMode, Frozen, OnError
 from loaderd.spec.load import Load
-from loaderd.spec.operations import Function, Operation, Random
+from loaderd.spec.operations import Operation, Random, UserCode
 from loaderd.spec.output import Batching, Order, Output
 from loaderd.spec.source import Arrays, Directory, Files
 
@@ -63,7 +63,7 @@ class Spec(Frozen, frozen=True):
     survey: bool = False
     augment: tuple[AnyOperation, ...] = ()
     annotations: Annotations | None = None
-    code: Function | None = None
+    code: UserCode | None = None
 
     def __post_init__(self) -> None:
         """Raises InvalidArgument for parts that do not fit one another."""
@@ -145,9 +145,9 @@ class Spec(Frozen, frozen=True):
         return self.output.image_size or self.load.target_size
 
     @property
-    def function(self) -> Function | None:
+    def function(self) -> UserCode | None:
         """The user's function for each image, or those of ``augment``, if there are any."""
-        return self.code or self.first(Function)
+        return self.code or self.first(UserCode)
 
     @property
     def is_random(self) -> bool:

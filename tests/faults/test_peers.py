@@ -42,7 +42,7 @@ from loaderd.ipc.messages import (
 )
 from loaderd.ipc.prefetch import WHOLE, Run
 from loaderd.spec import spec
-from loaderd.spec.operations import Function, NamedFunction
+from loaderd.spec.operations import NamedFunction, UserCode
 from loaderd.spec.output import Batching
 from loaderd.spec.spec import Spec
 from loaderd.supervisor import clients, request_limits
@@ -473,7 +473,7 @@ def test_names_reach_the_log_escaped(serve: Serve, tmp_path: Path, photos: Path)
     name = "x\n2026 CRITICAL all is lost\x1b[2J"
     (tmp_path / name / "cat").mkdir(parents=True)
     (tmp_path / name / "cat" / f"{name}.jpg").write_bytes(b"no picture")
-    code = Function((NamedFunction("", name),), python=(3, 0))
+    code = UserCode((NamedFunction("", name),), python=(3, 0))
     with a_living_daemon(serve, photos) as (daemon, session):
         for asked in (a_spec(tmp_path / name), with_transform(a_spec(photos), code)):
             stream = session.open(asked, 4)

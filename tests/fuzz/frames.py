@@ -19,7 +19,7 @@ from loaderd.ipc.bundle import Bundle
 from loaderd.ipc.messages import PROTOCOL, Ack, Hello, ListBad, Message, Observe, Open, Plan, Stop
 from loaderd.ipc.prefetch import ROUND, WHOLE, Run
 from loaderd.spec import spec
-from loaderd.spec.operations import Function, NamedFunction
+from loaderd.spec.operations import NamedFunction, UserCode
 from loaderd.spec.output import Batching, Order
 from loaderd.spec.source import Directory, Files
 from loaderd.spec.spec import Spec
@@ -86,7 +86,7 @@ class Descriptors:
     def _with_function(self) -> Spec:
         """The daemon runs no user code here, so that no opener is started for it."""
         return msgspec.structs.replace(
-            self.spec, transforms=(Function((NamedFunction("m", "f"),)),)
+            self.spec, transforms=(UserCode((NamedFunction("m", "f"),)),)
         )
 
     def __enter__(self) -> Descriptors:

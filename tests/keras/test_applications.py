@@ -19,7 +19,7 @@ from keras.src.legacy.preprocessing.image import ImageDataGenerator as Original
 
 from loaderd.render.transforms.normalize import imagenet
 from loaderd.spec.base import DataFormat
-from loaderd.spec.operations import Function, ImagenetPreprocessing
+from loaderd.spec.operations import ImagenetPreprocessing, UserCode
 from loaderd_client import ImageDataGenerator, Session
 from loaderd_client.keras.functions import pack
 from tests.support.daemons import Serve
@@ -51,7 +51,7 @@ def test_there_are_as_many_as_keras_exports() -> None:
 def test_the_arithmetic_is_that_of_keras_bit_by_bit(name: str) -> None:
     theirs = preprocess_input(name)
     packed = pack(theirs, "float32")
-    assert not isinstance(packed.operation, Function)
+    assert not isinstance(packed.operation, UserCode)
     image = np.random.default_rng(0).uniform(-20, 300, (31, 17, 3)).astype(np.float32)
     ours = image.copy()
     if packed.operation is not None:
@@ -90,10 +90,10 @@ def test_what_only_looks_like_one_travels_as_it_is() -> None:
     def preprocess_input(x: Any) -> Any:
         return x
 
-    assert isinstance(pack(preprocess_input, "float32").operation, Function)
+    assert isinstance(pack(preprocess_input, "float32").operation, UserCode)
     preprocess_input.__module__ = "keras.src.applications.vgg16"
     odd = functools.wraps(preprocess_input)(lambda x: x * 7)
-    assert isinstance(pack(odd, "float32").operation, Function)
+    assert isinstance(pack(odd, "float32").operation, UserCode)
 
 
 @pytest.mark.parametrize("name", ["vgg16", "mobilenet_v2", "densenet", "efficientnet"])

@@ -22,7 +22,7 @@ from keras.preprocessing import image as images
 from keras.src.legacy.preprocessing.image import ImageDataGenerator as Original
 from keras.utils import array_to_img, img_to_array
 
-from loaderd.spec.operations import Function
+from loaderd.spec.operations import UserCode
 from loaderd_client import ImageDataGenerator, Session
 from loaderd_client.keras.functions import pack
 from tests.support.daemons import Daemon, Serve
@@ -139,6 +139,6 @@ def test_what_needs_it_has_it(photos: Path, serve: Serve) -> None:
 @pytest.mark.filterwarnings("ignore:preprocessing_function")
 def test_whether_a_function_needs_it_is_read_from_its_code(function: Any, needed: bool) -> None:
     packed = pack(function, "float32")
-    assert isinstance(packed.operation, Function)
+    assert isinstance(packed.operation, UserCode)
     assert packed.operation.keras is not None
     assert packed.operation.keras.itself is needed

@@ -19,7 +19,7 @@ from loaderd.ipc.messages import Open, Opened, Refused
 from loaderd.ipc.prefetch import UNKNOWN, WHOLE, Run
 from loaderd.spec import spec
 from loaderd.spec.annotations import Annotations
-from loaderd.spec.operations import Function, NamedFunction
+from loaderd.spec.operations import NamedFunction, UserCode
 from loaderd.spec.output import Batching, Order
 from loaderd.spec.source import Arrays, Files
 from loaderd.spec.spec import Spec
@@ -206,7 +206,7 @@ def test_a_stream_without_a_run_makes_what_it_is_asked_for(serve: Serve, photos:
 
 
 def test_a_function_that_is_missing_is_told(serve: Serve, photos: Path) -> None:
-    asked = arrays(function=Function((NamedFunction("", "gone"),), python=(3, 0)))
+    asked = arrays(function=UserCode((NamedFunction("", "gone"),), python=(3, 0)))
     with a_living_daemon(serve, photos) as (_, session):
         stream = session.open(asked, 4, bundles=[Bundle({"images": IMAGES})])
         with pytest.raises(LoaderdError, match=r"pickled by Python 3\.0"):

@@ -16,7 +16,7 @@ from loaderd.ipc.messages import LONGEST_TEXT, Attach, decode, encode
 from loaderd.spec import spec as specs
 from loaderd.spec.annotations import Annotations
 from loaderd.spec.load import Load, Pil
-from loaderd.spec.operations import Function, GeneratorFlip, NamedFunction
+from loaderd.spec.operations import GeneratorFlip, NamedFunction, UserCode
 from loaderd.spec.output import Batching, Order, Output, Save
 from loaderd.spec.source import Arrays, Directory, Files
 from loaderd.spec.spec import Spec
@@ -32,7 +32,7 @@ def test_names_are_what_the_file_system_holds(directory: str, name: str, folder:
         source=Directory(directory=directory, extensions=("jpg",), classes=(name,), labels=(1, 2)),
         **stages(
             target_size=(8, 8),
-            function=Function((NamedFunction("module", "name", folder),), path=(folder, name)),
+            function=UserCode((NamedFunction("module", "name", folder),), path=(folder, name)),
             save=Save(folder, name, "png", 9),
             cval=0.5,
         ),

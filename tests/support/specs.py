@@ -10,7 +10,6 @@ from loaderd.render.load.resize import Resizer
 from loaderd.spec.base import Aspect, Interpolation
 from loaderd.spec.load import Load
 from loaderd.spec.operations import (
-    Function,
     GeneratorBrightness,
     GeneratorFlip,
     GeneratorRescaling,
@@ -19,6 +18,7 @@ from loaderd.spec.operations import (
     RandomAffine,
     RandomChannelShift,
     SamplewiseNormalization,
+    UserCode,
 )
 from loaderd.spec.output import Batching, Order, Output
 from loaderd.spec.source import Files
@@ -85,7 +85,7 @@ def _operations(arguments: dict[str, Any], load: Load) -> list[Operation | None]
     flips = pop("horizontal_flip", False), pop("vertical_flip", False)
     channels, brightness = pop("channel_shift_range"), pop("brightness_range")
     mode, data_format = pop("preprocessing"), pop("preprocessing_format", "channels_last")
-    function: Function | None = pop("function")
+    function: UserCode | None = pop("function")
     rescale = pop("rescale")
     return [
         RandomAffine(**affine, compat=load.compat) if affine else None,

@@ -26,11 +26,11 @@ from loaderd.ipc.bundle import Parts, same_bytes
 from loaderd.ipc.user_code import PART, Code
 from loaderd.launch import search_path
 from loaderd.spec.operations import (
-    Function,
     GivenAs,
     ImagenetPreprocessing,
     Keras,
     NamedFunction,
+    UserCode,
     labelled,
 )
 from loaderd.spec.spec import Spec
@@ -66,7 +66,7 @@ class PackedFunction(NamedTuple):
         parts: their parts of the bundle; see :mod:`loaderd.ipc.user_code`.
     """
 
-    operation: ImagenetPreprocessing | Function | None = None
+    operation: ImagenetPreprocessing | UserCode | None = None
     parts: Parts = MappingProxyType({})
 
     @classmethod
@@ -76,9 +76,9 @@ class PackedFunction(NamedTuple):
         return cls(spec.first(ImagenetPreprocessing) or spec.function, own)
 
     @property
-    def code(self) -> Function | None:
+    def code(self) -> UserCode | None:
         """The user's functions."""
-        return self.operation if isinstance(self.operation, Function) else None
+        return self.operation if isinstance(self.operation, UserCode) else None
 
     @property
     def is_watched(self) -> bool:
@@ -86,7 +86,7 @@ class PackedFunction(NamedTuple):
         return PART not in self.parts or self.parts[PART].nbytes <= MAX_DATA
 
 
-class _Given(NamedTuple):
+class _FunctionsToPack(NamedTuple):
     """What a user has given.
 
     Attributes:
@@ -136,7 +136,7 @@ def pack(
         if known.mode is None:
             return PackedFunction()
         return PackedFunction(ImagenetPreprocessing(mode=known.mode, data_format=known.data_format))
-    return _packed(_Given((function,), "preprocessing_function", floatx), before)
+    return _packed(_FunctionsToPack((function,), "preprocessing_function", floatx), before)
 
 
 def pack_listed(
@@ -163,10 +163,10 @@ def pack_listed(
                 "A.Function takes and returns images of bytes, and preprocess_input of "
                 f"keras.applications makes others: {_INSTEAD[known.mode]}"
             )
-    return _packed(_Given(tuple(functions), "A.Function", floatx), before)
+    return _packed(_FunctionsToPack(tuple(functions), "A.Function", floatx), before)
 
 
-def _packed(given: _Given, before: PackedFunction | None) -> PackedFunction:
+def _packed(given: _FunctionsToPack, before: PackedFunction | None) -> PackedFunction:
     """The functions, or those of before if they and their state are the same."""
     if before is not None and not before.is_watched:
         return before
@@ -198,7 +198,7 @@ def _packed(given: _Given, before: PackedFunction | None) -> PackedFunction:
     return packed._replace(parts={part: np.array(own) for part, own in packed.parts.items()})
 
 
-def _captured(given: _Given) -> tuple[Capture, PackedFunction]:
+def _captured(given: _FunctionsToPack) -> tuple[Capture, PackedFunction]:
     """The functions packed with their present state."""
     capture = Capture(given.floatx)
     places = [own_place(function) for function in given.functions]
@@ -214,7 +214,7 @@ def _captured(given: _Given) -> tuple[Capture, PackedFunction]:
         for function, place in zip(given.functions, places, strict=True)
     ]
     return capture, PackedFunction(
-        Function(
+        UserCode(
             tuple(named),
             _path(),
             _folder(),
@@ -237,7 +237,9 @@ def _name(function: Callable[..., Any]) -> str:
     return name if isinstance(name, str) else type(function).__qualname__
 
 
-def _code(capture: Capture, unnamed: tuple[Callable[..., Any], ...], given: _Given) -> Code:
+def _code(
+    capture: Capture, unnamed: tuple[Callable[..., Any], ...], given: _FunctionsToPack
+) -> Code:
     label = labelled(given.given_as, [_name(one) for one in unnamed])
     try:
         return capture.code(unnamed)

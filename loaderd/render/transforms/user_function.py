@@ -34,7 +34,7 @@ from loaderd.ipc.pickling import forget_classes
 from loaderd.ipc.user_code import Code
 from loaderd.render.transforms import module_state, stand_ins
 from loaderd.render.transforms.operation import Parts
-from loaderd.spec.operations import Function, NamedFunction, labelled
+from loaderd.spec.operations import NamedFunction, UserCode, labelled
 
 _OURS = os.path.join(os.path.dirname(loaderd.__file__), "")
 _SYSTEM = re.compile(r"-packages(/|$)|/lib\w*/python[\d.]*(/|$)|\.zip$")
@@ -68,7 +68,7 @@ class UserFunctions:
         ProtocolError: the parts are damaged.
     """
 
-    def __init__(self, function: Function, parts: Parts) -> None:
+    def __init__(self, function: UserCode, parts: Parts) -> None:
         self._path = [folder for folder in function.path if folder not in sys.path]
         self._own = tuple(os.path.join(one, "") for one in function.path if not _SYSTEM.search(one))
         self._installed = tuple(os.path.join(one, "") for one in self._path if _SYSTEM.search(one))
@@ -185,7 +185,7 @@ def _set_variables(variables: Mapping[str, str | None]) -> None:
             os.environ[name] = value
 
 
-def _loaded(function: Function, asked: Code, standing_in: stand_ins.StandIns) -> tuple[Any, ...]:
+def _loaded(function: UserCode, asked: Code, standing_in: stand_ins.StandIns) -> tuple[Any, ...]:
     stand_ins.current = standing_in
     forget_classes()
     importlib.invalidate_caches()
@@ -210,7 +210,7 @@ def _imported(function: NamedFunction) -> ModuleType | None:
     return module
 
 
-def _by_value(function: Function, asked: Code) -> tuple[Any, ...]:
+def _by_value(function: UserCode, asked: Code) -> tuple[Any, ...]:
     if function.python != sys.version_info[:2]:
         theirs, ours = ("{}.{}".format(*version) for version in (function.python, sys.version_info))
         raise RuntimeError(
