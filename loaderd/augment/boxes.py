@@ -22,6 +22,10 @@ BoxFormat = Literal[
 """Keras's names: ``keras/src/layers/preprocessing/image_preprocessing/bounding_boxes``."""
 
 
+_ROUNDED = 1.0
+"""Pixels by which a box may be outside of its image."""
+
+
 def from_corners(boxes: Floats, form: BoxFormat, size: tuple[int, int]) -> Floats:
     """Boxes of left, top, right, bottom in another of Keras's formats.
 
@@ -68,3 +72,19 @@ def to_corners(boxes: Floats, form: BoxFormat, size: tuple[int, int]) -> Floats:
     scale = [size[1], size[0], size[1], size[0]] if form.startswith("rel_") else [1] * 4
     found: Floats = np.stack(columns, axis=1) * np.array(scale, np.float32)
     return found
+
+
+def clipped_to(boxes: Floats, size: tuple[int, int]) -> tuple[Floats, NDArray[np.intp]]:
+    """Boxes clipped to their image, and the numbers of those that are no boxes of it.
+
+    These are further than a pixel outside, which rounded numbers are not, or of a negative size.
+
+    Args:
+        boxes: (n, 4): left, top, right, bottom, in pixels.
+        size: (height, width) of the image.
+    """
+    height, width = size
+    clipped = np.clip(boxes, 0, (width, height, width, height))
+    wrong = np.abs(clipped - boxes).max(axis=1, initial=0) > _ROUNDED
+    wrong |= (boxes[:, 2:] < boxes[:, :2]).any(axis=1)
+    return clipped, np.flatnonzero(wrong)

@@ -45,7 +45,7 @@ def divide(operations: Sequence[Operation]) -> Pipeline:
     mixes: list[tuple[int, MixOperation]] = []
     last = ""
     for number, operation in enumerate(operations):
-        name = type(operation).__name__
+        name = type(operation).__name__.removesuffix("Call")
         match operation:
             case ImageOperation() if last:
                 raise InvalidArgument(f"augment: {name} must come before {last}")

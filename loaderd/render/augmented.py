@@ -151,7 +151,7 @@ class AugmentFinish:
             (height, width), (rows, columns) = self._size, canvas.size
             raise RenderError(
                 f"`augment` made an image of {columns}x{rows} pixels, and `image_size` is {width}x"
-                f"{height}: put Resize({height}, {width}) after the A.Function that changes it"
+                f"{height}: put Resize({height}, {width}) after the operation that changes it"
             )
         pixels, (across, down), table = canvas.finish()
         self._flips[0] = across + 2 * down

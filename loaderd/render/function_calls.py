@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from loaderd.augment.boxes import from_corners, to_corners
+from loaderd.augment.boxes import clipped_to, from_corners, to_corners
 from loaderd.augment.function import DrawnCall, FunctionCall
 from loaderd.augment.pixels import Pixels
 from loaderd.augment.targets import Targets, with_places
@@ -17,9 +17,6 @@ from loaderd.render.transforms.operation import Array
 from loaderd.render.transforms.user_function import UserFunctions, explain
 from loaderd.spec.annotations import Annotations
 from loaderd.spec.operations import UserCode
-
-_ROUNDED = 1.0
-"""Pixels by which a box may be outside of its image."""
 
 
 class FunctionCalls:
@@ -205,10 +202,8 @@ def _labels(value: Any, count: int) -> Array:
 def _within(boxes: Array, size: Size) -> Array:
     """The boxes, clipped by up to a pixel, as of rounded numbers."""
     height, width = size
-    clipped = np.clip(boxes, 0, (width, height, width, height))
-    outside = np.abs(clipped - boxes).max(axis=1) > _ROUNDED
-    outside |= (boxes[:, 2:] < boxes[:, :2]).any(axis=1)
-    for number in np.flatnonzero(outside):
+    clipped, wrong = clipped_to(boxes, size)
+    for number in wrong:
         raise _WrongResult(
             f"box {number} from {tuple(boxes[number, :2].tolist())} to "
             f"{tuple(boxes[number, 2:].tolist())}, which is not within its image of {width}x"

@@ -15,7 +15,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from loaderd.augment.boxes import from_corners
+from loaderd.augment.boxes import clipped_to, from_corners
 from loaderd.augment.pixels import Window, moved
 from loaderd.augment.policies import calls_of
 from loaderd.augment.targets import Targets
@@ -37,9 +37,6 @@ from loaderd.spec.spec import Spec
 from loaderd.worker.images import DecodedImages
 
 Floats = NDArray[np.floating[Any]]
-
-_ROUNDED = 1.0
-"""Pixels by which a box may be outside of its image."""
 
 
 class AnnotationReader:
@@ -300,8 +297,8 @@ def _within(boxes: Floats, size: tuple[int, int], name: str) -> Floats:
         BadImage: one is further outside.
     """
     height, width = size
-    clipped = np.clip(boxes, 0, (width, height, width, height))
-    for number in np.flatnonzero(np.abs(clipped - boxes).max(axis=1) > _ROUNDED):
+    clipped, wrong = clipped_to(boxes, size)
+    for number in wrong:
         raise BadImage(
             f"{printable(name)}: box {number} from {tuple(boxes[number, :2].tolist())} to "
             f"{tuple(boxes[number, 2:].tolist())} is outside of the image of {width}x{height} "

@@ -152,7 +152,8 @@ class Mixer:
 
 
 def _row(slot: SlotArrays, row: int) -> Partner:
-    return Partner(slot.images[row], None if slot.labels is None else slot.labels[row])
+    # With an ellipsis a label of one number is a view too.
+    return Partner(slot.images[row], None if slot.labels is None else slot.labels[row, ...])
 
 
 def _blend(own: Array, other: Array, weight: float) -> None:

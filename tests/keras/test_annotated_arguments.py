@@ -374,7 +374,7 @@ def test_the_arguments_that_editors_complete_are_the_options() -> None:
     [
         ("image_sise", ": did you mean image_size?"),
         ("max_box", ": did you mean max_boxes?"),
-        ("validation_split", ""),
+        ("interpolator", ""),
     ],
 )
 def test_a_misspelt_option_is_named_with_the_one_meant(

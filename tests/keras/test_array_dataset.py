@@ -27,6 +27,8 @@ RECIPE = [
     A.RandomColorJitter(0.2, 0.2),
     A.Normalization("imagenet"),
 ]
+RESIZED = [A.Resize(36, 40), A.RandomCrop(32, 32), A.RandomFlip()]
+SHAPED = [A.Resize(40, 40, crop_to_aspect_ratio=True), A.CenterCrop(32, 32)]
 
 
 @pytest.fixture
@@ -79,7 +81,7 @@ def flat(batch: Any) -> list[Any]:
 
 
 @pytest.mark.parametrize("channels", [1, 3, 4])
-@pytest.mark.parametrize("augment", [RECIPE[:3], [A.RandomFlip()], None])
+@pytest.mark.parametrize("augment", [RECIPE[:3], RESIZED, SHAPED, [A.RandomFlip()], None])
 def test_batches_are_those_of_files_with_the_same_pixels(
     daemon: Daemon, tmp_path: Path, channels: int, augment: Any
 ) -> None:
@@ -181,11 +183,100 @@ def test_a_network_learns_mixed_labels(daemon: Daemon) -> None:
     assert (predicted == labels).mean() > 0.95
 
 
+def test_labels_of_one_number_are_mixed(daemon: Daemon) -> None:
+    images = samples()["images"]
+    values = np.arange(COUNT) / 10
+    made = image_dataset_from_arrays(
+        images, values, augment=[A.MixUp(1.0)], targets="labels", shuffle=False, **OPTIONS
+    )
+    mixed, labels = next(iter(made))
+    assert labels.shape == (8,)
+    for row in range(1, 8):  # with the row before
+        weight = (labels[row] - values[row - 1]) / (values[row] - values[row - 1])
+        assert 0 <= weight <= 1.0001
+        expected = weight * images[row] + (1 - weight) * images[row - 1].astype(float)
+        np.testing.assert_allclose(mixed[row], expected, atol=0.01)
+
+
+def test_parts_of_a_split_have_labels_and_boxes_of_one_shape(daemon: Daemon) -> None:
+    given = samples()
+    given["boxes"] = [[[0, 0, 5, 5]] * (number % 5) for number in range(COUNT)]
+    given["box_labels"] = [[1] * (number % 5) for number in range(COUNT)]
+    for shuffle in (False, True):
+        options: dict[str, Any] = {"validation_split": 0.2, "shuffle": shuffle, **OPTIONS}
+        boxed = {name: given[name] for name in ("images", "boxes", "box_labels")}
+        shapes, widths = set(), set()
+        for subset in ("training", "validation"):
+            part: Any = {"subset": subset, **options}
+            batch = image_dataset_from_arrays(**boxed, **part)[0]
+            shapes.add(batch["bounding_boxes"]["boxes"].shape[1:])
+            mixed = image_dataset_from_arrays(
+                given["images"], list(range(COUNT)), augment=[A.CutMix()], **part
+            )
+            widths.add(mixed[0]["labels"].shape[1:])
+        assert shapes == {(4, 4)}
+        assert widths == {(COUNT,)}
+
+
+def test_numbers_are_names_of_classes_for_their_weights(daemon: Daemon) -> None:
+    images, labels = samples()["images"], [0, 1] * (COUNT // 2)
+    weights: list[Any] = [{"1": 3.0, "0": 0.0}, {1: 3, 0: 0}]
+    for given in weights:
+        for augment in (None, [A.MixUp()]):
+            made = image_dataset_from_arrays(
+                images, labels, class_weights=given, targets="labels", augment=augment, **OPTIONS
+            )
+            found = np.concatenate([rows for _, rows in made])
+            ones = found if found.ndim == 1 else found[:, 1]
+            assert ones.sum() == pytest.approx(COUNT)
+
+
+class Column:
+    """A column of a table, as pandas has them."""
+
+    def __init__(self, values: Any) -> None:
+        self.values = np.array(values)
+
+    def to_numpy(self) -> Any:
+        return self.values
+
+
+def test_a_column_of_a_table_is_read_by_its_rows(daemon: Daemon) -> None:
+    images = samples()["images"]
+    made = image_dataset_from_arrays(images, Column(np.eye(COUNT)), shuffle=False, **OPTIONS)
+    np.testing.assert_array_equal(made[0]["labels"], np.eye(COUNT)[:8])
+    stacked = np.empty(COUNT, object)
+    stacked[:] = list(images)
+    other = image_dataset_from_arrays(stacked, shuffle=False, **OPTIONS)
+    np.testing.assert_array_equal(other[0]["images"], images[:8])
+
+
 WRONG: list[tuple[dict[str, Any], str]] = [
     ({"images": np.zeros((3, 4, 5, 3))}, r"`images` should be uint8.*[.]flow\(\)"),
     ({"images": np.zeros((3, 4, 5, 2), np.uint8)}, r"of 1, 3 or 4 channels.* \(3, 4, 5, 2\)"),
     ({"images": np.zeros((3, 4), np.uint8)}, "should be an array"),
-    ({"images": [np.zeros((4, 4, 3)), np.zeros((5, 4, 3))]}, "should be an array"),
+    ({"images": [np.zeros((4, 4, 3)), np.zeros((5, 4, 3))]}, "`images` are not all of one size"),
+    ({"images": 3}, "`images` should be an array"),
+    ({"masks": [np.zeros((4, 4))] * 19 + [np.zeros((5, 4))]}, "`masks` are not all of one size"),
+    ({"labels": {1: 2}}, "`labels` should be a list or an array, with a row for each image"),
+    ({"labels": "a" * COUNT}, "`labels` should be a list or an array"),
+    ({"labels": 3}, "`labels` should be a list or an array"),
+    (
+        {
+            "labels": [*range(COUNT - 1), 2_000_000],
+            "augment": [A.MixUp()],
+            "masks": None,
+            "boxes": None,
+            "box_labels": None,
+            "keypoints": None,
+        },
+        "labels are whole numbers up to 2000000",
+    ),
+    ({"cache": "memory"}, "`cache` and `decode` are for images in files"),
+    ({"decode": "scaled"}, "`cache` and `decode` are for images in files"),
+    ({"image_size": 32}, "`image_size` should be"),
+    ({"validation_split": 0.5, "subset": "training", "seed": "x"}, "seed"),
+    ({"augment": [A.Rescaling(2.0), A.Function(abs)]}, "augment: Function must come before"),
     ({"labels": [1, 2]}, f"`labels` has 2 rows, and there are {COUNT} images"),
     ({"labels": [None] * COUNT}, "row 0: labels should be"),
     ({"masks": np.zeros((COUNT, 4, 4), np.uint8)}, "`masks` should be whole numbers of shape"),
@@ -193,7 +284,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"masks": np.zeros((COUNT, *SIZE))}, "`masks` should be whole numbers"),
     ({"color_mode": "grayscale"}, "`color_mode` follows from the channels"),
     ({"boxes": [[]] * COUNT, "box_labels": None}, "given together"),
-    ({"sampling_weights": [-1.0] * COUNT}, "`sampling_weight"),
+    ({"sampling_weights": [-1.0] * COUNT}, "'sampling_weights': weights of samples must be"),
     ({"labels": None, "class_weights": "balanced"}, "`class_weights` needs"),
     ({"targets": "sizes"}, "`targets` should be some of labels"),
 ]
@@ -209,8 +300,10 @@ def test_what_is_wrong_is_said_in_one_line(
 
 
 def test_no_images_are_an_empty_dataset(daemon: Daemon) -> None:
-    with pytest.raises(EmptyDataset, match="no images"):
-        image_dataset_from_arrays(np.empty((0, 4, 5, 3), np.uint8))
+    nothing: Any
+    for nothing in (np.empty((0, 4, 5, 3), np.uint8), []):
+        with pytest.raises(EmptyDataset, match="no images"):
+            image_dataset_from_arrays(nothing)
     given = samples()
     with pytest.raises(EmptyDataset, match="the part for validation of 20 has none"):
         image_dataset_from_arrays(

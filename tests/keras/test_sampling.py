@@ -147,7 +147,8 @@ def test_repeated_samples_of_a_table_move_with_their_boxes(photos: Path) -> None
 FOLDER: list[tuple[dict[str, Any], str]] = [
     ({"class_weights": "equal"}, 'should be "balanced" or a dictionary'),
     ({"class_weights": [1, 2, 3]}, 'should be "balanced" or a dictionary'),
-    ({"class_weights": {0: 1.0}}, "should name classes. Received: 0"),
+    ({"class_weights": {0: 1.0}}, "'0' is no class"),
+    ({"class_weights": {None: 1.0}}, "should name classes. Received: None"),
     ({"class_weights": {"cat": -1}}, r"class_weights\['cat'\]` must not be negative: -1"),
     ({"class_weights": {"cat": nan}}, r"class_weights\['cat'\]"),
     ({"class_weights": {"cow": 1}}, "'cow' is no class: there are 'cat', 'dog', 'emu'"),
@@ -173,11 +174,11 @@ def test_what_a_folder_refuses(photos: Path, options: dict[str, Any], says: str)
 
 TABLE: list[tuple[dict[str, Any], str]] = [
     ({"class_weights": "balanced", "sampling_weight": "often"}, "give either"),
-    ({"class_weights": "balanced", "label": None, "targets": None}, "needs `label`"),
+    ({"class_weights": "balanced", "label": None, "targets": None}, "needs labels"),
     ({"class_weights": {"cow": 1}}, "'cow' is no class"),
     ({"class_weights": "balanced", "shuffle": False}, "needs shuffle=True"),
     ({"sampling_weight": "seldom"}, "no column 'seldom'"),
-    ({"sampling_weight": "class"}, "`sampling_weight`: 'class' should hold numbers"),
+    ({"sampling_weight": "class"}, "weights of samples: 'class' should hold numbers"),
     ({"sampling_weight": "wrong"}, "'wrong': .* not negative, and that of sample 7 is -1.0"),
     ({"sampling_weight": "none"}, "'none': .* must not all be 0"),
     ({"sampling_weight": "often", "shuffle": False}, "needs shuffle=True"),

@@ -168,14 +168,14 @@ def substitute_weight(on_error: object, weight: object, labelled: bool) -> float
     return checked
 
 
-def size(target_size: Sequence[int]) -> tuple[int, int]:
+def size(value: Sequence[int], name: str = "target_size") -> tuple[int, int]:
     """(height, width).
 
     Raises:
         InvalidArgument: it is no pair of whole numbers.
     """
-    height, width = _two("target_size", target_size, "(height, width) in pixels")
-    return whole("target_size", height), whole("target_size", width)
+    height, width = _two(name, value, "(height, width) in pixels")
+    return whole(name, height), whole(name, width)
 
 
 def names(name: str, classes: Iterable[str] | None) -> tuple[str, ...] | None:

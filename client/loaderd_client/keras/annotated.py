@@ -109,7 +109,7 @@ def dataset_of(listing: SampleTable, options: DatasetOptions) -> AnnotatedSequen
         EmptyDataset: it has no samples.
         InvalidArgument: an option is not allowed, or does not fit the samples.
     """
-    total = len(listing.images)
+    total, listing = len(listing.images), listing.measured()
     samples = part_of(options, total)
     if samples is not None:
         listing = listing.taken(samples)

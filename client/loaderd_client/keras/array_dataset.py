@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Unpack
 
 import numpy as np
 from numpy.typing import NDArray
 
-from loaderd.errors import InvalidArgument
+from loaderd.errors import EmptyDataset, InvalidArgument
 from loaderd.spec.base import CHANNELS, ColorMode
 from loaderd_client.keras import adapter
 from loaderd_client.keras.annotated import AnnotatedSequence, dataset_of
@@ -52,9 +52,9 @@ def image_dataset_from_arrays(
         class_weights: draws each epoch's samples with replacement; see
             :func:`image_dataset_from_dataframe`.
         sampling_weights: weights of samples, by which they are drawn.
-        **options: see :class:`DatasetOptions`. ``image_size`` is by default that of the images, to
-            which they are resized before ``augment`` otherwise, and ``color_mode`` follows from
-            them.
+        **options: see :class:`DatasetOptions`; without ``cache`` and ``decode``, which are for
+            files. ``image_size`` is by default that of the images, to which they are resized before
+            ``augment`` otherwise, and ``color_mode`` follows from them.
 
     Returns:
         A sequence of dictionaries, or, with ``targets``, of tuples.
@@ -65,6 +65,11 @@ def image_dataset_from_arrays(
         InvalidType: there is no such argument (also a ``TypeError``).
     """
     chosen = options_of(image_dataset_from_arrays, options)
+    if chosen.cache != "none" or chosen.decode != "exact":
+        raise InvalidArgument(
+            "`cache` and `decode` are for images in files, and have no effect on arrays: leave "
+            "them out"
+        )
     data_format = chosen.data_format or adapter.image_data_format()
     found = _images(images, data_format)
     *_, height, width = found.shape[:-1] if data_format == "channels_last" else found.shape
@@ -80,18 +85,14 @@ def image_dataset_from_arrays(
         "weight": weights,
         "sampling_weight": sampling_weights,
     }
-    values = {what: value for what, value in given.items() if value is not None}
-    for what, value in values.items():
-        if len(value) != len(found):
-            raise InvalidArgument(
-                f"`{_ARGUMENTS[what]}` has {len(value)} rows, and there are {len(found)} images"
-            )
+    values = {
+        what: _rows(_ARGUMENTS[what], value, len(found))
+        for what, value in given.items()
+        if value is not None
+    }
     listing = SampleTable(found, masks=_masks(masks, (len(found), height, width)))
-    if len(found):
-        listing = Columns(_ARGUMENTS, values, chosen.bounding_box_format).added_to(
-            listing, class_weights
-        )
-    return dataset_of(listing, chosen)
+    columns = Columns(_ARGUMENTS, values, chosen.bounding_box_format)
+    return dataset_of(columns.added_to(listing, class_weights), chosen)
 
 
 _ARGUMENTS = {
@@ -108,10 +109,9 @@ _ARGUMENTS = {
 def _images(given: Any, data_format: str) -> Array:
     """uint8 (n, height, width, channels), or (n, channels, height, width)."""
     axis = 3 if data_format == "channels_last" else 1
-    try:
-        found = np.asarray(given)
-    except ValueError:  # images of several sizes
-        found = np.empty(0, object)
+    found = _stacked("images", given)
+    if not len(found):
+        raise EmptyDataset("there are no images in `images`")
     if found.ndim == 3:
         found = np.expand_dims(found, axis)
     if found.ndim != 4 or found.shape[axis] not in _MODES or 0 in found.shape[1:]:
@@ -128,8 +128,42 @@ def _images(given: Any, data_format: str) -> Array:
     return found
 
 
+def _stacked(name: str, given: Any) -> Array:
+    """An array of images, also of a list or an array of arrays."""
+    try:
+        found = np.asarray(given)
+        if found.dtype == object and found.ndim == 1 and len(found):
+            found = np.stack([np.asarray(one) for one in found])
+    except ValueError:
+        raise InvalidArgument(
+            f"`{name}` are not all of one size: resize them, or read files instead of arrays"
+        ) from None
+    if not found.ndim:
+        raise InvalidArgument(f"`{name}` should be an array. Received: {given!r}")
+    return found
+
+
+def _rows(name: str, given: Any, count: int) -> Sequence[Any]:
+    """A value for each image, of a list, an array or a column."""
+    values = given.to_numpy() if hasattr(given, "to_numpy") else given
+    if isinstance(values, np.ndarray):
+        is_list = values.ndim > 0
+    else:
+        is_list = isinstance(values, Sequence) and not isinstance(values, str | bytes)
+    if not is_list:
+        raise InvalidArgument(
+            f"`{name}` should be a list or an array, with a row for each image. Received: "
+            f"{type(given).__name__}"
+        )
+    if len(values) != count:
+        raise InvalidArgument(f"`{name}` has {len(values)} rows, and there are {count} images")
+    return values  # type: ignore[no-any-return]  # also an array, which is no Sequence
+
+
 def _color_mode(given: Any, channels: int) -> ColorMode:
     mode = _MODES[channels]
+    if isinstance(given, list | tuple) and len(given) == 1:
+        given = given[0]
     if given not in (None, mode):
         raise InvalidArgument(
             f"`color_mode` follows from the channels of `images`: it is {mode!r} for {channels}. "
@@ -142,7 +176,7 @@ def _masks(given: Any, shape: tuple[int, int, int]) -> Array | None:
     """uint8 (n, height, width)."""
     if given is None:
         return None
-    found = np.asarray(given)
+    found = _stacked("masks", given)
     if found.shape not in (shape, (*shape, 1)) or found.dtype.kind not in "biu":
         raise InvalidArgument(
             f"`masks` should be whole numbers of shape {shape}, as the images. Received: "

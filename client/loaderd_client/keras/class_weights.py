@@ -32,6 +32,8 @@ def class_weights(given: object) -> ClassWeights | None:
 
 
 def _name(name: object) -> str:
+    if isinstance(name, int | np.integer) and not isinstance(name, bool):
+        return str(name)
     if not isinstance(name, str):
         raise InvalidArgument(f"`class_weights` should name classes. Received: {name!r}")
     return str.__str__(name)
@@ -45,7 +47,7 @@ def _weight(name: object, weight: Any) -> float:
 
 
 def column_weights(name: str, values: list[Any]) -> Weights:
-    """The values of a column ``sampling_weight``.
+    """The weights of samples, in a column or an argument of that name.
 
     Raises:
         InvalidArgument: they are no numbers, one is negative or not finite, or all are 0.
@@ -53,8 +55,8 @@ def column_weights(name: str, values: list[Any]) -> Weights:
     try:
         numbers = np.array(values, np.float64).reshape(len(values))
     except (TypeError, ValueError):
-        raise InvalidArgument(f"`sampling_weight`: {name!r} should hold numbers") from None
+        raise InvalidArgument(f"weights of samples: {name!r} should hold numbers") from None
     try:
         return checked(numbers)
     except InvalidArgument as error:
-        raise InvalidArgument(f"`sampling_weight`: {name!r}: {error}") from None
+        raise InvalidArgument(f"{name!r}: {error}") from None

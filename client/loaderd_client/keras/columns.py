@@ -120,9 +120,11 @@ class Columns(NamedTuple):
         if values is not None:
             found = column_weights(self.names["sampling_weight"], list(values))
             return listing._replace(sampling=found)
-        if weights is not None and listing.classes is None:
-            raise InvalidArgument("`class_weights` needs `label`: names or numbers of classes")
-        return listing._replace(class_weights=weights)
+        if weights is None:
+            return listing
+        if listing.classes is None:
+            raise InvalidArgument("`class_weights` needs labels: names or numbers of classes")
+        return listing.measured().with_names()._replace(class_weights=weights)
 
     def _labels(self) -> tuple[Array, Sequence[str]]:
         """The labels as an array, and the names of their classes, where they are names."""

@@ -42,7 +42,7 @@ def compiled(listing: SampleTable, options: DatasetOptions) -> tuple[Spec, Parts
     output = Output(data_format=arguments.one_of("data_format", data_format, get_args(DataFormat)))
     loading = Loading(options.cache, options.decode, options.on_error, None, False).checked(True)
     load = Load(
-        target_size=arguments.size(options.image_size),
+        target_size=arguments.size(options.image_size, "image_size"),
         color_mode=modes[0],
         interpolation="bilinear",
         decode=loading.decode,
@@ -100,14 +100,15 @@ def part_of(options: DatasetOptions, samples: int) -> NDArray[np.intp] | None:
     if not 0 < share < 1:
         raise InvalidArgument(f"`validation_split` must be between 0 and 1. Received: {split!r}")
     arguments.one_of("subset", subset, ("training", "validation"))
-    numbers = np.arange(samples)
+    numbers, seed = np.arange(samples), arguments.seed(options.seed)
     if options.shuffle:
-        if options.seed is None:
+        if seed is None:
             raise InvalidArgument(
                 "`validation_split` of a shuffled dataset needs a `seed`, so that training and "
                 "validation have no sample in common"
             )
-        np.random.RandomState(options.seed).shuffle(numbers)
+        low, high = seed % 2**32, seed >> 32
+        np.random.RandomState([low, high] if high else low).shuffle(numbers)
     training = samples - int(share * samples)
     return numbers[:training] if subset == "training" else numbers[training:]
 
@@ -139,8 +140,7 @@ def _mixed(found: Augmented, listing: SampleTable) -> tuple[Augmented, SampleTab
         return found, listing, {}
     if listing.classes is not None:
         batch = msgspec.structs.replace(found.batch, label_mode="categorical")
-        names = listing.class_names or [str(one) for one in range(listing.classes.max() + 1)]
-        return found._replace(batch=batch), listing._replace(class_names=names), {}
+        return found._replace(batch=batch), listing.with_names(), {}
     rows = labels.astype(np.float32)
     batch = msgspec.structs.replace(found.batch, label_mode="given", label_shape=rows.shape[1:])
     return found._replace(batch=batch), listing, {"labels": rows}
@@ -148,7 +148,7 @@ def _mixed(found: Augmented, listing: SampleTable) -> tuple[Augmented, SampleTab
 
 def _of_arrays(found: Augmented, images: NDArray[Any], options: DatasetOptions) -> Augmented:
     """The parts of a spec whose images are of the size of an array."""
-    size = found.load.target_size
+    size = found.output.image_size or found.load.target_size
     planar = found.output.data_format == "channels_first"
     height, width = images.shape[2:] if planar else images.shape[1:3]
     load = msgspec.structs.replace(
@@ -168,7 +168,7 @@ def _annotations(
     instances = listing.instances
     if instances is None:
         return wanted
-    most = max(1, *instances.counts) if options.max_boxes is None else options.max_boxes
+    most = listing.max_boxes if options.max_boxes is None else options.max_boxes
     return msgspec.structs.replace(
         wanted,
         max_boxes=arguments.whole("max_boxes", most),

@@ -44,7 +44,7 @@ class DatasetOptions:
             further images are decoded each time.
         decode: ``exact``, or ``scaled``, which decodes large JPEGs at a fraction of their size.
         on_error: what happens to a sample that cannot be read: ``raise``, ``substitute`` another of
-            its class, or ``skip``.
+            its class, or any other where labels are no classes, or ``skip``.
         max_queue_size: batches that the daemon keeps ready.
         verbose: whether to print how many samples there are.
     """

@@ -178,7 +178,7 @@ def caption(label: Any, label_mode: str, class_names: list[str] | None) -> str:
     def name(number: int) -> str:
         return str(names[number] if number < len(names) else number)
 
-    if label_mode == "categorical" and np.ndim(label) == 1:
+    if label_mode in ("categorical", "given") and np.ndim(label) == 1:
         first = np.argsort(label)[::-1][:_LISTED].tolist()
         shares = [(name(one), float(label[one])) for one in first if label[one] > _MARGIN]
         if len(shares) == 1:
@@ -186,6 +186,8 @@ def caption(label: Any, label_mode: str, class_names: list[str] | None) -> str:
         return ", ".join(f"{share:.2f} {one}" for one, share in shares)
     if label_mode in ("int", "sparse", "binary") and np.size(label) == 1:
         return name(round(float(np.reshape(label, -1)[0])))
+    if label_mode == "given" and np.size(label) == 1:
+        return f"{float(np.reshape(label, -1)[0]):g}"
     return ""
 
 

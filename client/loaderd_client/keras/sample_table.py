@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from loaderd.errors import InvalidArgument
 from loaderd.ipc import manifest
 from loaderd.ipc.annotation_parts import manifest_name
 from loaderd.ipc.bundle import Parts
@@ -17,6 +18,9 @@ from loaderd.spec.output import ClassWeights
 
 Array = NDArray[Any]
 Ids = NDArray[np.intp]
+
+MAX_CLASSES = 100_000
+"""Of samples whose labels are numbers without names."""
 
 
 class Instances(NamedTuple):
@@ -102,6 +106,8 @@ class SampleTable(NamedTuple):
         class_names: of labels, or of boxes.
         sampling: the weights by which samples are drawn; None for each once.
         class_weights: the same of classes.
+        max_boxes: the most boxes, or lists of keypoints, that a sample of the whole dataset has.
+        n_classes: classes of the whole dataset; 0 if labels are none.
         shapes: masks of instances, in the place of ``masks``; None for none.
     """
 
@@ -114,6 +120,8 @@ class SampleTable(NamedTuple):
     class_names: Sequence[str] = ()
     sampling: Weights | None = None
     class_weights: ClassWeights | None = None
+    max_boxes: int = 1
+    n_classes: int = 0
     shapes: Shapes | None = None
 
     @property
@@ -134,6 +142,16 @@ class SampleTable(NamedTuple):
             return None
         return labels if labels.min(initial=0) >= 0 else None
 
+    def measured(self) -> SampleTable:
+        """The same with the numbers that a part of it shares with the whole."""
+        counts = [] if self.instances is None else self.instances.counts
+        classes = self.classes
+        most = 0 if classes is None else int(classes.max(initial=-1)) + 1
+        return self._replace(
+            max_boxes=max(1, *counts) if counts else 1,
+            n_classes=max(most, len(self.class_names)) if classes is not None else 0,
+        )
+
     def taken(self, samples: Ids) -> SampleTable:
         """Some of the samples, in this order."""
         instances, shapes = self.instances, self.shapes
@@ -147,6 +165,21 @@ class SampleTable(NamedTuple):
             sampling=_taken(self.sampling, samples),
             shapes=shapes and instances and shapes.taken(instances.of(samples)),
         )
+
+    def with_names(self) -> SampleTable:
+        """The same with names for all classes: their numbers, where they have none.
+
+        Raises:
+            InvalidArgument: the numbers are too large to be those of classes.
+        """
+        if self.class_names:
+            return self
+        if self.n_classes > MAX_CLASSES:
+            raise InvalidArgument(
+                f"labels are whole numbers up to {self.n_classes - 1}, which would be as many "
+                "classes: give names of classes, or floats"
+            )
+        return self._replace(class_names=[str(number) for number in range(self.n_classes)])
 
     def parts(self) -> Parts:
         """The arrays of a bundle; see :class:`loaderd.spec.annotations.Annotations`."""

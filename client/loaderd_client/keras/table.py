@@ -62,8 +62,8 @@ def image_dataset_from_dataframe(
     """
     chosen = options_of(image_dataset_from_dataframe, options)
     images = (image,) if isinstance(image, str) else tuple(image)
-    if not images:
-        raise InvalidArgument("`image` should name at least one column")
+    if not images or not all(isinstance(name, str) for name in images):
+        raise InvalidArgument(f"`image` should name at least one column. Received: {image!r}")
     given = {
         **{_image(number): name for number, name in enumerate(images)},
         "label": label,
