@@ -153,6 +153,10 @@ class WorkerCrashed(DaemonError):
     """Workers crash repeatedly on a batch, and no single sample is the cause."""
 
 
+class StateError(LoaderdError, ValueError):
+    """The state of a sequence cannot be saved, or belongs to another one; the text says why."""
+
+
 class NoRoom(LoaderdError, MemoryError):
     """A ring or a picture does not fit in memory; the text says which argument to change."""
 

@@ -41,6 +41,8 @@ SEEDS = 2**32
 """Number of seeds of ``RandomState``; Keras's seeds wrap around to 0."""
 
 _ORDER = 2**64 - 1
+_BATCHES = 2**64 - 3
+"""The last word of Philox's counter for the order of whole batches."""
 _KEPT = 2  # this epoch, and the next one's first batches
 
 
@@ -151,6 +153,13 @@ class EpochOrder:
         if self._draws == "batch":
             return np.random.RandomState((self.seed + epoch * self.batches) % SEEDS)
         return draws.generator(self.seed, epoch, 0, _ORDER)
+
+
+def batch_order(seed: int, epoch: int, batches: int) -> Ids:
+    """An order of the batches of an epoch, from (seed, epoch), for epochs with shuffled batches."""
+    order = _ids(batches)
+    draws.generator(seed, epoch, 0, _BATCHES).shuffle(order)
+    return order
 
 
 def epoch_length(order: Order, samples: int, given: Ids | None = None) -> int:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from loaderd.ipc.prefetch import ROUND, Place
 from loaderd_client.core.guard import Caller
-from loaderd_client.keras.batch_index import Places
+from loaderd_client.keras.batch_index import PassKind, Places
 from tests.support.daemons import as_if_ours
 
 
@@ -185,7 +185,7 @@ def test_loops_of_the_users_begin_an_epoch_each() -> None:
     epochs = []
     for _ in range(3):
         key = object()
-        places.begin_pass(key, anew=True)
+        places.begin_pass(key, PassKind(anew=True))
         epochs.append(places.read_pass(key, 0))
     assert epochs == [(0, 0), (1, 0), (2, 0)]
 
@@ -233,3 +233,78 @@ def test_what_a_thread_of_its_own_waits_for_goes_to_nobody_else() -> None:
     over.set()
     other.join()
     assert [take(places) for _ in range(2)] == [(0, 0), (0, 2)]
+
+
+# -- resumed ---------------------------------------------------------------------------
+
+
+def test_what_was_delivered_is_what_was_done_with_in_whichever_way_it_was_read() -> None:
+    places = Places(4, shuffle=True)
+    assert places.delivered == (0, 0)
+    for count in range(2):
+        place = places.next(Caller())
+        assert places.delivered == (0, count)
+        places.done(place)
+    assert places.delivered == (0, 2)
+    pending = a_pass(places, 4, 3)
+    for place in pending:
+        assert places.delivered == place
+        places.done(place)
+    assert places.delivered == (1, 3)
+    places.end_pass()
+    places.begin_pass("next")
+    assert places.delivered == (2, 0)
+    for index in (3, 1, 1):
+        read(places, index)
+    assert places.delivered == (2, 2)
+
+
+@given(st.integers(1, 9), st.data(), st.booleans())
+def test_after_a_resume_the_next_batch_is_the_one_at_the_place(
+    batches: int, data: st.DataObject, shuffle: bool
+) -> None:
+    epoch, start = data.draw(st.integers(0, 5)), data.draw(st.integers(0, batches - 1))
+    left = whole_epoch(epoch, batches)[start:]
+
+    def resumed() -> Places:
+        places = Places(batches, shuffle, seed=3)
+        places.next(Caller())
+        places.resume((epoch, start))
+        assert places.delivered == (epoch, start)
+        return places
+
+    by_next = resumed()
+    assert [take(by_next) for _ in range(len(left) + 1)] == [*left, (epoch + 1, 0)]
+    in_pass = resumed()
+    assert in_pass.pass_length == len(left)
+    in_pass.begin_pass("one")
+    assert [in_pass.read_pass("one", None) for _ in left] == left
+    assert in_pass.pass_length == batches
+    in_pass.begin_pass("two")
+    assert in_pass.read_pass("two", None) == (epoch + 1, 0)
+    assert take(in_pass) == (epoch + 2, 0)
+    by_index = resumed()
+    assert [read(by_index, index) for index in range(batches)] == whole_epoch(epoch, batches)
+
+
+def test_a_resumed_permuted_pass_reads_what_the_whole_one_would_have_read() -> None:
+    whole, resumed = Places(9, False, seed=3), Places(9, False, seed=3)
+    for places in (whole, resumed):
+        places.resume((2, 0))
+    resumed.resume((2, 4))
+    for places in (whole, resumed):
+        places.begin_pass("fit", PassKind(permuted=True))
+    expected = [whole.read_pass("fit", index) for index in range(9)]
+    assert sorted(expected) == whole_epoch(2, 9) != expected
+    assert [resumed.read_pass("fit", index) for index in range(5)] == expected[4:]
+
+
+def test_a_trial_uses_nothing_up() -> None:
+    places = Places(4, shuffle=True)
+    places.resume((1, 2))
+    places.begin_pass("trial", PassKind(trial=True))
+    places.done(places.read_pass("trial", 0))
+    places.end_pass()
+    assert places.delivered == (1, 2)
+    places.begin_pass("fit")
+    assert places.read_pass("fit", 0) == (1, 2)

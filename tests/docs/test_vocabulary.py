@@ -15,22 +15,24 @@ from loaderd_client import augment
 ROOT = Path(__file__).parents[2]
 VOCABULARY = ROOT / "docs/explanation/vocabulary.md"
 _ORDINARY = """
-a address ahead all answer argument arithmetic array arrays asker assign assignment attach
-attached augmentation batching bell brightness builder call caller capture channel child claim
+a address ahead all and answer argument arithmetic array arrays asker assign assignment attach
+attached augmentation backup batching bell brightness builder call caller capture channel child
+claim
 client closed code codec column confirm confirmed connect connection constant context course
 crashed data dataset death decoded decoder deliver dependency descriptor detach directory dismiss
 doctor done draining draws empty end ended error event fail failed failure fast featurewise
-field file findings finish fixed flip flow foreign forked found frame frozen function general
-generator gone granted head held hello holder host illegal imagenet index installed invalid
+field file findings finish fit fixed flip flow foreign forked found frame frozen function general
+generator gone granted head held hello holder host identity illegal imagenet index installed invalid
 isolate issued iterator keras lacks large launch layout limit link list listed listener
 listing loaded loader loaderd loading loop many mapping memory message mismatch missing name no
 normalization not notifier numpy observe observed one open opened option order ordered outcome
 owned packed part partial peer pending pickled pickler pil pixel plugin preprocessing process
 progress protocol random range rate read reader ready reclaimed reduced refused release
-request requester resampling rescaling reserve reserved resizer resource room running said
+request requester resampling rescaling reserve reserved resizer resource restore resumable
+room running said
 samplewise save scan scheduled scheduler scratch sequence serve shape shift signal stage
 stalled start stat stats status stop stopping storage store such superseded switches table
-taken time timeout too transform transition type unknown unread unsendable user verdict
+taken time timeout too training transform transition type unknown unread unsendable user verdict
 version wait waiting waker wanted warp watch welcome work
 """
 _AUGMENTATION = """

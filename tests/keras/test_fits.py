@@ -372,3 +372,32 @@ def test_a_private_daemon_that_died_is_started_again(photos: Path, session: Sess
         assert len(train.fetch(index).ids)
     assert train.fetch(0).ids.tolist() == expected
     assert len(flow(photos)) == 12
+
+
+@pytest.mark.parametrize("shuffle", [True, False])
+def test_a_resumed_fit_gets_what_is_left_of_an_epoch_and_then_whole_ones(
+    photos: Path, shuffle: bool
+) -> None:
+    first, train = flow(photos, shuffle=shuffle), flow(photos, shuffle=shuffle)
+    train.load_state_dict(first.state_at(2, 9))
+    diary, model = Diary(train), small_model()
+    losses = model.fit(train, epochs=5, initial_epoch=2, shuffle=shuffle, verbose=0).history["loss"]
+    assert len(losses) == 3
+    assert seen(model) == 3 * 8 + 2 * 96
+    epochs = diary.epochs()
+    expected = np.concatenate([first._now.ids((2, position)) for position in range(9, 12)])
+    assert epochs[2][-24:] == expected.tolist()
+    assert [sorted(epochs[epoch]) for epoch in (3, 4)] == [list(range(96))] * 2
+    assert train.state_dict()["epoch"] == 5
+
+
+def test_the_batches_of_an_unshuffled_epoch_have_an_order_of_the_epochs_own(photos: Path) -> None:
+    orders = []
+    for _ in range(2):
+        train = flow(photos, shuffle=False)
+        diary = Diary(train)
+        small_model().fit(train, epochs=2, verbose=0)
+        orders.append([batch.place for batch in diary.batches[-24:]])
+    assert orders[0] == orders[1]
+    assert sorted(orders[0]) == [(epoch, one) for epoch in range(2) for one in range(12)]
+    assert [one for _, one in orders[0][:12]] != [one for _, one in orders[0][12:]]

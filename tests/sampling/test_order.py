@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from scipy.stats import chi2, chisquare
 
 from loaderd.errors import InvalidArgument
-from loaderd.sampling.order import EpochOrder
+from loaderd.sampling.order import EpochOrder, batch_order
 from loaderd.sampling.weights import checked
 from loaderd.spec.output import Order
 
@@ -79,6 +79,8 @@ def test_the_order_of_a_seed_never_changes_between_releases() -> None:
     assert epoch_ids(_order(1234, True, 10, 4), 5) == [8, 5, 1, 9, 7, 0, 4, 6, 3, 2]
     ids = np.array(epoch_ids(_order(2**63 - 1, True, 10_000, 32), 0), "<i8")
     assert hashlib.sha256(ids.tobytes()).hexdigest()[:16] == "547844aaa44b7548"
+    assert batch_order(11, 0, 8).tolist() == [1, 7, 3, 2, 0, 5, 6, 4]
+    assert batch_order(11, 1, 8).tolist() == [6, 4, 0, 5, 3, 2, 7, 1]
 
 
 def test_only_two_epochs_are_held_in_memory() -> None:

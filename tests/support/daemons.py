@@ -5,8 +5,10 @@ from __future__ import annotations
 import contextlib
 import os
 import select
+import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from types import FunctionType
@@ -92,6 +94,20 @@ def running(words: Callable[[int], list[str]], runtime: str) -> Iterator[Daemon]
         process.wait(DEADLINE)
         sys.stderr.write(_read(log))  # which pytest shows if the test fails
     eventually(lambda: all(gone(member) for member in members))
+
+
+@contextlib.contextmanager
+def shared(*flags: str) -> Iterator[Daemon]:
+    """A daemon for several tests, in a folder of its own."""
+    folder = tempfile.mkdtemp(prefix="ld-")
+    os.mkdir(os.path.join(folder, "loaderd"), 0o700)
+    socket = f"--socket={folder}/loaderd/default.sock"
+    words = ["loaderd", "serve", "--workers=2", socket, *flags]
+    try:
+        with running(lambda tell: [*words, f"--ready-fd={tell}"], folder) as daemon:
+            yield daemon
+    finally:
+        shutil.rmtree(folder)
 
 
 def _read(log: str) -> str:

@@ -314,6 +314,17 @@ class Supply:
         finally:
             other.close()
 
+    def anew(self, spec: Spec) -> Supply:
+        """A supply of another spec; a directory is listed again.
+
+        Raises:
+            LoaderdError: the stream cannot be opened.
+        """
+        parts = dict(self.parts)
+        if isinstance(spec.source, Directory):
+            parts.pop("manifest", None)
+        return Supply(spec, parts, self.session, self._slots, self._ahead)
+
     def close(self) -> None:
         """Ends the stream. Arrays that were handed out stay valid."""
         self._closed = True

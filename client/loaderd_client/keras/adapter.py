@@ -14,6 +14,8 @@ from importlib import import_module
 from types import FrameType
 from typing import Any, Literal, NamedTuple
 
+from loaderd_client.keras.batch_index import PassKind
+
 _NAMES = ("keras", "tf_keras")
 
 
@@ -43,6 +45,32 @@ def backend() -> str:
 def is_legacy() -> bool:
     """Whether the first Keras in use, from which settings are read, is Keras 2."""
     return not hasattr(in_use()[0].utils, "PyDataset")
+
+
+def to_numpy(value: Any) -> Any:
+    """A variable or tensor of Keras 3 as a NumPy array."""
+    return in_use()[0].ops.convert_to_numpy(value)
+
+
+def torch_random_states() -> list[Any]:
+    """The states of PyTorch's global generators, as arrays; none on other backends."""
+    if backend() != "torch":
+        return []
+    import torch
+
+    states = [torch.get_rng_state(), *torch.cuda.get_rng_state_all()]
+    return [state.numpy() for state in states]
+
+
+def set_torch_random_states(states: list[Any]) -> None:
+    """Sets them; those of devices that are missing here are left out."""
+    if not states or backend() != "torch":
+        return
+    import torch
+
+    torch.set_rng_state(torch.from_numpy(states[0]))
+    for device, state in enumerate(states[1 : torch.cuda.device_count() + 1]):
+        torch.cuda.set_rng_state(torch.from_numpy(state), device)
 
 
 def image_data_format() -> Any:
@@ -81,6 +109,10 @@ _INDEXING = "get_index"
 """The function by which Keras's threads read a sequence, in any order."""
 _ENQUEUERS = "utils.data_utils"
 """The module of Keras 2's ``OrderedEnqueuer``."""
+_EPOCHS = "trainers.epoch_iterator"
+"""The module of Keras 3's ``EpochIterator``, which counts the steps of ``fit``."""
+_TRIAL = "_symbolic_build"
+"""The method in which Keras 3 reads a batch to build a model."""
 
 Reading = Literal["index", "pass", "look"]
 
@@ -98,6 +130,47 @@ def reading(frame: FrameType) -> Reading:
     if code.co_name == _INDEXING:
         return "index"
     return "pass" if code.co_flags & inspect.CO_GENERATOR else "look"
+
+
+def kind_of_pass(frame: FrameType) -> PassKind:
+    """Describes the pass that begins in a generator of Keras's adapter."""
+    is_permuted = bool(getattr(frame.f_locals.get("self"), "shuffle", False))
+    above: FrameType | None = frame
+    while above is not None and above.f_code.co_name != _TRIAL:
+        above = above.f_back
+    return PassKind(permuted=is_permuted, trial=above is not None)
+
+
+def begin_epoch(frame: FrameType, batches: int) -> None:
+    """Tells Keras 3 how many batches a pass has, before it begins.
+
+    It counts a sequence once, when ``fit`` begins. After a resume the first pass is shorter.
+
+    Args:
+        frame: of the caller of ``on_epoch_begin``.
+        batches: of a pass that begins now.
+    """
+    caller = frame.f_back
+    if caller is None or not _module(caller).endswith(_EPOCHS):
+        return
+    epochs = caller.f_locals["self"]
+    goes_on = epochs.steps_per_epoch is not None and epochs._steps_seen > 0
+    if not goes_on or epochs._current_iterator is None:
+        epochs._num_batches = batches
+
+
+def epochs_of_fit(frame: FrameType | None) -> Any:
+    """The ``EpochIterator`` of the ``fit`` of Keras 3 that has called the frame; None without."""
+    while frame is not None:
+        code = frame.f_code
+        if code.co_name == "fit" and "epoch_iterator" in code.co_varnames:
+            local = frame.f_locals
+            found = local.get("epoch_iterator")
+            if isinstance(local, dict):  # see ``_steps``
+                local.clear()
+            return found
+        frame = frame.f_back
+    return None
 
 
 class EpochEnd(NamedTuple):

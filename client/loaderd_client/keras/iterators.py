@@ -15,7 +15,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from loaderd.errors import NoSuchSample
+from loaderd.errors import NoSuchSample, StateError
 from loaderd.ipc.bundle import Parts, same_bytes
 from loaderd.ipc.prefetch import Place
 from loaderd.sampling.epoch_layout import EpochLayout
@@ -26,6 +26,7 @@ from loaderd.spec.spec import Spec
 from loaderd_client.core import arguments
 from loaderd_client.core.batch import Batch
 from loaderd_client.core.guard import Caller
+from loaderd_client.core.supply import Supply
 from loaderd_client.keras import adapter, pil_settings
 from loaderd_client.keras.augmentation import Augmentation
 from loaderd_client.keras.batch_index import Places
@@ -266,6 +267,35 @@ class LoadedIterator(OrderedSequence, Iterator):
         self.spec, parts = self._spec()
         self._supply.change(self.spec, {**parts, **segment.part})
         self._segments.applied = segment
+
+    # -- states ----------------------------------------------------------------------
+
+    def _settle(self) -> None:
+        self._follow()
+        assigned = self._now.given is not None or self._has_own_generator
+        if assigned or self._overrides("_flow_index"):
+            raise StateError(
+                "the program has assigned the order of this epoch (index_array, index_generator, "
+                "or an attribute such as n in mid-epoch), which a state does not hold: save it at "
+                "the end of the epoch"
+            )
+
+    def _order_seed(self) -> int:
+        return self._now.order.seed or 0
+
+    def _identified_spec(self) -> Spec:
+        order = Segment(self._settings(), self._total()).order
+        return msgspec.structs.replace(self._spec()[0], order=order)
+
+    def _supply_of(self, seed: int) -> Supply:
+        return self._supply  # the order belongs to the segment
+
+    def _continue_at(self, place: Place, seed: int) -> None:
+        self._follow()
+        settings = self._settings()
+        self._begin_segment((seed - settings.seed) % SEEDS)
+        self._places.resume(place)
+        self._count = self._now.base + place[0] * settings.batches + place[1]
 
     # -- attributes that were set ----------------------------------------------------
 

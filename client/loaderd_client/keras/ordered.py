@@ -164,7 +164,7 @@ class OrderedSequence(LoaderSequence):
             case "index":
                 if self._overrides("_set_index_array") and self.index_array is None:
                     self._set_index_array()
-                self._apply_edits(request.item)
+                self._apply_edits(request.item or 0)
             case "begin":
                 if self._overrides("_set_index_array"):
                     self._set_index_array()

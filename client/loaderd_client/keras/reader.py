@@ -21,7 +21,7 @@ from loaderd_client.core.batch import Batch
 from loaderd_client.core.guard import Caller, Guard
 from loaderd_client.core.supply import Superseded, Supply
 from loaderd_client.keras.adapter import EpochEnd
-from loaderd_client.keras.batch_index import Places
+from loaderd_client.keras.batch_index import PassKind, Places
 
 Observer = Callable[[Batch, Spec, Parts, int], None]
 """Called with each batch, its spec and parts, and the number of batches in an epoch."""
@@ -36,21 +36,22 @@ class Request(NamedTuple):
     Attributes:
         kind: a batch by ``index``, by ``next``, in a ``pass``, or as a ``look`` that does not
             count; or the start of a pass (``begin``) or the end of an epoch (``end``).
-        item: the index of the batch.
+        item: the index of the batch; None for the next of a pass.
         key: identifies the pass.
     """
 
     kind: Literal["index", "next", "pass", "look", "begin", "end"]
-    item: int = 0
+    item: int | None = 0
     key: object = None
 
     def place(self, places: Places, me: Caller) -> Place:
         """The place of the requested batch."""
         if self.kind == "pass":
             return places.read_pass(self.key, self.item)
-        if self.kind == "index":
-            return places.read(self.item, me)
-        return places.next(me) if self.kind == "next" else places.peek(self.item)
+        if self.kind == "next":
+            return places.next(me)
+        assert self.item is not None
+        return places.read(self.item, me) if self.kind == "index" else places.peek(self.item)
 
 
 class IndexMapping(Protocol):
@@ -148,13 +149,15 @@ class Reader:
             self._observe(batch, supply.spec, supply.parts, supply.batches)
         return batch
 
-    def begin_pass(self, key: object, sequence: Requester, anew: bool = False) -> None:
-        """Begins a pass; see ``Places.begin_pass``."""
+    def begin_pass(self, key: object, sequence: Requester, kind: PassKind) -> int:
+        """Begins a pass; see ``Places.begin_pass``. Returns how many batches it has."""
         me = Caller()
         self.guard.enter(me)
         sequence._prepare(Request("begin"))
-        self.places.begin_pass(key, anew=anew)
+        self.places.begin_pass(key, kind)
+        count = self.places.left(key)
         self.guard.give_back()
+        return count
 
     def end_epoch(self, end: EpochEnd, sequence: Requester) -> None:
         """Handles a call of ``on_epoch_end``; Keras may call it early, repeatedly or never."""

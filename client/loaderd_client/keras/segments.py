@@ -75,8 +75,8 @@ class Segment:
         self.settings = settings
         self.base = base
         self.given = given
-        self.places = Places(settings.batches, settings.shuffle)
         self._total = total
+        self.places = Places(settings.batches, settings.shuffle, self.order.seed or 0)
         self._drawn = (
             None if given is not None else EpochOrder(self.order, total, settings.batch_size)
         )

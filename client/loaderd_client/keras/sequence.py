@@ -19,12 +19,13 @@ from loaderd_client.core.guard import Caller
 from loaderd_client.core.session import Session
 from loaderd_client.core.supply import Supply
 from loaderd_client.keras import adapter
-from loaderd_client.keras.batch_index import Places
+from loaderd_client.keras.batch_index import PassKind, Places
 from loaderd_client.keras.functions import PackedFunction, pack_listed
 from loaderd_client.keras.preview import Preview
-from loaderd_client.keras.reader import FixedMapping, Reader, Request
+from loaderd_client.keras.reader import Request
+from loaderd_client.keras.resumable import Resumable
 
-_OWN = ("_index_generator", "_issued", "lock")
+_OWN = ("_digest", "_index_generator", "_issued", "lock")
 """Attributes that are not copied."""
 _MOVING = ("_reader", "_segments")
 """Attributes with the position of a sequence."""
@@ -33,7 +34,10 @@ RING_EXTRA = 2
 """Slots beyond ``max_queue_size``, for the batches that Keras holds while its queue is full."""
 
 
-class LoaderSequence(Preview, adapter.OneWorker, *adapter.sequences()):  # type: ignore[misc]
+_Keras = adapter.sequences()
+
+
+class LoaderSequence(Resumable, Preview, adapter.OneWorker, *_Keras):  # type: ignore[misc]
     """Batches from a daemon, for ``model.fit``, ``evaluate`` and ``predict``.
 
     ``sequence[i]`` is (images, labels); images alone if there are no labels; or (images, labels,
@@ -79,8 +83,7 @@ class LoaderSequence(Preview, adapter.OneWorker, *adapter.sequences()):  # type:
         ahead = spec.output.save is None
         slots = max_queue_size + RING_EXTRA
         self._supply = Supply(spec, parts or {}, session or sessions.current(), slots, ahead)
-        self._describe()
-        self._reader = Reader(self._supply, FixedMapping(Places(len(self), spec.order.shuffle)))
+        self._read()
         self._functions = tuple(functions)
         self._may_have_changed = False
 
@@ -103,7 +106,7 @@ class LoaderSequence(Preview, adapter.OneWorker, *adapter.sequences()):  # type:
         """
         frame = sys._getframe(1)
         if adapter.reading(frame) == "pass":
-            self._reader.begin_pass(id(frame), self)
+            return self._reader.begin_pass(id(frame), self, adapter.kind_of_pass(frame))
         return len(self)
 
     def on_epoch_end(self) -> None:
@@ -113,9 +116,10 @@ class LoaderSequence(Preview, adapter.OneWorker, *adapter.sequences()):  # type:
     def __iter__(self) -> Iterator[Any]:
         """One pass over an epoch, each time a new one."""
         key = object()
-        self._reader.begin_pass(key, self, anew=True)
-        for index in range(len(self)):
-            yield self._deliver(Request("pass", index, key))
+        self._reader.begin_pass(key, self, PassKind(anew=True))
+        for _ in range(len(self)):
+            if self._places.left(key):
+                yield self._deliver(Request("pass", None, key))
 
     def reset(self) -> None:
         """Makes ``next`` continue with the first index."""
