@@ -155,6 +155,7 @@ BELOW = {
         "loaderd.spec",
         "loaderd_client.core",
     },
+    "loaderd_client.callbacks": {"loaderd_client.keras"},
     "loaderd_client.image": {"loaderd_client.keras"},
     "loaderd_client": {"loaderd", "loaderd.launch", "loaderd_client.core", "loaderd_client.keras"},
 }
