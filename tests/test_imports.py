@@ -154,8 +154,12 @@ BELOW = {
         "loaderd.sampling",
         "loaderd.spec",
         "loaderd_client.core",
+        "loaderd_client.jax",
+        "loaderd_client.torch",
     },
     "loaderd_client.callbacks": {"loaderd_client.keras"},
+    "loaderd_client.jax": {"loaderd.errors", "loaderd_client.core"},
+    "loaderd_client.torch": {"loaderd.errors", "loaderd_client.core"},
     "loaderd_client.image": {"loaderd_client.keras"},
     "loaderd_client": {"loaderd", "loaderd.launch", "loaderd_client.core", "loaderd_client.keras"},
 }

@@ -275,6 +275,22 @@ class Reader:
         assert done.returncode == 0, f"{self.page}: {line}\n{done.stdout}{done.stderr}"
 
 
+class ReaderWithoutKeras(Reader):
+    """Runs all Python of a page in one process, in which no Keras may be."""
+
+    def __init__(self, folder: Path, page: Path) -> None:
+        super().__init__(folder, page)
+        self.lines: list[str] = []
+
+    def python(self, block: Block) -> None:
+        self.lines.append(block.text)
+
+    def finish(self) -> None:
+        program = [*self.lines, "import sys", "assert 'keras' not in sys.modules"]
+        self.shell(shlex.join([sys.executable, "-c", "\n".join(program)]))
+        super().finish()
+
+
 def stop_all() -> None:
     for found in target.alive():
         subprocess.run(["loaderd", "stop", "--name", found.name], check=True, capture_output=True)
@@ -360,10 +376,17 @@ LOOKED_UP: dict[str, Callable[[list[str]], None]] = {
 # ---- the pages work ----------------------------------------------------------------------
 
 
+WITHOUT_KERAS = {"train-with-pytorch.md": "torch", "train-with-jax.md": "jax"}
+"""Pages whose Python needs a package, which is not among those of development, and no Keras."""
+
+
 @pytest.mark.parametrize("page", [page for page in PAGES if blocks_of(page)], ids=name_of)
 def test_a_page_works_as_it_is_written(
     page: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    needed = WITHOUT_KERAS.get(page.name)
+    if needed and importlib.util.find_spec(needed) is None:
+        pytest.skip(f"{needed} is not installed")
     if "make-photos data/train" not in page.read_text():
         (tmp_path / "data").mkdir()
         (tmp_path / "data" / "train").symlink_to(photos)
@@ -371,7 +394,7 @@ def test_a_page_works_as_it_is_written(
     monkeypatch.setenv("PATH", str(BIN), prepend=os.pathsep)
     monkeypatch.setenv("TF_CPP_MIN_LOG_LEVEL", "3")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    reader = Reader(tmp_path, page)
+    reader = (ReaderWithoutKeras if needed else Reader)(tmp_path, page)
     try:
         for block in blocks_of(page):
             reader.follow(block)

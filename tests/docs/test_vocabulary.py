@@ -39,7 +39,8 @@ _AUGMENTATION = """
 adjustment annotated augment augmented auto aug chain crop drawn erased kind label mix mixer
 overlay picture pipeline preview style targets value window writer
 """
-ORDINARY = {*_ORDINARY.split(), *_AUGMENTATION.split()}
+_HAND_OVER = "copies device hand jax over torch"
+ORDINARY = {*_ORDINARY.split(), *_AUGMENTATION.split(), *_HAND_OVER.split()}
 """Words of English, of Python and of this kind of program, which need no explanation."""
 
 

@@ -142,6 +142,19 @@ def whole(name: str, value: object) -> int:
         raise InvalidType(f"`{name}` should be a whole number. Received: {value!r}") from error
 
 
+def count(name: str, value: object) -> int:
+    """A whole number that is not negative.
+
+    Raises:
+        InvalidType: it is no whole number.
+        InvalidArgument: it is negative.
+    """
+    found = whole(name, value)
+    if found < 0:
+        raise InvalidArgument(f"`{name}` should be 0 or more. Received: {value!r}")
+    return found
+
+
 def substitute_weight(on_error: object, weight: object, labelled: bool) -> float | None:
     """The weight of substitutes, checked together with the arguments that it depends on.
 

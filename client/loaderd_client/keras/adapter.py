@@ -1,5 +1,7 @@
 """The Keras versions in use: their base classes, their settings, and their calls of a sequence.
 
+None is imported for its settings: where no Keras is loaded, they are those that it would have.
+
 Keras 3 accepts ``keras.utils.PyDataset`` (also called ``Sequence``), Keras 2 its own ``Sequence``:
 ``tf_keras``, or ``keras`` up to TensorFlow 2.15. A model only accepts sequences of its own Keras,
 and a trainer may use both, so a sequence derives from the classes of all that are in use.
@@ -14,37 +16,51 @@ from importlib import import_module
 from types import FrameType
 from typing import Any, Literal, NamedTuple
 
+from loaderd_client.keras import keras_settings
 from loaderd_client.keras.batch_index import PassKind
 
 _NAMES = ("keras", "tf_keras")
 
 
+def is_loaded() -> bool:
+    """Whether any Keras is loaded."""
+    return any(sys.modules.get(name) is not None for name in _NAMES)
+
+
 def in_use() -> list[Any]:
     """The Keras versions of this trainer; imports one if none is loaded yet."""
-    names = [name for name in _NAMES if name in sys.modules]
-    if os.environ.get("TF_USE_LEGACY_KERAS", "").lower() in ("1", "true"):
+    names = [name for name in _NAMES if sys.modules.get(name) is not None]
+    if _prefers_legacy():
         names = [*dict.fromkeys(("tf_keras", *names))]
     return [import_module(name) for name in names or ["keras"]]
 
 
+def _prefers_legacy() -> bool:
+    return os.environ.get("TF_USE_LEGACY_KERAS", "").lower() in ("1", "true")
+
+
 def sequences() -> tuple[type, ...]:
-    """The base classes of a sequence."""
+    """The base classes of a sequence in the Keras versions that are loaded; none without."""
+    if not is_loaded():
+        return ()
     return tuple(dict.fromkeys(keras.utils.Sequence for keras in in_use()))
 
 
 def floatx() -> str:
     """Keras's default dtype (``floatx``)."""
-    return str(in_use()[0].backend.floatx())
+    return str(in_use()[0].backend.floatx()) if is_loaded() else keras_settings.stored().floatx
 
 
 def backend() -> str:
     """Keras's backend: ``tensorflow``, ``jax`` or ``torch``."""
-    return "tensorflow" if is_legacy() else str(in_use()[0].backend.backend())
+    if is_legacy():
+        return "tensorflow"
+    return str(in_use()[0].backend.backend()) if is_loaded() else keras_settings.stored().backend
 
 
 def is_legacy() -> bool:
     """Whether the first Keras in use, from which settings are read, is Keras 2."""
-    return not hasattr(in_use()[0].utils, "PyDataset")
+    return not hasattr(in_use()[0].utils, "PyDataset") if is_loaded() else _prefers_legacy()
 
 
 def to_numpy(value: Any) -> Any:
@@ -75,7 +91,9 @@ def set_torch_random_states(states: list[Any]) -> None:
 
 def image_data_format() -> Any:
     """Keras's image data format: ``channels_last`` or ``channels_first``."""
-    return in_use()[0].backend.image_data_format()
+    if is_loaded():
+        return in_use()[0].backend.image_data_format()
+    return keras_settings.stored().image_data_format
 
 
 class Constant:

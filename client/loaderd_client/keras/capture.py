@@ -100,12 +100,14 @@ class Capture:
 
     Attributes:
         heavy: heavy packages that a worker must load for them.
+        imports: heavy packages that they import and that are not loaded here.
         left_out: state that is not sent, and why.
         stored: names that the code itself assigns, and which each worker has for itself.
     """
 
     def __init__(self, floatx: str) -> None:
         self.heavy: set[str] = set()
+        self.imports: set[str] = set()
         self._floatx = floatx
         self.left_out: dict[At, tuple[Any, Unsendable]] = {}
         self.stored: set[At] = set()
@@ -333,8 +335,11 @@ class Capture:
         module = sys.modules.get(name)
         if module is not None:
             self._follow_module(module, rest, names)
-        elif not stands_in(name, rest):
-            self.heavy.update({name.partition(".")[0]} & HEAVY)
+            return
+        package = {name.partition(".")[0]} & HEAVY
+        self.imports |= package
+        if not stands_in(name, rest):
+            self.heavy |= package
 
     def _use(self, value: Any) -> None:
         """Notes an object of a heavy package that the code uses, if workers need the real one."""

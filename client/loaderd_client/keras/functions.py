@@ -209,6 +209,9 @@ def _captured(given: _FunctionsToPack) -> tuple[Capture, PackedFunction]:
         elif is_users(place[0]):
             capture.add(function, place)
     parts = _code(capture, tuple(unnamed), given).parts()
+    if not adapter.is_loaded() and not capture.imports.isdisjoint(_KERAS):
+        adapter.in_use()  # what stands in for it in workers is made of what is loaded here
+        return _captured(given)
     named = [
         NamedFunction(place[0] if place else "", _name(function), _file(place[0]) if place else "")
         for function, place in zip(given.functions, places, strict=True)
@@ -263,7 +266,7 @@ def _keras(capture: Capture, floatx: str) -> Keras:
         backend=adapter.backend(),
         legacy=adapter.is_legacy(),
         itself=not capture.heavy.isdisjoint(_KERAS),
-        preprocess=keras_functions.applications(floatx, data_format),
+        preprocess=keras_functions.applications(floatx, data_format) if adapter.is_loaded() else (),
     )
 
 

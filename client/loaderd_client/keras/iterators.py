@@ -27,10 +27,11 @@ from loaderd_client.core import arguments
 from loaderd_client.core.batch import Batch
 from loaderd_client.core.guard import Caller
 from loaderd_client.core.supply import Supply
-from loaderd_client.keras import adapter, pil_settings
+from loaderd_client.keras import pil_settings
 from loaderd_client.keras.augmentation import Augmentation
 from loaderd_client.keras.batch_index import Places
 from loaderd_client.keras.functions import PackedFunction
+from loaderd_client.keras.keras_class import KerasSequence
 from loaderd_client.keras.loading import Loading
 from loaderd_client.keras.ordered import OrderedSequence
 from loaderd_client.keras.reader import Reader
@@ -40,7 +41,7 @@ EXTENSIONS = ("png", "jpg", "jpeg", "bmp", "ppm", "tif", "tiff")
 """The ends of names that Keras's generators take for images, with or without a dot."""
 
 
-class Iterator(*adapter.sequences()):  # type: ignore[misc]  # of the Keras in use
+class Iterator(KerasSequence):
     """The base of Keras's iterators, for subclasses in user code.
 
     A subclass has ``_get_batches_of_transformed_samples(index_array)``, which makes a batch in the

@@ -5,6 +5,7 @@ Names, arguments and messages follow ``keras/src/legacy/preprocessing/image.py``
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from collections.abc import Iterator as Iterable
 from typing import Any
@@ -40,7 +41,10 @@ class OrderedSequence(LoaderSequence):
     _may_have_changed = False
     """Whether to check the function's state before the next batch."""
     _count: int
-    # Of a subclass: applies set attributes; makes the batch of a place, or of any sample numbers.
+    # Of a subclass. The functions apply set attributes, and make the batch of a place, or of any
+    # sample numbers.
+    lock: threading.Lock
+    _seeds_globally: bool
     _follow: Callable[[], None]
     _load_place: Callable[[Places, Place, Caller], Any]
     _explicit: Callable[[Any], Any]

@@ -21,6 +21,8 @@ from loaderd_client.core.supply import Supply
 from loaderd_client.keras import adapter
 from loaderd_client.keras.batch_index import PassKind, Places
 from loaderd_client.keras.functions import PackedFunction, pack_listed
+from loaderd_client.keras.hand_over import HandOver
+from loaderd_client.keras.keras_class import KerasSequence
 from loaderd_client.keras.preview import Preview
 from loaderd_client.keras.reader import Request
 from loaderd_client.keras.resumable import Resumable
@@ -34,10 +36,7 @@ RING_EXTRA = 2
 """Slots beyond ``max_queue_size``, for the batches that Keras holds while its queue is full."""
 
 
-_Keras = adapter.sequences()
-
-
-class LoaderSequence(Resumable, Preview, adapter.OneWorker, *_Keras):  # type: ignore[misc]
+class LoaderSequence(Resumable, HandOver, Preview, adapter.OneWorker, KerasSequence):
     """Batches from a daemon, for ``model.fit``, ``evaluate`` and ``predict``.
 
     ``sequence[i]`` is (images, labels); images alone if there are no labels; or (images, labels,
@@ -120,6 +119,8 @@ class LoaderSequence(Resumable, Preview, adapter.OneWorker, *_Keras):  # type: i
         for _ in range(len(self)):
             if self._places.left(key):
                 yield self._deliver(Request("pass", None, key))
+
+    _one_epoch = __iter__  # of iterators, too, whose ``iter()`` is endless
 
     def reset(self) -> None:
         """Makes ``next`` continue with the first index."""

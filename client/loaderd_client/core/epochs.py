@@ -1,0 +1,84 @@
+"""Loops over the epochs of a sequence, for training without Keras."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
+from itertools import islice
+from typing import Any, Protocol, TypeVar
+
+from loaderd.ipc.prefetch import Place
+
+_Item = TypeVar("_Item")
+
+
+class EpochSource(Protocol):
+    """The methods of a sequence that a loop calls."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int) -> Any: ...
+
+    def _one_epoch(self) -> Iterator[Any]:
+        """The batches of the next epoch, or of what is left of a resumed one."""
+
+    def _next_place(self) -> Place:
+        """(epoch, position) of the batch that the next pass begins with."""
+
+    def _go_to_epoch(self, epoch: int) -> None:
+        """Ends the epochs before this one, so that an index is one of this epoch."""
+
+
+class Epochs:
+    """The batches of a sequence: each ``iter()`` is an epoch, and the next one the next epoch.
+
+    An epoch that is left early is over; the next ``iter()`` begins another one.
+
+    Args:
+        sequence: gives the batches.
+    """
+
+    def __init__(self, sequence: EpochSource) -> None:
+        self._sequence = sequence
+
+    def __len__(self) -> int:
+        """Batches in an epoch."""
+        return len(self._sequence)
+
+    def __iter__(self) -> Iterator[Any]:
+        """The batches of an epoch, each in the structure that the sequence gives it."""
+        return self._sequence._one_epoch()
+
+
+def mapped(function: Callable[[Any], Any], batch: Any) -> Any:
+    """A batch of the same structure, with ``function`` of each of its arrays."""
+    if isinstance(batch, dict):
+        return {name: mapped(function, part) for name, part in batch.items()}
+    if isinstance(batch, (list, tuple)):
+        return type(batch)(mapped(function, part) for part in batch)
+    return function(batch)
+
+
+def all_mapped(function: Callable[[Any], Any], batches: Iterable[Any]) -> Iterator[Any]:
+    """``mapped`` of each batch; refers to none that it has handed out, as that holds a slot."""
+    return map(partial(mapped, function), batches)
+
+
+def ahead(items: Iterable[_Item], count: int) -> Iterator[_Item]:
+    """The items, taken up to ``count`` ahead of the one that is handed out.
+
+    The first is handed out as soon as it is there. An error is raised in its turn. It refers to no
+    item that was handed out.
+    """
+    source, failed = iter(items), None
+    taken = deque(islice(source, 1))
+    while taken:
+        yield taken.popleft()
+        if failed is None:
+            try:
+                taken.extend(islice(source, count + 1 - len(taken)))
+            except Exception as error:
+                failed = error
+    if failed is not None:
+        raise failed

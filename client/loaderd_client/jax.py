@@ -1,0 +1,77 @@
+"""Batches as arrays of JAX; ``sequence.jax()`` makes them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+
+from loaderd.errors import InvalidArgument, InvalidType
+from loaderd_client.core import arguments
+from loaderd_client.core.epochs import Epochs, EpochSource, ahead, all_mapped
+
+
+class JaxEpochs(Epochs):
+    """The batches of a sequence as arrays of JAX.
+
+    Each ``iter()`` is an epoch, and the next one the next epoch. A slot in shared memory is used
+    again when its batch has been transferred. On the CPU there is no transfer where JAX takes the
+    slot's memory as it is; then the slot is used again when the arrays are freed.
+
+    Without ``jax_enable_x64`` JAX makes arrays of 32 bits of those of 64 bits.
+
+    Args:
+        sequence: gives the batches.
+        sharding: a ``jax.sharding.Sharding`` or a device, for all arrays; None for JAX's default
+            device. If it spans several processes, a batch is this process's part.
+        prefetch: how many batches are transferred ahead of the one handed out.
+
+    Raises:
+        InvalidArgument: it is neither, or ``prefetch`` is negative.
+    """
+
+    def __init__(self, sequence: EpochSource, sharding: Any, prefetch: int) -> None:
+        super().__init__(sequence)
+        if not isinstance(sharding, (jax.sharding.Sharding, jax.Device, type(None))):
+            raise InvalidArgument(
+                "`sharding` should be a jax.sharding.Sharding, a device, or None. "
+                f"Received: {sharding!r}"
+            )
+        self._sharding = sharding
+        self._prefetch = arguments.count("prefetch", prefetch)
+
+    def __iter__(self) -> Iterator[Any]:
+        """The batches of an epoch, each in the structure that the sequence gives it.
+
+        Raises:
+            InvalidArgument: the sharding does not divide a batch evenly.
+            InvalidType: a batch has an array, as of texts, that JAX does not take.
+        """
+        return ahead(all_mapped(self._transferred, super().__iter__()), self._prefetch)
+
+    def _transferred(self, array: Any) -> jax.Array:
+        sharding = self._sharding
+        try:
+            if not isinstance(sharding, jax.sharding.Sharding):
+                return jax.device_put(array, sharding)
+            if not sharding.is_fully_addressable:
+                return jax.make_array_from_process_local_data(sharding, array)
+            _check_even(sharding, array.shape)
+            return jax.device_put(array, sharding)
+        except TypeError as error:
+            raise InvalidType(
+                f"JAX has no arrays of dtype {array.dtype}: give labels of numbers, or read "
+                "`sequence.numpy()`"
+            ) from error
+
+
+def _check_even(sharding: jax.sharding.Sharding, shape: tuple[int, ...]) -> None:
+    try:
+        sharding.shard_shape(shape)
+    except ValueError as error:
+        raise InvalidArgument(
+            f"`sharding` does not divide an array of shape {shape} evenly: choose a `batch_size` "
+            "that it divides, and leave a smaller last batch out by "
+            "`itertools.islice(batches, sequence.n // batch_size)`"
+        ) from error

@@ -1,0 +1,95 @@
+"""The batches of a sequence for training loops without Keras."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from loaderd.errors import MissingDependency
+from loaderd.ipc.prefetch import Place
+from loaderd_client.core.epochs import Epochs, EpochSource
+from loaderd_client.keras.reader import Reader
+
+if TYPE_CHECKING:
+    from loaderd_client.jax import JaxEpochs
+    from loaderd_client.torch import TorchEpochs
+
+
+class HandOver:
+    """The epochs of a sequence as NumPy arrays, tensors of PyTorch, or arrays of JAX."""
+
+    # Of the sequence.
+    _reader: Reader
+    on_epoch_end: Callable[[], None]
+
+    def numpy(self: EpochSource) -> Epochs:
+        """The epochs as NumPy arrays: each ``iter()`` is one, and the next one the next epoch.
+
+        Returns:
+            An iterable with a length, of batches as ``sequence[i]`` has them.
+        """
+        return Epochs(self)
+
+    def torch(
+        self: EpochSource, device: Any = None, non_blocking: bool = True, prefetch: int = 2
+    ) -> TorchEpochs:
+        """The epochs as tensors of PyTorch: each ``iter()`` is one, and the next the next epoch.
+
+        On the CPU the tensors lie in the batch's slot, without a copy, and may be changed in place.
+
+        Args:
+            device: where the tensors are made, as ``"cuda"``; None for the CPU.
+            non_blocking: whether copies to a CUDA device go through pinned memory and on a stream
+                of their own, beside the work on it.
+            prefetch: how many batches are copied to it ahead of the one handed out.
+
+        Returns:
+            A ``torch.utils.data.IterableDataset`` of batches in the structure of ``sequence[i]``.
+            Class numbers of int32 become int64, which PyTorch's losses take; all else keeps its
+            dtype.
+
+        Raises:
+            MissingDependency: PyTorch is not installed.
+            InvalidArgument: there is no such device, or ``prefetch`` is negative.
+        """
+        epochs: type[TorchEpochs] = _module("torch").TorchEpochs
+        return epochs(self, device, non_blocking, prefetch)
+
+    def jax(self: EpochSource, sharding: Any = None, prefetch: int = 2) -> JaxEpochs:
+        """The epochs as arrays of JAX: each ``iter()`` is one, and the next one the next epoch.
+
+        Args:
+            sharding: a ``jax.sharding.Sharding`` or a device, for all arrays; None for JAX's
+                default device. If it spans several processes, a batch is this process's part.
+            prefetch: how many batches are transferred ahead of the one handed out.
+
+        Returns:
+            An iterable with a length, of batches in the structure of ``sequence[i]``. Without
+            ``jax_enable_x64`` JAX makes arrays of 32 bits of those of 64 bits.
+
+        Raises:
+            MissingDependency: JAX is not installed.
+            InvalidArgument: ``sharding`` is neither, or ``prefetch`` is negative.
+        """
+        epochs: type[JaxEpochs] = _module("jax").JaxEpochs
+        return epochs(self, sharding, prefetch)
+
+    def _next_place(self) -> Place:
+        return self._reader.places.upcoming
+
+    def _go_to_epoch(self, epoch: int) -> None:
+        while self._reader.places.epoch < epoch:
+            self.on_epoch_end()
+
+
+def _module(name: str) -> Any:
+    """The module of ours that needs a package of this name."""
+    try:
+        return import_module(f"loaderd_client.{name}")
+    except ModuleNotFoundError as error:
+        if error.name != name:
+            raise
+        raise MissingDependency(
+            f"sequence.{name}() needs {name}, which this Python lacks: pip install {name}"
+        ) from error

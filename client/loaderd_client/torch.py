@@ -1,0 +1,191 @@
+"""Batches as tensors of PyTorch; ``sequence.torch()`` makes them."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import IterableDataset, get_worker_info
+
+from loaderd.errors import InvalidArgument, InvalidType
+from loaderd_client.core import arguments
+from loaderd_client.core.epochs import Epochs, EpochSource, ahead, all_mapped, mapped
+from loaderd_client.core.worker_epochs import Worker, WorkerEpochs
+
+
+class TorchEpochs(Epochs, IterableDataset):  # type: ignore[misc]  # torch has no types here
+    """The batches of a sequence as tensors; an ``IterableDataset``.
+
+    Each ``iter()`` is an epoch, and the next one the next epoch. On the CPU the tensors lie in the
+    batch's slot in shared memory, without a copy, and may be changed in place; the slot is used
+    again when the last of them is freed.
+
+    Class numbers of int32 become int64, which PyTorch's losses take. All else keeps its dtype:
+    masks are uint8, and bfloat16 is ``torch.bfloat16``.
+
+    In a ``DataLoader`` with worker processes each of them reads its share of the batches.
+
+    Args:
+        sequence: gives the batches.
+        device: where the tensors are made; None for the CPU.
+        non_blocking: whether copies to a CUDA device go through pinned memory and on a stream of
+            their own.
+        prefetch: how many batches are copied to a CUDA device ahead of the one handed out.
+
+    Raises:
+        InvalidArgument: there is no such device, or ``prefetch`` is negative.
+    """
+
+    def __init__(
+        self, sequence: EpochSource, device: Any, non_blocking: bool, prefetch: int
+    ) -> None:
+        super().__init__(sequence)
+        self._device = _device(device)
+        may_overlap = arguments.flag("non_blocking", non_blocking)
+        self._overlaps = may_overlap and self._device.type == "cuda"
+        self._prefetch = arguments.count("prefetch", prefetch)
+        self._worker_epochs = WorkerEpochs()
+        self._counted = 0  # epochs of workers that the sequence has followed
+        self._first: int | None = None  # in a worker: the epoch of its number `_counted` + 1
+
+    def __iter__(self) -> Iterator[Any]:
+        """The batches of an epoch, each in the structure that the sequence gives it.
+
+        Raises:
+            InvalidArgument: it is called in a worker of a ``DataLoader``, for another device.
+            InvalidType: a batch has an array, as of texts, that is no tensor.
+        """
+        batches = all_mapped(tensor_of, self._batches())
+        if self._device.type == "cpu":
+            return batches
+        if not self._overlaps:
+            return all_mapped(lambda tensor: tensor.to(self._device), batches)
+        copies = DeviceCopies(self._device, self._prefetch + 1)
+        return map(copies.receive, ahead(map(copies.send, batches), self._prefetch))
+
+    def _batches(self) -> Iterator[Any]:
+        info = get_worker_info()
+        if info is not None:
+            return self._share(Worker(info.id, info.num_workers, info.seed - info.id))
+        behind = self._worker_epochs.last - self._counted
+        if behind:
+            self._counted += behind
+            self._sequence._go_to_epoch(self._sequence._next_place()[0] + behind)
+        return super().__iter__()
+
+    def _share(self, worker: Worker) -> Iterator[Any]:
+        """The batches that a worker reads: every n-th, as a ``DataLoader`` takes them in turn."""
+        if self._device.type != "cpu":
+            raise InvalidArgument(
+                f"a worker of a DataLoader makes no tensors on {self._device}: leave `num_workers` "
+                "at 0, as loaderd's own workers do the work, or leave out `device`"
+            )
+        epoch, start = self._sequence._next_place()
+        if self._first is None:
+            self._first = epoch
+        later = self._worker_epochs.begin(worker) - self._counted - 1
+        self._sequence._go_to_epoch(self._first + later)
+        positions = range(0 if later else start, len(self))[worker.number :: worker.workers]
+        return map(self._sequence.__getitem__, positions)
+
+
+def tensor_of(array: Any) -> torch.Tensor:
+    """A tensor of an array's memory; int32 is copied, as int64."""
+    if array.dtype.name == "bfloat16":
+        return torch.from_numpy(array.view(np.int16)).view(torch.bfloat16)
+    try:
+        return torch.from_numpy(array.astype(np.int64) if array.dtype == np.int32 else array)
+    except TypeError as error:
+        raise InvalidType(
+            f"an array of dtype {array.dtype} is no tensor: give labels of numbers, or read "
+            "`sequence.numpy()`"
+        ) from error
+
+
+def _device(device: Any) -> torch.device:
+    try:
+        found = torch.device("cpu" if device is None else device)
+    except (RuntimeError, TypeError) as error:
+        raise InvalidArgument(
+            f'`device` should be a device of PyTorch, as "cuda:0". Received: {device!r}'
+        ) from error
+    if found.type == "cuda" and not torch.cuda.is_available():
+        raise InvalidArgument(
+            f"`device` is {found}, but PyTorch finds no CUDA device here: leave it out, or install "
+            "a PyTorch for CUDA"
+        )
+    return found
+
+
+class _Staging:
+    """Pinned memory for one batch.
+
+    Attributes:
+        sent: when the copies out of it are complete; None before the first.
+    """
+
+    def __init__(self) -> None:
+        self.sent: Any = None
+        self._buffers: list[torch.Tensor] = []
+
+    def fill(self, batch: Any) -> Any:
+        """Copies a batch into it, as soon as its last one has been copied out."""
+        if self.sent is not None:
+            self.sent.synchronize()
+        old, self._buffers = iter(self._buffers), []
+        return mapped(lambda tensor: self._filled(next(old, None), tensor), batch)
+
+    def _filled(self, buffer: torch.Tensor | None, tensor: torch.Tensor) -> torch.Tensor:
+        fits = (
+            buffer is not None
+            and buffer.dtype == tensor.dtype
+            and buffer.shape[1:] == tensor.shape[1:]
+            and len(buffer) >= len(tensor)
+        )
+        if buffer is None or not fits:
+            buffer = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
+        self._buffers.append(buffer)
+        return buffer[: len(tensor)].copy_(tensor)
+
+
+class DeviceCopies:
+    """Copies of batches to a CUDA device, beside the work on it.
+
+    A batch is copied into pinned memory, where its slot is free again, and from there by the device
+    on a stream of its own.
+
+    Args:
+        device: where to.
+        count: batches that may be on their way at once.
+    """
+
+    def __init__(self, device: torch.device, count: int) -> None:
+        self._device = device
+        self._stream = torch.cuda.Stream(device)
+        self._ring = deque(_Staging() for _ in range(count))
+
+    def send(self, batch: Any) -> tuple[Any, Any]:
+        """Begins to copy a batch.
+
+        Returns:
+            The batch on the device, and the event after which it is complete.
+        """
+        staging = self._ring[0]
+        self._ring.rotate(-1)
+        staged = staging.fill(batch)
+        with torch.cuda.stream(self._stream):
+            sent = mapped(lambda tensor: tensor.to(self._device, non_blocking=True), staged)
+            staging.sent = self._stream.record_event()
+        return sent, staging.sent
+
+    def receive(self, sent: tuple[Any, Any]) -> Any:
+        """A batch, for work that begins when its copy is complete."""
+        batch, event = sent
+        stream = torch.cuda.current_stream(self._device)
+        stream.wait_event(event)
+        # Else its memory might be given away while this stream still reads it.
+        mapped(lambda tensor: tensor.record_stream(stream), batch)
+        return batch
