@@ -4,7 +4,16 @@ from __future__ import annotations
 
 import argparse
 
-from scripts.benchmarks import augment, compare, coordination, listing, ring, sharing, steps
+from scripts.benchmarks import (
+    augment,
+    compare,
+    coordination,
+    hand_over,
+    listing,
+    ring,
+    sharing,
+    steps,
+)
 
 
 def main() -> None:
@@ -14,6 +23,7 @@ def main() -> None:
     augment.add(benchmarks)
     compare.add(benchmarks)
     coordination.add(benchmarks)
+    hand_over.add(benchmarks)
     listing.add(benchmarks)
     ring.add(benchmarks)
     sharing.add(benchmarks)

@@ -6,7 +6,16 @@ import statistics
 from pathlib import Path
 
 from scripts.benchmarks import bars
-from scripts.benchmarks.results import Entry, Ratio, Results, ratio, verdicts
+from scripts.benchmarks.loops import LOOPS
+from scripts.benchmarks.results import (
+    Entry,
+    LoopEntry,
+    Ratio,
+    Results,
+    loop_ratio,
+    ratio,
+    verdicts,
+)
 from scripts.benchmarks.workloads import (
     FIRST_BATCH_FILES,
     FIRST_BATCH_S,
@@ -49,6 +58,8 @@ def markdown(results: Results) -> str:
     for name, workload in WORKLOADS.items():
         if name in results.entries:
             parts.append(_workload(name, workload, results))
+    if results.loops:
+        parts.append(_loops(results.loops))
     parts += [_HOW, _setting(results), _packages(results)]
     return "\n".join(parts)
 
@@ -101,6 +112,35 @@ def _row(peer: str, entry: Entry, is_ours: bool) -> str:
     return f"| {title} | {rate} | {against} | {entry.date} | {PEERS[peer].note} |"
 
 
+LOOP_COLUMNS = ("", "images/s", "loaderd / it", "copies", "first batch, s", "date", "remarks")
+_LOOPS = """## hand-over
+
+Loops that do nothing but take batches, by `scripts/bench hand-over`: 224x224 of a random part of
+the picture, antialiased bilinear, horizontal flip, ImageNet's mean and standard deviation, float32,
+batches of 32. Copies: how often the pixels of a batch are copied in memory on their way from
+finished images to the loop. First batch: from the call that makes the loader, with the libraries
+imported and loaderd's daemon running.
+"""
+
+
+def _loops(entries: dict[str, LoopEntry]) -> str:
+    lines = [_LOOPS, f"| {' | '.join(LOOP_COLUMNS)} |", "|---" * len(LOOP_COLUMNS) + "|"]
+    lines += [f"| {' | '.join(loop_cells(name, entries))} |" for name in LOOPS if name in entries]
+    return "\n".join([*lines, ""])
+
+
+def loop_cells(name: str, entries: dict[str, LoopEntry]) -> list[str]:
+    """The row of a loop."""
+    loop, entry = LOOPS[name], entries[name]
+    if not entry.rates:
+        why = f"not measured: {entry.failed}"
+        return [loop.peer.title, "-", "-", loop.copies, "-", entry.date, why]
+    found = loop_ratio(entries.get(loop.ours), entry)
+    rate = f"{statistics.median(entry.rates):,.0f}"
+    against, first = shown(found) if found else "", f"{entry.first_s:.2f}"
+    return [loop.peer.title, rate, against, loop.copies, first, entry.date, loop.peer.note]
+
+
 def _setting(results: Results) -> str:
     machine = results.machine
     lines = [
@@ -117,6 +157,7 @@ def _setting(results: Results) -> str:
         for name, data in sorted(results.datasets.items())
     ]
     commands = {entry.command for found in results.entries.values() for entry in found.values()}
+    commands |= {entry.command for entry in results.loops.values()}
     lines += [f"- `{command}`" for command in sorted(commands)]
     return "\n".join([*lines, ""])
 

@@ -35,6 +35,24 @@ class Entry(msgspec.Struct):
     failed: str = ""
 
 
+class LoopEntry(msgspec.Struct):
+    """One loop of ``scripts/bench hand-over``.
+
+    Attributes:
+        date: of the measurement.
+        command: what was run.
+        rates: images a second in each round.
+        first_s: seconds from the making of the loader to its first batch.
+        failed: why there are no rates.
+    """
+
+    date: str
+    command: str
+    rates: list[float] = []
+    first_s: float = 0.0
+    failed: str = ""
+
+
 class Results(msgspec.Struct):
     """All that is known of one machine.
 
@@ -45,6 +63,7 @@ class Results(msgspec.Struct):
         packages: by environment; the repository's own is ``""``.
         first_batch_s: from the call of ``flow_from_directory``, with a warm daemon.
         first_batch_date: when that was measured.
+        loops: of ``scripts/bench hand-over``.
     """
 
     machine: dict[str, str]
@@ -53,6 +72,7 @@ class Results(msgspec.Struct):
     packages: dict[str, dict[str, str]] = {}
     first_batch_s: float | None = None
     first_batch_date: str = ""
+    loops: dict[str, LoopEntry] = {}
 
 
 class Ratio(NamedTuple):
@@ -115,6 +135,11 @@ def ratio(entry: Entry) -> Ratio | None:
     if not ratios:
         return None
     return Ratio(statistics.median(ratios), min(ratios), max(ratios))
+
+
+def loop_ratio(ours: LoopEntry | None, theirs: LoopEntry) -> Ratio | None:
+    """Ours over another loop, in the rounds that both have."""
+    return ratio(Entry("", "", rates=theirs.rates, ours=ours.rates)) if ours else None
 
 
 def verdicts(results: Results) -> list[Verdict]:

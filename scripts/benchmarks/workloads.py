@@ -68,8 +68,8 @@ class Must:
 
 _TENSORFLOW = ("tensorflow-cpu", "keras>=3.15", "pillow", "scipy")
 _DALI = ("nvidia-dali-cuda120", "numpy")
-_TORCH = "torch==2.13.*"  # a release whose build for CPUs installs by this name where it is offered
-_TORCHVISION = ("torch==2.14.1", "torchvision==0.29.1")
+TORCH = "torch==2.13.*"  # a release whose build for CPUs installs by this name where it is offered
+TORCHVISION = ("torch==2.14.1", "torchvision==0.29.1")
 
 PEERS = {
     "loaderd": Peer("loaderd", "ours"),
@@ -129,7 +129,7 @@ PEERS = {
     "torch": Peer(
         "PyTorch DataLoader, OpenCV",
         "torch_opencv",
-        requires=(_TORCH, "opencv-python-headless", "numpy"),
+        requires=(TORCH, "opencv-python-headless", "numpy"),
         note="shrinks with INTER_AREA; photos: IMREAD_REDUCED_COLOR_8; "
         "cached: decoded images in memory",
     ),
@@ -142,7 +142,7 @@ PEERS = {
     "ffcv": Peer(
         "FFCV, raw file",
         "ffcv_raw",
-        requires=("ffcv", _TORCH, "numpy", "opencv-python-headless", "pillow", "setuptools"),
+        requires=("ffcv", TORCH, "numpy", "opencv-python-headless", "pillow", "setuptools"),
         needs="a C++ compiler, pkg-config, and the headers of OpenCV 4 and libturbojpeg",
         note="a converted file of decoded images; flip and translation only",
     ),
@@ -167,7 +167,7 @@ PEERS = {
         "torchvision_v2",
         group="torchvision v2",
         variant="tensors",
-        requires=_TORCHVISION,
+        requires=TORCHVISION,
         note="torchvision.io.decode_jpeg, then tensors of bytes",
     ),
     "torchvision-pil-decoder": Peer(
@@ -175,7 +175,7 @@ PEERS = {
         "torchvision_v2",
         group="torchvision v2",
         variant="pil-decoder",
-        requires=_TORCHVISION,
+        requires=TORCHVISION,
         note="decoded by PIL, then tensors of bytes",
     ),
     "torchvision-pil": Peer(
@@ -183,13 +183,13 @@ PEERS = {
         "torchvision_v2",
         group="torchvision v2",
         variant="pil",
-        requires=_TORCHVISION,
+        requires=TORCHVISION,
         note="PIL images up to the normalisation",
     ),
     "albumentations": Peer(
         "Albumentations, OpenCV",
         "albumentations_cv2",
-        requires=("albumentations==2.0.8", "opencv-python-headless", _TORCH, "numpy"),
+        requires=("albumentations==2.0.8", "opencv-python-headless", TORCH, "numpy"),
         note="in a PyTorch DataLoader; shrinks with INTER_AREA; it has no RandAugment: recipe has "
         "SomeOf(n=2) of the same operations at the same strengths",
     ),

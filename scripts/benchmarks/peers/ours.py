@@ -23,8 +23,12 @@ atexit.register(_kept.close)
 
 
 @contextlib.contextmanager
-def daemon(workers: int) -> Iterator[str]:
+def daemon(workers: int, python: str = sys.executable) -> Iterator[str]:
     """A daemon in our process group, so that it is looked after with us.
+
+    Args:
+        workers: how many it has.
+        python: the interpreter of its environment.
 
     Yields:
         Its socket.
@@ -32,7 +36,7 @@ def daemon(workers: int) -> Iterator[str]:
     with tempfile.TemporaryDirectory() as folder:
         path = os.path.join(folder, "bench.sock")
         ready, told = os.pipe()
-        words = [sys.executable, "-m", "loaderd", "serve", f"--socket={path}"]
+        words = [python, "-m", "loaderd", "serve", f"--socket={path}"]
         flags = [f"--workers={workers}", f"--ready-fd={told}"]
         process = subprocess.Popen([*words, *flags], pass_fds=[told])
         os.close(told)

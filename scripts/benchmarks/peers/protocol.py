@@ -104,6 +104,29 @@ def serve(make: Callable[[Task], Source]) -> None:
     serve_measure(prepare)
 
 
+def serve_loop(begin: Callable[[Task], None], make: Callable[[Task], Source]) -> None:
+    """Runs a contestant that hands out batches; it also tells how long the first one took.
+
+    Args:
+        begin: what a training does before it makes a loader, such as importing libraries.
+        make: makes the loader.
+    """
+
+    def prepare(task: Task) -> tuple[Measure, dict[str, Any]]:
+        begin(task)
+        start = time.perf_counter()
+        source = make(task)
+        first = next(source.batches)
+        first_s = time.perf_counter() - start
+        looks = describe([first, next(source.batches)])
+        del first  # it may hold a slot
+        for _ in range(source.warm):
+            next(source.batches)
+        return lambda seconds: rate(source, seconds), looks | {"first_s": first_s}
+
+    serve_measure(prepare)
+
+
 def serve_measure(prepare: Callable[[Task], tuple[Measure, dict[str, Any]]]) -> None:
     """Runs a contestant that measures in a way of its own.
 
