@@ -13,7 +13,7 @@ from torch.utils.data import IterableDataset, get_worker_info
 from loaderd.errors import InvalidArgument, InvalidType
 from loaderd_client.core import arguments
 from loaderd_client.core.epochs import Epochs, EpochSource, ahead, all_mapped, mapped
-from loaderd_client.core.worker_epochs import Worker, WorkerEpochs
+from loaderd_client.core.worker_epochs import DataLoaderWorker, WorkerEpochs
 
 
 class TorchEpochs(Epochs, IterableDataset):  # type: ignore[misc]  # torch has no types here
@@ -69,14 +69,14 @@ class TorchEpochs(Epochs, IterableDataset):  # type: ignore[misc]  # torch has n
     def _batches(self) -> Iterator[Any]:
         info = get_worker_info()
         if info is not None:
-            return self._share(Worker(info.id, info.num_workers, info.seed - info.id))
+            return self._share(DataLoaderWorker(info.id, info.num_workers, info.seed - info.id))
         behind = self._worker_epochs.last - self._counted
         if behind:
             self._counted += behind
             self._sequence._go_to_epoch(self._sequence._next_place()[0] + behind)
         return super().__iter__()
 
-    def _share(self, worker: Worker) -> Iterator[Any]:
+    def _share(self, worker: DataLoaderWorker) -> Iterator[Any]:
         """The batches that a worker reads: every n-th, as a ``DataLoader`` takes them in turn."""
         if self._device.type != "cpu":
             raise InvalidArgument(

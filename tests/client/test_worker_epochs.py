@@ -9,14 +9,14 @@ from typing import Any
 import pytest
 
 from loaderd.errors import InvalidArgument
-from loaderd_client.core.worker_epochs import MAX_WORKERS, Worker, WorkerEpochs
+from loaderd_client.core.worker_epochs import MAX_WORKERS, DataLoaderWorker, WorkerEpochs
 
 
 class Loader:
     """A DataLoader's workers: each has the object as it was in the trainer."""
 
     def __init__(self, shared: WorkerEpochs, workers: int, seed: int) -> None:
-        self.workers = [Worker(number, workers, seed) for number in range(workers)]
+        self.workers = [DataLoaderWorker(number, workers, seed) for number in range(workers)]
         self.epochs = [forked(shared) for _ in range(workers)]
 
     def begin(self) -> list[int]:
@@ -58,7 +58,7 @@ def test_processes_share_the_count_however_they_are_started(method: str) -> None
     shared, context = WorkerEpochs(), multiprocessing.get_context(method)
     for seed in (4, 5):
         children: list[Any] = [
-            context.Process(target=shared.begin, args=(Worker(number, 2, seed),))  # type: ignore[attr-defined]
+            context.Process(target=shared.begin, args=(DataLoaderWorker(number, 2, seed),))  # type: ignore[attr-defined]
             for number in range(2)
         ]
         for child in children:
@@ -81,4 +81,4 @@ def test_a_copy_counts_for_itself() -> None:
 
 def test_too_many_workers_are_refused() -> None:
     with pytest.raises(InvalidArgument, match="`num_workers` should be at most 1024"):
-        WorkerEpochs().begin(Worker(0, MAX_WORKERS + 1, 0))
+        WorkerEpochs().begin(DataLoaderWorker(0, MAX_WORKERS + 1, 0))

@@ -385,7 +385,8 @@ def test_a_resumed_fit_gets_what_is_left_of_an_epoch_and_then_whole_ones(
     assert len(losses) == 3
     assert seen(model) == 3 * 8 + 2 * 96
     epochs = diary.epochs()
-    expected = np.concatenate([first._now.ids((2, position)) for position in range(9, 12)])
+    segment: Any = first
+    expected = np.concatenate([segment._now.ids((2, position)) for position in range(9, 12)])
     assert epochs[2][-24:] == expected.tolist()
     assert [sorted(epochs[epoch]) for epoch in (3, 4)] == [list(range(96))] * 2
     assert train.state_dict()["epoch"] == 5

@@ -22,7 +22,7 @@ _EPOCHS = 2**24
 _KEYS = 2**40
 
 
-class Worker(NamedTuple):
+class DataLoaderWorker(NamedTuple):
     """A worker process of a ``DataLoader``.
 
     Attributes:
@@ -56,7 +56,7 @@ class WorkerEpochs:
         """The number of the last epoch that was begun; 0 if none was."""
         return max(word % _EPOCHS for word in self._words)
 
-    def begin(self, worker: Worker) -> int:
+    def begin(self, worker: DataLoaderWorker) -> int:
         """The number, from 1, of the epoch that a worker begins.
 
         Raises:

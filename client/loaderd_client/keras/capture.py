@@ -106,8 +106,7 @@ class Capture:
     """
 
     def __init__(self, floatx: str) -> None:
-        self.heavy: set[str] = set()
-        self.imports: set[str] = set()
+        self.heavy, self.imports = set[str](), set[str]()
         self._floatx = floatx
         self.left_out: dict[At, tuple[Any, Unsendable]] = {}
         self.stored: set[At] = set()

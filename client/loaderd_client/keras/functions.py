@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterator, Sequence
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
+import msgspec
 import numpy as np
 
 from loaderd.errors import InvalidArgument, InvalidType, MissingDependency
@@ -164,6 +165,36 @@ def pack_listed(
                 f"keras.applications makes others: {_INSTEAD[known.mode]}"
             )
     return _packed(_FunctionsToPack(tuple(functions), "A.Function", floatx), before)
+
+
+class ListedFunctions:
+    """The functions of a list, whose state programs may change while they train.
+
+    Args:
+        functions: as the spec's ``code`` numbers them.
+
+    Attributes:
+        may_have_changed: whether they are to be looked at before the next batch.
+    """
+
+    def __init__(self, functions: Sequence[Callable[..., Any]]) -> None:
+        self._functions = tuple(functions)
+        self.may_have_changed = False
+
+    def are_due(self, between_epochs: bool) -> bool:
+        """Whether to look at them, at the end of an epoch or between two; true once."""
+        due = bool(self._functions) and (self.may_have_changed or between_epochs)
+        self.may_have_changed = self.may_have_changed and not due
+        return due
+
+    def changed(self, spec: Spec, parts: Parts) -> tuple[Spec, Parts] | None:
+        """The spec and its parts with their present state; None if it is the same."""
+        before = PackedFunction.of(spec, parts)
+        packed = pack_listed(self._functions, before)
+        if packed.parts is before.parts and packed.code == spec.code:
+            return None
+        others = {name: part for name, part in parts.items() if name not in before.parts}
+        return msgspec.structs.replace(spec, code=packed.code), {**others, **packed.parts}
 
 
 def _packed(given: _FunctionsToPack, before: PackedFunction | None) -> PackedFunction:

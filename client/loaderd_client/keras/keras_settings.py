@@ -15,7 +15,7 @@ from loaderd.spec.base import DataFormat
 _FLOATS = ("float16", "float32", "float64")
 
 
-class Settings(NamedTuple):
+class KerasSettings(NamedTuple):
     """What Keras would have set when it was imported."""
 
     floatx: str = "float32"
@@ -23,14 +23,14 @@ class Settings(NamedTuple):
     backend: str = "tensorflow"
 
 
-def stored() -> Settings:
+def stored() -> KerasSettings:
     """The settings of ``keras.json`` and ``KERAS_BACKEND``; Keras's defaults for those not there.
 
     Raises:
         InvalidArgument: the file has a value that Keras refuses.
     """
     path = os.path.expanduser(os.path.join(_home(), "keras.json"))
-    found = Settings(**_known(path))
+    found = KerasSettings(**_known(path))
     for name, allowed in (("floatx", _FLOATS), ("image_data_format", get_args(DataFormat))):
         value = getattr(found, name)
         if value not in allowed:
@@ -56,4 +56,4 @@ def _known(path: str) -> dict[str, Any]:
             values = json.load(file)
     except ValueError:
         return {}
-    return {name: values[name] for name in Settings._fields if name in values}
+    return {name: values[name] for name in KerasSettings._fields if name in values}

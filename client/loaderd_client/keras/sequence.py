@@ -8,8 +8,6 @@ from collections.abc import Callable, Iterator, Sequence
 from operator import index as whole
 from typing import Any
 
-import msgspec
-
 from loaderd.ipc.bundle import Parts
 from loaderd.ipc.prefetch import Place
 from loaderd.spec.spec import Spec
@@ -20,7 +18,7 @@ from loaderd_client.core.session import Session
 from loaderd_client.core.supply import Supply
 from loaderd_client.keras import adapter
 from loaderd_client.keras.batch_index import PassKind, Places
-from loaderd_client.keras.functions import PackedFunction, pack_listed
+from loaderd_client.keras.functions import ListedFunctions
 from loaderd_client.keras.hand_over import HandOver
 from loaderd_client.keras.keras_class import KerasSequence
 from loaderd_client.keras.preview import Preview
@@ -83,8 +81,7 @@ class LoaderSequence(Resumable, HandOver, Preview, adapter.OneWorker, KerasSeque
         slots = max_queue_size + RING_EXTRA
         self._supply = Supply(spec, parts or {}, session or sessions.current(), slots, ahead)
         self._read()
-        self._functions = tuple(functions)
-        self._may_have_changed = False
+        self._functions = ListedFunctions(functions)
 
     def __getstate__(self) -> dict[str, Any]:
         """The state of a copy, also in another process: it continues from the same position."""
@@ -178,21 +175,12 @@ class LoaderSequence(Resumable, HandOver, Preview, adapter.OneWorker, KerasSeque
     def _prepare(self, request: Request) -> None:
         """Applies what has changed since the last request; called under the guard."""
         if request.kind == "end":
-            self._may_have_changed = True
-        elif self._functions and (self._may_have_changed or self._places.between_epochs):
-            self._may_have_changed = False
-            self._follow_functions()
-
-    def _follow_functions(self) -> None:
-        """Sends the state of the functions of the list, if it has changed."""
-        parts = self._supply.parts
-        before = PackedFunction.of(self.spec, parts)
-        packed = pack_listed(self._functions, before)
-        if packed.parts is before.parts and packed.code == self.spec.code:
-            return
-        others = {name: part for name, part in parts.items() if name not in before.parts}
-        self.spec = msgspec.structs.replace(self.spec, code=packed.code)
-        self._supply.change(self.spec, {**others, **packed.parts})
+            self._functions.may_have_changed = True
+        elif self._functions.are_due(self._places.between_epochs):
+            changed = self._functions.changed(self.spec, self._supply.parts)
+            if changed is not None:
+                self.spec, parts = changed
+                self._supply.change(self.spec, parts)
 
     def _end_epoch(self) -> None:
         self._places.end_epoch()
