@@ -100,14 +100,14 @@ def part_of(options: DatasetOptions, samples: int) -> NDArray[np.intp] | None:
     if not 0 < share < 1:
         raise InvalidArgument(f"`validation_split` must be between 0 and 1. Received: {split!r}")
     arguments.one_of("subset", subset, ("training", "validation"))
-    numbers, seed = np.arange(samples), arguments.seed(options.seed)
+    numbers = np.arange(samples)
     if options.shuffle:
-        if seed is None:
+        if options.seed is None:
             raise InvalidArgument(
                 "`validation_split` of a shuffled dataset needs a `seed`, so that training and "
                 "validation have no sample in common"
             )
-        low, high = seed % 2**32, seed >> 32
+        high, low = divmod(arguments.seed(options.seed), 2**32)
         np.random.RandomState([low, high] if high else low).shuffle(numbers)
     training = samples - int(share * samples)
     return numbers[:training] if subset == "training" else numbers[training:]
