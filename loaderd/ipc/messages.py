@@ -29,7 +29,7 @@ from loaderd.ipc.prefetch import Place, Run
 from loaderd.ipc.snapshot import Snapshot
 from loaderd.ipc.text import encodable
 
-PROTOCOL = 12
+PROTOCOL = 13
 """Incremented whenever a message or a layout changes its meaning."""
 
 LONGEST_TEXT = 8000
@@ -296,8 +296,8 @@ class Progress(Message, frozen=True):
 
     Attributes:
         ticket: the chunk's.
-        row: of its batch, which is tried from now on though it is not the chunk's, as a partner;
-            -1: the chunk's own rows are.
+        row: of the batch of all trainers that share the epoch, which is tried from now on though
+            it is not the chunk's, as a partner; -1: the chunk's own rows are.
     """
 
     ticket: int

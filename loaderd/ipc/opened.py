@@ -81,13 +81,13 @@ def check_slot(slot: int, slots: int) -> None:
 
 
 def _layout(asked: Spec, opened: Opened) -> SlotLayout:
-    rows = min(asked.batch.batch_size, opened.samples)
-    if opened.samples < 1 or opened.batch_size != rows:
+    expected = fitted(asked, max(1, opened.samples))
+    if opened.samples < 1 or opened.batch_size != expected.batch.batch_size:
         raise ProtocolError(
             f"the daemon speaks of batches of {opened.batch_size} of {opened.samples} samples, "
             f"and {asked.batch.batch_size} were asked for"
         )
-    layout = slot_layout(fitted(asked, opened.samples), max(0, opened.classes))
+    layout = slot_layout(expected, max(0, opened.classes))
     if opened.slots < 1 or opened.ring_bytes != opened.slots * layout.nbytes:
         raise ProtocolError(
             f"the daemon speaks of a ring of {opened.ring_bytes} bytes with {opened.slots} slots "

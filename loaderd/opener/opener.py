@@ -28,6 +28,7 @@ from loaderd.ipc.manifest import Manifest
 from loaderd.ipc.messages import List, Listed, Message, Reserve, Reserved, refusal
 from loaderd.ipc.text import printable
 from loaderd.render.versions import decoders
+from loaderd.sampling.epoch_layout import EpochLayout
 from loaderd.sampling.order import epoch_length
 from loaderd.sampling.weights import sample_weights
 from loaderd.sources import file_identity
@@ -97,6 +98,7 @@ class _Opener:
             size = asked.load.target_size
             annotation_parts.check(asked.annotations, given, len(found), size)
         length = epoch_length(asked.order, len(found), _order(given, asked.order, len(found)))
+        EpochLayout(length, asked.batch.batch_size, asked.order.shard).check_shard()
         weights = _weights(given, asked.order, len(found))
         sample_weights(asked.order, found.labels, found.class_names, weights)  # checks them
         self._cache = _cache(found, asked)

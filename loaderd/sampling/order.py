@@ -53,7 +53,8 @@ class EpochOrder:
         order: seed (None counts as 0), source, and whether epochs are shuffled;
             otherwise sample i is the i-th of each epoch.
         samples: the size of the dataset.
-        batch_size: samples in a batch, at least 1; the last of an epoch may have fewer.
+        batch_size: samples in a batch of one trainer, at least 1; the last of an epoch may have
+            fewer.
         given: the order, if ``order.given``.
         weights: of all samples, where they are drawn by weights; None for each once.
 
@@ -71,7 +72,8 @@ class EpochOrder:
         weights: Weights | None = None,
     ) -> None:
         self.seed = order.seed or 0
-        self.layout = EpochLayout(epoch_length(order, samples, given), batch_size)
+        length = epoch_length(order, samples, given)
+        self.layout = EpochLayout(length, batch_size, order.shard)
         self.samples, self.batches = self.layout.samples, self.layout.batches
         self.shuffle = order.shuffle and not order.given
         self._draws = order.draws
@@ -82,37 +84,59 @@ class EpochOrder:
         self._epochs: dict[int, Ids] = {}
         self._occurrences: dict[int, Ids] = {}
 
-    def ids(self, epoch: int, position: int) -> Ids:
+    def ids(self, epoch: int, position: int, rows: range | None = None) -> Ids:
         """The samples of a batch, in the order of its rows.
 
+        Args:
+            epoch: of the batch.
+            position: of the batch.
+            rows: of the batch of all trainers that share the epoch; None for the stream's own.
+
         Returns:
-            Sample ids of shape (rows(position),), read-only; int32 if that suffices,
-            else int64.
+            Sample ids, one for each row, read-only; int32 if that suffices, else int64.
 
         Raises:
             IndexError: the epoch has no such position.
         """
-        start, stop = self.layout.span(position)
-        return self.epoch(epoch)[start:stop]
+        start, stop = self.layout.span(position, rows)
+        order = self.epoch(epoch)
+        if stop <= self.samples:
+            return order[start:stop]
+        return order[np.arange(start, stop) % self.samples]
 
-    def occurrences(self, epoch: int, position: int) -> Ids:
+    def occurrences(self, epoch: int, position: int, rows: range | None = None) -> Ids:
         """How often the sample of each row of a batch came before in the epoch.
 
+        Args:
+            epoch: of the batch.
+            position: of the batch.
+            rows: as for ``ids``.
+
         Raises:
             IndexError: the epoch has no such position.
         """
-        start, stop = self.layout.span(position)
+        start, stop = self.layout.span(position, rows)
+        if stop <= self.samples:
+            return self._occurrences_in_order(epoch)[start:stop]
+        order, places = self.epoch(epoch), np.arange(start, stop)
+        rounds, at = places // self.samples, places % self.samples
+        times = np.bincount(order)[order[at]] if self._is_repeating else 1
+        again: Ids = self._occurrences_in_order(epoch)[at] + rounds * times
+        return again
+
+    def _occurrences_in_order(self, epoch: int) -> Ids:
+        """How often each sample of an epoch's order came before in it."""
         if not self._is_repeating:
-            return np.zeros(stop - start, np.int32)
+            return np.broadcast_to(np.int32(0), self.samples)
         key = self._key(epoch)
         if key not in self._occurrences:
             _keep_room(self._occurrences)
             self._occurrences[key] = _occurrences(self.epoch(epoch))
-        return self._occurrences[key][start:stop]
+        return self._occurrences[key]
 
     def number(self, epoch: int, position: int) -> int:
         """The number of a batch in the stream, as Keras counts; the same when it is read again."""
-        return epoch % ROUND * self.batches + position
+        return epoch % ROUND * self.layout.numbers + position
 
     def seed_batch(self, rng: np.random.RandomState, epoch: int, position: int) -> None:
         """Sets a generator to the state of Keras's before the first sample of a batch is drawn.

@@ -10,6 +10,21 @@ from loaderd.spec.base import ComputeDType, DataFormat, Draws, DType, Frozen, La
 ClassWeights = Literal["balanced"] | tuple[tuple[str, float], ...]
 """Weights of all samples of a class: 1 / their number, or (name, weight); 1 for other classes."""
 
+Remainder = Literal["short", "drop", "pad"]
+ShardOrigin = Literal[
+    "argument",
+    "torch.distributed",
+    "jax.distributed",
+    "ray.train",
+    "TF_CONFIG",
+    "RANK",
+    "SLURM_PROCID",
+    "default",
+]
+"""Where a trainer's index and number were found; ``default``: nowhere, so it is alone."""
+
+MAX_TRAINERS = 2**20
+
 
 class Save(Frozen, frozen=True):
     """Where finished samples are saved as image files.
@@ -74,6 +89,43 @@ class Batching(Frozen, frozen=True):
             raise InvalidArgument(f"labels must not have the shape {self.label_shape}")
 
 
+class Shard(Frozen, frozen=True):
+    """The part of a stream that one of several trainers reads, which take each step together.
+
+    Batch k of all of them together, the global batch, is the next ``count * batch_size`` samples of
+    the epoch's order; each trainer has a block of it, in the order of ``index``.
+
+    Attributes:
+        index: the trainer's, from 0 to ``count - 1``.
+        count: trainers.
+        remainder: what becomes of the samples that fill no global batch. ``short``: they are spread
+            as evenly as possible. ``drop``: they are left out. ``pad``: the first samples of the
+            epoch's order come again, so that every batch is whole.
+        found: where the client has found index and count; changes no byte.
+    """
+
+    index: int
+    count: int
+    remainder: Remainder = "short"
+    found: ShardOrigin = "argument"
+
+    def __post_init__(self) -> None:
+        """Raises InvalidArgument if there is no such trainer."""
+        if not 1 <= self.count <= MAX_TRAINERS:
+            raise InvalidArgument(
+                f"a shard's count must be between 1 and {MAX_TRAINERS}, got {self.count}"
+            )
+        if not 0 <= self.index < self.count:
+            raise InvalidArgument(
+                f"a shard's index must be between 0 and {self.count - 1}, as its count is "
+                f"{self.count}, got {self.index}"
+            )
+
+
+WHOLE = Shard(0, 1)
+"""The part of a trainer that is alone."""
+
+
 class Order(Frozen, frozen=True):
     """The order of the samples, and the source of the random draws.
 
@@ -90,6 +142,7 @@ class Order(Frozen, frozen=True):
         weighted: whether they are drawn by the bundle's ``weights``.
         repeats: how often each of an epoch's samples comes in a row; with 2, half of the samples
             are in an epoch.
+        shard: the part of each epoch that is read; None for all of it.
     """
 
     shuffle: bool = True
@@ -100,6 +153,7 @@ class Order(Frozen, frozen=True):
     class_weights: ClassWeights | None = None
     weighted: bool = False
     repeats: int = 1
+    shard: Shard | None = None
 
     def __post_init__(self) -> None:
         """Raises InvalidArgument for a seed that the generators cannot take, and what clashes."""
@@ -110,6 +164,8 @@ class Order(Frozen, frozen=True):
             raise InvalidArgument(f"an epoch must have at least 1 sample, got {self.count}")
         if self.repeats < 1:
             raise InvalidArgument(f"samples must be repeated at least once, got {self.repeats}")
+        if self.shard is not None and self.draws != "sample":
+            raise InvalidArgument("a shard needs draws for each sample")
         self._check_sampling()
 
     def _check_sampling(self) -> None:

@@ -191,10 +191,21 @@ def seeded(spec: Spec) -> Spec:
 
 
 def fitted(spec: Spec, samples: int) -> Spec:
-    """The spec with a batch size of at most ``samples``."""
+    """The spec with a batch size of at most ``samples``, where batches may be short."""
+    if spec.order.shard is not None and spec.order.shard.remainder != "short":
+        return spec
     size = min(spec.batch.batch_size, samples)
     batch = msgspec.structs.replace(spec.batch, batch_size=size)
     return msgspec.structs.replace(spec, batch=batch)
+
+
+def unsharded(spec: Spec) -> Spec:
+    """The spec without what distinguishes trainers that share an epoch: equal for all of them."""
+    shard = spec.order.shard
+    if shard is None:
+        return spec
+    same = msgspec.structs.replace(shard, index=0, found="argument")
+    return msgspec.structs.replace(spec, order=msgspec.structs.replace(spec.order, shard=same))
 
 
 def unseeded(spec: Spec) -> Spec:

@@ -46,7 +46,10 @@ class Fail(msgspec.Struct, frozen=True):
 
 
 class Isolate(msgspec.Struct, frozen=True):
-    """Tell all workers that a sample is no longer tried: the one in this row of a batch."""
+    """Tell all workers that a sample is no longer tried: the one in this row of a batch.
+
+    It is a row of the batch of all trainers that share the epoch.
+    """
 
     stream: int
     place: Place

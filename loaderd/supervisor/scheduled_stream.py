@@ -67,7 +67,8 @@ class Part:
     """Rows of a batch that one worker tries, and how many died over them in a row.
 
     ``in_hand`` is a row that is not one of them, as a partner is, while the worker tries it; else
-    -1. ``isolated`` are rows that are no longer tried, as workers died over them.
+    -1. ``isolated`` are rows that are no longer tried, as workers died over them. Both are rows of
+    the batch of all trainers that share the epoch.
     """
 
     batch: PartialBatch
@@ -259,7 +260,8 @@ class ScheduledStream:
         return []
 
     def _isolate(self, part: Part, cause: str) -> list[Action]:
-        row = part.first if part.in_hand < 0 else part.in_hand
+        own = self.shape.part(part.batch.place[1])
+        row = own[part.first] if part.in_hand < 0 else part.in_hand
         if row in part.isolated:
             text = f"{CRASHES + 1} workers crashed over it ({cause}) though it was not tried"
             self._give_up(part, "WorkerCrashed", text)

@@ -12,7 +12,7 @@ EPOCHS = 2**63
 """No stream comes so far."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Shape(EpochLayout):
     """The sizes of a stream: how its epochs are divided, and the slots of its ring."""
 

@@ -162,11 +162,13 @@ class OpenStream:
         return ", ".join(repr(os.fsdecode(table.path(row)) or f"image {row}") for row in rows)
 
     def quarantine(self, place: Place, row: int, cause: str) -> tuple[bytes, Quarantine]:
-        """The path of the sample in a row that killed its workers, and what they are told of it.
+        """The path of a sample that killed its workers, and what they are told of it.
+
+        It is in a row of the batch of all trainers that share the epoch.
 
         Where it has no path, people read its number.
         """
-        table, sample = self._table(), int(self._rows(place)[row])
+        table, sample = self._table(), int(self._rows(place, range(row, row + 1))[0])
         reason, name = f"quarantined: the workers that tried it died ({cause})", ""
         if self.spec.function is not None:
             name = self.spec.function.label
@@ -174,12 +176,13 @@ class OpenStream:
         path = table.path(sample) or b"image %d of the arrays" % sample
         return path, Quarantine(sample_key(table, self.id, sample), name, reason)
 
-    def _rows(self, place: Place) -> Ids:
+    def _rows(self, place: Place, rows: range | None = None) -> Ids:
         given = bundle.attach_all(list(map(os.dup, self.bundles)), self.request.bundles)
         samples, batch_size = self.shape.samples, self.shape.batch_size
         table, order = self._table(), self.spec.order
         weights = sample_weights(order, table.labels, table.class_names, given.get("weights"))
-        return EpochOrder(order, samples, batch_size, given.get("order"), weights).ids(*place)
+        epochs = EpochOrder(order, samples, batch_size, given.get("order"), weights)
+        return epochs.ids(*place, rows)
 
     def _table(self) -> Manifest:
         nbytes = self.listed.manifest_bytes
@@ -373,7 +376,8 @@ class PendingStream:
             raise _empty(self.spec)
         self.spec = spec.fitted(self.spec, listed.samples)
         layout = slot_layout(self.spec, listed.classes)
-        batches = EpochLayout(listed.samples, self.spec.batch.batch_size).batches
+        batch_size, shard = self.spec.batch.batch_size, self.spec.order.shard
+        batches = EpochLayout(listed.samples, batch_size, shard).batches
         # Two epochs ahead are enough: flows of few batches are made by the thousand.
         enough = 2 if is_small(self.spec, layout.nbytes) else ENOUGH_SLOTS
         self._wish = min(self._wish, max(enough, 2 * batches))
@@ -383,7 +387,7 @@ class PendingStream:
         fitting_slots(layout.nbytes, self._wish, room._replace(shm=segment.total()))
         self._caches.give_way(2 * self._wish * layout.nbytes)  # a ring gets half of what is free
         slots = fitting_slots(layout.nbytes, self._wish, room._replace(shm=segment.free()))
-        self.shape = Shape(listed.samples, self.spec.batch.batch_size, slots)
+        self.shape = Shape(listed.samples, batch_size, shard, slots=slots)
         self.shape.checked(self.request.run)
         self.ring_bytes = layout.nbytes * slots
         self._fds.append(segment.create(self.ring_bytes))

@@ -18,8 +18,9 @@ from loaderd.sampling.order import EpochOrder, Ids
 from loaderd.spec.spec import Spec
 
 Array = NDArray[Any]
-Render = Callable[[SlotArrays, Chunk, slice], Ids]
-"""Renders rows of a batch, without mixing, to those of a chunk; returns ids, -1 for none."""
+Render = Callable[[SlotArrays, Chunk, range], Ids]
+"""Renders rows of the batch of all trainers, without mixing, to those of a chunk; returns ids, -1
+for none."""
 
 
 class Partner(NamedTuple):
@@ -44,6 +45,8 @@ class Mixer:
     The partner of a row is the row before it, of the first row the last; with
     ``RepeatedAugmentation(n)`` the row n before, as the row before is mostly the same image. So
     a chunk needs rows that are not its own, which are rendered again into memory of the mixer.
+    Rows of trainers that share an epoch are those of one batch: the first row of one has its
+    partner among the last of the one before.
 
     Args:
         spec: with operations that mix.
@@ -72,16 +75,17 @@ class Mixer:
                 worker dies, that one is to blame.
         """
         found: Partners = {}
-        is_trial = chunk.last - chunk.first == 1
+        own = self._own(chunk)
+        is_trial = len(own) == 1
         for row in self._first(chunk):
             at = self._partner_of(chunk, row)
-            if chunk.first <= at < chunk.last:
+            if at in own:
                 continue
             to = row - chunk.first
             alone = Chunk(chunk.ticket, chunk.stream, 0, chunk.epoch, chunk.position, to, to + 1)
             if is_trial:
                 report(Progress(chunk.ticket, at))
-            (sample,) = render(self._spare, alone, slice(at, at + 1))
+            (sample,) = render(self._spare, alone, range(at, at + 1))
             if is_trial:
                 report(Progress(chunk.ticket))
             found[row] = None if sample < 0 else _row(self._spare, to)
@@ -91,8 +95,15 @@ class Mixer:
         """The rows whose partners are kept in memory of the mixer."""
         return range(chunk.first, min(chunk.last, chunk.first + self._back))
 
+    def _own(self, chunk: Chunk) -> range:
+        """The rows of a chunk, in the batch of all trainers."""
+        return self._epochs.layout.part(chunk.position)[chunk.first : chunk.last]
+
     def _partner_of(self, chunk: Chunk, row: int) -> int:
-        return (row - self._back) % self._epochs.layout.rows(chunk.position)
+        """The row of the batch of all trainers that is mixed into a row of the stream's."""
+        layout = self._epochs.layout
+        place = layout.part(chunk.position).start + row
+        return (place - self._back) % layout.global_rows(chunk.position)
 
     def _copy(self, slot: SlotArrays, row: int, to: int) -> Partner:
         """A copy of a row, which is mixed before it is needed as a partner."""
@@ -113,9 +124,9 @@ class Mixer:
         """
         samples = self._epochs.ids(chunk.epoch, chunk.position).tolist()
         occurrences = self._epochs.occurrences(chunk.epoch, chunk.position).tolist()
-        there = (ids >= 0).tolist()
+        there, own = (ids >= 0).tolist(), self._own(chunk)
         for row in self._first(chunk):
-            at = self._partner_of(chunk, row) - chunk.first
+            at = self._partner_of(chunk, row) - own.start
             if row not in partners and there[at]:
                 partners[row] = self._copy(slot, at + chunk.first, row - chunk.first)
         # Backwards: a row is mixed after it was needed.

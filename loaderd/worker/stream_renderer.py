@@ -129,7 +129,8 @@ class StreamRenderer:
         slot, mixer = self._slots[chunk.slot], self._mixer
         partners = mixer.partners(chunk, self._render, self._channel.send) if mixer else {}
         self._skipped = 0
-        ids = self._render(slot, chunk, slice(chunk.first, chunk.last))
+        rows = self._epochs.layout.part(chunk.position)[chunk.first : chunk.last]
+        ids = self._render(slot, chunk, rows)
         if mixer:
             mixer.mix(slot, chunk, ids, partners)
         if self._spec.output.save is not None:
@@ -148,13 +149,13 @@ class StreamRenderer:
             self._skipped,
         )
 
-    def _render(self, slot: SlotArrays, chunk: Chunk, rows: slice) -> Ids:
-        """Renders rows of a batch by themselves, to those of the chunk.
+    def _render(self, slot: SlotArrays, chunk: Chunk, rows: range) -> Ids:
+        """Renders rows of the batch of all trainers by themselves, to those of the chunk.
 
         Returns:
             The ids of their samples, -1 for a skipped row.
         """
-        ids = self._epochs.ids(chunk.epoch, chunk.position)[rows]
+        ids = self._epochs.ids(chunk.epoch, chunk.position, rows)
         self._images.begin(ids)
         if slot.weights is not None:
             slot.weights[chunk.first : chunk.last] = 1
@@ -162,7 +163,7 @@ class StreamRenderer:
             prepared = self._renderer.prepare(self._draws(chunk, rows, ids))
             if not self._finished(slot, chunk, ids, prepared):
                 with self._renderer.import_scope():
-                    ids = self._write_images(slot, chunk, ids, prepared)
+                    ids = self._write_images(slot, chunk, ids, prepared, rows.start)
         self._write_labels(slot, chunk.first, ids)
         slot.ids[chunk.first : chunk.last] = ids
         return ids
@@ -181,8 +182,14 @@ class StreamRenderer:
         rows = slot.images[chunk.first : chunk.last]
         return self._renderer.finish_many(found, prepared, rows)
 
-    def _write_images(self, slot: SlotArrays, chunk: Chunk, ids: Ids, prepared: Prepared) -> Ids:
-        """Renders the rows; returns the ids of their samples, -1 for a skipped row."""
+    def _write_images(
+        self, slot: SlotArrays, chunk: Chunk, ids: Ids, prepared: Prepared, place: int
+    ) -> Ids:
+        """Renders the rows, the first of which has this place in the batch of all trainers.
+
+        Returns:
+            The ids of their samples, -1 for a skipped row.
+        """
         images, renderer, finish = slot.images, self._renderer, self._renderer.finish
         load = self._load_unless_quarantined if self._quarantine else self._load
         annotated = self._annotated
@@ -206,7 +213,7 @@ class StreamRenderer:
                 continue
             try:
                 if runs_code:
-                    renderer.seed(number, row, chunk.epoch // ROUND)
+                    renderer.seed(number, place + at, chunk.epoch // ROUND)
                 if annotated is None:
                     finish(image, prepared, at, images[row])
                 else:
@@ -279,13 +286,13 @@ class StreamRenderer:
                 self._report(candidate, another)
         raise BadImage(f"{error}; nor could another image of its class be read")
 
-    def _draws(self, chunk: Chunk, rows: slice, ids: Ids) -> Drawn:
+    def _draws(self, chunk: Chunk, rows: range, ids: Ids) -> Drawn:
         spec = self._spec
         if not (spec.augments or spec.is_random):
             return self._still[: len(ids)]
         if spec.order.draws == "batch":
             return self._batch_draws.rows(chunk.epoch, chunk.position, chunk.first, chunk.last)
-        occurrences = self._epochs.occurrences(chunk.epoch, chunk.position)[rows].tolist()
+        occurrences = self._epochs.occurrences(chunk.epoch, chunk.position, rows).tolist()
         keys = list(zip(repeat(chunk.epoch), ids.tolist(), occurrences, strict=False))
         if spec.augments:
             return keys

@@ -166,7 +166,7 @@ def test_what_comes_while_a_slow_batch_is_awaited_is_expected() -> None:
 
 
 def test_whatever_is_read_the_run_that_is_asked_for_is_one_that_there_is() -> None:
-    shape, chance = Shape(12, 3, 4), random.Random(1)
+    shape, chance = Shape(12, 3, slots=4), random.Random(1)
     for _ in range(3000):
         run = ahead(shape.batches, shape.slots)
         epoch, position = 0, 0

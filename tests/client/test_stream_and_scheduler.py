@@ -37,7 +37,7 @@ class Daemon(FakeDaemon):
         self._chance = chance
         self._scheduler = Scheduler()
         self._workers: list[deque[int]] = [deque() for _ in range(WORKERS)]
-        self._scheduler.open(1, Shape(3 * batches, 3, slots), WHOLE)
+        self._scheduler.open(1, Shape(3 * batches, 3, slots=slots), WHOLE)
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
 

@@ -22,7 +22,7 @@ import pytest
 from loaderd.errors import BadImage, NoWorkers, WorkerCrashed
 from loaderd.ipc import dial
 from loaderd.ipc.bundle import Bundle
-from loaderd.spec.output import Order
+from loaderd.spec.output import Order, Shard
 from loaderd.supervisor.scheduled_stream import CRASHES, KILLS
 from loaderd_client import Session
 from loaderd_client import augment as A
@@ -254,6 +254,24 @@ def test_a_partner_that_kills_its_workers_is_quarantined_and_not_the_row_it_belo
     quarantined = [line for line in daemon.log.splitlines() if "quarantined " in line]
     assert quarantined
     assert all("dog/006.jpg" in line for line in quarantined)
+
+
+@pytest.mark.parametrize("index", [0, 1])
+def test_so_is_one_that_is_another_trainers_row(
+    sabotage: Sabotage, photos: Path, index: int
+) -> None:
+    """The killer is the second trainer's last row, and the partner of the first one's first."""
+    mixing = augmenting(photos, [A.MixUp()], batch_size=4)
+    order = Order(shuffle=False, seed=11, shard=Shard(index, 2))
+    sharded = with_errors(msgspec.structs.replace(mixing, order=order), "skip")
+    with sabotage("decoding", "SIGSEGV", name="dog/006.jpg", times=1000) as daemon:
+        with Session(daemon.path) as session:
+            stream = session.open(sharded, slots=4)
+            ids = [sample for batch in run_of(stream, 1) for sample in batch.ids.tolist()]
+        own = [sample for sample in range(96) if sample // 4 % 2 == index]
+        assert ids == [sample for sample in own if sample != 47]
+        (bad,) = dial.list_bad(daemon.path)
+        assert bad.path.endswith(b"dog/006.jpg")
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from scipy.stats import chi2, chisquare
 from loaderd.errors import InvalidArgument
 from loaderd.sampling.order import EpochOrder, batch_order
 from loaderd.sampling.weights import checked
-from loaderd.spec.output import Order
+from loaderd.spec.output import Order, Shard
 
 sizes = st.integers(0, 200)
 batch_sizes = st.integers(1, 40)
@@ -218,3 +218,34 @@ def test_weights_and_repeats_need_shuffled_epochs_and_draws_for_each_sample(
         Order(**how, **against)
     with pytest.raises(InvalidArgument, match="at least once"):
         Order(repeats=0)
+
+
+@pytest.mark.parametrize("how", [{}, {"repeats": 2}, {"weights": True}, {"shuffle": False}])
+def test_a_padded_epoch_goes_on_with_its_first_samples_as_further_occurrences(
+    how: dict[str, Any],
+) -> None:
+    how = dict(how)
+    weights = checked(np.arange(1.0, 12)) if how.pop("weights", False) else None
+    for index in range(3):
+        shard = Shard(index=index, count=3, remainder="pad")
+        order = EpochOrder(
+            Order(seed=5, shard=shard, weighted=weights is not None, **how), 11, 9, weights=weights
+        )
+        whole = order.epoch(2).tolist() * 3
+        part = slice(9 * index, 9 * index + 9)
+        assert order.ids(2, 0).tolist() == whole[part]
+        expected = [whole[:at].count(sample) for at, sample in enumerate(whole)]
+        assert order.occurrences(2, 0).tolist() == expected[part]
+        assert order.occurrences(2, 0, range(27)).tolist() == expected[:27]
+
+
+def test_batches_have_the_numbers_of_one_trainers_also_where_the_last_is_dropped() -> None:
+    alone = EpochOrder(Order(seed=1), 11, 4)
+    dropped = EpochOrder(Order(seed=1, shard=Shard(index=1, count=2, remainder="drop")), 11, 2)
+    assert (alone.batches, dropped.batches) == (3, 2)
+    assert dropped.number(5, 1) == alone.number(5, 1) == 16
+
+
+def test_a_shard_has_no_place_in_the_order_that_keras_draws() -> None:
+    with pytest.raises(InvalidArgument, match="a shard needs draws for each sample"):
+        Order(draws="batch", shard=Shard(index=0, count=1))

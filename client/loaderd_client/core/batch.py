@@ -63,6 +63,11 @@ class Batch(NamedTuple):
         )
 
 
+def epoch_layout(opened: Opened, spec: Spec) -> EpochLayout:
+    """The batches of an epoch, by the daemon's answer and the spec that was requested."""
+    return EpochLayout(opened.samples, opened.batch_size, spec.order.shard)
+
+
 class Slot(NamedTuple):
     """A slot that the client holds: a batch, or the error in its place."""
 
@@ -93,7 +98,7 @@ class RingBatches:
         self.ring = ring
         self._names = tuple(layout.delivered)
         self._copies = layout.nbytes <= _COPIED
-        self._epoch = EpochLayout(opened.samples, opened.batch_size)
+        self._epoch = epoch_layout(opened, spec)
         self._directory = spec.source.directory
 
     def rows(self, place: Place, slot: Slot) -> int:

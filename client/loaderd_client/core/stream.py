@@ -49,9 +49,8 @@ from loaderd.ipc.opened import check_slot, take_over
 from loaderd.ipc.prefetch import Place, Run
 from loaderd.ipc.slot_layout import is_small
 from loaderd.ipc.text import printable
-from loaderd.sampling.epoch_layout import EpochLayout
 from loaderd.spec.spec import Spec
-from loaderd_client.core.batch import Batch, RingBatches, Slot
+from loaderd_client.core.batch import Batch, RingBatches, Slot, epoch_layout
 from loaderd_client.core.guard import Caller, Guard
 from loaderd_client.core.lease import Ring
 from loaderd_client.core.link import REPORT_NS, Link, Waker
@@ -107,7 +106,7 @@ class Stream:
         self.seed = opened.seed
         self.slots = opened.slots
         self.samples = opened.samples
-        self.batches = EpochLayout(opened.samples, opened.batch_size).batches
+        self.batches = epoch_layout(opened, spec).batches
         self.is_small = is_small(spec, layout.nbytes)
         self.used_at = monotonic()
         self._notifier = Waker()

@@ -1,0 +1,214 @@
+"""Trainers that share an epoch have, side by side, the batches of one, byte for byte."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Generator, Sequence
+from contextlib import ExitStack, closing
+from pathlib import Path
+from typing import Any, NamedTuple, get_args
+
+import msgspec
+import numpy as np
+import pytest
+
+from loaderd.errors import InvalidArgument
+from loaderd.ipc.bundle import Bundle
+from loaderd.spec.output import Remainder, Shard
+from loaderd.spec.spec import Spec
+from loaderd_client import Session
+from loaderd_client import augment as A
+from loaderd_client.core.batch import Batch
+from loaderd_client.keras import functions
+from tests.process import user_functions
+from tests.support.augmented import SIZE, augmenting
+from tests.support.daemons import Serve
+from tests.support.photos import write_photo
+from tests.support.specs import with_transform
+from tests.support.streams import a_spec, cached, with_errors
+
+BATCH_SIZES = {1: 10, 2: 7, 3: 7, 4: 5, 8: 11}
+"""Of one trainer, by their number: 96 samples are no multiple of any global batch."""
+
+CROP = A.RandomResizedCrop(*SIZE)
+MIX = A.RandomMix([A.MixUp(), A.CutMix()])
+
+
+class Dataset(NamedTuple):
+    """A spec, and its bundles."""
+
+    spec: Spec
+    bundles: Sequence[Bundle] = ()
+
+    def of(self, batch_size: int, shard: Shard | None = None) -> Spec:
+        batch = msgspec.structs.replace(self.spec.batch, batch_size=batch_size)
+        return ordered(msgspec.structs.replace(self.spec, batch=batch), shard=shard)
+
+
+def ordered(spec: Spec, **how: Any) -> Spec:
+    return msgspec.structs.replace(spec, order=msgspec.structs.replace(spec.order, **how))
+
+
+def mixing(photos: Path, **how: Any) -> Dataset:
+    return Dataset(ordered(augmenting(photos, [CROP, MIX]), **how))
+
+
+def weighted(photos: Path) -> Dataset:
+    spec = ordered(augmenting(photos, [CROP]), weighted=True)
+    return Dataset(spec, [Bundle({"weights": np.arange(96) % 7 / 3})])
+
+
+def with_a_function(photos: Path) -> Dataset:
+    """One whose function draws from the global generators, which are seeded for each row."""
+    packed = functions.pack(user_functions.add_noise, "float32")
+    assert packed.operation is not None
+    return Dataset(with_transform(a_spec(photos), packed.operation), [Bundle(packed.parts)])
+
+
+MODES: dict[str, Callable[[Path], Dataset]] = {
+    "warps": lambda photos: Dataset(a_spec(photos)),
+    "in order": lambda photos: Dataset(a_spec(photos, shuffle=False)),
+    "crops": lambda photos: Dataset(augmenting(photos, [CROP, A.RandomFlip()])),
+    "mixes": mixing,
+    "mixes of repeated": lambda photos: mixing(photos, repeats=3),
+    "mixes of balanced": lambda photos: mixing(photos, class_weights="balanced"),
+    "mixes of cached": lambda photos: Dataset(
+        cached(augmenting(photos, [A.Resize(*SIZE), MIX]), "memory")
+    ),
+    "weighted": weighted,
+    "a function": with_a_function,
+}
+
+
+def read(session: Session, dataset: Dataset, spec: Spec, epochs: int = 2) -> Generator[Batch]:
+    with closing(session.open(spec, slots=4, bundles=dataset.bundles)) as stream:
+        for epoch in range(epochs):
+            for position in range(stream.batches):
+                yield stream.take((epoch, position))
+
+
+def alone(
+    session: Session, dataset: Dataset, count: int, remainder: Remainder | None = None
+) -> list[list[bytes]]:
+    """The batches of one trainer with the global batch size."""
+    shard = None if remainder is None else Shard(0, 1, remainder)
+    spec = dataset.of(BATCH_SIZES[count] * count, shard)
+    return [contents([batch]) for batch in read(session, dataset, spec)]
+
+
+def side_by_side(
+    session: Session, dataset: Dataset, count: int, remainder: Remainder = "short"
+) -> list[list[bytes]]:
+    """The batches of so many trainers, put together."""
+    with ExitStack() as stack:
+        trainers = []
+        for index in range(count):
+            spec = dataset.of(BATCH_SIZES[count], Shard(index, count, remainder))
+            trainers.append(stack.enter_context(closing(read(session, dataset, spec))))
+        return [contents(batches) for batches in zip(*trainers, strict=True)]
+
+
+def contents(batches: Sequence[Batch]) -> list[bytes]:
+    """All that batches hold, as if they were one."""
+    parts: list[list[Any]] = [
+        [batch.ids for batch in batches],
+        [batch.images for batch in batches],
+        [batch.labels for batch in batches],
+    ]
+    if batches[0].weights is not None:
+        parts.append([batch.weights for batch in batches])
+    return [np.concatenate(part).tobytes() for part in parts]
+
+
+@pytest.mark.parametrize("make", MODES.values(), ids=MODES)
+def test_trainers_side_by_side_have_the_batches_of_one(
+    serve: Serve, photos: Path, make: Callable[[Path], Dataset]
+) -> None:
+    dataset = make(photos)
+    with serve(workers=2) as daemon, Session(daemon.path) as session:
+        for count in BATCH_SIZES:
+            whole = alone(session, dataset, count)
+            assert side_by_side(session, dataset, count) == whole, count
+            assert len({images for _, images, *_ in whole}) == len(whole) > 2
+
+
+@pytest.mark.parametrize("remainder", get_args(Remainder))
+def test_all_trainers_have_as_many_batches_whatever_becomes_of_the_rest(
+    serve: Serve, photos: Path, remainder: Remainder
+) -> None:
+    dataset = mixing(photos)
+    with serve(workers=2) as daemon, Session(daemon.path) as session:
+        for count in (2, 3):
+            whole = alone(session, dataset, count, remainder)
+            assert side_by_side(session, dataset, count, remainder) == whole
+            ids = [np.frombuffer(each, np.int32) for each, *_ in whole[: len(whole) // 2]]
+            times = Counter(np.concatenate(ids).tolist())
+            read_of_all = {"short": 96, "drop": 96 - 96 % len(ids[0]), "pad": 96}[remainder]
+            assert len(times) == read_of_all
+            assert max(times.values()) == 1 + (remainder == "pad")
+            assert len({len(each) for each in ids}) == 1 + (remainder == "short")
+
+
+def test_what_is_dropped_changes_nothing_of_the_rest(serve: Serve, photos: Path) -> None:
+    dataset = with_a_function(photos)  # which is seeded by the number of its batch
+    with serve(workers=2) as daemon, Session(daemon.path) as session:
+        plain = alone(session, dataset, 4)
+        dropped = side_by_side(session, dataset, 4, "drop")
+    assert dropped == [*plain[:4], *plain[5:9]]
+
+
+def test_a_sample_that_fills_up_an_epoch_is_drawn_anew(serve: Serve, photos: Path) -> None:
+    dataset = Dataset(augmenting(photos, [CROP]))
+    with serve(workers=2) as daemon, Session(daemon.path) as session:
+        ids, images, _ = alone(session, dataset, 8, "pad")[1]
+        first, before, _ = alone(session, dataset, 8, "pad")[0]
+    last = np.frombuffer(ids, np.int32)[96 - 88 :]
+    assert (last == np.frombuffer(first, np.int32)[: len(last)]).all()
+    size = len(images) // 88
+    assert images[8 * size :] != before[: len(last) * size]
+
+
+@pytest.mark.parametrize("on_error", ["skip", "substitute"])
+@pytest.mark.parametrize("operations", [[CROP], [CROP, MIX]], ids=["crops", "mixes"])
+def test_bad_images_are_left_out_or_replaced_as_for_one_trainer(
+    serve: Serve, tmp_path: Path, on_error: str, operations: list[Any]
+) -> None:
+    for number in range(96):
+        place = tmp_path / "photos" / "abc"[number % 3] / f"{number:02}.jpg"
+        place.parent.mkdir(parents=True, exist_ok=True)
+        write_photo(place, number, (60, 80))
+        if number % 5 == 0:
+            place.write_bytes(b"no picture")
+    spec = with_errors(augmenting(tmp_path / "photos", operations), on_error)
+    batch = msgspec.structs.replace(spec.batch, substitute_weight=0.25)
+    dataset = Dataset(
+        msgspec.structs.replace(spec, batch=batch) if on_error == "substitute" else spec
+    )
+    with serve(2, "--max-bad", "50%") as daemon, Session(daemon.path) as session:
+        for count in (2, 3, 4):
+            whole = alone(session, dataset, count)
+            assert side_by_side(session, dataset, count) == whole
+            assert (len(whole[0][0]) < 4 * BATCH_SIZES[count] * count) == (on_error == "skip")
+
+
+@pytest.mark.parametrize(
+    ("batch_size", "shard", "says"),
+    [
+        (
+            19,
+            Shard(0, 5),
+            'has 1 for 5 trainers, and each needs one: use remainder="drop" or "pad"',
+        ),
+        (50, Shard(1, 2, "drop"), "leaves none of 96 samples, as a batch of all 2 trainers takes"),
+    ],
+)
+def test_a_shard_that_would_be_without_samples_is_refused_when_it_is_opened(
+    serve: Serve, photos: Path, batch_size: int, shard: Shard, says: str
+) -> None:
+    dataset = Dataset(a_spec(photos))
+    with (
+        serve(workers=1) as daemon,
+        Session(daemon.path) as session,
+        pytest.raises(InvalidArgument, match=says),
+    ):
+        session.open(dataset.of(batch_size, shard), slots=4)
