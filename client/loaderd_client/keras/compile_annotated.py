@@ -21,6 +21,7 @@ from loaderd.spec.output import Batching, Order, Output
 from loaderd.spec.source import Arrays, Files
 from loaderd.spec.spec import Spec
 from loaderd_client.core import arguments
+from loaderd_client.core.shards import shard_of
 from loaderd_client.keras import adapter
 from loaderd_client.keras.augment_list import Augmented, augmented, check_channels
 from loaderd_client.keras.dataset_options import DatasetOptions
@@ -71,6 +72,7 @@ def compiled(listing: SampleTable, options: DatasetOptions) -> tuple[Spec, Parts
             class_weights=listing.class_weights,
             weighted=listing.sampling is not None,
             repeats=found.repeats,
+            shard=shard_of(options.shard, options.remainder, options.seed),
         ),
         cache=loading.cache,
         on_error=loading.on_error,

@@ -26,10 +26,11 @@ from loaderd.spec.base import (
     OnError,
 )
 from loaderd.spec.load import Load
-from loaderd.spec.output import Batching, Order, Output
+from loaderd.spec.output import Batching, Order, Output, Remainder
 from loaderd.spec.source import Directory
 from loaderd.spec.spec import Spec
 from loaderd_client.core import arguments
+from loaderd_client.core.shards import ShardArgument, shard_of
 from loaderd_client.keras import adapter
 from loaderd_client.keras.augment_list import augmented
 from loaderd_client.keras.class_weights import class_weights as checked_weights
@@ -79,6 +80,8 @@ def image_dataset_from_directory(
     max_queue_size: int = 10,
     augment: Sequence[Operation] | None = None,
     class_weights: str | Mapping[str, float] | None = None,
+    shard: ShardArgument = None,
+    remainder: Remainder = "short",
 ) -> LoaderSequence | list[LoaderSequence]:
     """Makes a sequence of the images below ``directory``; replaces Keras's function of that name.
 
@@ -127,6 +130,13 @@ def image_dataset_from_directory(
             sample of a class of weight 2 comes twice as often as one of weight 1; classes that are
             not in it have 1. Needs ``shuffle=True``. The validation half of ``both`` is not drawn
             by weights.
+        shard: (index, count) of this trainer, where several share the dataset and take each step
+            together, or ``"auto"``, which finds them: by torch.distributed, jax.distributed, Ray
+            Train, ``TF_CONFIG``, ``RANK`` and ``WORLD_SIZE``, or Slurm, and is (0, 1) where
+            none of them is in use. ``batch_size`` is that of one trainer. Needs a ``seed``.
+        remainder: what becomes of samples at the end of an epoch that are too few for whole batches
+            of all trainers: ``short`` spreads them, ``drop`` leaves them out, ``pad`` fills up with
+            the epoch's first samples.
 
     Returns:
         A :class:`LoaderSequence` with ``class_names`` (None without labels) and
@@ -165,6 +175,7 @@ def image_dataset_from_directory(
         data_format=_data_format(data_format),
         dtype="uint8" if resizing == "nearest" else "float32",  # TensorFlow keeps the dtype
     )
+    own = shard_of(shard, remainder, seed)
     if seed is None:  # as in Keras
         seed = int(np.random.randint(_PICKED_SEEDS))
     weights = checked_weights(class_weights)
@@ -174,7 +185,9 @@ def image_dataset_from_directory(
         raise InvalidArgument(
             '`class_weights`: only classes of `labels="inferred"` have names: use "balanced"'
         )
-    order = Order(shuffle=shuffle, seed=arguments.whole("seed", seed), class_weights=weights)
+    order = Order(
+        shuffle=shuffle, seed=arguments.whole("seed", seed), class_weights=weights, shard=own
+    )
     whole = Directory(
         directory=arguments.folder("directory", directory),
         extensions=EXTENSIONS,
@@ -227,7 +240,7 @@ def _parts(spec: Spec, split: float | None, subset: str | None) -> list[Spec]:
         source = msgspec.structs.replace(spec.source, split_overall=(split, one))
         order = spec.order
         if (subset, one) == ("both", "validation"):  # as in Keras, it has one order for all epochs
-            order = Order(shuffle=False, seed=order.seed)
+            order = Order(shuffle=False, seed=order.seed, shard=order.shard)
         parts.append(msgspec.structs.replace(spec, source=source, order=order))
     return parts
 

@@ -11,6 +11,8 @@ from typing import Any, Literal, TypedDict
 from loaderd.augment.boxes import BoxFormat
 from loaderd.errors import InvalidType
 from loaderd.spec.base import Cache, ColorMode, DataFormat, Decode, OnError
+from loaderd.spec.output import Remainder
+from loaderd_client.core.shards import ShardArgument
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,6 +49,12 @@ class DatasetOptions:
             its class, or any other where labels are no classes, or ``skip``.
         max_queue_size: batches that the daemon keeps ready.
         verbose: whether to print how many samples there are.
+        shard: (index, count) of this trainer, where several share the dataset and take each step
+            together, or ``"auto"``, which finds them, as for ``image_dataset_from_directory``.
+            ``batch_size`` is that of one trainer. Needs a ``seed``.
+        remainder: what becomes of samples at the end of an epoch that are too few for whole batches
+            of all trainers: ``short`` spreads them, ``drop`` leaves them out, ``pad`` fills up with
+            the epoch's first samples.
     """
 
     image_size: tuple[int, int] = (256, 256)
@@ -68,6 +76,8 @@ class DatasetOptions:
     on_error: OnError = "raise"
     max_queue_size: int = 10
     verbose: bool = True
+    shard: ShardArgument = None
+    remainder: Remainder = "short"
 
 
 class DatasetArguments(TypedDict, total=False):
@@ -96,6 +106,8 @@ class DatasetArguments(TypedDict, total=False):
     on_error: OnError
     max_queue_size: int
     verbose: bool
+    shard: ShardArgument
+    remainder: Remainder
 
 
 def options_of(function: Callable[..., Any], arguments: DatasetArguments) -> DatasetOptions:
