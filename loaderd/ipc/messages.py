@@ -372,11 +372,13 @@ class Reserve(Message, frozen=True):
     """Has the opener reserve a ring's pages.
 
     Descriptors: the ring and, with a cache in memory of at most ``cache_room`` bytes, that cache
-    and the lock of its openers.
+    and the lock of its openers. ``own`` is False where nothing was listed for the stream: it has
+    the listing, and any cache, of another.
     """
 
     ring_bytes: int
     cache_room: int = 0
+    own: bool = True
 
 
 class Reserved(Message, frozen=True):

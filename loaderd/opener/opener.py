@@ -114,7 +114,7 @@ class _Opener:
         ring, *held = fds
         segment.reserve(ring, request.ring_bytes)
         cache, self._cache = self._cache, None
-        if cache is None:
+        if cache is None or not request.own:
             self._channel.send(Reserved())
             return
         try:

@@ -13,8 +13,9 @@ from __future__ import annotations
 import contextlib
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 from loaderd.config import Settings
 from loaderd.errors import ProtocolError, RequestRefused, RingReclaimed
@@ -28,11 +29,14 @@ from loaderd.supervisor.loop import Loop
 from loaderd.supervisor.memory_caches import MemoryCaches
 from loaderd.supervisor.opener_processes import Openers
 from loaderd.supervisor.scheduler import Scheduler
+from loaderd.supervisor.shared_listing import Listable
 from loaderd.supervisor.slots import State
 from loaderd.supervisor.storage_waits import Stall, Wait, Waits, timeout
 from loaderd.supervisor.streams import MAX_BUNDLES, OpenStream, PendingStream, Room, StreamResources
 
 log = logging.getLogger("loaderd")
+
+_Listed = TypeVar("_Listed", OpenStream, PendingStream)
 
 _NOTHING_TAKEN = Ack((), (), batches=0, samples=0, waited_ns=0)
 
@@ -136,7 +140,37 @@ class StreamOpener:
         resources = StreamResources(self._settings, self.caches, self._openers, self._make_room)
         pending = PendingStream(self._last_id, client, request, fds, resources, self._opened)
         self.pending[client] = pending
-        self._loop.watch_channel(pending.opener.channel, pending.read)
+        try:
+            self._list(pending)
+        except OSError:
+            self._end_pending(client)
+            raise
+
+    def _list(self, pending: PendingStream) -> None:
+        """Has a dataset listed, unless it is, or is about to be, for another trainer.
+
+        Raises:
+            OSError: no opener can be started.
+        """
+        wanted = pending.listable
+        open_streams = [one.stream for one in self.subscribers.values()]
+        like = _like(wanted, open_streams)
+        others = [one for one in self.pending.values() if one.opener is not None]
+        if like is None and _like(wanted, others) is not None:
+            return  # until that one is open, or has failed
+        opener = self._openers.take()
+        self._loop.watch_channel(opener.channel, pending.read)
+        pending.begin(opener, like)
+
+    def _go_on(self) -> None:
+        """Has those streams listed that have waited for the listing of one that is over."""
+        for client, pending in list(self.pending.items()):
+            if pending.opener is None and self.pending.get(client) is pending:
+                try:
+                    self._list(pending)
+                except OSError as error:
+                    self._end_pending(client)
+                    client.refuse(RequestRefused(f"the daemon could not do it: {error}"))
 
     def _renew(self, client: ClientConnection, request: Open, fds: list[int]) -> bool:
         """Ends a client's stream for the next one, which gets its ring if it is like it."""
@@ -153,8 +187,11 @@ class StreamOpener:
 
     def _opened(self, pending: PendingStream, stream: OpenStream | None) -> None:
         self._end_pending(pending.client)
-        if stream is not None:
-            self._begin(pending.client, stream, pending.request.run)
+        try:
+            if stream is not None:
+                self._begin(pending.client, stream, pending.request.run)
+        finally:
+            self._go_on()
 
     def _begin(self, client: ClientConnection, stream: OpenStream, run: Run) -> None:
         try:
@@ -171,12 +208,15 @@ class StreamOpener:
         """Closes what hangs on a client that is gone."""
         self._end_pending(client)
         self._close(client)
+        self._go_on()
 
     def _end_pending(self, client: ClientConnection) -> None:
         pending = self.pending.pop(client, None)
-        if pending is not None:
+        if pending is None:
+            return
+        if pending.opener is not None:
             self._loop.forget(pending.opener.channel.fileno())
-            pending.end()
+        pending.end()
 
     def _close(self, client: ClientConnection) -> None:
         if client.stream is None:
@@ -265,3 +305,10 @@ class StreamOpener:
             reader.client.send(Stalled(fitting(text)))
         if wait is not None and now - wait.since > limit:
             reader.client.fail(timeout(wait, limit))
+
+
+def _like(wanted: Listable | None, others: Iterable[_Listed]) -> _Listed | None:
+    """The first of others that was made for another trainer of the same epochs."""
+    if wanted is None:
+        return None
+    return next((one for one in others if wanted.is_like(one.listable)), None)

@@ -9,6 +9,9 @@ The supervisor and an opener talk, so that the loop never waits for a disk::
       │               │◄───────────────────── Reserved│
       │◄─ Opened(ring, manifest)
 
+A trainer that shares an epoch with another gets what was listed for that one: see
+:mod:`loaderd.supervisor.shared_listing`. Its opener reserves the pages of its ring alone.
+
 A client that opens one small stream after the other does so on one connection: the next gets
 the ring of the last (``OpenStream.renewed``), and no opener is asked.
 """
@@ -16,7 +19,6 @@ the ring of the last (``OpenStream.renewed``), and no opener is asked.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import logging
 import math
 import mmap
@@ -67,9 +69,11 @@ from loaderd.spec.load import PILS_PIXELS
 from loaderd.spec.source import Directory
 from loaderd.spec.spec import Spec
 from loaderd.supervisor import request_limits
+from loaderd.supervisor.children import Child
 from loaderd.supervisor.clients import ClientConnection
 from loaderd.supervisor.memory_caches import MemoryCaches
 from loaderd.supervisor.opener_processes import Openers
+from loaderd.supervisor.shared_listing import Listable, is_in_memory, listable
 from loaderd.supervisor.storage_waits import Stall, Wait
 from loaderd.supervisor.stream_shape import Shape
 
@@ -109,6 +113,8 @@ class OpenStream:
     cached_rows: int
     """Samples that fit in the cache."""
     opened_at: float
+    listable: Listable | None = None
+    """By which requests of trainers that share its epochs are recognised."""
     bad_limit: int = 0
     """Bad images that are allowed where they are substituted or skipped."""
     bad: dict[bytes, str] = field(default_factory=dict)
@@ -249,6 +255,7 @@ class OpenStream:
             manifest=manifest,
             bundles=bundles,
             opened_at=time.monotonic(),
+            listable=None,
             bad={},
         )
 
@@ -289,7 +296,8 @@ class PendingStream:
 
     Attributes:
         request: see above.
-        opener: the process that lists and reserves.
+        listable: what its listing is made of, if trainers share it.
+        opener: the process that lists and reserves; None until ``begin``.
         wait: what the opener waits for, if storage does not answer.
         stall: what the client was told of that.
 
@@ -318,58 +326,90 @@ class PendingStream:
         self._finish = finish
         self.wait: Wait | None = None
         self.stall = Stall()
+        self.opener: Child | None = None
         self._fds: list[int] = []
         self._listed = Listed(samples=0, classes=0, manifest_bytes=0)
+        self._shared: Reserved | None = None
         self._idle = False
         settings = resources.settings
-        spec_fd, *bundles = fds
-        data = _read_spec(request, spec_fd)
+        data = _read_spec(request, fds[0])
         asked = spec.decode(data)
         self.spec = _check_code(asked, settings.user_code)
         self._encoded = _for_workers(self.spec, data if self.spec is asked else b"")
         request_limits.check_spec(self.spec, settings.max_pixels or PILS_PIXELS)
-        self._bundles = list(descriptors.copies(bundles))
-        try:
-            self.opener = resources.openers.take()
-        except OSError:
-            descriptors.close_all(self._bundles)
-            raise
-        with contextlib.suppress(Closed):  # its death is noticed when its socket is read
-            self.opener.channel.send(List(request.spec_bytes, request.bundles), fds)
+        first, *self._bundles = descriptors.copies(fds)
+        self._spec_fd = [first]
+        self.listable = listable(self.spec, request.bundles, tuple(self._bundles))
+
+    def begin(self, opener: Child, like: OpenStream | None) -> None:
+        """Begins the dialogue.
+
+        Args:
+            opener: the process that lists and reserves.
+            like: a stream for another trainer of the same epochs, whose listing this one gets.
+        """
+        self.opener = opener
+        if like is not None:
+            self._guarded(opener, lambda: self._share(like, opener))
+        else:
+            with contextlib.suppress(Closed):  # its death is noticed when its socket is read
+                message = List(self.request.spec_bytes, self.request.bundles)
+                opener.channel.send(message, [*self._spec_fd, *self._bundles])
+        descriptors.close_all(self._spec_fd)
+        self._spec_fd = []
 
     def read(self) -> None:
         """Goes on with the dialogue."""
+        if self.opener is not None:
+            opener = self.opener
+            self._guarded(opener, lambda: self._hear(opener))
+
+    def _hear(self, opener: Child) -> None:
+        message, fds = opener.channel.receive_with_fds()
+        self._fds += fds
+        self._answer(message, opener)
+
+    def _guarded(self, opener: Child, step: Callable[[], None]) -> None:
+        """Does a step of the dialogue; an error ends it, and is the client's."""
         try:
-            message, fds = self.opener.channel.receive_with_fds()
-            self._fds += fds
-            self._answer(message)
+            step()
         except BlockingIOError:
             return
         except Closed:
-            self._fail(self._resources.openers.died(self.opener))
+            self._fail(self._resources.openers.died(opener))
         except LoaderdError as error:
             self._fail(error)
         except Exception as error:  # a fault here must not end the other streams
             log.exception("a stream of client %d cannot be opened", self.client.pid)
             self._fail(RequestRefused(f"the daemon could not open the stream: {error}"))
 
-    def _answer(self, message: object) -> None:
+    def _share(self, like: OpenStream, opener: Child) -> None:
+        """Goes on with what was listed for another trainer of the same epochs."""
+        manifest, *cache = descriptors.copies((like.manifest, *like.cache))
+        self._fds.append(manifest)
+        self._shared = Reserved(bool(cache), like.cached_rows)
+        try:
+            self._size(msgspec.structs.replace(like.listed, cache_keys=()), opener)
+        finally:
+            self._fds += cache
+
+    def _answer(self, message: object, opener: Child) -> None:
         self.wait = None
         match message:
             case Waiting(path, seconds):
                 self.wait = Wait(readable(path), time.monotonic() - seconds) if path else None
             case Listed():
-                self._size(message)
+                self._size(message, opener)
             case Reserved():
                 self._idle = True
-                self._finish(self, self._stream(message))
+                self._finish(self, self._stream(self._shared or message))
             case Refused():
                 self._idle = True
                 self._fail(message)
             case _:
                 raise ProtocolError(f"the opener sent {type(message).__name__}")
 
-    def _size(self, listed: Listed) -> None:
+    def _size(self, listed: Listed, opener: Child) -> None:
         self._listed = listed
         self._idle = True  # until it is told to reserve
         if not listed.samples:
@@ -393,7 +433,8 @@ class PendingStream:
         self._fds.append(segment.create(self.ring_bytes))
         memory, cache_room = self._memory_cache(listed)
         self._idle = False
-        self.opener.channel.send(Reserve(self.ring_bytes, cache_room), [self._fds[-1], *memory])
+        reserve = Reserve(self.ring_bytes, cache_room, self._shared is None)
+        opener.channel.send(reserve, [self._fds[-1], *memory])
 
     def _memory_cache(self, listed: Listed) -> tuple[list[int], int]:
         """What the opener needs of a cache in memory, if one is wanted: descriptors, and room."""
@@ -425,6 +466,7 @@ class PendingStream:
             cache,
             reserved.rows,
             time.monotonic(),
+            self.listable,
             bad_limit=math.ceil(self._resources.settings.max_bad * self.shape.samples),
         )
 
@@ -434,13 +476,15 @@ class PendingStream:
 
     def end(self) -> None:
         """Gives the opener back, or ends it in its work, and closes what was not handed on."""
-        if self._idle:
+        if self.opener is None:
+            self._cache_opened()
+        elif self._idle:
             self._resources.openers.give_back(self.opener, self._listed.manifest_bytes)
             self._cache_opened()
         else:
             self._resources.openers.discard(self.opener)
             self.opener.when_ended(self._cache_opened)  # it may be using the cache until then
-        unused = [*self._fds, *self._bundles]
+        unused = [*self._fds, *self._bundles, *self._spec_fd]
         if unused:
             storage.close(unused)
 
@@ -541,14 +585,6 @@ def _read_spec(request: Open, fd: int) -> bytes:
     size = request.spec_bytes
     if not 0 < size <= LONGEST_SPEC:
         raise ProtocolError(f"a spec of {size} bytes; at most {LONGEST_SPEC} are allowed")
-    if not _in_memory(fd) or os.fstat(fd).st_size != size:
+    if not is_in_memory(fd) or os.fstat(fd).st_size != size:
         raise RequestRefused(f"the spec is no memory of {size} bytes")
     return os.pread(fd, size, 0)
-
-
-def _in_memory(fd: int) -> bool:
-    """Whether it can be read without waiting; a file may lie on a disk that does not answer."""
-    try:
-        return fcntl.fcntl(fd, fcntl.F_GET_SEALS) >= 0
-    except OSError:
-        return False

@@ -163,7 +163,7 @@ class StreamRenderer:
             prepared = self._renderer.prepare(self._draws(chunk, rows, ids))
             if not self._finished(slot, chunk, ids, prepared):
                 with self._renderer.import_scope():
-                    ids = self._write_images(slot, chunk, ids, prepared, rows.start)
+                    ids = self._write_images(slot, chunk, ids, prepared)
         self._write_labels(slot, chunk.first, ids)
         slot.ids[chunk.first : chunk.last] = ids
         return ids
@@ -182,14 +182,8 @@ class StreamRenderer:
         rows = slot.images[chunk.first : chunk.last]
         return self._renderer.finish_many(found, prepared, rows)
 
-    def _write_images(
-        self, slot: SlotArrays, chunk: Chunk, ids: Ids, prepared: Prepared, place: int
-    ) -> Ids:
-        """Renders the rows, the first of which has this place in the batch of all trainers.
-
-        Returns:
-            The ids of their samples, -1 for a skipped row.
-        """
+    def _write_images(self, slot: SlotArrays, chunk: Chunk, ids: Ids, prepared: Prepared) -> Ids:
+        """Renders the rows; returns the ids of their samples, -1 for a skipped row."""
         images, renderer, finish = slot.images, self._renderer, self._renderer.finish
         load = self._load_unless_quarantined if self._quarantine else self._load
         annotated = self._annotated
@@ -197,6 +191,7 @@ class StreamRenderer:
         runs_code, begins = self.runs_code, self._spec.load.aspect == "keep"
         due = perf_counter_ns() + self._silence_ns
         number = self._epochs.seed + self._epochs.number(chunk.epoch, chunk.position)
+        place = self._epochs.layout.part(chunk.position).start  # in the batch of all trainers
         # The user's code may count on the order of the rows.
         order = range(len(ids)) if runs_code else self._images.order(len(ids), chunk.ticket)
         for at in order:
@@ -213,7 +208,7 @@ class StreamRenderer:
                 continue
             try:
                 if runs_code:
-                    renderer.seed(number, place + at, chunk.epoch // ROUND)
+                    renderer.seed(number, place + row, chunk.epoch // ROUND)
                 if annotated is None:
                     finish(image, prepared, at, images[row])
                 else:

@@ -2,6 +2,13 @@
 
 from __future__ import annotations
 
+import gc
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
 from collections import Counter
 from collections.abc import Callable, Generator, Sequence
 from contextlib import ExitStack, closing
@@ -19,6 +26,7 @@ from loaderd.spec.spec import Spec
 from loaderd_client import Session
 from loaderd_client import augment as A
 from loaderd_client.core.batch import Batch
+from loaderd_client.core.stream import Stream
 from loaderd_client.keras import functions
 from tests.process import user_functions
 from tests.support.augmented import SIZE, augmenting
@@ -212,3 +220,66 @@ def test_a_shard_that_would_be_without_samples_is_refused_when_it_is_opened(
         pytest.raises(InvalidArgument, match=says),
     ):
         session.open(dataset.of(batch_size, shard), slots=4)
+
+
+def tables() -> set[str]:
+    """The tables of samples that this process has mapped, by inode."""
+    lines = Path("/proc/self/maps").read_text().splitlines()
+    return {line.split()[4] for line in lines if "memfd:loaderd-table" in line}
+
+
+def test_trainers_of_one_host_have_one_table_of_the_files_that_the_first_has_found(
+    serve: Serve, photos: Path, tmp_path: Path
+) -> None:
+    folder = shutil.copytree(photos, tmp_path / "photos")
+    dataset = Dataset(cached(a_spec(folder), "memory"))
+    with serve(workers=2) as daemon, Session(daemon.path) as session, ExitStack() as stack:
+
+        def opened(shard: Shard | None) -> Stream:
+            return stack.enter_context(
+                closing(session.open(dataset.of(5, shard), slots=4, bundles=dataset.bundles))
+            )
+
+        gc.collect()
+        before = tables()
+        first = opened(Shard(0, 3))
+        (folder / "cat" / "new.jpg").write_bytes((folder / "cat" / "000.jpg").read_bytes())
+        others = [opened(Shard(index, 3)) for index in (1, 2)]
+        assert len(tables() - before) == 1
+        assert {len(stream.manifest) for stream in (first, *others)} == {96}
+        assert len(opened(None).manifest) == 97
+        ids = [stream.take((0, 0)).ids for stream in (first, *others)]
+        assert len(set(np.concatenate(ids).tolist())) == 15
+        assert [stream.cache for stream in daemon.snapshot().streams] == ["memory"] * 4
+
+
+def test_the_second_trainer_opens_in_a_fraction_of_the_time(
+    serve: Serve, photos: Path, tmp_path: Path
+) -> None:
+    folder, photo = tmp_path / "cat", photos / "cat" / "000.jpg"
+    folder.mkdir()
+    for number in range(20_000):
+        os.link(photo, folder / f"{number}.jpg")
+    dataset = Dataset(a_spec(tmp_path))
+    with serve(workers=2) as daemon, Session(daemon.path) as session, ExitStack() as stack:
+        session.open(a_spec(photos), slots=4).close()  # so that an opener is there
+        seconds = []
+        for index in range(8):
+            start = time.perf_counter()
+            spec = dataset.of(5, Shard(index, 8))
+            stack.enter_context(closing(session.open(spec, slots=4)))
+            seconds.append(time.perf_counter() - start)
+    assert min(seconds[1:]) < seconds[0] / 3, seconds
+
+
+def test_stat_and_status_say_which_trainer_reads_and_where_that_was_found(
+    serve: Serve, photos: Path
+) -> None:
+    dataset = Dataset(a_spec(photos))
+    with serve(workers=1) as daemon, Session(daemon.path) as session, ExitStack() as stack:
+        for shard in (None, Shard(1, 8, found="RANK")):
+            stack.enter_context(closing(session.open(dataset.of(5, shard), slots=4)))
+        assert [one.shard_text for one in daemon.snapshot().streams] == ["", "1/8 by RANK"]
+        words = [sys.executable, "-m", "loaderd", "status", "--json", "--socket", daemon.path]
+        status = json.loads(subprocess.run(words, check=True, capture_output=True).stdout)
+        assert status["shards"] == ["1/8 by RANK"]

@@ -12,12 +12,14 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
+import msgspec
 import numpy as np
 import pytest
 
 from loaderd import config
 from loaderd.errors import DatasetNotFound
 from loaderd.ipc import channel, descriptors, manifest, segment
+from loaderd.ipc.bundle import Bundle
 from loaderd.ipc.channel import Channel, Closed
 from loaderd.ipc.messages import (
     IDLE_SECONDS,
@@ -38,6 +40,7 @@ from loaderd.ipc.messages import (
 )
 from loaderd.ipc.prefetch import WHOLE, Run
 from loaderd.spec import spec
+from loaderd.spec.output import Order, Shard
 from loaderd.supervisor.children import Child, ForkServer
 from loaderd.supervisor.clients import ClientConnection, Requests
 from loaderd.supervisor.loop import Loop
@@ -45,10 +48,19 @@ from loaderd.supervisor.scheduler import Scheduler
 from loaderd.supervisor.storage_waits import TOLD_SECONDS, Wait, Waits
 from loaderd.supervisor.stream_opener import StreamOpener
 from loaderd.supervisor.streams import OpenStream
+from tests.support.daemons import eventually
 from tests.support.streams import a_spec
 
 SAMPLES = 24
 SPEC = spec.encode(a_spec(Path("/photos")))
+FIRST, SECOND, THIRD = (
+    spec.encode(
+        msgspec.structs.replace(
+            a_spec(Path("/photos"), batch_size=2), order=Order(seed=11, shard=Shard(index, 3))
+        )
+    )
+    for index in range(3)
+)
 TABLE = manifest.pack("/photos", ["cat"], [b"x.jpg"] * SAMPLES, np.zeros(SAMPLES, np.int32))
 
 
@@ -115,10 +127,12 @@ class Harness:
         self.loop.forget(client.channel.fileno())
         self.streams.leave(client)
 
-    def ask(self, line: Channel) -> None:
+    def ask(self, line: Channel, wanted: bytes = SPEC, given: Bundle | None = None) -> None:
         """A client asks for a stream."""
-        fd = segment.publish(SPEC)
-        line.send(Open(len(SPEC), (), 4, WHOLE), [fd])
+        fd = segment.publish(wanted)
+        bundles = [] if given is None else [given]
+        sizes = tuple(bundle.nbytes for bundle in bundles)
+        line.send(Open(len(wanted), sizes, 4, WHOLE), [fd, *(bundle.fd for bundle in bundles)])
         os.close(fd)
         self.loop.turn(0)
 
@@ -341,3 +355,131 @@ def test_one_whose_listing_waits_for_storage_hears_of_it_too(loop: Loop) -> None
     (answers,) = heard(line)
     assert isinstance(answers, Stalled)
     assert answers.text == "storage answers again: /nfs"
+
+
+def inode(fd: int) -> int:
+    return os.fstat(fd).st_ino
+
+
+def asked(harness: Harness) -> list[type[Message]]:
+    """What openers were told since this was asked last."""
+    return [type(message) for opener in harness.openers for message in opener.read()]
+
+
+def test_a_trainer_gets_what_was_listed_for_another_of_the_same_epochs(loop: Loop) -> None:
+    harness = Harness(loop)
+    (_, first), (_, second) = harness.client(), harness.client()
+    harness.ask(first, FIRST)
+    harness.answer(Listed(SAMPLES, 1, len(TABLE)), segment.publish(TABLE))
+    harness.answer(Reserved())
+    assert asked(harness) == [List, Reserve]
+    harness.ask(second, SECOND)
+    assert asked(harness) == [Reserve]
+    harness.answer(Reserved())
+    assert [type(one) for one in heard(second)] == [Opened]
+    one, other = (each.stream for each in harness.streams.subscribers.values())
+    assert inode(one.manifest) == inode(other.manifest)
+    assert inode(one.ring) != inode(other.ring)
+
+
+def test_trainers_that_open_at_once_wait_for_one_listing(loop: Loop) -> None:
+    harness = Harness(loop)
+    lines = [harness.client()[1] for _ in range(3)]
+    for line, wanted in zip(lines, (FIRST, SECOND, THIRD), strict=True):
+        harness.ask(line, wanted)
+    (opener,) = harness.openers
+    assert opener.read() == [List(len(FIRST), ())]
+    harness.answer(Listed(SAMPLES, 1, len(TABLE)), segment.publish(TABLE))
+    harness.answer(Reserved())
+    loop.turn(0)
+    for opener in harness.openers:
+        if opener.read():
+            opener.channel.send(Reserved())
+    loop.turn(0)
+    assert [[type(one) for one in heard(line)] for line in lines] == [[Opened]] * 3
+    streams = [each.stream for each in harness.streams.subscribers.values()]
+    assert len({inode(stream.manifest) for stream in streams}) == 1
+    assert not harness.streams.pending
+
+
+@pytest.mark.parametrize("how", ["is refused", "hangs up", "its opener dies"])
+def test_where_that_listing_fails_the_next_trainer_has_its_own(loop: Loop, how: str) -> None:
+    harness = Harness(loop)
+    (_, first), (_, second), (_, third) = (harness.client() for _ in range(3))
+    harness.ask(first, FIRST)
+    harness.ask(second, SECOND)
+    harness.ask(third, THIRD)
+    match how:
+        case "is refused":
+            harness.answer(refusal(DatasetNotFound("no such folder")))
+        case "hangs up":
+            first.close()
+        case "its opener dies":
+            harness.openers[0].channel.close()
+    loop.turn(0)
+    assert [type(one) for one in harness.openers[-1].read()][-1:] == [List]
+    harness.answer(Listed(SAMPLES, 1, len(TABLE)), segment.publish(TABLE))
+    harness.answer(Reserved())
+    assert [type(one) for one in heard(second)] == [Opened]
+    assert list(harness.streams.pending) != []
+    harness.answer(Reserved())
+    assert [type(one) for one in heard(third)] == [Opened]
+
+
+def test_one_that_leaves_while_it_waits_leaves_nothing(loop: Loop) -> None:
+    harness = Harness(loop)
+    _, first = harness.client()
+    harness.ask(first, FIRST)
+    before = open_fds()
+    client, second = harness.client()
+    harness.ask(second, SECOND)
+    assert client in harness.streams.pending
+    second.close()
+    loop.turn(0)
+    assert list(harness.streams.pending) != [client]
+    assert len(harness.streams.pending) == 1
+    del harness.lines[-1]
+    eventually(lambda: open_fds() == before)
+
+
+def other_seed(wanted: bytes) -> bytes:
+    read = spec.decode(wanted)
+    order = msgspec.structs.replace(read.order, seed=12)
+    return spec.encode(msgspec.structs.replace(read, order=order))
+
+
+@pytest.mark.parametrize("other", [SPEC, other_seed(SECOND)])
+def test_what_differs_in_more_than_the_trainer_is_listed_for_itself(
+    loop: Loop, other: bytes
+) -> None:
+    harness = Harness(loop)
+    (_, first), (_, second) = harness.client(), harness.client()
+    harness.ask(first, FIRST)
+    harness.ask(second, other)
+    assert asked(harness) == [List, List]
+
+
+@pytest.mark.parametrize("is_same", [True, False])
+def test_bundles_must_have_the_same_bytes(loop: Loop, is_same: bool) -> None:
+    harness = Harness(loop)
+    (_, first), (_, second) = harness.client(), harness.client()
+    one, other = (Bundle({"order": np.arange(5)[::step]}) for step in (1, 1 if is_same else -1))
+    harness.ask(first, FIRST, one)
+    harness.ask(second, SECOND, other)
+    assert asked(harness) == [List] * (1 if is_same else 2)
+
+
+def test_the_cache_of_another_trainer_is_shared_as_it_was_opened(loop: Loop) -> None:
+    harness = Harness(loop)
+    (_, first), (_, second) = harness.client(), harness.client()
+    harness.ask(first, FIRST)
+    harness.answer(Listed(SAMPLES, 1, len(TABLE), ("key",), 10), segment.publish(TABLE))
+    harness.answer(Reserved(True, 7), segment.publish(b"cache"), segment.publish(b"rows"))
+    harness.ask(second, SECOND)
+    *_, reserve = harness.openers[-1].read()
+    assert isinstance(reserve, Reserve)
+    assert not reserve.own
+    harness.answer(Reserved())
+    one, other = (each.stream for each in harness.streams.subscribers.values())
+    assert list(map(inode, one.cache)) == list(map(inode, other.cache))
+    assert (other.cached_rows, other.attach().cached) == (7, True)
