@@ -38,6 +38,7 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     uptime_s: float | None = None
     workers: int | None = None
     streams: int | None = None
+    shards: tuple[str, ...] | None = None
     trouble: str | None = None
 
 
@@ -76,6 +77,7 @@ def _running(where: Address, seen: Snapshot) -> Status:
         uptime_s=seen.daemon.uptime_s,
         workers=len(seen.workers),
         streams=len(seen.streams),
+        shards=tuple(stream.shard_text for stream in seen.streams if stream.shard),
         trouble=seen.daemon.trouble,
     )
 

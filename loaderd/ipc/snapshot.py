@@ -94,6 +94,16 @@ class StreamStats(_Stats, frozen=True):
     """Its age when the trainer took the first batch; until then, its age."""
     first_waited_s: float = 0.0
     """The part of ``waited_s`` before that."""
+    shard: str = ""
+    """The trainer's index, from 0, and the number of those that share the epochs: ``1/8``; empty
+    for a trainer without ``shard``."""
+    shard_found: str = ""
+    """Where its client has found both."""
+
+    @property
+    def shard_text(self) -> str:
+        """Both, for people; empty without ``shard``."""
+        return f"{self.shard} by {self.shard_found}" if self.shard else ""
 
 
 class WorkerStats(_Stats, frozen=True):

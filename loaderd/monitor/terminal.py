@@ -25,7 +25,7 @@ def render(report: Report, out: Console) -> RenderableType:
     """The whole screen for ``out``, as wide as that is."""
     parts: list[RenderableType] = [*_trouble(report), _daemon(report), _host(report)]
     if report.now.streams:
-        parts += [Text(), _streams(report, out)]
+        parts += [Text(), _streams(report, out), *_shards(report)]
     return Group(*parts, Text(), _workers(report), *_bad(report), Text(), _verdict(report))
 
 
@@ -107,6 +107,12 @@ def _bad(report: Report) -> list[RenderableType]:
     where = f" ({where})" if where else ""
     lists = "lists it" if bad == 1 else "lists them"
     return [Text(f"bad      {formatting.count(bad, 'bad image')}{where}: `loaderd errors` {lists}")]
+
+
+def _shards(report: Report) -> list[RenderableType]:
+    """A separate line if trainers share epochs."""
+    found = [f"{s.shard_text} in stream {s.id}" for s in report.now.streams if s.shard]
+    return [Text(f"shards   {printable(', '.join(found))}")] if found else []
 
 
 def _streams(report: Report, out: Console) -> Table:

@@ -120,7 +120,7 @@ class SnapshotBuilder:
         stream = subscriber.stream
         scheduled = self._scheduler.streams[stream.id]
         epoch, position = scheduled.cursor.run.next or (0, 0)
-        count = scheduled.slots.count
+        count, shard = scheduled.slots.count, stream.spec.order.shard
         return StreamStats(
             id=stream.id,
             client_pid=subscriber.client.pid,
@@ -146,6 +146,8 @@ class SnapshotBuilder:
             cache_samples=stream.cached_rows,
             first_batch_s=(subscriber.first_at or now) - stream.opened_at,
             first_waited_s=subscriber.first_waited_ns / 1e9,
+            shard=f"{shard.index}/{shard.count}" if shard else "",
+            shard_found=shard.found if shard else "",
         )
 
     def _worker_stats(self, now: float) -> Iterable[WorkerStats]:

@@ -452,3 +452,19 @@ def test_no_snapshot_is_too_odd_to_be_shown(
     assert rows.row(seen).isprintable()
     assert all(0 <= rates.waited_percent <= 100 for rates in seen.rates)
     json.loads(json_lines.render(seen), parse_constant=pytest.fail)
+
+
+class TestShards:
+    def test_a_line_says_which_trainer_reads_which_stream_and_where_that_was_found(self) -> None:
+        trainer = stream(id=3, shard="1/8", shard_found="RANK")
+        seen = derive(snapshot(stream(), trainer, stream(id=4, shard="0/1", shard_found="default")))
+        assert "\nshards   1/8 by RANK in stream 3, 0/1 by default in stream 4\n" in painted(seen)
+        table = json.loads(json_lines.render(seen))["streams"]
+        assert [(one["shard"], one["shard_found"]) for one in table] == [
+            ("", ""),
+            ("1/8", "RANK"),
+            ("0/1", "default"),
+        ]
+
+    def test_without_shards_there_is_no_line(self) -> None:
+        assert "shards" not in painted(derive(snapshot(stream())))
