@@ -16,7 +16,8 @@ from importlib import import_module
 from types import FrameType
 from typing import Any, Literal, NamedTuple
 
-from loaderd_client.keras import keras_settings
+from loaderd.spec.output import Shard
+from loaderd_client.keras import distribution, keras_settings
 from loaderd_client.keras.batch_index import PassKind
 
 _NAMES = ("keras", "tf_keras")
@@ -135,13 +136,24 @@ _TRIAL = "_symbolic_build"
 Reading = Literal["index", "pass", "look"]
 
 
-def reading(frame: FrameType) -> Reading:
+def reading(frame: FrameType, shard: Shard | None) -> Reading:
     """How the frame that requests an index, or the length, of a sequence reads it.
 
     Keras's own pass over the sequence is a generator in the adapter that ``fit`` makes of it
     (Keras 3: ``keras/src/trainers/data_adapters/py_dataset_adapter.py``, Keras 2:
-    ``engine/data_adapter.py``); any other read of that adapter is a look.
+    ``engine/data_adapter.py``); any other read of that adapter is a look. There is one before every
+    pass: it keeps a dataset with a shard from being divided once more.
+
+    Raises:
+        InvalidArgument: it would be divided; see :mod:`loaderd_client.keras.distribution`.
     """
+    reads = _reading(frame)
+    if reads == "look":
+        distribution.prevent_division(frame, shard)
+    return reads
+
+
+def _reading(frame: FrameType) -> Reading:
     if not _module(frame).endswith(_ADAPTERS):
         return "index"
     code = frame.f_code
@@ -208,7 +220,7 @@ class EpochEnd(NamedTuple):
 
 def epoch_end(frame: FrameType) -> EpochEnd:
     """Describes a frame that calls ``on_epoch_end``."""
-    reads, caller = reading(frame), frame.f_locals.get("self")
+    reads, caller = _reading(frame), frame.f_locals.get("self")
     if reads == "index":
         is_enqueuer = frame.f_code.co_name == "_run" and _module(frame).endswith(_ENQUEUERS)
         return EpochEnd(reads, caller.uid if caller is not None and is_enqueuer else None)

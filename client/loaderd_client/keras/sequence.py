@@ -101,7 +101,7 @@ class LoaderSequence(Resumable, HandOver, Preview, adapter.OneWorker, KerasSeque
         Reading it begins a pass, so use ``len(sequence)`` for the length.
         """
         frame = sys._getframe(1)
-        if adapter.reading(frame) == "pass":
+        if adapter.reading(frame, self.spec.order.shard) == "pass":
             return self._reader.begin_pass(id(frame), self, adapter.kind_of_pass(frame))
         return len(self)
 
@@ -136,7 +136,8 @@ class LoaderSequence(Resumable, HandOver, Preview, adapter.OneWorker, KerasSeque
             DaemonGone: the daemon went away, and did not come back in time.
         """
         frame, index = sys._getframe(1), _position(index, len(self))
-        return self._deliver(Request(adapter.reading(frame), index, id(frame)))
+        reads = adapter.reading(frame, self.spec.order.shard)
+        return self._deliver(Request(reads, index, id(frame)))
 
     def fetch(self, index: int) -> Batch:
         """Returns the batch at ``index`` with its sample numbers and its place.
