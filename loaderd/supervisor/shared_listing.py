@@ -20,7 +20,7 @@ _COMPARED = 2**20
 
 
 @dataclass(frozen=True, slots=True)
-class Listable:
+class ListingRequest:
     """What a listing is made of.
 
     Attributes:
@@ -33,7 +33,7 @@ class Listable:
     sizes: tuple[int, ...]
     bundles: tuple[int, ...]
 
-    def is_like(self, other: Listable | None) -> bool:
+    def is_like(self, other: ListingRequest | None) -> bool:
         """Whether both are requests of trainers that share an epoch."""
         if other is None or (self.sizes, self.spec) != (other.sizes, other.spec):
             return False
@@ -41,12 +41,14 @@ class Listable:
         return all(_is_equal(one, another, size) for one, another, size in pairs)
 
 
-def listable(asked: Spec, sizes: tuple[int, ...], bundles: tuple[int, ...]) -> Listable | None:
+def listing_request(
+    asked: Spec, sizes: tuple[int, ...], bundles: tuple[int, ...]
+) -> ListingRequest | None:
     """What the listing of a request is made of; None for a trainer that shares no epoch."""
     shard = asked.order.shard
     if shard is None or shard.count == 1:
         return None
-    return Listable(unsharded(asked), sizes, bundles)
+    return ListingRequest(unsharded(asked), sizes, bundles)
 
 
 def is_in_memory(fd: int) -> bool:

@@ -29,7 +29,7 @@ from loaderd.supervisor.loop import Loop
 from loaderd.supervisor.memory_caches import MemoryCaches
 from loaderd.supervisor.opener_processes import Openers
 from loaderd.supervisor.scheduler import Scheduler
-from loaderd.supervisor.shared_listing import Listable
+from loaderd.supervisor.shared_listing import ListingRequest
 from loaderd.supervisor.slots import State
 from loaderd.supervisor.storage_waits import Stall, Wait, Waits, timeout
 from loaderd.supervisor.streams import MAX_BUNDLES, OpenStream, PendingStream, Room, StreamResources
@@ -152,7 +152,7 @@ class StreamOpener:
         Raises:
             OSError: no opener can be started.
         """
-        wanted = pending.listable
+        wanted = pending.listing_request
         open_streams = [one.stream for one in self.subscribers.values()]
         like = _like(wanted, open_streams)
         others = [one for one in self.pending.values() if one.opener is not None]
@@ -307,8 +307,8 @@ class StreamOpener:
             reader.client.fail(timeout(wait, limit))
 
 
-def _like(wanted: Listable | None, others: Iterable[_Listed]) -> _Listed | None:
+def _like(wanted: ListingRequest | None, others: Iterable[_Listed]) -> _Listed | None:
     """The first of others that was made for another trainer of the same epochs."""
     if wanted is None:
         return None
-    return next((one for one in others if wanted.is_like(one.listable)), None)
+    return next((one for one in others if wanted.is_like(one.listing_request)), None)

@@ -73,7 +73,7 @@ from loaderd.supervisor.children import Child
 from loaderd.supervisor.clients import ClientConnection
 from loaderd.supervisor.memory_caches import MemoryCaches
 from loaderd.supervisor.opener_processes import Openers
-from loaderd.supervisor.shared_listing import Listable, is_in_memory, listable
+from loaderd.supervisor.shared_listing import ListingRequest, is_in_memory, listing_request
 from loaderd.supervisor.storage_waits import Stall, Wait
 from loaderd.supervisor.stream_shape import Shape
 
@@ -113,7 +113,7 @@ class OpenStream:
     cached_rows: int
     """Samples that fit in the cache."""
     opened_at: float
-    listable: Listable | None = None
+    listing_request: ListingRequest | None = None
     """By which requests of trainers that share its epochs are recognised."""
     bad_limit: int = 0
     """Bad images that are allowed where they are substituted or skipped."""
@@ -255,7 +255,7 @@ class OpenStream:
             manifest=manifest,
             bundles=bundles,
             opened_at=time.monotonic(),
-            listable=None,
+            listing_request=None,
             bad={},
         )
 
@@ -296,7 +296,7 @@ class PendingStream:
 
     Attributes:
         request: see above.
-        listable: what its listing is made of, if trainers share it.
+        listing_request: what its listing is made of, if trainers share it.
         opener: the process that lists and reserves; None until ``begin``.
         wait: what the opener waits for, if storage does not answer.
         stall: what the client was told of that.
@@ -339,7 +339,7 @@ class PendingStream:
         request_limits.check_spec(self.spec, settings.max_pixels or PILS_PIXELS)
         first, *self._bundles = descriptors.copies(fds)
         self._spec_fd = [first]
-        self.listable = listable(self.spec, request.bundles, tuple(self._bundles))
+        self.listing_request = listing_request(self.spec, request.bundles, tuple(self._bundles))
 
     def begin(self, opener: Child, like: OpenStream | None) -> None:
         """Begins the dialogue.
@@ -466,7 +466,7 @@ class PendingStream:
             cache,
             reserved.rows,
             time.monotonic(),
-            self.listable,
+            self.listing_request,
             bad_limit=math.ceil(self._resources.settings.max_bad * self.shape.samples),
         )
 
