@@ -77,6 +77,9 @@ MIGRATION = ROOT / "docs/how-to/migrate-from-imagedatagenerator.md"
 STAT = ROOT / "docs/reference/loaderd-stat.md"
 ERRORS = ROOT / "docs/reference/errors.md"
 
+PARALLEL = {"train_torch.py", "train_jax.py", "train_tensorflow.py"}
+"""Programs for several processes: ``tests/keras/test_data_parallel.py`` runs them."""
+
 TIMEOUT = 60.0
 WATCHED = 2.5
 
@@ -200,6 +203,9 @@ class Reader:
         program = words[0].rpartition("/bin/")[2]  # of whichever environment
         if program in ("loaderd", "loaderd-stat"):
             return self.ours(program, words, line[2:])
+        if parallel := PARALLEL & {*words}:
+            self.unread -= parallel
+            return None
         if program == "python" and words[1:] == ["train.py"]:
             return self.train(env)
         if program == "scripts/make-photos":
