@@ -183,9 +183,15 @@ def decode(data: bytes) -> Spec:
 
 
 def seeded(spec: Spec) -> Spec:
-    """The spec with a seed, chosen at random if it has none."""
+    """The spec with a seed, chosen at random if it has none.
+
+    Raises:
+        InvalidArgument: several trainers share its epochs, and each would choose another.
+    """
     if spec.order.seed is not None:
         return spec
+    if spec.order.shard is not None and spec.order.shard.count > 1:
+        raise InvalidArgument("a shard of several trainers needs a seed, the same one for all")
     seed = random.SystemRandom().randrange(_PICKED_SEEDS)
     return msgspec.structs.replace(spec, order=msgspec.structs.replace(spec.order, seed=seed))
 
