@@ -120,17 +120,16 @@ class StreamRenderer:
         """Renders the rows of one chunk.
 
         Raises:
-            BadImage: neither a file nor a substitute could be read or decoded; rows may be
-                half written.
+            BadImage: neither a file nor a substitute could be read; rows may be half written.
             NoRoom: a picture needs more memory than a worker may take.
             RenderError: a sample could not be augmented, preprocessed or saved.
         """
         start = perf_counter_ns()
         slot, mixer = self._slots[chunk.slot], self._mixer
+        part = self._epochs.layout.part(chunk.position)
         partners = mixer.partners(chunk, self._render, self._channel.send) if mixer else {}
         self._skipped = 0
-        rows = self._epochs.layout.part(chunk.position)[chunk.first : chunk.last]
-        ids = self._render(slot, chunk, rows)
+        ids = self._render(slot, chunk, part[chunk.first : chunk.last])
         if mixer:
             mixer.mix(slot, chunk, ids, partners)
         if self._spec.output.save is not None:
@@ -186,12 +185,11 @@ class StreamRenderer:
         """Renders the rows; returns the ids of their samples, -1 for a skipped row."""
         images, renderer, finish = slot.images, self._renderer, self._renderer.finish
         load = self._load_unless_quarantined if self._quarantine else self._load
-        annotated = self._annotated
-        samples = ids.tolist()
+        annotated, samples = self._annotated, ids.tolist()
         runs_code, begins = self.runs_code, self._spec.load.aspect == "keep"
         due = perf_counter_ns() + self._silence_ns
         number = self._epochs.seed + self._epochs.number(chunk.epoch, chunk.position)
-        place = self._epochs.layout.part(chunk.position).start  # in the batch of all trainers
+        first = self._epochs.layout.part(chunk.position).start  # in the batch of all trainers
         # The user's code may count on the order of the rows.
         order = range(len(ids)) if runs_code else self._images.order(len(ids), chunk.ticket)
         for at in order:
@@ -208,7 +206,7 @@ class StreamRenderer:
                 continue
             try:
                 if runs_code:
-                    renderer.seed(number, place + row, chunk.epoch // ROUND)
+                    renderer.seed(number, first + row, chunk.epoch // ROUND)
                 if annotated is None:
                     finish(image, prepared, at, images[row])
                 else:

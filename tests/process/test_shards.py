@@ -28,11 +28,13 @@ from loaderd_client import augment as A
 from loaderd_client.core.batch import Batch
 from loaderd_client.core.stream import Stream
 from loaderd_client.keras import functions
+from loaderd_client.keras.augment_list import augmented
 from tests.process import user_functions
+from tests.support import listed_functions
 from tests.support.augmented import SIZE, augmenting
 from tests.support.daemons import Serve
 from tests.support.photos import write_photo
-from tests.support.specs import with_transform
+from tests.support.specs import with_load, with_transform
 from tests.support.streams import a_spec, cached, with_errors
 
 BATCH_SIZES = {1: 10, 2: 7, 3: 7, 4: 5, 8: 11}
@@ -73,6 +75,15 @@ def with_a_function(photos: Path) -> Dataset:
     return Dataset(with_transform(a_spec(photos), packed.operation), [Bundle(packed.parts)])
 
 
+def with_a_function_in_its_list(photos: Path) -> Dataset:
+    plain = with_load(a_spec(photos), target_size=SIZE, interpolation="bilinear")
+    operations = [CROP, A.Function(listed_functions.draw_from_all), MIX]
+    found = augmented(operations, plain.load, plain.output, plain.batch)
+    mixed = augmenting(photos, [CROP, MIX])
+    spec = msgspec.structs.replace(mixed, augment=found.operations, code=found.packed.code)
+    return Dataset(spec, [Bundle(found.packed.parts)])
+
+
 MODES: dict[str, Callable[[Path], Dataset]] = {
     "warps": lambda photos: Dataset(a_spec(photos)),
     "in order": lambda photos: Dataset(a_spec(photos, shuffle=False)),
@@ -85,6 +96,7 @@ MODES: dict[str, Callable[[Path], Dataset]] = {
     ),
     "weighted": weighted,
     "a function": with_a_function,
+    "mixes of what a function made": with_a_function_in_its_list,
 }
 
 
