@@ -121,7 +121,7 @@ def test_two_processes_of_pytorch_end_with_the_loss_of_one(folder: Path) -> None
     def run(count: int) -> list[float]:
         ports = [f"--nproc-per-node={count}", f"--master-port={free_ports(1)[0]}"]
         words = ["-m", "torch.distributed.run", *ports, "train_torch.py"]
-        return losses(folder, [(words, {"KERAS_BACKEND": "torch"})])
+        return losses(folder, [(words, {})])
 
     assert run(2) == pytest.approx(run(1), rel=1e-5)
 

@@ -16,7 +16,7 @@ import pandas
 import pytest
 from PIL import Image
 
-from loaderd.errors import InvalidArgument
+from loaderd.errors import InvalidArgument, StateError
 from loaderd.spec.output import Shard
 from loaderd_client import (
     Session,
@@ -162,6 +162,38 @@ def test_a_rest_without_a_sample_for_every_trainer_is_refused_when_the_dataset_i
         made = of_directory(photos, shard=(4, 5), remainder=remainder, **options)
         with closing(made) as train:
             assert [len(images) for images, _ in train] == [19] * length
+
+
+def test_a_state_of_eight_trainers_continues_with_three(daemon: Daemon, photos: Path) -> None:
+    options: dict[str, Any] = {"seed": 5, "augment": CROPS, "verbose": False}
+
+    def trainers(count: int) -> list[Any]:
+        return [
+            of_directory(photos, batch_size=24 // count, shard=(index, count), **options)
+            for index in range(count)
+        ]
+
+    def batch(found: list[Any]) -> list[bytes]:
+        parts = [leaves(next(trainer)) for trainer in found]
+        return [np.concatenate(pieces).tobytes() for pieces in zip(*parts, strict=True)]
+
+    with closing(of_directory(photos, batch_size=24, **options)) as alone:
+        whole = [[leaf.tobytes() for leaf in leaves(next(alone))] for _ in range(6)]
+    eight = trainers(8)
+    assert [batch(eight) for _ in range(3)] == whole[:3]
+    states = [trainer.state_dict() for trainer in eight]
+    assert all(state == states[0] for state in states)
+    three = trainers(3)
+    for trainer in three:
+        trainer.load_state_dict(states[0])
+    assert [batch(three) for _ in range(3)] == whole[3:]
+    with (
+        closing(of_directory(photos, batch_size=4, shard=(0, 3), **options)) as smaller,
+        pytest.raises(StateError, match=r"`batch_size` \(of all trainers together\)"),
+    ):
+        smaller.load_state_dict(states[0])
+    for trainer in (*eight, *three):
+        trainer.close()
 
 
 # -- Keras and TensorFlow that divide datasets themselves --------------------------------

@@ -47,7 +47,8 @@ class Resumable(Samples):
         Returns:
             Numbers and texts, at most 200 bytes as JSON: ``version``; ``spec`` and ``data``,
             digests of the spec and of the dataset; ``files``, how many there are; ``seed``;
-            ``epoch``, from 0; ``samples`` of this epoch that were handed out.
+            ``epoch``, from 0; ``samples`` of this epoch that were handed out, to all trainers that
+            share it.
 
         Raises:
             StateError: the program has assigned the order of this epoch.
@@ -61,7 +62,7 @@ class Resumable(Samples):
         layout = self._epoch_layout()
         if batches >= layout.batches:
             epoch, batches = epoch + 1, 0
-        samples, here = batches * layout.batch_size, self._identity(self._supply)
+        samples, here = batches * layout.global_size, self._identity(self._supply)
         seed = self._order_seed()
         state = SequenceState(VERSION, *here, seed=seed, epoch=epoch, samples=samples)
         return msgspec.structs.asdict(state)
@@ -103,7 +104,7 @@ class Resumable(Samples):
     # -- overridden by iterators -----------------------------------------------------
 
     def _epoch_layout(self) -> EpochLayout:
-        return EpochLayout(self.n, self.batch_size)
+        return EpochLayout(self.n, self.batch_size, self.spec.order.shard)
 
     def _settle(self) -> None:
         """Applies attributes that were set; called under the guard.

@@ -29,7 +29,7 @@ _DIFFERENCES = (
     "how images are loaded (image size, color_mode, interpolation, decode, exif, …)",
     "what is done to images (the arguments of ImageDataGenerator, or `augment`)",
     "the form of batches (dtype, data_format, size of the images)",
-    "`batch_size`, or the form of labels and weights",
+    "`batch_size` (of all trainers together), or the form of labels and weights",
     "`shuffle`, or how often samples come (weights, RepeatedAugmentation, n)",
     "`on_error`",
     "masks, boxes or keypoints",
@@ -69,7 +69,8 @@ class SequenceState(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         spec, data, files: see :class:`Identity`.
         seed: of order and draws.
         epoch: from 0.
-        samples: of this epoch that were delivered; a multiple of the batch size.
+        samples: of this epoch that were delivered, to all trainers that share it; a multiple of
+            their batch size together.
     """
 
     version: int
@@ -110,11 +111,11 @@ class SequenceState(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         Raises:
             InvalidArgument: no batch of an epoch begins there.
         """
-        position, rest = divmod(self.samples, layout.batch_size)
+        position, rest = divmod(self.samples, layout.global_size)
         if rest or position >= max(1, layout.batches):
             raise InvalidArgument(
                 f"`state`: no batch begins after {self.samples} samples, in epochs of "
-                f"{layout.samples} with {layout.batch_size} in a batch"
+                f"{layout.samples} with {layout.global_size} in a batch"
             )
         return position
 
@@ -146,8 +147,9 @@ def _part(digests: str, number: int) -> str:
 def spec_digests(spec: Spec) -> str:
     """The digests of a spec's parts, in the order of ``_DIFFERENCES``.
 
-    Where samples come from is no part of it, nor the seed, nor what changes no byte. Fields that
-    have their defaults do not count, so that another version of loaderd may add some.
+    Where samples come from is no part of it, nor the seed, nor what changes no byte, nor by how
+    many trainers a batch is shared. Fields that have their defaults do not count, so that another
+    version of loaderd may add some.
     """
     order = Order(
         shuffle=spec.order.shuffle,
@@ -157,11 +159,12 @@ def spec_digests(spec: Spec) -> str:
         weighted=spec.order.weighted,
         repeats=spec.order.repeats,
     )
+    trainers = 1 if spec.order.shard is None else spec.order.shard.count
     parts = (
         spec.load,
         (spec.transforms, spec.augment, spec.code),
         msgspec.structs.replace(spec.output, save=None),
-        spec.batch,
+        msgspec.structs.replace(spec.batch, batch_size=spec.batch.batch_size * trainers),
         order,
         spec.on_error,
         spec.annotations,
