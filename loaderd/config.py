@@ -140,6 +140,14 @@ class Settings:
         "seconds that storage may take to answer, 0.1 to 86400; then the stream that waits for "
         "it ends with StorageTimeout",
     ]
+    share_lag: Annotated[
+        float,
+        types.seconds,
+        "10",
+        "SEC",
+        "seconds that the trainers of a shared stream wait for one of them, 0.1 to 86400; then "
+        "that one goes on with a stream of its own",
+    ]
     grace: Annotated[
         float,
         types.seconds,

@@ -145,6 +145,20 @@ class RingReclaimed(DaemonError):
     """
 
 
+class OutOfStep(DaemonError):
+    """A batch is not one that a shared stream makes next; the text says where the stream is.
+
+    Sequences read it from a stream of their own, so that trainers do not notice.
+    """
+
+
+class LeftBehind(DaemonError):
+    """The others of a shared stream have waited too long for this trainer.
+
+    Its sequence goes on with a stream of its own, so that trainers do not notice.
+    """
+
+
 class NoWorkers(DaemonError):
     """No worker can start any more; the reason is in the daemon's log, and it keeps trying."""
 

@@ -26,6 +26,15 @@ daemon that runs is meant, such as a trainer's private one.
 """
 
 
+class SharedReader(msgspec.Struct, frozen=True, kw_only=True):
+    """A trainer that shares a stream, or has left it for one of its own."""
+
+    share: str
+    client_pid: int
+    lag: int
+    detached: bool
+
+
 class Status(msgspec.Struct, frozen=True, kw_only=True):
     """What ``--json`` prints; null is what cannot be known."""
 
@@ -39,6 +48,7 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     workers: int | None = None
     streams: int | None = None
     shards: tuple[str, ...] | None = None
+    shared: tuple[SharedReader, ...] | None = None
     trouble: str | None = None
 
 
@@ -78,6 +88,13 @@ def _running(where: Address, seen: Snapshot) -> Status:
         workers=len(seen.workers),
         streams=len(seen.streams),
         shards=tuple(stream.shard_text for stream in seen.streams if stream.shard),
+        shared=tuple(
+            SharedReader(
+                share=one.share, client_pid=one.client_pid, lag=one.lag, detached=one.detached
+            )
+            for one in seen.streams
+            if one.share
+        ),
         trouble=seen.daemon.trouble,
     )
 

@@ -2,7 +2,7 @@
 
 Every message is a small struct, encoded as MessagePack with its tag in front::
 
-    client → daemon      Hello  Open  Plan  Ack  Confirm  Observe  ListBad  Stop
+    client → daemon      Hello  Open  Plan  Ack  Leave  Confirm  Observe  ListBad  Stop
     owner → daemon       Connect  Stop
     daemon → client      Welcome  Opened  Ready  BatchFailed  Confirmed  Stalled  Refused  Observed
                          BadList  Stopping
@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import functools
 import operator
+from typing import Literal
 
 import msgspec
 
@@ -72,6 +73,40 @@ class Connect(Message, frozen=True):
     """Gives a private daemon its end of a new connection, as a descriptor."""
 
 
+Join = Literal["epoch", "now", "place", "alone"]
+"""Where a subscriber of a shared stream begins; see ``Share``."""
+
+
+class Share(msgspec.Struct, frozen=True, array_like=True):
+    """The shared stream that a client asks for.
+
+    Attributes:
+        name: of the stream.
+        join: where the client begins: with an ``epoch``, with what is made next (``now``), or at
+            the ``place`` where the run begins, if the stream is near to it. ``alone``: nowhere, as
+            it goes on with a stream of its own.
+        seeded: whether the spec's seed was asked for; else the stream's is taken.
+        data: digest of the source and of the bundles that were asked for at first.
+    """
+
+    name: str
+    join: Join
+    seeded: bool
+    data: bytes
+
+
+class Joined(msgspec.Struct, frozen=True, array_like=True):
+    """How a client takes part in a shared stream.
+
+    Attributes:
+        first: the first batch that it gets; all that follow come in order.
+        leases: slots that it may lease at once.
+    """
+
+    first: Place
+    leases: int
+
+
 class Open(Message, frozen=True):
     """Asks for a stream. Descriptors: the spec as JSON, then the bundles.
 
@@ -80,16 +115,21 @@ class Open(Message, frozen=True):
         bundles: lengths of the bundles.
         slots: slots requested; the daemon may give fewer.
         run: the batches to prefetch.
+        share: the shared stream to join, or to open; None for a stream of the client's own.
     """
 
     spec_bytes: int
     bundles: tuple[int, ...]
     slots: int
     run: Run
+    share: Share | None = None
 
 
 class Opened(Message, frozen=True):
-    """The stream is open. Descriptors: ring, manifest."""
+    """The stream is open. Descriptors: ring, manifest.
+
+    ``joined`` is None unless it is shared.
+    """
 
     stream: int
     seed: int
@@ -99,6 +139,7 @@ class Opened(Message, frozen=True):
     slots: int
     ring_bytes: int
     manifest_bytes: int
+    joined: Joined | None = None
 
 
 class Plan(Message, frozen=True):
@@ -131,6 +172,13 @@ class Ack(Message, frozen=True):
     batches: int
     samples: int
     waited_ns: int
+
+
+class Leave(Message, frozen=True):
+    """The client takes nothing more of a shared stream; its arrays may live on.
+
+    When the last has died it closes the connection, and the daemon may write their slots again.
+    """
 
 
 class Confirm(Message, frozen=True):

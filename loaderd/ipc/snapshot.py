@@ -57,9 +57,10 @@ class HostStats(_Stats, frozen=True):
 
 
 class StreamStats(_Stats, frozen=True):
-    """One stream. Times are seconds since it was opened."""
+    """One trainer's reading of a stream. Times are seconds since the stream was opened."""
 
     id: int
+    """Its number as a subscriber: the stream's, unless that is shared."""
     client_pid: int
     directory: str
     samples: int
@@ -94,6 +95,12 @@ class StreamStats(_Stats, frozen=True):
     """Its age when the trainer took the first batch; until then, its age."""
     first_waited_s: float = 0.0
     """The part of ``waited_s`` before that."""
+    share: str = ""
+    """The name of the shared stream that it reads or has left; empty for none."""
+    lag: int = 0
+    """Batches that it is behind the foremost trainer of that stream."""
+    detached: bool = False
+    """Whether it has left the shared stream, and reads one of its own meanwhile."""
     shard: str = ""
     """The trainer's index, from 0, and the number of those that share the epochs: ``1/8``; empty
     for a trainer without ``shard``."""

@@ -25,7 +25,8 @@ def render(report: Report, out: Console) -> RenderableType:
     """The whole screen for ``out``, as wide as that is."""
     parts: list[RenderableType] = [*_trouble(report), _daemon(report), _host(report)]
     if report.now.streams:
-        parts += [Text(), _streams(report, out), *_shards(report)]
+        more = (*_shared(report), *_shards(report))
+        parts += [Text(), _streams(report, out), *more]
     return Group(*parts, Text(), _workers(report), *_bad(report), Text(), _verdict(report))
 
 
@@ -113,6 +114,28 @@ def _shards(report: Report) -> list[RenderableType]:
     """A separate line if trainers share epochs."""
     found = [f"{s.shard_text} in stream {s.id}" for s in report.now.streams if s.shard]
     return [Text(f"shards   {printable(', '.join(found))}")] if found else []
+
+
+def _shared(report: Report) -> list[RenderableType]:
+    """A line for each shared stream: who reads it, who lags, and who has left it."""
+    streams = report.now.streams
+    lines = []
+    for name in dict.fromkeys(stream.share for stream in streams if stream.share):
+        readers = [stream for stream in streams if stream.share == name]
+        together = [one for one in readers if not one.detached]
+        words = [formatting.count(len(together), "trainer")]
+        words += [f"{one.client_pid} lags by {one.lag}" for one in together if _lags(one)]
+        words += [f"{one.client_pid} is detached{_behind(one)}" for one in readers if one.detached]
+        lines.append(Text(f'shared   "{printable(name)}": {", ".join(words)}'))
+    return [Text(), *lines] if lines else []
+
+
+def _lags(stream: StreamStats) -> bool:
+    return 2 * stream.lag >= stream.slots
+
+
+def _behind(stream: StreamStats) -> str:
+    return f" and {stream.lag} behind" if stream.lag else ""
 
 
 def _streams(report: Report, out: Console) -> Table:

@@ -18,9 +18,9 @@ class Assign(msgspec.Struct, frozen=True):
 
 
 class Deliver(msgspec.Struct, frozen=True):
-    """Tell the client that the slot holds its batch."""
+    """Tell a subscriber that the slot holds its batch."""
 
-    stream: int
+    subscriber: int
     slot: int
     place: Place
     attempt: int
@@ -37,9 +37,9 @@ class Failure(msgspec.Struct, frozen=True):
 
 
 class Fail(msgspec.Struct, frozen=True):
-    """Tell the client that the batch could not be made."""
+    """Tell a subscriber that the batch could not be made."""
 
-    stream: int
+    subscriber: int
     slot: int
     place: Place
     error: Failure

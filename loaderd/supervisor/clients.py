@@ -27,6 +27,7 @@ from loaderd.ipc.messages import (
     Confirm,
     Confirmed,
     Hello,
+    Leave,
     ListBad,
     Message,
     Observe,
@@ -67,6 +68,7 @@ class Requests:
     open: Callable[[ClientConnection, Open, list[int]], None]
     plan: Callable[[int, Plan], None]
     took: Callable[[int, Ack], None]
+    leave: Callable[[int], None]
     gone: Callable[[ClientConnection], None]
 
 
@@ -74,7 +76,9 @@ class ClientConnection:
     """The connection of one client.
 
     Attributes:
-        stream: the number of the stream that it subscribes to, once that is open.
+        subscriber: its number as a subscriber, once a stream is open for it; that of the stream,
+            unless it is shared.
+        failed: whether the daemon has ended the connection, so that arrays may be alive.
         takes_descriptors: whether it may open a stream, or another one in place of its own.
         heard_at: when its last message came.
     """
@@ -82,7 +86,8 @@ class ClientConnection:
     def __init__(self, channel: Channel, requests: Requests) -> None:
         self.channel = channel
         self.pid = channel.peer.pid
-        self.stream: int | None = None
+        self.subscriber: int | None = None
+        self.failed = False
         self.takes_descriptors = True
         # One in another container has no pid here; the end of its socket is its end.
         self._process = Process(self.pid) if self.pid > 0 else None
@@ -130,11 +135,13 @@ class ClientConnection:
         if not self._greeted and not isinstance(message, Hello):
             raise ProtocolError(f"{type(message).__name__} before Hello")
         match message:
-            case Ack() if self.stream is not None:
-                self._requests.took(self.stream, message)
-            case Plan() if self.stream is not None:
-                self._requests.plan(self.stream, message)
-            case Confirm() if self.stream is not None:
+            case Ack() if self.subscriber is not None:
+                self._requests.took(self.subscriber, message)
+            case Plan() if self.subscriber is not None:
+                self._requests.plan(self.subscriber, message)
+            case Leave() if self.subscriber is not None:
+                self._requests.leave(self.subscriber)
+            case Confirm() if self.subscriber is not None:
                 self.send(Confirmed())
             case Open() if self.channel.unsent:  # each answer that waits holds descriptors
                 self._lose("it does not read what it is sent")
@@ -183,6 +190,7 @@ class ClientConnection:
 
     def fail(self, error: LoaderdError) -> None:
         """Ends the connection with an error, which reaches the trainer after what is ready."""
+        self.failed = True
         self.refuse(error)
         self.end()
 

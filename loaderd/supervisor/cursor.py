@@ -79,7 +79,9 @@ class Cursor:
 
     def _rests(self, made: Set[Place]) -> bool:
         """Whether enough is made for a client that may read no further, and wants nothing else."""
-        is_cold = waits_for_request(self.batches, self.taken) or (
-            not self.taken and len(made) >= min(COLD, self.batches)
-        )
-        return self.run.next is not None and is_cold and all(place in made for place in self.want)
+        waits = waits_for_request(self.batches, self.taken) or self.is_cold(made)
+        return self.run.next is not None and waits and all(place in made for place in self.want)
+
+    def is_cold(self, made: Set[Place]) -> bool:
+        """Whether enough is made for those who have taken nothing."""
+        return not self.taken and len(made) >= min(COLD, self.batches)

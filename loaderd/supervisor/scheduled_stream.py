@@ -12,7 +12,7 @@ The batch is READY, and delivered or reported as failed, when no part of it is l
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sized
+from collections.abc import Iterable, Sized
 from dataclasses import dataclass, field
 from itertools import pairwise
 
@@ -136,8 +136,21 @@ class ScheduledStream:
         """Follows a change of what is wanted, or of the run."""
         self.cursor.count_missing(self.made, len(self.slots), self.cutting is not None)
 
+    def take(self, slot: int, subscriber: int) -> None:
+        """A subscriber, here the only one, has taken a batch."""
+        self.apply(slot, Event.TAKE)
+        self.cursor.taken += 1
+
+    def release(self, slot: int, subscriber: int) -> None:
+        """A subscriber, here the only one, has released a slot."""
+        self.apply(slot, Event.RELEASE)
+
+    def held(self, subscriber: int, state: State) -> int:
+        """How many slots are READY for a subscriber, here the only one, or LEASED by it."""
+        return self.slots.count(state)
+
     def apply(self, slot: int, event: Event) -> None:
-        """The subscriber has taken or released a slot: what lay there may be made again."""
+        """A slot is taken or released: what lay there may be made again."""
         self.slots.apply(slot, event)
         place = self.places.pop(slot, None)
         if place is not None:
@@ -287,7 +300,14 @@ class ScheduledStream:
             return []
         del self.partial[batch.slot]
         self.slots.apply(batch.slot, Event.FINISH)
+        self.errors += batch.error is not None
+        return [self._outcome(batch, reader) for reader in self.give(batch)]
+
+    def give(self, batch: PartialBatch) -> Iterable[int]:
+        """Who gets a batch that is finished: the only subscriber has the stream's number."""
+        return (self.id,)
+
+    def _outcome(self, batch: PartialBatch, reader: int) -> Action:
         if batch.error is None:
-            return [Deliver(self.id, batch.slot, batch.place, batch.attempt, batch.skipped)]
-        self.errors += 1
-        return [Fail(self.id, batch.slot, batch.place, batch.error)]
+            return Deliver(reader, batch.slot, batch.place, batch.attempt, batch.skipped)
+        return Fail(reader, batch.slot, batch.place, batch.error)

@@ -4,8 +4,8 @@ Theory of operation. A stream is an endless run of batches, (epoch, position) af
 (epoch, position). Each batch is filled in a slot of the stream's ring, chunk by chunk::
 
     open, plan, took ─┐                     ┌─► Assign(worker, chunk)
-    worker_up, down  ─┼──► Scheduler ───────┼─► Deliver(stream, slot, place)
-    done, failed     ─┤                     ├─► Fail(stream, slot, place, why)
+    worker_up, down  ─┼──► Scheduler ───────┼─► Deliver(who, slot, place)
+    done, failed     ─┤                     ├─► Fail(who, slot, place, why)
     waiting, answered─┤                     └─► Isolate(sample), Dismiss(worker)
     retire           ─┘
 
@@ -41,8 +41,11 @@ from loaderd.supervisor.actions import Action, Assign, Death, Dismiss
 from loaderd.supervisor.cursor import Cursor
 from loaderd.supervisor.ledger import Ledger
 from loaderd.supervisor.scheduled_stream import QUEUED, ScheduledStream
-from loaderd.supervisor.slots import Event, SlotTable, State
+from loaderd.supervisor.shared_stream import SharedCursor, SharedStream
+from loaderd.supervisor.slots import SlotTable, State
 from loaderd.supervisor.stream_shape import Shape
+
+Slots = tuple[int, ...]
 
 MAX_WANTED = 1024
 """Batches that a client may want out of turn."""
@@ -76,7 +79,14 @@ class Scheduler:
         """Whether no batch is being filled."""
         return not any(stream.partial for stream in self.streams.values())
 
-    def open(self, stream: int, shape: Shape, run: Run, is_small: bool = False) -> list[Action]:
+    def open(
+        self,
+        stream: int,
+        shape: Shape,
+        run: Run,
+        is_small: bool = False,
+        is_shared: bool = False,
+    ) -> list[Action]:
         """Begins a stream.
 
         Args:
@@ -84,19 +94,14 @@ class Scheduler:
             shape: its sizes.
             run: what is made ahead.
             is_small: whether the first batch is given to one worker.
+            is_shared: whether it has subscribers, which are added to it later.
 
         Raises:
             ProtocolError: there is no such run.
         """
-        self.streams[stream] = ScheduledStream(
-            stream,
-            shape,
-            Cursor(shape.batches, shape.checked(run)),
-            SlotTable(shape.slots),
-            is_small=is_small,
-            doubted=bool(self._waiting),
-        )
-        return self._assign_all()
+        self.streams[stream] = state = _stream(stream, shape, run, is_shared)
+        state.is_small, state.doubted = is_small, bool(self._waiting)
+        return self.go_on()
 
     def is_still(self, stream: int) -> bool:
         """Whether no slot is FILLING or LEASED, so that another stream may have the ring."""
@@ -106,7 +111,7 @@ class Scheduler:
     def close(self, stream: int) -> list[Action]:
         """Ends a stream; what workers report of its chunks is ignored from now on."""
         del self.streams[stream]
-        return self._assign_all()
+        return self.go_on()
 
     def plan(self, stream: int, want: tuple[Place, ...], run: Run | None) -> list[Action]:
         """The client wants batches out of turn, or the run to go on elsewhere.
@@ -116,6 +121,8 @@ class Scheduler:
         """
         state = self.streams[stream]
         cursor = state.cursor
+        if isinstance(state, SharedStream):
+            raise ProtocolError("a shared stream goes on in its own order")
         if len(cursor.want) + len(want) > MAX_WANTED:
             raise ProtocolError(f"more than {MAX_WANTED} batches wanted out of turn")
         for place in want:
@@ -124,26 +131,25 @@ class Scheduler:
             cursor.run = state.shape.checked(run)
         cursor.want.extend(place for place in want if place not in state.made)
         state.count_missing()
-        return self._assign_all()
+        return self.go_on()
 
-    def took(self, stream: int, taken: tuple[int, ...], released: tuple[int, ...]) -> list[Action]:
-        """The client took and released slots.
+    def took(self, stream: int, taken: Slots, released: Slots, who: int = -1) -> list[Action]:
+        """A subscriber took and released slots; -1 is a stream's only one.
 
         Raises:
-            ProtocolError: a slot was not in the client's hands.
+            ProtocolError: a slot was not in its hands.
         """
-        state = self.streams[stream]
+        state, who = self.streams[stream], stream if who < 0 else who
         for slot in taken:
-            state.apply(slot, Event.TAKE)
-            state.cursor.taken += 1
+            state.take(slot, who)
         for slot in released:
-            state.apply(slot, Event.RELEASE)
-        return self._assign_all()
+            state.release(slot, who)
+        return self.go_on()
 
     def worker_up(self, worker: int) -> list[Action]:
         """A worker is ready for chunks."""
         self.ledger.add(worker)
-        return self._assign_all()
+        return self.go_on()
 
     def retire(self, worker: int) -> list[Action]:
         """A worker gets nothing more, and may go when it holds nothing."""
@@ -164,7 +170,7 @@ class Scheduler:
             self.ledger.slow.add(worker)
         elif worker in self.ledger.retired:
             self._dismiss(worker)
-        return self._assign_all()
+        return self.go_on()
 
     def waiting(self, worker: int) -> list[Action]:
         """The chunk in a worker's hand waits for storage: the worker gets nothing more.
@@ -189,7 +195,7 @@ class Scheduler:
         held = self.ledger.held(worker)
         self._waiting.discard(worker)
         self._trust(self.streams.get(held[0].chunk.stream) if held else None)
-        return self._assign_all()
+        return self.go_on()
 
     def worker_down(self, worker: int, death: Death, cause: str = "") -> list[Action]:
         """The kernel has confirmed that a worker is dead; its chunks are done again.
@@ -209,7 +215,7 @@ class Scheduler:
             if stream is not None:
                 # Only the chunk in hand can have to do with it, not the one behind it.
                 self._actions += stream.take_back(lost.part, None if held else death, cause)
-        return self._assign_all()
+        return self.go_on()
 
     def done(self, worker: int, ticket: int, total_ns: int, skipped: int = 0) -> list[Action]:
         """A worker has written a chunk, and left out the rows of so many bad images.
@@ -239,7 +245,7 @@ class Scheduler:
         actions, self._actions = self._actions, []
         return actions
 
-    def _assign_all(self) -> list[Action]:
+    def go_on(self) -> list[Action]:
         """Gives chunks to all who have room, those with nothing first."""
         for length in range(1, QUEUED + 1):
             for worker in self.ledger.with_room(length):
@@ -257,7 +263,7 @@ class Scheduler:
             self._dismiss(worker)
         elif not in_doubt:
             self._assign(worker, QUEUED)
-        return self._assign_all() if in_doubt else self._flush()
+        return self.go_on() if in_doubt else self._flush()
 
     def _trust(self, stream: ScheduledStream | None) -> None:
         """A stream's storage answers; if nobody waits any more, that of all does."""
@@ -295,3 +301,10 @@ class Scheduler:
                 self._actions.append(Assign(worker, chunk))
                 return True
         return False
+
+
+def _stream(number: int, shape: Shape, run: Run, is_shared: bool) -> ScheduledStream:
+    run, slots = shape.checked(run), SlotTable(shape.slots)
+    if is_shared:
+        return SharedStream(number, shape, SharedCursor(shape.batches, run), slots)
+    return ScheduledStream(number, shape, Cursor(shape.batches, run), slots)

@@ -26,13 +26,18 @@ from loaderd.ipc.text import encodable
 from loaderd.supervisor.bad_images import BadImages
 from loaderd.supervisor.listener import Listener
 from loaderd.supervisor.scheduler import Scheduler
+from loaderd.supervisor.shared_stream import SharedStream
 from loaderd.supervisor.slots import State
-from loaderd.supervisor.stream_opener import StreamOpener, Subscriber
-from loaderd.supervisor.streams import PendingStream
+from loaderd.supervisor.stream_opener import StreamOpener
+from loaderd.supervisor.streams import OpenStream, PendingStream
+from loaderd.supervisor.subscribers import Subscriber
 from loaderd.supervisor.workers import Workers
 
 LONGEST_PATH = 500
 """Bytes. Of a longer path the end is shown, so that many streams fit into one packet."""
+
+LONGEST_NAME = 64
+"""The same of a shared stream's name."""
 
 MAX_STALLS = 16
 """Of more streams that wait for storage only the first are shown, for the same reason."""
@@ -65,7 +70,7 @@ class SnapshotBuilder:
             time=time.time(),
             daemon=self._daemon(now, settings, draining),
             host=self._host(settings.memory),
-            streams=tuple(self._stream(one, now) for one in self._streams.subscribers.values()),
+            streams=tuple(self._stream(*item, now) for item in self._streams.subscribers.items()),
             workers=tuple(self._worker_stats(now)),
             workers_wanted=self._workers.processes.settings.workers,
             restarts=self._workers.processes.restarts,
@@ -73,17 +78,17 @@ class SnapshotBuilder:
         )
 
     def _storage(self, now: float) -> Iterable[StorageStats]:
-        readers: list[Subscriber | PendingStream] = [
-            *self._streams.subscribers.values(),
-            *self._streams.pending.values(),
+        readers: list[tuple[int | None, Subscriber | PendingStream]] = [
+            *self._streams.subscribers.items(),
+            *((None, pending) for pending in self._streams.pending.values()),
         ]
-        for reader in readers:
+        for number, reader in readers:
             wait = reader.stall.wait
             if wait is not None:
                 yield StorageStats(
                     path=_tail(wait.path),
                     waited_s=now - wait.since,
-                    stream=reader.stream.id if isinstance(reader, Subscriber) else None,
+                    stream=number,
                     client_pid=reader.client.pid,
                 )
 
@@ -110,19 +115,21 @@ class SnapshotBuilder:
             cpu_percent=psutil.cpu_percent(),
             shm_total=segment.total(),
             shm_free=segment.free(),
-            ring_bytes=sum(one.stream.ring_bytes for one in self._streams.subscribers.values()),
+            ring_bytes=sum(stream.ring_bytes for stream in self._streams.streams.values()),
             ring_limit=ring_limit,
             cache_bytes=self._streams.caches.nbytes,
             cache_limit=self._streams.caches.limit,
         )
 
-    def _stream(self, subscriber: Subscriber, now: float) -> StreamStats:
+    def _stream(self, number: int, subscriber: Subscriber, now: float) -> StreamStats:
         stream = subscriber.stream
         scheduled = self._scheduler.streams[stream.id]
         epoch, position = scheduled.cursor.run.next or (0, 0)
-        count, shard = scheduled.slots.count, stream.spec.order.shard
+        share = stream.request.share
+        shard = stream.spec.order.shard
+        is_alone = share is not None and share.join == "alone"
         return StreamStats(
-            id=stream.id,
+            id=number,
             client_pid=subscriber.client.pid,
             directory=_tail(stream.spec.source.directory),
             samples=stream.shape.samples,
@@ -131,9 +138,9 @@ class SnapshotBuilder:
             epoch=epoch % ROUND,
             position=position,
             slots=stream.shape.slots,
-            ready=count(State.READY),
-            filling=count(State.FILLING),
-            leased=count(State.LEASED),
+            ready=scheduled.held(number, State.READY),
+            filling=scheduled.slots.count(State.FILLING),
+            leased=scheduled.held(number, State.LEASED),
             age_s=now - stream.opened_at,
             batches=subscriber.took.batches,
             images=subscriber.took.samples,
@@ -148,7 +155,22 @@ class SnapshotBuilder:
             first_waited_s=subscriber.first_waited_ns / 1e9,
             shard=f"{shard.index}/{shard.count}" if shard else "",
             shard_found=shard.found if shard else "",
+            share="" if share is None else _tail(share.name, LONGEST_NAME),
+            lag=self._lag(number, stream),
+            detached=subscriber.detached or is_alone,
         )
+
+    def _lag(self, number: int, stream: OpenStream) -> int:
+        """Batches that a trainer is behind the shared stream that it reads, or has left."""
+        scheduled, share = self._scheduler.streams[stream.id], stream.request.share
+        if isinstance(scheduled, SharedStream):
+            return scheduled.lag(number)
+        here = scheduled.cursor.run.next
+        if share is None or here is None:
+            return 0
+        shared = self._streams.shared(share.name)
+        head = None if shared is None else self._scheduler.streams[shared.id].cursor.run.next
+        return 0 if head is None else max(0, stream.shape.steps(here, head))
 
     def _worker_stats(self, now: float) -> Iterable[WorkerStats]:
         for worker in self._workers.processes.workers.values():
@@ -170,5 +192,5 @@ class SnapshotBuilder:
             )
 
 
-def _tail(path: str) -> str:
-    return encodable(path).encode()[-LONGEST_PATH:].decode(errors="ignore")
+def _tail(path: str, longest: int = LONGEST_PATH) -> str:
+    return encodable(path).encode()[-longest:].decode(errors="ignore")

@@ -24,6 +24,10 @@ class Shape(EpochLayout):
         if not 0 <= epoch < EPOCHS or not 0 <= position < self.batches:
             raise ProtocolError(f"there is no batch {position} in epoch {epoch}")
 
+    def steps(self, first: Place, last: Place) -> int:
+        """Batches from one place to another; negative if that is before it."""
+        return (last[0] - first[0]) * self.batches + last[1] - first[1]
+
     def checked(self, run: Run) -> Run:
         """The run within these epochs; raises ProtocolError if there is no such run."""
         run = run.within(self.batches)

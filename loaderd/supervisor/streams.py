@@ -48,6 +48,7 @@ from loaderd.ipc.manifest import Manifest, sample_key
 from loaderd.ipc.messages import (
     ENOUGH_SLOTS,
     Attach,
+    Joined,
     List,
     Listed,
     Open,
@@ -71,6 +72,7 @@ from loaderd.spec.spec import Spec
 from loaderd.supervisor import request_limits
 from loaderd.supervisor.children import Child
 from loaderd.supervisor.clients import ClientConnection
+from loaderd.supervisor.lag import Lag
 from loaderd.supervisor.memory_caches import MemoryCaches
 from loaderd.supervisor.opener_processes import Openers
 from loaderd.supervisor.shared_listing import ListingRequest, is_in_memory, listing_request
@@ -119,6 +121,8 @@ class OpenStream:
     """Bad images that are allowed where they are substituted or skipped."""
     bad: dict[bytes, str] = field(default_factory=dict)
     """Those that could not be read, and why."""
+    lag: Lag = field(default_factory=Lag)
+    """Of its subscribers, if it is shared."""
 
     def attach(self) -> Attach:
         """What a worker must know; ``segments`` travel along."""
@@ -148,8 +152,8 @@ class OpenStream:
         """Descriptors of what workers read and write."""
         return [self.ring, self.manifest, *self.bundles, *self.cache]
 
-    def opened(self) -> Opened:
-        """What the client must know; ring and manifest travel along."""
+    def opened(self, joined: Joined | None = None) -> Opened:
+        """What the client must know, and how it takes part; ring and manifest travel along."""
         return Opened(
             self.id,
             self.spec.order.seed or 0,
@@ -159,6 +163,7 @@ class OpenStream:
             self.shape.slots,
             self.ring_bytes,
             self.listed.manifest_bytes,
+            joined,
         )
 
     def names(self, place: Place, first: int, last: int) -> str:
@@ -232,7 +237,7 @@ class OpenStream:
         last = self.request
         if not self.is_small or (request.slots, request.bundles) != (last.slots, last.bundles):
             return None
-        data = _read_spec(request, fds[0])
+        data = read_spec(request, fds[0])
         asked = spec.fitted(spec.decode(data), self.shape.samples)
         if (
             asked.order.given
@@ -332,9 +337,9 @@ class PendingStream:
         self._shared: Reserved | None = None
         self._idle = False
         settings = resources.settings
-        data = _read_spec(request, fds[0])
+        data = read_spec(request, fds[0])
         asked = spec.decode(data)
-        self.spec = _check_code(asked, settings.user_code)
+        self.spec = check_code(asked, settings.user_code)
         self._encoded = _for_workers(self.spec, data if self.spec is asked else b"")
         request_limits.check_spec(self.spec, settings.max_pixels or PILS_PIXELS)
         first, *self._bundles = descriptors.copies(fds)
@@ -548,10 +553,13 @@ def fitting_slots(slot_bytes: int, wish: int, room: Room) -> int:
     return min(wish, max(min(fitting, ENOUGH_SLOTS), fitting // 2))
 
 
-def _check_code(asked: Spec, user_code: bool) -> Spec:
-    """Workers may run no code but what is allowed.
+def check_code(asked: Spec, user_code: bool) -> Spec:
+    """The spec, with no code for workers but what is allowed.
 
     PIL's plugins of other packages are code too, which few of those who load them need.
+
+    Raises:
+        RequestRefused: it has a function of the user's, and the daemon runs none.
     """
     function = asked.function
     if function is not None and not user_code:
@@ -581,7 +589,13 @@ def _for_workers(asked: Spec, data: bytes) -> bytes:
     return data
 
 
-def _read_spec(request: Open, fd: int) -> bytes:
+def read_spec(request: Open, fd: int) -> bytes:
+    """The spec of a request, as the client has encoded it.
+
+    Raises:
+        ProtocolError: it is too long.
+        RequestRefused: the descriptor is not what it should be.
+    """
     size = request.spec_bytes
     if not 0 < size <= LONGEST_SPEC:
         raise ProtocolError(f"a spec of {size} bytes; at most {LONGEST_SPEC} are allowed")

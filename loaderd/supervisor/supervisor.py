@@ -37,6 +37,7 @@ from loaderd.supervisor.listener import Listener
 from loaderd.supervisor.loop import Loop
 from loaderd.supervisor.owner import Owner
 from loaderd.supervisor.scheduler import Scheduler
+from loaderd.supervisor.sharing import SharedStreams, shared_name
 from loaderd.supervisor.snapshot_builder import SnapshotBuilder
 from loaderd.supervisor.stream_opener import StreamOpener
 from loaderd.supervisor.streams import OpenStream
@@ -175,8 +176,9 @@ class Supervisor:
             scheduler.ledger.held,
             _worker_events(scheduler, self._perform, self._worker_ready, self._note_bad),
         )
+        sharing = SharedStreams(scheduler, self._perform)
         self._streams = StreamOpener(
-            settings, loop, forks, scheduler, self._stream_opened, self._stream_closed
+            settings, loop, forks, sharing, self._stream_opened, self._stream_closed
         )
         self._snapshots = SnapshotBuilder(
             listener, scheduler, self._workers, self._streams, self._bad
@@ -188,6 +190,7 @@ class Supervisor:
             open=self._open,
             plan=self._plan,
             took=self._took,
+            leave=self._leave,
             gone=self._gone,
         )
         self._clients = Clients(loop, listener, requests)
@@ -252,6 +255,9 @@ class Supervisor:
         self._owner.check()
         self.notifier.feed(now)
         self._streams.check_storage(self._workers.waits, now)
+        for stream in list(self._streams.streams.values()):
+            readers = self._streams.subscribers.of(stream.id)
+            self._streams.sharing.check(stream, readers, self._settings.share_lag)
         self._clients.check(now)
         if self._end_at is None:
             self._listener.resume()  # after a lack of descriptors
@@ -294,10 +300,9 @@ class Supervisor:
         )
 
     def _note_bad(self, bad: Bad) -> None:
-        subscriber = self._streams.subscribers.get(bad.stream)
-        if subscriber is None:
+        stream = self._streams.streams.get(bad.stream)
+        if stream is None:
             return
-        stream = subscriber.stream
         if self._bad.add(bad.path, bad.reason, stream.folder, lacking=bad.lacking):
             log.warning("bad image %s: %s", readable(bad.path), bad.reason)
         if bad.lacking:
@@ -305,18 +310,19 @@ class Supervisor:
         stream.bad.setdefault(bad.path, bad.reason)
         if stream.spec.on_error != "raise" and len(stream.bad) > stream.bad_limit:
             log.error("stream %d ends: too many bad images", stream.id)
-            subscriber.client.fail(stream.too_many_bad())
+            for subscriber in self._streams.subscribers.of(stream.id).values():
+                subscriber.client.fail(stream.too_many_bad())
 
     # -- actions ---------------------------------------------------------------------
 
     def _perform(self, actions: Iterable[Action]) -> None:
-        streams = self._streams.subscribers
+        streams, subscribers = self._streams.streams, self._streams.subscribers
         for action in actions:
             match action:
                 case Assign():
-                    self._workers.assign(action, streams[action.chunk.stream].stream)
-                case Deliver(stream, slot, place, attempt, skipped):
-                    streams[stream].client.send(Ready(slot, *place, attempt, skipped))
+                    self._workers.assign(action, streams[action.chunk.stream])
+                case Deliver(subscriber, slot, place, attempt, skipped):
+                    subscribers[subscriber].client.send(Ready(slot, *place, attempt, skipped))
                 case Fail():
                     self._fail_batch(action)
                 case Isolate():
@@ -326,14 +332,14 @@ class Supervisor:
 
     def _isolate(self, action: Isolate) -> None:
         """Tells all workers that a sample is bad, before it is given away again."""
-        stream = self._streams.subscribers[action.stream].stream
+        stream = self._streams.streams[action.stream]
         path, isolated = stream.quarantine(action.place, action.row, action.cause)
         self._bad.add(path, isolated.reason, stream.folder, quarantined=True)
         log.error("quarantined %s: %s", readable(path), isolated.reason)
         self._workers.quarantine(isolated)
 
     def _fail_batch(self, action: Fail) -> None:
-        subscriber, error = self._streams.subscribers[action.stream], action.error
+        subscriber, error = self._streams.subscribers[action.subscriber], action.error
         stream = subscriber.stream
         words = error.text
         if error.kind == "WorkerCrashed":
@@ -352,18 +358,26 @@ class Supervisor:
         self._streams.request(client, request, fds)
 
     def _stream_opened(self, stream: OpenStream, run: Run) -> None:
-        self._perform(self._scheduler.open(stream.id, stream.shape, run, stream.is_small))
+        is_shared = bool(shared_name(stream.request))
+        shape, is_small = stream.shape, stream.is_small
+        self._perform(self._scheduler.open(stream.id, shape, run, is_small, is_shared))
 
     def _stream_closed(self, stream: int) -> None:
         self._workers.detach(stream)
         self._perform(self._scheduler.close(stream))
 
-    def _plan(self, stream: int, plan: Plan) -> None:
+    def _plan(self, number: int, plan: Plan) -> None:
+        stream = self._streams.subscribers[number].stream.id
         self._perform(self._scheduler.plan(stream, plan.want, plan.run))
 
-    def _took(self, stream: int, took: Ack) -> None:
-        self._streams.subscribers[stream].note(took, time.monotonic())
-        self._perform(self._scheduler.took(stream, took.taken, took.released))
+    def _took(self, number: int, took: Ack) -> None:
+        subscriber = self._streams.subscribers[number]
+        subscriber.note(took, time.monotonic())
+        stream = subscriber.stream.id
+        self._perform(self._scheduler.took(stream, took.taken, took.released, number))
+
+    def _leave(self, number: int) -> None:
+        self._streams.sharing.detach(number, self._streams.subscribers[number])
 
     def _gone(self, client: ClientConnection) -> None:
         self._clients.remove(client)

@@ -400,6 +400,8 @@ class TestStatus:
             "uptime_s": 61.0,
             "workers": 0,
             "streams": 0,
+            "shards": [],
+            "shared": [],
             "trouble": "",
         }
 

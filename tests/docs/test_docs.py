@@ -151,6 +151,7 @@ class Reader:
         self.names: dict[str, Any] = {"__name__": "__main__"}
         self.programs: list[subprocess.Popen[str]] = []
         self.unread: set[str] = set()
+        self.goes_on = False
 
     def follow(self, block: Block) -> None:
         ways = {"python": self.python, "console": self.console, "toml": self.toml}
@@ -206,8 +207,8 @@ class Reader:
         if parallel := PARALLEL & {*words}:
             self.unread -= parallel
             return None
-        if program == "python" and words[1:] == ["train.py"]:
-            return self.train(env)
+        if program == "python" and words[1] == "train.py":
+            return self.train(words[2:], env)
         if program == "scripts/make-photos":
             small = ["--images", "20", "--size", "64x48"]
             return self.shell(shlex.join([str(ROOT / program), *words[1:], *small]))
@@ -257,15 +258,18 @@ class Reader:
     def workers(self) -> int:
         return sum(len(dial.observe(found.socket).workers) for found in target.alive())
 
-    def train(self, env: dict[str, str]) -> None:
+    def train(self, arguments: list[str], env: dict[str, str]) -> None:
+        """Starts it after the last has ended, or beside that if its line has an ampersand."""
         backend = env.get("KERAS_BACKEND")
         if backend and importlib.util.find_spec(backend) is None:
             return
-        self.await_programs()
+        if not self.goes_on:
+            self.await_programs()
+        self.goes_on = arguments[-1:] == ["&"]
         if not (self.folder / "train.py").exists():
             (self.folder / "train.py").write_text(THE_READERS_PROGRAM)
         self.unread.discard("train.py")
-        words = [sys.executable, "train.py"]
+        words = [sys.executable, "train.py", *(word for word in arguments if word != "&")]
         self.programs.append(
             subprocess.Popen(words, env=os.environ | env, stdout=subprocess.DEVNULL, text=True)
         )

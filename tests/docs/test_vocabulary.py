@@ -40,7 +40,13 @@ adjustment annotated augment augmented auto aug chain crop drawn erased kind lab
 overlay picture pipeline preview style targets value window writer
 """
 _HAND_OVER = "copies device hand jax over torch"
-ORDINARY = {*_ORDINARY.split(), *_AUGMENTATION.split(), *_HAND_OVER.split()}
+_SHARING = "behind joined leave left of out parked share sharing step"
+ORDINARY = {
+    *_ORDINARY.split(),
+    *_AUGMENTATION.split(),
+    *_HAND_OVER.split(),
+    *_SHARING.split(),
+}
 """Words of English, of Python and of this kind of program, which need no explanation."""
 
 

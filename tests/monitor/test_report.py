@@ -387,6 +387,22 @@ class TestScreen:
         shown = painted(derive(snapshot(stream(), *others, bad=12)))
         assert "12 bad images (12 in stream 2, 1 in stream 3): `loaderd errors`" in shown
 
+    def test_of_a_shared_stream_it_says_who_reads_it_who_lags_and_who_is_detached(self) -> None:
+        readers = [
+            stream(client_pid=11, share="search"),
+            stream(client_pid=12, share="search", lag=7),
+            stream(client_pid=13, share="search", lag=3),
+            stream(client_pid=14, share="search", detached=True, lag=90),
+            stream(client_pid=15, share="other"),
+            stream(client_pid=16),
+        ]
+        shown = painted(derive(snapshot(*readers)), 120)
+        assert (
+            'shared   "search": 3 trainers, 12 lags by 7, 14 is detached and 90 behind\n'
+            'shared   "other": 1 trainer\n'
+        ) in shown
+        assert "shared   " not in painted(derive(snapshot(stream())))
+
     def test_where_nothing_is_bad_nothing_is_said_of_it(self) -> None:
         assert "bad" not in painted(derive(snapshot(stream())))
 

@@ -208,7 +208,7 @@ def test_who_has_no_stream_may_not_read_one(loop: Loop) -> None:
 def test_what_the_subscriber_of_a_stream_says_reaches_the_supervisor(loop: Loop) -> None:
     supervisor = Supervisor()
     client, other = connected(loop, supervisor)
-    client.stream = 7
+    client.subscriber = 7
     said: list[Message] = [Ack((1,), (), 1, 4, 0), Plan(((0, 1),), None)]
     for message in (HELLO, *said, Confirm()):
         other.send(message)
@@ -231,7 +231,7 @@ def test_an_error_is_told_and_ends_the_connection_where_it_must(
 ) -> None:
     supervisor = Supervisor()
     client, other = connected(loop, supervisor)
-    client.stream = 7
+    client.subscriber = 7
     other.send(HELLO)
     loop.turn(0)
     supervisor.error = error
@@ -292,7 +292,7 @@ def test_one_that_neither_reads_nor_says_anything_is_dropped_too(loop: Loop) -> 
 def test_what_one_said_that_was_dropped_is_not_served(loop: Loop) -> None:
     supervisor = Supervisor()
     client, other = connected(loop, supervisor)
-    client.stream = 7
+    client.subscriber = 7
     for message in (HELLO, Ack((), (), 0, 0, 0)):
         other.send(message)
     loop.turn(0)

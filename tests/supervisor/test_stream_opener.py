@@ -7,7 +7,7 @@ import dataclasses
 import gc
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -24,7 +24,9 @@ from loaderd.ipc.channel import Channel, Closed
 from loaderd.ipc.messages import (
     IDLE_SECONDS,
     PROTOCOL,
+    Ack,
     Hello,
+    Join,
     List,
     Listed,
     Message,
@@ -33,6 +35,7 @@ from loaderd.ipc.messages import (
     Refused,
     Reserve,
     Reserved,
+    Share,
     Stalled,
     Waiting,
     Welcome,
@@ -41,10 +44,13 @@ from loaderd.ipc.messages import (
 from loaderd.ipc.prefetch import WHOLE, Run
 from loaderd.spec import spec
 from loaderd.spec.output import Order, Shard
+from loaderd.supervisor.actions import Action, Assign
 from loaderd.supervisor.children import Child, ForkServer
 from loaderd.supervisor.clients import ClientConnection, Requests
 from loaderd.supervisor.loop import Loop
 from loaderd.supervisor.scheduler import Scheduler
+from loaderd.supervisor.sharing import SharedStreams, shared_name
+from loaderd.supervisor.slots import State
 from loaderd.supervisor.storage_waits import TOLD_SECONDS, Wait, Waits
 from loaderd.supervisor.stream_opener import StreamOpener
 from loaderd.supervisor.streams import OpenStream
@@ -89,9 +95,11 @@ class Harness:
         self.closed: list[int] = []
         self.runs: list[Run] = []
         self.scheduler = Scheduler()
+        self.sharing = SharedStreams(self.scheduler, self.perform)
+        self.tickets: list[int] = []
         self.settings = dataclasses.replace(config.load({}, {}), **settings)
         self.streams = StreamOpener(
-            self.settings, loop, cast(ForkServer, self), self.scheduler, self._begin, self._close
+            self.settings, loop, cast(ForkServer, self), self.sharing, self._begin, self._close
         )
 
     def spawn(self, *_: object) -> Child:
@@ -102,8 +110,30 @@ class Harness:
         """As a fork server that has nothing to tell."""
 
     def _begin(self, stream: OpenStream, run: Run) -> None:
-        self.scheduler.open(stream.id, stream.shape, run)
+        is_shared = bool(shared_name(stream.request))
+        self.perform(self.scheduler.open(stream.id, stream.shape, run, is_shared=is_shared))
         self.runs.append(run)
+
+    def perform(self, actions: Iterable[Action]) -> None:
+        """Delivers nothing; notes what the one worker is to do."""
+        for action in actions:
+            if isinstance(action, Assign):
+                self.tickets.append(action.chunk.ticket)
+
+    def fill(self, stream: int) -> None:
+        """A worker fills the ring, of which nothing is read."""
+        self.scheduler.streams[stream].cursor.taken = 1
+        self.perform(self.scheduler.worker_up(1))
+        while self.tickets:
+            self.perform(self.scheduler.done(1, self.tickets.pop(0), 1000))
+
+    def read(self, client: ClientConnection, stream: int) -> None:
+        """A client reads what is ready for it."""
+        shared, number = self.sharing.of(stream), client.subscriber
+        assert shared is not None
+        assert number is not None
+        for slot in [slot for slot, held in shared.holders.items() if number in held]:
+            self.scheduler.took(stream, (slot,), (slot,), number)
 
     def _close(self, stream: int) -> None:
         self.scheduler.close(stream)
@@ -127,12 +157,19 @@ class Harness:
         self.loop.forget(client.channel.fileno())
         self.streams.leave(client)
 
-    def ask(self, line: Channel, wanted: bytes = SPEC, given: Bundle | None = None) -> None:
+    def ask(
+        self,
+        line: Channel,
+        wanted: bytes = SPEC,
+        given: Bundle | None = None,
+        share: Share | None = None,
+    ) -> None:
         """A client asks for a stream."""
         fd = segment.publish(wanted)
         bundles = [] if given is None else [given]
         sizes = tuple(bundle.nbytes for bundle in bundles)
-        line.send(Open(len(wanted), sizes, 4, WHOLE), [fd, *(bundle.fd for bundle in bundles)])
+        fds = [fd, *(bundle.fd for bundle in bundles)]
+        line.send(Open(len(wanted), sizes, 4, WHOLE, share), fds)
         os.close(fd)
         self.loop.turn(0)
 
@@ -142,10 +179,10 @@ class Harness:
         descriptors.close_all(fds)
         self.loop.turn(0)
 
-    def open(self) -> tuple[ClientConnection, Channel]:
+    def open(self, share: Share | None = None) -> tuple[ClientConnection, Channel]:
         """A client with a stream."""
         client, line = self.client()
-        self.ask(line)
+        self.ask(line, share=share)
         self.answer(Listed(SAMPLES, 1, len(TABLE)), segment.publish(TABLE))
         self.answer(Reserved())
         return client, line
@@ -189,7 +226,7 @@ def test_a_stream_is_listed_sized_reserved_and_opened(loop: Loop) -> None:
     assert isinstance(reserve, Reserve)
     assert (opened.samples, opened.slots, opened.ring_bytes) == (SAMPLES, 4, reserve.ring_bytes)
     subscriber = harness.streams.subscribers[opened.stream]
-    assert (subscriber.client, client.stream) == (client, subscriber.stream.id)
+    assert (subscriber.client, client.subscriber) == (client, subscriber.stream.id)
     assert harness.runs == [WHOLE]
     assert not harness.streams.pending
 
@@ -212,7 +249,7 @@ def test_nothing_is_left_of_a_stream_whose_client_is_gone(loop: Loop) -> None:
     harness.open()
     before = open_fds()
     client, line = harness.open()
-    number = client.stream
+    number = client.subscriber
     line.close()
     loop.turn(0)
     assert harness.closed == [number]
@@ -245,11 +282,11 @@ def test_a_second_stream_on_one_connection_ends_it(loop: Loop) -> None:
 def test_another_stream_on_the_connection_of_one_takes_its_place(loop: Loop) -> None:
     harness = Harness(loop)
     client, line = harness.open()
-    first = client.stream
+    first = client.subscriber
     client.takes_descriptors = True  # as those have whose batches are small
     harness.ask(line)
     assert harness.closed == [first]
-    assert (client.stream, list(harness.streams.pending)) == (None, [client])
+    assert (client.subscriber, list(harness.streams.pending)) == (None, [client])
 
 
 def test_what_the_opener_refuses_reaches_the_client_and_the_opener_is_kept(loop: Loop) -> None:
@@ -282,13 +319,13 @@ def ring_bytes() -> int:
     with Loop() as loop:
         harness = Harness(loop)
         client, _ = harness.open()
-        return harness.streams.subscribers[client.stream or 0].stream.ring_bytes
+        return harness.streams.subscribers[client.subscriber or 0].stream.ring_bytes
 
 
 def test_an_idle_stream_gives_its_ring_to_one_that_needs_the_room(loop: Loop) -> None:
     harness = Harness(loop, memory=ring_bytes())
     idle, line = harness.open()
-    number = idle.stream
+    number = idle.subscriber
     heard(line)
     idle.heard_at -= IDLE_SECONDS + 1
     client, _ = harness.open()
@@ -310,8 +347,8 @@ def test_one_that_was_silent_and_says_something_now_keeps_its_ring(loop: Loop) -
     os.close(table)
     loop.turn(0)
     assert [one.kind for one in heard(other_line) if isinstance(one, Refused)] == ["RoomTaken"]
-    assert other.stream is None
-    assert reads.stream in harness.streams.subscribers
+    assert other.subscriber is None
+    assert reads.subscriber in harness.streams.subscribers
 
 
 def test_rings_that_are_on_their_way_take_room_too(loop: Loop) -> None:
@@ -331,7 +368,7 @@ def test_a_trainer_hears_of_storage_once_and_loses_its_stream_in_the_end(loop: L
     heard(line)
     heard(other)
     waits = Waits()
-    waits[1] = client.stream or 0, Wait("/nfs", 1000.0)
+    waits[1] = client.subscriber or 0, Wait("/nfs", 1000.0)
     for now in (1000.0 + TOLD_SECONDS, 1059.0, 1061.0):
         harness.streams.check_storage(waits, now)
     told = heard(line)
@@ -483,3 +520,126 @@ def test_the_cache_of_another_trainer_is_shared_as_it_was_opened(loop: Loop) -> 
     one, other = (each.stream for each in harness.streams.subscribers.values())
     assert list(map(inode, one.cache)) == list(map(inode, other.cache))
     assert (other.cached_rows, other.attach().cached) == (7, True)
+
+
+def share(name: str = "search", join: Join = "epoch", data: bytes = b"d") -> Share:
+    return Share(name, join, seeded=True, data=data)
+
+
+def kinds(line: Channel) -> list[str]:
+    """What a client heard: classes of messages, of errors those of the errors."""
+    return [one.kind if isinstance(one, Refused) else type(one).__name__ for one in heard(line)]
+
+
+def test_clients_that_ask_while_a_shared_stream_opens_join_it_when_it_is_open(loop: Loop) -> None:
+    harness = Harness(loop)
+    clients = [harness.client() for _ in range(3)]
+    for _, line in clients:
+        harness.ask(line, share=share())
+    assert len(harness.openers) == 1
+    harness.answer(Listed(SAMPLES, 1, len(TABLE)), segment.publish(TABLE))
+    harness.answer(Reserved())
+    opened = [heard(line)[0] for _, line in clients]
+    assert all(isinstance(one, Opened) and one.joined for one in opened)
+    assert len(harness.streams.streams) == 1
+    assert len(harness.streams.subscribers) == 3
+
+
+def test_another_opens_the_stream_when_the_first_who_asked_is_gone(loop: Loop) -> None:
+    harness = Harness(loop)
+    (_, first), (_, second) = harness.client(), harness.client()
+    for line in (first, second):
+        harness.ask(line, share=share())
+    first.close()
+    loop.turn(0)
+    assert len(harness.openers) == 2
+    harness.answer(Listed(SAMPLES, 1, len(TABLE)), segment.publish(TABLE))
+    harness.answer(Reserved())
+    assert kinds(second) == ["Opened"]
+
+
+def test_nothing_is_left_of_one_that_is_gone_while_it_waited_for_a_shared_stream(
+    loop: Loop,
+) -> None:
+    harness = Harness(loop)
+    (_, first), (_, second) = harness.client(), harness.client()
+    harness.ask(first, share=share())
+    before = open_fds()
+    harness.ask(second, share=share())
+    second.close()
+    loop.turn(0)
+    assert open_fds() == before - 2  # both ends of its connection
+    harness.answer(Listed(SAMPLES, 1, len(TABLE)), segment.publish(TABLE))
+    harness.answer(Reserved())
+    assert kinds(first) == ["Opened"]
+
+
+def test_a_shared_stream_is_closed_with_its_last_subscriber(loop: Loop) -> None:
+    harness = Harness(loop)
+    _, first = harness.open(share())
+    (number,) = harness.streams.streams
+    _, second = harness.client()
+    harness.ask(second, share=share())
+    assert kinds(second) == ["Opened"]
+    for line, closed in ((first, []), (second, [number])):
+        line.close()
+        loop.turn(0)
+        assert harness.closed == closed
+    assert not harness.streams.streams
+
+
+def test_a_name_that_is_open_is_refused_to_another_dataset(loop: Loop) -> None:
+    harness = Harness(loop)
+    harness.open(share())
+    _, line = harness.client()
+    harness.ask(line, share=share(data=b"other"))
+    assert kinds(line) == ["InvalidArgument"]
+
+
+def test_one_that_is_detached_has_a_stream_of_its_own(loop: Loop) -> None:
+    harness = Harness(loop)
+    harness.open(share())
+    harness.open(share(join="alone"))
+    assert len(harness.streams.streams) == 2
+
+
+def test_a_shared_stream_gives_its_ring_up_only_when_all_its_clients_are_silent(
+    loop: Loop,
+) -> None:
+    harness = Harness(loop, memory=ring_bytes())
+    first, _ = harness.open(share())
+    second, line = harness.client()
+    harness.ask(line, share=share())
+    first.heard_at -= IDLE_SECONDS + 1
+    _, other = harness.client()
+    harness.ask(other)
+    harness.answer(Listed(SAMPLES, 1, len(TABLE)), segment.publish(TABLE))
+    assert kinds(other) == ["RoomTaken"]
+    second.heard_at -= IDLE_SECONDS + 1
+    heard(line)
+    harness.open()
+    assert kinds(line) == ["RingReclaimed"]
+
+
+def test_a_trainer_for_whom_the_others_have_waited_is_told_and_a_silent_one_loses_what_is_ready(
+    loop: Loop,
+) -> None:
+    harness = Harness(loop, share_lag=2.0)
+    reads, _ = harness.open(share())
+    slow, line = harness.client()
+    harness.ask(line, share=share())
+    heard(line)
+    (stream,) = harness.streams.streams.values()
+    shared = harness.sharing.of(stream.id)
+    assert shared is not None
+    harness.fill(stream.id)
+    harness.read(reads, stream.id)
+    readers = harness.streams.subscribers.of(stream.id)
+    for waited_s, told in ((0, []), (1, []), (3, ["LeftBehind"])):
+        readers[reads.subscriber or 0].note(Ack((), (), 4, 32, waited_s * 10**9), 0.0)
+        harness.sharing.check(stream, readers, 2.0)
+        assert [kind for kind in kinds(line) if kind != "Ready"] == told
+    assert shared.held(slow.subscriber or 0, State.READY) == 4
+    slow.heard_at -= IDLE_SECONDS + 1
+    harness.sharing.check(stream, readers, 2.0)
+    assert shared.held(slow.subscriber or 0, State.READY) == 0

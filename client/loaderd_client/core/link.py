@@ -117,6 +117,12 @@ class Link:
         poll.register(self._notifier.fd, select.POLLIN)
         poll.poll(REPORT_NS // 1_000_000)
 
+    def hang_up(self, is_polled: bool) -> None:
+        """Ends the connection; threads that poll it wake up, and then it may be closed."""
+        self.channel.shut_down()
+        if not is_polled:
+            self.channel.close()
+
     def finish(self, error: LoaderdError) -> None:
         """Sets ``end``, unless it is set, and wakes all waiters."""
         self.end = self.end or error

@@ -36,6 +36,7 @@ class Mapping:
 
     Attributes:
         address: its first byte.
+        companion: what lives as long as the mapping, and the arrays on it.
 
     Raises:
         OSError: it cannot be mapped.
@@ -48,6 +49,7 @@ class Mapping:
             raise OSError(number, os.strerror(number))
         self.address: int = address
         self.nbytes = nbytes
+        self.companion: object = None
         _mappings.watch(self, address, nbytes)
 
     def empty(self, offset: int, nbytes: int) -> None:

@@ -40,6 +40,7 @@ from loaderd.ipc.messages import (
     Opened,
     Ready,
     Refused,
+    Share,
     Stalled,
 )
 from loaderd.ipc.prefetch import WHOLE, Run
@@ -110,7 +111,12 @@ class Session:
         _sessions.append(self)
 
     def open(
-        self, spec: Spec, slots: int, run: Run = WHOLE, bundles: Sequence[Bundle] = ()
+        self,
+        spec: Spec,
+        slots: int,
+        run: Run = WHOLE,
+        bundles: Sequence[Bundle] = (),
+        share: Share | None = None,
     ) -> Stream:
         """Opens a stream; sequences do this for you.
 
@@ -119,8 +125,10 @@ class Session:
             slots: requested slots of the ring; the daemon may give fewer.
             run: the batches that are made ahead.
             bundles: the arrays that the spec refers to.
+            share: the shared stream to join or open; None for a stream of its own.
 
         Raises:
+            OutOfStep: the shared stream is not near to the run's first batch.
             DatasetNotFound: the directory is missing.
             EmptyDataset: it holds no image.
             NoRoom: the ring does not fit.
@@ -130,7 +138,7 @@ class Session:
             StreamClosed: the session was closed.
         """
         self._restart_private()
-        request = StreamRequest(spec, slots, run, bundles)
+        request = StreamRequest(spec, slots, run, bundles, share)
         left, restarted = Deadline(ROOM_SECONDS), False
         while True:
             try:
@@ -229,6 +237,8 @@ class Session:
 
     def _is_cramped(self, stream: Stream, slots: int) -> bool:
         """Whether its ring is too small, and a retry gets more, as an idle stream was closed."""
+        if stream.first is not None:  # its ring is of the size that somebody else has asked for
+            return False
         if not is_cramped(stream, slots) or not self._close_idle():
             return False
         stream.close()
@@ -357,7 +367,7 @@ def _ask(channel: Channel, request: StreamRequest) -> None:
         with open(fd, "wb", closefd=False) as file:
             file.write(data)
         sizes = tuple(bundle.nbytes for bundle in request.bundles)
-        message = Open(len(data), sizes, request.slots, request.run)
+        message = Open(len(data), sizes, request.slots, request.run, request.share)
         channel.send(message, [fd, *(bundle.fd for bundle in request.bundles)])
     finally:
         os.close(fd)

@@ -23,7 +23,7 @@ KEPT = 2
 def kind_of(path: str, request: StreamRequest) -> Kind | None:
     """The kind of a requested stream of the daemon at ``path``; None if it is not kept."""
     spec, bundles = request.spec, request.bundles
-    if not isinstance(spec.source, Arrays) or spec.order.given:
+    if not isinstance(spec.source, Arrays) or spec.order.given or request.share is not None:
         return None
     if sum(bundle.nbytes for bundle in bundles) > LARGE:
         return None

@@ -29,7 +29,7 @@ from collections.abc import Sequence
 from time import monotonic, perf_counter_ns
 from typing import NamedTuple
 
-from loaderd.errors import ProtocolError, StreamClosed, from_wire
+from loaderd.errors import LeftBehind, ProtocolError, StreamClosed, from_wire
 from loaderd.ipc.bundle import Bundle
 from loaderd.ipc.channel import Channel
 from loaderd.ipc.messages import (
@@ -38,11 +38,13 @@ from loaderd.ipc.messages import (
     BatchFailed,
     Confirm,
     Confirmed,
+    Leave,
     Message,
     Opened,
     Plan,
     Ready,
     Refused,
+    Share,
     Stalled,
 )
 from loaderd.ipc.opened import check_slot, take_over
@@ -55,6 +57,7 @@ from loaderd_client.core.guard import Caller, Guard
 from loaderd_client.core.lease import Ring
 from loaderd_client.core.link import REPORT_NS, Link, Waker
 from loaderd_client.core.mapping import Mapping
+from loaderd_client.core.shared_subscription import SharedSubscription
 from loaderd_client.core.subscription import BatchWait, Subscription
 
 LONG_NS = 60_000_000_000
@@ -68,6 +71,7 @@ class StreamRequest(NamedTuple):
     slots: int
     run: Run
     bundles: Sequence[Bundle]
+    share: Share | None = None
 
 
 Kind = tuple[str, Spec, int, tuple[tuple[str, tuple[int, ...], str], ...]]
@@ -91,6 +95,7 @@ class Stream:
         slots: of the ring.
         batches, samples: in an epoch.
         subscription: its trainer's requests and slots.
+        first: of a shared stream: the first batch that comes; else None.
         used_at: when a batch was last requested, by ``time.monotonic``.
         is_small: whether its batches are made as fast as it is opened.
         kind: what the next stream on its connection must share; None if its connection is not
@@ -110,7 +115,9 @@ class Stream:
         self.is_small = is_small(spec, layout.nbytes)
         self.used_at = monotonic()
         self._notifier = Waker()
-        self.subscription = Subscription(self.batches, opened.slots, run, self._notifier)
+        self.subscription = _subscription(opened, self.batches, run, self._notifier)
+        self.first = None if opened.joined is None else opened.joined.first
+        memory.companion = None if opened.joined is None else channel  # its end is that of arrays
         released = self.subscription.releases
         slots = Ring(memory, layout, released.slots.append, released.notify)
         self._ring: RingBatches | None = RingBatches(slots, layout, opened, spec)
@@ -238,17 +245,24 @@ class Stream:
         self.subscription.ready.clear()
         self._ring = None  # arrays that are alive hold the mapping
 
+    def _empty(self) -> None:
+        if self._ring is not None and self.first is None:  # of a shared one others read it
+            self._ring.ring.empty()
+
     def _close(self) -> None:
         if isinstance(self._link.end, StreamClosed):
             return
+        is_leased = self._ring is not None and self._ring.ring.is_leased
+        stays = is_leased and self.first is not None
+        if stays and self._link.end is None:
+            self._send(self.subscription.give_up(), Leave())
         self._link.end = StreamClosed("the stream was closed")
-        if self._ring is not None and self._ring.ring.is_leased:
-            self._ring.ring.empty()
+        if is_leased:
+            self._empty()
         self._forget()
-        self._link.channel.shut_down()  # wakes threads that poll it
         self._notifier.notify()
-        if not self.subscription.waits:
-            self._link.channel.close()
+        if not stays:  # else the arrays hold the connection, by whose end the daemon knows theirs
+            self._link.hang_up(is_polled=bool(self.subscription.waits))
 
     def _detach(self) -> Channel | None:
         if self.subscription.waits or self._ring is None or self._ring.ring.is_leased:
@@ -262,8 +276,8 @@ class Stream:
         return self._link.channel
 
     def _release_ring(self) -> None:
-        if self._ring is not None and not isinstance(self._link.end, StreamClosed):
-            self._ring.ring.empty()
+        if not isinstance(self._link.end, StreamClosed):
+            self._empty()
         self._forget()
 
     def _report(self, wait: BatchWait) -> None:
@@ -292,7 +306,7 @@ class Stream:
         self._send(subscription.took(slot, leased, waited_ns))
         return batch
 
-    def _send(self, *messages: Ack | Plan | Confirm) -> None:
+    def _send(self, *messages: Ack | Plan | Leave | Confirm) -> None:
         for message in messages:
             self._link.send(message, self._handle)
 
@@ -309,8 +323,16 @@ class Stream:
                 warn(printable(text))
             case Refused(kind, text):
                 self._link.finish(from_wire(kind, text))
+                if kind == LeftBehind.__name__:
+                    self._send(self.subscription.give_up())
             case _:
                 raise ProtocolError(f"the daemon sent {type(message).__name__} to a stream")
+
+
+def _subscription(opened: Opened, batches: int, run: Run, notifier: Waker) -> Subscription:
+    if opened.joined is not None:
+        return SharedSubscription(batches, opened.slots, opened.joined, notifier)
+    return Subscription(batches, opened.slots, run, notifier)
 
 
 def warn(words: str) -> None:

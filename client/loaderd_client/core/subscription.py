@@ -185,6 +185,12 @@ class Subscription:
         if not ended and not self.releases.slots:
             self._notifier.clear()
 
+    def give_up(self) -> Ack:
+        """Releases all that is ready."""
+        slots = tuple(slot.number for slot in self.ready.values())
+        self.ready.clear()
+        return self.ack(released=slots)
+
     def ack(
         self, taken: tuple[int, ...] = (), released: tuple[int, ...] = (), waited_ns: int = 0
     ) -> Ack:

@@ -25,6 +25,7 @@ import numpy as np
 from loaderd.errors import DaemonGone, Draining, LoaderdError, RingReclaimed, StreamClosed
 from loaderd.ipc.bundle import Bundle, Parts
 from loaderd.ipc.manifest import Manifest
+from loaderd.ipc.messages import Share
 from loaderd.ipc.prefetch import WHOLE, Place, Run
 from loaderd.spec.source import Directory, Files
 from loaderd.spec.spec import Spec
@@ -58,13 +59,20 @@ class Wanted:
         parts: arrays that the spec refers to, by name; the images at their present address.
         images: the bundle of the images, if it exists already.
         key: equal for requests of the same batches.
+        share: the shared stream that they are read from; None for none.
     """
 
     def __init__(
-        self, spec: Spec, parts: Parts, images: ImageBundle | None = None, key: object = None
+        self,
+        spec: Spec,
+        parts: Parts,
+        images: ImageBundle | None = None,
+        key: object = None,
+        share: Share | None = None,
     ) -> None:
         self.spec = spec
         self.parts = parts
+        self.share = share
         self.key = key or object()
         self._images = images
 
@@ -83,7 +91,11 @@ class Wanted:
         if isinstance(spec.source, Directory):
             spec = msgspec.structs.replace(spec, source=Files(directory=spec.source.directory))
             parts = {**parts, "manifest": np.frombuffer(manifest.table, np.uint8)}
-        return Wanted(spec, parts, self._images, self.key)
+        return Wanted(spec, parts, self._images, self.key, self.share)
+
+    def shared(self, share: Share | None) -> Wanted:
+        """A request of the same, which takes part in a shared stream otherwise."""
+        return Wanted(self.spec, self.parts, self._images, share=share)
 
     def bundles(self) -> list[Bundle]:
         """The bundles sent with the spec. Images have a bundle of their own, which is kept."""
@@ -159,7 +171,8 @@ class _Opening:
 
     def _open(self) -> Stream:
         bundles = self.wanted.bundles()
-        request = StreamRequest(self.wanted.spec, self._slots, self._run, bundles)
+        wanted = self.wanted
+        request = StreamRequest(wanted.spec, self._slots, self._run, bundles, wanted.share)
         if self._left is None:
             return self._session.open(*request)
         while True:
@@ -188,8 +201,10 @@ class _Held:
         return held
 
     def leave(self) -> None:
-        """Offers the stream to the spare streams."""
-        if self.stream is not None:
+        """Offers the stream to the spare streams; of a shared one takes nothing more."""
+        if self.stream is not None and self.stream.first is not None:
+            self.stream.close()
+        elif self.stream is not None:
             spare_streams.keep(self.stream)
 
 
@@ -235,6 +250,10 @@ class Supply:
     def spec(self) -> Spec:
         """The requested spec, with its seed."""
         return self._wanted.spec
+
+    def seeded(self, spec: Spec) -> Spec:
+        """What the trainer has asked for, with the seed if that is a shared stream's."""
+        return spec
 
     @property
     def parts(self) -> Parts:
@@ -306,8 +325,7 @@ class Supply:
 
     def beside(self, spec: Spec, parts: Parts, me: Caller) -> Batch:
         """The first batch of another spec over the same samples, from a separate stream."""
-        other = Supply.__new__(Supply)
-        other.__dict__.update(self.__dict__, _held=_Held(), _opening=None, _slots=1, _ahead=False)
+        other = self._twin(_slots=1, _ahead=False)
         other.change(spec, parts)
         try:
             return other.fetch((0, 0), me)
@@ -320,10 +338,28 @@ class Supply:
         Raises:
             LoaderdError: the stream cannot be opened.
         """
-        parts = dict(self.parts)
-        if isinstance(spec.source, Directory):
-            parts.pop("manifest", None)
+        parts = self.listed_parts(spec)
         return Supply(spec, parts, self.session, self._slots, self._ahead)
+
+    def listed_parts(self, spec: Spec) -> Parts:
+        """The parts without the listing of a directory, if that is to be listed again."""
+        is_listed = isinstance(spec.source, Directory)
+        return {
+            name: part for name, part in self.parts.items() if name != "manifest" or not is_listed
+        }
+
+    def shifted(self, place: Place) -> Place:
+        """The stream's place of one that the sequence counts."""
+        return place
+
+    def count_as_stream(self) -> None:
+        """Has ``shifted`` change nothing from now on."""
+
+    def _twin(self, **changed: Any) -> Supply:
+        """Another supply of the same batches, without a stream."""
+        other = Supply.__new__(Supply)
+        other.__dict__.update(self.__dict__, _opening=None, _held=_Held.by(other), **changed)
+        return other
 
     def close(self) -> None:
         """Ends the stream. Arrays that were handed out stay valid."""

@@ -10,6 +10,7 @@ from loaderd.errors import EmptyDataset, InvalidArgument
 from loaderd.ipc.slot_layout import further_name
 from loaderd.ipc.text import printable
 from loaderd_client.core.batch import Batch
+from loaderd_client.core.shared_supply import Sharing
 from loaderd_client.keras.compile_annotated import compiled, part_of
 from loaderd_client.keras.dataset_options import DatasetOptions
 from loaderd_client.keras.preview import Overlay, caption
@@ -34,7 +35,11 @@ class AnnotatedSequence(LoaderSequence):
         self._labels, self._weights = listing.labels, listing.weights
         self._names = _names(options.targets, listing)
         super().__init__(
-            spec, max_queue_size=options.max_queue_size, parts=parts, functions=functions
+            spec,
+            max_queue_size=options.max_queue_size,
+            parts=parts,
+            functions=functions,
+            sharing=Sharing.of(options.share, options.join, options.subset),
         )
         self.class_names = list(listing.class_names) or None
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, get_args
+from typing import TYPE_CHECKING, Literal, get_args
 
 import msgspec
 import numpy as np
@@ -31,6 +31,7 @@ from loaderd.spec.source import Directory
 from loaderd.spec.spec import Spec
 from loaderd_client.core import arguments
 from loaderd_client.core.shards import ShardArgument, shard_of
+from loaderd_client.core.shared_supply import Sharing
 from loaderd_client.keras import adapter
 from loaderd_client.keras.augment_list import augmented
 from loaderd_client.keras.class_weights import class_weights as checked_weights
@@ -82,6 +83,8 @@ def image_dataset_from_directory(
     class_weights: str | Mapping[str, float] | None = None,
     shard: ShardArgument = None,
     remainder: Remainder = "short",
+    share: str | None = None,
+    join: Literal["epoch", "now"] = "epoch",
 ) -> LoaderSequence | list[LoaderSequence]:
     """Makes a sequence of the images below ``directory``; replaces Keras's function of that name.
 
@@ -137,6 +140,11 @@ def image_dataset_from_directory(
         remainder: what becomes of samples at the end of an epoch that are too few for whole batches
             of all trainers: ``short`` spreads them, ``drop`` leaves them out, ``pad`` fills up with
             the epoch's first samples.
+        share: a name: trainers that give the same one, and the same arguments, read one stream,
+            which is rendered once. Arrays are read-only then. Without a ``seed`` the stream's is
+            taken. With ``subset`` each part is a stream of its own.
+        join: where a trainer begins that comes later than the others: with their next ``epoch``, or
+            ``now``, in the middle of one.
 
     Returns:
         A :class:`LoaderSequence` with ``class_names`` (None without labels) and
@@ -176,7 +184,7 @@ def image_dataset_from_directory(
         dtype="uint8" if resizing == "nearest" else "float32",  # TensorFlow keeps the dtype
     )
     own = shard_of(shard, remainder, seed)
-    if seed is None:  # as in Keras
+    if seed is None and share is None:  # as in Keras
         seed = int(np.random.randint(_PICKED_SEEDS))
     weights = checked_weights(class_weights)
     if weights is not None and labels is None:
@@ -185,9 +193,8 @@ def image_dataset_from_directory(
         raise InvalidArgument(
             '`class_weights`: only classes of `labels="inferred"` have names: use "balanced"'
         )
-    order = Order(
-        shuffle=shuffle, seed=arguments.whole("seed", seed), class_weights=weights, shard=own
-    )
+    seed = None if seed is None else arguments.whole("seed", seed)
+    order = Order(shuffle=shuffle, seed=seed, class_weights=weights, shard=own)
     whole = Directory(
         directory=arguments.folder("directory", directory),
         extensions=EXTENSIONS,
@@ -221,6 +228,7 @@ def image_dataset_from_directory(
             max_queue_size=max_queue_size,
             parts=parts.packed.parts,
             functions=parts.functions,
+            sharing=Sharing.of(share, join, _subset(part)),
         )
         for part in _parts(spec, validation_split, subset)
     ]
@@ -243,6 +251,12 @@ def _parts(spec: Spec, split: float | None, subset: str | None) -> list[Spec]:
             order = Order(shuffle=False, seed=order.seed, shard=order.shard)
         parts.append(msgspec.structs.replace(spec, source=source, order=order))
     return parts
+
+
+def _subset(spec: Spec) -> str | None:
+    assert isinstance(spec.source, Directory)
+    split = spec.source.split_overall
+    return None if split is None else split[1]
 
 
 def _print_found(sequence: LoaderSequence) -> None:

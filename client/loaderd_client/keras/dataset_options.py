@@ -48,6 +48,11 @@ class DatasetOptions:
         on_error: what happens to a sample that cannot be read: ``raise``, ``substitute`` another of
             its class, or any other where labels are no classes, or ``skip``.
         max_queue_size: batches that the daemon keeps ready.
+        share: a name: trainers that give the same one, and the same arguments, read one stream,
+            which is rendered once. Arrays are read-only then. Without a ``seed`` the stream's is
+            taken. With ``subset`` each part is a stream of its own.
+        join: where a trainer begins that comes later than the others: with their next ``epoch``, or
+            ``now``, in the middle of one.
         verbose: whether to print how many samples there are.
         shard: (index, count) of this trainer, where several share the dataset and take each step
             together, or ``"auto"``, which finds them, as for ``image_dataset_from_directory``.
@@ -75,6 +80,8 @@ class DatasetOptions:
     decode: Decode = "exact"
     on_error: OnError = "raise"
     max_queue_size: int = 10
+    share: str | None = None
+    join: Literal["epoch", "now"] = "epoch"
     verbose: bool = True
     shard: ShardArgument = None
     remainder: Remainder = "short"
@@ -105,6 +112,8 @@ class DatasetArguments(TypedDict, total=False):
     decode: Decode
     on_error: OnError
     max_queue_size: int
+    share: str | None
+    join: Literal["epoch", "now"]
     verbose: bool
     shard: ShardArgument
     remainder: Remainder

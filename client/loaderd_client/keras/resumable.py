@@ -62,6 +62,7 @@ class Resumable(Samples):
         layout = self._epoch_layout()
         if batches >= layout.batches:
             epoch, batches = epoch + 1, 0
+        epoch, batches = self._supply.shifted((epoch, batches))
         samples, here = batches * layout.global_size, self._identity(self._supply)
         seed = self._order_seed()
         state = SequenceState(VERSION, *here, seed=seed, epoch=epoch, samples=samples)
@@ -95,6 +96,7 @@ class Resumable(Samples):
             raise
         if supply is not self._supply:
             self._replace(supply)
+        supply.count_as_stream()
         self._reader.guard.run(lambda: self._continue_at(place, saved.seed))
 
     def on_epoch_begin(self) -> None:

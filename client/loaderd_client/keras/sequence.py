@@ -15,7 +15,7 @@ from loaderd_client.core import session as sessions
 from loaderd_client.core.batch import Batch
 from loaderd_client.core.guard import Caller
 from loaderd_client.core.session import Session
-from loaderd_client.core.supply import Supply
+from loaderd_client.core.shared_supply import Sharing, supply_of
 from loaderd_client.keras import adapter
 from loaderd_client.keras.batch_index import PassKind, Places
 from loaderd_client.keras.functions import ListedFunctions
@@ -59,10 +59,12 @@ class LoaderSequence(Resumable, HandOver, Preview, adapter.OneWorker, KerasSeque
         parts: arrays that the spec refers to, by name (see ``loaderd.ipc.bundle``).
         functions: the user's functions that ``spec.code`` names; state of theirs that has changed
             is sent with the next epoch.
+        sharing: the stream that it shares with other trainers; its arrays are read-only.
 
     Raises:
         DatasetNotFound: the directory is missing (also a ``FileNotFoundError``).
         EmptyDataset: it holds no image (also a ``ValueError``).
+        InvalidArgument: a stream of that name is open, and has other batches.
         NoRoom: the ring does not fit in shared memory (also a ``MemoryError``).
     """
 
@@ -73,13 +75,12 @@ class LoaderSequence(Resumable, HandOver, Preview, adapter.OneWorker, KerasSeque
         max_queue_size: int = 10,
         parts: Parts | None = None,
         functions: Sequence[Callable[..., Any]] = (),
+        sharing: Sharing | None = None,
     ) -> None:
         self.max_queue_size = max_queue_size
-        self.spec = spec
-        # Saved pictures must be those of the batches taken, so nothing is made ahead.
-        ahead = spec.output.save is None
-        slots = max_queue_size + RING_EXTRA
-        self._supply = Supply(spec, parts or {}, session or sessions.current(), slots, ahead)
+        slots, session = max_queue_size + RING_EXTRA, session or sessions.current()
+        self._supply = supply_of(spec, parts or {}, session, slots, sharing)
+        self.spec = self._supply.seeded(spec)
         self._read()
         self._functions = ListedFunctions(functions)
 

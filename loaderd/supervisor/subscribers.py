@@ -1,0 +1,52 @@
+"""The clients that read streams."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from loaderd.ipc.messages import Ack
+from loaderd.supervisor.clients import ClientConnection
+from loaderd.supervisor.storage_waits import Stall
+from loaderd.supervisor.streams import OpenStream
+
+_NOTHING_TAKEN = Ack((), (), batches=0, samples=0, waited_ns=0)
+
+
+@dataclass(slots=True)
+class Subscriber:
+    """A client that reads a stream: its connection, and what it has read so far.
+
+    The scheduler has the other half of the subscription: cursor, and leases, which are the slots
+    that are LEASED. A stream is closed with its last subscriber; only a shared one has several.
+    """
+
+    stream: OpenStream
+    client: ClientConnection
+    took: Ack = _NOTHING_TAKEN
+    """The last, for its counters."""
+    first_at: float | None = None
+    """When the first batch was taken."""
+    first_waited_ns: int = 0
+    """Nanoseconds that the client waited until then."""
+    stall: Stall = field(default_factory=Stall)
+    detached: bool = False
+    """Whether it gets nothing more of a shared stream."""
+
+    def note(self, took: Ack, now: float) -> None:
+        """Keeps the counters of a client that has taken or waited."""
+        self.took = took
+        if self.first_at is None:
+            self.first_waited_ns = took.waited_ns
+            self.first_at = now if took.batches else None
+
+
+class Subscribers(dict[int, Subscriber]):
+    """All subscribers by number; that of a stream's only one is the stream's."""
+
+    def of(self, stream: int) -> dict[int, Subscriber]:
+        """Those of one stream."""
+        return {number: one for number, one in self.items() if one.stream.id == stream}
+
+    def heard_at(self, stream: OpenStream) -> float:
+        """When one of a stream last said something, by ``time.monotonic``."""
+        return max(one.client.heard_at for one in self.of(stream.id).values())
