@@ -11,6 +11,7 @@ from scripts.benchmarks import (
     hand_over,
     listing,
     ring,
+    share,
     sharing,
     steps,
 )
@@ -26,6 +27,7 @@ def main() -> None:
     hand_over.add(benchmarks)
     listing.add(benchmarks)
     ring.add(benchmarks)
+    share.add(benchmarks)
     sharing.add(benchmarks)
     steps.add(benchmarks)
     args = parser.parse_args()

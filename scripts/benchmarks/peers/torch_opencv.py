@@ -49,10 +49,15 @@ class Images(Dataset):  # type: ignore[misc]  # no types without PyTorch
 
 
 def make(task: Task) -> Source:
+    """The images of the loader."""
+    return Source(_images(loader(task)), ahead=AHEAD * task.workers)
+
+
+def loader(task: Task) -> Any:
     """The loader, with workers of its own."""
     cv2.setNumThreads(0)
     torch.set_num_threads(1)
-    loader = DataLoader(
+    return DataLoader(
         Images(task),
         batch_size=task.batch_size,
         shuffle=True,
@@ -61,7 +66,6 @@ def make(task: Task) -> Source:
         persistent_workers=True,
         worker_init_fn=_start_worker,
     )
-    return Source(_images(loader), ahead=AHEAD * task.workers)
 
 
 def _start_worker(_: int) -> None:
