@@ -70,8 +70,9 @@ class WorkerEpochs:
         key = hash((worker.seed, worker.workers, self._begun_here)) % _KEYS
         own_key, own = divmod(self._words[worker.number], _EPOCHS)
         before = own if own_key == key else 0  # of another DataLoader with the same seed
-        words = (divmod(word, _EPOCHS) for word in self._words)
+        # Read once: another worker may write its word meanwhile, which is a last one for neither.
+        words = [divmod(word, _EPOCHS) for word in self._words]
         same = [epoch for its_key, epoch in words if its_key == key and epoch > before]
-        epoch = max(same, default=self.last + 1)
+        epoch = max(same) if same else max(epoch for _, epoch in words) + 1
         self._words[worker.number] = key * _EPOCHS + epoch
         return epoch
