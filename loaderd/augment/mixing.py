@@ -31,6 +31,11 @@ class Mix(NamedTuple):
 class MixOperation(Operation, frozen=True):
     """Mixes each image, and its label, with another of its batch."""
 
+    @property
+    def keeps_pixels(self) -> bool:
+        """Whether every pixel is one of the two images', so that masks can be mixed alike."""
+        return False
+
     def draw(self, draws: Draws, size: Size) -> Mix | None:
         """How one row is mixed; None for not at all.
 
@@ -64,7 +69,9 @@ class MixUp(MixOperation, frozen=True):
 
 
 class CutMix(MixOperation, frozen=True):
-    """Replaces a part of each image by that of its partner; labels have the shares of the areas.
+    """Replaces a part of each image, and of its mask, by that of its partner.
+
+    Labels have the shares of the areas.
 
     As torchvision's ``CutMix`` (Yun et al., "CutMix: Regularization strategy to train strong
     classifiers with localizable features", 2019), drawn for each image instead of for the batch.
@@ -75,6 +82,11 @@ class CutMix(MixOperation, frozen=True):
     """
 
     alpha: float = 1.0
+
+    @property
+    def keeps_pixels(self) -> bool:
+        """True."""
+        return True
 
     def check(self) -> None:
         """Raises InvalidArgument for an alpha that is not positive."""

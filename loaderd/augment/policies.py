@@ -123,6 +123,11 @@ class RandomMix(MixOperation, frozen=True):
     ops: Sequence[mixing.MixUp | mixing.CutMix]
     p: tuple[float, ...] | None = None
 
+    @property
+    def keeps_pixels(self) -> bool:
+        """Whether all its operations do."""
+        return all(op.keeps_pixels for op in self.ops)
+
     def check(self) -> None:
         """Raises InvalidArgument for a wrong p."""
         _checked(self, MixOperation)

@@ -72,6 +72,11 @@ class Annotations(Frozen, frozen=True):
             raise InvalidArgument("min_visibility must be from 0 to 1")
 
     @property
+    def can_mix(self) -> bool:
+        """Whether there are masks alone, which ``CutMix`` can mix as it mixes images."""
+        return not (self.max_boxes or self.further)
+
+    @property
     def has_instances(self) -> bool:
         """Whether samples have boxes, keypoints or shapes."""
         return self.max_boxes > 0 or self.masks == "shapes"

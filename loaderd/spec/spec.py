@@ -80,7 +80,23 @@ class Spec(Frozen, frozen=True):
             raise InvalidArgument(
                 "MixUp and CutMix need images and labels of float32: labels one-hot, binary or none"
             )
+        self._check_mixed_targets()
         self._check_calls()
+
+    def _check_mixed_targets(self) -> None:
+        mixes = [operation for _, operation in divide(self.augment).mixes]
+        if not mixes or self.annotations is None:
+            return
+        if not self.annotations.can_mix:
+            raise InvalidArgument(
+                "`augment`: MixUp and CutMix mix images with labels, and boxes, keypoints and "
+                "further images have no meaning then: leave them out"
+            )
+        if not all(one.keeps_pixels for one in mixes):
+            raise InvalidArgument(
+                "`augment`: the mean of two masks has no meaning: in the place of MixUp use "
+                "CutMix, which takes parts of masks with those of their images"
+            )
 
     def _check_calls(self) -> None:
         functions = () if self.code is None else self.code.functions
@@ -113,10 +129,11 @@ class Spec(Frozen, frozen=True):
 
     @property
     def _can_mix(self) -> bool:
-        return (
-            self.output.dtype == "float32"
-            and self.batch.label_mode in ("categorical", "binary", "given", "none")
-            and self.annotations is None
+        return self.output.dtype == "float32" and self.batch.label_mode in (
+            "categorical",
+            "binary",
+            "given",
+            "none",
         )
 
     @property

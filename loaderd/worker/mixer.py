@@ -29,10 +29,12 @@ class Partner(NamedTuple):
     Attributes:
         image: finished, and not mixed itself.
         label: the same; None without labels.
+        mask: the same; None without masks.
     """
 
     image: Array
     label: Array | None
+    mask: Array | None
 
 
 Partners = dict[int, Partner | None]
@@ -111,6 +113,8 @@ class Mixer:
         spare.images[to] = slot.images[row]
         if slot.labels is not None and spare.labels is not None:
             spare.labels[to] = slot.labels[row]
+        if slot.masks is not None and spare.masks is not None:
+            spare.masks[to] = slot.masks[row]
         return _row(spare, to)
 
     def mix(self, slot: SlotArrays, chunk: Chunk, ids: Ids, partners: Partners) -> None:
@@ -148,6 +152,9 @@ class Mixer:
             if mix is None:
                 continue
             self._mix_images(own.image, other.image, mix)
+            if own.mask is not None and other.mask is not None and mix.box is not None:
+                part = _part(mix.box)
+                own.mask[part] = other.mask[part]
             if own.label is not None and other.label is not None:
                 _blend(own.label, other.label, mix.weight)
 
@@ -155,16 +162,20 @@ class Mixer:
         if mix.box is None:
             _blend(own, other, mix.weight)
             return
-        left, top, right, bottom = mix.box
-        part: Any = (slice(top, bottom), slice(left, right))
-        if self._planar:
-            part = (slice(None), *part)
+        part = (slice(None), *_part(mix.box)) if self._planar else _part(mix.box)
         own[part] = other[part]
 
 
 def _row(slot: SlotArrays, row: int) -> Partner:
     # With an ellipsis a label of one number is a view too.
-    return Partner(slot.images[row], None if slot.labels is None else slot.labels[row, ...])
+    label = None if slot.labels is None else slot.labels[row, ...]
+    return Partner(slot.images[row], label, None if slot.masks is None else slot.masks[row])
+
+
+def _part(box: tuple[int, int, int, int]) -> tuple[slice, ...]:
+    """The index of a part's rows and columns."""
+    left, top, right, bottom = box
+    return slice(top, bottom), slice(left, right)
 
 
 def _blend(own: Array, other: Array, weight: float) -> None:
@@ -187,4 +198,5 @@ def _rows(layout: SlotLayout, count: int) -> SlotArrays:
         None if layout.labels is None else empty(layout.labels),
         None if layout.weights is None else empty(layout.weights),
         empty(layout.ids),
+        masks=None if layout.masks is None else empty(layout.masks),
     )

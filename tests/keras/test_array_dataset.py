@@ -198,6 +198,38 @@ def test_labels_of_one_number_are_mixed(daemon: Daemon) -> None:
         np.testing.assert_allclose(mixed[row], expected, atol=0.01)
 
 
+@pytest.mark.parametrize("data_format", ["channels_last", "channels_first"])
+def test_cutmix_takes_parts_of_masks_with_those_of_their_images(
+    serve: Serve, data_format: Any
+) -> None:
+    """Each pixel has the colour of its class, whichever image it came from."""
+    rng = np.random.default_rng(0)
+    colors = rng.integers(0, 256, (256, 3), dtype=np.uint8)
+    masks = rng.integers(0, 256, (COUNT, 12, 16), dtype=np.uint8)
+    images = colors[masks]
+    if data_format == "channels_first":
+        images = images.transpose(0, 3, 1, 2)
+    found = []
+    for workers in (1, 3):
+        with serve(workers=workers) as daemon, Session(daemon.path):
+            made = image_dataset_from_arrays(
+                images, np.arange(COUNT), masks=masks, data_format=data_format, **OPTIONS,
+                augment=[A.RandomFlip(), A.RandomMix([A.CutMix(), A.CutMix(0.2)])],
+            )  # fmt: skip
+            found.append(list(made))
+    mixed = 0
+    for batch, other in zip(*found, strict=True):
+        for own, expected in zip(flat(batch), flat(other), strict=True):
+            np.testing.assert_array_equal(own, expected)
+        shown, numbers = batch["images"], batch["segmentation_masks"][..., 0]
+        if data_format == "channels_first":
+            shown = shown.transpose(0, 2, 3, 1)
+        np.testing.assert_array_equal(shown, colors[numbers])
+        np.testing.assert_allclose(batch["labels"].sum(axis=1), 1, rtol=1e-6)
+        mixed += int(((batch["labels"] > 0).sum(axis=1) == 2).sum())
+    assert mixed > COUNT / 2
+
+
 def test_parts_of_a_split_have_labels_and_boxes_of_one_shape(daemon: Daemon) -> None:
     given = samples()
     given["boxes"] = [[[0, 0, 5, 5]] * (number % 5) for number in range(COUNT)]

@@ -116,7 +116,21 @@ PLAIN = Spec(
         ),
         ({"augment": (A.MixUp(),), "output": Output(dtype="uint8")}, "MixUp and CutMix need"),
         ({"augment": (A.CutMix(),), "batch": Batching(batch_size=2, label_mode="int")}, "need"),
-        ({"augment": (A.CutMix(),), "annotations": Annotations(masks="files")}, "need"),
+        (
+            {"augment": (A.MixUp(),), "annotations": Annotations(masks="files")},
+            "the mean of two masks has no meaning",
+        ),
+        (
+            {
+                "augment": (A.RandomMix([A.CutMix(), A.MixUp()]),),
+                "annotations": Annotations(masks="files"),
+            },
+            "the mean of two masks has no meaning",
+        ),
+        (
+            {"augment": (A.CutMix(),), "annotations": Annotations(max_boxes=1, boxes=True)},
+            "boxes, keypoints and further images have no meaning",
+        ),
         ({"augment": (A.Rescaling(2.0), A.RandomFlip())}, "must come before Rescaling"),
     ],
 )

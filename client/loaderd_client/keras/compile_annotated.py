@@ -139,11 +139,6 @@ def _color_modes(given: Any, images: int) -> tuple[ColorMode, ...]:
 
 def _mixed(found: Augmented, listing: SampleTable) -> tuple[Augmented, SampleTable, dict[str, Any]]:
     """The parts of a spec that mixes images and labels, the samples, and labels for the bundle."""
-    if listing.has_targets:
-        raise InvalidArgument(
-            "`augment`: MixUp and CutMix mix images with labels, and further images, masks, boxes "
-            "and keypoints have no meaning then: leave them out"
-        )
     labels = listing.labels
     if labels is None:
         return found, listing, {}

@@ -30,8 +30,8 @@ class DatasetOptions:
         color_mode: ``rgb``, ``rgba`` or ``grayscale``; or one for each image of a sample.
         augment: operations of :mod:`loaderd_client.augment`, or Keras layers; masks, boxes and
             keypoints move with the pixels. For a list that does not resize, images are resized to
-            ``image_size`` before the first. ``MixUp`` and ``CutMix`` go with ``labels`` alone;
-            whole numbers become one-hot.
+            ``image_size`` before the first. ``MixUp`` goes with ``labels`` alone, ``CutMix`` with
+            labels and masks; whole numbers become one-hot.
         targets: which of ``labels``, ``segmentation_masks``, ``bounding_boxes`` and ``keypoints`` a
             batch ``(images, targets)`` has: one as it is, several as a tuple. None for Keras's
             dictionary of all.
