@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 import threading
+from collections.abc import Iterator
 
 import pytest
 
@@ -38,6 +40,20 @@ def test_calls_that_give_it_back_follow_one_another() -> None:
     assert not guard.torn
 
 
+@pytest.fixture
+def no_collector_callbacks() -> Iterator[None]:
+    """Without functions that the garbage collector calls, as Hypothesis has one.
+
+    ``sys._current_frames`` holds a lock of the interpreter while it allocates. If that begins a
+    collection whose callback lets another thread ask for frames, both wait for ever (CPython issue
+    106883): not for a batch in years, but at this rate of switches within seconds.
+    """
+    callbacks, gc.callbacks[:] = list(gc.callbacks), []
+    yield
+    gc.callbacks[:] = callbacks
+
+
+@pytest.mark.usefixtures("no_collector_callbacks")
 def test_many_threads_that_give_it_back_tear_nothing() -> None:
     guard, counts, inside = Guard(), [0], list[int]()
 
