@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 
 import msgspec
 
@@ -26,7 +26,7 @@ from loaderd.supervisor.scheduler import Scheduler
 from loaderd.supervisor.shared_stream import SharedStream
 from loaderd.supervisor.slots import State
 from loaderd.supervisor.streams import OpenStream, check_code, read_spec
-from loaderd.supervisor.subscribers import Subscriber
+from loaderd.supervisor.subscribers import Subscriber, Subscribers
 
 log = logging.getLogger("loaderd")
 
@@ -152,17 +152,18 @@ class SharedStreams:
             shared.leave(subscriber, keeps_leases)
             self._perform(self.scheduler.go_on())
 
-    def check(self, stream: OpenStream, readers: Mapping[int, Subscriber], limit_s: float) -> None:
+    def check(self, stream: OpenStream, subscribers: Subscribers, limit_s: float) -> None:
         """Detaches those for whom the others have waited too long; called about once a second.
 
         Args:
-            stream: the stream.
-            readers: its subscribers by number.
+            stream: the stream; nothing is done if it is not shared.
+            subscribers: of all streams.
             limit_s: how long the others wait.
         """
         shared = self.of(stream.id)
         if shared is None:
             return
+        readers = subscribers.of(stream.id)
         blocking, head = shared.blocking(), shared.cursor.run.next
         waited = {
             number: reader.took.waited_ns

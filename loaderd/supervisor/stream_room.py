@@ -78,21 +78,22 @@ class StreamRoom:
 
     def _idle(self) -> list[OpenStream]:
         """Those whose clients have all been silent for long, the longest first."""
-        since, heard_at = time.monotonic() - IDLE_SECONDS, self._subscribers.heard_at
-        idle = [one for one in self._streams.values() if heard_at(one) <= since]
-        return sorted(idle, key=heard_at)
+        since, heard_at = time.monotonic() - IDLE_SECONDS, self._subscribers.heard_at()
+        idle = [one for one in self._streams.values() if heard_at[one.id] <= since]
+        return sorted(idle, key=lambda one: heard_at[one.id])
 
     def _reclaim(self, stream: OpenStream) -> None:
         """Ends a stream that was not read for long; its clients open it again if need be.
 
         What they have said meanwhile counts: one may have taken a batch just now.
         """
-        for subscriber in self._subscribers.of(stream.id).values():
-            while subscriber.client.read():
+        clients = [one.client for one in self._subscribers.of(stream.id).values()]
+        for client in clients:
+            while client.read():
                 pass
         if self._streams.get(stream.id) is not stream:
             return
-        if time.monotonic() - self._subscribers.heard_at(stream) < IDLE_SECONDS:
+        if time.monotonic() - max(client.heard_at for client in clients) < IDLE_SECONDS:
             return
         log.info("stream %d is idle, and gives its ring up", stream.id)
         slots = self._scheduler.streams[stream.id].slots

@@ -47,6 +47,10 @@ class Subscribers(dict[int, Subscriber]):
         """Those of one stream."""
         return {number: one for number, one in self.items() if one.stream.id == stream}
 
-    def heard_at(self, stream: OpenStream) -> float:
-        """When one of a stream last said something, by ``time.monotonic``."""
-        return max(one.client.heard_at for one in self.of(stream.id).values())
+    def heard_at(self) -> dict[int, float]:
+        """By stream, when one of its last said something, on the clock of ``time.monotonic``."""
+        latest: dict[int, float] = {}
+        for one in self.values():
+            before = latest.get(one.stream.id, one.client.heard_at)
+            latest[one.stream.id] = max(before, one.client.heard_at)
+        return latest

@@ -256,8 +256,8 @@ class Supervisor:
         self.notifier.feed(now)
         self._streams.check_storage(self._workers.waits, now)
         for stream in list(self._streams.streams.values()):
-            readers = self._streams.subscribers.of(stream.id)
-            self._streams.sharing.check(stream, readers, self._settings.share_lag)
+            limit = self._settings.share_lag
+            self._streams.sharing.check(stream, self._streams.subscribers, limit)
         self._clients.check(now)
         if self._end_at is None:
             self._listener.resume()  # after a lack of descriptors

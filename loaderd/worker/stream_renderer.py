@@ -196,8 +196,8 @@ class StreamRenderer:
             row = chunk.first + at
             if begins:
                 renderer.begin(prepared, at)
-            if begins and annotated is not None:
-                annotated.begin(prepared, at)
+                if annotated is not None:
+                    annotated.begin(prepared, at)
             try:
                 image: Loaded | None = load(samples[at])
             except self._handled_errors as error:

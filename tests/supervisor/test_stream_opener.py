@@ -637,9 +637,9 @@ def test_a_trainer_for_whom_the_others_have_waited_is_told_and_a_silent_one_lose
     readers = harness.streams.subscribers.of(stream.id)
     for waited_s, told in ((0, []), (1, []), (3, ["LeftBehind"])):
         readers[reads.subscriber or 0].note(Ack((), (), 4, 32, waited_s * 10**9), 0.0)
-        harness.sharing.check(stream, readers, 2.0)
+        harness.sharing.check(stream, harness.streams.subscribers, 2.0)
         assert [kind for kind in kinds(line) if kind != "Ready"] == told
     assert shared.held(slow.subscriber or 0, State.READY) == 4
     slow.heard_at -= IDLE_SECONDS + 1
-    harness.sharing.check(stream, readers, 2.0)
+    harness.sharing.check(stream, harness.streams.subscribers, 2.0)
     assert shared.held(slow.subscriber or 0, State.READY) == 0
