@@ -48,7 +48,10 @@ class JaxEpochs(Epochs):
             InvalidArgument: the sharding does not divide a batch evenly.
             InvalidType: a batch has an array, as of texts, that JAX does not take.
         """
-        return ahead(all_mapped(self._transferred, super().__iter__()), self._prefetch)
+        return super().__iter__()
+
+    def _handed_over(self, batches: Iterator[Any]) -> Iterator[Any]:
+        return ahead(all_mapped(self._transferred, batches), self._prefetch)
 
     def _transferred(self, array: Any) -> jax.Array:
         sharding = self._sharding

@@ -20,8 +20,8 @@ class TorchEpochs(Epochs, IterableDataset):  # type: ignore[misc]  # torch has n
     """The batches of a sequence as tensors; an ``IterableDataset``.
 
     Each ``iter()`` is an epoch, and the next one the next epoch. On the CPU the tensors lie in the
-    batch's slot in shared memory, without a copy, and may be changed in place; the slot is used
-    again when the last of them is freed.
+    batch's slot in shared memory, without a copy, and may be changed in place, unless the sequence
+    shares its stream with others; the slot is used again when the last of them is freed.
 
     Class numbers of int32 become int64, which PyTorch's losses take. All else keeps its dtype:
     masks are uint8, and bfloat16 is ``torch.bfloat16``.
@@ -48,8 +48,8 @@ class TorchEpochs(Epochs, IterableDataset):  # type: ignore[misc]  # torch has n
         self._overlaps = may_overlap and self._device.type == "cuda"
         self._prefetch = arguments.count("prefetch", prefetch)
         self._worker_epochs = WorkerEpochs()
-        self._counted = 0  # epochs of workers that the sequence has followed
-        self._first: int | None = None  # in a worker: the epoch of its number `_counted` + 1
+        self._followed = 0  # epochs of workers that the sequence has followed
+        self._origin: int | None = None  # in a worker: the epoch of its number `_followed` + 1
 
     def __iter__(self) -> Iterator[Any]:
         """The batches of an epoch, each in the structure that the sequence gives it.
@@ -58,23 +58,39 @@ class TorchEpochs(Epochs, IterableDataset):  # type: ignore[misc]  # torch has n
             InvalidArgument: it is called in a worker of a ``DataLoader``, for another device.
             InvalidType: a batch has an array, as of texts, that is no tensor.
         """
-        batches = all_mapped(tensor_of, self._batches())
+        return super().__iter__()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where the loop is; in a ``DataLoader`` with workers, an epoch counts when it is begun.
+
+        See ``sequence.state_dict``.
+        """
+        self._follow_workers()
+        return super().state_dict()
+
+    def _handed_over(self, batches: Iterator[Any]) -> Iterator[Any]:
+        tensors = all_mapped(tensor_of, batches)
         if self._device.type == "cpu":
-            return batches
+            return tensors
         if not self._overlaps:
-            return all_mapped(lambda tensor: tensor.to(self._device), batches)
+            return all_mapped(lambda tensor: tensor.to(self._device), tensors)
         copies = DeviceCopies(self._device, self._prefetch + 1)
-        return map(copies.receive, ahead(map(copies.send, batches), self._prefetch))
+        return map(copies.receive, ahead(map(copies.send, tensors), self._prefetch))
 
     def _batches(self) -> Iterator[Any]:
         info = get_worker_info()
         if info is not None:
             return self._share(DataLoaderWorker(info.id, info.num_workers, info.seed - info.id))
-        behind = self._worker_epochs.last - self._counted
+        self._follow_workers()
+        return super()._batches()
+
+    def _follow_workers(self) -> None:
+        """Ends the epochs that the workers of a ``DataLoader`` have begun."""
+        behind = self._worker_epochs.last - self._followed
         if behind:
-            self._counted += behind
+            self._followed += behind
             self._sequence._go_to_epoch(self._sequence._next_place()[0] + behind)
-        return super().__iter__()
+            self._first = None
 
     def _share(self, worker: DataLoaderWorker) -> Iterator[Any]:
         """The batches that a worker reads: every n-th, as a ``DataLoader`` takes them in turn."""
@@ -84,16 +100,22 @@ class TorchEpochs(Epochs, IterableDataset):  # type: ignore[misc]  # torch has n
                 "at 0, as loaderd's own workers do the work, or leave out `device`"
             )
         epoch, start = self._sequence._next_place()
-        if self._first is None:
-            self._first = epoch
-        later = self._worker_epochs.begin(worker) - self._counted - 1
-        self._sequence._go_to_epoch(self._first + later)
+        if self._origin is None:
+            self._origin = epoch
+        later = self._worker_epochs.begin(worker) - self._followed - 1
+        self._sequence._go_to_epoch(self._origin + later)
         positions = range(0 if later else start, len(self))[worker.number :: worker.workers]
         return map(self._sequence.__getitem__, positions)
 
 
 def tensor_of(array: Any) -> torch.Tensor:
-    """A tensor of an array's memory; int32 is copied, as int64."""
+    """A tensor of an array's memory; int32 is copied, as int64.
+
+    Read-only memory, of a shared stream, is exposed as if it were writable: PyTorch has no tensors
+    that are read-only, and would warn.
+    """
+    if not array.flags.writeable:
+        array = np.asarray(_Writable(array)).view(array.dtype)
     if array.dtype.name == "bfloat16":
         return torch.from_numpy(array.view(np.int16)).view(torch.bfloat16)
     try:
@@ -103,6 +125,15 @@ def tensor_of(array: Any) -> torch.Tensor:
             f"an array of dtype {array.dtype} is no tensor: give labels of numbers, or read "
             "`sequence.numpy()`"
         ) from error
+
+
+class _Writable:
+    """Exports an array's memory as writable."""
+
+    def __init__(self, array: Any) -> None:
+        self._array = array
+        place, _ = array.__array_interface__["data"]
+        self.__array_interface__ = {**array.__array_interface__, "data": (place, False)}
 
 
 def _device(device: Any) -> torch.device:

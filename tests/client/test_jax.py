@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import itertools
 import os
 import socket
 import subprocess
@@ -114,6 +115,17 @@ def test_transfers_are_as_many_ahead_as_asked(
         next(batches)
         seen.append(len(taken))
     assert seen == [1, 5, 6]  # the first is not kept waiting
+
+
+def test_a_state_counts_the_arrays_that_were_handed_out(photos: Path, daemon: Daemon) -> None:
+    first, second, whole = (dataset(photos).jax(prefetch=3) for _ in range(3))
+    for _ in itertools.islice(first, 5):
+        pass
+    state = first.state_dict()
+    assert (state["epoch"], state["samples"]) == (0, 40)
+    second.load_state_dict(state)
+    for (images, _), (others, _) in zip(second, list(whole)[5:], strict=True):
+        np.testing.assert_array_equal(images, others)
 
 
 def test_dictionaries_keep_their_shape(daemon: Daemon) -> None:

@@ -73,6 +73,38 @@ def test_tensors_are_the_slots_memory(photos: Path, daemon: Daemon, slots: list[
         assert images.max() <= 1
 
 
+@pytest.mark.filterwarnings("error:The given NumPy array is not writable")
+def test_tensors_of_a_shared_stream_are_its_memory_too(
+    photos: Path, daemon: Daemon, slots: list[int]
+) -> None:
+    """Which is read-only for NumPy; PyTorch knows no such tensors."""
+    for images, _ in dataset(photos, share="all").torch():
+        assert images.data_ptr() == slots[-1]
+
+
+def test_a_state_counts_the_tensors_that_were_handed_out(photos: Path, daemon: Daemon) -> None:
+    first, second, whole = (dataset(photos).torch() for _ in range(3))
+    for _ in itertools.islice(first, 5):
+        pass
+    state = first.state_dict()
+    assert (state["epoch"], state["samples"]) == (0, 40)
+    second.load_state_dict(state)
+    assert labels_of(second) == labels_of(whole)[5:]
+    assert labels_of(second) == labels_of(whole)
+    assert second.state_dict()["epoch"] == 2
+
+
+def test_a_state_counts_the_epochs_that_workers_have_begun(photos: Path, daemon: Daemon) -> None:
+    epochs = dataset(photos).torch()
+    loader = data.DataLoader(epochs, batch_size=None, num_workers=2)
+    first = labels_of(loader)
+    state = epochs.state_dict()
+    assert (state["epoch"], state["samples"]) == (1, 0)
+    other = dataset(photos).torch()
+    other.load_state_dict(state)
+    assert labels_of(other) == labels_of(loader) != first
+
+
 def test_they_hold_the_slot_as_long_as_they_live(photos: Path, daemon: Daemon) -> None:
     train = dataset(photos)
     ring = stream_of(train)._ring

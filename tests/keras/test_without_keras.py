@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,8 @@ import numpy as np
 import pytest
 
 from loaderd.errors import InvalidArgument, MissingDependency
-from loaderd_client import ImageDataGenerator, image_dataset_from_directory
+from loaderd_client import ImageDataGenerator, Session, image_dataset_from_directory
+from loaderd_client.core.epochs import Epochs, ahead
 from loaderd_client.keras import keras_settings
 from tests.support.daemons import Serve
 
@@ -270,3 +273,43 @@ def test_an_epoch_that_is_left_early_is_over(photos: Path, serve: Serve) -> None
         list(whole.numpy())
         for ours, theirs in zip(left.numpy(), whole.numpy(), strict=True):
             np.testing.assert_array_equal(ours[0], theirs[0])
+
+
+class _Ahead(Epochs):
+    """Epochs that are read ahead of what is handed out, as those on devices are."""
+
+    def _handed_over(self, batches: Iterator[Any]) -> Iterator[Any]:
+        return ahead(batches, 3)
+
+
+@pytest.mark.parametrize("kind", [Epochs, _Ahead])
+@pytest.mark.parametrize("count", [0, 5, 12, 17])
+def test_a_loop_continues_where_another_was(
+    photos: Path, serve: Serve, kind: type[Epochs], count: int
+) -> None:
+    """Batches count when they are handed out, however many were read ahead."""
+
+    def loop() -> Epochs:
+        made = image_dataset_from_directory(
+            photos, image_size=(40, 50), batch_size=8, seed=3, verbose=False
+        )
+        return kind(made)  # type: ignore[arg-type]  # no list, without a split
+
+    def batches(epochs: Epochs, total: int) -> Iterator[Any]:
+        while total > 0:
+            for images, labels in itertools.islice(epochs, total):
+                total -= 1
+                yield images.copy(), labels.copy()
+
+    with serve(workers=2) as daemon, Session(daemon.path):
+        first, second, whole = loop(), loop(), loop()
+        for _ in batches(first, count):
+            pass
+        state = first.state_dict()
+        assert (state["epoch"], state["samples"]) == (count // 12, count % 12 * 8)
+        second.load_state_dict(state)
+        assert second.state_dict() == state
+        expected = list(batches(whole, 24))[count:]
+        for ours, theirs in zip(batches(second, 24 - count), expected, strict=True):
+            for own, other in zip(ours, theirs, strict=True):
+                np.testing.assert_array_equal(own, other)

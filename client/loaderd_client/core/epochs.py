@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from itertools import islice
 from typing import Any, Protocol, TypeVar
@@ -19,6 +19,15 @@ class EpochSource(Protocol):
     def __len__(self) -> int: ...
 
     def __getitem__(self, index: int) -> Any: ...
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where the sequence is."""
+
+    def state_at(self, epoch: int, batches: int) -> dict[str, Any]:
+        """The state after some batches of an epoch."""
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continues where another sequence was."""
 
     def _one_epoch(self) -> Iterator[Any]:
         """The batches of the next epoch, or of what is left of a resumed one."""
@@ -41,6 +50,8 @@ class Epochs:
 
     def __init__(self, sequence: EpochSource) -> None:
         self._sequence = sequence
+        self._first: Place | None = None  # of the last epoch that was begun
+        self._handed_out = 0  # batches of it
 
     def __len__(self) -> int:
         """Batches in an epoch."""
@@ -48,7 +59,33 @@ class Epochs:
 
     def __iter__(self) -> Iterator[Any]:
         """The batches of an epoch, each in the structure that the sequence gives it."""
+        batches = self._handed_over(self._batches())
+        self._first, self._handed_out = self._sequence._next_place(), 0
+        return map(self._counted, batches)  # which refers to none of them
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where the loop is, as ``sequence.state_dict`` has it: batches count once handed out."""
+        if self._first is None:
+            return self._sequence.state_dict()
+        epoch, position = self._first
+        return self._sequence.state_at(epoch, position + self._handed_out)
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Has the next ``iter()`` continue where another loop was; see the sequence's."""
+        self._sequence.load_state_dict(state)
+        self._first = None
+
+    def _counted(self, batch: Any) -> Any:
+        self._handed_out += 1
+        return batch
+
+    def _batches(self) -> Iterator[Any]:
+        """The batches of an epoch, as the sequence gives them."""
         return self._sequence._one_epoch()
+
+    def _handed_over(self, batches: Iterator[Any]) -> Iterator[Any]:
+        """The same in the form that is handed out; begins nothing yet."""
+        return batches
 
 
 def mapped(function: Callable[[Any], Any], batch: Any) -> Any:

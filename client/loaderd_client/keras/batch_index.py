@@ -280,6 +280,13 @@ class Places:
         return kind.anew or self._ended or last.read >= self._batches
 
     @property
+    def upcoming_pass(self) -> Place:
+        """The place that a pass of a loop that begins now reads first."""
+        if self._is_over(PassKind(anew=True)):
+            return (self.epoch + 1, 0)
+        return (self.epoch, self._start)
+
+    @property
     def pass_length(self) -> int:
         """Batches of a pass of Keras's that begins now."""
         return self._batches - (0 if self._is_over(_USUAL) else self._start)

@@ -76,7 +76,7 @@ class HandOver:
         return epochs(self, sharding, prefetch)
 
     def _next_place(self) -> Place:
-        return self._reader.places.upcoming
+        return self._reader.places.upcoming_pass
 
     def _go_to_epoch(self, epoch: int) -> None:
         while self._reader.places.epoch < epoch:
