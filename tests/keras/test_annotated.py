@@ -486,6 +486,7 @@ def test_cached_images_have_the_targets_of_decoded_ones(
     [
         [A.RandomResizedCrop(32, 32, scale=(0.3, 1.0)), A.RandomFlip()],
         [A.Resize(32, 32), A.RandomFlip(), A.RandomRotation(0.1, fill_mode="constant")],
+        [A.Resize(32, 32, "nearest"), A.RandomFlip()],
     ],
 )
 def test_targets_of_photos_that_are_decoded_at_a_fraction_move_alike(

@@ -233,6 +233,10 @@ WRONG: list[tuple[Any, str]] = [
         "box 0 from .* not within its image of 70x60 pixels: clip it",
     ),
     (boxes_as(lambda boxes: boxes | {"boxes": -boxes["boxes"]}), "box 0 .* not within"),
+    (
+        boxes_as(lambda boxes: boxes | {"boxes": boxes["boxes"] * [1, 1, -0.1, 1]}),
+        "box 0 .* not within",
+    ),
     (boxes_as(lambda boxes: boxes | {"labels": boxes["labels"] / 2}), "labels of float64"),
     (
         boxes_as(lambda boxes: boxes | {"labels": boxes["labels"] - 99}),
