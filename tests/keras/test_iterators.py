@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import multiprocessing
+import gc
 import os
 import signal
 import warnings
@@ -238,13 +239,14 @@ def test_forked_children_serve_the_index_that_they_are_asked_for(photos: Path) -
 
 
 def test_a_closed_iterator_gives_its_memory_back(photos: Path) -> None:
+    gc.collect()  # what other tests have left
     before = len(os.listdir("/proc/self/fd"))
     for _ in range(3):
         ours, _ = both(photos)
         next(ours)
         ours.close()
     del ours
-    eventually(lambda: len(os.listdir("/proc/self/fd")) == before)
+    eventually(lambda: len(os.listdir("/proc/self/fd")) <= before)  # less if others are freed
 
 
 # -- attributes that scripts set -------------------------------------------------------

@@ -6,7 +6,6 @@ Variants: ``one`` trainer alone, ``two`` that share a stream, ``apart``: two tha
 from __future__ import annotations
 
 import contextlib
-import multiprocessing
 from collections.abc import Iterator
 from multiprocessing.connection import Connection
 from typing import Any
@@ -14,7 +13,7 @@ from typing import Any
 from loaderd_client import Session, augment, image_dataset_from_directory
 from scripts.benchmarks.peers import ours
 from scripts.benchmarks.peers.protocol import Measure, Source, Task, serve_measure
-from scripts.benchmarks.peers.shared_pipes import answer, ask
+from scripts.benchmarks.peers.shared_pipes import answer, started
 
 _kept = contextlib.ExitStack()
 
@@ -22,17 +21,7 @@ _kept = contextlib.ExitStack()
 def prepare(task: Task) -> tuple[Measure, dict[str, Any]]:
     """Starts daemon and trainers, which have all opened before one of them reads."""
     path = _kept.enter_context(ours.daemon(task.workers))
-    context = multiprocessing.get_context("spawn")
-    pipes: list[Connection] = []
-    for _ in range(1 if task.variant == "one" else 2):
-        mine, theirs = context.Pipe()
-        context.Process(target=_train, args=(path, task, theirs), daemon=True).start()
-        theirs.close()
-        pipes.append(mine)
-    looks = ask(pipes, None)
-    measure: Measure = lambda seconds: sum(ask(pipes, seconds))  # noqa: E731
-    measure(1.0)
-    return measure, looks[0]
+    return started(1 if task.variant == "one" else 2, _train, path, task)
 
 
 def _train(path: str, task: Task, pipe: Connection) -> None:

@@ -13,7 +13,7 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 from scripts.benchmarks.peers.protocol import Measure, Source, Task, serve_measure
-from scripts.benchmarks.peers.shared_pipes import answer, ask
+from scripts.benchmarks.peers.shared_pipes import answer, started
 
 AHEAD = 10  # batches for each consumer: the producer's default
 
@@ -24,16 +24,7 @@ def prepare(task: Task) -> tuple[Measure, dict[str, Any]]:
     ports = _free_ports(4)
     # Not a daemon: it has children of its own.
     context.Process(target=_produce, args=(task, ports)).start()
-    pipes: list[Connection] = []
-    for _ in range(1 if task.variant == "one" else 2):
-        mine, theirs = context.Pipe()
-        context.Process(target=_train, args=(task, ports, theirs), daemon=True).start()
-        theirs.close()
-        pipes.append(mine)
-    looks = ask(pipes, None)
-    measure: Measure = lambda seconds: sum(ask(pipes, seconds))  # noqa: E731
-    measure(1.0)
-    return measure, looks[0]
+    return started(1 if task.variant == "one" else 2, _train, task, ports)
 
 
 def _free_ports(count: int) -> list[int]:
