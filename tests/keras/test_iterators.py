@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import multiprocessing
 import gc
+import multiprocessing
 import os
 import signal
 import warnings
