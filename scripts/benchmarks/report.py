@@ -10,12 +10,14 @@ from scripts.benchmarks.loops import LOOPS
 from scripts.benchmarks.results import (
     Entry,
     LoopEntry,
+    Measured,
     Ratio,
     Results,
-    loop_ratio,
     ratio,
+    ratio_of,
     verdicts,
 )
+from scripts.benchmarks.sharers import SHARERS
 from scripts.benchmarks.workloads import (
     FIRST_BATCH_FILES,
     FIRST_BATCH_S,
@@ -60,6 +62,8 @@ def markdown(results: Results) -> str:
             parts.append(_workload(name, workload, results))
     if results.loops:
         parts.append(_loops(results.loops))
+    if results.shared:
+        parts.append(_shared(results.shared))
     parts += [_HOW, _setting(results), _packages(results)]
     return "\n".join(parts)
 
@@ -135,10 +139,40 @@ def loop_cells(name: str, entries: dict[str, LoopEntry]) -> list[str]:
     if not entry.rates:
         why = f"not measured: {entry.failed}"
         return [loop.peer.title, "-", "-", loop.copies, "-", entry.date, why]
-    found = loop_ratio(entries.get(loop.ours), entry)
+    found = ratio_of(entries.get(loop.ours), entry)
     rate = f"{statistics.median(entry.rates):,.0f}"
     against, first = shown(found) if found else "", f"{entry.first_s:.2f}"
     return [loop.peer.title, rate, against, loop.copies, first, entry.date, loop.peer.note]
+
+
+SHARED_COLUMNS = ("", "images/s together", "to one alone", "at least", "date", "remarks")
+_SHARED = """## Shared streams
+
+Trainers that read the same augmented images, by `scripts/bench share`: 150x150, bilinear, rotation,
+shifts, shear, zoom, flip, float32, batches of 32, each decoded anew. Every program is started anew
+for its turn.
+"""
+
+
+def _shared(entries: dict[str, Measured]) -> str:
+    lines = [_SHARED, f"| {' | '.join(SHARED_COLUMNS)} |", "|---" * len(SHARED_COLUMNS) + "|"]
+    lines += [
+        f"| {' | '.join(shared_cells(name, entries))} |" for name in SHARERS if name in entries
+    ]
+    return "\n".join([*lines, ""])
+
+
+def shared_cells(name: str, entries: dict[str, Measured]) -> list[str]:
+    """The row of trainers that share."""
+    sharer, entry = SHARERS[name], entries[name]
+    least = f"{sharer.least:g}" if sharer.least else ""
+    if not entry.rates:
+        why = f"not measured: {entry.failed}"
+        return [sharer.peer.title, "-", "-", least, entry.date, why]
+    found = ratio_of(entry, entries[sharer.alone]) if sharer.alone in entries else None
+    rate = f"{statistics.median(entry.rates):,.0f}"
+    against = shown(found) if found else ""
+    return [sharer.peer.title, rate, against, least, entry.date, sharer.peer.note]
 
 
 def _setting(results: Results) -> str:
@@ -157,7 +191,7 @@ def _setting(results: Results) -> str:
         for name, data in sorted(results.datasets.items())
     ]
     commands = {entry.command for found in results.entries.values() for entry in found.values()}
-    commands |= {entry.command for entry in results.loops.values()}
+    commands |= {one.command for one in [*results.loops.values(), *results.shared.values()]}
     lines += [f"- `{command}`" for command in sorted(commands)]
     return "\n".join([*lines, ""])
 

@@ -15,42 +15,42 @@ from loaderd.machine import cpus
 from scripts.benchmarks.workloads import MUSTS, PEERS, WORKLOADS, Must
 
 
-class Entry(msgspec.Struct):
+class Measured(msgspec.Struct):
+    """What was measured of one program.
+
+    Attributes:
+        date: of the measurement.
+        command: what was run.
+        rates: images a second in each round.
+        failed: why there are no rates.
+    """
+
+    date: str
+    command: str
+    rates: list[float] = []
+    failed: str = ""
+
+
+class Entry(Measured):
     """One peer in one workload.
 
     Attributes:
-        date: of the measurement.
-        rates: images a second in each round.
         ours: what loaderd reached in the same rounds.
         looks: what the batches look like.
-        failed: why there are no rates.
-        command: what was run.
     """
 
-    date: str
-    command: str
-    rates: list[float] = []
     ours: list[float] = []
     looks: dict[str, object] = {}
-    failed: str = ""
 
 
-class LoopEntry(msgspec.Struct):
+class LoopEntry(Measured):
     """One loop of ``scripts/bench hand-over``.
 
     Attributes:
-        date: of the measurement.
-        command: what was run.
-        rates: images a second in each round.
         first_s: seconds from the making of the loader to its first batch.
-        failed: why there are no rates.
     """
 
-    date: str
-    command: str
-    rates: list[float] = []
     first_s: float = 0.0
-    failed: str = ""
 
 
 class Results(msgspec.Struct):
@@ -64,6 +64,7 @@ class Results(msgspec.Struct):
         first_batch_s: from the call of ``flow_from_directory``, with a warm daemon.
         first_batch_date: when that was measured.
         loops: of ``scripts/bench hand-over``.
+        shared: of ``scripts/bench share``.
     """
 
     machine: dict[str, str]
@@ -73,6 +74,7 @@ class Results(msgspec.Struct):
     first_batch_s: float | None = None
     first_batch_date: str = ""
     loops: dict[str, LoopEntry] = {}
+    shared: dict[str, Measured] = {}
 
 
 class Ratio(NamedTuple):
@@ -137,8 +139,8 @@ def ratio(entry: Entry) -> Ratio | None:
     return Ratio(statistics.median(ratios), min(ratios), max(ratios))
 
 
-def loop_ratio(ours: LoopEntry | None, theirs: LoopEntry) -> Ratio | None:
-    """Ours over another loop, in the rounds that both have."""
+def ratio_of(ours: Measured | None, theirs: Measured) -> Ratio | None:
+    """One over another, in the rounds that both have."""
     return ratio(Entry("", "", rates=theirs.rates, ours=ours.rates)) if ours else None
 
 

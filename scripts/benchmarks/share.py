@@ -9,48 +9,25 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import os
-import statistics
-from typing import NamedTuple
+import shlex
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
 
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
 from loaderd import machine
-from scripts.benchmarks import ring, workloads
+from scripts.benchmarks import photos, report, results
 from scripts.benchmarks.contest import Contestant, Failed
 from scripts.benchmarks.peers.protocol import Task
+from scripts.benchmarks.results import Measured
+from scripts.benchmarks.sharers import SHARERS, Sharer
 from scripts.benchmarks.venvs import NotAvailable, python_of
-from scripts.benchmarks.workloads import Peer
-
-LEAST = 1.9
-"""What two trainers on one stream must get together, to one alone."""
 
 console = Console()
-
-
-class Row(NamedTuple):
-    """A way to share: its name, who does it, and how many trainers there are."""
-
-    title: str
-    peer: Peer
-    variant: str
-
-
-_OURS = Peer("loaderd", "shared_stream")
-_SOCKET = Peer(
-    "TensorSocket",
-    "tensorsocket",
-    requires=("tensorsocket==0.0.5", workloads.TORCH, "opencv-python-headless", "numpy"),
-)
-ROWS = (
-    Row("loaderd, one trainer", _OURS, "one"),
-    Row("loaderd, two on one stream", _OURS, "two"),
-    Row("loaderd, two with streams of their own", _OURS, "apart"),
-    Row("TensorSocket, one consumer", _SOCKET, "one"),
-    Row("TensorSocket, two consumers", _SOCKET, "two"),
-)
 
 
 def add(benchmarks: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -58,55 +35,74 @@ def add(benchmarks: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
     parser = benchmarks.add_parser(
         "share",
         help="two trainers on one shared stream, against one alone, beside TensorSocket",
-        description="Trainers read augmented images as fast as they come: one alone, two on one "
-        "shared stream, two with streams of their own, and the consumers of TensorSocket. Prints "
-        "the images a second of all together, and their ratio to one alone.",
+        description="Trainers read augmented images as fast as they come: one alone, two on one\n"
+        "shared stream, two with streams of their own, and the consumers of TensorSocket. The\n"
+        "results, images a second of all together and their ratio to one alone, replace the\n"
+        "former ones in docs/benchmarks, unless --out names another folder. Makes the photos and\n"
+        "TensorSocket's environment below .bench when they are first needed; then it takes about\n"
+        "ten minutes, most of them for TensorSocket.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--data", help="folder of class folders (default: the demo's photos)")
-    parser.add_argument("--runs", type=int, default=5, help="alternating rounds (default 5)")
-    parser.add_argument("--seconds", type=float, default=5.0, help="of one turn (default 5)")
-    parser.add_argument("--workers", type=int, default=machine.cpus(), help="default: the CPUs")
-    parser.add_argument("--ours", action="store_true", help="without TensorSocket")
+    option = parser.add_argument
+    option("--data", metavar="DIR", help="folder of class folders (default: made, 4000 photos)")
+    option("--runs", type=int, default=5, metavar="N", help="rounds (default 5)")
+    option("--seconds", type=float, default=5.0, metavar="S", help="of a turn (default 5)")
+    option("--workers", type=int, default=machine.cpus(), metavar="N", help="default: the CPUs")
+    option("--ours", action="store_true", help="without TensorSocket")
+    option("--out", metavar="DIR", default="docs/benchmarks",
+           help="where results are written, over older ones (default: %(default)s)")  # fmt: skip
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> None:
-    """Measures and prints."""
-    rates: dict[Row, list[float]] = {row: [] for row in ROWS if row.peer is _OURS or not args.ours}
-    for _ in track(range(args.runs), "rounds", console=console, transient=True):
-        for row in list(rates):
-            try:
-                rates[row].append(_rate(row, args))
-            except (NotAvailable, Failed) as error:
-                console.print(f"{row.title}: left out: {error}")
-                del rates[row]
-    console.print(_table(rates))
-
-
-def _rate(row: Row, args: argparse.Namespace) -> float:
-    """Images a second of one turn; started anew, as TensorSocket drops those who are stopped."""
+    """Measures, shows and writes."""
+    folder = photos.of_user(args.data) if args.data else photos.made(photos.SMALL).absolute()
     task = Task(
-        os.path.abspath(args.data or ring.photos()),
-        (150, 150),
-        interpolation="bilinear",
-        augment=True,
-        workers=args.workers,
-        variant=row.variant,
+        str(folder), (150, 150), interpolation="bilinear", augment=True, workers=args.workers
     )
-    contestant = Contestant(python_of(row.peer), row.peer.module, task, f"share-{row.title}")
+    entries = {
+        name: _entry() for name, sharer in SHARERS.items() if not (args.ours and sharer.peer.note)
+    }
+    for _ in track(range(args.runs), "rounds", console=console, transient=True):
+        for name, entry in entries.items():
+            if not entry.failed:
+                _turn(SHARERS[name], entry, task, args.seconds)
+    path = Path(args.out) / "results.json"
+    found = results.load(path)
+    found.shared |= entries
+    results.save(path, found)
+    report.write(path.parent, found)
+    console.print(_table(entries))
+    console.print(f"written: {path.parent}/README.md, results.json")
+
+
+def _entry() -> Measured:
+    today = time.strftime("%Y-%m-%d", time.gmtime())
+    return Measured(today, shlex.join(["scripts/bench", *sys.argv[1:]]))
+
+
+def _turn(sharer: Sharer, entry: Measured, task: Task, seconds: float) -> None:
+    """One turn; started anew, as TensorSocket drops consumers that are stopped meanwhile."""
+    try:
+        entry.rates.append(_rate(sharer, task, seconds))
+    except (NotAvailable, Failed) as error:
+        entry.failed = str(error)
+        entry.rates.clear()
+
+
+def _rate(sharer: Sharer, task: Task, seconds: float) -> float:
+    """Images a second of all its trainers together."""
+    peer = sharer.peer
+    told = replace(task, variant=peer.variant)
+    contestant = Contestant(
+        python_of(peer), peer.module, told, f"share-{peer.module}-{peer.variant}"
+    )
     with contextlib.closing(contestant):
-        return contestant.turn(args.seconds)
+        return contestant.turn(seconds)
 
 
-def _table(rates: dict[Row, list[float]]) -> Table:
-    table = Table("", "images/s together", "to one alone", "spread", title="One stream, shared")
-    for row, found in rates.items():
-        ones = (other for other in rates if (other.peer, other.variant) == (row.peer, "one"))
-        alone = next(ones, row)
-        ratios = [rate / one for rate, one in zip(found, rates[alone], strict=True)]
-        spread = f"{min(ratios):.2f} to {max(ratios):.2f}"
-        middle = f"{statistics.median(ratios):.2f}"
-        if row.peer is _OURS and row.variant == "two":
-            middle += f" (at least {LEAST})"
-        table.add_row(row.title, f"{statistics.median(found):.0f}", middle, spread)
+def _table(entries: dict[str, Measured]) -> Table:
+    table = Table(*report.SHARED_COLUMNS[:-2], "")
+    for name, entry in entries.items():
+        table.add_row(*report.shared_cells(name, entries)[:-2], entry.failed)
     return table

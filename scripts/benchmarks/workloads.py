@@ -353,7 +353,7 @@ WORKLOADS = {
         {"cached": True, "dtype": "uint8"},
         ours="fit-loaderd",
     ),
-    "share": Workload(
+    "shared-cache": Workload(
         "first epoch of augment with a cache: two trainers, images/s of both together",
         ("share-one",),
         {"augment": True, "cached": True},
@@ -393,7 +393,7 @@ MUSTS = (
     Must("recipe", "tf.data, Keras's layers", 5.0),
     Must("fit", "model.fit, arrays in memory", 0.7),
     Must("fit-bytes", "model.fit, arrays in memory", 0.9),
-    Must("share", "share-one", 1.8),
+    Must("shared-cache", "share-one", 1.8),
 )
 FIRST_BATCH_S = 0.3
 FIRST_BATCH_FILES = 3000

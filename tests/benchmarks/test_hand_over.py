@@ -48,8 +48,8 @@ def test_loops_are_measured_and_written(photos: Path, tmp_path: Path) -> None:
 def test_a_ratio_is_taken_round_by_round() -> None:
     ours = LoopEntry("", "", rates=[200.0, 300.0, 100.0])
     theirs = LoopEntry("", "", rates=[100.0, 100.0, 100.0])
-    assert results.loop_ratio(ours, theirs) == (2.0, 1.0, 3.0)
-    assert results.loop_ratio(None, theirs) is None
+    assert results.ratio_of(ours, theirs) == (2.0, 1.0, 3.0)
+    assert results.ratio_of(None, theirs) is None
 
 
 def test_batches_that_are_copies_are_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
