@@ -77,8 +77,8 @@ MIGRATION = ROOT / "docs/how-to/migrate-from-imagedatagenerator.md"
 STAT = ROOT / "docs/reference/loaderd-stat.md"
 ERRORS = ROOT / "docs/reference/errors.md"
 
-PARALLEL = {"train_torch.py", "train_jax.py", "train_tensorflow.py"}
-"""Programs for several processes: ``tests/keras/test_data_parallel.py`` runs them."""
+PARALLEL = {"train_torch.py", "train_jax.py", "train_tensorflow.py", "search.py"}
+"""Programs for several processes: ``test_data_parallel.py`` and ``test_searches.py`` run them."""
 
 TIMEOUT = 60.0
 WATCHED = 2.5
@@ -197,6 +197,8 @@ class Reader:
         for line in block.text.splitlines():
             assert line.startswith("$ "), f"{block.where}: no command: {line}"
             words = shlex.split(line[2:], comments=True)
+            if words[0] == "export":
+                continue
             env = dict(word.split("=", 1) for word in words if re.match(r"[A-Z_]+=", word))
             self.run(words[len(env) :], env, line)
 

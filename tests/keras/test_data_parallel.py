@@ -10,16 +10,16 @@ import importlib.util
 import json
 import os
 import re
-import socket
 import subprocess
 import sys
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.support.daemons import Serve
+from tests.support.pages import save_programs
+from tests.support.ports import free_ports
 
 PAGE = Path(__file__).parents[2] / "docs/how-to/train-data-parallel.md"
 TIMEOUT = 120.0
@@ -53,20 +53,10 @@ def folder(serve: Serve, photos: Path, tmp_path: Path) -> Any:
     """A folder with ``data/train`` and the programs of the page; a daemon runs."""
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "train").symlink_to(photos)
-    blocks = re.finditer(r"^```python\n(# (\w+\.py)\n.*?)^```$", PAGE.read_text(), re.S | re.M)
-    for block in blocks:
-        (tmp_path / block[2]).write_text(block[1])
+    save_programs(PAGE, tmp_path)
     (tmp_path / "mirrored.py").write_text(MIRRORED)
     with serve(workers=2):
         yield tmp_path
-
-
-def free_ports(count: int) -> list[int]:
-    with ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for one in sockets:
-            one.bind(("localhost", 0))
-        return [one.getsockname()[1] for one in sockets]
 
 
 def losses(folder: Path, processes: list[tuple[list[str], dict[str, str]]]) -> list[float]:
