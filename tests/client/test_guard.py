@@ -82,6 +82,31 @@ def test_many_threads_that_give_it_back_tear_nothing() -> None:
     assert not guard.torn
 
 
+def test_an_owner_that_gives_it_back_soon_is_not_looked_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Sought(Caller):
+        __slots__ = ()
+
+        @property
+        def left(self) -> bool:
+            raise AssertionError("looked for")
+
+    guard, owner, pauses = Guard(), Sought(), list[float]()
+    owner.thread = -1
+
+    def pause(seconds: float) -> None:
+        pauses.append(seconds)
+        if len(pauses) == 3:
+            guard.give_back()
+
+    monkeypatch.setattr("loaderd_client.core.guard.sleep", pause)
+    guard.enter(owner)
+    entered(guard)
+    assert len(pauses) == 3
+    assert not guard.torn
+
+
 def test_an_owner_that_an_exception_took_away_is_found_out() -> None:
     guard = Guard()
     with pytest.raises(KeyboardInterrupt):

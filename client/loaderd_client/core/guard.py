@@ -26,6 +26,10 @@ _Result = TypeVar("_Result")
 _PACKAGE = __name__.partition(".")[0]
 _FIRST_PAUSE = 20e-6
 _MAX_PAUSE = 1e-3
+_PATIENCE = 5e-3
+"""Seconds in which an owner of a short step is only waited for. To look for it is dear, and may
+hang in CPython 3.11, if it begins a collection whose callbacks switch threads (its issue 106883).
+"""
 
 
 class Caller:
@@ -75,8 +79,12 @@ class Claim:
         self._turn = _Turn()
         self.torn = False
 
-    def take(self, me: Caller) -> Caller | None:
+    def take(self, me: Caller, *, looks: bool = True) -> Caller | None:
         """Takes it, if it is free or its owner has left.
+
+        Args:
+            me: the call that takes it.
+            looks: whether to look if an owner in another thread has left.
 
         Returns:
             None if ``me`` owns it now, else the owner.
@@ -90,7 +98,7 @@ class Claim:
                 return None
             if not turn.over:
                 # A thread makes one call at a time: another one of our own thread has left.
-                if owner.thread != me.thread and not owner.left:
+                if owner.thread != me.thread and not (looks and owner.left):
                     return owner
                 if not turn.over:  # checked again: it may have released it and left since
                     self.torn = True
@@ -119,8 +127,10 @@ class Guard(Claim):
 
     def enter(self, me: Caller) -> None:
         """Waits until ``me`` owns it; ``give_back`` must follow."""
-        pause = _FIRST_PAUSE
-        while self.take(me) is not None:
+        pause, waited, last = _FIRST_PAUSE, 0.0, me
+        while (owner := self.take(me, looks=waited > _PATIENCE)) is not None:
+            waited = waited + pause if owner is last else pause
+            last = owner
             sleep(pause)
             pause = min(2 * pause, _MAX_PAUSE)
 
