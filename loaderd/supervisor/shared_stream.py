@@ -41,12 +41,18 @@ class SharedCursor(Cursor):
 
     def next_place(self, made: Set[Place]) -> Place | None:
         """The next of the run; None if nobody gets it, or nobody has taken what is there."""
-        if not self.firsts or self.is_cold(made):
+        if not self.firsts or (self.is_cold(made) and not self.early()):
             return None
         assert self.run.next is not None
         place = max(self.run.next, min(self.firsts.values()))
         self._pass(place)
         return place
+
+    def early(self) -> list[int]:
+        """The subscribers whose first batch is not begun."""
+        head = self.run.next
+        assert head is not None
+        return [subscriber for subscriber, first in self.firsts.items() if first >= head]
 
 
 @dataclass(slots=True)

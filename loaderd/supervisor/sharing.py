@@ -164,13 +164,11 @@ class SharedStreams:
         if shared is None:
             return
         readers = subscribers.of(stream.id)
-        blocking, head = shared.blocking(), shared.cursor.run.next
-        waited = {
-            number: reader.took.waited_ns
-            for number, reader in readers.items()
-            if number not in blocking and shared.cursor.firsts.get(number, head) != head
-        }
-        for number, seconds in stream.lag.update(blocking, waited).items():
+        blocking = {number: readers[number].took.batches for number in shared.blocking()}
+        others = shared.cursor.firsts.keys() - blocking
+        waited = {number: readers[number].took.waited_ns for number in others}
+        early = shared.cursor.early()
+        for number, seconds in stream.lag.update(blocking, waited, early).items():
             if seconds >= limit_s:
                 self._leave_behind(stream, shared, number, readers[number], seconds)
         for number in [one for one in shared.detached if shared.held(one, State.READY)]:

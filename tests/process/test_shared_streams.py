@@ -52,6 +52,11 @@ def begun(daemon: Daemon) -> int:
     return place[0] * EPOCH + place[1]
 
 
+def await_wait(daemon: Daemon, seconds: float) -> None:
+    """Until the one that has come last has waited so long."""
+    eventually(lambda: sharing(daemon)[-1].waited_s > seconds)
+
+
 def read(sequence: Any, batches: int, first: int = 0) -> Read:
     """So many batches, epoch after epoch; ``first`` have been read before."""
     found: Read = []
@@ -196,6 +201,26 @@ def test_a_late_trainer_begins_with_the_next_epoch_or_at_once(
     first.close()
     late.close()
     assert read(now, 8) == expected[begin : begin + 8]
+
+
+def test_a_late_trainer_that_waits_for_the_next_epoch_drives_out_nobody_who_reads(
+    daemon: Daemon, photos: Path
+) -> None:
+    first = a_dataset(photos, share="search", max_queue_size=2)
+    found = read(first, 2)
+    late = a_dataset(photos, share="search")
+    assert late._supply.first == (1, 0)
+    waits = threading.Thread(target=read, args=(late, 1))
+    waits.start()
+    for batch in range(2, 7):  # the ring is full, and the end of the epoch far away
+        await_wait(daemon, 0.8 * (batch - 1))
+        found += read(first, 1, first=batch)
+        assert not detached(daemon)
+    found += read(first, EPOCH - 7, first=7)
+    waits.join(30)
+    assert not waits.is_alive()
+    assert len(sharing(daemon)) == 2
+    assert found == alone(photos, EPOCH)
 
 
 def test_what_does_not_follow_the_order_comes_from_a_stream_of_its_own(

@@ -238,6 +238,15 @@ def test_one_that_joins_now_gets_the_next_that_is_begun() -> None:
     assert min(sharers.ready[2]) == first
 
 
+def test_one_that_joins_now_does_not_wait_for_those_who_have_not_begun() -> None:
+    sharers = Sharers(slots=6)
+    sharers.join(1)
+    sharers.work()
+    first = sharers.join(2, "now").first
+    assert sharers.read(2, 4) == run(first[1], 4)
+    assert sharers.stream.blocking() == [1]
+
+
 def test_one_joins_again_where_it_is_if_the_stream_is_near() -> None:
     sharers = Sharers(slots=6)
     sharers.join(1)
