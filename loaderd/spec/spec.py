@@ -213,6 +213,15 @@ def seeded(spec: Spec) -> Spec:
     return msgspec.structs.replace(spec, order=msgspec.structs.replace(spec.order, seed=seed))
 
 
+def with_seed(spec: Spec, seed: int) -> Spec:
+    """The spec with another seed; that of a shuffled listing goes with that of the order."""
+    source = spec.source
+    if isinstance(source, Directory) and source.shuffle_seed is not None:
+        source = msgspec.structs.replace(source, shuffle_seed=seed)
+    order = msgspec.structs.replace(spec.order, seed=seed)
+    return msgspec.structs.replace(spec, source=source, order=order)
+
+
 def fitted(spec: Spec, samples: int) -> Spec:
     """The spec with a batch size of at most ``samples``, where batches may be short."""
     if spec.order.shard is not None and spec.order.shard.remainder != "short":

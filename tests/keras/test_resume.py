@@ -382,6 +382,8 @@ def test_a_refused_state_leaves_the_sequence_where_it_was(photos: Path) -> None:
         ({"samples": 7}, "no batch begins after 7 samples"),
         ({"samples": 96}, "no batch begins after 96 samples"),
         ({"epoch": -1}, "no negative numbers"),
+        ({"phase": 12, "epoch": 2}, "no epoch of 12 batches begins with batch 12"),
+        ({"phase": 3, "epoch": 0, "samples": 16}, "before batch 2 of epoch 0"),
         ({"epoch": "1"}, "Expected `int`"),
         ({"more": 1}, "more"),
     ],
@@ -405,4 +407,6 @@ def test_an_order_of_the_programs_is_in_no_state(photos: Path) -> None:
 @pytest.mark.usefixtures("session")
 def test_the_longest_state_has_at_most_200_bytes(photos: Path) -> None:
     longest = {"files": 10**10, "seed": 2**63 - 1, "epoch": 10**9, "samples": 10**10}
-    assert len(json.dumps(dataset(photos).state_dict() | longest)) <= 200
+    shared = {"files": 10**9, "seed": 2**32, "epoch": 10**6, "samples": 10**9, "phase": 10**8}
+    for state in (longest, shared):
+        assert len(json.dumps(dataset(photos).state_dict() | state)) <= 200

@@ -68,6 +68,17 @@ def read(sequence: Any, batches: int, first: int = 0) -> Read:
     return found
 
 
+def images(sequence: Any, batches: int) -> list[bytes]:
+    """The images of the next batches."""
+    return [next(sequence)[0].tobytes() for _ in range(batches)]
+
+
+def rows_when_full(daemon: Daemon) -> int:
+    """The rows that were rendered until the ring of the shared stream was full."""
+    eventually(lambda: any(one.ready + one.leased == one.slots for one in sharing(daemon)))
+    return rows(daemon)
+
+
 def alone(photos: Path, batches: int, **options: Any) -> Read:
     sequence = a_dataset(photos, **options)
     found = read(sequence, batches)
@@ -170,10 +181,22 @@ def test_another_spec_under_the_name_is_refused_with_what_differs(
     assert len(sharing(daemon)) == 1
 
 
-def test_a_trainer_without_a_seed_takes_that_of_the_stream(daemon: Daemon, photos: Path) -> None:
-    first, second = (a_dataset(photos, share="search", seed=seed) for seed in (7, None))
-    assert second.spec.order.seed == 7
-    assert read(second, 2) == read(first, 2)
+@pytest.mark.parametrize("seed", [7, None])
+def test_a_trainer_without_a_seed_takes_that_of_the_stream_and_saves_a_state_for_anybody(
+    daemon: Daemon, photos: Path, seed: int | None
+) -> None:
+    first, second = (a_dataset(photos, share="search", seed=one) for one in (seed, None))
+    assert second.spec.order.seed == first.spec.order.seed
+    assert second.filenames == first.filenames
+    assert images(second, 2) == images(first, 2)
+    state, expected = second.state_dict(), images(second, 3)
+    first.close()
+    second.close()
+    for share in (None, "other"):
+        resumed = a_dataset(photos, share=share, seed=None)
+        resumed.load_state_dict(state)
+        assert images(resumed, 3) == expected
+        resumed.close()
 
 
 def test_each_part_of_a_split_is_a_stream_of_its_own(daemon: Daemon, photos: Path) -> None:
@@ -299,6 +322,57 @@ def test_a_state_brings_the_seed_of_a_shared_stream(daemon: Daemon, photos: Path
     resumed.load_state_dict(state)
     assert all(np.array_equal(next(resumed)[0], images) for images in expected)
     assert {one.share for one in daemon.snapshot().streams} == {"search"}
+
+
+def test_an_epoch_of_a_trainer_that_joined_in_the_middle_of_one_is_resumed_with_what_is_left_of_it(
+    daemon: Daemon, photos: Path
+) -> None:
+    expected = [batch for _, batch in alone(photos, 4 * EPOCH)]
+    first = a_dataset(photos, share="search")
+    read(first, 1)
+    late = a_dataset(photos, share="search", join="now")
+    begin = late._supply.phase
+    assert 0 < begin < EPOCH
+    first.close()
+    read(late, EPOCH + 3)
+    state = late.state_dict()
+    late.close()
+    resumed = a_dataset(photos, share="search", join="now")
+    resumed.load_state_dict(state)
+    assert resumed.state_dict() == state
+    assert [sum(1 for _ in resumed) for _ in range(2)] == [EPOCH - 3, EPOCH]
+    assert digest(resumed.fetch(0)) == expected[begin + 2 * EPOCH]
+
+
+def test_trainers_that_are_resumed_without_a_seed_share_again(daemon: Daemon, photos: Path) -> None:
+    def three() -> list[Any]:
+        options = {"share": "search", "seed": None, "max_queue_size": 4}
+        return [a_dataset(photos, **options) for _ in range(3)]
+
+    before = three()
+    for one in before * (EPOCH + 2):
+        next(one)
+    states = [one.state_dict() for one in before]
+    for one in before:
+        one.close()
+    reference = a_dataset(photos, seed=None)
+    reference.load_state_dict(states[0])
+    expected = images(reference, 2 * EPOCH)
+    reference.close()
+    resumed = three()
+    resumed[0].load_state_dict(states[0])
+    found = [images(resumed[0], 2), [], []]  # the others still read a stream of another seed
+    for one, state in zip(resumed[1:], states[1:], strict=True):
+        one.load_state_dict(state)
+    while len(sharing(daemon)) < 3:
+        assert len(found[0]) < EPOCH
+        for one, so_far in zip(resumed, found, strict=True):
+            so_far += images(one, 1)
+    made = rows_when_full(daemon)
+    for one, so_far in zip(resumed, found, strict=True):
+        so_far += images(one, 3)
+    assert rows_when_full(daemon) - made == 3 * BATCH
+    assert all(so_far == expected[: len(so_far)] for so_far in found)
 
 
 class Brighter:

@@ -26,7 +26,7 @@ from loaderd.ipc.bundle import Parts
 from loaderd.ipc.messages import Join, Share
 from loaderd.ipc.prefetch import ROUND, Place
 from loaderd.spec.source import Directory
-from loaderd.spec.spec import Spec
+from loaderd.spec.spec import Spec, with_seed
 from loaderd_client.core import arguments
 from loaderd_client.core.batch import Batch
 from loaderd_client.core.deadline import Deadline
@@ -47,15 +47,24 @@ class Sharing(NamedTuple):
 
     Attributes:
         name: of the stream.
-        join: where one begins that comes late: with the next ``epoch``, or ``now``.
+        join: where one begins that comes late: with the next ``epoch``, or ``now``; ``alone``: it
+            joins when it has a place.
+        seeded: whether the seed was asked for; else the stream's is taken.
     """
 
     name: str
-    join: Join = "epoch"
+    join: Join
+    seeded: bool
 
     @classmethod
-    def of(cls, share: str | None, join: str, subset: str | None) -> Self | None:
-        """The arguments ``share`` and ``join`` of a dataset, and its part; None for no sharing.
+    def of(cls, share: str | None, join: str, seed: object, subset: str | None) -> Self | None:
+        """How a dataset takes part in a stream; None for no sharing.
+
+        Args:
+            share: the name that it was given, or None.
+            join: ``epoch`` or ``now``.
+            seed: that it was given, or None.
+            subset: its part, which is a stream of its own; None for all.
 
         Raises:
             InvalidArgument: one is not allowed.
@@ -68,7 +77,7 @@ class Sharing(NamedTuple):
             raise InvalidArgument(
                 f"`share` should be a name of at most {MAX_NAME} characters. Received: {share!r}"
             )
-        return cls(f"{name}/{subset}" if subset else name, where)
+        return cls(f"{name}/{subset}" if subset else name, where, seed is not None)
 
 
 class SharedSupply(Supply):
@@ -78,7 +87,8 @@ class SharedSupply(Supply):
     Arrays are read-only, as others may have the same memory.
 
     Args:
-        spec: decides the bytes of the batches; without a seed, together with the stream's.
+        spec: decides the bytes of the batches; its seed, unless that was asked for, if it is the
+            first of the stream.
         parts: arrays that the spec refers to, by name.
         session: opens the streams.
         slots: requested slots of a ring.
@@ -92,12 +102,11 @@ class SharedSupply(Supply):
     def __init__(
         self, spec: Spec, parts: Parts, session: Session, slots: int, sharing: Sharing
     ) -> None:
-        seeded = spec.order.seed is not None
-        digest = _digest(spec, parts)
-        self._share: Share | None = Share(sharing.name, sharing.join, seeded, digest)
+        self._share: Share | None = Share(*sharing, _digest(spec, parts))
         self._own: Supply | None = None
         self._offset: int | None = None
         self._strays = self._pause = 0
+        self._told = False
         self._looked_at: dict[Place, Batch] = {}
         super().__init__(spec, parts, session, slots)
         self._tell_late()
@@ -111,6 +120,7 @@ class SharedSupply(Supply):
         super().__setstate__(state)
         self._own = None
         self._strays = self._pause = 0
+        self._told = False
         self._looked_at = {}
 
     @property
@@ -121,7 +131,7 @@ class SharedSupply(Supply):
 
     def seeded(self, spec: Spec) -> Spec:
         """What the trainer has asked for, with the stream's seed."""
-        return msgspec.structs.replace(spec, order=self.spec.order)
+        return with_seed(spec, self.spec.order.seed or 0)
 
     def fetch(self, place: Place, me: Caller, still: Callable[[], bool] = lambda: True) -> Batch:
         """The batch at a place of this trainer's; see ``Supply.fetch``."""
@@ -173,9 +183,8 @@ class SharedSupply(Supply):
                 if super().ended or self._strays > self._slots:
                     self._leave()
                 return None
-            except InvalidArgument:  # the name is another stream's meanwhile
-                if self._offset is None:
-                    raise
+            except InvalidArgument as error:  # the name is another stream's meanwhile
+                self._tell_alone(f"{error}; goes on alone meanwhile")
                 self._leave()
                 return None
             except LeftBehind:
@@ -188,6 +197,11 @@ class SharedSupply(Supply):
             if self._own is not None and not self._own.ended:
                 self._own.rest()
             return batch
+
+    def _tell_alone(self, words: str) -> None:
+        if not self._told:
+            self._told = True
+            warn(words)
 
     def _leave(self) -> None:
         """Goes on without the others; looks for them again after as many batches as a ring has."""
@@ -204,18 +218,28 @@ class SharedSupply(Supply):
         return self._own
 
     def anew(self, spec: Spec) -> Supply:
-        """A supply of another spec, which shares the stream of that under the same name."""
+        """A supply of another spec, which shares the stream of that under the same name.
+
+        Others may still read another one of that name, and take this spec later, so it is listed by
+        a stream of its own, and ``continue_at`` must follow.
+        """
         if self._share is None:
             return super().anew(spec)
-        self._end_stream()  # its own subscription may be the last of the old spec
-        parts = self.listed_parts(spec)
-        sharing = Sharing(self._share.name, self._share.join)
-        return SharedSupply(spec, parts, self.session, self._slots, sharing)
+        sharing = Sharing(self._share.name, "alone", seeded=True)
+        return SharedSupply(spec, self.listed_parts(spec), self.session, self._slots, sharing)
 
-    def count_as_stream(self) -> None:
-        """Counts places as the stream does from now on, wherever this trainer has joined."""
-        self._offset = 0
+    @property
+    def phase(self) -> int:
+        """The batch of the stream's epochs with which the trainer's begin."""
+        return self.first[1]
+
+    def continue_at(self, place: Place, phase: int) -> Place:
+        """Counts as the trainer of a state did; joins at its place, wherever it has joined."""
+        self._offset = phase
+        self._strays = self._pause = 0
         self._looked_at.clear()
+        self._end_stream()
+        return divmod(place[0] * self.batches + place[1] - phase, self.batches)
 
     def shifted(self, place: Place) -> Place:
         """The stream's place of one of this trainer's places."""
@@ -242,7 +266,7 @@ class SharedSupply(Supply):
         """What is asked for; None joins as the trainer wants to."""
         if self._share is None or join is None:
             return self._share
-        return msgspec.structs.replace(self._share, join=join)
+        return msgspec.structs.replace(self._share, join=join, seeded=True)
 
     def _tell_late(self) -> None:
         epoch, position = self.first

@@ -352,8 +352,22 @@ class Supply:
         """The stream's place of one that the sequence counts."""
         return place
 
-    def count_as_stream(self) -> None:
-        """Has ``shifted`` change nothing from now on."""
+    @property
+    def phase(self) -> int:
+        """The batch of the stream's epochs with which the trainer's begin."""
+        return 0
+
+    def continue_at(self, place: Place, phase: int) -> Place:
+        """Counts as the trainer of a state did from now on.
+
+        Args:
+            place: the stream's place of its next batch.
+            phase: its own.
+
+        Returns:
+            The place of that batch as the sequence counts.
+        """
+        return place
 
     def _twin(self, **changed: Any) -> Supply:
         """Another supply of the same batches, without a stream."""

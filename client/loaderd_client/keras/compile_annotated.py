@@ -68,7 +68,7 @@ def compiled(listing: SampleTable, options: DatasetOptions) -> tuple[Spec, Parts
         batch=found.batch,
         order=Order(
             shuffle=arguments.flag("shuffle", options.shuffle),
-            seed=_seed(options),
+            seed=arguments.seed(options.seed),
             class_weights=listing.class_weights,
             weighted=listing.sampling is not None,
             repeats=found.repeats,
@@ -117,13 +117,6 @@ def part_of(options: DatasetOptions, samples: int) -> NDArray[np.intp] | None:
 
 def _folder_of(paths: list[str]) -> str:
     return os.path.commonpath([os.path.dirname(path) for path in paths])
-
-
-def _seed(options: DatasetOptions) -> int | None:
-    """None takes that of the shared stream."""
-    if options.seed is None and options.share is not None:
-        return None
-    return arguments.seed(options.seed)
 
 
 def _color_modes(given: Any, images: int) -> tuple[ColorMode, ...]:

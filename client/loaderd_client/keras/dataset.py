@@ -184,8 +184,8 @@ def image_dataset_from_directory(
         dtype="uint8" if resizing == "nearest" else "float32",  # TensorFlow keeps the dtype
     )
     own = shard_of(shard, remainder, seed)
-    if seed is None and share is None:  # as in Keras
-        seed = int(np.random.randint(_PICKED_SEEDS))
+    given = seed
+    seed = int(np.random.randint(_PICKED_SEEDS)) if seed is None else seed  # as in Keras
     weights = checked_weights(class_weights)
     if weights is not None and labels is None:
         raise InvalidArgument("`class_weights` needs labels")
@@ -193,7 +193,7 @@ def image_dataset_from_directory(
         raise InvalidArgument(
             '`class_weights`: only classes of `labels="inferred"` have names: use "balanced"'
         )
-    seed = None if seed is None else arguments.whole("seed", seed)
+    seed = arguments.whole("seed", seed)
     order = Order(shuffle=shuffle, seed=seed, class_weights=weights, shard=own)
     whole = Directory(
         directory=arguments.folder("directory", directory),
@@ -228,7 +228,7 @@ def image_dataset_from_directory(
             max_queue_size=max_queue_size,
             parts=parts.packed.parts,
             functions=parts.functions,
-            sharing=Sharing.of(share, join, _subset(part)),
+            sharing=Sharing.of(share, join, given, _subset(part)),
         )
         for part in _parts(spec, validation_split, subset)
     ]

@@ -10,8 +10,7 @@ import msgspec
 
 from loaderd.ipc.prefetch import Place
 from loaderd.sampling.epoch_layout import EpochLayout
-from loaderd.spec.source import Directory
-from loaderd.spec.spec import Spec
+from loaderd.spec.spec import Spec, with_seed
 from loaderd_client.core.supply import Supply
 from loaderd_client.keras import adapter
 from loaderd_client.keras.batch_index import Places
@@ -48,7 +47,8 @@ class Resumable(Samples):
             Numbers and texts, at most 200 bytes as JSON: ``version``; ``spec`` and ``data``,
             digests of the spec and of the dataset; ``files``, how many there are; ``seed``;
             ``epoch``, from 0; ``samples`` of this epoch that were handed out, to all trainers that
-            share it.
+            share it. Epochs are those of the shared stream, if it reads one; with ``join="now"``
+            ``phase`` is the batch of them with which its own begin.
 
         Raises:
             StateError: the program has assigned the order of this epoch.
@@ -65,8 +65,9 @@ class Resumable(Samples):
         epoch, batches = self._supply.shifted((epoch, batches))
         samples, here = batches * layout.global_size, self._identity(self._supply)
         seed = self._order_seed()
-        state = SequenceState(VERSION, *here, seed=seed, epoch=epoch, samples=samples)
-        return msgspec.structs.asdict(state)
+        phase = self._supply.phase
+        state = SequenceState(VERSION, *here, seed=seed, epoch=epoch, samples=samples, phase=phase)
+        return msgspec.to_builtins(state)  # type: ignore[no-any-return]  # it is a dictionary
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continues where another sequence was: the next batch is the one that would have come.
@@ -89,15 +90,15 @@ class Resumable(Samples):
         supply = self._supply_of(saved.seed)
         try:
             saved.check(self._identity(supply))
-            place = saved.epoch, saved.position(self._epoch_layout())
+            place = saved.place(self._epoch_layout())
         except BaseException:
             if supply is not self._supply:
                 supply.close()
             raise
         if supply is not self._supply:
             self._replace(supply)
-        supply.count_as_stream()
-        self._reader.guard.run(lambda: self._continue_at(place, saved.seed))
+        own = supply.continue_at(place, saved.phase)
+        self._reader.guard.run(lambda: self._continue_at(own, saved.seed))
 
     def on_epoch_begin(self) -> None:
         """Tells Keras how many batches are left of the epoch that it begins."""
@@ -129,23 +130,15 @@ class Resumable(Samples):
 
     def _supply_of(self, seed: int) -> Supply:
         """A supply with this seed: the present one, or another."""
-        old, spec = self._supply.spec.order.seed, self.spec
-        if seed == old:
+        if seed == self._supply.spec.order.seed:
             return self._supply
-        source = spec.source
-        if isinstance(source, Directory) and source.shuffle_seed is not None:
-            source = msgspec.structs.replace(source, shuffle_seed=seed)
-        order = msgspec.structs.replace(spec.order, seed=seed)
-        return self._supply.anew(msgspec.structs.replace(spec, source=source, order=order))
+        return self._supply.anew(with_seed(self.spec, seed))
 
     def _replace(self, supply: Supply) -> None:
         """Reads another supply of the same samples from now on."""
         self._supply.close()
         self._supply, self._digest = supply, None
-        source = self.spec.source
-        if isinstance(source, Directory) and source.shuffle_seed is not None:
-            source = msgspec.structs.replace(source, shuffle_seed=supply.spec.order.seed)
-        self.spec = msgspec.structs.replace(self.spec, source=source, order=supply.spec.order)
+        self.spec = with_seed(self.spec, supply.spec.order.seed or 0)
         for name in _LISTED:
             vars(self).pop(name, None)
         self._read()

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from loaderd.errors import InvalidArgument, StateError
 from loaderd.ipc.manifest import Manifest
+from loaderd.ipc.prefetch import Place
 from loaderd.ipc.user_code import PART
 from loaderd.sampling.epoch_layout import EpochLayout
 from loaderd.spec.operations import UserCode
@@ -61,7 +62,7 @@ class Identity(NamedTuple):
     files: int
 
 
-class SequenceState(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class SequenceState(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """Where a sequence is.
 
     Attributes:
@@ -71,6 +72,7 @@ class SequenceState(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         epoch: from 0.
         samples: of this epoch that were delivered, to all trainers that share it; a multiple of
             their batch size together.
+        phase: the batch of a shared stream's epochs with which the trainer's own begin.
     """
 
     version: int
@@ -80,6 +82,7 @@ class SequenceState(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     seed: int
     epoch: int
     samples: int
+    phase: int = 0
 
     @classmethod
     def of(cls, state: Any) -> Self:
@@ -101,12 +104,12 @@ class SequenceState(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             raise InvalidArgument(
                 f"`state` should be what `state_dict()` gave: {error}. Received: {state!r:.200}"
             ) from None
-        if min(read.epoch, read.samples, read.seed) < 0:
+        if min(read.epoch, read.samples, read.seed, read.phase) < 0:
             raise InvalidArgument(f"`state` should have no negative numbers. Received: {state!r}")
         return read
 
-    def position(self, layout: EpochLayout) -> int:
-        """The position of the next batch.
+    def place(self, layout: EpochLayout) -> Place:
+        """The place of the next batch.
 
         Raises:
             InvalidArgument: no batch of an epoch begins there.
@@ -117,7 +120,12 @@ class SequenceState(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
                 f"`state`: no batch begins after {self.samples} samples, in epochs of "
                 f"{layout.samples} with {layout.global_size} in a batch"
             )
-        return position
+        if self.phase > min(layout.batches - 1, self.epoch * layout.batches + position):
+            raise InvalidArgument(
+                f"`state`: no epoch of {layout.batches} batches begins with batch {self.phase} "
+                f"before batch {position} of epoch {self.epoch}"
+            )
+        return self.epoch, position
 
     def check(self, here: Identity) -> None:
         """Raises StateError, with what differs, for the state of another spec or dataset."""
