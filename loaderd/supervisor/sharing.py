@@ -52,7 +52,8 @@ def check_same(stream: OpenStream, request: Open, spec_fd: int, user_code: bool)
     share = request.share
     assert share is not None
     asked = check_code(spec.decode(read_spec(request, spec_fd)), user_code)
-    there, asked = stream.spec, spec.fitted(asked, stream.shape.samples)
+    asked = spec.unsharded(spec.fitted(asked, stream.shape.samples))  # the name has the index
+    there = spec.unsharded(stream.spec)
     if not share.seeded:
         there, asked = spec.unseeded(there), spec.unseeded(asked)
     differs = list(_differences(spec.for_workers(there), spec.for_workers(asked)))

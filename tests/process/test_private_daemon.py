@@ -19,6 +19,7 @@ from loaderd.launch.launch import Launch
 from loaderd_client import Session, connect
 from tests.support.daemons import Serve, eventually, family, gone, private_pid, serving
 from tests.support.streams import a_spec, run_of
+from tests.support.trainers import a_dataset
 
 PROGRAM = """
     import sys
@@ -128,6 +129,11 @@ def test_a_context_manager_closes_everything(photos: Path) -> None:
         members = family(private_pid(session))
     eventually(lambda: all(gone(member) for member in members))
     assert batch.images.max() <= 1.0  # what was handed out stays valid
+
+
+def test_a_stream_that_nobody_else_can_share_is_warned_of(photos: Path) -> None:
+    with connect(), pytest.warns(UserWarning, match="share='search': only this .*loaderd start"):
+        a_dataset(photos, share="search").close()
 
 
 def test_auto_never_starts_a_daemon_and_says_how_to(runtime: str) -> None:

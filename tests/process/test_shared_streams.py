@@ -206,6 +206,21 @@ def test_each_part_of_a_split_is_a_stream_of_its_own(daemon: Daemon, photos: Pat
     assert {one.share for one in sharing(daemon)} == {"search/training", "search/validation"}
 
 
+def test_trainers_of_one_index_share_where_each_program_has_several(
+    daemon: Daemon, photos: Path
+) -> None:
+    shards = [(0, 2), (1, 2)]
+    first, second = (
+        [a_dataset(photos, share="search", shard=shard) for shard in shards] for _ in range(2)
+    )
+    assert {one.share for one in sharing(daemon)} == {"search/0-of-2", "search/1-of-2"}
+    for shard, one, other in zip(shards, first, second, strict=True):
+        expected = alone(photos, 6, shard=shard)
+        assert read(one, 6) == read(other, 6) == expected
+    with pytest.raises(InvalidArgument, match=r"order.shard.remainder is 'short', not 'drop'"):
+        a_dataset(photos, share="search", shard=(0, 2), remainder="drop")
+
+
 def test_a_late_trainer_begins_with_the_next_epoch_or_at_once(
     daemon: Daemon, photos: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -284,6 +299,21 @@ def test_fits_that_share_render_nothing_twice(daemon: Daemon, photos: Path) -> N
     assert train._reader.places.epoch == 3
     assert [one.batches for one in sharing(daemon)] == [4 * EPOCH] * 2
     assert train._supply._own is None
+
+
+def test_a_fit_that_reads_an_unshuffled_dataset_in_another_order_is_warned_of(
+    daemon: Daemon, photos: Path, recwarn: pytest.WarningsRecorder
+) -> None:
+    from keras.src.trainers.data_adapters.py_dataset_adapter import PyDatasetAdapter
+
+    sequence = a_dataset(photos, share="search", shuffle=False)
+    for _ in PyDatasetAdapter(sequence, shuffle=False).get_numpy_iterator():
+        pass
+    assert sequence._supply._own is None
+    assert [str(one.message) for one in recwarn if "share" in str(one.message)] == []
+    with pytest.warns(UserWarning, match=r"share='search': .* use fit\(shuffle=False\)"):
+        for _ in PyDatasetAdapter(sequence, shuffle=True).get_numpy_iterator():
+            pass
 
 
 @pytest.mark.parametrize("join", ["epoch", "now"])
@@ -393,7 +423,9 @@ def test_a_trainer_whose_function_changes_goes_on_alone(daemon: Daemon, photos: 
     same = read(one, EPOCH)
     assert read(other, EPOCH) == same
     function.by = 2
-    assert read(one, 2) == alone(photos, EPOCH + 2, augment=[augment.Function(function)])[EPOCH:]
+    with pytest.warns(UserWarning, match="share='search': the state of a function has changed"):
+        changed = read(one, 2)
+    assert changed == alone(photos, EPOCH + 2, augment=[augment.Function(function)])[EPOCH:]
     assert not one[2][0].flags.writeable
     assert len(sharing(daemon)) == 1
 

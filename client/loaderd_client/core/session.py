@@ -211,6 +211,11 @@ class Session:
             self._warn_once(f"{here} went away; waiting up to {time} for it to come back")
         left.pause()
 
+    @property
+    def is_private(self) -> bool:
+        """Whether its daemon serves this program alone."""
+        return self._private is not None
+
     def _warn_once(self, words: str) -> None:
         """Warns once of each reason to wait, in one thread only."""
         me = Caller()

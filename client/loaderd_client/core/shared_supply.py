@@ -25,9 +25,10 @@ from loaderd.errors import InvalidArgument, LeftBehind, OutOfStep
 from loaderd.ipc.bundle import Parts
 from loaderd.ipc.messages import Join, Share
 from loaderd.ipc.prefetch import ROUND, Place
+from loaderd.spec.output import Shard
 from loaderd.spec.source import Directory
 from loaderd.spec.spec import Spec, with_seed
-from loaderd_client.core import arguments
+from loaderd_client.core import arguments, user_warnings
 from loaderd_client.core.batch import Batch
 from loaderd_client.core.deadline import Deadline
 from loaderd_client.core.guard import Caller
@@ -57,7 +58,14 @@ class Sharing(NamedTuple):
     seeded: bool
 
     @classmethod
-    def of(cls, share: str | None, join: str, seed: object, subset: str | None) -> Self | None:
+    def of(
+        cls,
+        share: str | None,
+        join: str,
+        seed: object,
+        subset: str | None,
+        shard: Shard | None,
+    ) -> Self | None:
         """How a dataset takes part in a stream; None for no sharing.
 
         Args:
@@ -65,6 +73,7 @@ class Sharing(NamedTuple):
             join: ``epoch`` or ``now``.
             seed: that it was given, or None.
             subset: its part, which is a stream of its own; None for all.
+            shard: its trainer among several, whose batches are a stream of their own; None for all.
 
         Raises:
             InvalidArgument: one is not allowed.
@@ -77,7 +86,12 @@ class Sharing(NamedTuple):
             raise InvalidArgument(
                 f"`share` should be a name of at most {MAX_NAME} characters. Received: {share!r}"
             )
-        return cls(f"{name}/{subset}" if subset else name, where, seed is not None)
+        parts = [name]
+        if subset is not None:
+            parts.append(subset)
+        if shard is not None and shard.count > 1:
+            parts.append(f"{shard.index}-of-{shard.count}")
+        return cls("/".join(parts), where, seed is not None)
 
 
 class SharedSupply(Supply):
@@ -109,6 +123,11 @@ class SharedSupply(Supply):
         self._told = False
         self._looked_at: dict[Place, Batch] = {}
         super().__init__(spec, parts, session, slots)
+        if session.is_private and sharing.join != "alone":
+            user_warnings.warn(
+                f"share={sharing.name!r}: only this program reads from its private daemon: run "
+                '`loaderd start` before the trainers, or use connect("auto"), which starts none'
+            )
         self._tell_late()
 
     def __getstate__(self) -> dict[str, Any]:
@@ -150,9 +169,23 @@ class SharedSupply(Supply):
     def change(self, spec: Spec, parts: Parts) -> None:
         """Continues with another spec, and so without the others."""
         super().change(spec, parts)
-        self._share = None
+        share, self._share = self._share, None
         if self._own is not None:
             self._own.close()
+        if share is not None:
+            user_warnings.warn(
+                f"share={share.name!r}: the state of a function has changed, so this trainer has "
+                "batches of its own from now on, rendered for it alone"
+            )
+
+    def begin_permuted(self) -> None:
+        """Warns of a pass that does not follow the order of the stream."""
+        if self._share is not None and not self.spec.order.shuffle:
+            user_warnings.warn(
+                f"share={self._share.name!r}: `fit` reads a dataset of shuffle=False in another "
+                "order, so most batches are rendered for this trainer alone: use "
+                "fit(shuffle=False), or make the dataset with shuffle=True"
+            )
 
     def close(self) -> None:
         """Ends the streams. Arrays that were handed out stay valid."""

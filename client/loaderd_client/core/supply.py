@@ -352,6 +352,9 @@ class Supply:
         """The stream's place of one that the sequence counts."""
         return place
 
+    def begin_permuted(self) -> None:
+        """Notes that Keras permutes the indices of the pass that begins."""
+
     @property
     def phase(self) -> int:
         """The batch of the stream's epochs with which the trainer's begin."""

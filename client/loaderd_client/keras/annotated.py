@@ -39,7 +39,9 @@ class AnnotatedSequence(LoaderSequence):
             max_queue_size=options.max_queue_size,
             parts=parts,
             functions=functions,
-            sharing=Sharing.of(options.share, options.join, options.seed, options.subset),
+            sharing=Sharing.of(
+                options.share, options.join, options.seed, options.subset, spec.order.shard
+            ),
         )
         self.class_names = list(listing.class_names) or None
 

@@ -142,7 +142,8 @@ def image_dataset_from_directory(
             the epoch's first samples.
         share: a name: trainers that give the same one, and the same arguments, read one stream,
             which is rendered once. Arrays are read-only then. Without a ``seed`` the stream's is
-            taken. With ``subset`` each part is a stream of its own.
+            taken. With ``subset`` each part is a stream of its own, and with ``shard`` each
+            trainer's: those of one index share it.
         join: where a trainer begins that comes later than the others: with their next ``epoch``, or
             ``now``, in the middle of one.
 
@@ -228,7 +229,7 @@ def image_dataset_from_directory(
             max_queue_size=max_queue_size,
             parts=parts.packed.parts,
             functions=parts.functions,
-            sharing=Sharing.of(share, join, given, _subset(part)),
+            sharing=Sharing.of(share, join, given, _subset(part), own),
         )
         for part in _parts(spec, validation_split, subset)
     ]

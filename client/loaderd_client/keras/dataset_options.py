@@ -50,7 +50,8 @@ class DatasetOptions:
         max_queue_size: batches that the daemon keeps ready.
         share: a name: trainers that give the same one, and the same arguments, read one stream,
             which is rendered once. Arrays are read-only then. Without a ``seed`` the stream's is
-            taken. With ``subset`` each part is a stream of its own.
+            taken. With ``subset`` each part is a stream of its own, and with ``shard`` each
+            trainer's: those of one index share it.
         join: where a trainer begins that comes later than the others: with their next ``epoch``, or
             ``now``, in the middle of one.
         verbose: whether to print how many samples there are.

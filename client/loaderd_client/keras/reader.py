@@ -157,6 +157,8 @@ class Reader:
         self.places.begin_pass(key, kind)
         count = self.places.left(key)
         self.guard.give_back()
+        if kind.permuted and not kind.trial:
+            self.supply.begin_permuted()
         return count
 
     def end_epoch(self, end: EpochEnd, sequence: Requester) -> None:
