@@ -358,7 +358,7 @@ def test_an_epoch_of_a_trainer_that_joined_in_the_middle_of_one_is_resumed_with_
     daemon: Daemon, photos: Path
 ) -> None:
     expected = [batch for _, batch in alone(photos, 4 * EPOCH)]
-    first = a_dataset(photos, share="search")
+    first = a_dataset(photos, share="search", max_queue_size=4)
     read(first, 1)
     late = a_dataset(photos, share="search", join="now")
     begin = late._supply.phase
