@@ -488,6 +488,21 @@ def test_trainers_that_share_go_on_together_when_the_daemon_is_started_again(
             assert len(sharing(daemon)) == 3
 
 
+def test_one_without_a_seed_keeps_that_of_its_stream_when_the_daemon_is_started_again(
+    serve: Serve, photos: Path
+) -> None:
+    with contextlib.ExitStack() as stack:
+        with serve() as daemon:
+            stack.enter_context(Session(daemon.path))
+            first = a_dataset(photos, share="search", seed=None)
+            daemon.process.kill()
+            daemon.process.wait()
+        with serve():
+            other = a_dataset(photos, share="search", seed=first.spec.order.seed + 1)
+            assert read(first, 3) == alone(photos, 3, seed=first.spec.order.seed)
+            assert len(read(other, 3)) == 3
+
+
 def test_one_that_was_left_behind_joins_again_when_it_has_caught_up(
     daemon: Daemon, photos: Path
 ) -> None:

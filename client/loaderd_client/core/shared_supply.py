@@ -297,9 +297,9 @@ class SharedSupply(Supply):
 
     def _shared_at(self, join: Join | None) -> Share | None:
         """What is asked for; None joins as the trainer wants to."""
-        if self._share is None or join is None:
+        if self._share is None or not self.batches:
             return self._share
-        return msgspec.structs.replace(self._share, join=join, seeded=True)
+        return msgspec.structs.replace(self._share, join=join or self._share.join, seeded=True)
 
     def _tell_late(self) -> None:
         epoch, position = self.first
