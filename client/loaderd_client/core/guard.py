@@ -26,7 +26,7 @@ _Result = TypeVar("_Result")
 _PACKAGE = __name__.partition(".")[0]
 _FIRST_PAUSE = 20e-6
 _MAX_PAUSE = 1e-3
-_PATIENCE = 5e-3
+_UNTIL_LOOK = 5e-3
 """Seconds in which an owner of a short step is only waited for. To look for it is dear, and may
 hang in CPython 3.11, if it begins a collection whose callbacks switch threads (its issue 106883).
 """
@@ -128,7 +128,7 @@ class Guard(Claim):
     def enter(self, me: Caller) -> None:
         """Waits until ``me`` owns it; ``give_back`` must follow."""
         pause, waited, last = _FIRST_PAUSE, 0.0, me
-        while (owner := self.take(me, looks=waited > _PATIENCE)) is not None:
+        while (owner := self.take(me, looks=waited > _UNTIL_LOOK)) is not None:
             waited = waited + pause if owner is last else pause
             last = owner
             sleep(pause)
