@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
+import msgspec
 import numpy as np
 import torch
-from torch.utils.data import IterableDataset, get_worker_info
+from torch.utils.data import IterableDataset
 
-from loaderd.errors import InvalidArgument, InvalidType
+from loaderd.errors import InvalidArgument, InvalidType, LoaderdError, StateError
 from loaderd_client.core import arguments
 from loaderd_client.core.epochs import Epochs, EpochSource, ahead, all_mapped, mapped
-from loaderd_client.core.worker_epochs import DataLoaderWorker, WorkerEpochs
+from loaderd_client.core.worker_epochs import DataLoaderWorker, WorkerState
 
 
 class TorchEpochs(Epochs, IterableDataset):  # type: ignore[misc]  # torch has no types here
@@ -47,9 +48,7 @@ class TorchEpochs(Epochs, IterableDataset):  # type: ignore[misc]  # torch has n
         may_overlap = arguments.flag("non_blocking", non_blocking)
         self._overlaps = may_overlap and self._device.type == "cuda"
         self._prefetch = arguments.count("prefetch", prefetch)
-        self._worker_epochs = WorkerEpochs()
-        self._followed = 0  # epochs of workers that the sequence has followed
-        self._origin: int | None = None  # in a worker: the epoch of its number `_followed` + 1
+        self._resumed: int | None = None  # in a worker: batches of its share that it has read
 
     def __iter__(self) -> Iterator[Any]:
         """The batches of an epoch, each in the structure that the sequence gives it.
@@ -58,15 +57,46 @@ class TorchEpochs(Epochs, IterableDataset):  # type: ignore[misc]  # torch has n
             InvalidArgument: it is called in a worker of a ``DataLoader``, for another device.
             InvalidType: a batch has an array, as of texts, that is no tensor.
         """
-        return super().__iter__()
+        batches = super().__iter__()
+        self._handed_out, self._resumed = self._resumed or 0, None
+        return batches
 
     def state_dict(self) -> dict[str, Any]:
-        """Where the loop is; in a ``DataLoader`` with workers, an epoch counts when it is begun.
+        """Where the loop is; see ``sequence.state_dict``.
 
-        See ``sequence.state_dict``.
+        Of the workers of a ``DataLoader`` it knows which epochs they have begun, and counts these
+        as read. A ``StatefulDataLoader`` of ``torchdata`` knows their batches: save its own state.
         """
-        self._follow_workers()
-        return super().state_dict()
+        worker = DataLoaderWorker.here()
+        if worker is None or self._first is None:
+            return super().state_dict()
+        begun = self._sequence.state_at(*self._first)
+        return msgspec.structs.asdict(
+            WorkerState(begun, self._handed_out, worker.number, worker.workers)
+        )
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Has the next ``iter()`` continue where another loop was; see the sequence's.
+
+        Raises:
+            InvalidArgument: it is no state of such a loop.
+            StateError: it belongs to a sequence of another spec, or other files; or it is that of
+                a worker, and the trainer has read later epochs by itself.
+        """
+        worker = DataLoaderWorker.here()
+        if worker is None:
+            super().load_state_dict(state)
+            return
+        saved = WorkerState.of(state, worker)
+        here, _ = self._sequence._next_place()
+        super().load_state_dict(saved.begun)
+        epoch, _ = self._sequence._next_place()
+        if here > epoch:
+            raise StateError(
+                f"the state is of epoch {epoch}, and the trainer has read up to epoch {here} "
+                "without workers: make the sequence anew before you load it"
+            )
+        self._resumed = saved.read
 
     def _handed_over(self, batches: Iterator[Any]) -> Iterator[Any]:
         tensors = all_mapped(tensor_of, batches)
@@ -78,19 +108,13 @@ class TorchEpochs(Epochs, IterableDataset):  # type: ignore[misc]  # torch has n
         return map(copies.receive, ahead(map(copies.send, tensors), self._prefetch))
 
     def _batches(self) -> Iterator[Any]:
-        info = get_worker_info()
-        if info is not None:
-            return self._share(DataLoaderWorker(info.id, info.num_workers, info.seed - info.id))
-        self._follow_workers()
-        return super()._batches()
-
-    def _follow_workers(self) -> None:
-        """Ends the epochs that the workers of a ``DataLoader`` have begun."""
-        behind = self._worker_epochs.last - self._followed
-        if behind:
-            self._followed += behind
-            self._sequence._go_to_epoch(self._sequence._next_place()[0] + behind)
-            self._first = None
+        worker = DataLoaderWorker.here()
+        if worker is None:
+            return super()._batches()
+        try:
+            return self._share(worker)
+        except LoaderdError as error:  # which would end a worker that persists, if raised here
+            return _raising(error)
 
     def _share(self, worker: DataLoaderWorker) -> Iterator[Any]:
         """The batches that a worker reads: every n-th, as a ``DataLoader`` takes them in turn."""
@@ -99,13 +123,14 @@ class TorchEpochs(Epochs, IterableDataset):  # type: ignore[misc]  # torch has n
                 f"a worker of a DataLoader makes no tensors on {self._device}: leave `num_workers` "
                 "at 0, as loaderd's own workers do the work, or leave out `device`"
             )
-        epoch, start = self._sequence._next_place()
-        if self._origin is None:
-            self._origin = epoch
-        later = self._worker_epochs.begin(worker) - self._followed - 1
-        self._sequence._go_to_epoch(self._origin + later)
-        positions = range(0 if later else start, len(self))[worker.number :: worker.workers]
-        return map(self._sequence.__getitem__, positions)
+        _, start = self._sequence._begin_share(worker, self._resumed is not None)
+        positions = range(start, len(self))[worker.number :: worker.workers]
+        return map(self._sequence.__getitem__, positions[self._resumed or 0 :])
+
+
+def _raising(error: LoaderdError) -> Iterator[Any]:
+    raise error
+    yield
 
 
 def tensor_of(array: Any) -> torch.Tensor:

@@ -24,7 +24,6 @@ from loaderd_client.keras import reader
 from tests.support.daemons import Daemon, Serve, stream_of
 
 torch = pytest.importorskip("torch")
-data = pytest.importorskip("torch.utils.data")
 
 from loaderd_client.torch import DeviceCopies  # noqa: E402  # needs it
 
@@ -92,17 +91,6 @@ def test_a_state_counts_the_tensors_that_were_handed_out(photos: Path, daemon: D
     assert labels_of(second) == labels_of(whole)[5:]
     assert labels_of(second) == labels_of(whole)
     assert second.state_dict()["epoch"] == 2
-
-
-def test_a_state_counts_the_epochs_that_workers_have_begun(photos: Path, daemon: Daemon) -> None:
-    epochs = dataset(photos).torch()
-    loader = data.DataLoader(epochs, batch_size=None, num_workers=2)
-    first = labels_of(loader)
-    state = epochs.state_dict()
-    assert (state["epoch"], state["samples"]) == (1, 0)
-    other = dataset(photos).torch()
-    other.load_state_dict(state)
-    assert labels_of(other) == labels_of(loader) != first
 
 
 def test_they_hold_the_slot_as_long_as_they_live(photos: Path, daemon: Daemon) -> None:
@@ -222,45 +210,6 @@ def test_what_is_wrong_is_said(
 def test_a_device_that_is_not_there_is_refused_at_once(photos: Path, daemon: Daemon) -> None:
     with pytest.raises(InvalidArgument, match="PyTorch finds no CUDA device here"):
         dataset(photos).torch("cuda")
-
-
-# -- workers of a DataLoader -----------------------------------------------------------
-
-
-@pytest.mark.parametrize("method", ["fork", "forkserver", "spawn"])
-def test_workers_of_a_data_loader_read_each_batch_once(
-    method: str, photos: Path, daemon: Daemon
-) -> None:
-    same, batches = dataset(photos).numpy(), dataset(photos).torch()
-    loader = data.DataLoader(
-        batches, batch_size=None, num_workers=2, multiprocessing_context=method
-    )
-    expected = [labels_of(same) for _ in range(3)]
-    assert len({str(epoch) for epoch in expected}) == 3
-    assert [labels_of(loader) for _ in range(2)] == expected[:2]
-    assert labels_of(batches) == expected[2]  # without workers, after them
-
-
-def test_whoever_reads_an_epoch_the_next_one_has_another_order(
-    photos: Path, daemon: Daemon
-) -> None:
-    same, batches = dataset(photos).numpy(), dataset(photos).torch()
-
-    def loader(**options: Any) -> Any:
-        return data.DataLoader(batches, batch_size=None, **options)
-
-    persistent = loader(num_workers=3, persistent_workers=True)
-    readers = [
-        batches, loader(num_workers=2), batches, loader(), loader(num_workers=1),
-        persistent, persistent, loader(num_workers=13), batches,
-    ]  # fmt: skip
-    assert [labels_of(one) for one in readers] == [labels_of(same) for _ in readers]
-
-
-def test_a_worker_makes_no_tensors_on_a_device(photos: Path, daemon: Daemon) -> None:
-    loader = data.DataLoader(dataset(photos).torch("meta"), batch_size=None, num_workers=1)
-    with pytest.raises(ValueError, match="leave `num_workers` at 0"):
-        next(iter(loader))
 
 
 # -- copies to a device, which is played here --------------------------------------------

@@ -388,17 +388,18 @@ LOOKED_UP: dict[str, Callable[[list[str]], None]] = {
 # ---- the pages work ----------------------------------------------------------------------
 
 
-WITHOUT_KERAS = {"train-with-pytorch.md": "torch", "train-with-jax.md": "jax"}
-"""Pages whose Python needs a package, which is not among those of development, and no Keras."""
+WITHOUT_KERAS = {"train-with-pytorch.md": ("torch", "torchdata"), "train-with-jax.md": ("jax",)}
+"""Pages whose Python needs packages, which are not among those of development, and no Keras."""
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if blocks_of(page)], ids=name_of)
 def test_a_page_works_as_it_is_written(
     page: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    needed = WITHOUT_KERAS.get(page.name)
-    if needed and importlib.util.find_spec(needed) is None:
-        pytest.skip(f"{needed} is not installed")
+    needed = WITHOUT_KERAS.get(page.name, ())
+    lacking = [name for name in needed if importlib.util.find_spec(name) is None]
+    if lacking:
+        pytest.skip(f"not installed: {', '.join(lacking)}")
     if "make-photos data/train" not in page.read_text():
         (tmp_path / "data").mkdir()
         (tmp_path / "data" / "train").symlink_to(photos)

@@ -9,6 +9,7 @@ from itertools import islice
 from typing import Any, Protocol, TypeVar
 
 from loaderd.ipc.prefetch import Place
+from loaderd_client.core.worker_epochs import DataLoaderWorker
 
 _Item = TypeVar("_Item")
 
@@ -35,8 +36,11 @@ class EpochSource(Protocol):
     def _next_place(self) -> Place:
         """(epoch, position) of the batch that the next pass begins with."""
 
-    def _go_to_epoch(self, epoch: int) -> None:
-        """Ends the epochs before this one, so that an index is one of this epoch."""
+    def _after_workers(self) -> Place:
+        """The first place that no worker of a PyTorch ``DataLoader`` has read."""
+
+    def _begin_share(self, worker: DataLoaderWorker, resumed: bool) -> Place:
+        """Begins an epoch, of which a worker reads its share; returns its first place."""
 
 
 class Epochs:
@@ -68,7 +72,8 @@ class Epochs:
         if self._first is None:
             return self._sequence.state_dict()
         epoch, position = self._first
-        return self._sequence.state_at(epoch, position + self._handed_out)
+        here = epoch, position + self._handed_out
+        return self._sequence.state_at(*max(here, self._sequence._after_workers()))
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Has the next ``iter()`` continue where another loop was; see the sequence's."""

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from loaderd.errors import MissingDependency
-from loaderd.ipc.prefetch import Place
 from loaderd_client.core.epochs import Epochs, EpochSource
-from loaderd_client.keras.reader import Reader
 
 if TYPE_CHECKING:
     from loaderd_client.jax import JaxEpochs
@@ -18,10 +15,6 @@ if TYPE_CHECKING:
 
 class HandOver:
     """The epochs of a sequence as NumPy arrays, tensors of PyTorch, or arrays of JAX."""
-
-    # Of the sequence.
-    _reader: Reader
-    on_epoch_end: Callable[[], None]
 
     def numpy(self: EpochSource) -> Epochs:
         """The epochs as NumPy arrays: each ``iter()`` is one, and the next one the next epoch.
@@ -74,13 +67,6 @@ class HandOver:
         """
         epochs: type[JaxEpochs] = _module("jax").JaxEpochs
         return epochs(self, sharding, prefetch)
-
-    def _next_place(self) -> Place:
-        return self._reader.places.upcoming_pass
-
-    def _go_to_epoch(self, epoch: int) -> None:
-        while self._reader.places.epoch < epoch:
-            self.on_epoch_end()
 
 
 def _module(name: str) -> Any:

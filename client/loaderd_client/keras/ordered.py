@@ -156,6 +156,7 @@ class OrderedSequence(LoaderSequence):
         return self._issued.issue(place, self._now)
 
     def _prepare(self, request: Request) -> None:
+        self._follow_data_loader(request)
         if request.kind == "end":
             self._may_have_changed = True
             return

@@ -8,14 +8,16 @@ from typing import Any
 
 import msgspec
 
+from loaderd.errors import InvalidArgument
 from loaderd.ipc.prefetch import Place
 from loaderd.sampling.epoch_layout import EpochLayout
 from loaderd.spec.spec import Spec, with_seed
 from loaderd_client.core.supply import Supply
+from loaderd_client.core.worker_epochs import DataLoaderWorker
 from loaderd_client.keras import adapter
 from loaderd_client.keras.batch_index import Places
+from loaderd_client.keras.data_loader import InDataLoader
 from loaderd_client.keras.reader import FixedMapping, Reader
-from loaderd_client.keras.samples import Samples
 from loaderd_client.keras.state import (
     VERSION,
     Identity,
@@ -28,10 +30,9 @@ _LISTED = ("filenames", "filepaths")
 """Cached attributes that another listing changes."""
 
 
-class Resumable(Samples):
+class Resumable(InDataLoader):
     """A sequence whose position can be saved."""
 
-    _reader: Reader
     _digest: tuple[object, str] | None = None
     """The digest of the dataset, with the parts it was made of."""
 
@@ -51,10 +52,17 @@ class Resumable(Samples):
             ``phase`` is the batch of them with which its own begin.
 
         Raises:
+            InvalidArgument: this is a worker of a PyTorch ``DataLoader``, which reads no more than
+                its share of an epoch.
             StateError: the program has assigned the order of this epoch.
         """
+        if DataLoaderWorker.here() is not None:
+            raise InvalidArgument(
+                "a worker of a DataLoader has no state of the whole sequence: give a "
+                "StatefulDataLoader `sequence.torch()`, or save the state in the trainer"
+            )
         self._reader.guard.run(self._settle)
-        return self.state_at(*self._reader.places.delivered)
+        return self.state_at(*max(self._reader.places.delivered, self._after_workers()))
 
     def state_at(self, epoch: int, batches: int) -> dict[str, Any]:
         """The state after some batches of an epoch, from 0; see ``state_dict``."""
@@ -99,6 +107,7 @@ class Resumable(Samples):
             self._replace(supply)
         own = supply.continue_at(place, saved.phase)
         self._reader.guard.run(lambda: self._continue_at(own, saved.seed))
+        self._forget_workers()
 
     def on_epoch_begin(self) -> None:
         """Tells Keras how many batches are left of the epoch that it begins."""

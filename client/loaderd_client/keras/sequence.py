@@ -25,9 +25,9 @@ from loaderd_client.keras.preview import Preview
 from loaderd_client.keras.reader import Request
 from loaderd_client.keras.resumable import Resumable
 
-_OWN = ("_digest", "_index_generator", "_issued", "lock")
+_OWN = ("_digest", "_fetcher", "_index_generator", "_issued", "lock")
 """Attributes that are not copied."""
-_MOVING = ("_reader", "_segments")
+_MOVING = ("_reader", "_segments", "_worker_epochs")
 """Attributes with the position of a sequence."""
 
 RING_EXTRA = 2
@@ -86,6 +86,7 @@ class LoaderSequence(Resumable, HandOver, Preview, adapter.OneWorker, KerasSeque
 
     def __getstate__(self) -> dict[str, Any]:
         """The state of a copy, also in another process: it continues from the same position."""
+        self._share_epochs()
         state = {name: value for name, value in vars(self).items() if name not in _OWN}
         # Copied together, as they refer to one another; the supply is shared.
         moving = {name: state[name] for name in _MOVING if name in state}
@@ -176,6 +177,7 @@ class LoaderSequence(Resumable, HandOver, Preview, adapter.OneWorker, KerasSeque
 
     def _prepare(self, request: Request) -> None:
         """Applies what has changed since the last request; called under the guard."""
+        self._follow_data_loader(request)
         if request.kind == "end":
             self._functions.may_have_changed = True
         elif self._functions.are_due(self._places.between_epochs):
