@@ -20,9 +20,9 @@ from loaderd_client.core.worker_epochs import DataLoaderWorker, WorkerState
 class TorchEpochs(Epochs, IterableDataset):  # type: ignore[misc]  # torch has no types here
     """The batches of a sequence as tensors; an ``IterableDataset``.
 
-    Each ``iter()`` is an epoch, and the next one the next epoch. On the CPU the tensors lie in the
-    batch's slot in shared memory, without a copy, and may be changed in place, unless the sequence
-    shares its stream with others; the slot is used again when the last of them is freed.
+    Each ``iter()`` is an epoch, and the next one the next epoch. Tensors may be changed in place.
+    On the CPU they lie in the batch's slot in shared memory, without a copy; the slot is used again
+    when the last of them is freed. If the sequence shares its stream with others, they are copies.
 
     Class numbers of int32 become int64, which PyTorch's losses take. All else keeps its dtype:
     masks are uint8, and bfloat16 is ``torch.bfloat16``.
@@ -99,9 +99,9 @@ class TorchEpochs(Epochs, IterableDataset):  # type: ignore[misc]  # torch has n
         self._resumed = saved.read
 
     def _handed_over(self, batches: Iterator[Any]) -> Iterator[Any]:
-        tensors = all_mapped(tensor_of, batches)
         if self._device.type == "cpu":
-            return tensors
+            return all_mapped(own_tensor_of, batches)
+        tensors = all_mapped(tensor_of, batches)
         if not self._overlaps:
             return all_mapped(lambda tensor: tensor.to(self._device), tensors)
         copies = DeviceCopies(self._device, self._prefetch + 1)
@@ -133,11 +133,16 @@ def _raising(error: LoaderdError) -> Iterator[Any]:
     yield
 
 
-def tensor_of(array: Any) -> torch.Tensor:
-    """A tensor of an array's memory; int32 is copied, as int64.
+def own_tensor_of(array: Any) -> torch.Tensor:
+    """A tensor that may be changed: of an array's memory, or of a copy if others read it too."""
+    return tensor_of(array if array.flags.writeable else array.copy())
 
-    Read-only memory, of a shared stream, is exposed as if it were writable: PyTorch has no tensors
-    that are read-only, and would warn.
+
+def tensor_of(array: Any) -> torch.Tensor:
+    """A tensor to copy from, of an array's memory; int32 is copied, as int64.
+
+    Read-only memory is exposed as if it were writable: PyTorch has no tensors that are read-only,
+    and would warn.
     """
     if not array.flags.writeable:
         array = np.asarray(_Writable(array)).view(array.dtype)

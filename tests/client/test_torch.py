@@ -37,6 +37,10 @@ def daemon(serve: Serve) -> Iterator[Daemon]:
 @pytest.fixture
 def slots(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """The addresses of the images of all batches that the client was given, in order."""
+    return observed(monkeypatch)
+
+
+def observed(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     addresses: list[int] = []
 
     def observer() -> Callable[..., None]:
@@ -68,17 +72,58 @@ def test_tensors_are_the_slots_memory(photos: Path, daemon: Daemon, slots: list[
         assert images.data_ptr() == slots[-1]
         assert images.dtype == torch.float32
         assert images.shape == (len(labels), 64, 64, 3)
-        images /= 255
-        assert images.max() <= 1
+
+
+def copies_of(batches: Any) -> list[tuple[Any, Any]]:
+    return [(images.copy(), labels.copy()) for images, labels in batches]
+
+
+def test_tensors_that_are_changed_in_place_change_no_other_batch(
+    photos: Path, daemon: Daemon
+) -> None:
+    """A slot is its trainer's until it is freed, and is written anew then."""
+    same = dataset(photos).numpy()
+    first, second = (dataset(photos, max_queue_size=2).torch() for _ in range(2))
+    for _ in range(2):
+        for changed, kept, (own, classes) in zip(first, second, copies_of(same), strict=True):
+            np.testing.assert_array_equal(changed[0], own)
+            for tensor in changed:
+                tensor.zero_()
+            np.testing.assert_array_equal(kept[0], own)
+            np.testing.assert_array_equal(kept[1], classes)
 
 
 @pytest.mark.filterwarnings("error:The given NumPy array is not writable")
-def test_tensors_of_a_shared_stream_are_its_memory_too(
+def test_tensors_of_a_shared_stream_may_be_changed_and_others_have_the_right_batches(
     photos: Path, daemon: Daemon, slots: list[int]
 ) -> None:
-    """Which is read-only for NumPy; PyTorch knows no such tensors."""
-    for images, _ in dataset(photos, share="all").torch():
-        assert images.data_ptr() == slots[-1]
+    same = copies_of(dataset(photos).numpy())
+    options = {"label_mode": "categorical", "share": "all"}  # of float32, which stay as they are
+    first, second = (dataset(photos, **options).torch() for _ in range(2))
+    for changed, kept, (own, classes) in zip(first, second, same, strict=True):
+        assert not {changed[0].data_ptr(), kept[0].data_ptr()} & {*slots}
+        for tensor in changed:
+            tensor.zero_()
+        np.testing.assert_array_equal(kept[0], own)
+        np.testing.assert_array_equal(kept[1].argmax(1), classes)
+
+
+@pytest.mark.filterwarnings("error:The given NumPy array is not writable")
+def test_a_shared_stream_is_copied_to_a_device_straight_from_its_slots(
+    photos: Path, daemon: Daemon, device: PlayedDevice, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[int] = []
+    fill = torch.Tensor.copy_
+
+    def noted(buffer: Any, tensor: Any) -> Any:
+        read.append(tensor.data_ptr())
+        return fill(buffer, tensor)
+
+    monkeypatch.setattr(torch.Tensor, "copy_", noted)
+    slots = observed(monkeypatch)
+    for images, _ in dataset(photos, share="all").torch("cuda", prefetch=0):
+        assert slots[-1] in read
+        assert images.shape[1:] == (64, 64, 3)
 
 
 def test_a_state_counts_the_tensors_that_were_handed_out(photos: Path, daemon: Daemon) -> None:

@@ -29,7 +29,9 @@ class HandOver:
     ) -> TorchEpochs:
         """The epochs as tensors of PyTorch: each ``iter()`` is one, and the next the next epoch.
 
-        On the CPU the tensors lie in the batch's slot, without a copy, and may be changed in place.
+        The tensors may be changed in place. On the CPU they lie in the batch's slot, without a
+        copy. If the sequence shares its stream with other trainers (``share``), they are copies, as
+        a change of that memory would reach these.
 
         Args:
             device: where the tensors are made, as ``"cuda"``; None for the CPU.
