@@ -55,6 +55,11 @@ class EpochLayout:
     def _shard(self) -> Shard:
         return self.shard or WHOLE
 
+    @property
+    def is_even(self) -> bool:
+        """Whether every batch has as many rows for one trainer as for the others."""
+        return not self.batches or self.global_rows(self.batches - 1) % self._shard.count == 0
+
     def check_shard(self) -> None:
         """Makes sure that every batch has samples for every trainer.
 

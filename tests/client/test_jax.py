@@ -207,13 +207,11 @@ def test_a_batch_that_devices_cannot_share_evenly_is_refused_in_its_turn(
     photos: Path, daemon: Daemon
 ) -> None:
     program = """
-from itertools import islice
 from loaderd.errors import InvalidArgument
 
 sharding = NamedSharding(Mesh(np.array(jax.devices()), ("data",)), PartitionSpec("data"))
-train = dataset(batch_size=36)  # 96 samples: 36, 36 and 24
-whole = train.n // train.batch_size
-assert sum(len(labels) for _, labels in islice(train.jax(sharding), whole)) == 72
+train = dataset(batch_size=28, shard=(0, 1), remainder="drop")  # 96 samples: 28 three times, and 12
+assert [len(labels) for _, labels in train.jax(sharding)] == [28, 28, 28]
 uneven = dataset(batch_size=10)
 try:
     next(iter(uneven.jax(sharding)))
@@ -224,19 +222,18 @@ except InvalidArgument as error:
     run(program, photos)
 
 
-def test_processes_make_one_batch_of_their_parts(photos: Path, daemon: Daemon) -> None:
-    program = """
+TWO = """
 rank, port = int(sys.argv[2]), sys.argv[3]
 jax.distributed.initialize(f"localhost:{port}", 2, rank)
 same = dataset().numpy()
 assert jax.process_count() == 2 and len(jax.devices()) == 4
 mesh = Mesh(np.array(jax.devices()), ("data",))
 sharding = NamedSharding(mesh, PartitionSpec("data"))
-for (images, labels), (own, _) in zip(dataset().jax(sharding), same, strict=True):
-    assert images.shape == (16, 64, 64, 3) and labels.shape == (16,)
-    parts = [np.asarray(shard.data) for shard in images.addressable_shards]
-    np.testing.assert_array_equal(np.concatenate(parts), own)
 """
+
+
+def run_two(program: str, photos: Path) -> None:
+    """Runs a program in two processes of two devices each."""
     with socket.socket() as free:
         free.bind(("localhost", 0))
         port = free.getsockname()[1]
@@ -244,7 +241,7 @@ for (images, labels), (own, _) in zip(dataset().jax(sharding), same, strict=True
         "XLA_FLAGS": "--xla_force_host_platform_device_count=2",
         "JAX_PLATFORMS": "cpu",
     }
-    words = [sys.executable, "-c", HEAD + program]
+    words = [sys.executable, "-c", HEAD + TWO + program]
     children = [
         subprocess.Popen([*words, str(photos), str(rank), str(port)], env=env, stderr=-1, text=True)
         for rank in range(2)
@@ -252,3 +249,51 @@ for (images, labels), (own, _) in zip(dataset().jax(sharding), same, strict=True
     for child in children:
         error = child.communicate(timeout=100)[1]
         assert child.returncode == 0, error[-3000:]
+
+
+def test_processes_make_one_batch_of_their_parts(photos: Path, daemon: Daemon) -> None:
+    program = """
+for (images, labels), (own, _) in zip(dataset().jax(sharding), same, strict=True):
+    assert images.shape == (16, 64, 64, 3) and labels.shape == (16,)
+    parts = [np.asarray(shard.data) for shard in images.addressable_shards]
+    np.testing.assert_array_equal(np.concatenate(parts), own)
+"""
+    run_two(program, photos)
+
+
+def test_parts_that_differ_in_length_are_refused_before_the_first_batch(
+    photos: Path, daemon: Daemon
+) -> None:
+    """Each process would run a program of its own, and wait for the others for ever."""
+    program = """
+from loaderd.errors import InvalidArgument
+from loaderd_client import image_dataset_from_arrays
+
+pixels = np.random.default_rng(0).integers(0, 256, (19, 64, 64, 3), np.uint8)
+
+def parts(**more):
+    options = {"batch_size": 4, "seed": 3, "verbose": False, "shard": (rank, 2)}
+    return image_dataset_from_arrays(pixels, np.arange(19), **(options | more))
+
+def refusal(batches):
+    try:
+        next(iter(batches))
+    except InvalidArgument as error:
+        return str(error)
+
+assert 'remainder="drop" or "pad"' in refusal(parts().jax(sharding))  # 8, 8, and 2 beside 1
+assert 'on_error="skip"' in refusal(dataset(shard=(rank, 2), on_error="skip").jax(sharding))
+assert "`batch_size`" in refusal(parts(batch_size=3, remainder="pad").jax(sharding))
+replicated = NamedSharding(mesh, PartitionSpec())
+assert "divide the first axis" in refusal(parts(remainder="pad").jax(replicated))
+for remainder, count in (("drop", 2), ("pad", 3)):
+    ours = parts(remainder=remainder).jax(sharding)
+    alone = parts(remainder=remainder, batch_size=8, shard=(0, 1))
+    assert len(ours) == len(alone) == count
+    for found, own in zip(ours, alone.numpy(), strict=True):
+        assert found["images"].shape == (8, 64, 64, 3) and found["labels"].shape == (8,)
+        for name, array in found.items():
+            for shard in array.addressable_shards:
+                np.testing.assert_array_equal(shard.data, own[name][shard.index])
+"""
+    run_two(program, photos)

@@ -103,6 +103,7 @@ def test_short_reads_every_sample_once_drop_leaves_out_less_than_a_batch_and_pad
 def test_the_last_batch_is_spread_as_evenly_as_it_goes(layouts: list[EpochLayout]) -> None:
     rows = [layout.rows(layout.batches - 1) for layout in layouts]
     assert max(rows) - min(rows) <= 1
+    assert {layout.is_even for layout in layouts} == {max(rows) == min(rows)}
     assert rows == sorted(rows, reverse=True)
 
 

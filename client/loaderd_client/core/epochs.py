@@ -9,13 +9,17 @@ from itertools import islice
 from typing import Any, Protocol, TypeVar
 
 from loaderd.ipc.prefetch import Place
+from loaderd.sampling.epoch_layout import EpochLayout
+from loaderd.spec.spec import Spec
 from loaderd_client.core.worker_epochs import DataLoaderWorker
 
 _Item = TypeVar("_Item")
 
 
 class EpochSource(Protocol):
-    """The methods of a sequence that a loop calls."""
+    """What a loop uses of a sequence."""
+
+    spec: Spec
 
     def __len__(self) -> int: ...
 
@@ -32,6 +36,9 @@ class EpochSource(Protocol):
 
     def _one_epoch(self) -> Iterator[Any]:
         """The batches of the next epoch, or of what is left of a resumed one."""
+
+    def _epoch_layout(self) -> EpochLayout:
+        """The division of an epoch into batches."""
 
     def _next_place(self) -> Place:
         """(epoch, position) of the batch that the next pass begins with."""

@@ -56,7 +56,8 @@ class HandOver:
 
         Args:
             sharding: a ``jax.sharding.Sharding`` or a device, for all arrays; None for JAX's
-                default device. If it spans several processes, a batch is this process's part.
+                default device. If it spans several processes, a batch is this process's part, as
+                ``shard`` gives it.
             prefetch: how many batches are transferred ahead of the one handed out.
 
         Returns:
