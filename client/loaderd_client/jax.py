@@ -58,7 +58,9 @@ class JaxEpochs(Epochs):
         return super().__iter__()
 
     def _handed_over(self, batches: Iterator[Any]) -> Iterator[Any]:
-        return ahead(all_mapped(self._transferred, batches), self._prefetch)
+        return ahead(
+            all_mapped(self._transferred, batches), self._prefetch, self._sequence._has_next
+        )
 
     def _transferred(self, array: Any) -> jax.Array:
         sharding = self._sharding

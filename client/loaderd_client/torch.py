@@ -105,7 +105,10 @@ class TorchEpochs(Epochs, IterableDataset):  # type: ignore[misc]  # torch has n
         if not self._overlaps:
             return all_mapped(lambda tensor: tensor.to(self._device), tensors)
         copies = DeviceCopies(self._device, self._prefetch + 1)
-        return map(copies.receive, ahead(map(copies.send, tensors), self._prefetch))
+        return map(
+            copies.receive,
+            ahead(map(copies.send, tensors), self._prefetch, self._sequence._has_next),
+        )
 
     def _batches(self) -> Iterator[Any]:
         worker = DataLoaderWorker.here()

@@ -20,17 +20,27 @@ def counted(count: int, made: list[int]) -> Iterator[int]:
 
 @pytest.mark.parametrize("count", [0, 1, 2, 20])
 def test_items_come_in_order_and_once(count: int) -> None:
-    assert list(ahead(counted(7, []), count)) == list(range(7))
+    assert list(ahead(counted(7, []), count, lambda: True)) == list(range(7))
 
 
-def test_the_first_is_not_waited_for_and_later_ones_are_taken_ahead() -> None:
+@pytest.mark.parametrize(
+    ("there", "expected"),
+    [
+        (10, [1, 4, 5, 6]),  # up to two more than were handed out, after the first
+        (3, [1, 3, 3, 4]),  # the third is handed out while the fourth is not there
+        (0, [1, 2, 3, 4]),
+    ],
+)
+def test_those_that_are_there_are_taken_ahead_and_no_other_is_waited_for(
+    there: int, expected: list[int]
+) -> None:
     made: list[int] = []
-    items = ahead(counted(10, made), 2)
+    items = ahead(counted(10, made), 2, lambda: len(made) < there)
     seen = []
     for _ in range(4):
         next(items)
         seen.append(len(made))
-    assert seen == [1, 4, 5, 6]
+    assert seen == expected
 
 
 def test_an_error_is_raised_in_its_turn() -> None:
@@ -38,7 +48,7 @@ def test_an_error_is_raised_in_its_turn() -> None:
         yield from range(3)
         raise OSError("of the fourth")
 
-    items = ahead(failing(), 5)
+    items = ahead(failing(), 5, lambda: True)
     assert [next(items) for _ in range(3)] == [0, 1, 2]
     with pytest.raises(OSError, match="of the fourth"):
         next(items)
@@ -52,7 +62,7 @@ def test_a_batch_keeps_its_structure() -> None:
 
 def test_nothing_that_was_handed_out_is_held() -> None:
     arrays = (np.zeros(3) for _ in range(5))
-    items = ahead(all_mapped(lambda array: array, arrays), 1)
+    items = ahead(all_mapped(lambda array: array, arrays), 1, lambda: True)
     for array in items:
         gone = weakref.ref(array)
         del array

@@ -24,7 +24,7 @@ from loaderd_client import (
     image_dataset_from_directory,
 )
 from loaderd_client.keras import reader
-from tests.support.daemons import Daemon, Serve, stream_of
+from tests.support.daemons import Daemon, Serve, eventually, stream_of
 
 jax = pytest.importorskip("jax")
 
@@ -109,9 +109,12 @@ def test_transfers_are_as_many_ahead_as_asked(
     monkeypatch.setattr(
         reader, "new_observer", lambda: lambda batch, *_: taken.append(batch.place[1])
     )
-    batches = iter(dataset(photos).jax(prefetch=3))
-    seen = []
-    for _ in range(3):
+    train = dataset(photos)
+    batches = iter(train.jax(prefetch=3))
+    next(batches)
+    seen = [len(taken)]
+    eventually(lambda: train._supply.is_ready((0, 8)))
+    for _ in range(2):
         next(batches)
         seen.append(len(taken))
     assert seen == [1, 5, 6]  # the first is not kept waiting

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -18,7 +19,7 @@ from loaderd.errors import InvalidArgument, MissingDependency
 from loaderd_client import ImageDataGenerator, Session, image_dataset_from_directory
 from loaderd_client.core.epochs import Epochs, ahead
 from loaderd_client.keras import keras_settings
-from tests.support.daemons import Serve
+from tests.support.daemons import Serve, eventually
 
 HEAD = """
 import sys
@@ -279,7 +280,23 @@ class _Ahead(Epochs):
     """Epochs that are read ahead of what is handed out, as those on devices are."""
 
     def _handed_over(self, batches: Iterator[Any]) -> Iterator[Any]:
-        return ahead(batches, 3)
+        return ahead(batches, 3, self._sequence._has_next)
+
+
+def test_a_loader_that_is_late_delays_no_batch_that_is_there(photos: Path, serve: Serve) -> None:
+    with serve(workers=2) as daemon, Session(daemon.path):
+        train: Any = image_dataset_from_directory(
+            photos, image_size=(40, 50), batch_size=8, max_queue_size=4, verbose=False
+        )
+        batches = iter(_Ahead(train))
+        next(batches)
+        eventually(lambda: train._supply.is_ready((0, 4)))
+        daemon.process.send_signal(signal.SIGSTOP)
+        try:
+            assert len([*itertools.islice(batches, 4)]) == 4
+        finally:
+            daemon.process.send_signal(signal.SIGCONT)
+        assert len([*batches]) == 12 - 5
 
 
 @pytest.mark.parametrize("kind", [Epochs, _Ahead])

@@ -43,6 +43,9 @@ class EpochSource(Protocol):
     def _next_place(self) -> Place:
         """(epoch, position) of the batch that the next pass begins with."""
 
+    def _has_next(self) -> bool:
+        """Whether the next batch of the last pass of a loop is there."""
+
     def _after_workers(self) -> Place:
         """The first place that no worker of a PyTorch ``DataLoader`` has read."""
 
@@ -114,20 +117,25 @@ def all_mapped(function: Callable[[Any], Any], batches: Iterable[Any]) -> Iterat
     return map(partial(mapped, function), batches)
 
 
-def ahead(items: Iterable[_Item], count: int) -> Iterator[_Item]:
+def ahead(items: Iterable[_Item], count: int, is_next_there: Callable[[], bool]) -> Iterator[_Item]:
     """The items, taken up to ``count`` ahead of the one that is handed out.
 
-    The first is handed out as soon as it is there. An error is raised in its turn. It refers to no
-    item that was handed out.
+    None is waited for while another one is taken; the first is handed out as soon as it is there.
+    An error is raised in its turn. It refers to no item that was handed out.
+
+    Args:
+        items: where to take them.
+        count: how many are taken ahead.
+        is_next_there: whether the next can be taken without waiting.
     """
-    source, failed = iter(items), None
+    source, end = iter(items), None
     taken = deque(islice(source, 1))
     while taken:
         yield taken.popleft()
-        if failed is None:
-            try:
-                taken.extend(islice(source, count + 1 - len(taken)))
-            except Exception as error:
-                failed = error
-    if failed is not None:
-        raise failed
+        try:
+            while end is None and (not taken or (len(taken) <= count and is_next_there())):
+                taken.append(next(source))
+        except Exception as error:
+            end = error
+    if end is not None and not isinstance(end, StopIteration):
+        raise end

@@ -329,6 +329,17 @@ class Stream:
                 raise ProtocolError(f"the daemon sent {type(message).__name__} to a stream")
 
 
+def is_ready(stream: Stream, place: Place) -> bool:
+    """Whether a batch can be taken without waiting; reads the messages that have come."""
+
+    def look() -> bool:
+        if place not in stream.subscription.ready:
+            stream._link.read(stream.slots, stream._handle)
+        return place in stream.subscription.ready
+
+    return not stream.ended and stream._guard.run(look, mend=stream._mend)
+
+
 def _subscription(opened: Opened, batches: int, run: Run, notifier: Waker) -> Subscription:
     if opened.joined is not None:
         return SharedSubscription(batches, opened.slots, opened.joined, notifier)

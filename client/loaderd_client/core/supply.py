@@ -36,7 +36,7 @@ from loaderd_client.core.batch import Batch
 from loaderd_client.core.deadline import Deadline
 from loaderd_client.core.guard import Caller, Claim
 from loaderd_client.core.session import Session
-from loaderd_client.core.stream import Stream, StreamRequest
+from loaderd_client.core.stream import Stream, StreamRequest, is_ready
 
 _CHILD_SLOTS = 2
 
@@ -313,6 +313,11 @@ class Supply:
                     left = Deadline(self.session.reconnect_timeout)
                 else:
                     self.session.wait(left, error)
+
+    def is_ready(self, place: Place) -> bool:
+        """Whether the batch at a place is there; False if that is not known."""
+        stream = self._stream
+        return stream is not None and is_ready(stream, self.shifted(place))
 
     def change(self, spec: Spec, parts: Parts) -> None:
         """Continues with another spec."""

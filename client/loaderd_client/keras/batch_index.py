@@ -287,6 +287,11 @@ class Places:
         return (self.epoch, self._start)
 
     @property
+    def following(self) -> Place:
+        """The place that the last pass, of a loop, reads next."""
+        return self.upcoming_pass if self._last is None else (self._last.epoch, self._last.read)
+
+    @property
     def pass_length(self) -> int:
         """Batches of a pass of Keras's that begins now."""
         return self._batches - (0 if self._is_over(_USUAL) else self._start)

@@ -76,6 +76,9 @@ class InDataLoader(Samples):
         self._reader.guard.run(lambda: self._end_epochs(self._after_passes()))
         return self._reader.places.upcoming_pass
 
+    def _has_next(self) -> bool:
+        return self._supply.is_ready(self._reader.places.following)
+
     def _begin_share(self, worker: DataLoaderWorker, resumed: bool) -> Place:
         """Begins an epoch, of which a worker reads its share.
 
