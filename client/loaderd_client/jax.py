@@ -52,6 +52,8 @@ class JaxEpochs(Epochs):
             InvalidArgument: the sharding does not divide a batch evenly; or it spans processes,
                 and their parts of a batch may differ in length.
             InvalidType: a batch has an array, as of texts, that JAX does not take.
+            BadImage: a file of the batch could not be read.
+            DaemonGone: the daemon went away, and did not come back in time.
         """
         if self._spans_processes:
             self._check_parts()

@@ -56,6 +56,8 @@ class TorchEpochs(Epochs, IterableDataset):  # type: ignore[misc]  # torch has n
         Raises:
             InvalidArgument: it is called in a worker of a ``DataLoader``, for another device.
             InvalidType: a batch has an array, as of texts, that is no tensor.
+            BadImage: a file of the batch could not be read.
+            DaemonGone: the daemon went away, and did not come back in time.
         """
         batches = super().__iter__()
         self._handed_out, self._resumed = self._resumed or 0, None

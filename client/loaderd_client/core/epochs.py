@@ -72,7 +72,12 @@ class Epochs:
         return len(self._sequence)
 
     def __iter__(self) -> Iterator[Any]:
-        """The batches of an epoch, each in the structure that the sequence gives it."""
+        """The batches of an epoch, each in the structure that the sequence gives it.
+
+        Raises:
+            BadImage: a file of the batch could not be read.
+            DaemonGone: the daemon went away, and did not come back in time.
+        """
         batches = self._handed_over(self._batches())
         self._first, self._handed_out = self._sequence._next_place(), 0
         return map(self._counted, batches)  # which refers to none of them
@@ -86,7 +91,12 @@ class Epochs:
         return self._sequence.state_at(*max(here, self._sequence._after_workers()))
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Has the next ``iter()`` continue where another loop was; see the sequence's."""
+        """Has the next ``iter()`` continue where another loop was; see the sequence's.
+
+        Raises:
+            InvalidArgument: it is no state.
+            StateError: it belongs to a sequence of another spec, or other files.
+        """
         self._sequence.load_state_dict(state)
         self._first = None
 

@@ -20,7 +20,13 @@ class HandOver:
         """The epochs as NumPy arrays: each ``iter()`` is one, and the next one the next epoch.
 
         Returns:
-            An iterable with a length, of batches as ``sequence[i]`` has them.
+            An iterable with a length, of batches as ``sequence[i]`` has them: (images, labels),
+            images alone, (images, labels, weights), or a dictionary. Images are of shape (rows,
+            height, width, channels), or (rows, channels, height, width) with ``channels_first``,
+            and of the sequence's dtype. Labels have a row for each image: int32 (rows,), or
+            float32 (rows, classes) or (rows, 1), by ``label_mode`` or ``class_mode``. Weights are
+            float32 (rows,). The loop raises ``BadImage`` where a file of a batch could not be read,
+            and ``DaemonGone`` where the daemon went away and did not come back in time.
         """
         return Epochs(self)
 
@@ -40,9 +46,10 @@ class HandOver:
             prefetch: how many batches are copied to it ahead of the one handed out.
 
         Returns:
-            A ``torch.utils.data.IterableDataset`` of batches in the structure of ``sequence[i]``.
-            Class numbers of int32 become int64, which PyTorch's losses take; all else keeps its
-            dtype.
+            A ``torch.utils.data.IterableDataset`` of batches with the structure, shapes and dtypes
+            of ``numpy()``, except that class numbers of int32 become int64, which PyTorch's losses
+            take. The loop raises the same errors, and ``InvalidType`` for an array, as of texts,
+            that is no tensor.
 
         Raises:
             MissingDependency: PyTorch is not installed.
@@ -61,8 +68,11 @@ class HandOver:
             prefetch: how many batches are transferred ahead of the one handed out.
 
         Returns:
-            An iterable with a length, of batches in the structure of ``sequence[i]``. Without
-            ``jax_enable_x64`` JAX makes arrays of 32 bits of those of 64 bits.
+            An iterable with a length, of batches with the structure, shapes and dtypes of
+            ``numpy()``; over several processes the first axis is that of all their rows. Without
+            ``jax_enable_x64`` JAX makes arrays of 32 bits of those of 64 bits. The loop raises the
+            same errors; ``InvalidType`` for an array, as of texts, that JAX does not take; and
+            ``InvalidArgument`` where ``sharding`` does not divide a batch evenly.
 
         Raises:
             MissingDependency: JAX is not installed.

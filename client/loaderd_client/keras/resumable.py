@@ -65,7 +65,16 @@ class Resumable(InDataLoader):
         return self.state_at(*max(self._reader.places.delivered, self._after_workers()))
 
     def state_at(self, epoch: int, batches: int) -> dict[str, Any]:
-        """The state after some batches of an epoch, from 0; see ``state_dict``."""
+        """The state after some batches of an epoch; see ``state_dict``.
+
+        Args:
+            epoch: its number, from 0.
+            batches: how many of its batches were handed out; all of them is the next epoch's
+                beginning.
+
+        Raises:
+            StateError: the program has assigned the order of this epoch.
+        """
         self._reader.guard.run(self._settle)
         layout = self._epoch_layout()
         if batches >= layout.batches:
