@@ -9,6 +9,7 @@
 A pass has a fetcher of its own in every process that reads by index. So the first read of another
 fetcher begins an epoch: in the trainer the next one, and in a worker the one that the workers have
 agreed on (``loaderd_client.core.worker_epochs``). PyTorch is not imported here.
+``docs/explanation/decisions/a-pass-of-a-dataloader-is-an-epoch.md`` says why it is done so.
 """
 
 from __future__ import annotations
