@@ -83,7 +83,8 @@ class TorchEpochs(Epochs, IterableDataset):  # type: ignore[misc]  # torch has n
         Raises:
             InvalidArgument: it is no state of such a loop.
             StateError: it belongs to a sequence of another spec, or other files; or it is that of
-                a worker, and the trainer has read later epochs by itself.
+                a worker, and the trainer has read later epochs by itself, or has joined a shared
+                stream at another epoch.
         """
         worker = DataLoaderWorker.here()
         if worker is None:
@@ -91,6 +92,7 @@ class TorchEpochs(Epochs, IterableDataset):  # type: ignore[misc]  # torch has n
             return
         saved = WorkerState.of(state, worker)
         here, _ = self._sequence._next_place()
+        first = self._first_counted()
         super().load_state_dict(saved.begun)
         epoch, _ = self._sequence._next_place()
         if here > epoch:
@@ -98,7 +100,18 @@ class TorchEpochs(Epochs, IterableDataset):  # type: ignore[misc]  # torch has n
                 f"the state is of epoch {epoch}, and the trainer has read up to epoch {here} "
                 "without workers: make the sequence anew before you load it"
             )
+        if first != self._first_counted():
+            raise StateError(
+                "the trainer has joined its shared stream at another epoch than that of the state, "
+                "and counts from there: load the state into a StatefulDataLoader without workers, "
+                "or leave out `share`"
+            )
         self._resumed = saved.read
+
+    def _first_counted(self) -> tuple[int, int]:
+        """The stream's place, in samples, that the sequence counts as its first."""
+        first = self._sequence.state_at(0, 0)
+        return first["epoch"], first["samples"]
 
     def _handed_over(self, batches: Iterator[Any]) -> Iterator[Any]:
         if self._device.type == "cpu":

@@ -316,6 +316,32 @@ def test_a_worker_does_not_go_back_behind_the_trainer(photos: Path, daemon: Daem
         next(iter(loader))
 
 
+def test_a_worker_takes_no_state_where_the_trainer_counts_otherwise(
+    photos: Path, daemon: Daemon
+) -> None:
+    first = stateful(dataset(photos).torch(), num_workers=1)
+    next(iter(first))
+    others = dataset(photos, share="all").torch()
+    marks_of(others)
+    late = dataset(photos, share="all")
+    assert late.state_dict()["epoch"] > 0
+    second = stateful(late.torch(), num_workers=1)
+    second.load_state_dict(first.state_dict())
+    with pytest.raises(ValueError, match="joined its shared stream at another epoch"):
+        next(iter(second))
+
+
+def test_workers_of_a_shared_stream_go_on_too(photos: Path, daemon: Daemon) -> None:
+    expected = epochs_of(dataset(photos).numpy(), 2)
+    first, second = (
+        stateful(dataset(photos, share=name).torch(), num_workers=2) for name in ("one", "other")
+    )
+    for _ in itertools.islice(first, 5):
+        pass
+    second.load_state_dict(first.state_dict())
+    assert [marks_of(second) for _ in range(2)] == [expected[0][5:], expected[1]]
+
+
 def test_a_worker_takes_its_own_state_only(photos: Path, daemon: Daemon) -> None:
     first, second = (stateful(dataset(photos).torch(), num_workers=1) for _ in range(2))
     next(iter(first))
