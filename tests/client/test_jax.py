@@ -23,6 +23,7 @@ from loaderd_client import (
     image_dataset_from_arrays,
     image_dataset_from_directory,
 )
+from loaderd_client.core.supply import is_ready
 from loaderd_client.keras import reader
 from tests.support.daemons import Daemon, Serve, eventually, stream_of
 
@@ -113,7 +114,7 @@ def test_transfers_are_as_many_ahead_as_asked(
     batches = iter(train.jax(prefetch=3))
     next(batches)
     seen = [len(taken)]
-    eventually(lambda: train._supply.is_ready((0, 8)))
+    eventually(lambda: is_ready(train._supply, (0, 8)))
     for _ in range(2):
         next(batches)
         seen.append(len(taken))

@@ -18,6 +18,7 @@ import pytest
 from loaderd.errors import InvalidArgument, MissingDependency
 from loaderd_client import ImageDataGenerator, Session, image_dataset_from_directory
 from loaderd_client.core.epochs import Epochs, ahead
+from loaderd_client.core.supply import is_ready
 from loaderd_client.keras import keras_settings
 from tests.support.daemons import Serve, eventually
 
@@ -290,7 +291,7 @@ def test_a_loader_that_is_late_delays_no_batch_that_is_there(photos: Path, serve
         )
         batches = iter(_Ahead(train))
         next(batches)
-        eventually(lambda: train._supply.is_ready((0, 4)))
+        eventually(lambda: is_ready(train._supply, (0, 4)))
         daemon.process.send_signal(signal.SIGSTOP)
         try:
             assert len([*itertools.islice(batches, 4)]) == 4

@@ -329,7 +329,7 @@ class Stream:
                 raise ProtocolError(f"the daemon sent {type(message).__name__} to a stream")
 
 
-def is_ready(stream: Stream, place: Place) -> bool:
+def has_come(stream: Stream, place: Place) -> bool:
     """Whether a batch can be taken without waiting; reads the messages that have come."""
 
     def look() -> bool:

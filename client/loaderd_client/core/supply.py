@@ -36,7 +36,7 @@ from loaderd_client.core.batch import Batch
 from loaderd_client.core.deadline import Deadline
 from loaderd_client.core.guard import Caller, Claim
 from loaderd_client.core.session import Session
-from loaderd_client.core.stream import Stream, StreamRequest, is_ready
+from loaderd_client.core.stream import Stream, StreamRequest, has_come
 
 _CHILD_SLOTS = 2
 
@@ -314,11 +314,6 @@ class Supply:
                 else:
                     self.session.wait(left, error)
 
-    def is_ready(self, place: Place) -> bool:
-        """Whether the batch at a place is there; False if that is not known."""
-        stream = self._stream
-        return stream is not None and is_ready(stream, self.shifted(place))
-
     def change(self, spec: Spec, parts: Parts) -> None:
         """Continues with another spec."""
         if (spec.order, spec.batch) != (self.spec.order, self.spec.batch):
@@ -366,14 +361,11 @@ class Supply:
         return 0
 
     def continue_at(self, place: Place, phase: int) -> Place:
-        """Counts as the trainer of a state did from now on.
+        """Counts as the trainer of a state did; returns where its next batch is by that count.
 
         Args:
-            place: the stream's place of its next batch.
-            phase: its own.
-
-        Returns:
-            The place of that batch as the sequence counts.
+            place: the stream's place of the batch.
+            phase: of that trainer.
         """
         return place
 
@@ -466,3 +458,9 @@ class Supply:
             open_streams.note(self)
         elif self._stream is not stream:
             stream.close()  # another thread was faster
+
+
+def is_ready(supply: Supply, place: Place) -> bool:
+    """Whether the batch at a place can be taken without waiting; False if that is not known."""
+    stream = supply._stream
+    return stream is not None and has_come(stream, supply.shifted(place))

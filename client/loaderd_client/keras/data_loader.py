@@ -22,6 +22,7 @@ from types import FrameType
 from typing import Any, Self
 
 from loaderd.ipc.prefetch import Place
+from loaderd_client.core.supply import is_ready
 from loaderd_client.core.worker_epochs import DataLoaderWorker, WorkerEpochs
 from loaderd_client.keras.reader import Reader, Request
 from loaderd_client.keras.samples import Samples
@@ -78,7 +79,7 @@ class InDataLoader(Samples):
         return self._reader.places.upcoming_pass
 
     def _has_next(self) -> bool:
-        return self._supply.is_ready(self._reader.places.following)
+        return is_ready(self._supply, self._reader.places.following)
 
     def _begin_share(self, worker: DataLoaderWorker, resumed: bool) -> Place:
         """Begins an epoch, of which a worker reads its share.
