@@ -82,3 +82,13 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
             write_photo(root / name / f"{index:03}.jpg", number, (60 + number % 7, 80))
             number += 1
     return root
+
+
+@pytest.fixture(scope="session")
+def flawed(tmp_path_factory: pytest.TempPathFactory, photos: Path) -> Path:
+    """The photos, two of them damaged."""
+    root = tmp_path_factory.mktemp("flawed") / "photos"
+    shutil.copytree(photos, root)
+    for name in ("cat/003.jpg", "emu/011.jpg"):
+        (root / name).write_bytes(b"\xff\xd8\xff no picture")
+    return root

@@ -86,6 +86,15 @@ MODES: dict[str, Make] = {
         photos, label_mode="categorical", augment=[A.RandomFlip(), A.MixUp()]
     ),
     "boxes": boxes,
+    "sharded": lambda photos: dataset(photos, batch_size=4, shard=(1, 2)),
+    "sharded, mixed and padded": lambda photos: dataset(
+        photos,
+        label_mode="categorical",
+        batch_size=3,
+        shard=(2, 3),
+        remainder="pad",
+        augment=[A.MixUp()],
+    ),
     "skip": lambda photos: dataset(photos, on_error="skip"),
     "substitute in a flow": lambda photos: flow(
         photos, on_error="substitute", substitute_weight=0.5
@@ -108,16 +117,6 @@ def session(daemon: Daemon) -> Iterator[Session]:
         yield session
 
 
-@pytest.fixture(scope="module")
-def flawed(tmp_path_factory: pytest.TempPathFactory, photos: Path) -> Path:
-    """The photos, two of them damaged."""
-    root = tmp_path_factory.mktemp("flawed") / "photos"
-    shutil.copytree(photos, root)
-    for name in ("cat/003.jpg", "emu/011.jpg"):
-        (root / name).write_bytes(b"\xff\xd8\xff no picture")
-    return root
-
-
 def arrays_of(batch: Any) -> Iterator[np.ndarray]:
     if isinstance(batch, dict):
         batch = [batch[name] for name in sorted(batch)]
@@ -135,7 +134,8 @@ def digest(batch: Any) -> str:
 def delivered(sequence: Any) -> int:
     """How many batches were delivered, as its state says."""
     state = sequence.state_dict()
-    return int(state["epoch"]) * len(sequence) + int(state["samples"]) // int(sequence.batch_size)
+    of_all_trainers = sequence._epoch_layout().global_size
+    return int(state["epoch"]) * len(sequence) + int(state["samples"]) // int(of_all_trainers)
 
 
 def by_next(sequence: Any) -> Iterator[Any]:
@@ -191,7 +191,10 @@ undisturbed: dict[str, list[Any]] = {}
 """What trainers wrote that were not killed: the same, however the sequence was read."""
 
 
-def check_kill(daemon: Daemon, make: Callable[[], Any], read: Read, after: int) -> None:
+def check_kill(daemon: Daemon, mode: str, root: Path, read: Read, after: int) -> None:
+    def make() -> Any:
+        return MODES[mode](root)
+
     first = trained(daemon, make, read, after)
     state = first[-1][1]
     assert len(json.dumps(state)) <= 200
@@ -203,7 +206,7 @@ def check_kill(daemon: Daemon, make: Callable[[], Any], read: Read, after: int) 
 
     second = trained(daemon, lambda: made(state), read)
     beginning = state | {"epoch": 0, "samples": 0}  # with the seed that may have been picked
-    key = json.dumps([daemon.path, beginning])
+    key = json.dumps([daemon.path, mode, beginning])
     if key not in undisturbed:
         undisturbed[key] = trained(daemon, lambda: made(beginning), read)
     assert first + second == undisturbed[key]
@@ -216,7 +219,7 @@ def test_a_killed_trainer_continues_with_exactly_the_batches_that_are_left(
     root = flawed if "skip" in mode or "substitute" in mode else photos
     choice = random.Random(mode)
     read = choice.choice(ways_to_read(mode))
-    check_kill(daemon, lambda: MODES[mode](root), read, choice.randrange(1, 20))
+    check_kill(daemon, mode, root, read, choice.randrange(1, 20))
 
 
 @pytest.mark.long
@@ -228,7 +231,7 @@ def test_a_trainer_may_be_killed_after_any_batch(
     root = flawed if "skip" in mode or "substitute" in mode else photos
     for _ in range(50):
         read = random.choice(ways_to_read(mode))
-        check_kill(daemon, lambda: MODES[mode](root), read, random.randrange(1, 23))
+        check_kill(daemon, mode, root, read, random.randrange(1, 23))
 
 
 @pytest.mark.usefixtures("session")
