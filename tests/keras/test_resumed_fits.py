@@ -12,6 +12,7 @@ import random
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,7 @@ class Trainer:
     def __init__(self, backend: str, folder: Path, base: dict[str, Any]) -> None:
         self._folder = folder
         self._base = base
+        self._result = folder / "result.json"
         self._undisturbed: dict[str, Any] = {}
         self._process = subprocess.Popen(
             [sys.executable, "-m", "tests.support.trainer"],
@@ -47,15 +49,22 @@ class Trainer:
 
     def __call__(self, folder: str, **job: Any) -> Any:
         """What a training gave, or None if it was killed."""
-        result = self._folder / "result.json"
+        self.start(folder, **job)
+        return self.result()
+
+    def start(self, folder: str, **job: Any) -> None:
+        """Begins a training."""
         checkpoints = str(self._folder / folder)
-        whole = Job(folder=checkpoints, result=str(result), **self._base, **job)
+        whole = Job(folder=checkpoints, result=str(self._result), **self._base, **job)
         assert self._process.stdin is not None
-        assert self._process.stdout is not None
         print(json.dumps(whole._asdict()), file=self._process.stdin, flush=True)
+
+    def result(self) -> Any:
+        """What the training gave that was begun, or None if it was killed."""
+        assert self._process.stdout is not None
         code = int(self._process.stdout.readline())
         assert code in (0, -signal.SIGKILL)
-        return None if code else json.loads(result.read_text())
+        return None if code else json.loads(self._result.read_text())
 
     def undisturbed(self, job: dict[str, Any]) -> Any:
         """What a training gives that is not killed; it is the same for every ``save_freq``."""
@@ -70,17 +79,21 @@ class Trainer:
 
 @pytest.fixture(scope="module")
 def daemon() -> Iterator[Daemon]:
-    with shared() as daemon:
+    with shared("--max-bad=5%") as daemon:
         yield daemon
 
 
 @pytest.fixture
-def trainer_on(daemon: Daemon, photos: Path, tmp_path: Path) -> Iterator[Callable[[str], Trainer]]:
+def trainer_on(
+    daemon: Daemon, photos: Path, flawed: Path, tmp_path: Path
+) -> Iterator[Callable[[str], Trainer]]:
     trainers: list[Trainer] = []
 
     def start(backend: str) -> Trainer:
-        base = {"photos": str(photos), "address": daemon.path}
-        trainers.append(Trainer(backend, tmp_path, base))
+        base = {"photos": str(photos), "flawed": str(flawed), "address": daemon.path}
+        folder = tmp_path / f"trainer{len(trainers)}"
+        folder.mkdir()
+        trainers.append(Trainer(backend, folder, base))
         return trainers[-1]
 
     yield start
@@ -106,12 +119,39 @@ def test_a_killed_fit_that_is_run_again_ends_with_the_same_weights(
     trainer_on: Callable[[str], Trainer],
 ) -> None:
     train = trainer_on(keras.config.backend())
-    after_a_batch = {"sequence": "shuffled", "save_freq": 2, "fit": {"epochs": 3}}
+    after_a_batch = {"sequence": "skip", "save_freq": 2, "fit": {"epochs": 3}}
     check(train, "batch", after_a_batch, {"kill_at": 7})
-    fit = {"epochs": 6, "initial_epoch": 2, "steps_per_epoch": 5}
-    check(train, "save", {"sequence": "flow", "save_freq": 3, "fit": fit}, {"kill_in_save": 3})
+    in_a_save = {
+        "sequence": "substitute in a flow",
+        "save_freq": 3,
+        "fit": {"epochs": 6, "initial_epoch": 2, "steps_per_epoch": 5},
+    }
+    check(train, "save", in_a_save, {"kill_in_save": 3})
     with_keras = {"sequence": "unshuffled", "save_freq": 0, "fit": {"epochs": 3}}
     check(train, "keras", with_keras, {"kill_at": 17})
+
+
+@pytest.mark.timeout(300)
+def test_two_trainers_that_share_a_dataset_and_were_killed_continue_at_the_same_batch(
+    trainer_on: Callable[[str], Trainer], tmp_path: Path
+) -> None:
+    folder = str(tmp_path / "common")
+    fit = {"save_freq": 2, "fit": {"epochs": 2}, "in_step": str(tmp_path / "in step")}
+    jobs = [{"sequence": name, **fit} for name in ("first of two", "second of two")]
+    trainers = [trainer_on(keras.config.backend()) for _ in jobs]
+
+    def both(folder: str, **kill: Any) -> list[Any]:
+        for train, job in zip(trainers, jobs, strict=True):
+            train.start(folder, **job, **kill)
+        return [train.result() for train in trainers]
+
+    undisturbed = both(str(tmp_path / "undisturbed"))
+    assert both(folder, kill_in_save=8) == [None, None]
+    again = both(folder)
+    for found, whole in zip(again, undisturbed, strict=True):
+        assert found["batches"] == 10  # of 24, as the seventh save was after the fourteenth
+        assert found["read"][-10:] == whole["read"][-10:]
+    assert again[0]["weights"] == undisturbed[0]["weights"]
 
 
 @pytest.mark.long
@@ -127,9 +167,10 @@ def test_a_fit_may_be_killed_anywhere(trainer_on: Callable[[str], Trainer], back
         {"epochs": 3, "shuffle": False},
         {"epochs": 2, "steps_per_epoch": 50},
     ]
+    names = [name for name in SEQUENCES if name != "second of two"]  # which does not save
     for number in range(50):
         job = {
-            "sequence": random.choice([*SEQUENCES]),
+            "sequence": random.choice(names),
             "save_freq": random.choice(["epoch", 1, 2, 3]),
             "fit": random.choice(fits),
             "steps_per_execution": random.choice([1, 1, 2]),
@@ -247,6 +288,69 @@ def test_positions_of_epochs_are_kept_for_any_initial_epoch(photos: Path, tmp_pa
         fit(a_dataset(photos), LoaderState(path), epochs=6, initial_epoch=5)
     fit(a_dataset(photos), LoaderState(path), epochs=1)
     assert [*json.loads(path.read_text())] == ["1"]
+
+
+@pytest.mark.usefixtures("session")
+def test_a_fit_after_the_first_epoch_needs_the_loaders_position(
+    photos: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / "loader.json"
+    train = a_dataset(photos)
+    with pytest.raises(StateError, match=r"epoch 2, and \S+loader\.json, .* is missing") as refused:
+        fit(train, LoaderState(path), epochs=3, initial_epoch=2)
+    assert "x.load_state_dict(x.state_at(2, 0))" in str(refused.value)
+    train.load_state_dict(train.state_at(2, 0))  # as the text says
+    fit(train, LoaderState(path), epochs=3, initial_epoch=2)
+    assert json.loads(path.read_text()) == {"3": train.state_at(3, 0)}
+    path.unlink()
+    fit(train, LoaderState(path), epochs=4, initial_epoch=3)  # in the same program
+    assert json.loads(path.read_text()) == {"4": train.state_at(4, 0)}
+
+
+@pytest.mark.usefixtures("session")
+def test_of_the_trainers_that_share_a_dataset_the_first_saves_and_all_load(
+    photos: Path, tmp_path: Path
+) -> None:
+    folder, path = tmp_path / "saved", tmp_path / "loader.json"
+
+    def trained(index: int, epochs: int) -> Any:
+        train = a_dataset(photos, batch_size=12, shard=(index, 2))
+        backup = BackupAndRestore(folder, delete_checkpoint=index == 1)
+        return fit(train, LoaderState(path), backup, epochs=epochs), train.state_dict()
+
+    trained(1, 1)
+    assert [*tmp_path.iterdir()] == []
+    first, state = trained(0, 2)
+    assert sorted(tmp_path.iterdir()) == [path, folder]
+    saved = [file.read_bytes() for file in (path, folder / "loaderd.weights.h5")]
+    second, other_state = trained(1, 3)
+    assert (first.epoch, second.epoch) == ([0, 1], [2])
+    assert other_state == state | {"epoch": 3}
+    assert [file.read_bytes() for file in (path, folder / "loaderd.weights.h5")] == saved
+
+
+@pytest.mark.usefixtures("session")
+def test_all_trainers_take_part_in_saving_as_it_may_be_an_operation_of_all(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = a_model()
+    saved: list[str] = []
+    save = model.save_weights
+
+    def noted(path: str, **how: Any) -> None:
+        saved.append(path)
+        save(path, **how)
+
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    model.save_weights = noted
+    for index in (0, 1):
+        train = a_dataset(photos, batch_size=12, shard=(index, 2))
+        fit(train, BackupAndRestore(tmp_path / "saved", 2), model=model, epochs=2)
+    ours, others = saved[: len(saved) // 2], saved[len(saved) // 2 :]
+    assert len(ours) == len(others) == 4
+    assert {Path(one).parent for one in ours} == {tmp_path / "saved"}
+    assert tmp_path / "saved" not in {Path(one).parent for one in others}
+    assert [*tmp_path.iterdir()] == []
 
 
 @pytest.mark.parametrize("save_freq", [0, -1, True, "batch", 1.5])

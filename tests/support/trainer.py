@@ -13,8 +13,10 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 import traceback
 from collections.abc import Callable
+from multiprocessing.connection import Client, Connection, Listener
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -34,6 +36,7 @@ class Job(NamedTuple):
 
     Attributes:
         photos: the dataset.
+        flawed: one with files that cannot be read.
         address: of a daemon.
         folder: for checkpoints.
         result: the file that gets what came of it, as JSON.
@@ -46,9 +49,11 @@ class Job(NamedTuple):
             of the one before.
         kill_after: seconds of ``fit`` after which it is killed, whatever it does.
         steps_per_execution: of the model.
+        in_step: a socket by which the two trainers that share a dataset begin each batch together.
     """
 
     photos: str
+    flawed: str
     address: str
     folder: str
     result: str
@@ -59,30 +64,34 @@ class Job(NamedTuple):
     kill_in_save: int = 0
     kill_after: float = 0.0
     steps_per_execution: int = 1
+    in_step: str = ""
 
 
 def directory(photos: str, **options: Any) -> Any:
-    return image_dataset_from_directory(
-        photos, image_size=SIZE, batch_size=8, seed=5, verbose=False, **options
-    )
+    given: dict[str, Any] = {"image_size": SIZE, "batch_size": 8, "seed": 5} | options
+    return image_dataset_from_directory(photos, verbose=False, **given)
 
 
-def flow(photos: str) -> Any:
+def flow(photos: str, **options: Any) -> Any:
     generator = ImageDataGenerator(rotation_range=30, horizontal_flip=True)
     return generator.flow_from_directory(
-        photos, target_size=SIZE, batch_size=8, seed=5, class_mode="sparse"
+        photos, target_size=SIZE, batch_size=8, seed=5, class_mode="sparse", **options
     )
 
 
-def mixed(photos: str) -> Any:
-    return directory(photos, label_mode="categorical", augment=[A.RandomFlip(), A.MixUp()])
-
-
-SEQUENCES: dict[str, Callable[[str], Any]] = {
-    "shuffled": directory,
-    "unshuffled": lambda photos: directory(photos, shuffle=False),
-    "flow": flow,
-    "mixed": mixed,
+SEQUENCES: dict[str, Callable[[Job], Any]] = {
+    "shuffled": lambda job: directory(job.photos),
+    "unshuffled": lambda job: directory(job.photos, shuffle=False),
+    "flow": lambda job: flow(job.photos),
+    "mixed": lambda job: directory(
+        job.photos, label_mode="categorical", augment=[A.RandomFlip(), A.MixUp()]
+    ),
+    "skip": lambda job: directory(job.flawed, on_error="skip"),
+    "substitute in a flow": lambda job: flow(
+        job.flawed, on_error="substitute", substitute_weight=0.5
+    ),
+    "first of two": lambda job: directory(job.photos, batch_size=4, shard=(0, 2)),
+    "second of two": lambda job: directory(job.photos, batch_size=4, shard=(1, 2)),
 }
 
 
@@ -110,6 +119,38 @@ class Killer(keras.callbacks.Callback):  # type: ignore[misc]  # keras has no ty
         self.batches = self._before + batch + 1
         if self._job.kill_at and self.batches >= self._job.kill_at:
             die()
+
+
+class InStep(keras.callbacks.Callback):  # type: ignore[misc]
+    """Begins each batch together with the other trainer, as averaging gradients would do.
+
+    It is killed where that was killed.
+    """
+
+    def __init__(self, job: Job) -> None:
+        super().__init__()
+        self._other = met(job.in_step, listens=job.sequence == "first of two")
+
+    def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
+        try:
+            self._other.send_bytes(b"begin")
+            self._other.recv_bytes()
+        except (EOFError, OSError):
+            die()
+
+
+def met(path: str, listens: bool) -> Connection:
+    """A connection of two trainers."""
+    if listens:
+        with Listener(path) as listener:
+            return listener.accept()
+    deadline = time.monotonic() + 60
+    while True:
+        try:
+            return Client(path)
+        except OSError:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
 
 
 def die() -> None:
@@ -161,7 +202,7 @@ def train(job: Job) -> None:
 
         tf.config.experimental.enable_op_determinism()
     with Session(job.address):
-        sequence = SEQUENCES[job.sequence](job.photos)
+        sequence = SEQUENCES[job.sequence](job)
         read: list[str] = []
         made = sequence._assembled
 
@@ -175,7 +216,8 @@ def train(job: Job) -> None:
         if job.kill_in_save:
             die_in_save(job.kill_in_save)
         killer = Killer(job)
-        history = model.fit(sequence, verbose=0, callbacks=[*callbacks(job), killer], **job.fit)
+        others = [InStep(job), killer] if job.in_step else [killer]
+        history = model.fit(sequence, verbose=0, callbacks=[*callbacks(job), *others], **job.fit)
     weights = hashlib.sha256(b"".join(np.asarray(one).tobytes() for one in model.get_weights()))
     found = {
         "weights": weights.hexdigest(),

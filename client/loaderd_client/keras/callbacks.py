@@ -42,6 +42,10 @@ class BackupAndRestore(_FitCallback):
 
     Put it last in the list of callbacks, so that it saves what the others have done.
 
+    Where several trainers share a dataset (``shard``), the first one writes the file and removes
+    it, and all load it, so they must all see the same ``folder``. The others write theirs into a
+    temporary folder, which they remove, as saving may be an operation of all trainers together.
+
     Args:
         folder: where to save, for this training only; made if missing.
         save_freq: ``"epoch"``, or a number of batches after each of which to save. What would come
@@ -122,15 +126,19 @@ class BackupAndRestore(_FitCallback):
     def on_train_end(self, logs: Any = None) -> None:
         """Removes what was saved."""
         self.model._initial_epoch = None
-        if self._delete:
+        if self._delete and self._fit.saves:
             with contextlib.suppress(FileNotFoundError):
                 os.remove(self._path)
             with contextlib.suppress(OSError):  # it has files of others
                 os.rmdir(os.path.dirname(self._path))
 
     def _save(self, epoch: int, batches: int) -> None:
-        checkpoint.save(self._path, self.model, TrainingState(epoch, batches, self._fit.state()))
         self._unsaved = 0
+        if self._fit.saves:
+            state = TrainingState(epoch, batches, self._fit.state())
+            checkpoint.save(self._path, self.model, state)
+        else:
+            checkpoint.take_part(self.model)
 
 
 class LoaderState(_FitCallback):
@@ -138,7 +146,11 @@ class LoaderState(_FitCallback):
 
     For programs that save their model by ``keras.callbacks.ModelCheckpoint`` or Keras's own
     ``BackupAndRestore``: when ``fit`` begins with an epoch after the first (``initial_epoch``, or
-    as Keras restores it), the loader continues where it was at the end of the epoch before.
+    as Keras restores it), the loader continues where it was at the end of the epoch before. Put it
+    before the callbacks that save the model, so that after a crash no model is without a position.
+
+    Where several trainers share a dataset (``shard``), the first one writes the file, and all read
+    it.
 
     Args:
         path: a file for the positions of all epochs, for this training only.
@@ -146,7 +158,8 @@ class LoaderState(_FitCallback):
     Raises:
         InvalidArgument: in ``fit``: it reads no sequence of loaderd (also a ``ValueError``).
         StateError: in ``fit``: the file has no position for the epoch, or is of another spec or
-            dataset, or damaged (also a ``ValueError``).
+            dataset, or damaged; or it is missing, and neither a state was loaded into the sequence
+            nor an epoch of it read (also a ``ValueError``).
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
@@ -168,6 +181,10 @@ class LoaderState(_FitCallback):
         """Saves the position of the next epoch."""
         assert self._states is not None
         self._states[epoch + 1] = self._fit.state()
+        if self._fit.saves:
+            self._save()
+
+    def _save(self) -> None:
         os.makedirs(os.path.dirname(self._path), exist_ok=True)
         new = f"{self._path}.new"
         with open(new, "wb") as file:
@@ -176,7 +193,10 @@ class LoaderState(_FitCallback):
 
     def _restored(self, epoch: int) -> dict[int, dict[str, Any]]:
         """The positions up to an epoch, where the sequence continues."""
-        if not epoch or not os.path.exists(self._path):
+        if not epoch:
+            return {}
+        if not os.path.exists(self._path):
+            self._check_begun(epoch)
             return {}
         try:
             with open(self._path, "rb") as file:
@@ -192,6 +212,16 @@ class LoaderState(_FitCallback):
             )
         self._fit.sequence.load_state_dict(states[epoch])
         return {number: state for number, state in states.items() if number <= epoch}
+
+    def _check_begun(self, epoch: int) -> None:
+        """Refuses a sequence at its beginning, which nobody has told where ``fit`` goes on."""
+        if self._fit.state() == self._fit.sequence.state_at(0, 0):
+            raise StateError(
+                f"`fit` begins with epoch {epoch}, and {self._path}, which should have the "
+                "loader's position, is missing: give LoaderState the file that the epochs before "
+                f"have written; without one, call x.load_state_dict(x.state_at({epoch}, 0)) for "
+                "the sequence x before `fit`, to begin with that epoch of it"
+            )
 
 
 def _count(save_freq: Any) -> int:

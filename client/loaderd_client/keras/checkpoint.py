@@ -8,6 +8,7 @@ generators, which Keras leaves out: those of the model's layers, and PyTorch's o
 from __future__ import annotations
 
 import os
+import tempfile
 from typing import Any
 
 import h5py
@@ -51,6 +52,16 @@ def save(path: str, model: Any, state: TrainingState) -> None:
         _write(file, _LAYERS, [adapter.to_numpy(one) for one in _random_states(model)])
         _write(file, _TORCH, adapter.torch_random_states())
     files.replace(new, path)
+
+
+def take_part(model: Any) -> None:
+    """Does what ``save`` does in the trainer that saves, and keeps nothing.
+
+    Saving may be an operation of all trainers together: with a distribution of Keras on JAX,
+    ``save_weights`` makes variables, and JAX waits until every process has made them.
+    """
+    with tempfile.TemporaryDirectory(prefix="loaderd-") as folder:
+        model.save_weights(os.path.join(folder, _NEW))
 
 
 def read(path: str) -> TrainingState | None:

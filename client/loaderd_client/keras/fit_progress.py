@@ -70,6 +70,16 @@ class FitProgress:
             self._epoch = self.sequence._places.epoch
 
     @property
+    def saves(self) -> bool:
+        """Whether this trainer saves: it is the first, or only one, of those that share a dataset.
+
+        The state of a loader is the same in all of them, so one file is enough, and none can be at
+        another batch than the others after a crash.
+        """
+        shard = self.sequence.spec.order.shard
+        return shard is None or shard.index == 0
+
+    @property
     def begins_alike(self) -> bool:
         """Whether Keras makes an iterator for this epoch, also where it was not resumed."""
         return self._steps_per_epoch is None and self._trained == 0
