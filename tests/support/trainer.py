@@ -1,7 +1,7 @@
 """A process that trains models in children, which may kill themselves at a given moment.
 
 Each line on stdin is a ``Job`` as JSON; the answer on stdout is the child's exit code: -9 if it was
-killed. With TensorFlow children are forked, so that it is imported once; JAX does not allow that.
+killed. Children are forked, so that the backend is imported once; JAX does not allow that.
 """
 
 from __future__ import annotations
@@ -243,7 +243,7 @@ def attempt(job: str) -> None:
 
 def start(job: str) -> int:
     """Starts a child; returns its process id."""
-    if keras.config.backend() != "tensorflow":
+    if keras.config.backend() == "jax":
         return subprocess.Popen([sys.executable, "-m", "tests.support.trainer", job]).pid
     child = os.fork()
     if not child:
