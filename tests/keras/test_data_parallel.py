@@ -10,6 +10,7 @@ import importlib.util
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -48,6 +49,32 @@ for epoch, value in enumerate(model.fit(train, epochs=2, verbose=0).history["los
 """
 
 
+FIT = "history = model.fit(train, epochs=2, verbose=0).history"
+RESUMED_FIT = """
+import hashlib, os, signal
+import numpy as np
+from loaderd_client.callbacks import BackupAndRestore
+
+class Killer(keras.callbacks.Callback):
+    batches = 0
+
+    def on_train_batch_begin(self, batch, logs=None):
+        if self.batches == int(os.environ["KILLED_AFTER"]):
+            os.kill(os.getpid(), signal.SIGKILL)
+        self.batches += 1
+
+killer = Killer()
+callbacks = [BackupAndRestore("backup", save_freq=1), killer]
+history = model.fit(train, epochs=2, verbose=0, callbacks=callbacks).history
+weights = b"".join(np.asarray(one).tobytes() for one in model.get_weights())
+print("batches", killer.batches, "weights", hashlib.sha256(weights).hexdigest(), flush=True)
+"""
+"""What a page's program does instead of ``FIT`` to go on after a crash."""
+
+Processes = list[tuple[list[str], dict[str, str]]]
+"""Arguments of programs that train together, and their variables."""
+
+
 @pytest.fixture
 def folder(serve: Serve, photos: Path, tmp_path: Path) -> Any:
     """A folder with ``data/train`` and the programs of the page; a daemon runs."""
@@ -59,8 +86,8 @@ def folder(serve: Serve, photos: Path, tmp_path: Path) -> Any:
         yield tmp_path
 
 
-def losses(folder: Path, processes: list[tuple[list[str], dict[str, str]]]) -> list[float]:
-    """Runs the processes of a training together; what the first of them says of its losses."""
+def outputs(folder: Path, processes: Processes, code: int = 0) -> list[str]:
+    """Runs the processes of a training together; what they print until they end with a code."""
     fixed = {"CUDA_VISIBLE_DEVICES": "-1", "TF_CPP_MIN_LOG_LEVEL": "3"}
     programs = [
         subprocess.Popen(
@@ -80,8 +107,14 @@ def losses(folder: Path, processes: list[tuple[list[str], dict[str, str]]]) -> l
             program.kill()
             program.wait()
     for program, (_, errors) in zip(programs, ends, strict=True):
-        assert program.returncode == 0, errors
-    found = [float(value) for value in re.findall(r"epoch \d: loss ([\d.]+)", ends[0][0])]
+        assert program.returncode == code, errors
+    return [printed for printed, _ in ends]
+
+
+def losses(folder: Path, processes: Processes) -> list[float]:
+    """What the first process of a training says of its losses."""
+    printed = outputs(folder, processes)[0]
+    found = [float(value) for value in re.findall(r"epoch \d: loss ([\d.]+)", printed)]
     assert len(found) == 2
     return found
 
@@ -116,21 +149,42 @@ def test_two_processes_of_pytorch_end_with_the_loss_of_one(folder: Path) -> None
     assert run(2) == pytest.approx(run(1), rel=1e-5)
 
 
-@pytest.mark.long
-def test_two_processes_of_jax_end_with_the_loss_of_one(folder: Path) -> None:
-    needs("jax")
-    env = {
+def jax_processes(program: str, count: int, **env: str) -> Processes:
+    fixed = {
         "KERAS_BACKEND": "jax",
         "JAX_PLATFORMS": "cpu",
         "JAX_CPU_COLLECTIVES_IMPLEMENTATION": "gloo",
     }
+    address = f"localhost:{free_ports(1)[0]}"
+    words = [[program, address, str(count), str(index)] for index in range(count)]
+    return [(each, fixed | env) for each in words]
 
-    def run(count: int) -> list[float]:
-        address = f"localhost:{free_ports(1)[0]}"
-        words = [["train_jax.py", address, str(count), str(index)] for index in range(count)]
-        return losses(folder, [(each, env) for each in words])
 
-    assert run(2) == pytest.approx(run(1), rel=1e-5)
+@pytest.mark.long
+def test_two_processes_of_jax_end_with_the_loss_of_one(folder: Path) -> None:
+    needs("jax")
+    one, two = (losses(folder, jax_processes("train_jax.py", count)) for count in (1, 2))
+    assert two == pytest.approx(one, rel=1e-5)
+
+
+@pytest.mark.long
+def test_two_processes_of_jax_that_were_killed_go_on_at_the_same_batch(folder: Path) -> None:
+    needs("jax")
+    program = (folder / "train_jax.py").read_text()
+    assert FIT in program
+    (folder / "resumed.py").write_text(program.replace(FIT, RESUMED_FIT))
+
+    def run(killed_after: int, code: int = 0) -> list[tuple[str, str]]:
+        processes = jax_processes("resumed.py", 2, KILLED_AFTER=str(killed_after))
+        printed = " ".join(outputs(folder, processes, code))
+        return re.findall(r"batches (\d+) weights (\w+)", printed)
+
+    undisturbed = run(-1)
+    assert [batches for batches, _ in undisturbed] == ["6", "6"]
+    run(4, -signal.SIGKILL)
+    assert (folder / "backup" / "loaderd.weights.h5").exists()
+    assert run(-1) == [("2", weights) for _, weights in undisturbed]
+    assert not (folder / "backup").exists()
 
 
 @pytest.mark.long
