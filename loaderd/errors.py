@@ -79,6 +79,13 @@ class EmptyDataset(DatasetError, ValueError):
     """No image was found in the directory."""
 
 
+class BadArchive(DatasetError, ValueError):
+    """An archive is damaged, or was changed, or its members make no samples.
+
+    The text names the archive and, if there is one, the member.
+    """
+
+
 class BadImage(DatasetError, OSError):
     """A file could not be read or decoded; the text names it and says why."""
 

@@ -133,6 +133,7 @@ BELOW = {
         "loaderd.monitor",
         "loaderd.pillow",
         "loaderd.setting_types",
+        "loaderd.sources",
         "loaderd.spec",
         "loaderd.supervisor",
     },

@@ -20,6 +20,7 @@ OF_KERAS = {
     "flow",
     "flow_from_dataframe",
     "flow_from_directory",
+    "image_dataset_from_archive",
     "image_dataset_from_arrays",
     "image_dataset_from_dataframe",
     "image_dataset_from_directory",
@@ -33,7 +34,7 @@ OF_KERAS = {
     "DirectoryIterator.__init__",
     "NumpyArrayIterator.__init__",
 }
-"""Functions that have the parameters that Keras gives them, and one like them."""
+"""Functions that have the parameters that Keras gives them, and those like them."""
 
 
 def sources(*folders: str) -> list[Path]:

@@ -13,6 +13,7 @@ from loaderd.launch import cpus as _cpus
 
 if TYPE_CHECKING:
     from loaderd_client.core.session import Session, connect
+    from loaderd_client.keras.archive import image_dataset_from_archive
     from loaderd_client.keras.array_dataset import image_dataset_from_arrays
     from loaderd_client.keras.coco import image_dataset_from_coco
     from loaderd_client.keras.dataset import image_dataset_from_directory
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "ImageDataGenerator": "keras.generator",
+    "image_dataset_from_archive": "keras.archive",
     "image_dataset_from_arrays": "keras.array_dataset",
     "image_dataset_from_coco": "keras.coco",
     "image_dataset_from_dataframe": "keras.table",
@@ -39,6 +41,7 @@ __all__ = [
     "Session",
     "__version__",
     "connect",
+    "image_dataset_from_archive",
     "image_dataset_from_arrays",
     "image_dataset_from_coco",
     "image_dataset_from_dataframe",

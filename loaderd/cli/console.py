@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar
 
 from rich.console import Console
-from rich.progress import track
+from rich.progress import Progress, track
 
 from loaderd.ipc.text import printable
 
@@ -29,6 +30,15 @@ def tracked(items: Iterable[T], what: str) -> Iterable[T]:
     """The same items, with a bar on stderr while they are taken if that is a terminal."""
     err = Console(stderr=True)
     return track(items, what, console=err, transient=True, disable=not err.is_terminal)
+
+
+@contextlib.contextmanager
+def bar(what: str) -> Iterator[Callable[[float], None]]:
+    """A function that says how much of the work is done, from 0 to 1; shown as in ``tracked``."""
+    err = Console(stderr=True)
+    with Progress(console=err, transient=True, disable=not err.is_terminal) as progress:
+        task = progress.add_task(what, total=1.0)
+        yield lambda done: progress.update(task, completed=done)
 
 
 def escape_unencodable() -> None:

@@ -75,7 +75,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _spec(args: argparse.Namespace) -> Spec:
     from loaderd_client.keras.augment_list import augmented
-    from loaderd_client.keras.dataset import EXTENSIONS
+    from loaderd_client.keras.image_options import EXTENSIONS
 
     if len(args.size) > 2:
         raise InvalidArgument("--size takes one number, or height and width")

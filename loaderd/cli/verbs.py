@@ -14,6 +14,7 @@ from loaderd.cli import (
     cache,
     doctor,
     errors,
+    index,
     options,
     preview,
     scan,
@@ -25,7 +26,7 @@ from loaderd.cli import (
 )
 from loaderd.cli.exit_codes import guarded
 
-_VERBS = (serve, start, stop, status, stat, errors, scan, preview, cache, doctor)
+_VERBS = (serve, start, stop, status, stat, errors, scan, preview, index, cache, doctor)
 _DOES = "loads images for Keras in worker processes, over shared memory"
 _EXAMPLES = """\
   loaderd start                        a daemon in the background, for all your trainers
@@ -35,6 +36,7 @@ _EXAMPLES = """\
   loaderd stop
   loaderd scan data/train              finds the images that cannot be read, before training
   loaderd preview data/train           a picture of samples, augmented or not
+  loaderd index 'train-{000..031}.tar'  finds the samples of archives, before training
   loaderd errors                       those that a running daemon has met
   loaderd doctor                       what is installed and what the machine offers
 

@@ -3,12 +3,13 @@ r"""The samples of a dataset as one table of bytes, which all processes read in 
 The daemon packs it once into shared memory; workers look up paths in it, the client
 reads class names, labels and file names. Nothing is copied or parsed per process::
 
-    header | labels   | ends          | names                    | root and class names
-    64 B   | int32(n) | int64(n + 1)  | b"a/1.jpg\0a/2.jpg\0..." | JSON
+    header | labels   | ends          | locations      | names                    | about
+    64 B   | int32(n) | int64(n + 1)  | int64(n, 6) | b"a/1.jpg\0a/2.jpg\0..." | JSON
 
-Labels, ends and names begin at multiples of 64 bytes. Name i is the bytes from
+Labels, ends, locations and names begin at multiples of 64 bytes. Name i is the bytes from
 ``ends[i]`` up to the null before ``ends[i + 1]``. Names are the file system's bytes, which
-need not be UTF-8; JSON holds them as escaped surrogates.
+need not be UTF-8; JSON holds them as escaped surrogates. Places are there only if the samples
+are members of archives. About are the root, the class names and the archives.
 """
 
 from __future__ import annotations
@@ -28,8 +29,54 @@ from loaderd.errors import ProtocolError
 MAGIC = b"loaderdM"
 VERSION = 1
 
-_HEADER = struct.Struct("<8sIIQQQQQQ")
+_HEADER = struct.Struct("<8sHHIQQQQQQ")
 _ALIGN = 64
+
+
+class Location(NamedTuple):
+    """Where a member of an archive lies.
+
+    Attributes:
+        archive: its number.
+        offset: of its first byte in the archive.
+        stored: bytes there.
+        size: bytes of its content.
+        crc: of its content; -1 if none is known.
+        deflated: 1 if it is compressed so, else 0.
+    """
+
+    archive: int
+    offset: int
+    stored: int
+    size: int
+    crc: int = -1
+    deflated: int = 0
+
+
+class Archive(NamedTuple):
+    """An archive as it was indexed.
+
+    Attributes:
+        path: absolute.
+        size: in bytes.
+        mtime: in ns.
+    """
+
+    path: str
+    size: int
+    mtime: int
+
+
+class Members(NamedTuple):
+    """The samples of a listing as members of archives.
+
+    Attributes:
+        archives: those that they lie in.
+        locations: int64 (n, 6), the fields of :class:`Location`.
+    """
+
+    archives: tuple[Archive, ...]
+    locations: npt.NDArray[np.int64]
 
 
 class _Header(NamedTuple):
@@ -37,6 +84,7 @@ class _Header(NamedTuple):
 
     magic: bytes
     version: int
+    numbers: int  # of a place
     about_size: int
     samples: int
     labels_at: int
@@ -47,7 +95,11 @@ class _Header(NamedTuple):
 
 
 def pack(
-    root: str, class_names: Sequence[str], filenames: Sequence[bytes], labels: npt.NDArray[np.int32]
+    root: str,
+    class_names: Sequence[str],
+    filenames: Sequence[bytes],
+    labels: npt.NDArray[np.int32],
+    members: Members | None = None,
 ) -> bytes:
     """Packs a listing into one table.
 
@@ -56,32 +108,45 @@ def pack(
         class_names: names of the classes in label order.
         filenames: n paths relative to ``root``, encoded for the file system.
         labels: int32 of shape (n,).
+        members: where the samples lie, if that is in archives.
 
     Returns:
         The table, to be read with :meth:`Manifest.view`.
 
     Raises:
-        ValueError: the numbers of labels and file names differ.
+        ValueError: the numbers of labels, locations and file names differ.
     """
     if labels.shape != (len(filenames),):
         raise ValueError(f"{len(filenames)} file names, but labels of shape {labels.shape}")
-    about = json.dumps({"root": root, "class_names": list(class_names)}).encode("ascii")
+    known: dict[str, Any] = {"root": root, "class_names": list(class_names)}
+    locations = b""
+    if members is not None:
+        if members.locations.shape != (len(filenames), len(Location._fields)):
+            raise ValueError(f"locations of shape {members.locations.shape}")
+        known["archives"] = members.archives
+        locations = members.locations.astype("<i8").tobytes()
+    about = json.dumps(known).encode("ascii")
     ends = np.zeros(len(filenames) + 1, "<i8")
     np.cumsum([len(name) + 1 for name in filenames], out=ends[1:])
-    header = _HEADER.pack(*_plan(len(filenames), int(ends[-1]), len(about)))
-    aligned = map(_padded, (header, labels.astype("<i4").tobytes(), ends.tobytes()))
+    numbers = len(Location._fields) if members is not None else 0
+    header = _HEADER.pack(*_plan(len(filenames), numbers, int(ends[-1]), len(about)))
+    aligned = map(_padded, (header, labels.astype("<i4").tobytes(), ends.tobytes(), locations))
     return b"".join([*aligned, b"\0".join([*filenames, b""]), about])
 
 
-def _plan(samples: int, names_size: int, about_size: int) -> _Header:
+def _plan(samples: int, numbers: int, names_size: int, about_size: int) -> _Header:
     labels_at = _aligned(_HEADER.size)
     ends_at = _aligned(labels_at + 4 * samples)
-    names_at = _aligned(ends_at + 8 * (samples + 1))
+    names_at = _aligned(_locations_at(ends_at, samples) + 8 * numbers * samples)
     about_at = names_at + names_size
     total = about_at + about_size
     return _Header(
-        MAGIC, VERSION, about_size, samples, labels_at, ends_at, names_at, about_at, total
+        MAGIC, VERSION, numbers, about_size, samples, labels_at, ends_at, names_at, about_at, total
     )
+
+
+def _locations_at(ends_at: int, samples: int) -> int:
+    return _aligned(ends_at + 8 * (samples + 1))
 
 
 def _aligned(at: int) -> int:
@@ -104,13 +169,25 @@ class Manifest:
         labels: int32 of shape (n,), read-only.
         names: all names, each with a null behind it, read-only.
         table: the bytes that were packed, read-only.
+        members: where the samples lie in archives; None if they are files.
     """
 
-    __slots__ = ("_ends", "_prefix", "_samples", "class_names", "labels", "names", "root", "table")
+    __slots__ = (
+        "_ends",
+        "_prefix",
+        "_samples",
+        "class_names",
+        "labels",
+        "members",
+        "names",
+        "root",
+        "table",
+    )
 
     def __init__(self, table: memoryview) -> None:
         header = _read_header(table)
-        self.root, self.class_names = _read_about(table[header.about_at : header.total])
+        about = _read_about(table[header.about_at : header.total])
+        self.root, self.class_names, archives = about
         self.table = table[: header.total]
         self.labels: npt.NDArray[np.int32] = np.frombuffer(
             table, np.int32, header.samples, header.labels_at
@@ -119,6 +196,7 @@ class Manifest:
         self._ends = table[header.ends_at : header.ends_at + 8 * (header.samples + 1)].cast("q")
         self.names = table[header.names_at : header.about_at]
         self._samples = header.samples
+        self.members = Members(archives, _read_locations(table, header)) if header.numbers else None
         self._prefix = os.fsencode(os.path.join(self.root, ""))
         if self._ends[0] != 0 or self._ends[-1] != len(self.names):
             raise ProtocolError("the manifest's names do not fill their place: it is damaged")
@@ -172,16 +250,27 @@ def _read_header(table: memoryview) -> _Header:
         raise ProtocolError("the segment holds no manifest")
     if header.version != VERSION:
         raise ProtocolError(f"the manifest has version {header.version}, not {VERSION}")
-    if header != _plan(header.samples, header.about_at - header.names_at, header.about_size):
+    names_size = header.about_at - header.names_at
+    if header.numbers not in (0, len(Location._fields)) or header != _plan(
+        header.samples, header.numbers, names_size, header.about_size
+    ):
         raise ProtocolError("the manifest's header contradicts itself: it is damaged")
     if header.total > len(table):
         raise ProtocolError(f"the manifest ends after {len(table)} of {header.total} bytes")
     return header
 
 
-def _read_about(data: memoryview) -> tuple[str, tuple[str, ...]]:
+def _read_locations(table: memoryview, header: _Header) -> npt.NDArray[np.int64]:
+    count = header.samples * header.numbers
+    locations = np.frombuffer(table, np.int64, count, _locations_at(header.ends_at, header.samples))
+    return locations.reshape(header.samples, header.numbers)
+
+
+def _read_about(data: memoryview) -> tuple[str, tuple[str, ...], tuple[Archive, ...]]:
     try:
         about = json.loads(bytes(data))
-        return str(about["root"]), tuple(map(str, about["class_names"]))
-    except (ValueError, KeyError, TypeError) as error:
+        listed = about.get("archives", ())
+        archives = tuple(Archive(str(path), int(size), int(time)) for path, size, time in listed)
+        return str(about["root"]), tuple(map(str, about["class_names"])), archives
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ProtocolError(f"the manifest's class names cannot be read: {error}") from error

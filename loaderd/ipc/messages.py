@@ -4,12 +4,12 @@ Every message is a small struct, encoded as MessagePack with its tag in front::
 
     client → daemon      Hello  Open  Plan  Ack  Leave  Confirm  Observe  ListBad  Stop
     owner → daemon       Connect  Stop
-    daemon → client      Welcome  Opened  Ready  BatchFailed  Confirmed  Stalled  Refused  Observed
-                         BadList  Stopping
+    daemon → client      Welcome  Indexing  Opened  Ready  BatchFailed  Confirmed  Stalled  Refused
+                         Observed  BadList  Stopping
     supervisor → worker  Attach  Chunk  Quarantine  Detach
     worker → supervisor  WorkerReady  Attached  Progress  Waiting  Bad  Done  BatchFailed
     supervisor → opener  List  Reserve
-    opener → supervisor  Waiting  Listed  Reserved  Refused
+    opener → supervisor  Waiting  Indexing  Listed  Reserved  Refused
     supervisor → forks   Fork  Signal
     forks → supervisor   Forked  Ended
 
@@ -400,6 +400,20 @@ class List(Message, frozen=True):
 
     spec_bytes: int
     bundles: tuple[int, ...]
+
+
+class Indexing(Message, frozen=True):
+    """How far the indexing of archives is; sent about twice a second, before the listing.
+
+    Attributes:
+        share: of all bytes, from 0 to 1, that were looked through.
+        archives: that are indexed.
+        total: how many there are.
+    """
+
+    share: float
+    archives: int
+    total: int
 
 
 class Listed(Message, frozen=True):

@@ -25,18 +25,20 @@ from loaderd.errors import CacheError, LoaderdError, NoRoom, ProtocolError, Requ
 from loaderd.ipc import annotation_parts, bundle, descriptors, manifest, segment
 from loaderd.ipc.channel import Channel
 from loaderd.ipc.manifest import Manifest
-from loaderd.ipc.messages import List, Listed, Message, Reserve, Reserved, refusal
+from loaderd.ipc.messages import Indexing, List, Listed, Message, Reserve, Reserved, refusal
 from loaderd.ipc.text import printable
 from loaderd.render.versions import decoders
 from loaderd.sampling.epoch_layout import EpochLayout
 from loaderd.sampling.order import epoch_length
 from loaderd.sampling.weights import sample_weights
 from loaderd.sources import file_identity
-from loaderd.sources.directory import list_samples
+from loaderd.sources.archive_index import Recipe
+from loaderd.sources.archives import Indexer, list_members
+from loaderd.sources.directory import Listing, list_samples
 from loaderd.sources.file_identity import FileStates
 from loaderd.spec import spec
 from loaderd.spec.output import Batching, Order
-from loaderd.spec.source import Arrays, Directory, Files
+from loaderd.spec.source import Archives, Arrays, Directory, Files
 from loaderd.spec.spec import Spec
 
 
@@ -88,7 +90,7 @@ class _Opener:
 
     def _list(self, request: List, fds: list[int]) -> None:
         asked, given = _read_request(request, fds)
-        table = _table(asked, given)
+        table = self._table(asked, given)
         found = Manifest.view(table)
         if asked.batch.label_mode == "categorical":
             _check_labels(found)
@@ -109,6 +111,17 @@ class _Opener:
             self._channel.send(answer, [fd])
         finally:
             os.close(fd)
+
+    def _table(self, asked: Spec, given: bundle.Parts) -> bytes:
+        """The samples, packed as a manifest."""
+        if not isinstance(asked.source, Archives):
+            return _table(asked, given)
+        paths, recipe = asked.source.paths, Recipe.of(asked.source)
+        indexes = Indexer(paths, recipe, self._settings.cache_dir).run(self._report)
+        return _packed(list_members(asked.source, indexes))
+
+    def _report(self, share: float, archives: int, total: int) -> None:
+        self._channel.send(Indexing(share, archives, total))
 
     def _reserve(self, request: Reserve, fds: list[int]) -> None:
         ring, *held = fds
@@ -141,10 +154,7 @@ def _table(asked: Spec, given: bundle.Parts) -> bytes:
     """The samples, packed as a manifest."""
     match asked.source:
         case Directory():
-            listing = list_samples(asked.source)
-            return manifest.pack(
-                listing.root, listing.class_names, listing.filenames, listing.labels
-            )
+            return _packed(list_samples(asked.source))
         case Files():
             return _part(given, "manifest").tobytes()
         case Arrays():
@@ -155,6 +165,12 @@ def _table(asked: Spec, given: bundle.Parts) -> bytes:
                 return _part(given, "manifest").tobytes()
             samples = len(array)
             return manifest.pack("", (), [b""] * samples, np.zeros(samples, np.int32))
+
+
+def _packed(listing: Listing) -> bytes:
+    return manifest.pack(
+        listing.root, listing.class_names, listing.filenames, listing.labels, listing.members
+    )
 
 
 def _order(given: bundle.Parts, order: Order, samples: int) -> NDArray[Any] | None:

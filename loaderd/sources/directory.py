@@ -22,6 +22,7 @@ import numpy.typing as npt
 
 from loaderd import storage
 from loaderd.errors import DatasetNotFound, InvalidArgument
+from loaderd.ipc.manifest import Members
 from loaderd.spec.source import Directory
 
 Labels = npt.NDArray[np.int32]
@@ -46,12 +47,14 @@ class Listing:
         class_names: names of the classes in label order; empty if there are no labels.
         filenames: paths relative to ``root``, as the file system's bytes.
         labels: int32 of shape (n,); zeros if there are no labels.
+        members: where they lie, if that is in archives.
     """
 
     root: str
     class_names: tuple[str, ...]
     filenames: list[bytes]
     labels: Labels
+    members: Members | None = None
 
 
 def list_samples(dataset: Directory) -> Listing:
@@ -73,7 +76,7 @@ def list_samples(dataset: Directory) -> Listing:
     if dataset.labels is not None:
         labels = _given_labels(dataset, len(filenames))
         class_names = tuple(str(label) for label in sorted(set(dataset.labels)))
-    kept = _kept(dataset, len(filenames))
+    kept = kept_samples(dataset, len(filenames))
     if kept is not None:
         filenames, labels = [filenames[i] for i in kept.tolist()], labels[kept]
     return Listing(dataset.directory, class_names, filenames, labels)
@@ -82,6 +85,15 @@ def list_samples(dataset: Directory) -> Listing:
 def _class_folders(dataset: Directory) -> list[str]:
     """The class folders in label order; the nameless one is the directory itself."""
     folders = sorted(_scan(dataset.directory)[0])  # raises if it is not readable
+    return chosen_folders(dataset, folders)
+
+
+def chosen_folders(dataset: Directory, folders: list[str]) -> list[str]:
+    """The class folders in label order, of all that there are.
+
+    Raises:
+        InvalidArgument: ``classes`` names others.
+    """
     if dataset.flat:
         return [""]
     classes = dataset.classes or ()
@@ -195,7 +207,7 @@ def _given_labels(dataset: Directory, count: int) -> Labels:
         raise InvalidArgument("`labels` must be whole numbers of 32 bits") from error
 
 
-def _kept(dataset: Directory, count: int) -> npt.NDArray[np.int64] | None:
+def kept_samples(dataset: Directory, count: int) -> npt.NDArray[np.int64] | None:
     """The samples left after shuffling and splitting, in order; None if all, unshuffled.
 
     Keras shuffles paths and labels separately from the same seed; as the draws depend on the

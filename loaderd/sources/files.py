@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from collections.abc import Callable
 from time import sleep, time_ns
 from typing import NamedTuple
 
@@ -36,6 +37,25 @@ class FileLimit(NamedTuple):
 NO_LIMIT = FileLimit(2**63, "a file can have")
 
 
+def while_reachable(path: Path, read: Callable[[], memoryview]) -> memoryview:
+    """What ``read`` gives, called again while the storage of ``path`` is gone.
+
+    Raises:
+        BadImage: what it raises; storage is gone if the cause says so.
+    """
+    storage.ask(path)
+    try:
+        while True:
+            try:
+                return read()
+            except BadImage as error:
+                if not storage.is_gone(error.__cause__):
+                    raise
+            sleep(_RETRY_SECONDS)  # the supervisor ends a worker that waits too long
+    finally:
+        storage.answered()
+
+
 class FileReader:
     """Reads files into reused memory."""
 
@@ -52,17 +72,7 @@ class FileReader:
             BadImage: the file is missing, unreadable or not a regular file.
             NoRoom: there is no memory for it.
         """
-        storage.ask(path)
-        try:
-            while True:
-                try:
-                    return self._read(path)
-                except BadImage as error:
-                    if not storage.is_gone(error.__cause__):
-                        raise
-                sleep(_RETRY_SECONDS)  # the supervisor ends a worker that waits too long
-        finally:
-            storage.answered()
+        return while_reachable(path, lambda: self._read(path))
 
     def _read(self, path: Path) -> memoryview:
         try:

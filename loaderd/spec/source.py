@@ -39,6 +39,30 @@ class Directory(Frozen, frozen=True, tag="directory"):
     labels: tuple[int, ...] | None = None
 
 
+Layout = Literal["auto", "webdataset", "folders"]
+"""How the members of an archive make samples."""
+
+
+class Archives(Directory, frozen=True, tag="archives"):
+    """Members of tar and zip archives, numbered as the files of a directory are.
+
+    ``directory`` is for display, and ``extensions`` are those of the members that are images.
+
+    Attributes:
+        paths: of the archives (absolute), in the order of their samples.
+        layout: ``webdataset``: members with one key, the name up to its first dot, are a sample;
+            ``folders``: class folders; ``auto``: what is found.
+        label: for ``webdataset``, the extension of the members with the labels, with ``:FIELD``
+            behind ``json``; ``auto`` takes what is found, None reads none.
+        folder: for ``folders``, the one that holds the class folders; empty if they are at the top.
+    """
+
+    paths: tuple[str, ...] = ()
+    layout: Layout = "auto"
+    label: str | None = "auto"
+    folder: str = ""
+
+
 class Files(Frozen, frozen=True, tag="files"):
     """Files that the client has listed, in the bundle's ``manifest``.
 

@@ -48,6 +48,7 @@ from loaderd.ipc.manifest import Manifest, sample_key
 from loaderd.ipc.messages import (
     ENOUGH_SLOTS,
     Attach,
+    Indexing,
     Joined,
     List,
     Listed,
@@ -67,7 +68,7 @@ from loaderd.sampling.order import EpochOrder, Ids
 from loaderd.sampling.weights import sample_weights
 from loaderd.spec import spec
 from loaderd.spec.load import PILS_PIXELS
-from loaderd.spec.source import Directory
+from loaderd.spec.source import Archives, Directory
 from loaderd.spec.spec import Spec
 from loaderd.supervisor import request_limits
 from loaderd.supervisor.children import Child
@@ -403,6 +404,8 @@ class PendingStream:
         match message:
             case Waiting(path, seconds):
                 self.wait = Wait(readable(path), time.monotonic() - seconds) if path else None
+            case Indexing():
+                self.client.send(message)
             case Listed():
                 self._size(message, opener)
             case Reserved():
@@ -503,7 +506,13 @@ def _empty(asked: Spec) -> EmptyDataset:
     source, place = asked.source, asked.source.directory
     if not isinstance(source, Directory):
         return EmptyDataset(f"No images found in {place}")
-    if source.classes:
+    if isinstance(source, Archives):
+        text = (
+            f"No images found in the archives of {place}: samples have labels of their own "
+            f"(.cls, .json or .txt), or lie in class folders"
+            + (f" of the folder {source.folder}" if source.folder else "; or name their `folder`")
+        )
+    elif source.classes:
         names = ", ".join(map(repr, source.classes))
         text = f"No images found in the folders {names} of {place}"
     elif source.flat:

@@ -36,6 +36,7 @@ from loaderd.sampling.order import EpochOrder, Ids
 from loaderd.sampling.weights import sample_weights
 from loaderd.sources.arrays import ArraySource
 from loaderd.sources.files import FileLimit, FileSource
+from loaderd.sources.members import MemberSource
 from loaderd.spec.spec import Spec, fitted
 from loaderd.spec.transform import Transform
 from loaderd.worker.annotated import AnnotatedSample
@@ -309,7 +310,9 @@ def _images_of(
     """The images of a stream, from where its spec says."""
     if "images" in arrays:
         return ArrayImages(_array_source(spec, manifest, arrays["images"]), renderer)
-    files = FileSource(manifest, FileLimit(limit.file_bytes, limit.file_reason))
+    of_each = FileLimit(limit.file_bytes, limit.file_reason)
+    is_packed = manifest.members is not None
+    files = MemberSource(manifest, of_each) if is_packed else FileSource(manifest, of_each)
     if store is not None:
         return CachedImages(files, renderer, store, manifest.root)
     return DecodedImages(files, renderer)

@@ -28,7 +28,19 @@ from loaderd.errors import (
 from loaderd.ipc import address, segment
 from loaderd.launch import launch
 
-VERBS = ("serve", "start", "stop", "status", "stat", "errors", "scan", "preview", "cache", "doctor")
+VERBS = (
+    "serve",
+    "start",
+    "stop",
+    "status",
+    "stat",
+    "errors",
+    "scan",
+    "preview",
+    "index",
+    "cache",
+    "doctor",
+)
 
 
 @pytest.fixture(autouse=True)

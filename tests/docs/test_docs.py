@@ -665,6 +665,7 @@ PUBLIC: list[Callable[..., Any]] = [
     ImageDataGenerator.apply_transform,
     ImageDataGenerator.random_transform,
     image_dataset_from_directory,
+    loaderd_client.image_dataset_from_archive,
     loaderd_client.image_dataset_from_arrays,
     loaderd_client.image_dataset_from_coco,
     loaderd_client.image_dataset_from_dataframe,

@@ -16,13 +16,14 @@ ROOT = Path(__file__).parents[2]
 VOCABULARY = ROOT / "docs/explanation/vocabulary.md"
 _ORDINARY = """
 a address ahead all and answer argument arithmetic array arrays asker assign assignment attach
-attached augmentation backup batching bell brightness builder call caller capture channel child
+attached augmentation backup bar batching bell brightness builder call caller capture channel child
 claim
 client closed code codec column confirm confirmed connect connection constant context course
 crashed data dataset death decoded decoder deliver dependency descriptor detach directory dismiss
 doctor done draining draws empty end ended error event fail failed failure fast featurewise
 field file findings finish fit fixed flip flow foreign forked found frame frozen function general
-generator gone granted head held hello holder host identity illegal imagenet index installed invalid
+generator gone granted head held hello holder host identity illegal imagenet indexer indexing
+installed invalid
 isolate issued iterator keras lacks large launch layout limit link list listed listener
 listing loaded loader loaderd loading loop many mapping memory message mismatch missing name no
 normalization not notifier numpy observe observed one open opened option order ordered outcome

@@ -35,6 +35,7 @@ from loaderd.ipc.dial import SOON, dial
 from loaderd.ipc.messages import (
     IDLE_SECONDS,
     BatchFailed,
+    Indexing,
     Message,
     Open,
     Opened,
@@ -51,6 +52,7 @@ from loaderd.spec.spec import Spec
 from loaderd_client.core import deadline, open_streams, spare_streams
 from loaderd_client.core.deadline import Deadline
 from loaderd_client.core.guard import Caller, Guard
+from loaderd_client.core.indexing_bar import IndexingBar
 from loaderd_client.core.spare_streams import is_cramped, kind_of
 from loaderd_client.core.stream import Stream, StreamRequest, warn
 
@@ -355,13 +357,17 @@ def _answer(channel: Channel, spec: Spec) -> tuple[Message, list[int]]:
 
 
 def _receive(channel: Channel) -> tuple[Message, list[int]]:
-    """The next message but ``Stalled``, whose text is printed: storage does not respond."""
-    message, fds = channel.receive_with_fds()
-    while isinstance(message, Stalled):
-        descriptors.close_all(fds)
-        warn(printable(message.text))
+    """The next message but those that only tell the user something."""
+    with IndexingBar() as bar:
         message, fds = channel.receive_with_fds()
-    return message, fds
+        while isinstance(message, (Indexing, Stalled)):
+            descriptors.close_all(fds)
+            if isinstance(message, Indexing):
+                bar.show(message)
+            else:  # storage does not respond
+                warn(printable(message.text))
+            message, fds = channel.receive_with_fds()
+        return message, fds
 
 
 def _ask(channel: Channel, request: StreamRequest) -> None:

@@ -9,48 +9,19 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Literal, get_args
-
-import msgspec
-import numpy as np
+from typing import TYPE_CHECKING, Literal
 
 from loaderd.errors import InvalidArgument
-from loaderd.spec.base import (
-    Aspect,
-    Cache,
-    ColorMode,
-    DataFormat,
-    Decode,
-    Interpolation,
-    LabelMode,
-    OnError,
-)
-from loaderd.spec.load import Load
-from loaderd.spec.output import Batching, Order, Output, Remainder
+from loaderd.spec.base import Cache, ColorMode, Decode, LabelMode, OnError
+from loaderd.spec.output import Remainder
 from loaderd.spec.source import Directory
-from loaderd.spec.spec import Spec
 from loaderd_client.core import arguments
-from loaderd_client.core.shards import ShardArgument, shard_of
-from loaderd_client.core.shared_supply import Sharing
-from loaderd_client.keras import adapter
-from loaderd_client.keras.augment_list import augmented
-from loaderd_client.keras.class_weights import class_weights as checked_weights
-from loaderd_client.keras.loading import Loading
-from loaderd_client.keras.pil_settings import pils_switches
+from loaderd_client.core.shards import ShardArgument
+from loaderd_client.keras.image_options import EXTENSIONS, ImageOptions, sequences_of
 
 if TYPE_CHECKING:
     from loaderd.augment.operation import Operation
     from loaderd_client.keras.sequence import LoaderSequence
-
-EXTENSIONS = (".bmp", ".gif", ".jpeg", ".jpg", ".png")
-"""The file extensions that Keras's ``image_dataset_from_directory`` reads."""
-
-_INTERPOLATIONS: dict[str, Interpolation] = {name: name for name in get_args(Interpolation)} | {
-    "area": "box",
-    "lanczos3": "lanczos",
-}
-_PICKED_SEEDS = 10**6
-"""The upper bound, exclusive, of the seeds that Keras picks."""
 
 
 def image_dataset_from_directory(
@@ -157,45 +128,41 @@ def image_dataset_from_directory(
         EmptyDataset: it holds no image.
         NoRoom: the ring does not fit in shared memory.
     """
-    labels, subset = arguments.plain(labels), arguments.plain(subset)
+    labels = arguments.plain(labels)
     names = arguments.names("class_names", class_names)
-    mode = _label_mode(labels, label_mode, names)
+    mode = label_mode_of(labels, label_mode, names)
     if mode == "none":
         labels = None  # as in Keras: subfolders are not classes then
-    shuffle = arguments.flag("shuffle", shuffle)
-    validation_split = _split(validation_split, subset, shuffle, seed)
     if format != "loaderd":
         raise InvalidArgument(
             f'`format` should be "loaderd": keras.utils makes "tf" and "grain". Received: {format}'
         )
-    resizing = _interpolation(interpolation)
-    loading = Loading(cache, decode, on_error, substitute_weight, exif).checked(mode != "none")
-    load = Load(
-        target_size=_size(image_size),
-        color_mode=_color_mode(color_mode),
-        interpolation=resizing,
-        aspect=_aspect(crop_to_aspect_ratio, pad_to_aspect_ratio),
-        decode=loading.decode,
-        exif=loading.exif,
-        pil=pils_switches(),
-        reading="decode_image",
+    options = ImageOptions(
+        color_mode=color_mode,
+        batch_size=batch_size,
+        image_size=image_size,
+        shuffle=shuffle,
+        seed=seed,
+        validation_split=validation_split,
+        subset=subset,
+        interpolation=interpolation,
+        crop_to_aspect_ratio=crop_to_aspect_ratio,
+        pad_to_aspect_ratio=pad_to_aspect_ratio,
+        data_format=data_format,
+        verbose=verbose,
+        cache=cache,
+        decode=decode,
+        on_error=on_error,
+        substitute_weight=substitute_weight,
+        exif=exif,
+        max_queue_size=max_queue_size,
+        augment=augment,
+        class_weights=class_weights,
+        shard=shard,
+        remainder=remainder,
+        share=share,
+        join=join,
     )
-    output = Output(
-        data_format=_data_format(data_format),
-        dtype="uint8" if resizing == "nearest" else "float32",  # TensorFlow keeps the dtype
-    )
-    own = shard_of(shard, remainder, seed)
-    given = seed
-    seed = int(np.random.randint(_PICKED_SEEDS)) if seed is None else seed  # as in Keras
-    weights = checked_weights(class_weights)
-    if weights is not None and labels is None:
-        raise InvalidArgument("`class_weights` needs labels")
-    if isinstance(weights, tuple) and labels != "inferred":
-        raise InvalidArgument(
-            '`class_weights`: only classes of `labels="inferred"` have names: use "balanced"'
-        )
-    seed = arguments.whole("seed", seed)
-    order = Order(shuffle=shuffle, seed=seed, class_weights=weights, shard=own)
     whole = Directory(
         directory=arguments.folder("directory", directory),
         extensions=EXTENSIONS,
@@ -203,89 +170,15 @@ def image_dataset_from_directory(
         hidden=False,
         flat=labels != "inferred",
         follow_links=arguments.flag("follow_links", follow_links),
-        shuffle_seed=order.seed if shuffle else None,
         labels=None if labels is None or isinstance(labels, str) else tuple(map(int, labels)),
     )
-    batch = Batching(_batch_size(batch_size), mode, loading.substitute_weight)
-    parts = augmented(augment, load, output, batch)
-    order = msgspec.structs.replace(order, repeats=parts.repeats)
-    spec = Spec(
-        source=whole,
-        load=parts.load,
-        transforms=(),
-        output=parts.output,
-        batch=parts.batch,
-        order=order,
-        cache=loading.cache,
-        on_error=loading.on_error,
-        augment=parts.operations,
-        code=parts.packed.code,
-    )
-    from loaderd_client.keras.sequence import LoaderSequence
-
-    sequences = [
-        LoaderSequence(
-            part,
-            max_queue_size=max_queue_size,
-            parts=parts.packed.parts,
-            functions=parts.functions,
-            sharing=Sharing.of(share, join, given, _subset(part), own),
-        )
-        for part in _parts(spec, validation_split, subset)
-    ]
-    if mode == "binary":
-        _check_two_classes(sequences)
-    for sequence in sequences if verbose else ():
-        _print_found(sequence)
-    return sequences if subset == "both" else sequences[0]
+    return sequences_of(whole, mode, options)
 
 
-def _parts(spec: Spec, split: float | None, subset: str | None) -> list[Spec]:
-    """One spec for each requested subset."""
-    if split is None:
-        return [spec]
-    parts = []
-    for one in ("training", "validation") if subset == "both" else (subset,):
-        source = msgspec.structs.replace(spec.source, split_overall=(split, one))
-        order = spec.order
-        if (subset, one) == ("both", "validation"):  # as in Keras, it has one order for all epochs
-            order = Order(shuffle=False, seed=order.seed, shard=order.shard)
-        parts.append(msgspec.structs.replace(spec, source=source, order=order))
-    return parts
-
-
-def _subset(spec: Spec) -> str | None:
-    assert isinstance(spec.source, Directory)
-    split = spec.source.split_overall
-    return None if split is None else split[1]
-
-
-def _print_found(sequence: LoaderSequence) -> None:
-    spec = sequence.spec
-    labelled = spec.batch.label_mode != "none"
-    classes = f" belonging to {sequence.num_classes} classes" if labelled else ""
-    assert isinstance(spec.source, Directory)
-    split = spec.source.split_overall
-    purpose = f" for {split[1]}" if split else ""
-    print(f"{'Using' if split else 'Found'} {sequence.n} files{classes}{purpose}.")
-
-
-def _check_two_classes(sequences: list[LoaderSequence]) -> None:
-    if sequences[0].num_classes != 2:
-        for sequence in sequences:
-            sequence.close()
-        raise InvalidArgument(
-            'When passing `label_mode="binary"`, there must be exactly 2 class_names. '
-            f"Received: class_names={sequences[0].class_names}"
-        )
-
-
-# -- checks of the arguments, with Keras's messages ------------------------------------
-
-
-def _label_mode(
+def label_mode_of(
     labels: str | Sequence[int] | None, label_mode: str | None, class_names: Sequence[str] | None
 ) -> LabelMode:
+    """The form of the labels, of arguments that are checked."""
     if not arguments.is_one_of(labels, ("inferred", None)):
         _check_labels(labels, label_mode, class_names)
     if not arguments.is_one_of(label_mode, ("int", "categorical", "binary", None)):
@@ -320,86 +213,3 @@ def _check_labels(
             '`labels` must be the whole numbers from 0 on for `label_mode="categorical"`. '
             f"Received: {sorted(set(labels))}"
         )
-
-
-def _color_mode(color_mode: ColorMode) -> ColorMode:
-    if not arguments.is_one_of(color_mode, get_args(ColorMode)):
-        raise InvalidArgument(
-            '`color_mode` must be one of {"rgb", "rgba", "grayscale"}. '
-            f"Received: color_mode={color_mode}"
-        )
-    return arguments.plain(color_mode)  # type: ignore[no-any-return]  # it is one of them
-
-
-def _size(image_size: int | tuple[int, int]) -> tuple[int, int]:
-    if isinstance(image_size, int):
-        image_size = (image_size, image_size)
-    if not isinstance(image_size, (list, tuple)) or len(image_size) != 2:
-        raise InvalidArgument(
-            "Invalid `image_size` value. Expected a tuple of 2 integers. "
-            f"Received: image_size={image_size}"
-        )
-    height, width = (arguments.whole("image_size", one) for one in image_size)
-    return (height, width)
-
-
-def _batch_size(batch_size: int) -> int:
-    if batch_size is None:
-        raise InvalidArgument("`batch_size` must be a number: a sequence gives whole batches")
-    size = arguments.number("batch_size", batch_size)
-    if size % 1:
-        raise InvalidArgument(f"`batch_size` should be a whole number. Received: {batch_size!r}")
-    return int(size)
-
-
-def _interpolation(name: str) -> Interpolation:
-    name = arguments.text("interpolation", name)
-    if name.lower() not in _INTERPOLATIONS:
-        raise InvalidArgument(
-            f"Argument `interpolation` should be one of {tuple(_INTERPOLATIONS)}. "
-            f"Received: interpolation={name}"
-        )
-    return _INTERPOLATIONS[name.lower()]
-
-
-def _aspect(crop: bool, pad: bool) -> Aspect:
-    if crop and pad:
-        raise InvalidArgument(
-            "Only one of `pad_to_aspect_ratio`, `crop_to_aspect_ratio` can be set to `True`."
-        )
-    return "crop" if crop else "pad" if pad else "stretch"
-
-
-def _data_format(data_format: str | None) -> DataFormat:
-    """After Keras's ``standardize_data_format``."""
-    if data_format is None:
-        return adapter.image_data_format()  # type: ignore[no-any-return]  # Keras has checked it
-    name = arguments.text("data_format", data_format).lower()
-    if name not in get_args(DataFormat):
-        raise InvalidArgument(
-            "The `data_format` argument must be one of {'channels_first', 'channels_last'}. "
-            f"Received: data_format={data_format}"
-        )
-    return name  # type: ignore[return-value]  # it is one of them
-
-
-def _split(
-    split: float | None, subset: str | None, shuffle: bool, seed: int | None
-) -> float | None:
-    """The validation fraction, after Keras's ``dataset_utils.check_validation_split_arg``."""
-    share = 0.0 if split is None else arguments.share("validation_split", split)
-    if share and not 0 < share < 1:
-        raise InvalidArgument(f"`validation_split` must be between 0 and 1, received: {split}")
-    if (share or subset) and not (share and subset):
-        raise InvalidArgument("If `subset` is set, `validation_split` must be set, and inversely.")
-    if not arguments.is_one_of(subset, ("training", "validation", "both", None)):
-        raise InvalidArgument(
-            f'`subset` must be either "training", "validation" or "both", received: {subset}'
-        )
-    if share and shuffle and seed is None:
-        raise InvalidArgument(
-            "If using `validation_split` and shuffling the data, you must provide a `seed` "
-            "argument, to make sure that there is no overlap between the training and "
-            "validation subset."
-        )
-    return share or None

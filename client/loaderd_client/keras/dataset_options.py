@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, fields
 from difflib import get_close_matches
 from inspect import signature
@@ -121,16 +121,23 @@ class DatasetArguments(TypedDict, total=False):
 
 
 def options_of(function: Callable[..., Any], arguments: DatasetArguments) -> DatasetOptions:
-    """The options that a function was called with.
+    """The options that a function was called with; see :func:`check_names`."""
+    check_names(function, arguments, DatasetOptions)
+    return DatasetOptions(**arguments)
+
+
+def check_names(function: Callable[..., Any], arguments: Iterable[str], kind: type) -> None:
+    """Makes sure that a function was called with arguments that it has.
 
     Args:
         function: for the error.
-        arguments: its further keyword arguments.
+        arguments: the names of its further keyword arguments.
+        kind: the dataclass of those.
 
     Raises:
         InvalidType: one is not known; says which may have been meant.
     """
-    known = [field.name for field in fields(DatasetOptions)]
+    known = [field.name for field in fields(kind)]
     for name in arguments:
         if name not in known:
             near = get_close_matches(name, [*signature(function).parameters, *known], 1)
@@ -138,4 +145,3 @@ def options_of(function: Callable[..., Any], arguments: DatasetArguments) -> Dat
                 f"{function.__name__}() got an unexpected keyword argument {name!r}"
                 + (f": did you mean {near[0]}?" if near else "")
             )
-    return DatasetOptions(**arguments)

@@ -10,8 +10,8 @@ from loaderd.errors import DatasetNotFound, InvalidArgument
 from loaderd.ipc.text import printable
 from loaderd_client.core import arguments
 from loaderd_client.keras.annotated import AnnotatedSequence, dataset_of
-from loaderd_client.keras.dataset import EXTENSIONS
 from loaderd_client.keras.dataset_options import DatasetArguments, options_of
+from loaderd_client.keras.image_options import EXTENSIONS
 from loaderd_client.keras.sample_table import SampleTable
 
 _MASKS = (".png", ".bmp", ".gif", ".tif", ".tiff")

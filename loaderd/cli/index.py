@@ -1,0 +1,94 @@
+"""``loaderd index``: the samples of tar and zip archives."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Sequence
+from typing import get_args
+
+from loaderd import config, formatting
+from loaderd.cli import console, options
+from loaderd.cli.exit_codes import DONE
+from loaderd.sources.archive_index import ArchiveIndex, Recipe
+from loaderd.sources.archives import Indexer, list_members
+from loaderd.sources.directory import Listing
+from loaderd.spec.source import Archives, Layout
+
+DOES = "find the samples of archives, once until they change"
+EXAMPLES = """\
+  loaderd index train.tar val.zip              class folders, or members such as 1.jpg and 1.cls
+  loaderd index 'data/train-{000..031}.tar'    several, in parallel
+  loaderd index train.tar --label json:kind    labels from a field of the members .json
+  loaderd index train.tar --json
+
+The indexes are those that image_dataset_from_archive makes with the same arguments, and are kept in
+the cache folder. Archives that make no dataset, such as truncated ones, are named; exit code 1.
+"""
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add the verb's own options."""
+    parser.add_argument(
+        "archives", nargs="+", metavar="FILE", help="tar or zip archives; {000..031} is a range"
+    )
+    parser.add_argument(
+        "--format", choices=get_args(Layout), default="auto", help="what they hold (default: auto)"
+    )
+    parser.add_argument(
+        "--image",
+        action="append",
+        metavar="EXTENSION",
+        help="of the members that are images; may be given several times (default: bmp, gif, jpeg, "
+        "jpg, png)",
+    )
+    parser.add_argument(
+        "--label",
+        default="auto",
+        metavar="EXTENSION",
+        help="of the members with the labels: cls, txt, json, json:FIELD, auto or none (default: "
+        "auto)",
+    )
+    parser.add_argument("--json", action="store_true", help="print one JSON object for each")
+    options.add(parser, "cache_dir", "config")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Make the indexes that are not kept, and print what is in them."""
+    from loaderd_client.keras.archive import source_of
+
+    label = None if args.label == "none" else args.label
+    source = source_of(args.archives, args.format, args.image, label)
+    where = config.locate_cache(options.flags(args), os.environ)
+    indexer = Indexer(source.paths, Recipe.of(source), where)
+    with console.bar("indexing") as show:
+        indexes = indexer.run(lambda share, _, __: show(share))
+    listing = list_members(source, indexes)
+    if args.json:
+        for path, index in zip(source.paths, indexes, strict=True):
+            console.out(formatting.as_json(_row(path, index)))
+    else:
+        _print(source, indexes, listing, where)
+    return DONE
+
+
+def _row(path: str, index: ArchiveIndex) -> dict[str, object]:
+    return {
+        "path": path,
+        "bytes": index.size,
+        "format": index.layout,
+        "label": index.label,
+        "images": len(index.locations),
+    }
+
+
+def _print(source: Archives, indexes: Sequence[ArchiveIndex], listing: Listing, where: str) -> None:
+    for path, index in zip(source.paths, indexes, strict=True):
+        kind = f"{index.layout or 'nothing'}{f' ({index.label})' if index.label else ''}"
+        images, size = formatting.count(len(index.locations), "image"), formatting.size(index.size)
+        console.out(f"{path}  {size}  {kind}  {images}")
+    samples = formatting.count(len(listing.filenames), "sample")
+    archives = formatting.count(len(indexes), "archive")
+    classes = len(listing.class_names)
+    of_classes = f" of {classes} class{'es' if classes > 1 else ''}" if classes else ""
+    console.out(f"{samples}{of_classes} in {archives}; the indexes are in {where}")

@@ -1,0 +1,265 @@
+"""Lists the samples of archives, by their indexes.
+
+Samples are in the order of the archives, and in an archive in that of its members. Those of class
+folders are in the order of a directory into which all archives were unpacked, so that they make
+the same batches as the directory.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from loaderd import storage
+from loaderd.errors import BadArchive, InvalidArgument
+from loaderd.ipc.manifest import Archive, Members
+from loaderd.ipc.text import printable, readable
+from loaderd.sources.archive_index import FOLDER, ArchiveIndex, Recipe, index_of
+from loaderd.sources.directory import Listing, chosen_folders, kept_samples
+from loaderd.spec.source import Archives
+
+_THREADS = 8
+"""Archives that are indexed at once: most of the time is spent waiting for a disk."""
+
+_REPORT_SECONDS = 0.5
+
+_MAX_CLASSES = 2**17
+
+Report = Callable[[float, int, int], None]
+"""Called with the fraction of all bytes that were looked through, with the archives that are
+indexed, and with how many there are."""
+
+
+class _Sample(NamedTuple):
+    """One of the listing, before it is packed."""
+
+    archive: int
+    row: int
+    label: int
+
+
+class Indexer:
+    """Makes the indexes of archives, several at once, or takes them from the cache folder.
+
+    Args:
+        paths: of the archives.
+        recipe: what to look for.
+        cache_dir: the folder of the caches.
+    """
+
+    def __init__(self, paths: Sequence[str], recipe: Recipe, cache_dir: str) -> None:
+        self._paths = paths
+        self._recipe = recipe
+        self._folder = os.path.join(cache_dir, FOLDER)
+        self._looked = [0] * len(paths)
+        self._sizes = [0] * len(paths)
+        self._stopped = threading.Event()
+
+    def run(self, report: Report) -> list[ArchiveIndex]:
+        """The indexes, in the order of the archives.
+
+        Args:
+            report: told about twice a second how far it is.
+
+        Raises:
+            BadArchive: an archive cannot be read, or its members make no samples.
+            CacheError: the indexes cannot be kept in the cache folder.
+        """
+        with ThreadPoolExecutor(min(_THREADS, len(self._paths))) as pool:
+            made = [pool.submit(self._index, number) for number in range(len(self._paths))]
+            try:
+                self._watch(made, report)
+                return [one.result() for one in made]
+            finally:
+                self._stopped.set()
+                pool.shutdown(cancel_futures=True)
+
+    def _watch(self, made: Sequence[Future[ArchiveIndex]], report: Report) -> None:
+        """Waits for all, or for the first error; records which archive does not go on."""
+        seen = -1
+        try:
+            for number, path in enumerate(self._paths):
+                storage.ask(path)
+                self._sizes[number] = _size_of(path)
+            while True:
+                done, left = wait(made, _REPORT_SECONDS, FIRST_EXCEPTION)
+                for one in done:
+                    one.result()
+                if not left:
+                    return
+                looked = sum(self._looked)
+                if looked != seen:
+                    seen = looked
+                    first = next(n for n, one in enumerate(made) if not one.done())
+                    storage.ask(self._paths[first])
+                report(looked / max(1, sum(self._sizes)), len(done), len(made))
+        finally:
+            storage.answered()
+
+    def _index(self, number: int) -> ArchiveIndex:
+        def progress(looked: int) -> None:
+            self._looked[number] = looked
+            if self._stopped.is_set():
+                raise BadArchive(f"{readable(self._paths[number])}: another one failed")
+
+        return index_of(self._paths[number], self._recipe, self._folder, progress)
+
+
+def _size_of(path: str) -> int:
+    try:
+        return os.stat(path).st_size
+    except (OSError, ValueError):
+        return 0  # reading it raises the error
+
+
+def list_members(source: Archives, indexes: Sequence[ArchiveIndex]) -> Listing:
+    """Lists the samples of archives; an empty listing is no error here.
+
+    Args:
+        source: what to select.
+        indexes: of its archives.
+
+    Raises:
+        BadArchive: the archives do not fit one another, or there are samples without a class.
+        InvalidArgument: ``classes`` do not fit the archives.
+    """
+    filled = [number for number, one in enumerate(indexes) if one.layout is not None]
+    _check_alike(source, indexes, filled)
+    if filled and indexes[filled[0]].layout == "webdataset":
+        names, samples = _grouped(source, indexes)
+    else:
+        names, samples = _in_folders(source, indexes)
+    kept = kept_samples(source, len(samples))
+    if kept is not None:
+        samples = [samples[i] for i in kept.tolist()]
+    return _listing(source, indexes, names, samples)
+
+
+def _check_alike(source: Archives, indexes: Sequence[ArchiveIndex], filled: list[int]) -> None:
+    for number in filled:
+        first, one = indexes[filled[0]], indexes[number]
+        if (one.layout, one.label) != (first.layout, first.label):
+            raise BadArchive(
+                f"{readable(source.paths[number])}: it holds {_kind(one)}, and "
+                f"{readable(source.paths[filled[0]])} {_kind(first)}: archives of one dataset are "
+                "alike; `format` and `label` say which they are"
+            )
+
+
+def _kind(index: ArchiveIndex) -> str:
+    if index.layout == "folders":
+        return "images in class folders"
+    return f"samples with labels in .{index.label}" if index.label else "samples without labels"
+
+
+def _grouped(
+    source: Archives, indexes: Sequence[ArchiveIndex]
+) -> tuple[tuple[str, ...], list[_Sample]]:
+    """Classes and samples of archives in the form of WebDataset."""
+    if source.flat or source.label is None:
+        counts = [len(index.locations) for index in indexes]
+        return (), [_Sample(at, row, 0) for at, n in enumerate(counts) for row in range(n)]
+    labels: list[tuple[int, int, int | str]] = [
+        (at, row, label)
+        for at, one in enumerate(indexes)
+        for row, label in enumerate(one.labels or ())
+    ]
+    numbers = [label for _, _, label in labels if isinstance(label, int)]
+    if len(numbers) == len(labels):
+        names = _numbered(source, max(numbers, default=-1) + 1)
+        return names, [_Sample(at, row, int(label)) for at, row, label in labels]
+    if numbers:
+        raise BadArchive(
+            f"{readable(source.directory)}: the labels of some archives are whole numbers, and "
+            "those of others names"
+        )
+    there = {str(label) for _, _, label in labels}
+    names = tuple(chosen_folders(source, sorted(there)))
+    _check_number(source, len(names))
+    number = {name: place for place, name in enumerate(names)}
+    return names, [_Sample(at, row, number[str(one)]) for at, row, one in labels if one in number]
+
+
+def _numbered(source: Archives, count: int) -> tuple[str, ...]:
+    """The names of classes 0 to ``count - 1``."""
+    _check_number(source, count)
+    if source.classes is None:
+        return tuple(map(str, range(count)))
+    if len(source.classes) < count:
+        raise InvalidArgument(
+            f"`class_names` has {len(source.classes)} names, and the labels of "
+            f"{printable(source.directory)} are up to {count - 1}"
+        )
+    return source.classes
+
+
+def _check_number(source: Archives, count: int) -> None:
+    if count > _MAX_CLASSES:
+        raise BadArchive(
+            f"{readable(source.directory)}: there would be {count:,} classes, and at most "
+            f"{_MAX_CLASSES:,} are allowed: do the members named by `label` hold classes?"
+        )
+
+
+def _in_folders(
+    source: Archives, indexes: Sequence[ArchiveIndex]
+) -> tuple[tuple[str, ...], list[_Sample]]:
+    """Classes and samples of class folders, in the order of a directory."""
+    top = source.folder.strip("/") + "/" if source.folder.strip("/") else ""
+    folders = {
+        one[len(top) :].partition("/")[0]
+        for index in indexes
+        for one in index.folders
+        if one.startswith(top)
+    }
+    names = chosen_folders(source, sorted(folders - {""}))
+    number = {name: place for place, name in enumerate(names)}
+    found = []
+    for at, index in enumerate(indexes):
+        for row, name in enumerate(index.names):
+            if not name.startswith(top):
+                continue
+            folder, _, last = name[len(top) :].rpartition("/")
+            group, _, rest = ("", "", folder) if source.flat else folder.partition("/")
+            if group in number and (source.flat or folder):
+                found.append((number[group], rest, last, at, row))
+    found.sort()
+    return (() if source.flat else tuple(names)), [
+        _Sample(at, row, n) for n, _, _, at, row in found
+    ]
+
+
+def _listing(
+    source: Archives,
+    indexes: Sequence[ArchiveIndex],
+    class_names: tuple[str, ...],
+    samples: Sequence[_Sample],
+) -> Listing:
+    root = os.path.commonpath([os.path.dirname(path) for path in source.paths])
+    short = [os.path.relpath(path, root) for path in source.paths]
+    names = [one.names for one in indexes]
+    joined = "\0".join(f"{short[one.archive]}/{names[one.archive][one.row]}" for one in samples)
+    archives = tuple(
+        Archive(path, one.size, one.mtime) for path, one in zip(source.paths, indexes, strict=True)
+    )
+    return Listing(
+        root,
+        class_names,
+        os.fsencode(joined).split(b"\0") if samples else [],
+        np.array([one.label for one in samples], np.int32),
+        Members(archives, _locations(indexes, samples)),
+    )
+
+
+def _locations(indexes: Sequence[ArchiveIndex], samples: Sequence[_Sample]) -> NDArray[np.int64]:
+    firsts = np.cumsum([0, *(len(one.locations) for one in indexes)])
+    numbers = np.array([one[:2] for one in samples], np.int64).reshape(-1, 2)
+    stacked = np.concatenate([one.locations for one in indexes])
+    rows = stacked[firsts[numbers[:, 0]] + numbers[:, 1]]
+    return np.column_stack([numbers[:, 0], rows])

@@ -1,0 +1,84 @@
+"""``loaderd index``: what it shows of archives, and that datasets find what it keeps."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from loaderd.cli.main import main
+from loaderd_client import Session, image_dataset_from_archive
+from tests.support.archives import contents, samples, shards_of, tar_of, zip_of
+from tests.support.daemons import Serve, eventually
+
+Run = Callable[..., tuple[int, list[str], str]]
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The default folder of the caches."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return tmp_path / "cache" / "loaderd"
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str]) -> Run:
+    """``loaderd index …``: exit code, lines on stdout, stderr."""
+
+    def call(*words: str) -> tuple[int, list[str], str]:
+        code = main(["index", *words])
+        shown = capsys.readouterr()
+        return code, shown.out.splitlines(), shown.err
+
+    return call
+
+
+def test_it_shows_what_is_in_archives(run: Run, photos: Path, tmp_path: Path, cache: Path) -> None:
+    urls = shards_of(tmp_path, samples(photos), 2)
+    code, lines, _ = run(urls)
+    sizes = [os.path.getsize(tmp_path / f"train-00{n}.tar") / 1024 for n in range(2)]
+    assert code == 0
+    assert lines == [
+        f"{tmp_path}/train-000.tar  {sizes[0]:.1f} KiB  webdataset (cls)  48 images",
+        f"{tmp_path}/train-001.tar  {sizes[1]:.1f} KiB  webdataset (cls)  48 images",
+        f"96 samples of 3 classes in 2 archives; the indexes are in {cache}",
+    ]
+    both = zip_of(tmp_path / "a.zip", contents(photos)), tar_of(tmp_path / "a.tar", {"x": b""})
+    code, lines, _ = run("--json", *map(str, both))
+    found = [json.loads(line) for line in lines]
+    assert [(one["format"], one["label"], one["images"]) for one in found] == [
+        ("folders", None, 96),
+        (None, None, 0),
+    ]
+
+
+def test_archives_that_make_no_dataset_are_named(run: Run, tmp_path: Path) -> None:
+    path = tar_of(tmp_path / "a.tar", {"1.jpg": b"", "1.cls": b"1", "2.jpg": b""})
+    code, lines, said = run(str(path))
+    assert (code, lines) == (1, [])
+    assert f"{path}: 2.jpg has no label" in said
+    assert run(str(path), "--label", "none")[0] == 0
+    assert run(str(path), "--label", "class")[0] == 2
+    assert run(str(tmp_path / "b.tar"))[0] == 1
+
+
+def test_a_dataset_takes_the_index_that_was_made(
+    run: Run, serve: Serve, photos: Path, tmp_path: Path, cache: Path
+) -> None:
+    path = tar_of(tmp_path / "a.tar", contents(photos))
+
+    def is_kept() -> bool:
+        run(str(path))
+        return any(cache.glob("archives/*.index"))
+
+    eventually(is_kept)
+    (file,) = cache.glob("archives/*.index")
+    before = file.stat()
+    with serve(2) as daemon, Session(daemon.path):
+        sequence = image_dataset_from_archive(path, image_size=(24, 32), verbose=False)
+        assert len(sequence.file_paths) == 96  # type: ignore[union-attr]
+    assert list(cache.glob("archives/*")) == [file]
+    assert file.stat().st_mtime_ns == before.st_mtime_ns
