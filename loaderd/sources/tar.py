@@ -1,6 +1,6 @@
 """Finds the members of a tar archive: ustar, GNU, pax and the format before them.
 
-Only headers are read. ``tarfile`` would do it too, in ten times the time, and takes what follows a
+Only headers are read. ``tarfile`` would do it too, in three times the time, and takes what follows a
 damaged header for the end of the archive.
 """
 
@@ -93,12 +93,18 @@ def _check(block: bytes, at: int, last: str) -> None:
     after = f", after {last}" if last else ""
     if len(block) < _BLOCK:
         raise ValueError(f"it is truncated: it ends at byte {at + len(block)}{after}")
-    known, summed = _integer(block[148:156]), block[:148] + block[156:]
-    # Some programs have summed signed bytes.
-    if known not in (256 + sum(summed), 256 + sum(memoryview(summed).cast("b"))):
+    if not _is_header(block):
         if not at:
             raise ValueError("it is neither a tar nor a zip archive")
         raise ValueError(f"it is damaged: there is no header at byte {at}{after}")
+
+
+def _is_header(block: bytes) -> bool:
+    """Whether the checksum is that of the block, in which it counts as eight spaces."""
+    known = _integer(block[148:156])
+    summed = block[:148] + b" " * 8 + block[156:]
+    # Some programs have summed signed bytes.
+    return known == sum(summed) or known == sum(memoryview(summed).cast("b"))
 
 
 def _check_end(end: int, nbytes: int, name: str) -> None:

@@ -207,10 +207,12 @@ def test_a_client_goes_on_with_the_next_daemon_by_its_own_listing(
             expected = batches_of(of_folder(photos), 1)
             sequence = of_archive(own)
             found = [[np.array(part) for part in next(sequence)] for _ in range(3)]
-        with serve(2, cache):
+        with serve(2, f"--cache-dir={tmp_path / 'other'}"):
             found += [[np.array(part) for part in next(sequence)] for _ in range(9)]
             check_equal(found, expected)
             sequence.close()
+    assert (tmp_path / "cache" / "archives").exists()
+    assert not (tmp_path / "other").exists()  # nothing was indexed again
 
 
 def descriptors_of(pid: int, folder: str) -> int:

@@ -22,10 +22,12 @@ from loaderd_client import (
     ImageDataGenerator,
     LoaderSequence,
     Session,
+    image_dataset_from_archive,
     image_dataset_from_dataframe,
     image_dataset_from_directory,
 )
 from loaderd_client import augment as A
+from tests.support.archives import samples, shards_of
 from tests.support.daemons import Daemon, shared
 
 SIZE = (16, 16)
@@ -56,6 +58,21 @@ def arrays(photos: Path) -> Any:
     images = np.random.default_rng(1).integers(0, 256, (96, *SIZE, 3)).astype("float32")
     generator = ImageDataGenerator(horizontal_flip=True)
     return generator.flow(images, np.arange(96), batch_size=8, shuffle=True, seed=3)
+
+
+def archives(photos: Path) -> Any:
+    folder = photos.parent / "packed"
+    if not folder.exists():
+        folder.mkdir()
+        shards_of(folder, samples(photos), 3)
+    return image_dataset_from_archive(
+        folder / "train-{000..002}.tar",
+        image_size=SIZE,
+        batch_size=8,
+        seed=3,
+        verbose=False,
+        augment=[A.RandomFlip()],
+    )
 
 
 def boxes(photos: Path) -> Any:
@@ -95,6 +112,7 @@ MODES: dict[str, Make] = {
         remainder="pad",
         augment=[A.MixUp()],
     ),
+    "archives": archives,
     "skip": lambda photos: dataset(photos, on_error="skip"),
     "substitute in a flow": lambda photos: flow(
         photos, on_error="substitute", substitute_weight=0.5
@@ -106,8 +124,8 @@ MODES: dict[str, Make] = {
 
 
 @pytest.fixture(scope="module")
-def daemon() -> Iterator[Daemon]:
-    with shared("--max-bad=5%") as daemon:
+def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
+    with shared("--max-bad=5%", f"--cache-dir={tmp_path_factory.mktemp('cache')}") as daemon:
         yield daemon
 
 
