@@ -7,11 +7,11 @@ import stat
 from collections import OrderedDict
 from time import time_ns
 
-from loaderd import memory
+from loaderd import memory, storage
 from loaderd.errors import BadArchive, BadImage, ProtocolError
 from loaderd.ipc.manifest import Archive, Location, Manifest
 from loaderd.ipc.owned import Owned
-from loaderd.ipc.text import printable, readable
+from loaderd.ipc.text import printable
 from loaderd.scratch import Scratch
 from loaderd.sources.file_identity import member_state, settled_state
 from loaderd.sources.files import FileLimit, while_reachable
@@ -36,7 +36,7 @@ class _OpenArchive:
         # Opening a FIFO without O_NONBLOCK would block until it has a writer.
         self.fd = os.open(known.path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
         _descriptors.watch(self, self.fd)
-        self.status = self.checked_status()
+        self.checked_status()
 
     def checked_status(self) -> os.stat_result:
         """Its present status, of the archive that was indexed."""
@@ -68,8 +68,7 @@ class MemberSource:
         self._limit = limit
         self._scratch = Scratch()
         self._open: OrderedDict[int, _OpenArchive] = OrderedDict()
-        self._before = 0
-        self._state = 0
+        self._last: tuple[os.stat_result | None, int, Location] = (None, 0, Location(0, 0, 0, 0))
         numbers = self._locations[:, 0]
         if len(numbers) and not 0 <= numbers.min() <= numbers.max() < len(self._archives):
             raise ProtocolError("the manifest has members of archives that it does not name")
@@ -93,37 +92,38 @@ class MemberSource:
 
     def identity(self, sample: int) -> int:
         """The state of the last member read; 0 if it may have changed undetected."""
-        return self._state
+        status, before, location = self._last
+        state = settled_state(status, before)
+        return member_state(state, location.offset, location.stored) if state else 0
 
     def name(self, sample: int) -> str:
         """The archive's path, and the member's in it."""
         return os.fsdecode(self._manifest.path(sample))
 
     def _read(self, sample: int, location: Location) -> memoryview:
-        name = self.name(sample)
-        if max(location.size, location.stored) > self._limit.nbytes:
-            raise BadImage(
-                f"{printable(name)}: {location.size} bytes are more than {self._limit.reason}"
-            )
-        before = time_ns()
         try:
-            archive = self._opened(location.archive)
-            stored = self._read_all(archive.fd, location)
-            status = archive.checked_status()
-            found = memoryview(content(stored, location.size, location.crc, location.deflated))
+            return self._checked(location)
         except MemoryError as error:
-            raise memory.no_room(readable(name)) from error
+            raise memory.no_room(printable(self.name(sample))) from error
         except BadArchive as error:
             self._open.pop(location.archive, None)
-            raise BadArchive(f"{printable(name)}: {error}") from error
+            raise BadArchive(f"{printable(self.name(sample))}: {error}") from error
         except ValueError as error:
-            raise BadImage(f"{printable(name)}: {printable(str(error))}") from error
+            raise BadImage(f"{printable(self.name(sample))}: {error}") from error
         except OSError as error:
             self._open.pop(location.archive, None)
-            raise BadImage(f"{printable(name)}: {error.strerror or error}") from error
-        state = settled_state(status, before)
-        self._state = member_state(state, location.offset, location.stored) if state else 0
-        return found
+            raise BadImage(f"{printable(self.name(sample))}: {error.strerror}") from error
+
+    def _checked(self, location: Location) -> memoryview:
+        """The content; raises ValueError if it is damaged or too large."""
+        if max(location.size, location.stored) > self._limit.nbytes:
+            raise ValueError(f"{location.size} bytes are more than {self._limit.reason}")
+        before = time_ns()
+        archive = self._opened(location.archive)
+        stored = self._read_all(archive.fd, location)
+        self._last = archive.checked_status(), before, location
+        found = content(stored, location.size, location.crc, location.deflated)
+        return memoryview(found)
 
     def _opened(self, number: int) -> _OpenArchive:
         found = self._open.get(number)
@@ -134,6 +134,10 @@ class MemberSource:
                 found = self._open[number] = _OpenArchive(self._archives[number])
             except FileNotFoundError as error:
                 raise BadArchive("the archive is gone: make the dataset again") from error
+            except OSError as error:
+                if storage.is_gone(error):
+                    raise
+                raise BadArchive(f"the archive cannot be opened: {error.strerror}") from error
         self._open.move_to_end(number)
         return found
 

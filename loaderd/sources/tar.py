@@ -1,7 +1,7 @@
 """Finds the members of a tar archive: ustar, GNU, pax and the format before them.
 
-Only headers are read. ``tarfile`` would do it too, in three times the time, and takes what follows a
-damaged header for the end of the archive.
+Only headers are read. ``tarfile`` would do it too, in three times the time, and takes what follows
+a damaged header for the end of the archive.
 """
 
 from __future__ import annotations

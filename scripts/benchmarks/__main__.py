@@ -13,6 +13,7 @@ from scripts.benchmarks import (
     ring,
     share,
     sharing,
+    sources,
     steps,
 )
 
@@ -29,6 +30,7 @@ def main() -> None:
     ring.add(benchmarks)
     share.add(benchmarks)
     sharing.add(benchmarks)
+    sources.add(benchmarks)
     steps.add(benchmarks)
     args = parser.parse_args()
     args.run(args)

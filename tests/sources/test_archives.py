@@ -342,6 +342,9 @@ def test_an_archive_that_was_changed_is_named_with_the_member(tmp_path: Path) ->
     path.unlink()
     with pytest.raises(BadArchive, match=r"a\.tar/a\.png: the archive is gone"):
         read.read(1)
+    path.symlink_to(path)
+    with pytest.raises(BadArchive, match=r"a\.tar/a\.png: the archive cannot be opened: Too many"):
+        read.read(1)
 
 
 def test_one_that_was_replaced_is_read_as_it_was_by_those_who_have_it_open(tmp_path: Path) -> None:
