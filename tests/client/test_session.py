@@ -15,10 +15,10 @@ import msgspec
 import pytest
 
 from loaderd import __version__
-from loaderd.errors import EmptyDataset, LoaderdError, ProtocolError
+from loaderd.errors import BadArchive, EmptyDataset, LoaderdError, ProtocolError
 from loaderd.ipc import descriptors, segment
 from loaderd.ipc.channel import Channel, Closed
-from loaderd.ipc.messages import PROTOCOL, Message, Refused, Stalled, Welcome
+from loaderd.ipc.messages import PROTOCOL, Indexing, Message, Refused, Stalled, Welcome
 from loaderd_client import Session
 from tests.ipc.test_opened import GOOD, TABLE
 from tests.support.daemons import DEADLINE, eventually
@@ -88,6 +88,11 @@ ROOMY = msgspec.structs.replace(GOOD, ring_bytes=2 * RING)
             EmptyDataset,
             "no images",
         ),
+        (
+            [Answer(Indexing(0.5, 1, 2), (10,)), Answer(Refused("BadArchive", "damaged"), ())],
+            BadArchive,
+            "damaged",
+        ),
     ],
     ids=[
         "a ring that does not fit its slots",
@@ -98,6 +103,7 @@ ROOMY = msgspec.structs.replace(GOOD, ring_bytes=2 * RING)
         "another message",
         "a refusal that brings something",
         "a stall that brings something",
+        "progress that brings something",
     ],
 )
 def test_what_a_daemon_hands_over_is_checked_and_nothing_of_it_is_kept(

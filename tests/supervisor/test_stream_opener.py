@@ -26,6 +26,7 @@ from loaderd.ipc.messages import (
     PROTOCOL,
     Ack,
     Hello,
+    Indexing,
     Join,
     List,
     Listed,
@@ -392,6 +393,15 @@ def test_one_whose_listing_waits_for_storage_hears_of_it_too(loop: Loop) -> None
     (answers,) = heard(line)
     assert isinstance(answers, Stalled)
     assert answers.text == "storage answers again: /nfs"
+
+
+def test_one_whose_archives_are_indexed_hears_how_far_that_is(loop: Loop) -> None:
+    harness = Harness(loop)
+    _, line = harness.client()
+    harness.ask(line)
+    for share in (0.25, 0.75):
+        harness.answer(Indexing(share, 1, 4))
+        assert heard(line) == [Indexing(share, 1, 4)]
 
 
 def inode(fd: int) -> int:

@@ -29,7 +29,10 @@ class IndexingBar:
             file.write("\r" + line.ljust(self._width))
             self._width = len(line)
         elif not self._said:
-            file.write(f"indexing {state.total} archives, once until they change\n")
+            what = "1 archive, once until it changes"
+            if state.total != 1:
+                what = f"{state.total} archives, once until they change"
+            file.write(f"indexing {what}\n")
         self._said = True
         file.flush()
 
