@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from typing import NamedTuple
@@ -65,7 +66,7 @@ class Indexer:
         """The indexes, in the order of the archives.
 
         Args:
-            report: told about twice a second how far it is.
+            report: told about twice a second how far it is, while it goes on.
 
         Raises:
             BadArchive: an archive cannot be read, or its members make no samples.
@@ -82,7 +83,7 @@ class Indexer:
 
     def _watch(self, made: Sequence[Future[ArchiveIndex]], report: Report) -> None:
         """Waits for all, or for the first error; records which archive does not go on."""
-        seen = -1
+        seen = (-1, 0.0)
         try:
             for number, path in enumerate(self._paths):
                 storage.ask(path)
@@ -94,11 +95,12 @@ class Indexer:
                 if not left:
                     return
                 looked = sum(self._looked)
-                if looked != seen:
-                    seen = looked
+                # Who computes does not wait for storage, though it looks at nothing new.
+                before, seen = seen, (looked, round(time.process_time(), 1))
+                if seen != before:
                     first = next(n for n, one in enumerate(made) if not one.done())
                     storage.ask(self._paths[first])
-                report(looked / max(1, sum(self._sizes)), len(done), len(made))
+                    report(looked / max(1, sum(self._sizes)), len(done), len(made))
         finally:
             storage.answered()
 

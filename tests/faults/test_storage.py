@@ -22,9 +22,15 @@ from loaderd.ipc import dial
 from loaderd.monitor.report import derive
 from loaderd.spec.output import Save
 from loaderd.spec.spec import Spec
-from loaderd_client import ImageDataGenerator, LoaderSequence, Session
+from loaderd_client import (
+    ImageDataGenerator,
+    LoaderSequence,
+    Session,
+    image_dataset_from_archive,
+)
 from loaderd_client.core.stream import Stream
 from tests.faults.disk import Disk, Way, mounted
+from tests.support.archives import contents, tar_of
 from tests.support.daemons import Daemon, Serve, eventually, family, gone, running
 from tests.support.specs import with_output
 from tests.support.streams import a_spec, cached, digest, run_of
@@ -324,6 +330,40 @@ def test_a_folder_that_cannot_be_listed_in_time_is_an_error_and_holds_up_nobody(
         assert len(list(run_of(session.open(there(disk), slots=4), epochs=1))) == 12
     told = capfd.readouterr().err
     assert f"loaderd: storage does not answer: {disk.path}/photos (waiting up to 4 s" in told
+
+
+def test_archives_on_a_disk_that_stalls_cost_time_alone(
+    serve: Serve, disk: Disk, photos: Path, tmp_path: Path
+) -> None:
+    """While they are indexed, and while their members are read."""
+    tar_of(tmp_path / "source" / "a.tar", contents(photos))
+    flags = [SHORT, f"--cache-dir={tmp_path / 'cache'}", "--io-timeout=3"]
+
+    def dataset(**options: Any) -> Any:
+        return image_dataset_from_archive(
+            disk.path / "a.tar", image_size=(24, 32), batch_size=8, seed=1, **options
+        )
+
+    with serve(2, *flags) as daemon, disk, Session(daemon.path):
+        disk.hold("unkillable")
+        with pytest.raises(StorageTimeout, match=rf"{disk.path}/a\.tar: storage did not answer"):
+            dataset()
+        disk.release()
+        expected = [images.tobytes() for images, _ in dataset()]
+        sequence = dataset(max_queue_size=1)
+        found = [next(sequence)[0].tobytes()]
+        disk.hold()
+
+        def go_on() -> None:
+            eventually(lambda: waiting(daemon) > 0)
+            disk.release()
+
+        watcher = threading.Thread(target=go_on)
+        watcher.start()
+        found += [next(sequence)[0].tobytes() for _ in range(11)]
+        watcher.join()
+        assert found == expected
+        check_unblamed(daemon)
 
 
 def test_a_disk_that_stalls_while_keras_trains_costs_time_alone(
