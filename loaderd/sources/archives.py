@@ -90,8 +90,9 @@ class Indexer:
                 self._sizes[number] = _size_of(path)
             while True:
                 done, left = wait(made, _REPORT_SECONDS, FIRST_EXCEPTION)
-                for one in done:
-                    one.result()
+                for one in made:
+                    if one in done:
+                        one.result()  # raises the error of the first archive that has one
                 if not left:
                     return
                 looked = sum(self._looked)

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from loaderd.errors import ProtocolError
-from loaderd.ipc.manifest import VERSION, Manifest, pack
+from loaderd.ipc.manifest import VERSION, Archive, Manifest, Members, pack
 
 file_names = st.binary(min_size=1, max_size=30).filter(lambda name: b"\0" not in name)
 folder_names = st.binary(max_size=30).filter(lambda n: b"\0" not in n).map(os.fsdecode)
@@ -83,6 +83,35 @@ def test_labels_that_do_not_fit_the_names_are_refused() -> None:
         pack("/data", [], [b"1.jpg", b"2.jpg"], int32([0]))
 
 
+ARCHIVES = (Archive("/data/\udcff.tar", 5000, 17), Archive("/data/b.zip", 2**40, 2**60))
+LOCATIONS = np.array([[1, 2**39, 10, 20, 2**32 - 1, 1], [0, 512, 30, 30, -1, 0]])
+
+
+def test_locations_in_archives_are_read_back_in_place() -> None:
+    names, labels = [b"b.zip/2.jpg", b"a/1.jpg"], int32([1, 0])
+    shared = mmap.mmap(-1, mmap.PAGESIZE)
+    table = pack("/data", ["cat", "dog"], names, labels, Members(ARCHIVES, LOCATIONS))
+    shared[: len(table)] = table
+    manifest = Manifest.view(shared)
+    assert manifest.members is not None
+    assert manifest.members.archives == ARCHIVES
+    np.testing.assert_array_equal(manifest.members.locations, LOCATIONS)
+    assert manifest.members.locations.ctypes.data % 64 == 0
+    assert not manifest.members.locations.flags.writeable
+    assert manifest.filenames() == ["b.zip/2.jpg", "a/1.jpg"]
+    assert manifest.labels.tolist() == [1, 0]
+    assert Manifest.view(a_table()).members is None
+    empty = pack("/data", [], [], int32([]), Members(ARCHIVES, LOCATIONS[:0]))
+    found = Manifest.view(empty).members
+    assert found is not None
+    assert found.locations.shape == (0, 6)
+
+
+def test_locations_that_do_not_fit_the_names_are_refused() -> None:
+    with pytest.raises(ValueError, match="locations of shape"):
+        pack("/data", [], [b"1.jpg"], int32([0]), Members(ARCHIVES, LOCATIONS))
+
+
 @pytest.mark.parametrize(
     ("kept", "why"),
     [(0, "no room for its header"), (63, "no room"), (64, "ends after 64"), (-1, "ends after")],
@@ -96,7 +125,9 @@ def test_half_a_table_is_refused(kept: int, why: str) -> None:
     ("at", "data", "why"),
     [
         (0, b"X", "holds no manifest"),
-        (8, struct.pack("<I", VERSION + 1), f"has version {VERSION + 1}, not {VERSION}"),
+        (8, struct.pack("<H", VERSION + 1), f"has version {VERSION + 1}, not {VERSION}"),
+        (10, struct.pack("<H", 6), "is damaged"),
+        (10, struct.pack("<H", 5), "is damaged"),
         (16, struct.pack("<Q", 3), "is damaged"),
         (16, struct.pack("<Q", 2**63), "is damaged"),
         (56, struct.pack("<Q", 2**63), "is damaged"),
