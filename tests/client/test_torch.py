@@ -109,6 +109,18 @@ def test_tensors_of_a_shared_stream_may_be_changed_and_others_have_the_right_bat
 
 
 @pytest.mark.filterwarnings("error:The given NumPy array is not writable")
+def test_so_may_those_of_a_data_loader_by_index(photos: Path, daemon: Daemon) -> None:
+    same = copies_of(dataset(photos).numpy())
+    changing, kept = (dataset(photos, share="all") for _ in range(2))
+    loader = torch.utils.data.DataLoader(changing, batch_size=None)
+    for changed, right, (own, classes) in zip(loader, kept, same, strict=True):
+        for tensor in changed:
+            tensor.zero_()
+        np.testing.assert_array_equal(right[0], own)
+        np.testing.assert_array_equal(right[1], classes)
+
+
+@pytest.mark.filterwarnings("error:The given NumPy array is not writable")
 def test_a_shared_stream_is_copied_to_a_device_straight_from_its_slots(
     photos: Path, daemon: Daemon, device: PlayedDevice, monkeypatch: pytest.MonkeyPatch
 ) -> None:

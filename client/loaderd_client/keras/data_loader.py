@@ -22,6 +22,7 @@ from types import FrameType
 from typing import Any, Self
 
 from loaderd.ipc.prefetch import Place
+from loaderd_client.core.epochs import mapped
 from loaderd_client.core.supply import is_ready
 from loaderd_client.core.worker_epochs import DataLoaderWorker, WorkerEpochs
 from loaderd_client.keras.reader import Reader, Request
@@ -107,6 +108,13 @@ class InDataLoader(Samples):
             if request.kind == "begin":
                 self._note(self._reader.places.upcoming_pass[0])
 
+    def _for_data_loader(self, batch: Any) -> Any:
+        """The batch; copied if others read it too and PyTorch makes tensors of it.
+
+        Tensors may be changed, whatever an array allows.
+        """
+        return batch if fetcher_above() is None else mapped(_own, batch)
+
     def _begin_pass_of(self, fetcher: Any) -> None:
         worker = DataLoaderWorker.here()
         if worker is not None:
@@ -132,6 +140,10 @@ class InDataLoader(Samples):
         while self._reader.places.epoch < epoch:
             self._prepare(Request("end"))
             self._end_epoch()
+
+
+def _own(array: Any) -> Any:
+    return array if array.flags.writeable else array.copy()
 
 
 def fetcher_above() -> Any:

@@ -139,7 +139,7 @@ class LoaderSequence(Resumable, HandOver, Preview, adapter.OneWorker, KerasSeque
         """
         frame, index = sys._getframe(1), _position(index, len(self))
         reads = adapter.reading(frame, self.spec.order.shard)
-        return self._deliver(Request(reads, index, id(frame)))
+        return self._for_data_loader(self._deliver(Request(reads, index, id(frame))))
 
     def fetch(self, index: int) -> Batch:
         """Returns the batch at ``index`` with its sample numbers and its place.
