@@ -107,12 +107,15 @@ def test_who_knows_of_no_trainers_is_passed_over(
         ({"RANK": "0", "WORLD_SIZE": "0"}, "by RANK: a shard's count must be between 1 and"),
         ({"RANK": "one", "WORLD_SIZE": "2"}, "by RANK: 'one' is no whole number"),
         ({"RANK": "", "WORLD_SIZE": "2"}, "by RANK: '' is no whole number"),
-        ({"TF_CONFIG": "{"}, "by TF_CONFIG: not valid"),
+        ({"TF_CONFIG": "{"}, r"by TF_CONFIG: not valid \(.*\): give shard=\(index, count\)$"),
         ({"TF_CONFIG": "[]"}, "by TF_CONFIG: not valid"),
         ({"TF_CONFIG": '{"cluster": {"worker": 3}}'}, "by TF_CONFIG: not valid"),
         (cluster("ps", 0, ps=1, worker=2), "a task of type 'ps' has no part of the dataset"),
         (cluster("chief", 0, worker=2), "a task of type 'chief' has no part"),
-        (cluster("worker", 2, worker=2), "there is no worker 2 among 2"),
+        (
+            cluster("worker", 2, worker=2),
+            r"there is no worker 2 among 2: give shard=\(index, count\)$",
+        ),
         (cluster("worker", None, worker=2), "by TF_CONFIG: None is no whole number"),
     ],
 )
@@ -153,7 +156,7 @@ def test_a_given_shard_may_be_any_two_whole_numbers() -> None:
         ((0, 2), "short", None, "`shard` needs a `seed`, the same one for all trainers"),
         (None, "drop", 1, "`remainder` goes with `shard`"),
         ((0, 2), "round", 1, 'expected one of "short", "drop", "pad"'),
-        ("rank", "short", 1, 'expected one of "auto"'),
+        ("rank", "short", 1, r'`shard` should be \(index, count\), or "auto". Received: .rank.'),
         ((2, 2), "short", 1, "a shard's index must be between 0 and 1"),
     ],
 )
@@ -164,7 +167,25 @@ def test_what_is_not_allowed_says_what_is(
         shard_of(shard, remainder, seed)
 
 
-@pytest.mark.parametrize("shard", [3, (1,), (0, 1, 2), (0.5, 2), ("0", "2")])
+@pytest.mark.parametrize("shard", [3, (1,), (0, 1, 2)])
 def test_something_else_is_no_shard(shard: Any) -> None:
     with pytest.raises(InvalidType, match="`shard` should be"):
+        shard_of(shard, "short", 1)
+
+
+@pytest.mark.parametrize(
+    ("shard", "part", "received"),
+    [
+        (("0", "2"), "index", "'0'"),
+        ((0.5, 2), "index", "0.5"),
+        ((True, 2), "index", "True"),
+        ((0, None), "count", "None"),
+        ((0, True), "count", "True"),
+    ],
+)
+def test_the_part_of_a_shard_that_is_no_whole_number_is_named(
+    shard: Any, part: str, received: str
+) -> None:
+    says = f"`shard`: the {part} should be a whole number. Received: {received}"
+    with pytest.raises(InvalidType, match=says):
         shard_of(shard, "short", 1)

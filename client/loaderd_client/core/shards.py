@@ -7,6 +7,7 @@ none, and starts none of their backends.
 from __future__ import annotations
 
 import json
+import operator
 import os
 import sys
 from collections.abc import Mapping
@@ -47,8 +48,7 @@ def shard_of(shard: object, remainder: object, seed: object) -> Shard | None:
         if rest != "short":
             raise InvalidArgument("`remainder` goes with `shard`; for one trainer: shard=(0, 1)")
         return None
-    if isinstance(shard, str):
-        arguments.one_of("shard", shard, ("auto",))
+    if arguments.is_one_of(shard, ("auto",)):
         found = detect(os.environ, sys.modules)
     else:
         found = _given(shard)
@@ -80,9 +80,21 @@ def detect(environ: Mapping[str, str], modules: Mapping[str, Any]) -> Shard:
 
 def _given(shard: object) -> Shard:
     if not isinstance(shard, tuple | list) or len(shard) != 2:
-        raise InvalidType(f'`shard` should be (index, count), or "auto". Received: {shard!r}')
-    index, count = (arguments.whole("shard", one) for one in shard)
+        kind = InvalidArgument if isinstance(shard, str) else InvalidType
+        raise kind(f'`shard` should be (index, count), or "auto". Received: {shard!r}')
+    index, count = map(_given_whole, _Trainer._fields, shard)
     return Shard(index=index, count=count)
+
+
+def _given_whole(name: str, value: object) -> int:
+    try:
+        if isinstance(value, bool):
+            raise TypeError
+        return int(operator.index(value))  # type: ignore[arg-type]  # that is what is tried
+    except TypeError as error:
+        raise InvalidType(
+            f"`shard`: the {name} should be a whole number. Received: {value!r}"
+        ) from error
 
 
 def _checked(trainer: _Trainer, origin: ShardOrigin) -> Shard:
@@ -151,7 +163,9 @@ def _tf_config(environ: Mapping[str, str]) -> _Trainer | None:
         sizes = {kind: len(addresses) for kind, addresses in cluster.items()}
         kind = task.get("type")
     except (ValueError, TypeError, AttributeError) as error:
-        raise InvalidArgument(f'shard="auto", by TF_CONFIG: not valid: {error}') from error
+        raise InvalidArgument(
+            f'shard="auto", by TF_CONFIG: not valid ({error}): {_INSTEAD}'
+        ) from error
     if not cluster:
         return None
     if kind == "evaluator":
@@ -164,7 +178,8 @@ def _tf_config(environ: Mapping[str, str]) -> _Trainer | None:
     index = _whole("TF_CONFIG", task.get("index"))
     if not 0 <= index < sizes[kind]:
         raise InvalidArgument(
-            f'shard="auto", by TF_CONFIG: there is no {kind} {index} among {sizes[kind]}'
+            f'shard="auto", by TF_CONFIG: there is no {kind} {index} among {sizes[kind]}: '
+            f"{_INSTEAD}"
         )
     first = sizes.get("chief", 0) + sizes.get("master", 0)
     return _Trainer(index + (kind == "worker") * first, first + sizes.get("worker", 0))
