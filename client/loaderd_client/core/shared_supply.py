@@ -70,7 +70,7 @@ class Sharing(NamedTuple):
 
         Args:
             share: the name that it was given, or None.
-            join: ``epoch`` or ``now``.
+            join: ``epoch`` or ``now``, which goes with ``share``.
             seed: that it was given, or None.
             subset: its part, which is a stream of its own; None for all.
             shard: its trainer among several, whose batches are a stream of their own; None for all.
@@ -80,9 +80,13 @@ class Sharing(NamedTuple):
         """
         where: Join = arguments.one_of("join", join, ("epoch", "now"))
         if share is None:
+            if where == "now":
+                raise InvalidArgument('`join` goes with `share`: give share="name" too')
             return None
         name = arguments.text("share", share)
-        if not 0 < len(name) <= MAX_NAME:
+        if not name:
+            raise InvalidArgument("`share` is empty: give a name, or None to share with nobody")
+        if len(name) > MAX_NAME:
             raise InvalidArgument(
                 f"`share` should be a name of at most {MAX_NAME} characters. Received: {share!r}"
             )
