@@ -413,8 +413,47 @@ def test_what_is_no_state_is_refused(photos: Path, change: dict[str, Any], words
     sequence = dataset(photos)
     with pytest.raises((InvalidArgument, StateError), match=words):
         sequence.load_state_dict(sequence.state_dict() | change)
-    with pytest.raises(InvalidArgument, match="what `state_dict"):
-        sequence.load_state_dict(None)  # type: ignore[arg-type]
+
+
+@pytest.mark.usefixtures("session")
+@pytest.mark.parametrize(
+    ("state", "words"),
+    [
+        (None, "and is None"),
+        ({}, "and is empty"),
+        (
+            {"model": {}, "loader": {}},
+            "and has the keys ['model', 'loader']: of a whole checkpoint, ",
+        ),
+        ('{"version": 1}', "and is a text: give json.loads(state)"),
+        (b"{}", "and is a text: give json.loads(state)"),
+    ],
+)
+def test_what_state_dict_does_not_give_is_refused_with_what_to_give(
+    photos: Path, state: Any, words: str
+) -> None:
+    with pytest.raises(InvalidArgument, match="the dictionary that `state_dict") as refused:
+        dataset(photos).load_state_dict(state)
+    assert words in str(refused.value)
+
+
+@pytest.mark.usefixtures("session")
+@pytest.mark.parametrize(
+    ("epoch", "batches", "words"),
+    [
+        (1, -1, "`batches` should be 0 or more. Received: -1"),
+        (-1, 0, "`epoch` should be 0 or more. Received: -1"),
+        ("1", 0, "`epoch` should be a whole number. Received: '1'"),
+        (0, 13, "`batches` should be at most 12, those of an epoch. Received: 13"),
+    ],
+)
+def test_a_place_that_no_epoch_has_is_refused(
+    photos: Path, epoch: Any, batches: int, words: str
+) -> None:
+    sequence = dataset(photos)
+    with pytest.raises(InvalidArgument, match=words):
+        sequence.state_at(epoch, batches)
+    assert sequence.state_at(0, 12) == sequence.state_at(1, 0)
 
 
 @pytest.mark.usefixtures("session")

@@ -12,6 +12,7 @@ from loaderd.errors import InvalidArgument
 from loaderd.ipc.prefetch import Place
 from loaderd.sampling.epoch_layout import EpochLayout
 from loaderd.spec.spec import Spec, with_seed
+from loaderd_client.core import arguments
 from loaderd_client.core.supply import Supply
 from loaderd_client.core.worker_epochs import DataLoaderWorker
 from loaderd_client.keras import adapter
@@ -73,10 +74,18 @@ class Resumable(InDataLoader):
                 beginning.
 
         Raises:
+            InvalidArgument: a number is negative, or no whole number, or an epoch has fewer batches
+                (also a ``ValueError``).
             StateError: the program has assigned the order of this epoch.
         """
         self._reader.guard.run(self._settle)
         layout = self._epoch_layout()
+        epoch, batches = arguments.count("epoch", epoch), arguments.count("batches", batches)
+        if batches > layout.batches:
+            raise InvalidArgument(
+                f"`batches` should be at most {layout.batches}, those of an epoch. "
+                f"Received: {batches}"
+            )
         if batches >= layout.batches:
             epoch, batches = epoch + 1, 0
         epoch, batches = self._supply.shifted((epoch, batches))

@@ -92,7 +92,11 @@ class SequenceState(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omi
             InvalidArgument: it is something else.
             StateError: it is of another version.
         """
-        version = state.get("version") if isinstance(state, dict) else None
+        if not isinstance(state, dict) or "version" not in state:
+            raise InvalidArgument(
+                f"`state` should be the dictionary that `state_dict()` gave, and {_found(state)}"
+            )
+        version = state["version"]
         if isinstance(version, int) and version != VERSION:
             raise StateError(
                 f"`state` has version {version}, and this loaderd reads version {VERSION}: load it "
@@ -146,6 +150,17 @@ class SequenceState(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omi
                 f"the state belongs to another sequence. What differs: {'; '.join(differs)}. Make "
                 "the sequence as it was, or begin without the state"
             )
+
+
+def _found(state: object) -> str:
+    """What was given instead of a state, and what to do about it."""
+    if isinstance(state, (str, bytes)):
+        return "is a text: give json.loads(state)"
+    if not isinstance(state, dict):
+        return f"is {state!r:.200}"
+    if not state:
+        return "is empty"
+    return f"has the keys {[*state]!r:.200}: of a whole checkpoint, give that part alone"
 
 
 def _part(digests: str, number: int) -> str:
