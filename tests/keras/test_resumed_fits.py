@@ -249,7 +249,8 @@ def test_a_checkpoint_of_another_spec_is_refused_before_the_model_is_changed(
     fit(a_dataset(photos), BackupAndRestore(tmp_path, delete_checkpoint=False))
     model = a_model()
     before = model.get_weights()
-    with pytest.raises(StateError, match="on_error"):
+    says = r"loaderd\.weights\.h5: .*differs: `on_error`.*: remove the file to begin anew$"
+    with pytest.raises(StateError, match=says):
         fit(a_dataset(photos, on_error="skip"), BackupAndRestore(tmp_path), model=model)
     for one, other in zip(model.get_weights(), before, strict=True):
         assert np.array_equal(one, other)
@@ -260,9 +261,52 @@ def test_a_damaged_checkpoint_is_refused(photos: Path, tmp_path: Path) -> None:
     (tmp_path / "loaderd.weights.h5").write_bytes(b"nothing")
     with pytest.raises(StateError, match=r"loaderd\.weights\.h5 is no checkpoint"):
         fit(a_dataset(photos), BackupAndRestore(tmp_path))
-    (tmp_path / "loader.json").write_text("[]")
-    with pytest.raises(StateError, match=r"loader\.json has no states"):
-        fit(a_dataset(photos), LoaderState(tmp_path / "loader.json"), epochs=3, initial_epoch=2)
+
+
+INSTEAD = (
+    "begin anew with initial_epoch=0, or call x.load_state_dict(x.state_at(2, 0)) for the sequence "
+    "x before `fit`, to begin with that epoch of it"
+)
+
+
+@pytest.mark.usefixtures("session")
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("[]", "has no states of a loader"),
+        ("{}", "has no states of a loader"),
+        ("nothing", "has no states of a loader"),
+        ('{"1": {}}', "epochs [1], and `fit` begins with epoch 2: set `initial_epoch` to one of"),
+        ('{"2": {}}', ": `state` should be the dictionary that `state_dict()` gave, and is empty"),
+        ('{"2": {"version": 7}}', ": `state` has version 7"),
+    ],
+)
+def test_a_file_without_the_position_is_refused_with_what_to_do_instead(
+    photos: Path, tmp_path: Path, text: str, says: str
+) -> None:
+    path = tmp_path / "loader.json"
+    path.write_text(text)
+    with pytest.raises(StateError) as refused:
+        fit(a_dataset(photos), LoaderState(path), epochs=3, initial_epoch=2)
+    assert str(refused.value).startswith(str(path))
+    assert says in str(refused.value)
+    assert str(refused.value).endswith(INSTEAD)
+
+
+@pytest.mark.usefixtures("session")
+def test_the_state_of_another_spec_is_refused_with_the_file_that_has_it(
+    photos: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / "loader.json"
+    fit(a_dataset(photos), LoaderState(path), epochs=2)
+    with pytest.raises(StateError, match=r"loader\.json: .*differs: `on_error`") as refused:
+        fit(a_dataset(photos, on_error="skip"), LoaderState(path), epochs=3, initial_epoch=2)
+    assert str(refused.value).endswith(f"remove the file, and {INSTEAD}")
+
+
+def test_a_folder_is_no_file_for_positions(tmp_path: Path) -> None:
+    with pytest.raises(InvalidArgument, match=f"{tmp_path} is a folder: give a file in it"):
+        LoaderState(tmp_path)
 
 
 @pytest.mark.usefixtures("session")
@@ -308,6 +352,9 @@ def test_a_fit_after_the_first_epoch_needs_the_loaders_position(
     path.unlink()
     fit(train, LoaderState(path), epochs=4, initial_epoch=3)  # in the same program
     assert json.loads(path.read_text()) == {"4": train.state_at(4, 0)}
+    path.write_text("[]")
+    fit(a_dataset(photos), LoaderState(path), initial_epoch=0)  # as the text says too
+    assert [*json.loads(path.read_text())] == ["1"]
 
 
 @pytest.mark.usefixtures("session")

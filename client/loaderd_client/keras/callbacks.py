@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 
@@ -16,16 +16,25 @@ from loaderd_client.keras.checkpoint import TrainingState
 from loaderd_client.keras.fit_progress import FitProgress
 
 _Callback: Any = adapter.in_use()[0].callbacks.Callback
+_States = Annotated[dict[int, dict[str, Any]], msgspec.Meta(min_length=1)]
 
 
 class _FitCallback(_Callback):  # type: ignore[misc]  # of the Keras in use
     """Follows a ``fit`` of a sequence."""
 
     _fit: FitProgress
+    _path: str
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         """Counts the batches that the model was trained on."""
         self._fit.train(batch)
+
+    def _load_state(self, state: dict[str, Any], instead: str) -> None:
+        """Loads a state of the file; a refusal names the file, and says what to do ``instead``."""
+        try:
+            self._fit.sequence.load_state_dict(state)
+        except (InvalidArgument, StateError) as error:
+            raise StateError(f"{self._path}: {error}: {instead}") from error
 
 
 class BackupAndRestore(_FitCallback):
@@ -87,7 +96,7 @@ class BackupAndRestore(_FitCallback):
         self._of_torch = []
         state = checkpoint.read(self._path)
         if state is not None:
-            self._fit.sequence.load_state_dict(state.loader)  # first, as it may be refused
+            self._load_state(state.loader, "remove the file to begin anew")  # first: may be refused
             self._of_torch = checkpoint.load(self._path, self.model)
             self.model._initial_epoch = state.epoch
             self._restored = state.batches
@@ -156,7 +165,8 @@ class LoaderState(_FitCallback):
         path: a file for the positions of all epochs, for this training only.
 
     Raises:
-        InvalidArgument: in ``fit``: it reads no sequence of loaderd (also a ``ValueError``).
+        InvalidArgument: ``path`` is a folder (also a ``ValueError``). In ``fit``: it reads no
+            sequence of loaderd.
         StateError: in ``fit``: the file has no position for the epoch, or is of another spec or
             dataset, or damaged; or it is missing, and neither a state was loaded into the sequence
             nor an epoch of it read (also a ``ValueError``).
@@ -165,6 +175,11 @@ class LoaderState(_FitCallback):
     def __init__(self, path: str | os.PathLike[str]) -> None:
         super().__init__()
         self._path = os.path.abspath(os.fspath(path))
+        if os.path.isdir(self._path):
+            raise InvalidArgument(
+                f"`path` should be a file, and {self._path} is a folder: give a file in it, as "
+                f"{os.path.join(self._path, 'loader.json')}"
+            )
         self._states: dict[int, dict[str, Any]] | None = None
 
     def on_train_begin(self, logs: Any = None) -> None:
@@ -200,17 +215,19 @@ class LoaderState(_FitCallback):
             return {}
         try:
             with open(self._path, "rb") as file:
-                states = msgspec.json.decode(file.read(), type=dict[int, dict[str, Any]])
+                states = msgspec.json.decode(file.read(), type=_States)
         except msgspec.MsgspecError as error:
             raise StateError(
-                f"{self._path} has no states of a loader ({error}): remove it to go on without"
+                f"{self._path} has no states of a loader ({error}): remove it, and "
+                f"{_without(epoch)}"
             ) from error
         if epoch not in states:
             raise StateError(
                 f"{self._path} has the loader's positions for epochs {sorted(states)}, and `fit` "
-                f"begins with epoch {epoch}: set `initial_epoch` to one of them, or remove the file"
+                f"begins with epoch {epoch}: set `initial_epoch` to one of them, or remove the "
+                f"file, and {_without(epoch)}"
             )
-        self._fit.sequence.load_state_dict(states[epoch])
+        self._load_state(states[epoch], f"remove the file, and {_without(epoch)}")
         return {number: state for number, state in states.items() if number <= epoch}
 
     def _check_begun(self, epoch: int) -> None:
@@ -219,9 +236,16 @@ class LoaderState(_FitCallback):
             raise StateError(
                 f"`fit` begins with epoch {epoch}, and {self._path}, which should have the "
                 "loader's position, is missing: give LoaderState the file that the epochs before "
-                f"have written; without one, call x.load_state_dict(x.state_at({epoch}, 0)) for "
-                "the sequence x before `fit`, to begin with that epoch of it"
+                f"have written; without one, {_without(epoch)}"
             )
+
+
+def _without(epoch: int) -> str:
+    """What to do where ``fit`` begins with an epoch, and no file has its position."""
+    return (
+        f"begin anew with initial_epoch=0, or call x.load_state_dict(x.state_at({epoch}, 0)) for "
+        "the sequence x before `fit`, to begin with that epoch of it"
+    )
 
 
 def _count(save_freq: Any) -> int:
