@@ -102,7 +102,7 @@ class TestWhatItFinds:
         got = json.loads(capsys.readouterr().out)
         assert sorted(os.fsencode(row["path"]) for row in got["bad"]) == names
 
-    @pytest.mark.parametrize("module", ["iterators", "dataset"])
+    @pytest.mark.parametrize("module", ["iterators", "image_options"])
     def test_all_that_either_rule_of_keras_lists_is_looked_at(self, module: str) -> None:
         source = (ROOT / "client" / "loaderd_client" / "keras" / f"{module}.py").read_text()
         found = re.search(r"^EXTENSIONS = (\(.*\))$", source, re.MULTILINE)
