@@ -3,12 +3,12 @@ r"""The samples of a dataset as one table of bytes, which all processes read in 
 The daemon packs it once into shared memory; workers look up paths in it, the client
 reads class names, labels and file names. Nothing is copied or parsed per process::
 
-    header | labels   | ends          | locations      | names                    | about
+    header | labels   | ends          | locations   | names                    | about
     64 B   | int32(n) | int64(n + 1)  | int64(n, 6) | b"a/1.jpg\0a/2.jpg\0..." | JSON
 
 Labels, ends, locations and names begin at multiples of 64 bytes. Name i is the bytes from
 ``ends[i]`` up to the null before ``ends[i + 1]``. Names are the file system's bytes, which
-need not be UTF-8; JSON holds them as escaped surrogates. Places are there only if the samples
+need not be UTF-8; JSON holds them as escaped surrogates. Locations are there only if the samples
 are members of archives. About are the root, the class names and the archives.
 """
 
@@ -84,7 +84,7 @@ class _Header(NamedTuple):
 
     magic: bytes
     version: int
-    numbers: int  # of a place
+    numbers: int  # of a location
     about_size: int
     samples: int
     labels_at: int

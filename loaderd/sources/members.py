@@ -73,7 +73,7 @@ class MemberSource:
         if len(numbers) and not 0 <= numbers.min() <= numbers.max() < len(self._archives):
             raise ProtocolError("the manifest has members of archives that it does not name")
         if len(numbers) and self._locations[:, : Location._fields.index("crc")].min() < 0:
-            raise ProtocolError("the manifest has members without a place")
+            raise ProtocolError("the manifest has members without a location")
 
     def __len__(self) -> int:
         return len(self._manifest)

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import datetime
-import shlex
 import signal
 import statistics
 import sys
@@ -230,8 +228,9 @@ def _compare(name: str, data: Datasets, found: Results, args: argparse.Namespace
 
 
 def _entry(failed: str = "") -> Entry:
-    today = datetime.datetime.now(datetime.UTC).date().isoformat()
-    return Entry(today, shlex.join(["scripts/bench", *sys.argv[1:]]), failed=failed)
+    entry = results.begun(Entry)
+    entry.failed = failed
+    return entry
 
 
 def _enter(workload: str, peer: str, task: Task) -> Contestant:

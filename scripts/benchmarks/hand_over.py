@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import shlex
-import sys
-import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -56,7 +53,7 @@ def run(args: argparse.Namespace) -> None:
     task = Task(
         str(folder), (224, 224), interpolation="bilinear", recipe="crop", workers=machine.cpus()
     )
-    entries = {name: _entry() for name in names}
+    entries = {name: results.begun(LoopEntry) for name in names}
     with contextlib.ExitStack() as open_:
         entrants = {}
         for name, entry in entries.items():
@@ -65,18 +62,9 @@ def run(args: argparse.Namespace) -> None:
                 open_.callback(entrants[name].close)
         for _ in range(args.runs):
             _round(entrants, entries, args.seconds)
-    path = Path(args.out) / "results.json"
-    found = results.load(path)
-    found.loops |= entries
-    results.save(path, found)
-    report.write(path.parent, found)
+    report.add(Path(args.out), lambda found: found.loops.update(entries))
     console.print(_table(entries))
-    console.print(f"written: {path.parent}/README.md, results.json")
-
-
-def _entry() -> LoopEntry:
-    today = time.strftime("%Y-%m-%d", time.gmtime())
-    return LoopEntry(today, shlex.join(["scripts/bench", *sys.argv[1:]]))
+    console.print(f"written: {args.out}/README.md, results.json")
 
 
 def _enter(loop: Loop, name: str, task: Task, entry: LoopEntry) -> Contestant:

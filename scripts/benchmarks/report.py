@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import statistics
+from collections.abc import Callable
 from pathlib import Path
 
 from scripts.benchmarks import bars
@@ -13,8 +14,10 @@ from scripts.benchmarks.results import (
     Measured,
     Ratio,
     Results,
+    load,
     ratio,
     ratio_of,
+    save,
     verdicts,
 )
 from scripts.benchmarks.sharers import SHARERS
@@ -52,6 +55,15 @@ def write(folder: Path, results: Results) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "bars.svg").write_text(bars.drawing(results))
     (folder / "README.md").write_text(markdown(results))
+
+
+def add(folder: Path, change: Callable[[Results], None]) -> None:
+    """Changes the results in a folder, and writes all anew."""
+    path = folder / "results.json"
+    found = load(path)
+    change(found)
+    save(path, found)
+    write(folder, found)
 
 
 def markdown(results: Results) -> str:

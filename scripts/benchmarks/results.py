@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import os
 import platform
+import shlex
 import statistics
+import sys
+import time
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import msgspec
 import psutil
@@ -29,6 +32,9 @@ class Measured(msgspec.Struct):
     command: str
     rates: list[float] = []
     failed: str = ""
+
+
+_Kind = TypeVar("_Kind", bound=Measured)
 
 
 class Entry(Measured):
@@ -96,6 +102,12 @@ class Verdict(NamedTuple):
     def is_met(self) -> bool:
         """Whether the median reaches it."""
         return self.ratio is not None and self.ratio.median >= self.must.least
+
+
+def begun(kind: type[_Kind]) -> _Kind:
+    """What this command measures today; without rates so far."""
+    today = time.strftime("%Y-%m-%d", time.gmtime())
+    return kind(date=today, command=shlex.join(["scripts/bench", *sys.argv[1:]]))
 
 
 def load(path: Path) -> Results:

@@ -9,9 +9,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import shlex
-import sys
-import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -61,24 +58,17 @@ def run(args: argparse.Namespace) -> None:
         str(folder), (150, 150), interpolation="bilinear", augment=True, workers=args.workers
     )
     entries = {
-        name: _entry() for name, sharer in SHARERS.items() if not (args.ours and sharer.peer.note)
+        name: results.begun(Measured)
+        for name, sharer in SHARERS.items()
+        if not (args.ours and sharer.peer.requires)
     }
     for _ in track(range(args.runs), "rounds", console=console, transient=True):
         for name, entry in entries.items():
             if not entry.failed:
                 _turn(SHARERS[name], entry, task, args.seconds)
-    path = Path(args.out) / "results.json"
-    found = results.load(path)
-    found.shared |= entries
-    results.save(path, found)
-    report.write(path.parent, found)
+    report.add(Path(args.out), lambda found: found.shared.update(entries))
     console.print(_table(entries))
-    console.print(f"written: {path.parent}/README.md, results.json")
-
-
-def _entry() -> Measured:
-    today = time.strftime("%Y-%m-%d", time.gmtime())
-    return Measured(today, shlex.join(["scripts/bench", *sys.argv[1:]]))
+    console.print(f"written: {args.out}/README.md, results.json")
 
 
 def _turn(sharer: Sharer, entry: Measured, task: Task, seconds: float) -> None:
