@@ -210,13 +210,14 @@ def test_a_state_counts_the_epochs_that_workers_have_begun(photos: Path, daemon:
     assert marks_of(other) == marks_of(loader) != first
 
 
+@pytest.mark.parametrize("workers", [0, 2])
 @pytest.mark.parametrize("by_index", [False, True], ids=["torch()", "by index"])
-def test_workers_go_back_to_a_state_that_the_trainer_has_loaded(
-    by_index: bool, photos: Path, daemon: Daemon
+def test_a_loader_goes_back_to_a_state_that_the_trainer_has_loaded(
+    by_index: bool, workers: int, photos: Path, daemon: Daemon
 ) -> None:
     train = dataset(photos)
     batches = train if by_index else train.torch()
-    loader = loader_of(batches, num_workers=2)
+    loader = loader_of(batches, num_workers=workers)
     epochs = [marks_of(loader)]
     saved = batches.state_dict()
     epochs += [marks_of(loader) for _ in range(2)]
