@@ -10,9 +10,10 @@ from typing import get_args
 from loaderd import config, formatting
 from loaderd.cli import console, options
 from loaderd.cli.exit_codes import DONE
-from loaderd.sources.archive_index import ArchiveIndex, Recipe
 from loaderd.sources.archives import Indexer, list_members
 from loaderd.sources.directory import Listing
+from loaderd.sources.groups import Recipe
+from loaderd.sources.index_file import ArchiveIndex
 from loaderd.spec.source import Archives, Layout
 
 DOES = "find the samples of archives, once until they change"

@@ -32,10 +32,10 @@ from loaderd.sampling.epoch_layout import EpochLayout
 from loaderd.sampling.order import epoch_length
 from loaderd.sampling.weights import sample_weights
 from loaderd.sources import file_identity
-from loaderd.sources.archive_index import Recipe
 from loaderd.sources.archives import Indexer, list_members
 from loaderd.sources.directory import Listing, list_samples
 from loaderd.sources.file_identity import FileStates
+from loaderd.sources.groups import Recipe
 from loaderd.spec import spec
 from loaderd.spec.output import Batching, Order
 from loaderd.spec.source import Archives, Arrays, Directory, Files

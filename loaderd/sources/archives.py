@@ -21,8 +21,10 @@ from loaderd import storage
 from loaderd.errors import BadArchive, InvalidArgument
 from loaderd.ipc.manifest import Archive, Members
 from loaderd.ipc.text import printable, readable
-from loaderd.sources.archive_index import FOLDER, ArchiveIndex, Recipe, index_of
+from loaderd.sources.archive_index import index_of
 from loaderd.sources.directory import Listing, chosen_folders, kept_samples
+from loaderd.sources.groups import Recipe
+from loaderd.sources.index_file import FOLDER, ArchiveIndex
 from loaderd.spec.source import Archives
 
 _THREADS = 8

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from loaderd.sources.member import Member, plain_name
+from loaderd.sources.ranged import RangedFile
 
 _BLOCK = tarfile.BLOCKSIZE
 _END = bytes(_BLOCK)
@@ -54,33 +55,32 @@ class _Extended:
     records: dict[bytes, bytes] = field(default_factory=dict)
 
 
-def members(fd: int, nbytes: int) -> Iterator[Member]:
+def members(file: RangedFile) -> Iterator[Member]:
     """The members of the archive, in their order.
 
     Args:
-        fd: of the archive.
-        nbytes: its size.
+        file: the archive.
 
     Raises:
         ValueError: it is no tar archive, or is damaged or truncated; says where.
     """
     at, extended, last = 0, _Extended(), ""
-    while (block := os.pread(fd, _BLOCK, at)) != _END:
+    while (block := file.pread(_BLOCK, at)) != _END:
         _check(block, at, last)
         kind, size = block[156:157], _number(block[124:136], at)
         at += _BLOCK
         if kind in _EXTENSIONS:
-            _check_end(at + size, nbytes, last or "its first header")
-            _extend(extended, kind, os.pread(fd, min(size, _MAX_EXTENSION + 1), at))
+            _check_end(at + size, file.nbytes, last or "its first header")
+            _extend(extended, kind, file.pread(min(size, _MAX_EXTENSION + 1), at))
             at += _padded(size)
             continue
         name = _name(block, extended)
         if kind == tarfile.GNUTYPE_SPARSE:
-            at = _after_sparse_headers(fd, block, at)
+            at = _after_sparse_headers(file, block, at)
         if b"size" in extended.records:
             size = _decimal(extended.records[b"size"], name)
         stored = 0 if kind in _WITHOUT_CONTENT else size
-        _check_end(at + stored, nbytes, name)
+        _check_end(at + stored, file.nbytes, name)
         is_folder = kind == tarfile.DIRTYPE or name.endswith("/")
         trouble = "" if is_folder else _trouble(kind, extended)
         yield Member(plain_name(name, is_folder), at, stored, stored, trouble=trouble)
@@ -182,9 +182,9 @@ def _trouble(kind: bytes, extended: _Extended) -> str:
     return "" if kind in _FILES else _TROUBLES.get(kind, "is no file")
 
 
-def _after_sparse_headers(fd: int, block: bytes, at: int) -> int:
+def _after_sparse_headers(file: RangedFile, block: bytes, at: int) -> int:
     more = block[482]
     while more:
-        more = os.pread(fd, _BLOCK, at)[504:505] == b"\1"
+        more = file.pread(_BLOCK, at)[504:505] == b"\1"
         at += _BLOCK
     return at

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import struct
 import zipfile
 from collections.abc import Iterator
 
 from loaderd.sources.member import Member, plain_name
+from loaderd.sources.ranged import RangedFile, seekable
 
 MAGICS = (b"PK\3\4", b"PK\5\6")
 """The first bytes of an archive with members, and of an empty one."""
@@ -16,17 +16,17 @@ _LOCAL = struct.Struct("<4s22xHH")
 _ENCRYPTED = 1
 
 
-def members(fd: int) -> Iterator[Member]:
+def members(file: RangedFile) -> Iterator[Member]:
     """The members of the archive, in the order of its directory.
 
     Args:
-        fd: of the archive.
+        file: the archive.
 
     Raises:
         ValueError: it is damaged or truncated; says where.
     """
     try:
-        with open(os.dup(fd), "rb") as file, zipfile.ZipFile(file) as archive:
+        with zipfile.ZipFile(seekable(file)) as archive:
             listed = archive.infolist()
     except (zipfile.BadZipFile, NotImplementedError, ValueError, struct.error) as error:
         raise ValueError(f"it is truncated or damaged: {str(error).lower()}") from error
@@ -37,7 +37,7 @@ def members(fd: int) -> Iterator[Member]:
             continue
         yield Member(
             name,
-            _content_offset(fd, info),
+            _content_offset(file, info),
             info.compress_size,
             info.file_size,
             info.CRC,
@@ -46,9 +46,9 @@ def members(fd: int) -> Iterator[Member]:
         )
 
 
-def _content_offset(fd: int, info: zipfile.ZipInfo) -> int:
+def _content_offset(file: RangedFile, info: zipfile.ZipInfo) -> int:
     """Where the content begins; the directory knows where the header before it does."""
-    header = os.pread(fd, _LOCAL.size, info.header_offset)
+    header = file.pread(_LOCAL.size, info.header_offset)
     if len(header) < _LOCAL.size or not header.startswith(MAGICS[0]):
         raise ValueError(f"it is damaged: {info.filename} is not where the directory says")
     _, name_size, extra_size = _LOCAL.unpack(header)

@@ -42,11 +42,13 @@ overlay picture pipeline preview style targets value window writer
 """
 _HAND_OVER = "copies device hand jax over torch"
 _SHARING = "behind joined leave left of out parked share sharing step"
+_SOURCES = "bucket group local object parquet ranged record remote"
 ORDINARY = {
     *_ORDINARY.split(),
     *_AUGMENTATION.split(),
     *_HAND_OVER.split(),
     *_SHARING.split(),
+    *_SOURCES.split(),
 }
 """Words of English, of Python and of this kind of program, which need no explanation."""
 

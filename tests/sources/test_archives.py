@@ -21,10 +21,12 @@ from loaderd.errors import BadArchive, BadImage, CacheError, InvalidArgument, Pr
 from loaderd.ipc import manifest
 from loaderd.ipc.manifest import Manifest, Members
 from loaderd.sources import file_identity
-from loaderd.sources.archive_index import ArchiveIndex, Recipe, index_of
+from loaderd.sources.archive_index import index_of
 from loaderd.sources.archives import Indexer, list_members
 from loaderd.sources.directory import Listing, list_samples
 from loaderd.sources.files import NO_LIMIT, FileLimit
+from loaderd.sources.groups import Recipe
+from loaderd.sources.index_file import ArchiveIndex
 from loaderd.sources.members import MAX_OPEN, MemberSource
 from loaderd.spec.source import Archives, Directory
 from tests.support.archives import Content, tar_of, zip_of

@@ -12,6 +12,7 @@ import pytest
 
 from loaderd.sources import tar
 from loaderd.sources.member import Member, plain_name
+from loaderd.sources.ranged import LocalFile
 from tests.support.archives import tar_of
 
 FORMATS = [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT]
@@ -25,8 +26,7 @@ CONTENT = {
 
 
 def members_of(path: Path) -> list[Member]:
-    with open(path, "rb") as file:
-        return list(tar.members(file.fileno(), os.path.getsize(path)))
+    return list(tar.members(LocalFile(str(path))))
 
 
 def contents_of(path: Path) -> list[tuple[str, bytes]]:

@@ -1,0 +1,153 @@
+"""An index as it is kept in the cache folder."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+from collections.abc import Iterable
+from typing import Literal, NamedTuple
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from loaderd.errors import CacheError
+from loaderd.sources.member import Member
+
+VERSION = 1
+FOLDER = "archives"
+"""Of the indexes, in the cache folder."""
+
+_CHECKSUM = 16
+
+
+FoundLayout = Literal["webdataset", "folders"]
+"""How members make samples; see :data:`loaderd.spec.source.Layout`."""
+
+
+class ArchiveIndex(msgspec.Struct, frozen=True):
+    """The samples of an archive, in their order in it.
+
+    Attributes:
+        version: of this form.
+        size: of the archive, in bytes.
+        mtime: of the archive, in ns.
+        state: see :mod:`loaderd.sources.file_identity`.
+        layout: what was found; None without samples.
+        label: the extension of the members with the labels; None if they were not read.
+        joined_names: see ``names``.
+        packed_locations: see ``locations``.
+        labels: whole numbers, or names of classes; None if they were not read.
+        folders: paths of all folders, each with a slash behind it.
+    """
+
+    version: int
+    size: int
+    mtime: int
+    state: int
+    layout: FoundLayout | None
+    label: str | None
+    joined_names: bytes
+    packed_locations: bytes
+    labels: list[int | str] | None
+    joined_folders: bytes
+
+    @property
+    def names(self) -> list[str]:
+        """The members that are images."""
+        return _split(self.joined_names)
+
+    @property
+    def folders(self) -> list[str]:
+        """All folders, each with a slash behind it."""
+        return _split(self.joined_folders)
+
+    @property
+    def locations(self) -> NDArray[np.int64]:
+        """Where they lie: offset, stored, size, crc, deflated; (n, 5)."""
+        return np.frombuffer(self.packed_locations, np.int64).reshape(-1, 5)
+
+
+class ArchiveSamples(NamedTuple):
+    """The samples that were found in an archive; fields as those of :class:`ArchiveIndex`."""
+
+    layout: FoundLayout | None
+    label: str | None
+    images: list[Member]
+    labels: list[int | str] | None
+    folders: list[str]
+
+    def indexed(self, size: int, mtime: int, state: int) -> ArchiveIndex:
+        """The index of the archive, whose state is given as in :class:`ArchiveIndex`."""
+        return ArchiveIndex(
+            version=VERSION,
+            size=size,
+            mtime=mtime,
+            state=state,
+            layout=self.layout,
+            label=self.label,
+            joined_names=_joined(one.name for one in self.images),
+            packed_locations=np.array([one[1:6] for one in self.images], np.int64).tobytes(),
+            labels=self.labels,
+            joined_folders=_joined(self.folders),
+        )
+
+
+def load(path: str) -> ArchiveIndex | None:
+    """The index in a file; None if there is none, or it is damaged or of another version.
+
+    Raises:
+        CacheError: the folder cannot be used.
+    """
+    try:
+        with open(path, "rb") as file:
+            data = file.read()
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise _unusable(path, error) from error
+    try:
+        if hashlib.blake2b(data[_CHECKSUM:], digest_size=_CHECKSUM).digest() != data[:_CHECKSUM]:
+            return None
+        found = msgspec.msgpack.decode(data[_CHECKSUM:], type=ArchiveIndex)
+    except msgspec.MsgspecError:
+        return None
+    return found if found.version == VERSION else None
+
+
+def save(path: str, index: ArchiveIndex) -> None:
+    """Writes an index, so that others see the former one or the whole of this one.
+
+    Raises:
+        CacheError: it cannot be kept there.
+    """
+    data = msgspec.msgpack.encode(index)
+    folder = os.path.dirname(path)
+    try:
+        os.makedirs(folder, 0o700, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=folder, delete=False) as file:
+            try:
+                file.write(hashlib.blake2b(data, digest_size=_CHECKSUM).digest() + data)
+                file.flush()
+                os.replace(file.name, path)
+            except BaseException:
+                os.unlink(file.name)
+                raise
+    except OSError as error:
+        raise _unusable(path, error) from error
+
+
+def _unusable(path: str, error: OSError) -> CacheError:
+    return CacheError(
+        f"cannot keep the index of an archive in {os.path.dirname(path)}: {error.strerror}; free "
+        "some room there, or choose another --cache-dir (LOADERD_CACHE_DIR)"
+    )
+
+
+def _joined(names: Iterable[str]) -> bytes:
+    return os.fsencode("".join(name + "\0" for name in names))
+
+
+def _split(names: bytes) -> list[str]:
+    return os.fsdecode(names).split("\0")[:-1]
