@@ -53,6 +53,19 @@ class Process:
         return True
 
 
+def cpu_times(pid: int) -> tuple[int, int]:
+    """Nanoseconds that a process's first thread was on a CPU, and that it waited for one.
+
+    Zeros where the kernel does not count them, or there is no such process.
+    """
+    try:
+        with open(f"/proc/{pid}/schedstat", "rb") as file:
+            running, waiting, _ = file.read().split()
+        return int(running), int(waiting)
+    except (OSError, ValueError):
+        return 0, 0
+
+
 class _State(NamedTuple):
     """The state of a process in /proc.
 

@@ -11,6 +11,10 @@ import msgspec
 
 SCHEMA = 1
 
+WAIT_BOUNDS_S = tuple(2.0**power / 4000 for power in range(18))
+"""Upper bounds, inclusive, of the buckets that waits are counted in: 0.25 ms, doubled up to 33 s;
+the last bucket has no bound."""
+
 
 class _Stats(msgspec.Struct, frozen=True, kw_only=True):
     """The base of the parts of a snapshot."""
@@ -107,6 +111,9 @@ class StreamStats(_Stats, frozen=True):
     shard_found: str = ""
     """Where its client has found both."""
 
+    waits: tuple[int, ...] = ()
+    """Batches after the first by how long the trainer waited for each; see ``WAIT_BOUNDS_S``."""
+
     @property
     def shard_text(self) -> str:
         """Both, for people; empty without ``shard``."""
@@ -130,6 +137,10 @@ class WorkerStats(_Stats, frozen=True):
     """Time inside chunks, the four stages and the rest."""
     waits_s: float = 0.0
     """How long it has been waiting for storage that does not respond; 0 if it is not."""
+    cpu_s: float = 0.0
+    """Time on a CPU."""
+    delayed_s: float = 0.0
+    """Time that it could have run, and another process had the CPU."""
 
 
 class StorageStats(_Stats, frozen=True):

@@ -8,17 +8,20 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import msgspec
 
 from loaderd.ipc.snapshot import Snapshot, StreamStats, WorkerStats
 from loaderd.monitor.verdict import Verdict, judge
+from loaderd.monitor.waits import grown, quantiles
 
 _STAGES = ("read", "decode", "resize", "augment")
 _COUNTERS = ("age_s", "batches", "images", "first_batch_s", "waited_s", "first_waited_s")
 """Of a stream, in the order of :class:`_Span`."""
+
+_QUANTILES = (0.5, 0.95, 0.99)
 
 _Counted = StreamStats | WorkerStats
 
@@ -31,12 +34,17 @@ class StreamRates(msgspec.Struct, frozen=True, kw_only=True):
         images_per_s: samples that the trainer took.
         waited_percent: share of the time since the first batch that the trainer waited for another.
         read: whether a batch was taken, or one after the first was waited for.
+        wait_p50_s, wait_p95_s, wait_p99_s: seconds that the trainer waited for a batch, at most,
+            for half of them, 95 % and 99 %; None if it took none after the first.
     """
 
     batches_per_s: float
     images_per_s: float
     waited_percent: float
     read: bool
+    wait_p50_s: float | None
+    wait_p95_s: float | None
+    wait_p99_s: float | None
 
 
 class Work(msgspec.Struct, frozen=True, kw_only=True):
@@ -122,6 +130,7 @@ class _Span(NamedTuple):
     """
 
     client_pid: int
+    waits: Sequence[int]
     seconds: float
     batches: float
     images: float
@@ -143,15 +152,20 @@ class _Span(NamedTuple):
 
 
 def _since(now: StreamStats, before: StreamStats | None) -> _Span:
-    return _Span(now.client_pid, *(_grown(now, before, counter) for counter in _COUNTERS))
+    counters = [_grown(now, before, counter) for counter in _COUNTERS]
+    return _Span(now.client_pid, grown(now.waits, before.waits if before else ()), *counters)
 
 
 def _rates(span: _Span) -> StreamRates:
+    p50, p95, p99 = quantiles(span.waits, _QUANTILES) or (None, None, None)
     return StreamRates(
         batches_per_s=_ratio(span.batches, span.seconds),
         images_per_s=_ratio(span.images, span.seconds),
         waited_percent=_percent(span.waited_s, span.training_s),
         read=span.read,
+        wait_p50_s=p50,
+        wait_p95_s=p95,
+        wait_p99_s=p99,
     )
 
 

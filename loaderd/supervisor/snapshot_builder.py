@@ -13,6 +13,7 @@ from loaderd import __version__, machine
 from loaderd.config import Settings
 from loaderd.ipc import segment
 from loaderd.ipc.prefetch import ROUND
+from loaderd.ipc.process import cpu_times
 from loaderd.ipc.snapshot import (
     SCHEMA,
     DaemonStats,
@@ -158,6 +159,7 @@ class SnapshotBuilder:
             share="" if share is None else _tail(share.name, LONGEST_NAME),
             lag=self._lag(number, stream),
             detached=subscriber.detached or is_alone,
+            waits=tuple(subscriber.waits),
         )
 
     def _lag(self, number: int, stream: OpenStream) -> int:
@@ -177,6 +179,7 @@ class SnapshotBuilder:
             if worker.up_at is None:
                 continue
             wait = self._workers.waits.get(worker.id)
+            cpu_ns, delayed_ns = cpu_times(worker.pid)
             yield WorkerStats(
                 pid=worker.pid,
                 up_s=now - worker.up_at,
@@ -189,6 +192,8 @@ class SnapshotBuilder:
                 augment_s=worker.augment_ns / 1e9,
                 busy_s=worker.busy_ns / 1e9,
                 waits_s=now - wait[1].since if wait else 0.0,
+                cpu_s=cpu_ns / 1e9,
+                delayed_s=delayed_ns / 1e9,
             )
 
 

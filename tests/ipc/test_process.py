@@ -70,3 +70,15 @@ def test_one_that_is_gone_already_never_lived() -> None:
         os._exit(0)
     os.waitpid(child, 0)
     eventually(lambda: not Process(child).alive)
+
+
+def test_the_time_on_a_cpu_grows_with_work() -> None:
+    before = process.cpu_times(os.getpid())
+    sum(range(2_000_000))
+    assert process.cpu_times(os.getpid())[0] > before[0]
+
+
+def test_a_process_that_is_gone_has_no_times() -> None:
+    with subprocess.Popen(["true"]) as ended:
+        ended.wait()
+    assert process.cpu_times(ended.pid) == (0, 0)

@@ -15,6 +15,7 @@ from rich.text import Text
 
 from loaderd.ipc.snapshot import (
     SCHEMA,
+    WAIT_BOUNDS_S,
     DaemonStats,
     HostStats,
     Snapshot,
@@ -432,7 +433,8 @@ def test_json_is_the_snapshot_with_its_rates_and_the_verdict() -> None:
     assert msgspec.convert(table, Snapshot) == now  # our own additions are beside its fields
 
 
-_TYPES: dict[type, st.SearchStrategy[Any]] = {
+_TYPES: dict[Any, st.SearchStrategy[Any]] = {
+    tuple[int, ...]: st.lists(st.integers(-9, 2**64 - 1), max_size=20).map(tuple),
     int: st.integers(-(2**63), 2**64 - 1) | st.integers(0, 3),
     float: st.floats() | st.sampled_from([0.0, 1.0]),
     str: st.text(st.characters()),
@@ -468,6 +470,18 @@ def test_no_snapshot_is_too_odd_to_be_shown(
     assert rows.row(seen).isprintable()
     assert all(0 <= rates.waited_percent <= 100 for rates in seen.rates)
     json.loads(json_lines.render(seen), parse_constant=pytest.fail)
+
+
+def test_waits_are_shown_as_what_half_and_nearly_all_batches_took() -> None:
+    counts = [0] * (len(WAIT_BOUNDS_S) + 1)
+    before = stream(waits=tuple(counts), age_s=90.0)
+    counts[3], counts[10] = 90, 10  # up to 2 ms, and up to 256 ms
+    later = snapshot(stream(waits=tuple(counts)), uptime_s=101.0)
+    rates = derive(later, snapshot(before, uptime_s=91.0)).rates[0]
+    assert rates.wait_p50_s == pytest.approx(0.001 + 0.001 * 50 / 90)
+    assert rates.wait_p95_s == pytest.approx(0.128 + 0.128 * 0.5)
+    assert rates.wait_p99_s == pytest.approx(0.128 + 0.128 * 0.9)
+    assert derive(snapshot(before)).rates[0].wait_p50_s is None
 
 
 class TestShards:
