@@ -50,6 +50,11 @@ class Setting(NamedTuple):
         return f"--{no}{self.name.replace('_', '-')}"
 
     @property
+    def is_flag(self) -> bool:
+        """Whether the option has no value."""
+        return self.type in (types.switch, types.opt_in)
+
+    @property
     def variable(self) -> str:
         """The environment variable."""
         return f"LOADERD_{self.name.upper()}"
@@ -179,6 +184,17 @@ class Settings:
         "SIZE",
         "the most that one worker may take for images and user code, 64M or more; auto is half "
         "of the RAM, or of the cgroup's limit, and at least 2 GiB",
+    ]
+    http: Annotated[
+        tuple[str, int] | None,
+        types.listen_address,
+        None,
+        "[HOST:]PORT",
+        "serves a page that shows the daemon in the browser, and metrics for Prometheus, at this "
+        "port of the loopback or of a host; the log has its address, with a token",
+    ]
+    metrics_open: Annotated[
+        bool, types.opt_in, "false", None, "the page's /metrics can be read without the token"
     ]
     # For programs that start a daemon: the process that it ends with, the socket by which that
     # process connects, and the pipe to write to when it serves.

@@ -19,6 +19,7 @@ _UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 _SIZES = 'bytes, 512M, 1.5G, 2GiB (units of 1024), a share of the RAM ("50%"), or "auto"'
 _SIZES_ON_DISK = 'bytes, 512M, 1.5G, 2GiB (units of 1024), or "auto"'
 _MIN_WORKER_MEMORY = 2**26
+LOOPBACK = "127.0.0.1"
 _WORDS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
 
 
@@ -56,6 +57,11 @@ def switch(said: Said) -> bool:
     if word not in _WORDS:
         raise _refuse(said, "true and false")
     return _WORDS[word]
+
+
+def opt_in(said: Said) -> bool:
+    """True or false, on the command line a flag that means true."""
+    return switch(said)
 
 
 def whole(least: int, most: int, allowed: str) -> Type[int]:
@@ -131,6 +137,14 @@ def _worker_memory(said: Said) -> int:
     return found
 
 
+def listen_address(said: Said) -> tuple[str, int]:
+    """``[HOST:]PORT``: a host, by default the loopback, and a port; 0 takes a free one."""
+    host, colon, port = str(said.value).rpartition(":")
+    if not (port.isascii() and port.isdigit() and int(port) <= 65535) or (colon and not host):
+        raise _refuse(said, "PORT, or HOST:PORT; 0 takes a free port")
+    return host.strip("[]") or LOOPBACK, int(port)
+
+
 def _refuse(said: Said, allowed: str) -> InvalidArgument:
     return InvalidArgument(f"{said.origin}: {said.value!r} is not allowed; allowed are {allowed}")
 
@@ -157,8 +171,13 @@ def _bytes(number: str, unit: str) -> int:
     return int(Fraction(number) * _UNITS[unit.upper().rstrip("IB")])
 
 
-workers = or_auto(whole(1, 512, 'whole numbers from 1 to 512, or "auto"'), machine.cpus)
-"""As many worker processes as fit into one packet's snapshot, or one for each CPU."""
+MAX_WORKERS = 512
+"""As many as fit into one packet's snapshot."""
+
+workers = or_auto(
+    whole(1, MAX_WORKERS, f'whole numbers from 1 to {MAX_WORKERS}, or "auto"'), machine.cpus
+)
+"""A number of worker processes, or one for each CPU."""
 niceness = or_auto(whole(0, 19, 'whole numbers from 0 to 19, or "auto"'), lambda: 0)
 """A niceness that every user may choose."""
 process_id = whole(1, 2**22, "process ids")

@@ -41,9 +41,10 @@ def add(parser: argparse._ActionsContainer, *names: str) -> None:
     """Add the flags of these settings."""
     for name in names:
         setting = config.SETTINGS[name]
-        switch: dict[str, Any] = {"dest": name, "action": "store_const", "const": "no"}
-        value: dict[str, Any] = {"metavar": setting.metavar}
-        how = switch if setting.type is types.switch else value
+        how: dict[str, Any] = {"metavar": setting.metavar}
+        if setting.is_flag:
+            const = "no" if setting.type is types.switch else "yes"
+            how = {"dest": name, "action": "store_const", "const": const}
         parser.add_argument(setting.flag, help=_help(setting), **how)
 
 
@@ -81,7 +82,7 @@ def forwarded(args: argparse.Namespace) -> list[str]:
 
 def _argument(key: str, value: str) -> str:
     setting = config.SETTINGS[key]
-    return setting.flag if setting.type is types.switch else f"{setting.flag}={value}"
+    return setting.flag if setting.is_flag else f"{setting.flag}={value}"
 
 
 def address(args: argparse.Namespace) -> Address:

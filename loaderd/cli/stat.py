@@ -9,7 +9,6 @@ import argparse
 import contextlib
 import os
 import time
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 
 from rich.console import Console
@@ -23,9 +22,8 @@ from loaderd.errors import DaemonGone, NoAnswer, NoDaemon
 from loaderd.ipc import dial
 from loaderd.monitor import json_lines, rows, terminal
 from loaderd.monitor.report import Report, derive
+from loaderd.monitor.window import WatchWindow
 
-JUDGED_S = 10.0
-"""How long --watch looks back for its verdict, so that no single batch decides it."""
 _UNFOLDED = 1000
 
 Show = Callable[[Report], None]
@@ -116,8 +114,8 @@ def _print(report: Report, out: Console) -> None:
 def _watch(where: Address, seconds: float, show: Show) -> None:
     """Show one report after the other until the daemon goes away."""
     before = dial.observe(where.socket, dial.SOON)
-    show(derive(before))
-    judged = deque([before])
+    window = WatchWindow()
+    show(window.add(before))
     due = time.monotonic()
     while True:
         due = max(due + seconds, time.monotonic())  # whatever the work in between takes
@@ -129,8 +127,5 @@ def _watch(where: Address, seconds: float, show: Show) -> None:
         except NoDaemon as error:
             daemon = before.daemon
             raise DaemonGone(f'loaderd "{daemon.name}" (pid {daemon.pid}) went away') from error
-        while len(judged) > 1 and now.daemon.uptime_s - judged[1].daemon.uptime_s >= JUDGED_S:
-            judged.popleft()
-        show(derive(now, before, judged[0]))
+        show(window.add(now))
         before = now
-        judged.append(now)

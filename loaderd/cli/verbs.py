@@ -23,16 +23,18 @@ from loaderd.cli import (
     stat,
     status,
     stop,
+    web,
 )
 from loaderd.cli.exit_codes import guarded
 
-_VERBS = (serve, start, stop, status, stat, errors, scan, preview, index, cache, doctor)
+_VERBS = (serve, start, stop, status, stat, web, errors, scan, preview, index, cache, doctor)
 _DOES = "loads images for Keras in worker processes, over shared memory"
 _EXAMPLES = """\
   loaderd start                        a daemon in the background, for all your trainers
   loaderd start --workers 8 --memory 4G
   loaderd serve                        the same in the foreground, for systemd and containers
   loaderd stat --watch                 watch it work, and see whether training waits for it
+  loaderd web                          the same on a page in the browser
   loaderd stop
   loaderd scan data/train              finds the images that cannot be read, before training
   loaderd preview data/train           a picture of samples, augmented or not

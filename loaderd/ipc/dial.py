@@ -16,18 +16,22 @@ from loaderd.errors import (
     VersionMismatch,
     from_wire,
 )
-from loaderd.ipc import address, channel, lock
+from loaderd.ipc import address, channel, descriptors, lock
 from loaderd.ipc.channel import Channel, Closed
 from loaderd.ipc.messages import (
     PROTOCOL,
     BadList,
     BadSample,
+    Confirmed,
+    Describe,
+    Described,
     Hello,
     ListBad,
     Message,
     Observe,
     Observed,
     Refused,
+    SetWorkers,
     Stop,
     Stopping,
     Welcome,
@@ -175,6 +179,43 @@ def observe(path: str, timeout: float | None = None) -> Snapshot:
     """
     with contextlib.closing(dial(path, timeout)) as connection:
         return _ask_for(Observed, connection, Observe(), path).snapshot
+
+
+def set_workers(path: str, count: int) -> None:
+    """Sets how many workers the daemon at ``path`` has, until it reads its settings again.
+
+    Raises:
+        NoDaemon: no daemon is there, or it does not answer.
+        RequestRefused: as many are not allowed.
+    """
+    with contextlib.closing(dial(path, SOON)) as connection:
+        _ask_for(Confirmed, connection, SetWorkers(count), path)
+
+
+def describe(path: str, subscriber: int) -> tuple[Described, list[int]]:
+    """What a stream of the daemon at ``path`` is rendered from.
+
+    Returns:
+        The description, and the descriptors of manifest and bundles, which are the caller's.
+
+    Raises:
+        NoDaemon: no daemon is there, or it does not answer.
+        RequestRefused: there is no such stream.
+    """
+    with contextlib.closing(dial(path, SOON)) as connection:
+        try:
+            connection.send(Describe(subscriber))
+            answer, fds = connection.receive_with_fds()
+        except TimeoutError as error:
+            raise silent(path, connection.peer.pid) from error
+        except Closed as error:
+            raise NoDaemon(f"the daemon at {path} hung up") from error
+    if isinstance(answer, Refused):
+        raise from_wire(answer.kind, answer.text)
+    if not isinstance(answer, Described):
+        descriptors.close_all(fds)
+        raise ProtocolError(f"the daemon at {path} answered {type(answer).__name__}")
+    return answer, fds
 
 
 def list_bad(path: str) -> list[BadSample]:

@@ -2,10 +2,11 @@
 
 Every message is a small struct, encoded as MessagePack with its tag in front::
 
-    client → daemon      Hello  Open  Plan  Ack  Leave  Confirm  Observe  ListBad  Stop
+    client → daemon      Hello  Open  Plan  Ack  Leave  Confirm  Observe  ListBad  Describe
+                         SetWorkers  Stop
     owner → daemon       Connect  Stop
     daemon → client      Welcome  Indexing  Opened  Ready  BatchFailed  Confirmed  Stalled  Refused
-                         Observed  BadList  Stopping
+                         Observed  BadList  Described  Stopping
     supervisor → worker  Attach  Chunk  Quarantine  Detach
     worker → supervisor  WorkerReady  Attached  Progress  Waiting  Bad  Done  BatchFailed
     supervisor → opener  List  Reserve
@@ -232,6 +233,12 @@ class BadList(Message, frozen=True):
     samples: tuple[BadSample, ...]
 
 
+class SetWorkers(Message, frozen=True):
+    """Sets how many workers there are, until the daemon reads its settings; a Confirmed answers."""
+
+    count: int
+
+
 class Stop(Message, frozen=True):
     """Asks the daemon to drain and exit."""
 
@@ -292,6 +299,32 @@ class Attach(Message, frozen=True):
     manifest_bytes: int
     bundles: tuple[int, ...]
     cached: bool
+
+
+class Describe(Message, frozen=True):
+    """Asks for everything that the batches of a stream are rendered from.
+
+    Attributes:
+        subscriber: the number of who reads it.
+    """
+
+    subscriber: int
+
+
+class Described(Message, frozen=True):
+    """What a worker knows of a stream. Descriptors: manifest, bundles.
+
+    Attributes:
+        attach: the stream, without ring and cache.
+        epoch: of the batch that is made next, as in Chunk.
+        position: of the same.
+        max_pixels: the daemon's setting.
+    """
+
+    attach: Attach
+    epoch: int
+    position: int
+    max_pixels: int | None
 
 
 class Detach(Message, frozen=True):

@@ -26,6 +26,8 @@ from loaderd.ipc.messages import (
     BadList,
     Confirm,
     Confirmed,
+    Describe,
+    Described,
     Hello,
     Leave,
     ListBad,
@@ -35,6 +37,7 @@ from loaderd.ipc.messages import (
     Open,
     Plan,
     Refused,
+    SetWorkers,
     Stop,
     Stopping,
     Welcome,
@@ -64,6 +67,8 @@ class Requests:
 
     observe: Callable[[], Snapshot]
     list_bad: Callable[[int], BadList]
+    describe: Callable[[int], tuple[Described, tuple[int, ...]]]
+    set_workers: Callable[[int], None]
     stop: Callable[[], None]
     open: Callable[[ClientConnection, Open, list[int]], None]
     plan: Callable[[int, Plan], None]
@@ -154,6 +159,11 @@ class ClientConnection:
                 self.send(Observed(self._requests.observe()))
             case ListBad(first):
                 self.send(self._requests.list_bad(first))
+            case Describe(subscriber):
+                self.send(*self._requests.describe(subscriber))
+            case SetWorkers(count):
+                self._requests.set_workers(count)
+                self.send(Confirmed())
             case Stop():
                 self.send(Stopping())
                 self._requests.stop()

@@ -7,11 +7,14 @@ import time
 from collections.abc import Iterable
 from itertools import islice
 
+import msgspec
 import psutil
 
 from loaderd import __version__, machine
 from loaderd.config import Settings
+from loaderd.errors import RequestRefused
 from loaderd.ipc import segment
+from loaderd.ipc.messages import Described
 from loaderd.ipc.prefetch import ROUND
 from loaderd.ipc.process import cpu_times
 from loaderd.ipc.snapshot import (
@@ -77,6 +80,21 @@ class SnapshotBuilder:
             restarts=self._workers.processes.restarts,
             storage=tuple(islice(self._storage(now), MAX_STALLS)),
         )
+
+    def describe(self, number: int) -> tuple[Described, tuple[int, ...]]:
+        """What a subscriber's stream is rendered from, with the descriptors that travel along.
+
+        Raises:
+            RequestRefused: there is no such subscriber.
+        """
+        subscriber = self._streams.subscribers.get(number)
+        if subscriber is None:
+            raise RequestRefused(f"there is no stream {number}: it may have been closed")
+        stream = subscriber.stream
+        place = self._scheduler.streams[stream.id].cursor.run.next or (0, 0)
+        attach = msgspec.structs.replace(stream.attach(), cached=False)
+        max_pixels = self._workers.processes.settings.max_pixels
+        return Described(attach, *place, max_pixels), (stream.manifest, *stream.bundles)
 
     def _storage(self, now: float) -> Iterable[StorageStats]:
         readers: list[tuple[int | None, Subscriber | PendingStream]] = [

@@ -48,6 +48,7 @@ from loaderd.ipc.manifest import Manifest, sample_key
 from loaderd.ipc.messages import (
     ENOUGH_SLOTS,
     Attach,
+    Bad,
     Indexing,
     Joined,
     List,
@@ -167,6 +168,12 @@ class OpenStream:
             joined,
         )
 
+    def blame(self, place: Place, first: int, last: int) -> str:
+        """What may have crashed a worker: the user's function, on one of some samples."""
+        function = self.spec.function
+        code = "" if function is None else f"; it may be its {function.given_as}"
+        return f"{code}: one of {self.names(place, first, last)}"
+
     def names(self, place: Place, first: int, last: int) -> str:
         """The files of some rows of a batch, for an error's text."""
         table = self._table()
@@ -199,6 +206,13 @@ class OpenStream:
     def _table(self) -> Manifest:
         nbytes = self.listed.manifest_bytes
         return Manifest.view(segment.attach(os.dup(self.manifest), nbytes, writable=False))
+
+    def note_bad(self, bad: Bad) -> bool:
+        """Keeps an image that could not be read; returns whether there are too many."""
+        if bad.lacking:
+            return False
+        self.bad.setdefault(bad.path, bad.reason)
+        return self.spec.on_error != "raise" and len(self.bad) > self.bad_limit
 
     def too_many_bad(self) -> TooManyBadImages:
         """Why the stream ends, with some of the images."""

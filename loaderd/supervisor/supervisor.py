@@ -42,6 +42,7 @@ from loaderd.supervisor.snapshot_builder import SnapshotBuilder
 from loaderd.supervisor.stream_opener import StreamOpener
 from loaderd.supervisor.streams import OpenStream
 from loaderd.supervisor.systemd import Notifier
+from loaderd.supervisor.web_page import WebPage
 from loaderd.supervisor.worker_processes import Work, WorkerProcesses
 from loaderd.supervisor.workers import WorkerEvents, Workers
 
@@ -53,7 +54,10 @@ LATE_SECONDS = 1.0
 MAX_DESCRIPTORS = 2**16
 """Descriptors of the supervisor, if the system allows as many."""
 
-FIXED = ("name", "socket", "cache_dir", "user_code", "owner", "control_fd", "ready_fd")
+FIXED = (
+    *("name", "socket", "cache_dir", "user_code", "http", "metrics_open"),
+    *("owner", "control_fd", "ready_fd"),
+)
 """Settings that stay until the daemon is started again."""
 
 
@@ -185,6 +189,8 @@ class Supervisor:
         )
         requests = Requests(
             observe=lambda: self._snapshots.build(self._settings, self._end_at is not None),
+            describe=self._snapshots.describe,
+            set_workers=self._processes.set_count,
             stop=self.drain,
             list_bad=self._bad.page,
             open=self._open,
@@ -194,6 +200,7 @@ class Supervisor:
             gone=self._gone,
         )
         self._clients = Clients(loop, listener, requests)
+        self._page = WebPage(settings, listener.path)
         self._owner = Owner(settings, loop, self._clients.adopt, self.drain, self._owner_gone)
 
     def run(self) -> None:
@@ -212,6 +219,7 @@ class Supervisor:
                 self._loop.turn(self._timeout())
                 self._check()
         finally:
+            self._page.stop()
             self._clients.end()
             self._streams.stop()
 
@@ -253,6 +261,7 @@ class Supervisor:
         self._forks.check()
         self._workers.check(now)
         self._owner.check()
+        self._page.check(now)
         self.notifier.feed(now)
         self._streams.check_storage(self._workers.waits, now)
         for stream in list(self._streams.streams.values()):
@@ -305,10 +314,7 @@ class Supervisor:
             return
         if self._bad.add(bad.path, bad.reason, stream.folder, lacking=bad.lacking):
             log.warning("bad image %s: %s", readable(bad.path), bad.reason)
-        if bad.lacking:
-            return
-        stream.bad.setdefault(bad.path, bad.reason)
-        if stream.spec.on_error != "raise" and len(stream.bad) > stream.bad_limit:
+        if stream.note_bad(bad):
             log.error("stream %d ends: too many bad images", stream.id)
             for subscriber in self._streams.subscribers.of(stream.id).values():
                 subscriber.client.fail(stream.too_many_bad())
@@ -340,12 +346,9 @@ class Supervisor:
 
     def _fail_batch(self, action: Fail) -> None:
         subscriber, error = self._streams.subscribers[action.subscriber], action.error
-        stream = subscriber.stream
         words = error.text
         if error.kind == "WorkerCrashed":
-            if stream.spec.function is not None:
-                words += f"; it may be its {stream.spec.function.given_as}"
-            words += f": one of {stream.names(action.place, error.first, error.last)}"
+            words += subscriber.stream.blame(action.place, error.first, error.last)
         subscriber.client.send(BatchFailed(error.kind, fitting(words), action.slot, *action.place))
 
     # -- clients ---------------------------------------------------------------------

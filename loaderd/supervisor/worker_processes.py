@@ -9,13 +9,15 @@ import socket
 import time
 from collections import deque
 from collections.abc import Callable, Container
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import psutil
 
 from loaderd.config import Settings
+from loaderd.errors import RequestRefused
 from loaderd.forkserver import entries
 from loaderd.ipc.messages import Done
+from loaderd.setting_types import MAX_WORKERS
 from loaderd.supervisor.actions import Death
 from loaderd.supervisor.children import Child, ForkServer
 
@@ -204,6 +206,17 @@ class WorkerProcesses:
         log.info("replacing %d workers one by one", len(self.workers))
         self.settings = settings
         self._to_renew = deque(self.workers)
+
+    def set_count(self, count: int) -> None:
+        """Sets how many workers there are, until ``renew``.
+
+        Raises:
+            RequestRefused: as many are not allowed.
+        """
+        if not 1 <= count <= MAX_WORKERS:
+            raise RequestRefused(f"{count} workers are not allowed: from 1 to {MAX_WORKERS} are")
+        log.info("%d workers instead of %d", count, self.settings.workers)
+        self.settings = replace(self.settings, workers=count)
 
     def next_to_renew(self) -> int | None:
         """The worker to retire next, once all others are up; None if there is none now."""

@@ -21,6 +21,7 @@ import signal
 import subprocess
 import sys
 import types
+import urllib.request
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -30,6 +31,7 @@ import msgspec
 import numpy as np
 import pandas
 import pytest
+import yaml
 from keras._tf_keras.keras.preprocessing import image as keras_image
 from keras.src.layers.preprocessing.image_preprocessing.base_image_preprocessing_layer import (
     BaseImagePreprocessingLayer as BaseLayer,
@@ -42,6 +44,7 @@ from loaderd.cli import stat, target
 from loaderd.cli import verbs as command
 from loaderd.ipc import dial
 from loaderd.ipc.snapshot import StorageStats
+from loaderd.launch import page_token
 from loaderd.monitor import rows, verdict
 from loaderd.spec.base import Cache
 from loaderd_client import (
@@ -154,7 +157,12 @@ class Reader:
         self.goes_on = False
 
     def follow(self, block: Block) -> None:
-        ways = {"python": self.python, "console": self.console, "toml": self.toml}
+        ways = {
+            "python": self.python,
+            "console": self.console,
+            "toml": self.toml,
+            "yaml": self.yaml,
+        }
         if block.language == "text":
             kinds = (is_screen, are_rows, is_listing, is_picture)
             assert any(kind(block.text) for kind in kinds), f"{block.where}: what is this?"
@@ -185,6 +193,9 @@ class Reader:
         if "model.fit" in block.text and "model" not in self.names:
             self.names["model"] = a_model()
         exec(compile(block.text, block.where, "exec"), self.names)
+
+    def yaml(self, block: Block) -> None:
+        assert yaml.safe_load(block.text)
 
     def toml(self, block: Block) -> None:
         file = self.folder / "loaderd.toml"
@@ -228,6 +239,8 @@ class Reader:
                 return self.serve(words)
         elif words[1] == "stop":
             self.await_programs()
+        elif words[1] == "web":
+            return self.web(words)
         return self.shell(re.sub(r"\S*/bin/loaderd", "loaderd", line))
 
     def have_a_daemon(self) -> None:
@@ -249,6 +262,18 @@ class Reader:
         shown, _ = process.communicate(timeout=TIMEOUT)
         assert process.returncode == 0
         assert shown.startswith(rows.HEADER)
+
+    def web(self, words: list[str]) -> None:
+        self.have_a_daemon()
+        words = [*words, "--http", "0"]  # the usual port may be taken
+        with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as process:
+            assert process.stdout is not None
+            address = process.stdout.readline().split()[-1]
+            opener = urllib.request.build_opener(urllib.request.HTTPCookieProcessor())
+            with opener.open(address, timeout=TIMEOUT) as page:
+                assert b"<title>loaderd</title>" in page.read()
+            process.send_signal(signal.SIGINT)
+            assert process.wait(TIMEOUT) == 0
 
     def serve(self, words: list[str]) -> None:
         process = subprocess.Popen(words, stderr=subprocess.DEVNULL)
@@ -373,6 +398,7 @@ def look_up_docker(words: list[str]) -> None:
 
 LOOKED_UP: dict[str, Callable[[list[str]], None]] = {
     "docker": look_up_docker,
+    "ssh": lambda words: None,
     "pip": look_up_extras,
     "python": look_up_setup,
     "python3": look_up_venv,
@@ -616,7 +642,7 @@ def test_flags_of_loaderd_stat(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_variables_and_keys() -> None:
     named = {name for page in PAGES for name in re.findall(r"\bLOADERD_[A-Z_]+", page.read_text())}
-    assert named == {*config.VARIABLES.values(), deadline.VARIABLE}
+    assert named == {*config.VARIABLES.values(), deadline.VARIABLE, page_token.TOKEN_VARIABLE}
     assert named <= spans_of(LOADERD.read_text())
     assert set(config.FILE_KEYS) <= spans_of(LOADERD.read_text())
 
@@ -911,7 +937,7 @@ def test_fields_of_the_json(serve: Serve, photos: Path) -> None:
             keys |= set(one) if isinstance(one, dict) else set()
     keys |= set(StorageStats.__struct_fields__)  # all storage answers here
     section = STAT.read_text().partition("\n## JSON\n")[2]
-    named = set(re.findall(r"`([a-z_]+)(?:\[\])?`", section))
+    named = set(re.findall(r"`([a-z_0-9]+)(?:\[\])?`", section))
     assert named == keys
 
 

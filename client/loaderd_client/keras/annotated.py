@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from loaderd.augment.boxes import to_corners
 from loaderd.errors import EmptyDataset, InvalidArgument
 from loaderd.ipc.slot_layout import further_name
 from loaderd.ipc.text import printable
@@ -13,7 +12,7 @@ from loaderd_client.core.batch import Batch
 from loaderd_client.core.shared_supply import Sharing
 from loaderd_client.keras.compile_annotated import compiled, part_of
 from loaderd_client.keras.dataset_options import DatasetOptions
-from loaderd_client.keras.preview import Overlay, caption
+from loaderd_client.keras.preview import Overlay, caption, overlay_of
 from loaderd_client.keras.sample_table import SampleTable
 from loaderd_client.keras.sequence import LoaderSequence
 
@@ -81,18 +80,7 @@ class AnnotatedSequence(LoaderSequence):
         return caption(labels[batch.ids[row]], mode, self.class_names)
 
     def _overlay(self, batch: Batch, row: int) -> Overlay:
-        given, wanted = batch.annotations, self.spec.annotations
-        overlay = Overlay(mask=given["masks"][row, :, :, 0] if "masks" in given else None)
-        if "boxes" in given and wanted is not None:
-            labels = given["box_labels"][row]
-            boxes = to_corners(given["boxes"][row], wanted.box_format, self.spec.image_size)
-            seen = labels[labels >= 0].tolist()
-            names = [caption(one, "int", self.class_names) for one in seen]
-            overlay = overlay._replace(boxes=boxes[labels >= 0], classes=seen, names=names)
-        if "keypoints" in given:
-            points = given["keypoints"][row].reshape(-1, 3)
-            overlay = overlay._replace(keypoints=points[points[:, 2] > 0, :2])
-        return overlay
+        return overlay_of(batch, row, self.spec, self.class_names)
 
     def _targets_of(self, batch: Batch) -> dict[str, Any]:
         given = batch.annotations

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from loaderd.augment.boxes import to_corners
 from loaderd.augment.pipeline import divide
 from loaderd.errors import InvalidArgument
 from loaderd.spec.spec import Spec
@@ -98,6 +99,22 @@ class Preview(Samples):
     def _look(self, index: int) -> Batch:
         """A batch of the present epoch; does not count as read."""
         raise NotImplementedError
+
+
+def overlay_of(batch: Batch, row: int, spec: Spec, class_names: list[str] | None) -> Overlay:
+    """What the annotations of a batch's row are drawn as."""
+    given, wanted = batch.annotations, spec.annotations
+    overlay = Overlay(mask=given["masks"][row, :, :, 0] if "masks" in given else None)
+    if "boxes" in given and wanted is not None:
+        labels = given["box_labels"][row]
+        boxes = to_corners(given["boxes"][row], wanted.box_format, spec.image_size)
+        seen = labels[labels >= 0].tolist()
+        names = [caption(one, "int", class_names) for one in seen]
+        overlay = overlay._replace(boxes=boxes[labels >= 0], classes=seen, names=names)
+    if "keypoints" in given:
+        points = given["keypoints"][row].reshape(-1, 3)
+        overlay = overlay._replace(keypoints=points[points[:, 2] > 0, :2])
+    return overlay
 
 
 Describe = Callable[[Batch, int], tuple[str, Overlay]]
