@@ -119,7 +119,7 @@ def _operation(name: str) -> str:
 
 def _helps() -> Iterator[str]:
     """A section for each command, verb and action, with its ``--help``."""
-    for parser in _parsers(verbs._parser()):
+    for parser in _parsers(verbs.parser()):
         yield f"## `{parser.prog}`\n\n```text\n{parser.format_help()}```\n"
     out = io.StringIO()
     with contextlib.redirect_stdout(out), contextlib.suppress(SystemExit):

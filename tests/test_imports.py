@@ -167,6 +167,7 @@ BELOW = {
         "loaderd.errors",
         "loaderd.ipc",
         "loaderd.launch",
+        "loaderd.monitor",
         "loaderd.render",
         "loaderd.sampling",
         "loaderd.spec",

@@ -18,10 +18,12 @@ from loaderd import __version__
 from loaderd.cli import console, options, target
 from loaderd.cli.exit_codes import DONE, guarded
 from loaderd.config import Address
-from loaderd.errors import DaemonGone, NoAnswer, NoDaemon
+from loaderd.errors import DaemonGone, LoaderdError, NoAnswer, NoDaemon
 from loaderd.ipc import dial
-from loaderd.monitor import json_lines, rows, terminal
+from loaderd.monitor import check, json_lines, rows, terminal
 from loaderd.monitor.report import Report, derive
+from loaderd.monitor.sparkline import Trend
+from loaderd.monitor.verdict import HIGHLY_PERCENT, MODERATELY_PERCENT
 from loaderd.monitor.window import WatchWindow
 
 _UNFOLDED = 1000
@@ -35,6 +37,7 @@ EXAMPLES = """\
   loaderd stat --watch 5 >log     one row every 5 seconds, as vmstat does
   loaderd stat --json | jq .verdict.text
   loaderd stat --name gpu0        another daemon than "default"
+  loaderd stat --check --warn 5 --crit 20     for Nagios and its like
 
 The first screen of --watch holds averages too. Without --name, --socket or their variables,
 and with no daemon called "default", the only daemon that runs is shown, such as a trainer's
@@ -65,6 +68,19 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--json", action="store_true", help="one JSON object; with --watch one per line"
     )
+    parser.add_argument(
+        "--check",
+        metavar="SEC",
+        nargs="?",
+        type=options.seconds,
+        const=5.0,
+        help="watch for SEC seconds (5), and answer as a plugin of Nagios, Icinga or Checkmk: "
+        "0 OK, 1 warning, 2 critical, 3 unknown",
+    )
+    parser.add_argument("--warn", type=_percent, default=MODERATELY_PERCENT, metavar="PERCENT",
+                        help="of its time waited, from which --check warns (5)")  # fmt: skip
+    parser.add_argument("--crit", type=_percent, default=HIGHLY_PERCENT, metavar="PERCENT",
+                        help="the same, from which it is critical (20)")  # fmt: skip
 
 
 def run(args: argparse.Namespace) -> int:
@@ -74,6 +90,8 @@ def run(args: argparse.Namespace) -> int:
         NoDaemon: none answers.
         DaemonGone: it went away during ``--watch``.
     """
+    if args.check is not None:
+        return _check(args)
     where = target.find(options.address(args))
     if args.watch is None:
         with _renderer(args) as show:
@@ -85,6 +103,34 @@ def run(args: argparse.Namespace) -> int:
     return DONE
 
 
+def _percent(value: str) -> float:
+    """Parse a percentage, with or without its sign."""
+    try:
+        number = float(value.removesuffix("%"))
+    except ValueError:
+        number = -1.0
+    if not 0 <= number <= 100:
+        raise argparse.ArgumentTypeError(f"{value!r} is no percentage: 0 to 100")
+    return number
+
+
+def _check(args: argparse.Namespace) -> int:
+    """Answer as a monitoring plugin."""
+    try:
+        where = target.find(options.address(args))
+        before = dial.observe(where.socket, dial.SOON)
+        time.sleep(args.check)
+        report = derive(dial.observe(where.socket, dial.SOON), before)
+    except LoaderdError as error:
+        gone = isinstance(error, NoDaemon)
+        code = check.CRITICAL if gone else check.UNKNOWN
+        console.out(check.answer(code, str(error)))
+        return code
+    code, line = check.checked(report, check.Limits(args.warn, args.crit))
+    console.out(line)
+    return code
+
+
 @contextlib.contextmanager
 def _renderer(args: argparse.Namespace) -> Iterator[Show]:
     """Choose how reports are shown, by the options and by where standard output goes."""
@@ -94,11 +140,17 @@ def _renderer(args: argparse.Namespace) -> Iterator[Show]:
     elif args.watch is None:
         yield lambda report: _print(report, out)
     elif out.is_terminal:
+        trend = Trend()
         with Live(console=out, auto_refresh=False) as live:
-            yield lambda report: live.update(terminal.render(report, out), refresh=True)
+            yield lambda report: _update(live, report, out, trend)
     else:
         render = rows.renderer()
         yield lambda report: console.out(*render(report))
+
+
+def _update(live: Live, report: Report, out: Console, trend: Trend) -> None:
+    trend.add(report)
+    live.update(terminal.render(report, out, trend), refresh=True)
 
 
 def _print(report: Report, out: Console) -> None:

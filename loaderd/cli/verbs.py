@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from loaderd import __version__
 from loaderd.cli import (
     cache,
+    completion,
     doctor,
     errors,
     index,
@@ -27,7 +28,21 @@ from loaderd.cli import (
 )
 from loaderd.cli.exit_codes import guarded
 
-_VERBS = (serve, start, stop, status, stat, web, errors, scan, preview, index, cache, doctor)
+_VERBS = (
+    serve,
+    start,
+    stop,
+    status,
+    stat,
+    web,
+    errors,
+    scan,
+    preview,
+    index,
+    cache,
+    doctor,
+    completion,
+)
 _DOES = "loads images for Keras in worker processes, over shared memory"
 _EXAMPLES = """\
   loaderd start                        a daemon in the background, for all your trainers
@@ -53,17 +68,18 @@ def run(argv: Sequence[str] | None) -> int:
 
 
 def _run(argv: Sequence[str] | None) -> int:
-    args = _parser().parse_args(argv)
+    args = parser().parse_args(argv)
     return int(args.run(args))
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser("loaderd", **options.texts_of(_DOES, _EXAMPLES))
-    parser.add_argument("--version", action="version", version=f"loaderd {__version__}")
-    verbs = parser.add_subparsers(title="verbs", metavar="VERB", required=True)
+def parser() -> argparse.ArgumentParser:
+    """The parser of all verbs."""
+    whole = argparse.ArgumentParser("loaderd", **options.texts_of(_DOES, _EXAMPLES))
+    whole.add_argument("--version", action="version", version=f"loaderd {__version__}")
+    verbs = whole.add_subparsers(title="verbs", metavar="VERB", required=True)
     for verb in _VERBS:
         name, texts = verb.__name__.rpartition(".")[2], options.texts_of(verb.DOES, verb.EXAMPLES)
         of_verb = verbs.add_parser(name, help=verb.DOES, **texts)
         verb.add_options(of_verb)
-        of_verb.set_defaults(run=verb.run)
-    return parser
+        of_verb.set_defaults(run=verb.run, whole=whole)
+    return whole

@@ -178,7 +178,16 @@ def observe(path: str, timeout: float | None = None) -> Snapshot:
         VersionMismatch: it has another protocol version.
     """
     with contextlib.closing(dial(path, timeout)) as connection:
-        return _ask_for(Observed, connection, Observe(), path).snapshot
+        return observe_on(connection, path)
+
+
+def observe_on(connection: Channel, path: str) -> Snapshot:
+    """:func:`observe` on a connection from :func:`dial`.
+
+    Raises:
+        NoDaemon: the daemon went away, or does not answer.
+    """
+    return _ask_for(Observed, connection, Observe(), path).snapshot
 
 
 def set_workers(path: str, count: int) -> None:

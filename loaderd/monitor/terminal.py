@@ -10,6 +10,7 @@ from loaderd import formatting
 from loaderd.ipc.snapshot import StorageStats, StreamStats
 from loaderd.ipc.text import printable
 from loaderd.monitor.report import Report, StreamRates
+from loaderd.monitor.sparkline import Trend
 
 _GAP = 2
 _MIN_FOLDER_WIDTH = 8
@@ -21,12 +22,14 @@ _TROUBLED = "bold red"
 _STYLES = {"HIGHLY": "bold red", "MODERATELY": "bold yellow", "NOT": "bold green"}
 
 
-def render(report: Report, out: Console) -> RenderableType:
-    """The whole screen for ``out``, as wide as that is."""
+def render(report: Report, out: Console, trend: Trend | None = None) -> RenderableType:
+    """The whole screen for ``out``, as wide as that is, with a trend if there is one."""
     parts: list[RenderableType] = [*_trouble(report), _daemon(report), _host(report)]
     if report.now.streams:
         more = (*_shared(report), *_shards(report))
         parts += [Text(), _streams(report, out), *more]
+        if trend is not None:
+            parts += [Text(), Text("\n".join(trend.lines(out.options.ascii_only)))]
     return Group(*parts, Text(), _workers(report), *_bad(report), Text(), _verdict(report))
 
 

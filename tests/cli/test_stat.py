@@ -122,6 +122,27 @@ def daemon(runtime: Path, name: str = "default", **how: Any) -> Iterator[Daemon]
             running.end()
 
 
+class TestCheck:
+    def test_it_answers_in_a_line_with_the_code_of_a_plugin(
+        self, runtime: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        with daemon(runtime):
+            assert stat.main(["--check", "0.1"]) == 2  # no worker is up
+        line = capsys.readouterr().out
+        assert line.startswith("LOADERD CRITICAL - no worker is up | waited=U;5;20;0;100 ")
+
+    def test_no_daemon_is_critical(self, runtime: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        assert stat.main(["--check"]) == 2
+        assert capsys.readouterr().out.startswith("LOADERD CRITICAL - no daemon at ")
+
+    def test_a_daemon_of_another_version_is_unknown(
+        self, runtime: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        with daemon(runtime, protocol=PROTOCOL + 1):
+            assert stat.main(["--check", "0.1"]) == 3
+        assert "LOADERD UNKNOWN" in capsys.readouterr().out
+
+
 class TestOnce:
     def test_it_shows_the_daemon(self, runtime: Path, capsys: pytest.CaptureFixture[str]) -> None:
         with daemon(runtime):

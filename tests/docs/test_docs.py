@@ -138,6 +138,10 @@ def is_listing(text: str) -> bool:
     return bool(re.match("[0-9a-f]{12} ", text))
 
 
+def is_answer(text: str) -> bool:
+    return text.startswith("LOADERD OK - ")
+
+
 def is_picture(text: str) -> bool:
     return bool(set("─│└◄►") & set(text))
 
@@ -164,7 +168,7 @@ class Reader:
             "yaml": self.yaml,
         }
         if block.language == "text":
-            kinds = (is_screen, are_rows, is_listing, is_picture)
+            kinds = (is_screen, are_rows, is_listing, is_answer, is_picture)
             assert any(kind(block.text) for kind in kinds), f"{block.where}: what is this?"
             return
         assert block.language in ways, f"{block.where}: nobody checks {block.language!r}"

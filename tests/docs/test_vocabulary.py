@@ -42,7 +42,7 @@ overlay picture pipeline preview style targets value window writer
 """
 _HAND_OVER = "copies device hand jax over torch"
 _SHARING = "behind joined leave left of out parked share sharing step"
-_WEB = "access actions collector describe described page point report series set watcher watch web"
+_WEB = "completion trend monitor access actions collector describe described page point report series set watcher watch web"
 _SOURCES = "bucket group local object parquet ranged record remote"
 ORDINARY = {
     *_ORDINARY.split(),

@@ -31,7 +31,7 @@ from loaderd.ipc import address as addresses
 from loaderd.ipc import descriptors
 from loaderd.ipc.bundle import Bundle
 from loaderd.ipc.channel import Channel, Closed
-from loaderd.ipc.dial import SOON, dial
+from loaderd.ipc.dial import SOON, dial, observe_on
 from loaderd.ipc.messages import (
     IDLE_SECONDS,
     BatchFailed,
@@ -45,6 +45,7 @@ from loaderd.ipc.messages import (
     Stalled,
 )
 from loaderd.ipc.prefetch import WHOLE, Run
+from loaderd.ipc.snapshot import Snapshot
 from loaderd.ipc.text import printable
 from loaderd.launch.private import PrivateDaemon
 from loaderd.spec import spec as specs
@@ -254,6 +255,15 @@ class Session:
     def _dial(self, timeout: float | None) -> Channel:
         private = self._private
         return dial(self.path, timeout) if private is None else private.connect(timeout)
+
+    def observe(self) -> Snapshot:
+        """The daemon as it is now, as ``loaderd stat --json`` shows it.
+
+        Raises:
+            NoDaemon: it went away, or does not answer.
+        """
+        with contextlib.closing(self._dial(SOON)) as connection:
+            return observe_on(connection, self.path)
 
     def _restart_private(self) -> None:
         """Starts a private daemon again if it has died; one thread does so."""

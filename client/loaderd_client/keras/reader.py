@@ -11,6 +11,7 @@ assemble a batch. It does not refer to its sequence, so that an unused one is fr
 from __future__ import annotations
 
 from collections.abc import Callable
+from time import perf_counter, perf_counter_ns
 from typing import Any, Literal, NamedTuple, Protocol, TypeVar
 
 from loaderd.errors import LoaderdError
@@ -80,6 +81,31 @@ class Requester(Protocol):
         """Ends an epoch that is read by index; called under the guard."""
 
 
+class Waits:
+    """Counters of the batches that were read.
+
+    Attributes:
+        batches: read.
+        images: in them.
+        seconds: that the reads took; those of ready batches take microseconds.
+        first_at: when the first one came, by ``time.perf_counter``; None before.
+    """
+
+    def __init__(self) -> None:
+        self.batches = self.images = 0
+        self.seconds = 0.0
+        self.first_at: float | None = None
+
+    def add(self, nanoseconds: int, images: int) -> None:
+        """Counts one batch. The wait for the first is the loader's start, and is left out."""
+        if self.first_at is None:
+            self.first_at = perf_counter()
+        else:
+            self.seconds += nanoseconds / 1e9
+        self.batches += 1
+        self.images += images
+
+
 _Result = TypeVar("_Result")
 Make = Callable[[Places, Place, Caller], _Result]
 
@@ -93,11 +119,13 @@ class Reader:
 
     Attributes:
         guard: held while a place is chosen.
+        waits: what its reads have waited, for whoever compares two moments.
     """
 
     def __init__(self, supply: Supply, mapping: IndexMapping) -> None:
         self.supply = supply
         self.guard = Guard()
+        self.waits = Waits()
         self._mapping = mapping
         self._observe = None if new_observer is None else new_observer()
         self._early_ends: dict[int | None, int] = {}  # enqueuer → epochs that it has ended
@@ -138,12 +166,14 @@ class Reader:
         Raises:
             Superseded: the place is no longer valid.
         """
+        begun = perf_counter_ns()
         try:
             batch = self.supply.fetch(place, me, lambda: places is self.places)
         except LoaderdError:
             if not self.supply.ended:  # the batch itself failed: do not request it again
                 places.done(place)
             raise
+        self.waits.add(perf_counter_ns() - begun, len(batch.ids))
         if self._observe is not None:
             supply = self.supply
             self._observe(batch, supply.spec, supply.parts, supply.batches)

@@ -1,0 +1,98 @@
+"""The callback that shows in Keras's logs how long training waits for images."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from time import perf_counter
+from typing import Any, NamedTuple
+
+from loaderd.errors import LoaderdError
+from loaderd.ipc.snapshot import Snapshot
+from loaderd_client.core import arguments
+from loaderd_client.keras import adapter
+from loaderd_client.keras.fit_progress import FitProgress
+
+_Callback: Any = adapter.in_use()[0].callbacks.Callback
+
+
+class _Moment(NamedTuple):
+    """Counters when an epoch began."""
+
+    time: float
+    seconds: float
+    images: int
+
+
+class LoaderMonitor(_Callback):  # type: ignore[misc]  # of the Keras in use
+    """Adds ``loader_wait`` and ``images_per_second`` to the logs of every epoch of ``fit``.
+
+    ``loader_wait`` is the share of the training's time, from 0 to 1, that went into waiting for
+    batches. The wait for the first batch of all is the loader's start, and does not count, nor does
+    the time of validation. ``images_per_second`` is of the same time. The progress bar,
+    ``History``, ``CSVLogger``, ``TensorBoard`` and W&B show them. Put it first in the list of
+    callbacks, so that those after it see its logs.
+
+    After the first epoch, if the training waits for a twentieth of its time or more, one line says
+    why, and what would help most.
+
+    Args:
+        advice: whether to print that line.
+
+    Raises:
+        InvalidArgument: in ``fit``: it reads no sequence of loaderd (also a ``ValueError``).
+    """
+
+    def __init__(self, advice: bool = True) -> None:
+        super().__init__()
+        self._advises = arguments.flag("advice", advice)
+        self._before: Snapshot | None = None
+
+    def on_train_begin(self, logs: Any = None) -> None:
+        """Begins a ``fit``."""
+        self._sequence = FitProgress.of(sys._getframe(1)).sequence
+        self._due = self._advises
+        self._before = self._snapshot()
+
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+        """Notes where the counters are."""
+        waits = self._waits
+        self._begun = _Moment(perf_counter(), waits.seconds, waits.images)
+        self._ended = self._begun.time
+
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        """Notes the time; what follows the last batch is not training."""
+        self._ended = perf_counter()
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        """Adds the figures to the logs."""
+        waits, begun = self._waits, self._begun
+        start = begun.time if waits.first_at is None else max(begun.time, waits.first_at)
+        seconds = max(self._ended - start, 1e-9)
+        share = min(1.0, (waits.seconds - begun.seconds) / seconds)
+        if logs is not None:
+            logs["loader_wait"] = share
+            logs["images_per_second"] = (waits.images - begun.images) / seconds
+        if self._due:
+            self._due = False
+            self._advise()
+
+    @property
+    def _waits(self) -> Any:
+        return self._sequence._reader.waits
+
+    def _snapshot(self) -> Snapshot | None:
+        with contextlib.suppress(LoaderdError):  # the daemon went away: fit itself says so
+            return self._sequence._supply.session.observe()
+        return None
+
+    def _advise(self) -> None:
+        """Prints the daemon's verdict, if training waits."""
+        now = self._snapshot()
+        if now is None:
+            return
+        from loaderd.monitor.report import derive
+
+        verdict = derive(now, self._before).verdict
+        if verdict.bound in ("HIGHLY", "MODERATELY"):
+            print(f"\nloaderd: {verdict.text}", file=sys.stderr, flush=True)
