@@ -42,7 +42,8 @@ overlay picture pipeline preview style targets value window writer
 """
 _HAND_OVER = "copies device hand jax over torch"
 _SHARING = "behind joined leave left of out parked share sharing step"
-_WEB = "completion trend monitor access actions collector describe described page point report series set watcher watch web"
+_WEB = "access actions collector completion counters describe described monitor page point"
+_WATCH = "report series set trend watch watcher web"
 _SOURCES = "bucket group local object parquet ranged record remote"
 ORDINARY = {
     *_ORDINARY.split(),
@@ -50,6 +51,7 @@ ORDINARY = {
     *_HAND_OVER.split(),
     *_SHARING.split(),
     *_SOURCES.split(),
+    *_WATCH.split(),
     *_WEB.split(),
 }
 """Words of English, of Python and of this kind of program, which need no explanation."""

@@ -81,7 +81,7 @@ class Requester(Protocol):
         """Ends an epoch that is read by index; called under the guard."""
 
 
-class Waits:
+class ReadCounters:
     """Counters of the batches that were read.
 
     Attributes:
@@ -125,7 +125,7 @@ class Reader:
     def __init__(self, supply: Supply, mapping: IndexMapping) -> None:
         self.supply = supply
         self.guard = Guard()
-        self.waits = Waits()
+        self.waits = ReadCounters()
         self._mapping = mapping
         self._observe = None if new_observer is None else new_observer()
         self._early_ends: dict[int | None, int] = {}  # enqueuer → epochs that it has ended
