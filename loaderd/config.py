@@ -91,6 +91,22 @@ class Settings:
         "worker processes, 1 to 512; auto is one for each CPU that may be used, by affinity and "
         "cgroup quota",
     ]
+    ray: Annotated[
+        str | None,
+        types.cluster,
+        None,
+        "ADDRESS",
+        "the Ray cluster whose machines lend workers: HOST:PORT of its head, or auto for the one "
+        "that this machine belongs to",
+    ]
+    ray_workers: Annotated[
+        types.WorkerRange,
+        types.worker_range,
+        "64",
+        "N",
+        "the most workers that the cluster lends, 1 to 512, as it has free CPUs; with MIN:MAX the "
+        "daemon begins to serve when MIN have joined",
+    ]
     memory: Annotated[
         int,
         types.or_auto(types.size, _auto_memory),

@@ -129,6 +129,10 @@ class DaemonRunning(DaemonError):
     """Another daemon already serves the address."""
 
 
+class NoCluster(DaemonError, ConnectionError):
+    """There is no Ray cluster at the address, or this machine does not belong to it."""
+
+
 class DaemonGone(DaemonError, ConnectionError):
     """The daemon went away while a stream was open."""
 

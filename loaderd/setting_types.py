@@ -123,6 +123,33 @@ def pixels(said: Said) -> int:
     return number
 
 
+class WorkerRange(NamedTuple):
+    """How many workers of other machines there are: so many at the daemon's start, and at most."""
+
+    least: int
+    most: int
+
+    def __str__(self) -> str:
+        return f"{self.least}:{self.most}"
+
+
+def worker_range(said: Said) -> WorkerRange:
+    """``N`` for up to N, or ``MIN:MAX``."""
+    found = re.fullmatch("(?:([0-9]{1,3}):)?([0-9]{1,3})", _digits(said.value))
+    least, most = (int(found[1] or 0), int(found[2])) if found else (1, 0)
+    if not 0 <= least <= most <= MAX_WORKERS or not most:
+        raise _refuse(said, f'numbers up to {MAX_WORKERS}, as "64", or ranges, as "4:64"')
+    return WorkerRange(least, most)
+
+
+def cluster(said: Said) -> str:
+    """The address of a Ray cluster."""
+    address = text(said)
+    if address != "auto" and not re.fullmatch(r"[^/\s]+:[0-9]{1,5}", address):
+        raise _refuse(said, '"auto", or HOST:PORT of the head of a Ray cluster')
+    return address
+
+
 def _size_on_disk(said: Said) -> int:
     """Bytes; a share of the RAM would mean nothing there."""
     if isinstance(said.value, str) and said.value.endswith("%"):

@@ -101,6 +101,25 @@ BELOW = {
         "loaderd.opener",
         "loaderd.worker",
     },
+    "loaderd.remote": {
+        "loaderd",
+        "loaderd.child",
+        "loaderd.config",
+        "loaderd.errors",
+        "loaderd.forkserver",
+        "loaderd.ipc",
+        "loaderd.launch",
+        "loaderd.render",
+        "loaderd.spec",
+    },
+    "loaderd.gateway": {
+        "loaderd.child",
+        "loaderd.config",
+        "loaderd.errors",
+        "loaderd.ipc",
+        "loaderd.remote",
+        "loaderd.spec",
+    },
     "loaderd.supervisor": {
         "loaderd",
         "loaderd.cache",
@@ -198,6 +217,8 @@ SHOWING = ("loaderd_client.keras.preview",)
 """Loads PIL when a picture is asked for."""
 DECODERS = {"PIL", "cv2", "simplejpeg"}
 TRAINERS = {"keras", "tensorflow", "jax", "torch"}
+EXTRAS = {"ray"}
+"""Packages of extras, loaded when what they are for is asked for."""
 
 
 def sources() -> list[Path]:
@@ -327,7 +348,14 @@ def test_the_client_loads_neither_decoders_nor_keras() -> None:
 
 
 def test_the_supervisor_loads_no_decoder() -> None:
-    assert not modules_after("import loaderd.supervisor.supervisor") & (DECODERS | TRAINERS)
+    loaded = modules_after("import loaderd.supervisor.supervisor, loaderd.cli.main")
+    assert not loaded & (DECODERS | TRAINERS | EXTRAS)
+
+
+def test_no_module_imports_ray_when_it_is_loaded() -> None:
+    for path in sources():
+        assert "ray" not in {name.split(".")[0] for name in imports_of(path)}, path
+    assert "ray" not in modules_after("import loaderd.gateway.server, loaderd.remote.child")
 
 
 def test_a_worker_loads_no_keras() -> None:

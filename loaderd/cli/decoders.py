@@ -1,4 +1,4 @@
-"""Whether what the daemon renders with is installed: decoders, and the kernels in C."""
+"""Whether what the daemon needs is installed: decoders, the kernels in C, and Ray if asked for."""
 
 from __future__ import annotations
 
@@ -36,3 +36,15 @@ def require() -> None:
             'pip install "loaderd[daemon]"'
         )
     import_module(KERNELS)
+
+
+def require_ray() -> None:
+    """Check that Ray is installed, without importing it.
+
+    Raises:
+        MissingDependency: it is not; the text says how to install it.
+    """
+    if find_spec("ray") is None:
+        raise MissingDependency(
+            '--ray needs Ray, which this Python lacks: pip install "loaderd[ray]"'
+        )

@@ -31,6 +31,7 @@ EXAMPLES = """\
   loaderd serve                              logs to stderr; Ctrl-C or SIGTERM drains and ends
   loaderd serve --name gpu0 --workers 8      trainers find it with LOADERD_NAME=gpu0
   loaderd serve --memory 50%                 of the RAM, for all rings together
+  loaderd serve --ray auto --ray-workers 32  with workers on other machines of a Ray cluster
   loaderd serve --config /etc/loaderd.toml   holding lines like: workers = 8
 """
 
@@ -48,6 +49,8 @@ def run(args: argparse.Namespace) -> int:
     if args.cpus is not None:
         cpus.use(args.cpus)  # first, as the default number of workers depends on it
     settings = config.load(options.flags(args), os.environ)
+    if settings.ray is not None:
+        decoders.require_ray()
     # For SIGHUP: valid in another folder, and without descriptors.
     file = os.path.abspath(settings.config) if settings.config else None
     flags = {**options.flags(args), "config": file, "control_fd": None, "ready_fd": None}

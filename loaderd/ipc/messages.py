@@ -8,11 +8,16 @@ Every message is a small struct, encoded as MessagePack with its tag in front::
     daemon → client      Welcome  Indexing  Opened  Ready  BatchFailed  Confirmed  Stalled  Refused
                          Observed  BadList  Described  Stopping
     supervisor → worker  Attach  Chunk  Quarantine  Detach
-    worker → supervisor  WorkerReady  Attached  Progress  Waiting  Bad  Done  BatchFailed
+    worker → supervisor  WorkerReady  Attached  Progress  Waiting  Bad  Done  BatchFailed  Declined
     supervisor → opener  List  Reserve
     opener → supervisor  Waiting  Indexing  Listed  Reserved  Refused
     supervisor → forks   Fork  Signal
     forks → supervisor   Forked  Ended
+    gateway → supervisor Connected  Refused  Ended
+    worker → gateway     Fingerprint
+
+The gateway is asked for workers on other machines as the fork server is for those of this one, and
+what it says for such a worker is what the worker would say.
 
 No sockets here: :mod:`loaderd.ipc.channel` carries what this module encodes.
 """
@@ -360,16 +365,39 @@ class Quarantine(Message, frozen=True):
 
 
 class WorkerReady(Message, frozen=True):
-    """A worker is ready for chunks; ``pil`` names its PIL for the log."""
+    """A worker is ready for chunks.
+
+    Attributes:
+        pid: its process id.
+        pil: names its PIL for the log.
+        host: the machine that it runs on, if that is another one.
+    """
 
     pid: int
     pil: str = ""
+    host: str = ""
+
+
+class Fingerprint(Message, frozen=True):
+    """The first message of a worker on another machine: what its bytes depend on, by name."""
+
+    facts: dict[str, str]
 
 
 class Attached(Message, frozen=True):
     """A worker has opened a stream, or has recorded the error that it failed with."""
 
     stream: int
+
+
+class Declined(Message, frozen=True):
+    """A worker cannot serve a stream, such as one whose files it does not reach.
+
+    It has written no chunk of it that it has not reported, and will not write one.
+    """
+
+    stream: int
+    text: str
 
 
 class Progress(Message, frozen=True):
@@ -413,7 +441,9 @@ class Done(Message, frozen=True):
     """A chunk is written. Times in nanoseconds: total, and by stage.
 
     ``cached`` rows came from the cache, ``skipped`` rows are left out; ``trouble`` is the reason
-    why the cache is no longer written, reported once.
+    why the cache is no longer written, reported once. Of a chunk from another machine ``crossed``
+    are the bytes that came over the link, and ``held`` is the time for which the worker had the
+    chunk in hand, as seen from here.
     """
 
     ticket: int
@@ -426,6 +456,8 @@ class Done(Message, frozen=True):
     cached: int = 0
     trouble: str = ""
     skipped: int = 0
+    crossed: int = 0
+    held: int = 0
 
 
 class List(Message, frozen=True):
@@ -524,6 +556,12 @@ class Ended(Message, frozen=True):
     child: int
     code: int | None
     trouble: str = ""
+
+
+class Connected(Message, frozen=True):
+    """The gateway has joined the cluster at this address."""
+
+    address: str
 
 
 _encoder = msgspec.msgpack.Encoder()

@@ -87,7 +87,7 @@ def attach(fd: int, size: int, *, writable: bool) -> mmap.mmap:
         os.close(fd)
 
 
-def publish(data: bytes) -> int:
+def publish(data: bytes | memoryview) -> int:
     """Creates a segment that holds ``data``; returns its descriptor.
 
     Needs no resource tracker, unlike ``create``: short-lived processes would each start one.

@@ -206,3 +206,10 @@ def view_slot(buffer: memoryview, layout: SlotLayout, slot: int) -> SlotArrays:
 
 def _view(buffer: memoryview, base: int, field: Field) -> NDArray[Any]:
     return np.ndarray(field.shape, field.stored, buffer, base + field.offset)
+
+
+def rows_of(slot: SlotArrays, first: int, last: int) -> list[NDArray[Any]]:
+    """Rows ``first`` to ``last`` (excluded) of all arrays of a slot, as views, in one order."""
+    single = (slot.images, slot.labels, slot.weights, slot.ids)
+    fields = (*single, *slot.further, slot.masks, slot.boxes, slot.box_labels, slot.keypoints)
+    return [field[first:last] for field in fields if field is not None]

@@ -143,6 +143,32 @@ class WorkerStats(_Stats, frozen=True):
     """Time that it could have run, and another process had the CPU."""
 
 
+class RemoteStats(_Stats, frozen=True):
+    """All workers of one other machine, also those that are gone. Times are totals in seconds."""
+
+    host: str
+    workers: int
+    """Those that are there now."""
+    up_s: float
+    chunks: int
+    rows: int
+    read_s: float
+    decode_s: float
+    resize_s: float
+    augment_s: float
+    busy_s: float
+    """Time inside chunks, there."""
+    held_s: float
+    """Time for which they had a chunk in hand, as seen from here: what exceeds ``busy_s`` is the
+    link's, and the gateway's."""
+    crossed: int
+    """Bytes that came from there."""
+    declined: str = ""
+    """Why one of them does not serve a stream; empty if all serve all."""
+    cached: int = 0
+    """Rows that came from a cache: remote workers have none."""
+
+
 class StorageStats(_Stats, frozen=True):
     """Storage that does not respond."""
 
@@ -169,3 +195,9 @@ class Snapshot(_Stats, frozen=True):
     """Workers that were replaced."""
     storage: tuple[StorageStats, ...] = ()
     """Storage that does not respond, for the first of the waiting streams."""
+    remote: tuple[RemoteStats, ...] = ()
+    """Other machines whose workers have joined, those that have done most first."""
+    remote_wanted: int = 0
+    """How many workers other machines may lend."""
+    remote_trouble: str = ""
+    """Why there are none; empty if there are, or may be at any time."""

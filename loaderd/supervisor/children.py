@@ -11,12 +11,9 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import pickle
 import select
 import signal
 import socket
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from functools import partial
@@ -29,9 +26,8 @@ from loaderd.errors import LoaderdError, NoDescriptor, ProtocolError
 from loaderd.ipc import channel
 from loaderd.ipc.channel import Channel, Closed
 from loaderd.ipc.messages import Ended, Fork, Forked, Message, Signal
-from loaderd.ipc.process import JOB_SIGNALS
-from loaderd.launch import interpreter, search_path
 from loaderd.supervisor.loop import Loop
+from loaderd.supervisor.server_process import FORKS, Program, ServerProcess, pickled
 
 log = logging.getLogger("loaderd")
 
@@ -42,7 +38,6 @@ LAST_SECONDS = 1.0
 """How long killed children are waited for at the end: one in a read may not die yet."""
 
 POLL_SECONDS = 0.005
-_SERVE = "from loaderd.forkserver.server import main; main()"
 
 
 class Child:
@@ -115,69 +110,20 @@ class Child:
         return back
 
 
-class _Server:
-    """One fork server process."""
-
-    def __init__(self) -> None:
-        ours, theirs = channel.pair()
-        with theirs:
-            self.channel = Channel(ours)
-            self.channel.settimeout(0)
-            try:
-                self.process = _start(theirs.fileno())
-            except BaseException:
-                self.channel.close()
-                raise
-
-    def send(self, number: signal.Signals) -> None:
-        """Sends it a signal. It keeps its number until ``reap`` has taken note of its end.
-
-        ``Popen.send_signal`` would take note itself.
-        """
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(self.process.pid, number)
-
-
-class ForkServer:
-    """Starts children, and tells when they end. A context manager: its end ends all of them.
+class ChildServer:
+    """Has children started by a process that also tells when they end.
 
     Args:
-        loop: waits for what the fork server says.
+        loop: waits for what that process says.
+        program: what it runs.
     """
 
-    def __init__(self, loop: Loop) -> None:
+    def __init__(self, loop: Loop, program: Program) -> None:
         self._loop = loop
+        self._program = program
         self._children: dict[int, Child] = {}
         self._last = 0
-        self._server: _Server | None = None
-        init.adopt_orphans(True)
-
-    def __enter__(self) -> ForkServer:
-        with contextlib.suppress(OSError, LoaderdError):  # whoever needs a child says why
-            self._running()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        """Kills all children, and waits a moment until they are dead."""
-        if self._server is not None:
-            self._loop.forget(self._server.channel.fileno())
-            self._server.channel.close()
-            self._server.process.kill()
-            self._server.process.wait()
-            self._server = None
-        for orphan in psutil.Process().children():  # also multiprocessing's resource tracker
-            with contextlib.suppress(psutil.Error):
-                orphan.kill()
-        end = time.monotonic() + LAST_SECONDS
-        with contextlib.suppress(ChildProcessError):  # none is left
-            while time.monotonic() < end:
-                if not os.waitpid(-1, os.WNOHANG)[0]:
-                    time.sleep(POLL_SECONDS)
-            log.warning("some workers cannot be ended yet: storage does not answer")
-        for one in self._children.values():
-            one.close()
-        self._children.clear()
-        init.adopt_orphans(False)
+        self._server: ServerProcess | None = None
 
     def spawn(self, target: Callable[..., None], *args: Any, revocable: bool = False) -> Child:
         """Starts ``target(socket, *args)`` in a new process.
@@ -189,10 +135,10 @@ class ForkServer:
                 socket is not seen, only the child's.
 
         Raises:
-            OSError: there is no descriptor left, or no fork server can be started.
+            OSError: there is no descriptor left, or no server can be started.
         """
         server = self._running()
-        work = _pickled(target, args)
+        work = pickled(target, args)
         try:
             ours, theirs = channel.pair()
             with theirs:
@@ -211,46 +157,57 @@ class ForkServer:
         self._children[number] = new
         return new
 
-    def check(self) -> None:
-        """Wakes a stopped fork server; to be called about once a second.
+    def close(self) -> None:
+        """Kills the server, and all children with it."""
+        if self._server is not None:
+            self._loop.forget(self._server.channel.fileno())
+            self._server.channel.close()
+            self._server.process.kill()
+            self._server.process.wait()
+            self._server = None
+        for one in self._children.values():
+            one.close()
+        self._children.clear()
 
-        One that is stopped reports no ends.
-        """
+    def wake(self) -> None:
+        """Wakes a stopped server, which reports no ends; to be called about once a second."""
         if self._server is not None:
             self._server.send(signal.SIGCONT)
-        self.reap()
 
     def catch_up(self) -> None:
-        """Takes in what the fork server has told by now."""
+        """Takes in what the server has told by now."""
         if self._server is not None:
             self._read(self._server)
 
-    def reap(self) -> None:
-        """Takes note of children of our own that have ended; to be called at SIGCHLD."""
-        while (found := _ended()) is not None:
-            if self._server is not None and found.si_pid == self._server.process.pid:
-                self._server_ended(self._server)
-                continue
-            code = os.waitstatus_to_exitcode(os.waitpid(found.si_pid, 0)[1])
-            for number, one in list(self._children.items()):
-                if one.pid == found.si_pid:
-                    self._end(number, code)
+    def reaped(self, pid: int) -> bool:
+        """Takes note of the server's end, if it is the child of ours that has ended."""
+        if self._server is None or self._server.process.pid != pid:
+            return False
+        self._server_ended(self._server)
+        return True
 
-    # -- the fork server -------------------------------------------------------------
+    def _running(self) -> ServerProcess:
+        """The server, for another child.
 
-    def _running(self) -> _Server:
-        """The fork server; another one, if it has died."""
+        Raises:
+            OSError: there is none, and none can be started.
+        """
+        return self._server_now()
+
+    def _server_now(self) -> ServerProcess:
+        """The server; another one, if it has died."""
         if self._server is None:
-            server = self._server = _Server()
+            server = self._server = ServerProcess(self._program)
             self._loop.watch_channel(server.channel, lambda: self._read(server))
         return self._server
 
-    def _say(self, server: _Server, message: Message, fds: list[int]) -> None:
+    def _say(self, server: ServerProcess, message: Message, fds: list[int]) -> None:
         server.send(signal.SIGCONT)  # if it is stopped, no child could be started
         try:
             server.channel.send(message, fds)
         except Closed as error:
-            raise OSError("no process could be started: the fork server has died") from error
+            name = self._program.name
+            raise OSError(f"no process could be started: {name} has died") from error
 
     def _signal(self, number: int, what: signal.Signals) -> None:
         one = self._children.get(number)
@@ -261,7 +218,7 @@ class ForkServer:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(one.pid, what)
 
-    def _read(self, server: _Server) -> None:
+    def _read(self, server: ServerProcess) -> None:
         try:
             while True:
                 self._heard(server.channel.receive())
@@ -269,7 +226,7 @@ class ForkServer:
             return
         except (Closed, ProtocolError):
             self._loop.forget(server.channel.fileno())
-            server.send(signal.SIGKILL)  # the end of the process is what counts: see ``reap``
+            server.send(signal.SIGKILL)  # the end of the process is what counts: see ``reaped``
 
     def _heard(self, message: Message) -> None:
         match message:
@@ -282,17 +239,18 @@ class ForkServer:
     def _end(self, number: int, code: int | None) -> None:
         self._children.pop(number).note_end(code)
 
-    def _server_ended(self, server: _Server) -> None:
+    def _server_ended(self, server: ServerProcess) -> None:
         """Its children are ours now, and die; their ends are seen like its own was."""
         self._read(server)  # what it told before still counts
         self._server = None
         self._loop.forget(server.channel.fileno())
         server.channel.close()
         code = server.process.wait()
-        log.warning("the fork server has ended (%d); its children end with it", code)
+        name = self._program.name
+        log.warning("%s has ended (%d); its children end with it", name, code)
         for number, one in list(self._children.items()):
             if not one.pid:
-                one.trouble = "the fork server died over it"
+                one.trouble = f"{name} died over it"
                 self._end(number, None)
             elif not _is_ours(one.pid):
                 self._end(number, None)
@@ -300,33 +258,56 @@ class ForkServer:
                 os.kill(one.pid, signal.SIGKILL)
 
 
-def _start(control: int) -> subprocess.Popen[bytes]:
-    """The process; it finds the modules that we find."""
-    given = (search_path.absolute(entry) for entry in sys.path if isinstance(entry, str))
-    path = [folder for folder in given if folder is not None]
-    # What is sent to the whole job before the fork server can ignore it waits until then.
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, JOB_SIGNALS)
-    try:
-        return subprocess.Popen(
-            [*interpreter.command(), "loaderd-forks", str(control), str(os.getpid())],
-            stdin=subprocess.DEVNULL,
-            pass_fds=[control],
-            env=interpreter.environment(path, _SERVE),
-        )
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+class ForkServer(ChildServer):
+    """Starts children of this machine. A context manager: its end ends all of them.
 
+    Args:
+        loop: waits for what the fork server says.
 
-def _pickled(target: Callable[..., None], args: tuple[Any, ...]) -> int:
-    """What a child runs, in memory of its own."""
-    fd = os.memfd_create("loaderd-work")
-    try:
-        with open(fd, "wb", closefd=False) as file:
-            pickle.dump((target, args), file)
-    except BaseException:
-        os.close(fd)
-        raise
-    return fd
+    Attributes:
+        others: further servers, whose processes are children of ours.
+    """
+
+    def __init__(self, loop: Loop) -> None:
+        super().__init__(loop, FORKS)
+        self.others: list[ChildServer] = []
+        init.adopt_orphans(True)
+
+    def __enter__(self) -> ForkServer:
+        with contextlib.suppress(OSError, LoaderdError):  # whoever needs a child says why
+            self._running()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Kills all children, and waits a moment until they are dead."""
+        for server in (*self.others, self):
+            server.close()
+        for orphan in psutil.Process().children():  # also multiprocessing's resource tracker
+            with contextlib.suppress(psutil.Error):
+                orphan.kill()
+        end = time.monotonic() + LAST_SECONDS
+        with contextlib.suppress(ChildProcessError):  # none is left
+            while time.monotonic() < end:
+                if not os.waitpid(-1, os.WNOHANG)[0]:
+                    time.sleep(POLL_SECONDS)
+            log.warning("some workers cannot be ended yet: storage does not answer")
+        init.adopt_orphans(False)
+
+    def check(self) -> None:
+        """Wakes stopped servers, and reaps; to be called about once a second."""
+        for server in (self, *self.others):
+            server.wake()
+        self.reap()
+
+    def reap(self) -> None:
+        """Takes note of children of our own that have ended; to be called at SIGCHLD."""
+        while (found := _ended()) is not None:
+            if any(server.reaped(found.si_pid) for server in (self, *self.others)):
+                continue
+            code = os.waitstatus_to_exitcode(os.waitpid(found.si_pid, 0)[1])
+            for number, one in list(self._children.items()):
+                if one.pid == found.si_pid:
+                    self._end(number, code)
 
 
 def _ended() -> os.waitid_result | None:

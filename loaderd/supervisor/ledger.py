@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 
 from loaderd.errors import ProtocolError
@@ -32,6 +32,7 @@ class Ledger:
         self.retired: set[int] = set()
         self.slow: set[int] = set()
         self._ticket = 0
+        self._declined: dict[int, set[int]] = {}
 
     def __len__(self) -> int:
         return len(self._held)
@@ -44,6 +45,7 @@ class Ledger:
         """Forgets a worker; returns what it held."""
         self.retired.discard(worker)
         self.slow.discard(worker)
+        self._declined.pop(worker, None)
         return self._held.pop(worker, deque())
 
     def held(self, worker: int) -> Sequence[Assignment]:
@@ -100,3 +102,16 @@ class Ledger:
         for one in recalled:
             held.remove(one)
         return recalled
+
+    def decline(self, worker: int, stream: int) -> list[Assignment]:
+        """Gives a worker no chunk of a stream any more; takes those out that it holds."""
+        self._declined.setdefault(worker, set()).add(stream)
+        held = self._held[worker]
+        declined = [one for one in held if one.chunk.stream == stream]
+        for one in declined:
+            held.remove(one)
+        return declined
+
+    def declined(self, worker: int) -> Collection[int]:
+        """The streams that a worker does not serve."""
+        return self._declined.get(worker, ())

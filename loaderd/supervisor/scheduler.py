@@ -172,6 +172,18 @@ class Scheduler:
             self._dismiss(worker)
         return self.go_on()
 
+    def decline(self, worker: int, stream: int) -> list[Action]:
+        """A worker does not serve a stream: others make its chunks, those that it holds too."""
+        for declined in self.ledger.decline(worker, stream):
+            state = self.streams.get(stream)
+            if state is not None:
+                self._actions += state.take_back(declined.part)
+        if not self.ledger.held(worker):  # it has nothing to report
+            self.ledger.slow.discard(worker)
+            if worker in self.ledger.retired:
+                self._dismiss(worker)
+        return self.go_on()
+
     def waiting(self, worker: int) -> list[Action]:
         """The chunk in a worker's hand waits for storage: the worker gets nothing more.
 
@@ -249,7 +261,7 @@ class Scheduler:
         """Gives chunks to all who have room, those with nothing first."""
         for length in range(1, QUEUED + 1):
             for worker in self.ledger.with_room(length):
-                if not self._assign(worker, length):
+                if not self._assign(worker, length) and not self.ledger.declined(worker):
                     return self._flush()
         return self._flush()
 
@@ -292,6 +304,8 @@ class Scheduler:
             streams = sorted(streams, key=ScheduledStream.turn)
         for stream in streams:
             if stream.doubted and self.ledger.is_out(stream.id):
+                continue
+            if stream.id in self.ledger.declined(worker):
                 continue
             part = stream.next_part(self.ledger, self._draining)
             if part is not None:

@@ -79,6 +79,9 @@ class SnapshotBuilder:
             workers_wanted=self._workers.processes.settings.workers,
             restarts=self._workers.processes.restarts,
             storage=tuple(islice(self._storage(now), MAX_STALLS)),
+            remote=tuple(self._workers.hosts.stats(self._workers.processes.remote, now)),
+            remote_wanted=settings.ray_workers.most if settings.ray is not None else 0,
+            remote_trouble=_tail(self._workers.processes.remote_trouble),
         )
 
     def describe(self, number: int) -> tuple[Described, tuple[int, ...]]:
@@ -194,7 +197,7 @@ class SnapshotBuilder:
 
     def _worker_stats(self, now: float) -> Iterable[WorkerStats]:
         for worker in self._workers.processes.workers.values():
-            if worker.up_at is None:
+            if worker.up_at is None or worker.is_remote:
                 continue
             wait = self._workers.waits.get(worker.id)
             cpu_ns, delayed_ns = cpu_times(worker.pid)

@@ -36,6 +36,7 @@ from loaderd.supervisor.clients import ClientConnection, Clients, Requests
 from loaderd.supervisor.listener import Listener
 from loaderd.supervisor.loop import Loop
 from loaderd.supervisor.owner import Owner
+from loaderd.supervisor.remote_server import RemoteServer
 from loaderd.supervisor.scheduler import Scheduler
 from loaderd.supervisor.sharing import SharedStreams, shared_name
 from loaderd.supervisor.snapshot_builder import SnapshotBuilder
@@ -55,7 +56,7 @@ MAX_DESCRIPTORS = 2**16
 """Descriptors of the supervisor, if the system allows as many."""
 
 FIXED = (
-    *("name", "socket", "cache_dir", "user_code", "http", "metrics_open"),
+    *("name", "socket", "cache_dir", "user_code", "http", "metrics_open", "ray", "ray_workers"),
     *("owner", "control_fd", "ready_fd"),
 )
 """Settings that stay until the daemon is started again."""
@@ -104,6 +105,16 @@ def serve(
         supervisor.run()
 
 
+def _remote_server(settings: Settings, loop: Loop, forks: ForkServer) -> RemoteServer | None:
+    """Where workers of other machines come from, if the settings ask for any."""
+    if settings.ray is None:
+        return None
+    remotes = RemoteServer(loop, settings.ray)
+    forks.others.append(remotes)
+    remotes.begin()
+    return remotes
+
+
 def _merged(old: Settings, new: Settings) -> Settings:
     """New settings, but for those that clients rely on: they need a new daemon."""
     fixed = {name: getattr(old, name) for name in FIXED}
@@ -134,6 +145,7 @@ def _worker_events(
         waiting=lambda worker: perform(scheduler.waiting(worker)),
         answered=lambda worker: perform(scheduler.answered(worker)),
         recalled=lambda worker, tickets: perform(scheduler.recall(worker, tickets)),
+        declined=lambda worker, stream: perform(scheduler.decline(worker, stream)),
         retired=lambda worker: perform(scheduler.retire(worker)),
         died=lambda *death: perform(scheduler.worker_down(*death)),
     )
@@ -173,7 +185,8 @@ class Supervisor:
         self._bad = BadImages()
         self._end_at: float | None = None
         self._next_check = 0.0
-        self._processes = WorkerProcesses(settings, forks, work)
+        self._remotes = _remote_server(settings, loop, forks)
+        self._processes = WorkerProcesses(settings, forks, work, self._remotes)
         self._workers = Workers(
             self._processes,
             loop,
@@ -216,8 +229,12 @@ class Supervisor:
                     if self._processes.start_exhausted:
                         self._fail_streams()
                     self._workers.start()
+                for _ in range(self._processes.missing_remote(time.monotonic())):
+                    self._workers.start(remote=True)
                 self._loop.turn(self._timeout())
                 self._check()
+                if self._on_ready is not None:
+                    self._tell_ready()
         finally:
             self._page.stop()
             self._clients.end()
@@ -288,7 +305,15 @@ class Supervisor:
 
     def _worker_ready(self, worker: int) -> None:
         self._perform(self._scheduler.worker_up(worker))
-        if self._on_ready is not None:
+
+    def _tell_ready(self) -> None:
+        """Tells whoever has started the daemon, once it can serve as it should.
+
+        Raises:
+            NoCluster: the cluster cannot be joined, or does not give the workers that must be.
+        """
+        is_there = self._remotes is None or self._processes.remotes_are_there()
+        if self._on_ready is not None and is_there and self._processes.is_any_up:
             self._on_ready()
             self._on_ready = None
             self.notifier.ready()

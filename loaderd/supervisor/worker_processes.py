@@ -14,19 +14,18 @@ from dataclasses import dataclass, field, replace
 import psutil
 
 from loaderd.config import Settings
-from loaderd.errors import RequestRefused
+from loaderd.errors import NoCluster, RequestRefused
 from loaderd.forkserver import entries
-from loaderd.ipc.messages import Done
+from loaderd.ipc.messages import Done, WorkerReady
 from loaderd.setting_types import MAX_WORKERS
 from loaderd.supervisor.actions import Death
 from loaderd.supervisor.children import Child, ForkServer
+from loaderd.supervisor.remote_server import RemoteServer
+from loaderd.supervisor.start_pauses import StartPauses
 
 log = logging.getLogger("loaderd")
 
 Work = Callable[[socket.socket, Settings], None]
-
-_PAUSES = (0.05, 0.1, 0.3, 1.0, 3.0)
-"""Seconds before workers are started again, by the number of rounds that failed in a row."""
 
 SLOW_SECONDS = 1.0
 """A chunk that takes longer is slow: what is queued behind it goes to other workers."""
@@ -81,6 +80,13 @@ class Worker:
     exit_reason: str = ""
     """Why the supervisor ends it; empty if it does not."""
     dismissed: bool = False
+    is_remote: bool = False
+    """Whether it runs on another machine."""
+    host: str = ""
+    """That machine, once it is up."""
+    remote_pid: int = 0
+    declined: dict[int, str] = field(default_factory=dict)
+    """Open streams that it does not serve, and why."""
     chunks: int = 0
     rows: int = 0
     cached: int = 0
@@ -92,8 +98,15 @@ class Worker:
 
     @property
     def pid(self) -> int:
-        """The process id."""
-        return self.child.pid
+        """The process id, on its machine."""
+        return self.remote_pid if self.is_remote else self.child.pid
+
+    @property
+    def label(self) -> str:
+        """What it is called in messages."""
+        if not self.is_remote:
+            return f"worker {self.pid}"
+        return f"worker {self.pid} on {self.host}" if self.host else "a worker of the cluster"
 
     def max_silence(self, stream: int | None) -> float:
         """Seconds without a message after which it counts as hanging.
@@ -101,8 +114,8 @@ class Worker:
         Args:
             stream: the stream of its chunk in hand; None if it has no chunk.
         """
-        if self.up_at is None:
-            return UP_SECONDS
+        if self.up_at is None:  # the cluster may have no CPU for it yet
+            return math.inf if self.is_remote else UP_SECONDS
         if stream is None:
             return math.inf
         if stream in self.attaching:  # loading the user's code takes longer than a sample
@@ -128,7 +141,9 @@ class Worker:
 
     @property
     def stopped(self) -> bool:
-        """Whether the process is stopped, by SIGSTOP or by a debugger."""
+        """Whether the process, one of this machine, is stopped: by SIGSTOP or by a debugger."""
+        if self.is_remote:
+            return False
         try:
             status: str = psutil.Process(self.pid).status()
         except psutil.Error:
@@ -154,23 +169,32 @@ class WorkerProcesses:
         settings: how many workers there are, and what they may do.
         forks: where they come from.
         work: what a worker process runs on its end of the socket.
+        remotes: where those of other machines come from; None for none.
     """
 
-    def __init__(self, settings: Settings, forks: ForkServer, work: Work = entries.work) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        forks: ForkServer,
+        work: Work = entries.work,
+        remotes: RemoteServer | None = None,
+    ) -> None:
         self.settings = settings
         self._forks = forks
         self._work = work
+        self._remotes = remotes
         self.workers: dict[int, Worker] = {}
         self.restarts = 0
         self.trouble = ""
         self._stand_ins = 0
         self._needed_at = 0.0
         self._ids = 0
-        self._failed_starts = 0
+        self._pauses = StartPauses()
+        self._remote_pauses = StartPauses()
+        self._told: set[str] = set()
         self._leaving: set[int] = set()
         self._to_renew: deque[int] = deque()
         self._renewing = 0
-        self._resume_at = 0.0
 
     def stand_in(self, waiting: int, now: float) -> None:
         """Has one more worker for each that waits for storage; twice the workers at most."""
@@ -180,9 +204,23 @@ class WorkerProcesses:
             self._needed_at = now
 
     @property
+    def remote_trouble(self) -> str:
+        """Why there are no workers of other machines; empty if there are, or may be."""
+        return "" if self._remotes is None else self._remotes.trouble
+
+    @property
+    def _local(self) -> list[Worker]:
+        return [worker for worker in self.workers.values() if not worker.is_remote]
+
+    @property
+    def remote(self) -> list[Worker]:
+        """Those of other machines; some may wait for a place."""
+        return [worker for worker in self.workers.values() if worker.is_remote]
+
+    @property
     def surplus(self) -> int:
         """How many workers there are beyond those that are needed; negative if some are missing."""
-        return len(self.workers) - self.settings.workers - self._stand_ins
+        return len(self._local) - self.settings.workers - self._stand_ins
 
     def surplus_workers(self, waiting: Container[int]) -> list[int]:
         """Workers to retire, as those that they stood in for are back: the last that came first.
@@ -192,7 +230,7 @@ class WorkerProcesses:
         """
         self._leaving &= self.workers.keys()
         leave: list[int] = []
-        for worker in reversed(self.workers.values()):
+        for worker in reversed(self._local):
             if self.surplus <= len(self._leaving):
                 break
             busy = worker.id in waiting or worker.id in self._leaving
@@ -205,6 +243,9 @@ class WorkerProcesses:
         """Has all workers replaced, one by one, by workers with these settings."""
         log.info("replacing %d workers one by one", len(self.workers))
         self.settings = settings
+        for worker in self.remote:
+            if worker.up_at is None:  # it waits for a place, with the old settings
+                worker.child.kill()
         self._to_renew = deque(self.workers)
 
     def set_count(self, count: int) -> None:
@@ -220,7 +261,7 @@ class WorkerProcesses:
 
     def next_to_renew(self) -> int | None:
         """The worker to retire next, once all others are up; None if there is none now."""
-        up = sum(worker.up_at is not None for worker in self.workers.values())
+        up = sum(worker.up_at is not None for worker in self._local)
         if up < self.settings.workers or self._renewing in self.workers:
             return None
         while self._to_renew:
@@ -232,30 +273,74 @@ class WorkerProcesses:
 
     def missing(self, now: float) -> int:
         """How many workers to start now."""
-        return -self.surplus if now >= self._resume_at else 0
+        return -self.surplus if now >= self._pauses.resume_at else 0
+
+    def missing_remote(self, now: float) -> int:
+        """How many workers to ask the cluster for now; it keeps them until it has a place."""
+        remotes = self._remotes
+        if remotes is None or remotes.connected_at is None or now < self._remote_pauses.resume_at:
+            return 0
+        return max(0, self.settings.ray_workers.most - len(self.remote))
+
+    @property
+    def is_any_up(self) -> bool:
+        """Whether any worker of this machine is."""
+        return any(worker.up_at is not None for worker in self._local)
+
+    def remotes_are_there(self) -> bool:
+        """Whether as many workers of other machines have joined as must at the daemon's start.
+
+        Raises:
+            NoCluster: they will not; the text says why.
+        """
+        remotes = self._remotes
+        assert remotes is not None, "there are none to wait for"
+        if remotes.trouble:
+            raise NoCluster(remotes.trouble)
+        least, up = self.settings.ray_workers.least, [one for one in self.remote if one.up_at]
+        if remotes.connected_at is None or len(up) >= least:
+            return remotes.connected_at is not None
+        if time.monotonic() - remotes.connected_at > UP_SECONDS:
+            causes = "; ".join(sorted(self._told)) or "the cluster has no free CPUs for more"
+            raise NoCluster(
+                f"--ray-workers: {len(up)} of {least} workers have joined within {UP_SECONDS:g} s: "
+                f"{causes}"
+            )
+        return False
 
     def next_start(self, now: float) -> float:
         """When a missing worker may be started; infinite if there is nothing to wait for."""
-        return self._resume_at if self.surplus < 0 and now < self._resume_at else math.inf
+        resume_at = self._pauses.resume_at
+        return resume_at if self.surplus < 0 and now < resume_at else math.inf
 
-    def start(self) -> Worker | None:
-        """Starts one worker; returns None if that fails."""
+    def start(self, remote: bool = False) -> Worker | None:
+        """Starts one worker, here or on another machine; returns None if that fails."""
         self._ids += 1
+        forks = self._remotes if remote and self._remotes is not None else self._forks
         try:
-            started = self._forks.spawn(self._work, self.settings, revocable=True)
+            started = forks.spawn(self._work, self.settings, revocable=True)
         except OSError as error:
             log.error("%s", error)
+            if remote:
+                self._remote_pauses.note_failure()
+                return None
             self.trouble = str(error)
-            self._pause()
+            self._pauses.note_failure()
             return None
         new = Worker(self._ids, started, time.monotonic(), self.settings.sample_timeout)
+        new.is_remote = remote
         self.workers[new.id] = new
         return new
 
-    def up(self, worker: Worker) -> None:
+    def up(self, worker: Worker, said: WorkerReady) -> None:
         """Notes that a worker is ready."""
         worker.up_at = worker.heard_at = time.monotonic()
-        self._failed_starts = 0
+        if worker.is_remote:
+            worker.host, worker.remote_pid = said.host, said.pid
+            self._remote_pauses.note_success()
+            log.info("%s has joined", worker.label)
+            return
+        self._pauses.note_success()
         self.trouble = ""
 
     def reap(self, worker: Worker, attaching: bool) -> tuple[Death, str]:
@@ -269,32 +354,33 @@ class WorkerProcesses:
             How it died, and the same as text.
         """
         del self.workers[worker.id]
-        self.restarts += not worker.dismissed
         code = worker.child.code
         cause = worker.exit_reason or worker.child.trouble or _cause(code)
         worker.child.close()
+        if worker.is_remote and worker.up_at is None:
+            self._note_absent(cause)
+            return Death.KILLED, cause
+        self.restarts += not worker.dismissed
         if worker.dismissed:
-            log.info("worker %d is dismissed", worker.pid)
+            log.info("%s is dismissed", worker.label)
         else:
-            log.warning("worker %d is dead (%s); replacing it", worker.pid, cause)
+            log.warning("%s is dead (%s); replacing it", worker.label, cause)
         if worker.up_at is None:
             self.trouble = f"a worker died before it was up ({cause})"
-            self._pause()
+            self._pauses.note_failure()
         return _death(worker, code, attaching), cause
 
-    def _pause(self) -> None:
-        """Delays the next start; starts that fail at the same time count once."""
-        now = time.monotonic()
-        if now >= self._resume_at:
-            self._failed_starts += 1
-            self._resume_at = now + _PAUSES[min(self._failed_starts, len(_PAUSES)) - 1]
+    def _note_absent(self, cause: str) -> None:
+        """A worker of another machine has not come up: the same cause is logged once."""
+        if cause not in self._told:
+            self._told.add(cause)
+            log.warning("a worker of the cluster has not come up: %s", cause)
+        self._remote_pauses.note_failure()
 
     @property
     def start_exhausted(self) -> bool:
         """Whether no worker is up, and several tries to start one have failed."""
-        return self._failed_starts >= len(_PAUSES) and not any(
-            worker.up_at for worker in self.workers.values()
-        )
+        return self._pauses.exhausted and not any(worker.up_at for worker in self.workers.values())
 
 
 def _death(worker: Worker, code: int | None, attaching: bool) -> Death:

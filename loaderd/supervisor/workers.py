@@ -30,6 +30,7 @@ from loaderd.ipc.messages import (
     Bad,
     BatchFailed,
     Chunk,
+    Declined,
     Detach,
     Done,
     Message,
@@ -43,6 +44,7 @@ from loaderd.supervisor.actions import Assign, Death
 from loaderd.supervisor.children import Messages
 from loaderd.supervisor.ledger import Assignment
 from loaderd.supervisor.loop import Loop
+from loaderd.supervisor.remote_hosts import RemoteHosts
 from loaderd.supervisor.storage_waits import Wait, Waits
 from loaderd.supervisor.streams import OpenStream
 from loaderd.supervisor.worker_processes import (
@@ -62,7 +64,8 @@ class WorkerEvents:
 
     ``done``, ``in_hand`` and ``failed`` raise ProtocolError if it does not hold that chunk;
     ``recalled`` gets
-    the tickets of chunks that it has not seen; a ``retired`` one shall be dismissed when it holds
+    the tickets of chunks that it has not seen; one that has ``declined`` a stream makes no chunk of
+    it, not even those that it holds; a ``retired`` one shall be dismissed when it holds
     nothing; ``died`` gets how it died, and the same as text.
     """
 
@@ -74,6 +77,7 @@ class WorkerEvents:
     waiting: Callable[[int], None]
     answered: Callable[[int], None]
     recalled: Callable[[int, set[int]], None]
+    declined: Callable[[int, int], None]
     retired: Callable[[int], None]
     died: Callable[[int, Death, str], None]
 
@@ -90,6 +94,7 @@ class Workers:
     Attributes:
         chunks: number of chunks that are done.
         waits: the workers that wait for storage.
+        hosts: what the workers of other machines have done.
     """
 
     def __init__(
@@ -102,15 +107,16 @@ class Workers:
         self.processes = processes
         self.chunks = 0
         self.waits = Waits()
+        self.hosts = RemoteHosts()
         self._loop = loop
         self._held = held
         self._events = events
         self._logged: set[str] = set()
         self._quarantine: list[Quarantine] = []
 
-    def start(self) -> None:
-        """Starts one worker, if that works now."""
-        worker = self.processes.start()
+    def start(self, remote: bool = False) -> None:
+        """Starts one worker, here or on another machine, if that works now."""
+        worker = self.processes.start(remote)
         if worker is not None:
             self._loop.watch_channel(worker.child.channel, lambda: self._read(worker))
             worker.child.when_ended(lambda: self._died(worker))
@@ -128,7 +134,7 @@ class Workers:
             worker.child.kill()  # it may live on without its socket; ``_died`` follows
             return False
         except ProtocolError as error:
-            log.error("worker %d is killed: %s", worker.pid, error)
+            log.error("%s is killed: %s", worker.label, error)
             worker.child.kill()
         return True
 
@@ -149,8 +155,10 @@ class Workers:
                 self._events.bad_image(message)
             case Attached():
                 worker.attaching.discard(message.stream)
+            case Declined():
+                self._declined(worker, message)
             case WorkerReady():
-                self._up(worker, message.pil)
+                self._up(worker, message)
             case _:
                 raise ProtocolError(f"it sent {type(message).__name__}")
 
@@ -159,6 +167,8 @@ class Workers:
             self._log_once(logging.WARNING, done.trouble)
         self._events.done(worker.id, done)
         worker.count(done)
+        if worker.is_remote:
+            self.hosts.count(worker, done)
         self.chunks += 1
 
     def _failed(self, worker: Worker, failed: BatchFailed) -> None:
@@ -197,10 +207,16 @@ class Workers:
             self._logged.add(text)
             log.log(level, "%s", text)
 
-    def _up(self, worker: Worker, pil: str) -> None:
-        if pil:
-            self._log_once(logging.INFO, f"images are decoded and resized by {pil}")
-        self.processes.up(worker)
+    def _declined(self, worker: Worker, said: Declined) -> None:
+        self._log_once(logging.WARNING, said.text)
+        worker.attaching.discard(said.stream)
+        worker.declined[said.stream] = said.text
+        self._events.declined(worker.id, said.stream)
+
+    def _up(self, worker: Worker, said: WorkerReady) -> None:
+        if said.pil:
+            self._log_once(logging.INFO, f"images are decoded and resized by {said.pil}")
+        self.processes.up(worker, said)
         for isolated in self._quarantine:
             _send(worker, isolated)
         self._events.ready(worker.id)
@@ -213,6 +229,8 @@ class Workers:
         self.waits.pop(worker.id, None)
         attaching = self._stream_in_hand(worker) in worker.attaching
         death, cause = self.processes.reap(worker, attaching)
+        if worker.is_remote:
+            self.hosts.note_end(worker, time.monotonic())
         if worker.up_at is not None:
             self._events.died(worker.id, death, cause)
         self._renew_next()
@@ -244,6 +262,7 @@ class Workers:
         for worker in self.processes.workers.values():
             if stream in worker.attached:
                 worker.attached.remove(stream)
+                worker.declined.pop(stream, None)
                 _send(worker, Detach(stream))
 
     def dismiss(self, number: int) -> None:
@@ -264,7 +283,7 @@ class Workers:
         silent, stream = now - worker.heard_at, self._stream_in_hand(worker)
         if worker.aborted_at is None and worker.hangs(silent, stream):
             reason = worker.silence_reason(stream, worker.id in self.waits)
-            log.error("worker %d is killed: %s; its stack follows", worker.pid, reason)
+            log.error("%s is killed: %s; its stack follows", worker.label, reason)
             worker.end(now, reason, signal.SIGABRT)
         elif worker.aborted_at is not None and now - worker.aborted_at > LAST_WORDS_SECONDS:
             worker.child.kill()
@@ -326,7 +345,7 @@ def _send(worker: Worker, message: Message, fds: Iterable[int] = ()) -> None:
     try:
         worker.child.channel.send(message, tuple(fds))
     except Closed:
-        log.debug("worker %d is dying", worker.pid)
+        log.debug("%s is dying", worker.label)
     except OSError as error:  # no descriptors are left, or too many are on their way
-        log.error("worker %d is killed: it cannot be told of a stream: %s", worker.pid, error)
+        log.error("%s is killed: it cannot be told of a stream: %s", worker.label, error)
         worker.child.kill()

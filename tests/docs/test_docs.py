@@ -43,7 +43,7 @@ from loaderd import config, errors, pillow
 from loaderd.cli import stat, target
 from loaderd.cli import verbs as command
 from loaderd.ipc import dial
-from loaderd.ipc.snapshot import StorageStats
+from loaderd.ipc.snapshot import RemoteStats, StorageStats
 from loaderd.launch import page_token
 from loaderd.monitor import rows, verdict
 from loaderd.spec.base import Cache
@@ -237,6 +237,10 @@ class Reader:
             self.have_a_daemon()
             if "--watch" in words:
                 return self.watch(words)
+        elif "--ray" in words:  # test_cluster.py runs it
+            said = dict(zip(words[2::2], words[3::2], strict=True))
+            config.load({flag[2:].replace("-", "_"): value for flag, value in said.items()}, {})
+            return None
         elif words[1] in ("start", "serve"):
             stop_all()  # each such line is one way to do it
             if words[1] == "serve":
@@ -400,6 +404,17 @@ def look_up_docker(words: list[str]) -> None:
     assert words[:3] == ["docker", "run", "--shm-size"]  # what NoRoom advises too
 
 
+@functools.cache
+def help_of_ray_start() -> str:
+    return subprocess.run(["ray", "start", "--help"], capture_output=True, text=True).stdout
+
+
+def look_up_ray(words: list[str]) -> None:
+    assert words[1] == "start"
+    for word in words[2:]:
+        assert word.partition("=")[0] in help_of_ray_start()
+
+
 LOOKED_UP: dict[str, Callable[[list[str]], None]] = {
     "docker": look_up_docker,
     "ssh": lambda words: None,
@@ -411,6 +426,7 @@ LOOKED_UP: dict[str, Callable[[list[str]], None]] = {
     "scripts/docs": look_up_script,
     "scripts/setup": look_up_script,
     "scripts/test": look_up_script,
+    "ray": look_up_ray,
     "source": look_up_activate,
 }
 
@@ -939,7 +955,8 @@ def test_fields_of_the_json(serve: Serve, photos: Path) -> None:
     for part in seen.values():
         for one in part if isinstance(part, list) else [part]:
             keys |= set(one) if isinstance(one, dict) else set()
-    keys |= set(StorageStats.__struct_fields__)  # all storage answers here
+    # All storage answers here, and there is no other machine.
+    keys |= {*StorageStats.__struct_fields__, *RemoteStats.__struct_fields__}
     section = STAT.read_text().partition("\n## JSON\n")[2]
     named = set(re.findall(r"`([a-z_0-9]+)(?:\[\])?`", section))
     assert named == keys

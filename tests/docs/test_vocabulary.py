@@ -41,6 +41,7 @@ adjustment annotated augment augmented auto aug chain crop drawn erased kind lab
 overlay picture pipeline preview style targets value window writer
 """
 _HAND_OVER = "copies device hand jax over torch"
+_REMOTE = "declined program pauses"
 _SHARING = "behind joined leave left of out parked share sharing step"
 _WEB = "access actions collector completion counters describe described monitor page point"
 _WATCH = "report series set trend watch watcher web"
@@ -53,6 +54,7 @@ ORDINARY = {
     *_SOURCES.split(),
     *_WATCH.split(),
     *_WEB.split(),
+    *_REMOTE.split(),
 }
 """Words of English, of Python and of this kind of program, which need no explanation."""
 

@@ -19,6 +19,7 @@ from loaderd.launch import interpreter
 from loaderd.supervisor import children
 from loaderd.supervisor.children import Child, ForkServer
 from loaderd.supervisor.loop import Loop
+from loaderd.supervisor.server_process import FORKS
 from tests.support.daemons import DEADLINE, Serve, eventually, gone
 
 
@@ -223,7 +224,7 @@ main()
 
 
 def test_a_lack_of_processes_is_told_as_such(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(children, "_SERVE", NO_MORE)
+    monkeypatch.setattr(children, "FORKS", FORKS._replace(text=NO_MORE))
     with Loop() as loop, ForkServer(loop) as server:
         nursery = Nursery(loop, server)
         child = server.spawn(run_words)

@@ -1,0 +1,1 @@
+"""A worker on another machine: the process that runs it there, and what its bytes depend on."""
