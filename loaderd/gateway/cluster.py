@@ -53,9 +53,9 @@ class Cluster:
                 logging_level=logging.ERROR,
             )
         except (ConnectionError, ValueError, RuntimeError, OSError) as error:
-            first = str(error).strip().split("\n")[0]
+            why = "none runs here" if address == "auto" else str(error).strip().split("\n")[0]
             raise NoCluster(
-                f"--ray {address}: no Ray cluster can be joined: {first}; run `ray start` on this "
+                f"--ray {address}: no Ray cluster can be joined: {why}; run `ray start` on this "
                 "machine, which must be one of the cluster"
             ) from error
         self.address = str(ray.get_runtime_context().gcs_address)

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import msgspec
 
-from loaderd.ipc.snapshot import Snapshot, StreamStats, WorkerStats
+from loaderd.ipc.snapshot import RemoteStats, Snapshot, StreamStats, WorkerStats
 from loaderd.monitor.verdict import Verdict, judge
 from loaderd.monitor.waits import grown, quantiles
 
@@ -23,7 +23,8 @@ _COUNTERS = ("age_s", "batches", "images", "first_batch_s", "waited_s", "first_w
 
 _QUANTILES = (0.5, 0.95, 0.99)
 
-_Counted = StreamStats | WorkerStats
+_Counted = StreamStats | WorkerStats | RemoteStats
+_Pair = tuple[_Counted, _Counted | None]
 
 
 class StreamRates(msgspec.Struct, frozen=True, kw_only=True):
@@ -63,15 +64,32 @@ class Work(msgspec.Struct, frozen=True, kw_only=True):
     cached: float | None
 
 
-class Report(msgspec.Struct, frozen=True, kw_only=True):
-    """A snapshot and what follows from it; ``rates`` are in the order of its streams.
+class RemoteRates(msgspec.Struct, frozen=True, kw_only=True):
+    """How fast the workers of another machine are.
 
+    Attributes:
+        images_per_s: rows that came from there.
+        crossed_per_s: bytes that came from there.
+        link_percent: share of the time for which they had a chunk in hand that went into the link,
+            and not into rendering.
+    """
+
+    images_per_s: float
+    crossed_per_s: float
+    link_percent: float
+
+
+class Report(msgspec.Struct, frozen=True, kw_only=True):
+    """A snapshot and what follows from it.
+
+    ``rates`` are in the order of its streams, ``remote_rates`` in that of its other machines.
     ``interval_s`` is None for averages since the beginning.
     """
 
     now: Snapshot
     interval_s: float | None
     rates: tuple[StreamRates, ...]
+    remote_rates: tuple[RemoteRates, ...]
     work: Work
     verdict: Verdict
 
@@ -93,6 +111,7 @@ def derive(
         now=now,
         interval_s=_seconds(now, before),
         rates=tuple(_rates(span) for span in _spans(now, before)),
+        remote_rates=tuple(_remote_rates(now, before)),
         work=_work(now, before),
         verdict=judge(
             _waited_by_program(_spans(now, since)),
@@ -101,6 +120,7 @@ def derive(
             now.storage,
             idle_percent=_work(now, since).idle,
             has_free_cpus=now.workers_wanted < now.host.cpus,
+            link_percent=_link_percent(now, since),
         ),
     )
 
@@ -182,10 +202,10 @@ def _waited_by_program(spans: Iterable[_Span]) -> dict[int, float]:
 
 def _work(now: Snapshot, before: Snapshot | None) -> Work:
     """Percent of the workers' time. A chunk counts when done, so work may exceed the interval."""
-    earlier = {worker.pid: worker for worker in before.workers} if before else {}
+    pairs = [*_worker_pairs(now, before), *_remote_pairs(now, before)]
 
     def total(counter: str) -> float:
-        return sum(_grown(worker, earlier.get(worker.pid), counter) for worker in now.workers)
+        return sum(_grown(after, earlier, counter) for after, earlier in pairs)
 
     stages = {stage: total(f"{stage}_s") for stage in _STAGES}
     staged = sum(stages.values())
@@ -198,6 +218,34 @@ def _work(now: Snapshot, before: Snapshot | None) -> Work:
         idle=_percent(whole - busy, whole),
         cached=_percent(total("cached"), rows) if rows else None,
     )
+
+
+def _worker_pairs(now: Snapshot, before: Snapshot | None) -> list[_Pair]:
+    earlier = {worker.pid: worker for worker in before.workers} if before else {}
+    return [(worker, earlier.get(worker.pid)) for worker in now.workers]
+
+
+def _remote_pairs(now: Snapshot, before: Snapshot | None) -> list[_Pair]:
+    earlier = {remote.host: remote for remote in before.remote} if before else {}
+    return [(remote, earlier.get(remote.host)) for remote in now.remote]
+
+
+def _remote_rates(now: Snapshot, before: Snapshot | None) -> Iterator[RemoteRates]:
+    seconds = _seconds(now, before) or now.daemon.uptime_s
+    for remote, earlier in _remote_pairs(now, before):
+        held, busy = (_grown(remote, earlier, counter) for counter in ("held_s", "busy_s"))
+        yield RemoteRates(
+            images_per_s=_ratio(_grown(remote, earlier, "rows"), seconds),
+            crossed_per_s=_ratio(_grown(remote, earlier, "crossed"), seconds),
+            link_percent=_percent(held - busy, held),
+        )
+
+
+def _link_percent(now: Snapshot, before: Snapshot | None) -> float:
+    """Share of all remote workers' time with a chunk in hand that went into the link."""
+    pairs = _remote_pairs(now, before)
+    held, busy = (sum(_grown(*pair, counter) for pair in pairs) for counter in ("held_s", "busy_s"))
+    return _percent(held - busy, held)
 
 
 def _grown(now: _Counted, before: _Counted | None, counter: str) -> float:

@@ -30,7 +30,8 @@ def render(report: Report, out: Console, trend: Trend | None = None) -> Renderab
         parts += [Text(), _streams(report, out), *more]
         if trend is not None:
             parts += [Text(), Text("\n".join(trend.lines(out.options.ascii_only)))]
-    return Group(*parts, Text(), _workers(report), *_bad(report), Text(), _verdict(report))
+    workers = (_workers(report), *_remote(report))
+    return Group(*parts, Text(), *workers, *_bad(report), Text(), _verdict(report))
 
 
 def _trouble(report: Report) -> list[RenderableType]:
@@ -100,6 +101,23 @@ def _workers(report: Report) -> Text:
         f"augment {work.augment:.0f}%  other {work.other:.0f}%  idle {work.idle:.0f}%"
     )
     return Text(f"workers  {up}{stages}")
+
+
+def _remote(report: Report) -> list[RenderableType]:
+    """A line for each other machine whose workers have joined, and one if none can."""
+    now = report.now
+    lines = [f"remote   {printable(now.remote_trouble)}"] if now.remote_trouble else []
+    for remote, rates in zip(now.remote, report.remote_rates, strict=True):
+        lines.append(
+            f"remote   {printable(remote.host)}: {formatting.count(remote.workers, 'worker')}, "
+            f"{formatting.rate(rates.images_per_s)} image/s, "
+            f"{formatting.size(int(rates.crossed_per_s))}/s, link {rates.link_percent:.0f}%"
+        )
+        if remote.declined:
+            lines.append(f"         {printable(remote.declined)}")
+    if now.remote_wanted and not lines:
+        lines.append(f"remote   none of up to {now.remote_wanted} workers has joined yet")
+    return [Text(line) for line in lines]
 
 
 def _bad(report: Report) -> list[RenderableType]:

@@ -24,6 +24,10 @@ IDLE_PERCENT = 25.0
 """Of the workers' time, from which more of them would not help."""
 
 
+LINK_PERCENT = 40.0
+"""Of the remote workers' time, from which more of them would not help."""
+
+
 class Verdict(msgspec.Struct, frozen=True, kw_only=True):
     """The judgement on a daemon's programs.
 
@@ -49,6 +53,7 @@ def judge(
     *,
     idle_percent: float = 0.0,
     has_free_cpus: bool = False,
+    link_percent: float = 0.0,
 ) -> Verdict:
     """Judge the program that waits most; the text is about storage where that does not answer.
 
@@ -59,10 +64,11 @@ def judge(
         storage: what does not answer at present.
         idle_percent: share of that time that the workers were idle.
         has_free_cpus: whether there are fewer workers than CPUs.
+        link_percent: share of the remote workers' time that went into the link.
     """
     verdict = _judged(waited, streams, interval_s)
     if verdict.waited_percent is not None:
-        advice = _advice(verdict.bound, idle_percent, has_free_cpus)
+        advice = _advice(verdict.bound, idle_percent, has_free_cpus, link_percent)
         verdict = msgspec.structs.replace(verdict, text=f"{verdict.text} {advice}")
     return msgspec.structs.replace(verdict, text=_silent(storage)) if storage else verdict
 
@@ -75,9 +81,15 @@ def _silent(storage: Sequence[StorageStats]) -> str:
     )
 
 
-def _advice(bound: Bound, idle_percent: float, has_free_cpus: bool) -> str:
+def _advice(bound: Bound, idle_percent: float, has_free_cpus: bool, link_percent: float) -> str:
     if bound == "NOT":
         return "Loading keeps up: more speed can only come from the training step."
+    if link_percent >= LINK_PERCENT:
+        return (
+            "The network is the limit: workers on other machines spent "
+            f'{link_percent:.0f}% of their time on the link. With dtype="uint8" a quarter of the '
+            "bytes of float32 crosses it."
+        )
     if idle_percent >= IDLE_PERCENT:
         return (
             f"More workers would not help, as they were idle {idle_percent:.0f}% of it: batches "

@@ -42,9 +42,10 @@ class RemoteServer(ChildServer):
     def __init__(self, loop: Loop, address: str) -> None:
         program = Program("the gateway to Ray", "loaderd-ray", _PROGRAM, (address,))
         super().__init__(loop, program)
+        self._address = address
         self.connected_at: float | None = None
         self.trouble = ""
-        self._logged = ""
+        self._logged: str | None = None  # what fails at the start ends the daemon, which says why
         self._pauses = StartPauses()
         self._started_at = 0.0
         self._killed: dict[int, float] = {}
@@ -67,7 +68,7 @@ class RemoteServer(ChildServer):
         now = time.monotonic()
         late = self.connected_at is None and now - self._started_at > JOIN_SECONDS
         if self._server is not None and late:
-            self._note_trouble(f"the cluster could not be joined within {JOIN_SECONDS:g} s")
+            self._note_trouble(f"--ray {self._address}: no answer within {JOIN_SECONDS:g} s")
             self._server.send(signal.SIGKILL)
         if any(now - since > DIE_SECONDS for since in self._killed.values()):
             log.error("%s is killed: it does not end its workers", self._program.name)
@@ -109,7 +110,8 @@ class RemoteServer(ChildServer):
 
     def _note_trouble(self, text: str) -> None:
         """Notes why there are no workers of other machines; the same is logged once."""
-        if text != self._logged:
+        if self._logged is not None and text != self._logged:
             log.warning("%s", text)
-        self.trouble = self._logged = text
+            self._logged = text
+        self.trouble = text
         self._pauses.note_failure()

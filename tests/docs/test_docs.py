@@ -46,6 +46,7 @@ from loaderd.ipc import dial
 from loaderd.ipc.snapshot import RemoteStats, StorageStats
 from loaderd.launch import page_token
 from loaderd.monitor import rows, verdict
+from loaderd.monitor.report import RemoteRates
 from loaderd.spec.base import Cache
 from loaderd_client import (
     ImageDataGenerator,
@@ -957,6 +958,7 @@ def test_fields_of_the_json(serve: Serve, photos: Path) -> None:
             keys |= set(one) if isinstance(one, dict) else set()
     # All storage answers here, and there is no other machine.
     keys |= {*StorageStats.__struct_fields__, *RemoteStats.__struct_fields__}
+    keys |= {*RemoteRates.__struct_fields__}
     section = STAT.read_text().partition("\n## JSON\n")[2]
     named = set(re.findall(r"`([a-z_0-9]+)(?:\[\])?`", section))
     assert named == keys

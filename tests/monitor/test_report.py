@@ -18,6 +18,7 @@ from loaderd.ipc.snapshot import (
     WAIT_BOUNDS_S,
     DaemonStats,
     HostStats,
+    RemoteStats,
     Snapshot,
     StorageStats,
     StreamStats,
@@ -498,3 +499,58 @@ class TestShards:
 
     def test_without_shards_there_is_no_line(self) -> None:
         assert "shards" not in painted(derive(snapshot(stream())))
+
+
+def remote(**fields: Any) -> RemoteStats:
+    usual: dict[str, Any] = {
+        "host": "node7",
+        "workers": 4,
+        "up_s": 400.0,
+        "chunks": 1000,
+        "rows": 10_000,
+        "read_s": 10.0,
+        "decode_s": 150.0,
+        "resize_s": 20.0,
+        "augment_s": 10.0,
+        "busy_s": 200.0,
+        "held_s": 250.0,
+        "crossed": 2**30,
+    }
+    return RemoteStats(**(usual | fields))
+
+
+class TestOtherMachines:
+    @staticmethod
+    def with_remote(*hosts: RemoteStats, **fields: Any) -> Snapshot:
+        return msgspec.structs.replace(snapshot(stream(), **fields), remote=hosts, remote_wanted=8)
+
+    def test_each_has_a_line_with_its_rates(self) -> None:
+        before = self.with_remote(remote())
+        after = remote(rows=10_400, crossed=2**30 + 2**21, held_s=260.0, busy_s=209.0)
+        seen = derive(self.with_remote(after, uptime_s=3727.0), before)
+        (rates,) = seen.remote_rates
+        assert (rates.images_per_s, rates.crossed_per_s) == (200.0, 2**20)
+        assert rates.link_percent == pytest.approx(10.0)
+        assert "remote   node7: 4 workers, 200.0 image/s, 1.0 MiB/s, link 10%" in painted(seen)
+
+    def test_their_work_counts_with_that_of_this_machine(self) -> None:
+        with_it, without = derive(self.with_remote(remote())), derive(snapshot(stream()))
+        assert with_it.work.decode < without.work.decode < 100
+
+    def test_what_a_machine_does_not_serve_and_why_none_is_there_is_shown(self) -> None:
+        shown = painted(derive(self.with_remote(remote(declined="node7 does not reach /data"))))
+        assert "\n         node7 does not reach /data\n" in shown
+        assert "none of up to 8 workers has joined yet" in painted(derive(self.with_remote()))
+        gone = msgspec.structs.replace(self.with_remote(), remote_trouble="the gateway died")
+        assert "remote   the gateway died" in painted(derive(gone))
+
+    def test_a_link_that_takes_long_is_the_limit(self) -> None:
+        slow = self.with_remote(remote(held_s=600.0))
+        assert "The network is the limit" in derive(slow).verdict.text
+        assert "67% of their time on the link" in derive(slow).verdict.text
+        assert "network" not in derive(self.with_remote(remote())).verdict.text
+
+    def test_the_json_has_them(self) -> None:
+        shown = json.loads(json_lines.render(derive(self.with_remote(remote()))))
+        assert shown["remote"][0]["link_percent"] == pytest.approx(20.0)
+        assert shown["remote"][0]["host"] == "node7"

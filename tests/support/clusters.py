@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import shutil
+import signal
+import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from typing import Any
@@ -12,6 +16,8 @@ from typing import Any
 import psutil
 
 from tests.support.daemons import eventually, gone
+
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 
 STORE_BYTES = 80 * 2**20
 """Of each node's object store: little, so that a leak is seen."""
@@ -38,6 +44,7 @@ def cluster(nodes: int, cpus: int = 1) -> Iterator[Nodes]:
     from ray.cluster_utils import Cluster
 
     folder = tempfile.mkdtemp(prefix="ldr-")
+    at_sigterm = signal.getsignal(signal.SIGTERM)  # which Ray replaces
     before = set(psutil.Process().children(recursive=True))
     head = {"num_cpus": 0, "object_store_memory": STORE_BYTES, "include_dashboard": False}
     made: Any = Cluster(initialize_head=True, head_node_args={**head, "temp_dir": folder})
@@ -49,6 +56,7 @@ def cluster(nodes: int, cpus: int = 1) -> Iterator[Nodes]:
     finally:
         ours = set(psutil.Process().children(recursive=True)) - before
         made.shutdown()
+        signal.signal(signal.SIGTERM, at_sigterm)
         eventually(lambda: all(gone(one) for one in ours))
         shutil.rmtree(folder, ignore_errors=True)
 
@@ -64,4 +72,13 @@ def actors() -> list[psutil.Process]:
     ]
 
 
-os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+def stored_objects(address: str) -> int:
+    """How many objects the stores of a cluster hold."""
+    program = (
+        "import ray; from ray._private.internal_api import memory_summary as summary;"
+        f"ray.init({address!r}, log_to_driver=False, logging_level='error');"
+        "print(summary(stats_only=True))"
+    )
+    words = [sys.executable, "-c", program]
+    shown = subprocess.run(words, capture_output=True, text=True, check=True, timeout=60).stdout
+    return sum(map(int, re.findall(r"Plasma memory usage \d+ MiB, (\d+) objects", shown)))
