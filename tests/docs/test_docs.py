@@ -81,8 +81,16 @@ MIGRATION = ROOT / "docs/how-to/migrate-from-imagedatagenerator.md"
 STAT = ROOT / "docs/reference/loaderd-stat.md"
 ERRORS = ROOT / "docs/reference/errors.md"
 
-PARALLEL = {"train_torch.py", "train_jax.py", "train_tensorflow.py", "search.py"}
-"""Programs for several processes: ``test_data_parallel.py`` and ``test_searches.py`` run them."""
+PARALLEL = {
+    "search.py",
+    "train_jax.py",
+    "train_ray_tensorflow.py",
+    "train_ray_torch.py",
+    "train_tensorflow.py",
+    "train_torch.py",
+}
+"""Programs for several processes, which ``test_data_parallel.py``, ``test_searches.py`` and
+``test_ray_train.py`` run."""
 
 TIMEOUT = 60.0
 WATCHED = 2.5

@@ -15,7 +15,7 @@ from typing import Any
 
 import psutil
 
-from tests.support.daemons import eventually, gone
+from tests.support.daemons import eventually, family, gone
 
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 
@@ -45,7 +45,6 @@ def cluster(nodes: int, cpus: int = 1) -> Iterator[Nodes]:
 
     folder = tempfile.mkdtemp(prefix="ldr-")
     at_sigterm = signal.getsignal(signal.SIGTERM)  # which Ray replaces
-    before = set(psutil.Process().children(recursive=True))
     head = {"num_cpus": 0, "object_store_memory": STORE_BYTES, "include_dashboard": False}
     made: Any = Cluster(initialize_head=True, head_node_args={**head, "temp_dir": folder})
     try:
@@ -54,11 +53,18 @@ def cluster(nodes: int, cpus: int = 1) -> Iterator[Nodes]:
             there.add(cpus)
         yield there
     finally:
-        ours = set(psutil.Process().children(recursive=True)) - before
+        ours = [one for node in made.list_all_nodes() for one in processes_of(node)]
         made.shutdown()
         signal.signal(signal.SIGTERM, at_sigterm)
         eventually(lambda: all(gone(one) for one in ours))
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def processes_of(node: Any) -> Iterator[psutil.Process]:
+    """A node's own, and the workers that it has started."""
+    for started in [one for kind in node.all_processes.values() for one in kind]:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            yield from family(started.process.pid)
 
 
 def actors() -> list[psutil.Process]:
