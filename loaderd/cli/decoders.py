@@ -38,13 +38,13 @@ def require() -> None:
     import_module(KERNELS)
 
 
-def require_ray() -> None:
-    """Check that Ray is installed, without importing it.
+def require_ray(address: str | None) -> None:
+    """Check that Ray is installed, without importing it, if there is an address of a cluster.
 
     Raises:
         MissingDependency: it is not; the text says how to install it.
     """
-    if find_spec("ray") is None:
+    if address is not None and find_spec("ray") is None:
         raise MissingDependency(
             '--ray needs Ray, which this Python lacks: pip install "loaderd[ray]"'
         )

@@ -49,8 +49,7 @@ def run(args: argparse.Namespace) -> int:
     if args.cpus is not None:
         cpus.use(args.cpus)  # first, as the default number of workers depends on it
     settings = config.load(options.flags(args), os.environ)
-    if settings.ray is not None:
-        decoders.require_ray()
+    decoders.require_ray(settings.ray)
     # For SIGHUP: valid in another folder, and without descriptors.
     file = os.path.abspath(settings.config) if settings.config else None
     flags = {**options.flags(args), "config": file, "control_fd": None, "ready_fd": None}

@@ -30,6 +30,7 @@ def run(args: argparse.Namespace) -> int:
     """Start a daemon and wait until it answers."""
     decoders.require()
     settings = config.load(options.flags(args), os.environ)
+    decoders.require_ray(settings.ray)
     address.make_folder(settings.socket)  # also takes others' write permission away
     _require_free(settings.socket)
     log = settings.socket.removesuffix(".sock") + ".log"

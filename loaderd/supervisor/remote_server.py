@@ -18,7 +18,7 @@ from loaderd.supervisor.start_pauses import StartPauses
 
 log = logging.getLogger("loaderd")
 
-JOIN_SECONDS = 30.0
+JOIN_SECONDS = 20.0
 """The time that a gateway has to join the cluster."""
 
 DIE_SECONDS = 10.0
@@ -35,7 +35,8 @@ class RemoteServer(ChildServer):
         address: of the cluster.
 
     Attributes:
-        connected_at: when the present gateway has joined the cluster; None if it has not.
+        began_at: when the present gateway was started.
+        connected_at: when it has joined the cluster; None if it has not.
         trouble: why the last one has not.
     """
 
@@ -47,7 +48,7 @@ class RemoteServer(ChildServer):
         self.trouble = ""
         self._logged: str | None = None  # what fails at the start ends the daemon, which says why
         self._pauses = StartPauses()
-        self._started_at = 0.0
+        self.began_at = 0.0
         self._killed: dict[int, float] = {}
 
     def begin(self) -> None:
@@ -57,7 +58,7 @@ class RemoteServer(ChildServer):
             return
         try:
             self._server_now()
-            self._started_at, self.trouble = now, ""
+            self.began_at, self.trouble = now, ""
         except OSError as error:
             self._note_trouble(str(error))
 
@@ -66,7 +67,7 @@ class RemoteServer(ChildServer):
         super().wake()
         self.begin()
         now = time.monotonic()
-        late = self.connected_at is None and now - self._started_at > JOIN_SECONDS
+        late = self.connected_at is None and now - self.began_at > JOIN_SECONDS
         if self._server is not None and late:
             self._note_trouble(f"--ray {self._address}: no answer within {JOIN_SECONDS:g} s")
             self._server.send(signal.SIGKILL)

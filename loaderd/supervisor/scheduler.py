@@ -174,6 +174,8 @@ class Scheduler:
 
     def decline(self, worker: int, stream: int) -> list[Action]:
         """A worker does not serve a stream: others make its chunks, those that it holds too."""
+        self._waiting.discard(worker)
+        self._trust(None)
         for declined in self.ledger.decline(worker, stream):
             state = self.streams.get(stream)
             if state is not None:

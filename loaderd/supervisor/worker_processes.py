@@ -40,6 +40,10 @@ LINGER_SECONDS = 3.0
 UP_SECONDS = 60.0
 """A worker that is not up by then is killed."""
 
+JOINED_SECONDS = 25.0
+"""The time in which the least number of remote workers must have joined when a daemon starts: less
+than who starts it waits for its answer."""
+
 LAST_WORDS_SECONDS = 0.5
 """The time a worker has to write its stack to the log before it is killed."""
 
@@ -300,11 +304,11 @@ class WorkerProcesses:
         least, up = self.settings.ray_workers.least, [one for one in self.remote if one.up_at]
         if remotes.connected_at is None or len(up) >= least:
             return remotes.connected_at is not None
-        if time.monotonic() - remotes.connected_at > UP_SECONDS:
+        if time.monotonic() - remotes.began_at > JOINED_SECONDS:
             causes = "; ".join(sorted(self._told)) or "the cluster has no free CPUs for more"
             raise NoCluster(
-                f"--ray-workers: {len(up)} of {least} workers have joined within {UP_SECONDS:g} s: "
-                f"{causes}"
+                f"--ray-workers: {len(up)} of {least} workers have joined within "
+                f"{JOINED_SECONDS:g} s: {causes}"
             )
         return False
 

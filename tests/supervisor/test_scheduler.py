@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -241,6 +241,7 @@ class Machine(RuleBasedStateMachine):
         self.retired: set[int] = set()
         self.slow: set[int] = set()
         self.waiting: set[int] = set()
+        self.declined: dict[int, set[int]] = defaultdict(set)
         self.past: list[int] = []
         self.next_id = 0
         self.open(data)
@@ -251,6 +252,7 @@ class Machine(RuleBasedStateMachine):
             match action:
                 case Assign(worker, chunk):
                     assert worker not in self.retired | self.slow
+                    assert chunk.stream not in self.declined[worker]
                     assert not (self.models[chunk.stream].doubted and self.is_out(chunk.stream))
                     self.models[chunk.stream].assign(chunk)
                     self.held[worker].append(chunk)
@@ -352,6 +354,23 @@ class Machine(RuleBasedStateMachine):
         if held:
             self.slow.add(worker)
         self.perform(self.scheduler.recall(worker, {chunk.ticket for chunk in back}))
+
+    @rule(data=st.data())
+    @precondition(lambda self: self.held and self.models)
+    def decline(self, data: st.DataObject) -> None:
+        worker = data.draw(st.sampled_from(sorted(self.held)))
+        stream = data.draw(st.sampled_from(sorted(self.models)))
+        if worker in self.waiting:
+            self.answer(worker)
+        held = self.held[worker]
+        for chunk in held:
+            if chunk.stream == stream:
+                self.models[stream].undone(chunk)
+        self.held[worker] = [chunk for chunk in held if chunk.stream != stream]
+        if not self.held[worker]:
+            self.slow.discard(worker)
+        self.declined[worker].add(stream)
+        self.perform(self.scheduler.decline(worker, stream))
 
     @rule(data=st.data())
     @precondition(lambda self: any(self.held.values()))
@@ -503,9 +522,11 @@ class Machine(RuleBasedStateMachine):
     @invariant()
     def nobody_rests_while_there_is_work(self) -> None:
         held = getattr(self, "held", {})
-        if any(len(held[worker]) < QUEUED for worker in held.keys() - self.retired - self.slow):
-            for stream, model in self.models.items():
-                assert not model.to_give or (model.doubted and self.is_out(stream))
+        for worker in held.keys() - getattr(self, "retired", set()) - getattr(self, "slow", set()):
+            if len(held[worker]) < QUEUED:
+                for stream in self.models.keys() - self.declined[worker]:
+                    model = self.models[stream]
+                    assert not model.to_give or (model.doubted and self.is_out(stream))
 
     @invariant()
     def storage_is_doubted_while_somebody_waits_for_it(self) -> None:
