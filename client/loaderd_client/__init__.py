@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from loaderd_client.keras.coco import image_dataset_from_coco
     from loaderd_client.keras.dataset import image_dataset_from_directory
     from loaderd_client.keras.generator import ImageDataGenerator
+    from loaderd_client.keras.huggingface import image_dataset_from_huggingface
+    from loaderd_client.keras.parquet import image_dataset_from_parquet
     from loaderd_client.keras.segmentation import segmentation_dataset_from_directory
     from loaderd_client.keras.sequence import LoaderSequence
     from loaderd_client.keras.table import image_dataset_from_dataframe
@@ -29,6 +31,8 @@ _HOMES = {
     "image_dataset_from_coco": "keras.coco",
     "image_dataset_from_dataframe": "keras.table",
     "image_dataset_from_directory": "keras.dataset",
+    "image_dataset_from_huggingface": "keras.huggingface",
+    "image_dataset_from_parquet": "keras.parquet",
     "segmentation_dataset_from_directory": "keras.segmentation",
     "LoaderSequence": "keras.sequence",
     "Session": "core.session",
@@ -46,6 +50,8 @@ __all__ = [
     "image_dataset_from_coco",
     "image_dataset_from_dataframe",
     "image_dataset_from_directory",
+    "image_dataset_from_huggingface",
+    "image_dataset_from_parquet",
     "segmentation_dataset_from_directory",
 ]
 

@@ -1,4 +1,4 @@
-"""``loaderd index``: the samples of tar and zip archives."""
+"""``loaderd index``: the samples of archives."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ EXAMPLES = """\
   loaderd index train.tar val.zip              class folders, or members such as 1.jpg and 1.cls
   loaderd index 'data/train-{000..031}.tar'    several, in parallel
   loaderd index train.tar --label json:kind    labels from a field of the members .json
+  loaderd index train.parquet --label kind     columns of Parquet files
   loaderd index train.tar --json
 
 The indexes are those that image_dataset_from_archive makes with the same arguments, and are kept in
@@ -31,7 +32,10 @@ the cache folder. Archives that make no dataset, such as truncated ones, are nam
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Add the verb's own options."""
     parser.add_argument(
-        "archives", nargs="+", metavar="FILE", help="tar or zip archives; {000..031} is a range"
+        "archives",
+        nargs="+",
+        metavar="FILE",
+        help="archives, or Parquet files; {000..031} is a range",
     )
     parser.add_argument(
         "--format", choices=get_args(Layout), default="auto", help="what they hold (default: auto)"
@@ -40,15 +44,15 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "--image",
         action="append",
         metavar="EXTENSION",
-        help="of the members that are images; may be given several times (default: bmp, gif, jpeg, "
-        "jpg, png)",
+        help="of the members that are images, or their column; may be given several times "
+        "(default: bmp, gif, jpeg, jpg, png; the column image)",
     )
     parser.add_argument(
         "--label",
         default="auto",
         metavar="EXTENSION",
-        help="of the members with the labels: cls, txt, json, json:FIELD, auto or none (default: "
-        "auto)",
+        help="of the members with the labels: cls, txt, json, json:FIELD, auto or none; or their "
+        "column (default: auto)",
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object for each")
     options.add(parser, "cache_dir", "config")

@@ -4,7 +4,7 @@ The daemon packs it once into shared memory; workers look up paths in it, the cl
 reads class names, labels and file names. Nothing is copied or parsed per process::
 
     header | labels   | ends          | locations   | names                    | about
-    64 B   | int32(n) | int64(n + 1)  | int64(n, 6) | b"a/1.jpg\0a/2.jpg\0..." | JSON
+    64 B   | int32(n) | int64(n + 1)  | int64(n, 8) | b"a/1.jpg\0a/2.jpg\0..." | JSON
 
 Labels, ends, locations and names begin at multiples of 64 bytes. Name i is the bytes from
 ``ends[i]`` up to the null before ``ends[i + 1]``. Names are the file system's bytes, which
@@ -19,6 +19,7 @@ import os
 import re
 import struct
 from collections.abc import Sequence
+from enum import IntEnum
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -33,16 +34,34 @@ _HEADER = struct.Struct("<8sHHIQQQQQQ")
 _ALIGN = 64
 
 
+class MemberCodec(IntEnum):
+    """How the bytes of a location are made into those that hold its content."""
+
+    STORED = 0
+    DEFLATE = 1
+    SNAPPY = 2
+    """Whole fragments of a stream of Snappy, without the length at its beginning."""
+    GZIP = 3
+    ZSTD = 4
+    LZ4 = 5
+    """A block without a frame."""
+    BROTLI = 6
+    ABSENT = 7
+    """There is no content: a null in the place of an image."""
+
+
 class Location(NamedTuple):
     """Where a member of an archive lies.
 
     Attributes:
         archive: its number.
-        offset: of its first byte in the archive.
-        stored: bytes there.
+        offset: of the first byte to be read in the archive.
+        stored: bytes to be read.
         size: bytes of its content.
         crc: of its content; -1 if none is known.
-        deflated: 1 if it is compressed so, else 0.
+        codec: see :class:`MemberCodec`.
+        skip: decoded bytes before its content, where several members are compressed together.
+        unpacked: decoded bytes in all; of a stored or deflated member, 0.
     """
 
     archive: int
@@ -50,7 +69,9 @@ class Location(NamedTuple):
     stored: int
     size: int
     crc: int = -1
-    deflated: int = 0
+    codec: int = 0
+    skip: int = 0
+    unpacked: int = 0
 
 
 class Archive(NamedTuple):
@@ -72,7 +93,7 @@ class Members(NamedTuple):
 
     Attributes:
         archives: those that they lie in.
-        locations: int64 (n, 6), the fields of :class:`Location`.
+        locations: int64 (n, 8), the fields of :class:`Location`.
     """
 
     archives: tuple[Archive, ...]

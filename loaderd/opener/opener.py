@@ -36,9 +36,10 @@ from loaderd.sources.archives import Indexer, list_members
 from loaderd.sources.directory import Listing, list_samples
 from loaderd.sources.file_identity import FileStates
 from loaderd.sources.groups import Recipe
+from loaderd.sources.rows import list_rows
 from loaderd.spec import spec
 from loaderd.spec.output import Batching, Order
-from loaderd.spec.source import Archives, Arrays, Directory, Files
+from loaderd.spec.source import Archives, Arrays, Directory, Files, Rows
 from loaderd.spec.spec import Spec
 
 
@@ -153,6 +154,9 @@ def _read_request(request: List, fds: list[int]) -> tuple[Spec, bundle.Parts]:
 def _table(asked: Spec, given: bundle.Parts) -> bytes:
     """The samples, packed as a manifest."""
     match asked.source:
+        case Rows():
+            rows = Manifest.view(_part(given, "listing").tobytes())
+            return _packed(list_rows(asked.source, rows))
         case Directory():
             return _packed(list_samples(asked.source))
         case Files():

@@ -12,9 +12,9 @@ import os
 import time
 from collections.abc import Callable, Iterable
 
-from loaderd.errors import BadArchive
+from loaderd.errors import BadArchive, LoaderdError
 from loaderd.ipc.text import printable, readable
-from loaderd.sources import file_identity, index_file, tar, zip
+from loaderd.sources import file_identity, index_file, parquet, parquet_footer, tar, zip
 from loaderd.sources.groups import Recipe, SampleGroups
 from loaderd.sources.index_file import ArchiveIndex, ArchiveSamples, FoundLayout
 from loaderd.sources.member import Member
@@ -57,7 +57,7 @@ def index_of(path: str, recipe: Recipe, folder: str, progress: Progress) -> Arch
     try:
         samples = _samples(file, recipe, progress)
     except (OSError, ValueError) as error:
-        if isinstance(error, BadArchive):
+        if isinstance(error, LoaderdError):
             raise
         reason = error.strerror if isinstance(error, OSError) else error
         raise BadArchive(f"{readable(path)}: {printable(str(reason))}") from error
@@ -76,7 +76,17 @@ def _key(path: str, recipe: Recipe) -> str:
 
 
 def _samples(file: RangedFile, recipe: Recipe, progress: Progress) -> ArchiveSamples:
-    """The samples of an archive; raises ValueError where its members make none."""
+    """The samples of an archive; raises ValueError where it holds none of that form."""
+    layout = recipe.layout
+    if layout == "auto" and file.pread(len(parquet_footer.MAGIC), 0) == parquet_footer.MAGIC:
+        layout = "parquet"
+    if layout == "parquet":
+        return parquet.samples(file, recipe.columns, recipe.label, progress)
+    return _packed(file, recipe, progress)
+
+
+def _packed(file: RangedFile, recipe: Recipe, progress: Progress) -> ArchiveSamples:
+    """The samples of a tar or zip archive."""
     found = _members(file, progress)
     files = [member for member in found if not member.is_folder]
     groups = SampleGroups(files, recipe)

@@ -136,7 +136,7 @@ def list_members(source: Archives, indexes: Sequence[ArchiveIndex]) -> Listing:
     """
     filled = [number for number, one in enumerate(indexes) if one.layout is not None]
     _check_alike(source, indexes, filled)
-    if filled and indexes[filled[0]].layout == "webdataset":
+    if filled and indexes[filled[0]].layout != "folders":
         names, samples = _grouped(source, indexes)
     else:
         names, samples = _in_folders(source, indexes)
@@ -149,7 +149,7 @@ def list_members(source: Archives, indexes: Sequence[ArchiveIndex]) -> Listing:
 def _check_alike(source: Archives, indexes: Sequence[ArchiveIndex], filled: list[int]) -> None:
     for number in filled:
         first, one = indexes[filled[0]], indexes[number]
-        if (one.layout, one.label) != (first.layout, first.label):
+        if _form(one) != _form(first):
             raise BadArchive(
                 f"{readable(source.paths[number])}: it holds {_kind(one)}, and "
                 f"{readable(source.paths[filled[0]])} {_kind(first)}: archives of one dataset are "
@@ -157,16 +157,24 @@ def _check_alike(source: Archives, indexes: Sequence[ArchiveIndex], filled: list
             )
 
 
+def _form(index: ArchiveIndex) -> object:
+    return index.layout, index.label, index.class_names
+
+
 def _kind(index: ArchiveIndex) -> str:
     if index.layout == "folders":
         return "images in class folders"
-    return f"samples with labels in .{index.label}" if index.label else "samples without labels"
+    if not index.label:
+        return "samples without labels"
+    names = f" of classes {printable(', '.join(index.class_names))}" if index.class_names else ""
+    where = f".{index.label}" if index.layout == "webdataset" else f"the column {index.label}"
+    return f"samples with labels in {where}{names}"
 
 
 def _grouped(
     source: Archives, indexes: Sequence[ArchiveIndex]
 ) -> tuple[tuple[str, ...], list[_Sample]]:
-    """Classes and samples of archives in the form of WebDataset."""
+    """Classes and samples of archives that hold a label for each sample."""
     if source.flat or source.label is None:
         counts = [len(index.locations) for index in indexes]
         return (), [_Sample(at, row, 0) for at, n in enumerate(counts) for row in range(n)]
@@ -177,7 +185,8 @@ def _grouped(
     ]
     numbers = [label for _, _, label in labels if isinstance(label, int)]
     if len(numbers) == len(labels):
-        names = _numbered(source, max(numbers, default=-1) + 1)
+        known = next((one.class_names for one in indexes if one.layout is not None), None)
+        names = _numbered(source, max(numbers, default=-1) + 1, known)
         return names, [_Sample(at, row, int(label)) for at, row, label in labels]
     if numbers:
         raise BadArchive(
@@ -191,11 +200,12 @@ def _grouped(
     return names, [_Sample(at, row, number[str(one)]) for at, row, one in labels if one in number]
 
 
-def _numbered(source: Archives, count: int) -> tuple[str, ...]:
-    """The names of classes 0 to ``count - 1``."""
+def _numbered(source: Archives, count: int, known: Sequence[str] | None) -> tuple[str, ...]:
+    """The names of classes 0 to ``count - 1``: those asked for, or those that archives have."""
     _check_number(source, count)
     if source.classes is None:
-        return tuple(map(str, range(count)))
+        given = tuple(known or ())
+        return given + tuple(map(str, range(len(given), count)))
     if len(source.classes) < count:
         raise InvalidArgument(
             f"`class_names` has {len(source.classes)} names, and the labels of "
@@ -208,7 +218,7 @@ def _check_number(source: Archives, count: int) -> None:
     if count > _MAX_CLASSES:
         raise BadArchive(
             f"{readable(source.directory)}: there would be {count:,} classes, and at most "
-            f"{_MAX_CLASSES:,} are allowed: do the members named by `label` hold classes?"
+            f"{_MAX_CLASSES:,} are allowed: does what `label` names hold classes?"
         )
 
 

@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from loaderd import storage
-from loaderd.ipc.manifest import Manifest, Members
+from loaderd.ipc.manifest import Location, Manifest, Members
 
 Numbers = NDArray[np.int64]
 
@@ -97,15 +97,18 @@ def _look_at_members(members: Members, samples: Manifest) -> FileStates:
         for at, name in zip(numbers, names, strict=True)
     )
     whole = np.array(states, np.uint64)[members.locations[:, 0]]
-    offset, stored = members.locations[:, 1:3].T.astype(np.uint64)
-    found = np.maximum(_fold(whole, offset, stored, np.uint64(0)), 1).view(np.int64)
+    offset, stored, skip = (
+        members.locations[:, Location._fields.index(name)].astype(np.uint64)
+        for name in ("offset", "stored", "skip")
+    )
+    found = np.maximum(_fold(whole, offset, stored, skip), 1).view(np.int64)
     found[whole == UNREADABLE] = UNREADABLE
     return FileStates(np.frombuffer(keys, np.int64), found)
 
 
-def member_state(archive: int, offset: int, stored: int) -> int:
+def member_state(archive: int, member: Location) -> int:
     """The state of a member of an archive of this state; never ``UNREADABLE``."""
-    mixed: int = _fold(archive, offset, stored, 0)
+    mixed: int = _fold(archive, member.offset, member.stored, member.skip)
     return max(mixed, 1)
 
 

@@ -6,10 +6,11 @@ import json
 from collections import defaultdict
 from typing import NamedTuple
 
-from loaderd.sources.inflate import content
+from loaderd.sources.content import content
+from loaderd.sources.labels import MAX_DIGITS
 from loaderd.sources.member import Member
 from loaderd.sources.ranged import RangedFile
-from loaderd.spec.source import Archives, Layout
+from loaderd.spec.source import Archives, Layout, check_label
 
 LABELS = ("cls", "json", "txt")
 """Extensions of members with labels, in the order in which ``auto`` looks for them."""
@@ -20,8 +21,6 @@ _FIELD = "label"
 _MAX_LABEL = 2**20
 """Bytes of a member with a label."""
 
-_MAX_DIGITS = 9
-
 
 class Recipe(NamedTuple):
     """What decides an index, besides the archive; fields of :class:`loaderd.spec.Archives`."""
@@ -29,11 +28,12 @@ class Recipe(NamedTuple):
     layout: Layout
     label: str | None
     extensions: tuple[str, ...]
+    columns: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, source: Archives) -> Recipe:
         """That of a source."""
-        return cls(source.layout, source.label, source.extensions)
+        return cls(source.layout, source.label, source.extensions, source.columns)
 
 
 class SampleGroups:
@@ -43,12 +43,16 @@ class SampleGroups:
         files: all that have content.
         recipe: what to look for.
 
+    Raises:
+        InvalidArgument: ``label`` is for archives of another format.
+
     Attributes:
         label: the extension of those with the labels; None if they are not asked for or not there.
         label_is_there: whether there are members with labels, be they asked for or not.
     """
 
     def __init__(self, files: list[Member], recipe: Recipe) -> None:
+        check_label(recipe.label)
         self._extensions = frozenset(one.removeprefix(".") for one in recipe.extensions)
         self._groups: dict[str, dict[str, Member]] = defaultdict(dict)
         for member in files:
@@ -124,14 +128,14 @@ def _key_and_extension(name: str) -> tuple[str, str]:
 def _text(file: RangedFile, member: Member) -> str:
     try:
         stored = file.pread(member.stored, member.offset)
-        return str(content(stored, member.size, member.crc, member.deflated), "utf-8")
+        return str(content(stored, member), "utf-8")
     except ValueError as error:
         raise ValueError(f"{member.name} is no label: {error}") from error
 
 
 def _number(name: str, text: str) -> int:
     digits = text.strip()
-    if not (digits.isascii() and digits.isdigit() and len(digits) <= _MAX_DIGITS):
+    if not (digits.isascii() and digits.isdigit() and len(digits) <= MAX_DIGITS):
         raise ValueError(f"{name} is no label: it should hold a whole number from 0 on")
     return int(digits)
 
@@ -150,7 +154,7 @@ def _json_label(name: str, text: str, field: str) -> int | str:
     value = value.get(field) if isinstance(value, dict) else None
     if isinstance(value, str):
         return _class_name(name, value)
-    if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 10**_MAX_DIGITS:
+    if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 10**MAX_DIGITS:
         return value
     raise ValueError(
         f"{name} has no label: its field {field!r} should be a whole number from 0 on, or the name "

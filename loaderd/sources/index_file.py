@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Literal, NamedTuple
 
 import msgspec
@@ -15,15 +15,15 @@ from numpy.typing import NDArray
 from loaderd.errors import CacheError
 from loaderd.sources.member import Member
 
-VERSION = 1
+VERSION = 2
 FOLDER = "archives"
 """Of the indexes, in the cache folder."""
 
 _CHECKSUM = 16
 
 
-FoundLayout = Literal["webdataset", "folders"]
-"""How members make samples; see :data:`loaderd.spec.source.Layout`."""
+FoundLayout = Literal["webdataset", "folders", "parquet"]
+"""How an archive holds samples; see :data:`loaderd.spec.source.Layout`."""
 
 
 class ArchiveIndex(msgspec.Struct, frozen=True):
@@ -35,11 +35,13 @@ class ArchiveIndex(msgspec.Struct, frozen=True):
         mtime: of the archive, in ns.
         state: see :mod:`loaderd.sources.file_identity`.
         layout: what was found; None without samples.
-        label: the extension of the members with the labels; None if they were not read.
+        label: the extension of the members with the labels, or their column; None if they were not
+            read.
         joined_names: see ``names``.
         packed_locations: see ``locations``.
         labels: whole numbers, or names of classes; None if they were not read.
-        folders: paths of all folders, each with a slash behind it.
+        joined_folders: see ``folders``.
+        class_names: of labels 0, 1 and so on, where the archive has them.
     """
 
     version: int
@@ -52,6 +54,7 @@ class ArchiveIndex(msgspec.Struct, frozen=True):
     packed_locations: bytes
     labels: list[int | str] | None
     joined_folders: bytes
+    class_names: list[str] | None = None
 
     @property
     def names(self) -> list[str]:
@@ -65,8 +68,8 @@ class ArchiveIndex(msgspec.Struct, frozen=True):
 
     @property
     def locations(self) -> NDArray[np.int64]:
-        """Where they lie: offset, stored, size, crc, deflated; (n, 5)."""
-        return np.frombuffer(self.packed_locations, np.int64).reshape(-1, 5)
+        """Where they lie: offset, stored, size, crc, codec, skip, unpacked; (n, 7)."""
+        return np.frombuffer(self.packed_locations, np.int64).reshape(-1, 7)
 
 
 class ArchiveSamples(NamedTuple):
@@ -76,7 +79,8 @@ class ArchiveSamples(NamedTuple):
     label: str | None
     images: list[Member]
     labels: list[int | str] | None
-    folders: list[str]
+    folders: Sequence[str] = ()
+    class_names: list[str] | None = None
 
     def indexed(self, size: int, mtime: int, state: int) -> ArchiveIndex:
         """The index of the archive, whose state is given as in :class:`ArchiveIndex`."""
@@ -88,9 +92,10 @@ class ArchiveSamples(NamedTuple):
             layout=self.layout,
             label=self.label,
             joined_names=_joined(one.name for one in self.images),
-            packed_locations=np.array([one[1:6] for one in self.images], np.int64).tobytes(),
+            packed_locations=np.array([one[1:8] for one in self.images], np.int64).tobytes(),
             labels=self.labels,
             joined_folders=_joined(self.folders),
+            class_names=self.class_names,
         )
 
 

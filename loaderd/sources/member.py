@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from loaderd.ipc.manifest import MemberCodec
+
 
 class Member(NamedTuple):
     """A file or folder in an archive.
 
     Attributes:
         name: its path, as :func:`plain_name` makes it; of a folder with a slash behind it.
-        offset: of its first byte in the archive.
-        stored: bytes there.
-        size: bytes of its content.
-        crc: of its content; -1 if none is known.
-        deflated: whether it is compressed so.
+        offset, stored, size, crc, codec, skip, unpacked: as in
+            :class:`~loaderd.ipc.manifest.Location`.
         trouble: why it cannot be read; empty if it can.
     """
 
@@ -23,7 +22,9 @@ class Member(NamedTuple):
     stored: int = 0
     size: int = 0
     crc: int = -1
-    deflated: bool = False
+    codec: int = MemberCodec.STORED
+    skip: int = 0
+    unpacked: int = 0
     trouble: str = ""
 
     @property

@@ -13,9 +13,9 @@ from loaderd.ipc.manifest import Archive, Location, Manifest
 from loaderd.ipc.owned import Owned
 from loaderd.ipc.text import printable
 from loaderd.scratch import Scratch
+from loaderd.sources.content import content
 from loaderd.sources.file_identity import member_state, settled_state
 from loaderd.sources.files import FileLimit, while_reachable
-from loaderd.sources.inflate import content
 
 MAX_OPEN = 8
 """Archives that a source holds open."""
@@ -72,7 +72,8 @@ class MemberSource:
         numbers = self._locations[:, 0]
         if len(numbers) and not 0 <= numbers.min() <= numbers.max() < len(self._archives):
             raise ProtocolError("the manifest has members of archives that it does not name")
-        if len(numbers) and self._locations[:, : Location._fields.index("crc")].min() < 0:
+        least = Location(*self._locations.min(axis=0, initial=0).tolist())
+        if min(least._replace(crc=0)) < 0:
             raise ProtocolError("the manifest has members without a location")
 
     def __len__(self) -> int:
@@ -94,7 +95,7 @@ class MemberSource:
         """The state of the last member read; 0 if it may have changed undetected."""
         status, before, location = self._last
         state = settled_state(status, before)
-        return member_state(state, location.offset, location.stored) if state else 0
+        return member_state(state, location) if state else 0
 
     def name(self, sample: int) -> str:
         """The archive's path, and the member's in it."""
@@ -116,14 +117,14 @@ class MemberSource:
 
     def _checked(self, location: Location) -> memoryview:
         """The content; raises ValueError if it is damaged or too large."""
-        if max(location.size, location.stored) > self._limit.nbytes:
-            raise ValueError(f"{location.size} bytes are more than {self._limit.reason}")
+        nbytes = max(location.size, location.stored, location.unpacked)
+        if nbytes > self._limit.nbytes:
+            raise ValueError(f"{nbytes} bytes are more than {self._limit.reason}")
         before = time_ns()
         archive = self._opened(location.archive)
         stored = self._read_all(archive.fd, location)
         self._last = archive.checked_status(), before, location
-        found = content(stored, location.size, location.crc, location.deflated)
-        return memoryview(found)
+        return memoryview(content(stored, location))
 
     def _opened(self, number: int) -> _OpenArchive:
         found = self._open.get(number)

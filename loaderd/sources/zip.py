@@ -6,6 +6,7 @@ import struct
 import zipfile
 from collections.abc import Iterator
 
+from loaderd.ipc.manifest import MemberCodec
 from loaderd.sources.member import Member, plain_name
 from loaderd.sources.ranged import RangedFile, seekable
 
@@ -14,6 +15,7 @@ MAGICS = (b"PK\3\4", b"PK\5\6")
 
 _LOCAL = struct.Struct("<4s22xHH")
 _ENCRYPTED = 1
+_CODECS = {zipfile.ZIP_DEFLATED: MemberCodec.DEFLATE}
 
 
 def members(file: RangedFile) -> Iterator[Member]:
@@ -41,8 +43,10 @@ def members(file: RangedFile) -> Iterator[Member]:
             info.compress_size,
             info.file_size,
             info.CRC,
-            info.compress_type == zipfile.ZIP_DEFLATED,
-            _trouble(info),
+            MemberCodec.DEFLATE
+            if info.compress_type == zipfile.ZIP_DEFLATED
+            else MemberCodec.STORED,
+            trouble=_trouble(info),
         )
 
 

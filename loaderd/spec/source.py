@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from typing import Literal
 
+from loaderd.errors import InvalidArgument
 from loaderd.spec.base import Frozen
 
 
@@ -39,28 +41,49 @@ class Directory(Frozen, frozen=True, tag="directory"):
     labels: tuple[int, ...] | None = None
 
 
-Layout = Literal["auto", "webdataset", "folders"]
-"""How the members of an archive make samples."""
+Layout = Literal["auto", "webdataset", "folders", "parquet"]
+"""How an archive holds samples."""
+
+_LABEL = re.compile(r"auto|cls|txt|json(:.+)?", re.DOTALL)
+
+
+def check_label(label: str | None) -> None:
+    """Raises InvalidArgument for a label that no archive of tar or zip can have."""
+    if label is not None and not _LABEL.fullmatch(label):
+        raise InvalidArgument(
+            'of tar and zip archives, `label` should be "auto", "cls", "txt", "json", '
+            f'"json:FIELD", or None. Received: label={label!r}'
+        )
 
 
 class Archives(Directory, frozen=True, tag="archives"):
-    """Members of tar and zip archives, numbered as the files of a directory are.
+    """Members of tar and zip archives, or rows of files, numbered as the files of a directory are.
 
     ``directory`` is for display, and ``extensions`` are those of the members that are images.
 
     Attributes:
         paths: of the archives (absolute), in the order of their samples.
         layout: ``webdataset``: members with one key, the name up to its first dot, are a sample;
-            ``folders``: class folders; ``auto``: what is found.
+            ``folders``: class folders; the name of another format: its rows or records; ``auto``:
+            what is found.
         label: for ``webdataset``, the extension of the members with the labels, with ``:FIELD``
-            behind ``json``; ``auto`` takes what is found, None reads none.
+            behind ``json``; for rows, their column; ``auto`` takes what is found, None reads none.
+        columns: those that may hold the images of rows; empty for the usual ones.
         folder: for ``folders``, the one that holds the class folders; empty if they are at the top.
     """
 
     paths: tuple[str, ...] = ()
     layout: Layout = "auto"
     label: str | None = "auto"
+    columns: tuple[str, ...] = ()
     folder: str = ""
+
+
+class Rows(Directory, frozen=True, tag="rows"):
+    """Rows that the client has listed, in the bundle's ``listing``.
+
+    ``directory`` and ``extensions`` are for display.
+    """
 
 
 class Files(Frozen, frozen=True, tag="files"):

@@ -22,7 +22,7 @@ from loaderd.spec.base import CHANNELS, Cache, ColorMode, Frozen, OnError
 from loaderd.spec.load import Load
 from loaderd.spec.operations import Operation, Random, UserCode
 from loaderd.spec.output import Batching, Order, Output
-from loaderd.spec.source import Archives, Arrays, Directory, Files
+from loaderd.spec.source import Archives, Arrays, Directory, Files, Rows
 
 T = TypeVar("T")
 
@@ -52,7 +52,7 @@ class Spec(Frozen, frozen=True):
         code: the user's functions that ``augment`` calls; None for none.
     """
 
-    source: Directory | Archives | Files | Arrays
+    source: Directory | Archives | Rows | Files | Arrays
     load: Load
     transforms: tuple[Operation, ...]
     output: Output

@@ -69,7 +69,7 @@ from loaderd.sampling.order import EpochOrder, Ids
 from loaderd.sampling.weights import sample_weights
 from loaderd.spec import spec
 from loaderd.spec.load import PILS_PIXELS
-from loaderd.spec.source import Archives, Directory
+from loaderd.spec.source import Archives, Directory, Rows
 from loaderd.spec.spec import Spec
 from loaderd.supervisor import request_limits
 from loaderd.supervisor.children import Child
@@ -526,6 +526,8 @@ def _empty(asked: Spec) -> EmptyDataset:
             f"(.cls, .json or .txt), or lie in class folders"
             + (f" of the folder {source.folder}" if source.folder else "; or name their `folder`")
         )
+    elif isinstance(source, Rows):
+        text = f"No images found in the rows of {place}"
     elif source.classes:
         names = ", ".join(map(repr, source.classes))
         text = f"No images found in the folders {names} of {place}"

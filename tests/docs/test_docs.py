@@ -724,6 +724,8 @@ PUBLIC: list[Callable[..., Any]] = [
     loaderd_client.image_dataset_from_arrays,
     loaderd_client.image_dataset_from_coco,
     loaderd_client.image_dataset_from_dataframe,
+    loaderd_client.image_dataset_from_huggingface,
+    loaderd_client.image_dataset_from_parquet,
     loaderd_client.segmentation_dataset_from_directory,
     DatasetOptions,
     LoaderSequence,

@@ -46,6 +46,11 @@ _SHARING = "behind joined leave left of out parked share sharing step"
 _WEB = "access actions collector completion counters describe described monitor page point"
 _WATCH = "report series set trend watch watcher web"
 _SOURCES = "bucket group local object parquet ranged record remote"
+_WEB = "access actions collector describe described page point report series set watcher watch web"
+_SOURCES = """
+bucket element footer group leaf local mapped object parquet photos ranged record remote snappy
+struct truncated
+"""
 ORDINARY = {
     *_ORDINARY.split(),
     *_AUGMENTATION.split(),

@@ -84,7 +84,9 @@ def test_labels_that_do_not_fit_the_names_are_refused() -> None:
 
 
 ARCHIVES = (Archive("/data/\udcff.tar", 5000, 17), Archive("/data/b.zip", 2**40, 2**60))
-LOCATIONS = np.array([[1, 2**39, 10, 20, 2**32 - 1, 1], [0, 512, 30, 30, -1, 0]])
+LOCATIONS = np.array(
+    [[1, 2**39, 10, 20, 2**32 - 1, 1, 0, 0], [0, 512, 30, 30, -1, 2, 40, 80]],
+)
 
 
 def test_locations_in_archives_are_read_back_in_place() -> None:
@@ -104,7 +106,7 @@ def test_locations_in_archives_are_read_back_in_place() -> None:
     empty = pack("/data", [], [], int32([]), Members(ARCHIVES, LOCATIONS[:0]))
     found = Manifest.view(empty).members
     assert found is not None
-    assert found.locations.shape == (0, 6)
+    assert found.locations.shape == (0, 8)
 
 
 def test_locations_that_do_not_fit_the_names_are_refused() -> None:

@@ -26,6 +26,7 @@ from loaderd_client import (
 from loaderd_client import augment as A
 from loaderd_client.core.indexing_bar import IndexingBar
 from tests.support.archives import contents, samples, shards_of, tar_of, zip_of
+from tests.support.batches import batches_of, check_equal
 from tests.support.daemons import Daemon, Serve, eventually, shared
 
 OPTIONS: dict[str, Any] = {"image_size": (24, 32), "batch_size": 8, "seed": 3, "verbose": False}
@@ -77,23 +78,6 @@ def of_folder(photos: Path, **options: Any) -> Any:
 
 def of_archive(urls: Any, **options: Any) -> Any:
     return image_dataset_from_archive(urls, **OPTIONS | options)
-
-
-def batches_of(sequence: Any, epochs: int = 2) -> list[Any]:
-    """Copies of all batches."""
-    found = []
-    for _ in range(epochs):
-        for batch in sequence:
-            parts = batch if isinstance(batch, tuple) else (batch,)
-            found.append([np.array(part) for part in parts])
-    return found
-
-
-def check_equal(found: list[Any], expected: list[Any]) -> None:
-    assert len(found) == len(expected)
-    for batch, other in zip(found, expected, strict=True):
-        for part, same in zip(batch, other, strict=True):
-            np.testing.assert_array_equal(part, same)
 
 
 CASES: dict[str, dict[str, Any]] = {
@@ -326,7 +310,8 @@ WRONG: dict[str, tuple[Any, dict[str, Any], str]] = {
     "a range backwards": ("a-{004..000}.tar", {}, "from the lower number"),
     "a large range": ("a-{0..99999}-{0..9}.tar", {}, "more than 100,000"),
     "format": ("a.tar", {"format": "tar"}, "Invalid format: tar"),
-    "label": ("a.tar", {"label": "class"}, '"json:FIELD"'),
+    "label": ("a.tar", {"label": "class", "format": "folders"}, '"json:FIELD"'),
+    "no label": ("a.tar", {"label": ""}, "should name a column"),
     "image": ("a.tar", {"image": ""}, "`image` should be the extension"),
     "label_mode": ("a.tar", {"label_mode": "sparse"}, "`label_mode`"),
     "nested braces": ("a-{1,{2,3}}.tar", {}, "within others"),

@@ -1,4 +1,4 @@
-"""``image_dataset_from_archive``: images in tar and zip archives."""
+"""``image_dataset_from_archive``: images in archives and in files of rows."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal, Unpack, get_args
 import msgspec
 
 from loaderd.errors import InvalidArgument
-from loaderd.spec.source import Archives, Layout
+from loaderd.spec.source import Archives, Layout, check_label
 from loaderd_client.core import arguments
 from loaderd_client.keras.dataset import label_mode_of
 from loaderd_client.keras.dataset_options import check_names
@@ -29,13 +29,12 @@ Path = str | os.PathLike[str]
 
 _BRACES = re.compile(r"\{([^{}]*)\}")
 _RANGE = re.compile(r"(\d+)\.\.(\d+)")
-_LABEL = re.compile(r"auto|cls|txt|json(:.+)?")
 _MAX_ARCHIVES = 10**5
 
 
 def image_dataset_from_archive(
     urls: Path | Sequence[Path],
-    format: Literal["auto", "webdataset", "folders"] = "auto",
+    format: Literal["auto", "webdataset", "folders", "parquet"] = "auto",
     image: str | Sequence[str] | None = None,
     label: str | None = "auto",
     *,
@@ -44,14 +43,15 @@ def image_dataset_from_archive(
     class_names: Sequence[str] | None = None,
     **options: Unpack[ImageArguments],
 ) -> LoaderSequence | list[LoaderSequence]:
-    """Makes a sequence of the images in tar and zip archives, which stay packed.
+    """Makes a sequence of the images in archives or in files of rows, which stay packed.
 
     Every archive is indexed once, and its index is kept in the cache folder until it changes. Then
     each image is one read at its place, so that epochs are shuffled as a whole, and split, divided
     into shards and resumed, as those of :func:`image_dataset_from_directory`, whose options these
     are. With ``folders``, samples are in the order of a directory into which all archives were
-    unpacked; with ``webdataset``, in the order of ``urls``, and in an archive in that of its
-    members. ``file_paths`` has the path of the archive, with that of the member behind it.
+    unpacked; else in the order of ``urls``, and in an archive in that of its members or rows.
+    ``file_paths`` has the path of the archive, with that of the member behind it, or the number of
+    the row.
 
     Args:
         urls: paths of local archives: of one or several. ``{000..004}`` in a path stands for the
@@ -59,14 +59,17 @@ def image_dataset_from_archive(
             same paths.
         format: ``webdataset``: members of one name up to its first dot are a sample, such as
             ``0001.jpg`` and ``0001.cls``; ``folders``: the members lie in one folder for each
-            class; ``auto``: the former where images have members ``.cls``, ``.json`` or ``.txt``
-            of their names, else the latter.
+            class; ``parquet``: as :func:`image_dataset_from_parquet` reads them; ``auto``: what is
+            found, of the first two ``webdataset`` where images have members ``.cls``, ``.json`` or
+            ``.txt`` of their names.
         image: the extension of the members that are images, or several, such as ``"jpg"``, or
-            ``"input.png"`` of ``0001.input.png``; None for bmp, gif, jpeg, jpg and png.
+            ``"input.png"`` of ``0001.input.png``; None for bmp, gif, jpeg, jpg and png. Of rows,
+            the column of the images; None for ``"image"``.
         label: for ``webdataset``, the extension of the members with the labels: ``cls``, a whole
             number; ``txt``, the name of a class; ``json``, either, in the field ``label``, or in
             another one by ``json:FIELD``; ``auto`` takes the first of ``cls``, ``json`` and ``txt``
-            that is found. None for no labels, also of class folders.
+            that is found. Of rows, the column of the labels; ``auto`` for ``"label"``. None for no
+            labels, also of class folders.
         folder: for ``folders``, the path in the archives of the folder that holds the class
             folders, such as ``"train"``; members elsewhere are left out.
         label_mode: ``int`` (int32), ``categorical`` (one-hot float32), ``binary`` (float32 of shape
@@ -86,11 +89,12 @@ def image_dataset_from_archive(
 
     Raises:
         BadArchive: an archive is missing, damaged, compressed as a whole or changed while it was
-            read, or its members make no samples (also a ``ValueError``).
+            read, or its members or rows make no samples (also a ``ValueError``).
         CacheError: the indexes cannot be kept in the cache folder.
         EmptyDataset: the archives hold no image.
         InvalidArgument: a value that is not allowed (also a ``ValueError``).
         InvalidType: there is no such argument (also a ``TypeError``).
+        MissingDependency: the extra for this format is not installed where the daemon runs.
         NoRoom: the ring does not fit in shared memory.
     """
     check_names(image_dataset_from_archive, options, ImageOptions)
@@ -117,14 +121,15 @@ def source_of(
     """
     paths = _paths(urls)
     layout: Layout = arguments.one_of("format", format, get_args(Layout))
-    if label is not None and not _LABEL.fullmatch(arguments.text("label", label)):
-        raise InvalidArgument(
-            '`label` should be "auto", "cls", "txt", "json", "json:FIELD", or None. '
-            f"Received: label={label!r}"
-        )
+    label = None if label is None else arguments.text("label", label)
+    if layout in ("webdataset", "folders"):
+        check_label(label)
+    elif label == "":
+        raise InvalidArgument('`label` should name a column, or be None. Received: label=""')
     return Archives(
         directory=paths[0] if len(paths) == 1 else os.path.commonpath(map(os.path.dirname, paths)),
         extensions=_extensions(image),
+        columns=_columns(image),
         hidden=False,
         paths=paths,
         layout=layout,
@@ -175,6 +180,12 @@ def _expanded(text: str) -> list[str]:
     return [text[: braces.start()] + choice + rest for choice in choices for rest in rests]
 
 
+def _columns(image: str | Sequence[str] | None) -> tuple[str, ...]:
+    if image is None:
+        return ()
+    return (image,) if isinstance(image, str) else tuple(arguments.names("image", image) or ())
+
+
 def _extensions(image: str | Sequence[str] | None) -> tuple[str, ...]:
     if image is None:
         return EXTENSIONS
@@ -182,6 +193,7 @@ def _extensions(image: str | Sequence[str] | None) -> tuple[str, ...]:
     found = tuple("." + one.lower().lstrip(".") for one in given or ())
     if not found or "." in found:
         raise InvalidArgument(
-            f"`image` should be the extension of images, or several. Received: image={image!r}"
+            "`image` should be the extension of images, or the name of their column, or several. "
+            f"Received: image={image!r}"
         )
     return found

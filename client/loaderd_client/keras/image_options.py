@@ -10,6 +10,7 @@ import msgspec
 import numpy as np
 
 from loaderd.errors import InvalidArgument
+from loaderd.ipc.bundle import Parts
 from loaderd.spec.base import (
     Aspect,
     Cache,
@@ -108,7 +109,7 @@ class ImageOptions:
 
 
 def sequences_of(
-    whole: Directory, mode: LabelMode, options: ImageOptions
+    whole: Directory, mode: LabelMode, options: ImageOptions, given: Parts | None = None
 ) -> LoaderSequence | list[LoaderSequence]:
     """The sequence of a dataset, or one for each of ``both`` subsets.
 
@@ -116,6 +117,7 @@ def sequences_of(
         whole: the samples, before they are shuffled and split.
         mode: the form of the labels.
         options: as the user gave them.
+        given: arrays of a bundle that ``whole`` needs; None for none.
 
     Raises:
         InvalidArgument: one is not allowed (also a ``ValueError``).
@@ -165,7 +167,7 @@ def sequences_of(
         LoaderSequence(
             part,
             max_queue_size=options.max_queue_size,
-            parts=parts.packed.parts,
+            parts={**parts.packed.parts, **(given or {})},
             functions=parts.functions,
             sharing=Sharing.of(
                 options.share, options.join, options.seed, _subset(part), order.shard

@@ -40,7 +40,7 @@ _DIGITS = 6
 """Hexadecimal digits of the digest of one part."""
 _DATA_DIGITS = 12
 
-_OTHER_PARTS = {PART, "manifest", "mean", "order", "std", "zca"}
+_OTHER_PARTS = {PART, "listing", "manifest", "mean", "order", "std", "zca"}
 """Parts of a bundle that are no dataset, or not the same bytes in every process."""
 _LARGE = 2**24
 """Bytes above which not all rows of an array are hashed."""
