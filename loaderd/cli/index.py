@@ -14,6 +14,7 @@ from loaderd.sources.archives import Indexer, list_members
 from loaderd.sources.directory import Listing
 from loaderd.sources.groups import Recipe
 from loaderd.sources.index_file import ArchiveIndex
+from loaderd.sources.mds_folder import with_shards
 from loaderd.spec.source import Archives, Layout
 
 DOES = "find the samples of archives, once until they change"
@@ -35,7 +36,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "archives",
         nargs="+",
         metavar="FILE",
-        help="archives, or Parquet files; {000..031} is a range",
+        help="archives, or files of rows; {000..031} is a range",
     )
     parser.add_argument(
         "--format", choices=get_args(Layout), default="auto", help="what they hold (default: auto)"
@@ -63,7 +64,7 @@ def run(args: argparse.Namespace) -> int:
     from loaderd_client.keras.archive import source_of
 
     label = None if args.label == "none" else args.label
-    source = source_of(args.archives, args.format, args.image, label)
+    source = with_shards(source_of(args.archives, args.format, args.image, label))
     where = config.locate_cache(options.flags(args), os.environ)
     indexer = Indexer(source.paths, Recipe.of(source), where)
     with console.bar("indexing") as show:

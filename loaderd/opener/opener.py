@@ -36,6 +36,7 @@ from loaderd.sources.archives import Indexer, list_members
 from loaderd.sources.directory import Listing, list_samples
 from loaderd.sources.file_identity import FileStates
 from loaderd.sources.groups import Recipe
+from loaderd.sources.mds_folder import with_shards
 from loaderd.sources.rows import list_rows
 from loaderd.spec import spec
 from loaderd.spec.output import Batching, Order
@@ -117,9 +118,9 @@ class _Opener:
         """The samples, packed as a manifest."""
         if not isinstance(asked.source, Archives):
             return _table(asked, given)
-        paths, recipe = asked.source.paths, Recipe.of(asked.source)
-        indexes = Indexer(paths, recipe, self._settings.cache_dir).run(self._report)
-        return _packed(list_members(asked.source, indexes))
+        source = with_shards(asked.source)
+        indexer = Indexer(source.paths, Recipe.of(source), self._settings.cache_dir)
+        return _packed(list_members(source, indexer.run(self._report)))
 
     def _report(self, share: float, archives: int, total: int) -> None:
         self._channel.send(Indexing(share, archives, total))

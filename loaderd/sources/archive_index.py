@@ -14,7 +14,16 @@ from collections.abc import Callable, Iterable
 
 from loaderd.errors import BadArchive, LoaderdError
 from loaderd.ipc.text import printable, readable
-from loaderd.sources import file_identity, index_file, parquet, parquet_footer, tar, zip
+from loaderd.sources import (
+    file_identity,
+    index_file,
+    mds,
+    parquet,
+    parquet_footer,
+    tar,
+    tfrecord,
+    zip,
+)
 from loaderd.sources.groups import Recipe, SampleGroups
 from loaderd.sources.index_file import ArchiveIndex, ArchiveSamples, FoundLayout
 from loaderd.sources.member import Member
@@ -30,6 +39,9 @@ _COMPRESSED = {
 
 Progress = Callable[[int], None]
 """Called with how many bytes of an archive were looked through."""
+
+_ROWS = {"parquet": parquet.samples, "tfrecord": tfrecord.samples, "mds": mds.samples}
+"""What finds the rows of files that are no archives of members."""
 
 
 def index_of(path: str, recipe: Recipe, folder: str, progress: Progress) -> ArchiveIndex:
@@ -77,12 +89,19 @@ def _key(path: str, recipe: Recipe) -> str:
 
 def _samples(file: RangedFile, recipe: Recipe, progress: Progress) -> ArchiveSamples:
     """The samples of an archive; raises ValueError where it holds none of that form."""
-    layout = recipe.layout
-    if layout == "auto" and file.pread(len(parquet_footer.MAGIC), 0) == parquet_footer.MAGIC:
-        layout = "parquet"
-    if layout == "parquet":
-        return parquet.samples(file, recipe.columns, recipe.label, progress)
+    layout = _found_layout(file) if recipe.layout == "auto" else recipe.layout
+    if layout in _ROWS:
+        return _ROWS[layout](file, recipe.columns, recipe.label, progress)
     return _packed(file, recipe, progress)
+
+
+def _found_layout(file: RangedFile) -> str:
+    """The format of rows that a file has; ``auto`` for an archive of members."""
+    if file.pread(len(parquet_footer.MAGIC), 0) == parquet_footer.MAGIC:
+        return "parquet"
+    if tfrecord.is_one(file):
+        return "tfrecord"
+    return "mds" if mds.is_one(file) else "auto"
 
 
 def _packed(file: RangedFile, recipe: Recipe, progress: Progress) -> ArchiveSamples:

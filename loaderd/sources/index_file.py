@@ -22,7 +22,7 @@ FOLDER = "archives"
 _CHECKSUM = 16
 
 
-FoundLayout = Literal["webdataset", "folders", "parquet"]
+FoundLayout = Literal["webdataset", "folders", "parquet", "tfrecord", "mds"]
 """How an archive holds samples; see :data:`loaderd.spec.source.Layout`."""
 
 

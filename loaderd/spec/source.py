@@ -41,7 +41,7 @@ class Directory(Frozen, frozen=True, tag="directory"):
     labels: tuple[int, ...] | None = None
 
 
-Layout = Literal["auto", "webdataset", "folders", "parquet"]
+Layout = Literal["auto", "webdataset", "folders", "parquet", "tfrecord", "mds"]
 """How an archive holds samples."""
 
 _LABEL = re.compile(r"auto|cls|txt|json(:.+)?", re.DOTALL)

@@ -48,8 +48,8 @@ _WATCH = "report series set trend watch watcher web"
 _SOURCES = "bucket group local object parquet ranged record remote"
 _WEB = "access actions collector describe described page point report series set watcher watch web"
 _SOURCES = """
-bucket element footer group leaf local mapped object parquet photos ranged record remote snappy
-struct truncated
+bucket element field footer group leaf local mapped mds object parquet protobuf ranged
+record remote snappy struct truncated
 """
 ORDINARY = {
     *_ORDINARY.split(),

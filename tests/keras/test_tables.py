@@ -1,4 +1,4 @@
-"""Datasets from tables of Parquet and of Hugging Face give the batches of the same folder."""
+"""Datasets from tables and records give the batches of the same images in a folder."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ from loaderd_client import (
 from loaderd_client import augment as A
 from tests.support.batches import batches_of, check_equal
 from tests.support.daemons import Daemon, Serve, shared
+from tests.support.records import mds_of, tfrecord_of
 from tests.support.tables import Photos, dataset_of, parquet_of
 
 of_parquet: Any = image_dataset_from_parquet
@@ -63,16 +64,23 @@ def makers(photos: Path, saved: Any, tmp_path_factory: pytest.TempPathFactory) -
     two = parquet_of(root / "2.parquet", every.part(half, 2 * half), compression="none")
     written = root / "of-datasets.parquet"
     saved.to_parquet(written)
+    for shard in range(3):
+        tfrecord_of(root / f"photos-{shard}", every.part(32 * shard, 32 * shard + 32))
+    folder = mds_of(root / "mds", every, 3)
     return {
         "parquet": lambda **given: of_parquet([one, two], **OPTIONS | given),
         "parquet of datasets": lambda **given: image_dataset_from_archive(
             written, **OPTIONS | given
         ),
         "huggingface": lambda **given: of_huggingface(saved, **OPTIONS | given),
+        "tfrecord": lambda **given: image_dataset_from_archive(
+            root / "photos-{0..2}", **OPTIONS | given
+        ),
+        "mds": lambda **given: image_dataset_from_archive(folder, **OPTIONS | given),
     }
 
 
-KINDS = ["parquet", "parquet of datasets", "huggingface"]
+KINDS = ["parquet", "parquet of datasets", "huggingface", "tfrecord", "mds"]
 
 
 def of_folder(photos: Path, **options: Any) -> Any:
@@ -93,7 +101,7 @@ CASES: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.usefixtures("session")
-@pytest.mark.parametrize("kind", ["parquet", "huggingface"])
+@pytest.mark.parametrize("kind", ["parquet", "huggingface", "mds"])
 @pytest.mark.parametrize("case", CASES)
 def test_batches_are_those_of_the_folder(
     photos: Path, makers: dict[str, Make], kind: str, case: str
@@ -113,8 +121,8 @@ def test_all_kinds_have_classes_and_the_paths_of_their_rows(
 ) -> None:
     expected, found = of_folder(photos), makers[kind]()
     check_equal(batches_of(found, 1), batches_of(expected, 1))
-    names = ["0", "1", "2"] if kind == "parquet" else ["cat", "dog", "emu"]
-    assert found.class_names == names
+    is_named = kind in ("parquet of datasets", "huggingface")
+    assert found.class_names == (["cat", "dog", "emu"] if is_named else ["0", "1", "2"])
     assert len(set(found.file_paths)) == 96
     for path in found.file_paths:
         file, row = os.path.split(path)

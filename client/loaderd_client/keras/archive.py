@@ -34,7 +34,7 @@ _MAX_ARCHIVES = 10**5
 
 def image_dataset_from_archive(
     urls: Path | Sequence[Path],
-    format: Literal["auto", "webdataset", "folders", "parquet"] = "auto",
+    format: Literal["auto", "webdataset", "folders", "parquet", "tfrecord", "mds"] = "auto",
     image: str | Sequence[str] | None = None,
     label: str | None = "auto",
     *,
@@ -54,22 +54,23 @@ def image_dataset_from_archive(
     the row.
 
     Args:
-        urls: paths of local archives: of one or several. ``{000..004}`` in a path stands for the
-            numbers from 000 to 004, and ``{a,b}`` for each of the two. The daemon reads them at the
-            same paths.
+        urls: paths of local archives: of one or several; of MDS, also of folders with
+            ``index.json``. ``{000..004}`` in a path stands for the numbers from 000 to 004, and
+            ``{a,b}`` for each of the two. The daemon reads them at the same paths.
         format: ``webdataset``: members of one name up to its first dot are a sample, such as
             ``0001.jpg`` and ``0001.cls``; ``folders``: the members lie in one folder for each
-            class; ``parquet``: as :func:`image_dataset_from_parquet` reads them; ``auto``: what is
-            found, of the first two ``webdataset`` where images have members ``.cls``, ``.json`` or
-            ``.txt`` of their names.
+            class; ``parquet``: as :func:`image_dataset_from_parquet` reads them; ``tfrecord``:
+            records of ``tf.train.Example``; ``mds``: shards of MosaicML's Streaming; ``auto``: what
+            is found, of the first two ``webdataset`` where images have members ``.cls``, ``.json``
+            or ``.txt`` of their names.
         image: the extension of the members that are images, or several, such as ``"jpg"``, or
             ``"input.png"`` of ``0001.input.png``; None for bmp, gif, jpeg, jpg and png. Of rows,
-            the column of the images; None for ``"image"``.
+            the column or feature of the images; None for ``"image"`` or another usual name.
         label: for ``webdataset``, the extension of the members with the labels: ``cls``, a whole
             number; ``txt``, the name of a class; ``json``, either, in the field ``label``, or in
             another one by ``json:FIELD``; ``auto`` takes the first of ``cls``, ``json`` and ``txt``
-            that is found. Of rows, the column of the labels; ``auto`` for ``"label"``. None for no
-            labels, also of class folders.
+            that is found. Of rows, the column or feature of the labels; ``auto`` for ``"label"``
+            or another usual name. None for no labels, also of class folders.
         folder: for ``folders``, the path in the archives of the folder that holds the class
             folders, such as ``"train"``; members elsewhere are left out.
         label_mode: ``int`` (int32), ``categorical`` (one-hot float32), ``binary`` (float32 of shape
