@@ -156,7 +156,7 @@ def _table(asked: Spec, given: bundle.Parts) -> bytes:
     """The samples, packed as a manifest."""
     match asked.source:
         case Rows():
-            rows = Manifest.view(_part(given, "listing").tobytes())
+            rows = Manifest.view(_part(given, "listing"))
             return _packed(list_rows(asked.source, rows))
         case Directory():
             return _packed(list_samples(asked.source))

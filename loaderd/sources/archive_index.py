@@ -12,7 +12,7 @@ import os
 import time
 from collections.abc import Callable, Iterable
 
-from loaderd.errors import BadArchive, LoaderdError
+from loaderd.errors import BadArchive, LoaderdError, NoRoom
 from loaderd.ipc.text import printable, readable
 from loaderd.sources import (
     file_identity,
@@ -73,6 +73,11 @@ def index_of(path: str, recipe: Recipe, folder: str, progress: Progress) -> Arch
             raise
         reason = error.strerror if isinstance(error, OSError) else error
         raise BadArchive(f"{readable(path)}: {printable(str(reason))}") from error
+    except MemoryError as error:
+        raise NoRoom(
+            f"{readable(path)}: there is too little memory to look through it; if it is a Parquet "
+            "file, write it again with smaller pages, or raise the daemon's --worker-memory"
+        ) from error
     if file_identity.state_of(file.status()) != state:
         raise BadArchive(f"{readable(path)}: it was changed while it was indexed: try again")
     made = samples.indexed(status.st_size, status.st_mtime_ns, state)

@@ -19,8 +19,9 @@ from numpy.typing import NDArray
 
 from loaderd import storage
 from loaderd.errors import BadArchive, InvalidArgument
-from loaderd.ipc.manifest import Archive, Members
+from loaderd.ipc.manifest import Archive, Location, Members
 from loaderd.ipc.text import printable, readable
+from loaderd.sources import codecs
 from loaderd.sources.archive_index import index_of
 from loaderd.sources.directory import Listing, chosen_folders, kept_samples
 from loaderd.sources.groups import Recipe
@@ -133,6 +134,7 @@ def list_members(source: Archives, indexes: Sequence[ArchiveIndex]) -> Listing:
     Raises:
         BadArchive: the archives do not fit one another, or there are samples without a class.
         InvalidArgument: ``classes`` do not fit the archives.
+        MissingDependency: what decompresses them is not installed.
     """
     filled = [number for number, one in enumerate(indexes) if one.layout is not None]
     _check_alike(source, indexes, filled)
@@ -258,7 +260,8 @@ def _listing(
 ) -> Listing:
     root = os.path.commonpath([os.path.dirname(path) for path in source.paths])
     short = [os.path.relpath(path, root) for path in source.paths]
-    names = [one.names for one in indexes]
+    names, locations = [one.names for one in indexes], _locations(indexes, samples)
+    codecs.check(np.unique(locations[:, Location._fields.index("codec")]).tolist())
     joined = "\0".join(f"{short[one.archive]}/{names[one.archive][one.row]}" for one in samples)
     archives = tuple(
         Archive(path, one.size, one.mtime) for path, one in zip(source.paths, indexes, strict=True)
@@ -268,7 +271,7 @@ def _listing(
         class_names,
         os.fsencode(joined).split(b"\0") if samples else [],
         np.array([one.label for one in samples], np.int32),
-        Members(archives, _locations(indexes, samples)),
+        Members(archives, locations),
     )
 
 

@@ -3,10 +3,20 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Iterable
 from typing import Any
 
 from loaderd.errors import MissingDependency
 from loaderd.ipc.manifest import MemberCodec
+
+OWN = (MemberCodec.STORED, MemberCodec.DEFLATE, MemberCodec.ABSENT)
+"""Those that need no package."""
+
+
+def check(used: Iterable[int]) -> None:
+    """Raises MissingDependency if a package is not installed that one of the codecs needs."""
+    if set(used) - {*OWN}:
+        _library()
 
 
 def unpacked(codec: MemberCodec, packed: bytes | memoryview, nbytes: int) -> memoryview:

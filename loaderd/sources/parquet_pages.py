@@ -12,6 +12,8 @@ other, compressed page by page. A value is found once, when the file is indexed:
 
 from __future__ import annotations
 
+import contextlib
+import threading
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
@@ -36,6 +38,10 @@ _MAX_PAGE = 2**30
 
 _PREFIX = 4
 """Bytes of the length of a value."""
+
+_LARGE = 2**26
+_large_pages = threading.Lock()
+"""Only one page beyond so many bytes is in memory, whatever number of files is indexed at once."""
 
 Read = Callable[[int, int], bytes]
 """(count, at) → bytes."""
@@ -115,7 +121,8 @@ def locations(file: RangedFile, chunk: ColumnChunk) -> Iterator[Location]:
             )
             dictionary = list(_plain(content, count))
         elif kind in (_DATA, _DATA_V2):
-            found = list(_values(_opened(file, window, page, chunk), dictionary))
+            with _large_pages if page.size > _LARGE else contextlib.nullcontext():
+                found = list(_values(_opened(file, window, page, chunk), dictionary))
             left -= len(found)
             yield from found
         if left <= 0:
@@ -263,8 +270,15 @@ def _of_snappy(packed: bytes, page: _ColumnPage) -> _Content:
             behind - decoded,
         )
 
-    data = bytes(unpacked(MemberCodec.SNAPPY, packed[elements.start :], page.size))
-    return _Content(_reading(data), 0, page.size, locate)
+    def read(count: int, at: int) -> bytes:
+        if count <= _PREFIX:
+            return elements.peek(count, at)
+        if not whole:
+            whole.append(unpacked(MemberCodec.SNAPPY, packed[elements.start :], page.size))
+        return bytes(whole[0][at : at + count])
+
+    whole: list[memoryview] = []
+    return _Content(read, 0, page.size, locate)
 
 
 def _reading(data: bytes) -> Read:

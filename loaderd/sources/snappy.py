@@ -44,14 +44,16 @@ class SnappyElements:
     """
 
     def __init__(self, packed: bytes) -> None:
+        self._packed = packed
         self.nbytes, self.start = _length(packed)
         self._packed_at = [self.start]
         self._decoded_at = [0]
         self._sources: list[int] = []
         """Where the bytes of each element come from; its own place for literals."""
-        self._walk(packed, self.start)
+        self._walk()
 
-    def _walk(self, packed: bytes, at: int) -> None:
+    def _walk(self) -> None:
+        packed, at = self._packed, self.start
         done, total = 0, len(packed)
         while at < total:
             kind = packed[at] & 3
@@ -86,6 +88,18 @@ class SnappyElements:
             begin = bisect_right(self._decoded_at, least) - 1
             least = min(self._sources[begin:before])
         return begin
+
+    def peek(self, count: int, at: int) -> bytes:
+        """A few decompressed bytes, found one by one."""
+        return bytes(self._byte(place) for place in range(at, min(at + count, self.nbytes)))
+
+    def _byte(self, at: int) -> int:
+        while True:
+            number = bisect_right(self._decoded_at, at) - 1
+            start, source = self._decoded_at[number], self._sources[number]
+            if source == start:
+                return self._packed[self._packed_at[number + 1] - self._decoded_at[number + 1] + at]
+            at = source + (at - start) % (start - source)  # a copy may go on into itself
 
     def stored(self, first: int, last: int) -> int | None:
         """Where these decompressed bytes stand in the stream, if they are within one literal."""

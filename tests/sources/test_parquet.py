@@ -19,12 +19,14 @@ from loaderd.errors import BadArchive, LoaderdError, MissingDependency
 from loaderd.ipc.manifest import MemberCodec
 from loaderd.sources import hybrid, parquet, thrift
 from loaderd.sources.archive_index import index_of
+from loaderd.sources.archives import list_members
 from loaderd.sources.codecs import unpacked, varint
 from loaderd.sources.content import content
 from loaderd.sources.groups import Recipe
 from loaderd.sources.index_file import ArchiveSamples
 from loaderd.sources.ranged import LocalFile
 from loaderd.sources.snappy import SnappyElements
+from loaderd.spec.source import Archives
 
 HEADER = bytes(range(200)) * 3
 """What encoded images have in common; it makes compressors copy."""
@@ -197,6 +199,7 @@ def test_any_part_of_a_stream_of_snappy_is_decompressed_by_itself(
     (begin, end), (decoded, behind) = elements.part(first, last)
     found = unpacked(MemberCodec.SNAPPY, packed[begin:end], behind - decoded)
     assert bytes(found[first - decoded : last - decoded]) == data[first:last]
+    assert elements.peek(4, first) == data[first : first + 4]
     at = elements.stored(first, last)
     assert at is None or packed[at : at + last - first] == data[first:last]
 
@@ -252,7 +255,9 @@ def test_a_missing_package_is_one_line_that_names_the_extra(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, package: str
 ) -> None:
     path = tmp_path / "a.parquet"
-    pq.write_table(pa.table({"image": [b"1"], "label": [1]}), path, compression="snappy")
+    values = [an_image(1, 90_000)]
+    pq.write_table(pa.table({"image": values, "label": [1]}), path, compression="snappy")
+    asked = Archives(directory="", extensions=(), paths=(str(path),))
     monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(MissingDependency, match=rf'^{package}, .*"loaderd\[parquet\]"$'):
-        index_of(str(path), Recipe("auto", "label", ()), str(tmp_path), lambda _: None)
+        list_members(asked, [index_of(str(path), Recipe.of(asked), str(tmp_path), lambda _: None)])

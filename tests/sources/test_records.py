@@ -20,7 +20,8 @@ from loaderd.sources.groups import Recipe
 from loaderd.sources.index_file import ArchiveIndex
 from loaderd.sources.mds_folder import with_shards
 from loaderd.spec.source import Archives
-from tests.support.records import Columns, example, masked, mds_of, mds_shard, record
+from scripts.record_writers import Columns, example, masked, mds_shard, record
+from tests.support.records import mds_of
 from tests.support.tables import Photos
 
 IMAGE = "image/encoded"

@@ -1,73 +1,12 @@
-"""Writers of TFRecord and MDS, after the descriptions of these formats."""
+"""The photos of a folder of classes in TFRecord files and in shards of MDS."""
 
 from __future__ import annotations
 
-import json
 import struct
-from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
+from scripts.record_writers import Columns, Value, example, mds_index, mds_shard, record
 from tests.support.tables import Photos
-
-Value = bytes | str | int | Sequence[int]
-
-
-def crc32c(data: bytes) -> int:
-    """The checksum of Castagnoli, bit by bit."""
-    crc = 0xFFFFFFFF
-    for byte in data:
-        crc ^= byte
-        for _ in range(8):
-            crc = crc >> 1 ^ (0x82F63B78 if crc & 1 else 0)
-    return crc ^ 0xFFFFFFFF
-
-
-def masked(data: bytes) -> bytes:
-    """The checksum as TFRecord has it."""
-    crc = crc32c(data)
-    return struct.pack("<I", ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF)
-
-
-def varint(number: int) -> bytes:
-    """A number of Protocol Buffers."""
-    number &= 2**64 - 1
-    found = bytearray()
-    while number > 127:
-        found.append(number & 127 | 128)
-        number >>= 7
-    return bytes([*found, number])
-
-
-def message(number: int, data: bytes) -> bytes:
-    """A field of bytes."""
-    return varint(number << 3 | 2) + varint(len(data)) + data
-
-
-def feature(value: Value, is_packed: bool = True) -> bytes:
-    """A feature of ``tf.train.Example``."""
-    if isinstance(value, bytes | str):
-        data = value.encode() if isinstance(value, str) else value
-        return message(1, message(1, data))
-    numbers = [value] if isinstance(value, int) else value
-    if is_packed:
-        return message(3, message(1, b"".join(map(varint, numbers))))
-    return message(3, b"".join(b"\x08" + varint(one) for one in numbers))
-
-
-def example(features: Mapping[str, Value], is_packed: bool = True) -> bytes:
-    """A ``tf.train.Example``."""
-    entries = (
-        message(1, message(1, name.encode()) + message(2, feature(value, is_packed)))
-        for name, value in features.items()
-    )
-    return message(1, b"".join(entries))
-
-
-def record(data: bytes, checksum: bytes | None = None) -> bytes:
-    """A record; that of the data is not looked at, and slow here."""
-    length = struct.pack("<Q", len(data))
-    return length + masked(length) + data + (checksum or bytes(4))
 
 
 def tfrecord_of(path: Path, photos: Photos) -> Path:
@@ -85,60 +24,21 @@ def tfrecord_of(path: Path, photos: Photos) -> Path:
     return path
 
 
-Columns = Mapping[str, tuple[str, int | None]]
-"""Encodings and sizes by the names of columns."""
-
-
-def mds_shard(columns: Columns, samples: Sequence[Mapping[str, bytes]]) -> bytes:
-    """A shard of MDS."""
-    names = sorted(columns)
-    about: dict[str, Any] = {
-        "column_encodings": [columns[name][0] for name in names],
-        "column_names": names,
-        "column_sizes": [columns[name][1] for name in names],
-        "compression": None,
-        "format": "mds",
-        "hashes": [],
-        "size_limit": 2**26,
-        "version": 2,
-    }
-    text = json.dumps(about, sort_keys=True).encode()
-    bodies = []
-    for sample in samples:
-        sizes = [len(sample[name]) for name in names if columns[name][1] is None]
-        head = struct.pack(f"<{len(sizes)}I", *sizes)
-        bodies.append(head + b"".join(sample[name] for name in names))
-    at = 4 + 4 * (len(samples) + 1) + len(text)
-    offsets = [at]
-    for body in bodies:
-        at += len(body)
-        offsets.append(at)
-    counts = struct.pack(f"<{len(samples) + 2}I", len(samples), *offsets)
-    return counts + text + b"".join(bodies)
-
-
 def mds_of(folder: Path, photos: Photos, count: int) -> Path:
     """Writes photos to some shards of MDS, with their index."""
     folder.mkdir()
     size = -(-len(photos.paths) // count)
     columns: Columns = {"image": ("jpeg", None), "label": ("int", 8), "name": ("str", None)}
-    shards = []
+    shards, counts = {}, []
     for number in range(count):
         some = photos.part(number * size, (number + 1) * size)
         rows = [
             {"image": content, "label": struct.pack("<q", label), "name": name.encode()}
             for content, name, label in zip(some.content, some.names, some.labels, strict=True)
         ]
-        data = mds_shard(columns, rows)
-        name = f"shard.{number:05}.mds"
+        shards[f"shard.{number:05}.mds"] = mds_shard(columns, rows)
+        counts.append(len(rows))
+    for name, data in shards.items():
         (folder / name).write_bytes(data)
-        shards.append(
-            {
-                "format": "mds",
-                "raw_data": {"basename": name, "bytes": len(data), "hashes": {}},
-                "samples": len(rows),
-                "zip_data": None,
-            }
-        )
-    (folder / "index.json").write_text(json.dumps({"version": 2, "shards": shards}))
+    (folder / "index.json").write_text(mds_index(shards, counts))
     return folder
