@@ -13,6 +13,8 @@ from loaderd.cli.main import main
 from loaderd_client import Session, image_dataset_from_archive
 from tests.support.archives import contents, samples, shards_of, tar_of, zip_of
 from tests.support.daemons import Serve, eventually
+from tests.support.records import mds_of, tfrecord_of
+from tests.support.tables import Photos, parquet_of
 
 Run = Callable[..., tuple[int, list[str], str]]
 
@@ -53,6 +55,23 @@ def test_it_shows_what_is_in_archives(run: Run, photos: Path, tmp_path: Path, ca
         ("folders", None, 96),
         (None, None, 0),
     ]
+
+
+def test_it_shows_what_is_in_tables_and_records(run: Run, photos: Path, tmp_path: Path) -> None:
+    every = Photos.of(photos)
+    table = parquet_of(tmp_path / "a.parquet", every)
+    records = tfrecord_of(tmp_path / "a.tfrecord", every)
+    folder = mds_of(tmp_path / "mds", every, 2)
+    code, lines, _ = run(str(table), "--label", "name")
+    assert (code, lines[0].split("  ")[2:]) == (0, ["parquet (name)", "96 images"])
+    code, lines, _ = run("--json", str(records))
+    assert json.loads(lines[0])["format"] == "tfrecord"
+    code, lines, _ = run(str(folder), "--image", "image")
+    assert [line.split("  ")[2:] for line in lines[:2]] == [["mds (label)", "48 images"]] * 2
+    assert lines[2].startswith("96 samples of 3 classes in 2 archives")
+    code, lines, said = run(str(table), "--image", "photo")
+    assert code == 1
+    assert f"{table}: it has no column 'photo' of images: it has label, image, name" in said
 
 
 def test_archives_that_make_no_dataset_are_named(run: Run, tmp_path: Path) -> None:

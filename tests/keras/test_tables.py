@@ -261,6 +261,23 @@ def test_datasets_that_cannot_be_read_in_place_say_what_to_do(saved: Any, photos
         of_huggingface(saved, image_sice=3)
 
 
+@pytest.mark.usefixtures("session")
+def test_files_that_were_replaced_since_they_were_mapped_are_not_taken_for_them(
+    photos: Path, tmp_path: Path
+) -> None:
+    import datasets
+
+    every = Photos.of(photos)
+    dataset_of(every.part(0, 20)).save_to_disk(tmp_path / "saved")
+    saved = datasets.load_from_disk(tmp_path / "saved")
+    (file,) = (tmp_path / "saved").glob("*.arrow")
+    other = tmp_path / "other.arrow"
+    other.write_bytes(bytes(file.stat().st_size))
+    other.replace(file)
+    with pytest.raises(InvalidArgument, match="not in a file"):
+        of_huggingface(saved, **OPTIONS)
+
+
 # -- what is wrong with files ------------------------------------------------------------
 
 

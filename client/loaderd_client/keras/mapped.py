@@ -17,13 +17,15 @@ from numpy.typing import NDArray
 from loaderd.errors import InvalidArgument
 from loaderd.ipc.manifest import Archive, Location, MemberCodec
 
-_MAPPING = re.compile(r"([0-9a-f]+)-([0-9a-f]+) r\S+ ([0-9a-f]+) \S+ ([0-9]+) +(/.*)")
+_MAPPING = re.compile(r"([0-9a-f]+)-([0-9a-f]+) r\S+ ([0-9a-f]+) \S+ [0-9]+ +(/.*)")
 _ESCAPED = re.compile(r"\\([0-7]{3})")
 _WIDTHS: dict[str, type[np.signedinteger[Any]]] = {
     "binary": np.int32,
     "large_binary": np.int64,
 }
 """Of the offsets of values, by the types of their columns."""
+
+_COMPARED = 64
 
 BINARY = tuple(_WIDTHS)
 """The types of columns of bytes."""
@@ -35,7 +37,6 @@ class _Mapping(NamedTuple):
     start: int
     end: int
     offset: int
-    inode: int
     path: str
 
 
@@ -54,37 +55,53 @@ class MappedFiles:
         self.archives: list[Archive] = []
         self._numbers: dict[str, int] = {}
 
-    def place(self, address: int, nbytes: int) -> tuple[int, int] | None:
-        """The number of the archive that shows at an address, and the offset in it.
+    def place(self, buffer: Any, first: int, last: int) -> tuple[int, int] | None:
+        """The number of the archive that a part of a buffer shows, and the part's offset in it.
 
-        None if no file does, or one that is deleted or replaced.
+        None if no file has it, or one that is deleted or replaced.
+
+        Args:
+            buffer: pyarrow's.
+            first: of the part, in bytes.
+            last: behind it.
         """
+        address = buffer.address + first
         number = bisect_right(self._starts, address) - 1
-        if number < 0 or address + nbytes > self._mappings[number].end:
+        if number < 0 or buffer.address + last > self._mappings[number].end:
             return None
         mapping = self._mappings[number]
-        archive = self._archive(mapping)
-        if archive is None:
+        offset = address - mapping.start + mapping.offset
+        try:
+            if not _holds(mapping.path, offset, memoryview(buffer)[first:last]):
+                return None
+            return self._archive(mapping.path), offset
+        except OSError:
             return None
-        return archive, address - mapping.start + mapping.offset
 
-    def _archive(self, mapping: _Mapping) -> int | None:
-        if mapping.path not in self._numbers:
-            try:
-                status = os.stat(mapping.path)
-            except OSError:
-                return None
-            if status.st_ino != mapping.inode:
-                return None
-            self._numbers[mapping.path] = len(self.archives)
-            self.archives.append(Archive(mapping.path, status.st_size, status.st_mtime_ns))
-        return self._numbers[mapping.path]
+    def _archive(self, path: str) -> int:
+        if path not in self._numbers:
+            status = os.stat(path)
+            self._numbers[path] = len(self.archives)
+            self.archives.append(Archive(path, status.st_size, status.st_mtime_ns))
+        return self._numbers[path]
+
+
+def _holds(path: str, offset: int, part: memoryview) -> bool:
+    """Whether a file has these bytes, by the first and the last of them.
+
+    Inode numbers would not do: some file systems show others in the mapping than in the status.
+    """
+    ends = {at: bytes(part[at : at + _COMPARED]) for at in (0, max(0, len(part) - _COMPARED))}
+    with open(path, "rb", buffering=0) as file:
+        return all(
+            os.pread(file.fileno(), len(some), offset + at) == some for at, some in ends.items()
+        )
 
 
 def _mapping(found: re.Match[str]) -> _Mapping:
-    start, end, offset, inode, path = found.groups()
+    start, end, offset, path = found.groups()
     plain = _ESCAPED.sub(lambda code: chr(int(code[1], 8)), path)
-    return _Mapping(int(start, 16), int(end, 16), int(offset, 16), int(inode), plain)
+    return _Mapping(int(start, 16), int(end, 16), int(offset, 16), plain)
 
 
 def locations(chunks: Sequence[Any], files: MappedFiles) -> NDArray[np.int64]:
@@ -114,7 +131,7 @@ def _of_chunk(chunk: Any, files: MappedFiles) -> NDArray[np.int64]:
     first, last = int(ends[0]), int(ends[-1])
     if first == last:
         return found
-    place = files.place(data.address + first, last - first)
+    place = files.place(data, first, last)
     if place is None:
         raise InvalidArgument(
             "`dataset` has images that lie in the memory of this program, not in a file: save it "
