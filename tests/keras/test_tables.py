@@ -150,6 +150,21 @@ def test_a_state_of_one_table_is_loaded_by_another_of_the_same_kind(
         one.close()
 
 
+@pytest.mark.usefixtures("session")
+def test_a_state_is_loaded_with_the_same_dataset_elsewhere(photos: Path, tmp_path: Path) -> None:
+    import datasets
+
+    dataset_of(Photos.of(photos)).save_to_disk(tmp_path / "one", num_shards=2)
+    shutil.copytree(tmp_path / "one", tmp_path / "elsewhere" / "two")
+    first, moved = (
+        of_huggingface(datasets.load_from_disk(tmp_path / name), **OPTIONS)
+        for name in ("one", "elsewhere/two")
+    )
+    next(first)
+    moved.load_state_dict(first.state_dict())
+    np.testing.assert_array_equal(next(moved)[0], next(first)[0])
+
+
 def test_one_worker_and_three_make_the_same_batches(
     serve: Serve, makers: dict[str, Make], tmp_path: Path
 ) -> None:

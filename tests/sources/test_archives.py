@@ -15,6 +15,8 @@ from typing import Any
 
 import msgspec
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from loaderd.errors import BadArchive, BadImage, CacheError, InvalidArgument, ProtocolError
@@ -417,8 +419,18 @@ def test_a_table_that_contradicts_itself_is_refused(tmp_path: Path) -> None:
             MemberSource(Manifest.view(table), NO_LIMIT)
 
 
-def test_the_states_of_members_are_those_that_reading_finds(tmp_path: Path) -> None:
-    path = tar_of(tmp_path / "a.tar", PAIRS)
+def parquet_pair(path: Path, _: Content) -> Path:
+    """Two images in one compressed page, which is read for either."""
+    table = pa.table({"image": [b"one" * 50, b"two" * 50], "label": [0, 1]})
+    pq.write_table(table, path, compression="zstd")
+    return path
+
+
+@pytest.mark.parametrize("write", [tar_of, parquet_pair])
+def test_the_states_of_members_are_those_that_reading_finds(
+    tmp_path: Path, write: Callable[[Path, Content], Path]
+) -> None:
+    path = write(tmp_path / "a.tar", PAIRS)
     table = table_of(listed(source(path), tmp_path))
     read = MemberSource(table, NO_LIMIT)
 
@@ -428,7 +440,7 @@ def test_the_states_of_members_are_those_that_reading_finds(tmp_path: Path) -> N
 
     eventually(settled)
     keys, states = file_identity.look(table)
-    assert len(set(keys.tolist())) == 2
+    assert len(set(keys.tolist())) == len(set(states.tolist())) == 2
     for sample in (1, 0):
         read.read(sample)
         assert read.identity(sample) == states[sample] != 0
