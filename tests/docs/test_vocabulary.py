@@ -45,8 +45,6 @@ _REMOTE = "declined program pauses"
 _SHARING = "behind joined leave left of out parked share sharing step"
 _WEB = "access actions collector completion counters describe described monitor page point"
 _WATCH = "report series set trend watch watcher web"
-_SOURCES = "bucket group local object parquet ranged record remote"
-_WEB = "access actions collector describe described page point report series set watcher watch web"
 _SOURCES = """
 bucket element field footer group leaf local mapped mds object parquet protobuf ranged
 record remote snappy struct truncated
