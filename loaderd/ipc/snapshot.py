@@ -58,6 +58,8 @@ class HostStats(_Stats, frozen=True):
     cache_bytes: int
     cache_limit: int
     """Bytes of all caches in memory, and their limit."""
+    cpus_present: int = 0
+    """CPUs of the machine."""
 
 
 class StreamStats(_Stats, frozen=True):
@@ -111,6 +113,12 @@ class StreamStats(_Stats, frozen=True):
     shard_found: str = ""
     """Where its client has found both."""
 
+    decode: str = "exact"
+    """How images are decoded: exact, scaled or fast."""
+    dtype: str = "float32"
+    """Of the images in a batch."""
+    function: bool = False
+    """Whether a function of the user's runs on them."""
     waits: tuple[int, ...] = ()
     """Batches after the first by how long the trainer waited for each; see ``WAIT_BOUNDS_S``."""
 

@@ -14,6 +14,7 @@ from typing import NamedTuple
 import msgspec
 
 from loaderd.ipc.snapshot import RemoteStats, Snapshot, StreamStats, WorkerStats
+from loaderd.monitor.diagnosis import Evidence
 from loaderd.monitor.verdict import Verdict, judge
 from loaderd.monitor.waits import grown, quantiles
 
@@ -115,14 +116,37 @@ def derive(
         work=_work(now, before),
         verdict=judge(
             _waited_by_program(_spans(now, since)),
-            len(now.streams),
+            now.streams,
             _seconds(now, since),
-            now.storage,
-            idle_percent=_work(now, since).idle,
-            has_free_cpus=now.workers_wanted < now.host.cpus,
-            link_percent=_link_percent(now, since),
+            lambda pid, waited: _evidence(pid, waited, now, since),
         ),
     )
+
+
+def _evidence(pid: int, waited: float, now: Snapshot, before: Snapshot | None) -> Evidence:
+    """What is known of why a program waited."""
+    work = _work(now, before)
+    return Evidence(
+        waited_percent=waited,
+        host=now.host,
+        streams=[one for one in now.streams if one.client_pid == pid],
+        others=[one for one in now.streams if one.client_pid != pid],
+        storage=now.storage,
+        workers=now.workers_wanted,
+        work={stage: getattr(work, stage) for stage in (*_STAGES, "other", "idle")},
+        cached_percent=work.cached,
+        delayed_percent=_delayed(now, before),
+        link_percent=_link_percent(now, before),
+    )
+
+
+def _delayed(now: Snapshot, before: Snapshot | None) -> float:
+    """Percent of the time in which local workers could run, and had no CPU."""
+    earlier = {worker.pid: worker for worker in before.workers} if before else {}
+    pairs = [(worker, earlier.get(worker.pid)) for worker in now.workers]
+    running = sum(_grown(*pair, "cpu_s") for pair in pairs)
+    delayed = sum(_grown(*pair, "delayed_s") for pair in pairs)
+    return _percent(delayed, running + delayed)
 
 
 def _of_same_daemon(before: Snapshot | None, now: Snapshot) -> Snapshot | None:

@@ -7,25 +7,18 @@ streams that were read in the interval count.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Literal
 
 import msgspec
 
-from loaderd.formatting import duration
-from loaderd.ipc.snapshot import StorageStats
+from loaderd.ipc.snapshot import StreamStats
+from loaderd.monitor.diagnosis import Diagnosis, Evidence, Limit, diagnose
 
 HIGHLY_PERCENT = 20.0
 MODERATELY_PERCENT = 5.0
 
 Bound = Literal["HIGHLY", "MODERATELY", "NOT", "UNREAD", "NO STREAM"]
-
-IDLE_PERCENT = 25.0
-"""Of the workers' time, from which more of them would not help."""
-
-
-LINK_PERCENT = 40.0
-"""Of the remote workers' time, from which more of them would not help."""
 
 
 class Verdict(msgspec.Struct, frozen=True, kw_only=True):
@@ -36,69 +29,68 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
             batch was taken, NO STREAM if none is open.
         waited_percent: share of time that the program waited; null where none is judged.
         client_pid: the program that is judged, the one that waits most; null likewise.
-        text: the same in one or two sentences.
+        text: the same in one or two sentences, and what would help.
+        limit: what limits the program: the trainer, or a stage or a lack of loading.
+        setting: the setting that would help most; empty if none does.
+        gain: how many times as fast training could be with it, at most; null if not known.
     """
 
     bound: Bound
     waited_percent: float | None = None
     client_pid: int | None = None
     text: str
+    limit: Limit | None = None
+    setting: str = ""
+    gain: float | None = None
 
 
 def judge(
     waited: Mapping[int, float],
-    streams: int,
+    streams: Sequence[StreamStats],
     interval_s: float | None,
-    storage: Sequence[StorageStats] = (),
-    *,
-    idle_percent: float = 0.0,
-    has_free_cpus: bool = False,
-    link_percent: float = 0.0,
+    evidence: Callable[[int, float], Evidence],
 ) -> Verdict:
-    """Judge the program that waits most; the text is about storage where that does not answer.
+    """Judge the program that waits most, and say what limits it.
 
     Args:
         waited: percent of time waited, by the process id of each program that read.
-        streams: how many are open, read or not.
+        streams: those that are open, read or not.
         interval_s: over which time; None for all of it since the streams were opened.
-        storage: what does not answer at present.
-        idle_percent: share of that time that the workers were idle.
-        has_free_cpus: whether there are fewer workers than CPUs.
-        link_percent: share of the remote workers' time that went into the link.
+        evidence: of a program, by its process id and that percentage.
     """
-    verdict = _judged(waited, streams, interval_s)
-    if verdict.waited_percent is not None:
-        advice = _advice(verdict.bound, idle_percent, has_free_cpus, link_percent)
-        verdict = msgspec.structs.replace(verdict, text=f"{verdict.text} {advice}")
-    return msgspec.structs.replace(verdict, text=_silent(storage)) if storage else verdict
+    verdict = _judged(waited, len(streams), interval_s)
+    pid, percent = verdict.client_pid, verdict.waited_percent
+    if pid is None or percent is None:
+        return _unread(verdict, streams, evidence(-1, 0.0))
+    known = evidence(pid, percent)
+    if verdict.bound == "NOT" and not known.storage:
+        advice = "Loading keeps up: more speed can only come from the training step."
+        return msgspec.structs.replace(verdict, text=f"{verdict.text} {advice}", limit="trainer")
+    return _with(verdict, diagnose(known))
 
 
-def _silent(storage: Sequence[StorageStats]) -> str:
-    longest = max(storage, key=lambda one: one.waited_s)
-    return (
-        f"Storage does not answer: {longest.path} (for {duration(longest.waited_s)}). Loading goes "
-        "on when it does."
+def _with(verdict: Verdict, found: Diagnosis) -> Verdict:
+    return msgspec.structs.replace(
+        verdict,
+        text=found.text if found.limit == "storage" else f"{verdict.text} {found.text}",
+        limit=found.limit,
+        setting=found.setting,
+        gain=found.gain,
     )
 
 
-def _advice(bound: Bound, idle_percent: float, has_free_cpus: bool, link_percent: float) -> str:
-    if bound == "NOT":
-        return "Loading keeps up: more speed can only come from the training step."
-    if link_percent >= LINK_PERCENT:
-        return (
-            "The network is the limit: workers on other machines spent "
-            f'{link_percent:.0f}% of their time on the link. With dtype="uint8" a quarter of the '
-            "bytes of float32 crosses it."
-        )
-    if idle_percent >= IDLE_PERCENT:
-        return (
-            f"More workers would not help, as they were idle {idle_percent:.0f}% of it: batches "
-            "are taken in bursts, for which a longer queue (max_queue_size) may help."
-        )
-    if bound == "MODERATELY":
-        return "Loading and the training step are both worth making faster."
-    more = "more workers" if has_free_cpus else "more CPUs, a cache"
-    return f"Make loading faster first: {more}, or less work per image."
+def _unread(verdict: Verdict, streams: Sequence[StreamStats], known: Evidence) -> Verdict:
+    """Where no program is judged, storage may be why, or trainers that take nothing."""
+    if known.storage:
+        return _with(verdict, diagnose(known))
+    full = [one.id for one in streams if one.slots and one.ready + one.leased >= one.slots]
+    if not full:
+        return verdict
+    names = ", ".join(map(str, full))
+    text = (
+        f"{verdict.text} All batches that fit are ready: the trainer takes none (stream {names})."
+    )
+    return msgspec.structs.replace(verdict, text=text, limit="unread")
 
 
 def _judged(waited: Mapping[int, float], streams: int, interval_s: float | None) -> Verdict:

@@ -141,6 +141,7 @@ class SnapshotBuilder:
             ring_limit=ring_limit,
             cache_bytes=self._streams.caches.nbytes,
             cache_limit=self._streams.caches.limit,
+            cpus_present=os.cpu_count() or 0,
         )
 
     def _stream(self, number: int, subscriber: Subscriber, now: float) -> StreamStats:
@@ -180,6 +181,9 @@ class SnapshotBuilder:
             share="" if share is None else _tail(share.name, LONGEST_NAME),
             lag=self._lag(number, stream),
             detached=subscriber.detached or is_alone,
+            decode=stream.spec.load.decode,
+            dtype=stream.spec.output.dtype,
+            function=stream.spec.function is not None,
             waits=tuple(subscriber.waits),
         )
 

@@ -45,8 +45,8 @@ from loaderd.cli import verbs as command
 from loaderd.ipc import dial
 from loaderd.ipc.snapshot import RemoteStats, StorageStats
 from loaderd.launch import page_token
-from loaderd.monitor import rows, verdict
-from loaderd.monitor.report import RemoteRates
+from loaderd.monitor import rows
+from loaderd.monitor.report import RemoteRates, derive
 from loaderd.spec.base import Cache
 from loaderd_client import (
     ImageDataGenerator,
@@ -60,6 +60,7 @@ from loaderd_client.core import deadline
 from loaderd_client.core import session as sessions
 from loaderd_client.keras.dataset_options import DatasetOptions
 from loaderd_client.keras.samples import Samples
+from tests.monitor.test_report import snapshot, stream
 from tests.support.daemons import Serve, eventually
 from tests.support.streams import a_spec
 
@@ -499,6 +500,11 @@ def has_cache(screen: str) -> bool:
     return "\ncache " in screen
 
 
+def waiting(percent: float) -> Snapshot:
+    """A trainer that waits, for decoding."""
+    return msgspec.structs.replace(snapshot(stream(waited_s=percent)), workers_wanted=16)
+
+
 @pytest.mark.parametrize(("cache", "least"), [("none", 3), ("disk", 1)])
 def test_screens_look_like_the_real_one(
     serve: Serve, photos: Path, tmp_path: Path, cache: Cache, least: int
@@ -519,7 +525,7 @@ def test_screens_look_like_the_real_one(
             text=True,
             check=True,
         ).stdout
-    possible = [words_of(verdict.judge({1: share}, 1, None).text) for share in (1.0, 10.0, 50.0)]
+    possible = [words_of(derive(waiting(share)).verdict.text) for share in (1.0, 10.0, 50.0)]
     for block in screens:
         assert shape_of(block.text) == shape_of(real), block.where
         assert words_of(block.text[block.text.index("Your program") :]) in possible, block.where
