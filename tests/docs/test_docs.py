@@ -43,7 +43,7 @@ from loaderd import config, errors, pillow
 from loaderd.cli import stat, target
 from loaderd.cli import verbs as command
 from loaderd.ipc import dial
-from loaderd.ipc.snapshot import RemoteStats, StorageStats
+from loaderd.ipc.snapshot import RemoteStats, Snapshot, StorageStats
 from loaderd.launch import page_token
 from loaderd.monitor import rows
 from loaderd.monitor.report import RemoteRates, derive
