@@ -89,7 +89,7 @@ class Settings:
         "auto",
         "N",
         "worker processes, 1 to 512; auto is one for each CPU that may be used, by affinity and "
-        "cgroup quota",
+        "cgroup quota, and fewer while rings stay full without them",
     ]
     ray: Annotated[
         str | None,

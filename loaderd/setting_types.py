@@ -9,7 +9,7 @@ import os
 import re
 from collections.abc import Callable
 from fractions import Fraction
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from loaderd import machine
 from loaderd.errors import InvalidArgument
@@ -198,13 +198,37 @@ def _bytes(number: str, unit: str) -> int:
     return int(Fraction(number) * _UNITS[unit.upper().rstrip("IB")])
 
 
+class AutoCount(int):
+    """A number of workers that follows the load.
+
+    Attributes:
+        most: how many there may be: one for each CPU.
+    """
+
+    most: int
+
+    def __new__(cls, count: int, most: int) -> AutoCount:
+        """The number, of at most ``most``."""
+        made = super().__new__(cls, count)
+        made.most = most
+        return made
+
+    def __reduce__(self) -> Any:
+        """Pickled with its attribute."""
+        return AutoCount, (int(self), self.most)
+
+
+def _one_for_each_cpu() -> AutoCount:
+    return AutoCount(machine.cpus(), machine.cpus())
+
+
 MAX_WORKERS = 512
 """As many as fit into one packet's snapshot."""
 
 workers = or_auto(
-    whole(1, MAX_WORKERS, f'whole numbers from 1 to {MAX_WORKERS}, or "auto"'), machine.cpus
+    whole(1, MAX_WORKERS, f'whole numbers from 1 to {MAX_WORKERS}, or "auto"'), _one_for_each_cpu
 )
-"""A number of worker processes, or one for each CPU."""
+"""A number of worker processes, or one for each CPU and fewer while these are enough."""
 niceness = or_auto(whole(0, 19, 'whole numbers from 0 to 19, or "auto"'), lambda: 0)
 """A niceness that every user may choose."""
 process_id = whole(1, 2**22, "process ids")

@@ -201,6 +201,8 @@ class Snapshot(_Stats, frozen=True):
     workers_wanted: int
     restarts: int
     """Workers that were replaced."""
+    workers_most: int = 0
+    """Workers that there may be, where their number follows the load; 0 where it is fixed."""
     storage: tuple[StorageStats, ...] = ()
     """Storage that does not respond, for the first of the waiting streams."""
     remote: tuple[RemoteStats, ...] = ()

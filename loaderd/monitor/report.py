@@ -132,7 +132,7 @@ def _evidence(pid: int, waited: float, now: Snapshot, before: Snapshot | None) -
         streams=[one for one in now.streams if one.client_pid == pid],
         others=[one for one in now.streams if one.client_pid != pid],
         storage=now.storage,
-        workers=now.workers_wanted,
+        workers=max(now.workers_wanted, now.workers_most),
         work={stage: getattr(work, stage) for stage in (*_STAGES, "other", "idle")},
         cached_percent=work.cached,
         delayed_percent=_delayed(now, before),

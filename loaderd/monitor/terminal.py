@@ -95,7 +95,8 @@ def _workers(report: Report) -> Text:
     now, work = report.now, report.work
     waiting = sum(worker.waits_s > 0 for worker in now.workers)
     waits = f", {waiting} waiting for storage" if waiting else ""
-    up = f"{len(now.workers)}/{now.workers_wanted} up, {now.restarts} restarted{waits}\n"
+    auto = f" (auto, up to {now.workers_most})" if now.workers_most > now.workers_wanted else ""
+    up = f"{len(now.workers)}/{now.workers_wanted} up{auto}, {now.restarts} restarted{waits}\n"
     stages = (
         f"work     read {work.read:.0f}%  decode {work.decode:.0f}%  resize {work.resize:.0f}%  "
         f"augment {work.augment:.0f}%  other {work.other:.0f}%  idle {work.idle:.0f}%"

@@ -34,6 +34,7 @@ from loaderd.supervisor.bad_images import BadImages
 from loaderd.supervisor.children import ForkServer
 from loaderd.supervisor.clients import ClientConnection, Clients, Requests
 from loaderd.supervisor.listener import Listener
+from loaderd.supervisor.load_follower import LoadFollower
 from loaderd.supervisor.loop import Loop
 from loaderd.supervisor.owner import Owner
 from loaderd.supervisor.remote_server import RemoteServer
@@ -197,6 +198,7 @@ class Supervisor:
         self._streams = StreamOpener(
             settings, loop, forks, sharing, self._stream_opened, self._stream_closed
         )
+        self._load = LoadFollower(self._processes, scheduler, self._streams.subscribers)
         self._snapshots = SnapshotBuilder(
             listener, scheduler, self._workers, self._streams, self._bad
         )
@@ -279,6 +281,7 @@ class Supervisor:
         self._workers.check(now)
         self._owner.check()
         self._page.check(now)
+        self._load.check(now)
         self.notifier.feed(now)
         self._streams.check_storage(self._workers.waits, now)
         for stream in list(self._streams.streams.values()):

@@ -261,6 +261,10 @@ class WorkerProcesses:
         if not 1 <= count <= MAX_WORKERS:
             raise RequestRefused(f"{count} workers are not allowed: from 1 to {MAX_WORKERS} are")
         log.info("%d workers instead of %d", count, self.settings.workers)
+        self.use(count)
+
+    def use(self, count: int) -> None:
+        """Has so many workers run."""
         self.settings = replace(self.settings, workers=count)
 
     def next_to_renew(self) -> int | None:

@@ -83,7 +83,7 @@ def flow(photos: Path, **generator: Any) -> LoaderSequence:
     return made.flow_from_directory(photos, target_size=SIZE, batch_size=8, seed=1)
 
 
-HEAVY = [A.RandAugment(4, 0.5), A.RandomRotation(0.2), A.RandomGaussianBlur(1.0, 9), A.AugMix()]
+HEAVY = [A.RandAugment(4, 9), A.RandomRotation(0.2), A.RandomGaussianBlur(1.0, 9), A.AugMix()]
 
 SCENARIOS = {
     "a slow training step": Scenario("trainer", plain, pause=0.2),
