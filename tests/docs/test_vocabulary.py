@@ -44,7 +44,7 @@ _HAND_OVER = "copies device hand jax over torch"
 _REMOTE = "declined program pauses"
 _SHARING = "behind joined leave left of out parked share sharing step"
 _WEB = "access actions collector completion counters describe described monitor page point"
-_WATCH = "autotune follower diagnosis evidence report series set trend watch watcher web"
+_WATCH = "autotune count follower diagnosis evidence report series set trend watch watcher web"
 _SOURCES = """
 bucket element field footer group leaf local mapped mds object parquet protobuf ranged
 record remote snappy struct truncated
