@@ -101,6 +101,13 @@ class StorageTimeout(DatasetError, TimeoutError):
     """
 
 
+class StorageRefused(DatasetError, PermissionError):
+    """An object store refuses what it was asked for; the text names the URL and says why.
+
+    Credentials are missing, wrong or expired, or the store cannot do what is needed.
+    """
+
+
 class DaemonError(LoaderdError):
     """Something is wrong between client and daemon."""
 

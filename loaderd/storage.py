@@ -39,10 +39,22 @@ GONE = frozenset(
 _asked: Asked | None = None
 
 
-def ask(path: Path) -> None:
-    """Records an access to ``path``; :func:`answered` must follow, also after an error."""
+def ask(path: Path, grace_s: float = 0) -> None:
+    """Records an access to ``path``; :func:`answered` must follow, also after an error.
+
+    Args:
+        path: what is accessed.
+        grace_s: seconds that it may take without being waited for.
+    """
     global _asked
-    _asked = path, perf_counter_ns()
+    _asked = path, perf_counter_ns() + int(grace_s * 1e9)
+
+
+def describe(path: Path) -> None:
+    """Says more of what is accessed, since when it is."""
+    global _asked
+    if _asked is not None:
+        _asked = path, _asked[1]
 
 
 def answered() -> None:

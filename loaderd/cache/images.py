@@ -16,6 +16,7 @@ import msgspec
 
 from loaderd import storage
 from loaderd.cache.layout import Head
+from loaderd.spec import url as urls
 from loaderd.spec.load import Load, Pil
 
 _MAX_FOLDER = 300
@@ -53,8 +54,10 @@ def folder_of(directory: str) -> str:
     """The real path of the folder of a dataset's files.
 
     Args:
-        directory: the dataset's; a file if it has only one, empty if unknown.
+        directory: the dataset's, or its URL; a file if it has only one, empty if unknown.
     """
+    if urls.is_url(directory):
+        return directory
     with storage.asking(directory):
         real = os.path.realpath(directory or os.sep)
         return real if os.path.isdir(real) else os.path.dirname(real)

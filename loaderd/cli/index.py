@@ -1,4 +1,4 @@
-"""``loaderd index``: the samples of archives."""
+"""``loaderd index``: the samples of archives, on disk or in object stores."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from loaderd.sources.directory import Listing
 from loaderd.sources.groups import Recipe
 from loaderd.sources.index_file import ArchiveIndex
 from loaderd.sources.mds_folder import with_shards
+from loaderd.spec import url as urls
 from loaderd.spec.source import Archives, Layout
 
 DOES = "find the samples of archives, once until they change"
@@ -23,6 +24,7 @@ EXAMPLES = """\
   loaderd index 'data/train-{000..031}.tar'    several, in parallel
   loaderd index train.tar --label json:kind    labels from a field of the members .json
   loaderd index train.parquet --label kind     columns of Parquet files
+  loaderd index 's3://bucket/train-{000..031}.tar'   with the credentials of the environment
   loaderd index train.tar --json
 
 The indexes are those that image_dataset_from_archive makes with the same arguments, and are kept in
@@ -36,7 +38,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "archives",
         nargs="+",
         metavar="FILE",
-        help="archives, or files of rows; {000..031} is a range",
+        help="archives, or files of rows, or their URLs; {000..031} is a range",
     )
     parser.add_argument(
         "--format", choices=get_args(Layout), default="auto", help="what they hold (default: auto)"
@@ -80,7 +82,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _row(path: str, index: ArchiveIndex) -> dict[str, object]:
     return {
-        "path": path,
+        "path": urls.shown(path),
         "bytes": index.size,
         "format": index.layout,
         "label": index.label,
@@ -92,7 +94,7 @@ def _print(source: Archives, indexes: Sequence[ArchiveIndex], listing: Listing, 
     for path, index in zip(source.paths, indexes, strict=True):
         kind = f"{index.layout or 'nothing'}{f' ({index.label})' if index.label else ''}"
         images, size = formatting.count(len(index.locations), "image"), formatting.size(index.size)
-        console.out(f"{path}  {size}  {kind}  {images}")
+        console.out(f"{urls.shown(path)}  {size}  {kind}  {images}")
     samples = formatting.count(len(listing.filenames), "sample")
     archives = formatting.count(len(indexes), "archive")
     classes = len(listing.class_names)

@@ -11,7 +11,7 @@ import contextlib
 import socket
 import struct
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 from loaderd.errors import NoDescriptor, ProtocolError
@@ -27,6 +27,9 @@ LONGEST_UNSENT = 8 * 2**20
 _MAX_FDS = 8
 # Plain ints: arithmetic with the socket module's own flags costs 2 µs a message.
 _ASK = int(socket.MSG_CMSG_CLOEXEC | socket.MSG_TRUNC)
+_PEEK = int(socket.MSG_PEEK | socket.MSG_DONTWAIT | socket.MSG_TRUNC)
+_SO_PEEK_OFF = 42
+"""Of Linux; the socket module lacks it."""
 _CTRUNC = int(socket.MSG_CTRUNC)
 _FD_SPACE = socket.CMSG_SPACE(_MAX_FDS * array.array("i").itemsize)
 _UCRED = struct.Struct("3i")
@@ -72,6 +75,7 @@ class Channel:
         self._view = memoryview(self._buffer)
         self._unsent: deque[tuple[bytes, tuple[int, ...]]] = deque()
         self._unsent_bytes = 0
+        self._peeks = False
 
     def fileno(self) -> int:
         """The descriptor, for selectors."""
@@ -180,6 +184,30 @@ class Channel:
         except (ProtocolError, NoDescriptor, Closed):
             descriptors.close_all(fds)
             raise
+
+    def unread(self) -> Iterator[Message]:
+        """What the peer has sent and is not received yet, each message once; it stays there.
+
+        Descriptors that came with a message are left to ``receive_with_fds``.
+
+        Raises:
+            Closed: the other end is gone.
+            ProtocolError: a packet is too long or no message.
+        """
+        if not self._peeks:
+            self._peeks = True
+            # Each peek begins behind what the one before has seen; one that receives, be it by
+            # another descriptor of the socket, moves it back. Without it, the first is seen.
+            with contextlib.suppress(OSError):
+                self._socket.setsockopt(socket.SOL_SOCKET, _SO_PEEK_OFF, 0)
+        while True:
+            try:
+                length = self._socket.recv_into(self._buffer, 0, _PEEK)
+            except BlockingIOError:
+                return
+            except ConnectionError as error:
+                raise Closed from error
+            yield self._decode(length)
 
     def _decode(self, length: int) -> Message:
         if length == 0:

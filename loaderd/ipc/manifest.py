@@ -6,6 +6,8 @@ reads class names, labels and file names. Nothing is copied or parsed per proces
     header | labels   | ends          | locations   | names                    | about
     64 B   | int32(n) | int64(n + 1)  | int64(n, 8) | b"a/1.jpg\0a/2.jpg\0..." | JSON
 
+Objects of a store have two numbers each in the place of a location.
+
 Labels, ends, locations and names begin at multiples of 64 bytes. Name i is the bytes from
 ``ends[i]`` up to the null before ``ends[i + 1]``. Names are the file system's bytes, which
 need not be UTF-8; JSON holds them as escaped surrogates. Locations are there only if the samples
@@ -78,14 +80,16 @@ class Archive(NamedTuple):
     """An archive as it was indexed.
 
     Attributes:
-        path: absolute.
+        path: absolute; or a URL, with the query that it needs.
         size: in bytes.
         mtime: in ns.
+        tag: the ETag of an object; empty for a file.
     """
 
     path: str
     size: int
     mtime: int
+    tag: str = ""
 
 
 class Members(NamedTuple):
@@ -100,12 +104,16 @@ class Members(NamedTuple):
     locations: npt.NDArray[np.int64]
 
 
+OBJECT_NUMBERS = 2
+"""Of an object: its size, and its state when it was listed; see ``file_identity``."""
+
+
 class _Header(NamedTuple):
     """The header; byte offsets are from the start of the table."""
 
     magic: bytes
     version: int
-    numbers: int  # of a location
+    numbers: int  # of a location, or of an object
     about_size: int
     samples: int
     labels_at: int
@@ -121,6 +129,7 @@ def pack(
     filenames: Sequence[bytes],
     labels: npt.NDArray[np.int32],
     members: Members | None = None,
+    objects: npt.NDArray[np.int64] | None = None,
 ) -> bytes:
     """Packs a listing into one table.
 
@@ -130,26 +139,29 @@ def pack(
         filenames: n paths relative to ``root``, encoded for the file system.
         labels: int32 of shape (n,).
         members: where the samples lie, if that is in archives.
+        objects: int64 (n, 2): size and state of each, if they are objects of a store.
 
     Returns:
         The table, to be read with :meth:`Manifest.view`.
 
     Raises:
-        ValueError: the numbers of labels, locations and file names differ.
+        ValueError: the numbers of labels, locations, objects and file names differ.
     """
     if labels.shape != (len(filenames),):
         raise ValueError(f"{len(filenames)} file names, but labels of shape {labels.shape}")
     known: dict[str, Any] = {"root": root, "class_names": list(class_names)}
-    locations = b""
+    numbers, table = 0, objects
     if members is not None:
-        if members.locations.shape != (len(filenames), len(Location._fields)):
-            raise ValueError(f"locations of shape {members.locations.shape}")
         known["archives"] = members.archives
-        locations = members.locations.astype("<i8").tobytes()
+        numbers, table = len(Location._fields), members.locations
+    elif objects is not None:
+        numbers = OBJECT_NUMBERS
+    if table is not None and table.shape != (len(filenames), numbers):
+        raise ValueError(f"locations of shape {table.shape}")
+    locations = b"" if table is None else table.astype("<i8").tobytes()
     about = json.dumps(known).encode("ascii")
     ends = np.zeros(len(filenames) + 1, "<i8")
     np.cumsum([len(name) + 1 for name in filenames], out=ends[1:])
-    numbers = len(Location._fields) if members is not None else 0
     header = _HEADER.pack(*_plan(len(filenames), numbers, int(ends[-1]), len(about)))
     aligned = map(_padded, (header, labels.astype("<i4").tobytes(), ends.tobytes(), locations))
     return b"".join([*aligned, b"\0".join([*filenames, b""]), about])
@@ -190,7 +202,8 @@ class Manifest:
         labels: int32 of shape (n,), read-only.
         names: all names, each with a null behind it, read-only.
         table: the bytes that were packed, read-only.
-        members: where the samples lie in archives; None if they are files.
+        members: where the samples lie in archives; None if they do not.
+        objects: int64 (n, 2), size and state of each; None if they are no objects of a store.
     """
 
     __slots__ = (
@@ -201,6 +214,7 @@ class Manifest:
         "labels",
         "members",
         "names",
+        "objects",
         "root",
         "table",
     )
@@ -217,7 +231,10 @@ class Manifest:
         self._ends = table[header.ends_at : header.ends_at + 8 * (header.samples + 1)].cast("q")
         self.names = table[header.names_at : header.about_at]
         self._samples = header.samples
-        self.members = Members(archives, _read_locations(table, header)) if header.numbers else None
+        numbers = _read_numbers(table, header)
+        self.objects = numbers if header.numbers == OBJECT_NUMBERS else None
+        is_packed = header.numbers == len(Location._fields)
+        self.members = Members(archives, numbers) if is_packed else None
         self._prefix = os.fsencode(os.path.join(self.root, ""))
         if self._ends[0] != 0 or self._ends[-1] != len(self.names):
             raise ProtocolError("the manifest's names do not fill their place: it is damaged")
@@ -272,7 +289,7 @@ def _read_header(table: memoryview) -> _Header:
     if header.version != VERSION:
         raise ProtocolError(f"the manifest has version {header.version}, not {VERSION}")
     names_size = header.about_at - header.names_at
-    if header.numbers not in (0, len(Location._fields)) or header != _plan(
+    if header.numbers not in (0, OBJECT_NUMBERS, len(Location._fields)) or header != _plan(
         header.samples, header.numbers, names_size, header.about_size
     ):
         raise ProtocolError("the manifest's header contradicts itself: it is damaged")
@@ -281,7 +298,7 @@ def _read_header(table: memoryview) -> _Header:
     return header
 
 
-def _read_locations(table: memoryview, header: _Header) -> npt.NDArray[np.int64]:
+def _read_numbers(table: memoryview, header: _Header) -> npt.NDArray[np.int64]:
     count = header.samples * header.numbers
     locations = np.frombuffer(table, np.int64, count, _locations_at(header.ends_at, header.samples))
     return locations.reshape(header.samples, header.numbers)
@@ -291,7 +308,9 @@ def _read_about(data: memoryview) -> tuple[str, tuple[str, ...], tuple[Archive, 
     try:
         about = json.loads(bytes(data))
         listed = about.get("archives", ())
-        archives = tuple(Archive(str(path), int(size), int(time)) for path, size, time in listed)
+        archives = tuple(
+            Archive(str(path), int(size), int(time), str(tag)) for path, size, time, tag in listed
+        )
         return str(about["root"]), tuple(map(str, about["class_names"])), archives
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ProtocolError(f"the manifest's class names cannot be read: {error}") from error

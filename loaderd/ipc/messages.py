@@ -443,7 +443,8 @@ class Done(Message, frozen=True):
     ``cached`` rows came from the cache, ``skipped`` rows are left out; ``trouble`` is the reason
     why the cache is no longer written, reported once. Of a chunk from another machine ``crossed``
     are the bytes that came over the link, and ``held`` is the time for which the worker had the
-    chunk in hand, as seen from here.
+    chunk in hand, as seen from here. ``waited`` is the
+    part of the total in which nothing was done, as bytes were on their way from an object store.
     """
 
     ticket: int
@@ -458,6 +459,7 @@ class Done(Message, frozen=True):
     skipped: int = 0
     crossed: int = 0
     held: int = 0
+    waited: int = 0
 
 
 class List(Message, frozen=True):

@@ -31,14 +31,16 @@ from loaderd.render.versions import decoders
 from loaderd.sampling.epoch_layout import EpochLayout
 from loaderd.sampling.order import epoch_length
 from loaderd.sampling.weights import sample_weights
-from loaderd.sources import file_identity
-from loaderd.sources.archives import Indexer, list_members
+from loaderd.sources import downloads, file_identity
+from loaderd.sources.archives import FIRST_ANSWER_SECONDS, Indexer, list_members
 from loaderd.sources.directory import Listing, list_samples
 from loaderd.sources.file_identity import FileStates
 from loaderd.sources.groups import Recipe
 from loaderd.sources.mds_folder import with_shards
+from loaderd.sources.object_folder import list_objects
+from loaderd.sources.retries import Retries
 from loaderd.sources.rows import list_rows
-from loaderd.spec import spec
+from loaderd.spec import spec, url
 from loaderd.spec.output import Batching, Order
 from loaderd.spec.source import Archives, Arrays, Directory, Files, Rows
 from loaderd.spec.spec import Spec
@@ -92,6 +94,8 @@ class _Opener:
 
     def _list(self, request: List, fds: list[int]) -> None:
         asked, given = _read_request(request, fds)
+        if asked.download is not None:
+            downloads.check(asked.download)
         table = self._table(asked, given)
         found = Manifest.view(table)
         if asked.batch.label_mode == "categorical":
@@ -116,11 +120,16 @@ class _Opener:
 
     def _table(self, asked: Spec, given: bundle.Parts) -> bytes:
         """The samples, packed as a manifest."""
-        if not isinstance(asked.source, Archives):
-            return _table(asked, given)
-        source = with_shards(asked.source)
-        indexer = Indexer(source.paths, Recipe.of(source), self._settings.cache_dir)
-        return _packed(list_members(source, indexer.run(self._report)))
+        source = asked.source
+        retries = Retries(min(FIRST_ANSWER_SECONDS, self._settings.io_timeout))
+        if isinstance(source, Archives):
+            source = with_shards(source)
+            recipe = Recipe.of(source)
+            indexer = Indexer(source.paths, recipe, self._settings.cache_dir, retries)
+            return _packed(list_members(source, indexer.run(self._report)))
+        if type(source) is Directory and url.is_url(source.directory):
+            return _packed(list_objects(source, retries))
+        return _table(asked, given)
 
     def _report(self, share: float, archives: int, total: int) -> None:
         self._channel.send(Indexing(share, archives, total))
@@ -174,7 +183,12 @@ def _table(asked: Spec, given: bundle.Parts) -> bytes:
 
 def _packed(listing: Listing) -> bytes:
     return manifest.pack(
-        listing.root, listing.class_names, listing.filenames, listing.labels, listing.members
+        listing.root,
+        listing.class_names,
+        listing.filenames,
+        listing.labels,
+        listing.members,
+        listing.objects,
     )
 
 

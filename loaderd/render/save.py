@@ -3,12 +3,36 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
+from typing import Any
+
+from numpy.typing import NDArray
 
 from loaderd import storage
 from loaderd.errors import RenderError
 from loaderd.render.transforms.augment import Array, to_picture
 from loaderd.render.values import readable
 from loaderd.spec.output import Output
+
+
+def save_rows(
+    images: Array, output: Output, ids: NDArray[Any], first: int, numbers: Sequence[int]
+) -> None:
+    """Writes the samples of some rows.
+
+    Args:
+        images: those of a slot; see ``save_picture``.
+        output: holds the folder and the format.
+        ids: numbers of the samples, -1 for a row that is left out.
+        first: the row of the first.
+        numbers: Keras's random numbers of all rows, for the names.
+
+    Raises:
+        RenderError: one cannot be written; the text names the file.
+    """
+    for row, sample in enumerate(ids.tolist(), first):
+        if sample >= 0:
+            save_picture(images[row], output, sample, numbers[row])
 
 
 def save_picture(image: Array, output: Output, sample: int, number: int) -> None:

@@ -1,19 +1,18 @@
 """Makes the index of an archive: its samples, where each lies, and what it is labelled.
 
 An index depends on the archive and on a :class:`Recipe`. It is kept as a file in the cache folder,
-with the state of the archive: size, modification time, change time and inode number. So an archive
-is read once, until it changes.
+with the state of the archive: of a file its size, modification time, change time and inode number,
+of an object its ETag. So an archive is read once, until it changes.
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
-import time
 from collections.abc import Callable, Iterable
 
 from loaderd.errors import BadArchive, LoaderdError, NoRoom
-from loaderd.ipc.text import printable, readable
+from loaderd.ipc.text import printable
 from loaderd.sources import (
     file_identity,
     index_file,
@@ -28,6 +27,7 @@ from loaderd.sources.groups import Recipe, SampleGroups
 from loaderd.sources.index_file import ArchiveIndex, ArchiveSamples, FoundLayout
 from loaderd.sources.member import Member
 from loaderd.sources.ranged import LocalFile, RangedFile
+from loaderd.spec import url as urls
 
 _COMPRESSED = {
     b"\x1f\x8b": ("gzip", "gunzip"),
@@ -44,26 +44,29 @@ _ROWS = {"parquet": parquet.samples, "tfrecord": tfrecord.samples, "mds": mds.sa
 """What finds the rows of files that are no archives of members."""
 
 
-def index_of(path: str, recipe: Recipe, folder: str, progress: Progress) -> ArchiveIndex:
+def index_of(
+    path: str, recipe: Recipe, folder: str, progress: Progress, file: RangedFile | None = None
+) -> ArchiveIndex:
     """The index of an archive: from the folder, or made and kept there.
 
     Args:
-        path: of the archive.
+        path: of the archive, or its URL.
         recipe: what to look for.
         folder: of the indexes.
         progress: told how far it is.
+        file: the archive, where it is open.
 
     Raises:
         BadArchive: the archive cannot be read, or its members make no samples.
         CacheError: the index cannot be kept in the folder.
+        StorageTimeout: its store cannot be reached.
+        StorageRefused: its store refuses.
     """
-    kept = os.path.join(folder, _key(path, recipe))
-    before = time.time_ns()
-    file = LocalFile(path)
-    status = file.opened_status
-    state = file_identity.state_of(status)
+    kept, name = os.path.join(folder, _key(path, recipe)), printable(urls.shown(path))
+    file = file or LocalFile(path)
+    version = file.version
     found = index_file.load(kept)
-    if found is not None and found.state == state:
+    if found is not None and found.state == version.state != file_identity.UNREADABLE:
         progress(file.nbytes)
         return found
     try:
@@ -72,22 +75,23 @@ def index_of(path: str, recipe: Recipe, folder: str, progress: Progress) -> Arch
         if isinstance(error, LoaderdError):
             raise
         reason = error.strerror if isinstance(error, OSError) else error
-        raise BadArchive(f"{readable(path)}: {printable(str(reason))}") from error
+        raise BadArchive(f"{name}: {printable(str(reason))}") from error
     except MemoryError as error:
         raise NoRoom(
-            f"{readable(path)}: there is too little memory to look through it; if it is a Parquet "
+            f"{name}: there is too little memory to look through it; if it is a Parquet "
             "file, write it again with smaller pages, or raise the daemon's --worker-memory"
         ) from error
-    if file_identity.state_of(file.status()) != state:
-        raise BadArchive(f"{readable(path)}: it was changed while it was indexed: try again")
-    made = samples.indexed(status.st_size, status.st_mtime_ns, state)
-    if file_identity.settled_state(status, before) != file_identity.UNREADABLE:
+    if file.present_version() != version:
+        raise BadArchive(f"{name}: it was changed while it was indexed: try again")
+    made = samples.indexed(*version)
+    if file.is_settled():
         index_file.save(kept, made)
     return made
 
 
 def _key(path: str, recipe: Recipe) -> str:
-    text = os.path.realpath(path) + "\0" + repr(tuple(recipe))
+    place = urls.shown(path) if urls.is_url(path) else os.path.realpath(path)
+    text = place + "\0" + repr(tuple(recipe))
     digest = hashlib.blake2b(os.fsencode(text), digest_size=16)
     return digest.hexdigest() + ".index"
 

@@ -8,7 +8,6 @@ the same batches as the directory.
 from __future__ import annotations
 
 import os
-import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
@@ -21,17 +20,23 @@ from loaderd import storage
 from loaderd.errors import BadArchive, InvalidArgument
 from loaderd.ipc.manifest import Archive, Location, Members
 from loaderd.ipc.text import printable, readable
-from loaderd.sources import codecs
+from loaderd.sources import codecs, index_file
 from loaderd.sources.archive_index import index_of
 from loaderd.sources.directory import Listing, chosen_folders, kept_samples
 from loaderd.sources.groups import Recipe
 from loaderd.sources.index_file import FOLDER, ArchiveIndex
+from loaderd.sources.remote_file import open_ranged
+from loaderd.sources.retries import Retries
+from loaderd.spec import url as urls
 from loaderd.spec.source import Archives
 
 _THREADS = 8
 """Archives that are indexed at once: most of the time is spent waiting for a disk."""
 
 _REPORT_SECONDS = 0.5
+
+FIRST_ANSWER_SECONDS = 30.0
+"""Of an object store, which is more likely to be named wrongly than to be away for longer."""
 
 _MAX_CLASSES = 2**17
 
@@ -55,15 +60,23 @@ class Indexer:
         paths: of the archives.
         recipe: what to look for.
         cache_dir: the folder of the caches.
+        retries: how long an object store is asked again; None for 30 s.
     """
 
-    def __init__(self, paths: Sequence[str], recipe: Recipe, cache_dir: str) -> None:
+    def __init__(
+        self,
+        paths: Sequence[str],
+        recipe: Recipe,
+        cache_dir: str,
+        retries: Retries | None = None,
+    ) -> None:
         self._paths = paths
+        self._shown = [urls.shown(path) for path in paths]
         self._recipe = recipe
+        self._retries = retries or Retries(FIRST_ANSWER_SECONDS)
         self._folder = os.path.join(cache_dir, FOLDER)
         self._looked = [0] * len(paths)
         self._sizes = [0] * len(paths)
-        self._stopped = threading.Event()
 
     def run(self, report: Report) -> list[ArchiveIndex]:
         """The indexes, in the order of the archives.
@@ -74,14 +87,17 @@ class Indexer:
         Raises:
             BadArchive: an archive cannot be read, or its members make no samples.
             CacheError: the indexes cannot be kept in the cache folder.
+            StorageTimeout: an object store cannot be reached.
+            StorageRefused: an object store refuses.
         """
         with ThreadPoolExecutor(min(_THREADS, len(self._paths))) as pool:
             made = [pool.submit(self._index, number) for number in range(len(self._paths))]
             try:
                 self._watch(made, report)
+                index_file.remove_unused(self._folder)
                 return [one.result() for one in made]
             finally:
-                self._stopped.set()
+                self._retries.stopped.set()
                 pool.shutdown(cancel_futures=True)
 
     def _watch(self, made: Sequence[Future[ArchiveIndex]], report: Report) -> None:
@@ -89,7 +105,7 @@ class Indexer:
         seen = (-1, 0.0)
         try:
             for number, path in enumerate(self._paths):
-                storage.ask(path)
+                storage.ask(self._shown[number])
                 self._sizes[number] = _size_of(path)
             while True:
                 done, left = wait(made, _REPORT_SECONDS, FIRST_EXCEPTION)
@@ -103,7 +119,7 @@ class Indexer:
                 before, seen = seen, (looked, round(time.process_time(), 1))
                 if seen != before:
                     first = next(n for n, one in enumerate(made) if not one.done())
-                    storage.ask(self._paths[first])
+                    storage.ask(self._shown[first])
                     report(looked / max(1, sum(self._sizes)), len(done), len(made))
         finally:
             storage.answered()
@@ -111,13 +127,17 @@ class Indexer:
     def _index(self, number: int) -> ArchiveIndex:
         def progress(looked: int) -> None:
             self._looked[number] = looked
-            if self._stopped.is_set():
-                raise BadArchive(f"{readable(self._paths[number])}: another one failed")
+            if self._retries.stopped.is_set():
+                raise BadArchive(f"{readable(self._shown[number])}: another one failed")
 
-        return index_of(self._paths[number], self._recipe, self._folder, progress)
+        path = self._paths[number]
+        file = open_ranged(path, self._retries)
+        self._sizes[number] = file.nbytes
+        return index_of(path, self._recipe, self._folder, progress, file)
 
 
 def _size_of(path: str) -> int:
+    """Of a file, before it is opened; that of an object is not known by then."""
     try:
         return os.stat(path).st_size
     except (OSError, ValueError):
@@ -153,14 +173,18 @@ def _check_alike(source: Archives, indexes: Sequence[ArchiveIndex], filled: list
         first, one = indexes[filled[0]], indexes[number]
         if _form(one) != _form(first):
             raise BadArchive(
-                f"{readable(source.paths[number])}: it holds {_kind(one)}, and "
-                f"{readable(source.paths[filled[0]])} {_kind(first)}: archives of one dataset are "
+                f"{_shown(source.paths[number])}: it holds {_kind(one)}, and "
+                f"{_shown(source.paths[filled[0]])} {_kind(first)}: archives of one dataset are "
                 "alike; `format` and `label` say which they are"
             )
 
 
 def _form(index: ArchiveIndex) -> object:
     return index.layout, index.label, index.class_names
+
+
+def _shown(path: str) -> str:
+    return readable(urls.shown(path))
 
 
 def _kind(index: ArchiveIndex) -> str:
@@ -258,13 +282,13 @@ def _listing(
     class_names: tuple[str, ...],
     samples: Sequence[_Sample],
 ) -> Listing:
-    root = os.path.commonpath([os.path.dirname(path) for path in source.paths])
-    short = [os.path.relpath(path, root) for path in source.paths]
+    root, short = relative(source.paths)
     names, locations = [one.names for one in indexes], _locations(indexes, samples)
     codecs.check(np.unique(locations[:, Location._fields.index("codec")]).tolist())
     joined = "\0".join(f"{short[one.archive]}/{names[one.archive][one.row]}" for one in samples)
     archives = tuple(
-        Archive(path, one.size, one.mtime) for path, one in zip(source.paths, indexes, strict=True)
+        Archive(path, one.size, one.mtime, one.tag)
+        for path, one in zip(source.paths, indexes, strict=True)
     )
     return Listing(
         root,
@@ -273,6 +297,15 @@ def _listing(
         np.array([one.label for one in samples], np.int32),
         Members(archives, locations),
     )
+
+
+def relative(paths: Sequence[str]) -> tuple[str, list[str]]:
+    """The folder above all archives, and their paths below it, as names of samples have them."""
+    if urls.is_url(paths[0]):
+        root = urls.common_folder(paths)
+        return root, [urls.below(path, root) for path in paths]
+    root = os.path.commonpath([os.path.dirname(path) for path in paths])
+    return root, [os.path.relpath(path, root) for path in paths]
 
 
 def _locations(indexes: Sequence[ArchiveIndex], samples: Sequence[_Sample]) -> NDArray[np.int64]:

@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from loaderd.sources.fetches import Fetches
+
 
 class ArraySource:
     """Images from the stream's bundle; see :class:`~loaderd.sources.source.Source`.
@@ -15,6 +17,8 @@ class ArraySource:
         images: (n, height, width, channels).
         labels: int32 (n,).
     """
+
+    fetches: Fetches | None = None
 
     def __init__(self, images: NDArray[Any], labels: NDArray[np.int32]) -> None:
         self.images = images

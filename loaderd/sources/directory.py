@@ -12,10 +12,10 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import chain, islice
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -48,6 +48,7 @@ class Listing:
         filenames: paths relative to ``root``, as the file system's bytes.
         labels: int32 of shape (n,); zeros if there are no labels.
         members: where they lie, if that is in archives.
+        objects: int64 (n, 2), size and state of each, if they are objects of a store.
     """
 
     root: str
@@ -55,21 +56,61 @@ class Listing:
     filenames: list[bytes]
     labels: Labels
     members: Members | None = None
+    objects: npt.NDArray[np.int64] | None = None
 
 
-def list_samples(dataset: Directory) -> Listing:
+class Tree(Protocol):
+    """The folders and files of a dataset, wherever they lie."""
+
+    def folders(self) -> list[str]:
+        """The folders at the top, in any order."""
+
+    def walk(self, folder: str) -> Iterable[tuple[str, list[str]]]:
+        """All folders below one at the top, itself included, in any order; none if it is missing.
+
+        Args:
+            folder: its name; empty for the whole tree.
+
+        Returns:
+            (path relative to that folder, names of the files in it).
+        """
+
+
+class _LocalTree:
+    """A directory."""
+
+    def __init__(self, dataset: Directory) -> None:
+        self._top = dataset.directory
+        self._follow_links = dataset.follow_links
+
+    def folders(self) -> list[str]:
+        return _scan(self._top)[0]  # raises if it is not readable
+
+    def walk(self, folder: str) -> Iterable[tuple[str, list[str]]]:
+        top = os.path.join(self._top, folder)
+        if not _timed(os.path.isdir, top):
+            return ()  # a given class without a folder
+        return _walk(top, self._follow_links)
+
+
+def list_samples(dataset: Directory, tree: Tree | None = None) -> Listing:
     """Lists the samples of a dataset in Keras's order; an empty listing is no error here.
 
     Two differences from Keras are deliberate. An unreadable folder is an error, where Keras
     skips it. With ``follow_links``, a folder that is reached more than once within a class
     counts once, so that a loop of links ends; Keras lists it repeatedly.
 
+    Args:
+        dataset: what to select.
+        tree: its files; None for those of its directory.
+
     Raises:
         DatasetNotFound: the directory is missing, or a folder is not readable.
         InvalidArgument: ``classes`` or ``labels`` do not fit the directory.
     """
-    folders = _class_folders(dataset)
-    files = [_class_files(dataset, folder) for folder in folders]
+    tree = tree or _LocalTree(dataset)
+    folders = chosen_folders(dataset, sorted(tree.folders()))
+    files = [_class_files(dataset, tree, folder) for folder in folders]
     filenames = _encode(list(chain.from_iterable(files)))
     labels = _folder_labels(folders, [len(names) for names in files])
     class_names = () if dataset.flat else tuple(folders)
@@ -82,14 +123,10 @@ def list_samples(dataset: Directory) -> Listing:
     return Listing(dataset.directory, class_names, filenames, labels)
 
 
-def _class_folders(dataset: Directory) -> list[str]:
-    """The class folders in label order; the nameless one is the directory itself."""
-    folders = sorted(_scan(dataset.directory)[0])  # raises if it is not readable
-    return chosen_folders(dataset, folders)
-
-
 def chosen_folders(dataset: Directory, folders: list[str]) -> list[str]:
     """The class folders in label order, of all that there are.
+
+    The nameless one is the directory itself.
 
     Raises:
         InvalidArgument: ``classes`` names others.
@@ -108,13 +145,10 @@ def chosen_folders(dataset: Directory, folders: list[str]) -> list[str]:
     return list(classes or folders)
 
 
-def _class_files(dataset: Directory, folder: str) -> list[str]:
+def _class_files(dataset: Directory, tree: Tree, folder: str) -> list[str]:
     """Paths that are kept, relative to the directory: folders sorted by path, then names sorted."""
-    top = os.path.join(dataset.directory, folder)
-    if not _timed(os.path.isdir, top):
-        return []  # a given class without a folder
     files: list[str] = []
-    for path, names in sorted(_walk(top, dataset.follow_links)):
+    for path, names in sorted(tree.walk(folder)):
         prefix = os.path.join(folder, path, "") if folder or path else ""
         images = [name for name in names if name.lower().endswith(dataset.extensions)]
         files += [prefix + name for name in sorted(images)]

@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 
 from loaderd import storage
 from loaderd.ipc.manifest import Location, Manifest, Members
+from loaderd.spec import url as urls
 
 Numbers = NDArray[np.int64]
 
@@ -68,6 +69,8 @@ def look(samples: Manifest) -> FileStates:
     """Keys and states of all files, or members of archives; about 5 µs each."""
     if samples.members is not None:
         return _look_at_members(samples.members, samples)
+    if samples.objects is not None:
+        return _look_at_objects(samples.objects, samples)
     root = os.path.join(os.fsencode(samples.root), b"") if samples.root else b""
     names = bytes(samples.names).split(b"\0")[:-1]
     folders: dict[bytes, bytes] = {}
@@ -78,17 +81,29 @@ def look(samples: Manifest) -> FileStates:
     return FileStates(np.concatenate(keys), np.concatenate(states))
 
 
+def _look_at_objects(objects: Numbers, samples: Manifest) -> FileStates:
+    """The key of an object is a digest of its URL, and its state is that of its listing."""
+    root = os.fsencode(samples.root) + b"/"
+    names = bytes(samples.names).split(b"\0")[:-1]
+    keys = (hashlib.blake2b(root + name, digest_size=_KEY_BYTES).digest() for name in names)
+    return FileStates(np.frombuffer(b"".join(keys), np.int64), objects[:, 1].copy())
+
+
 def _look_at_members(members: Members, samples: Manifest) -> FileStates:
     """The key of a member is a digest of its archive's real path and its own."""
     starts, states = [], []
     for archive in members.archives:
+        if urls.is_url(archive.path):
+            starts.append(os.fsencode(urls.shown(archive.path)))
+            states.append(object_state(archive.size, archive.tag))
+            continue
         with storage.asking(archive.path):
             starts.append(os.fsencode(os.path.realpath(archive.path)))
             try:
                 states.append(state_of(os.stat(archive.path)))
             except OSError:  # reading its members raises the error
                 states.append(UNREADABLE)
-    shown = [os.fsencode(os.path.relpath(one.path, samples.root)) for one in members.archives]
+    shown = [_below(one.path, samples.root) for one in members.archives]
     names = bytes(samples.names).split(b"\0")[:-1]
     numbers = members.locations[:, 0].tolist()
     digest = hashlib.blake2b
@@ -104,6 +119,11 @@ def _look_at_members(members: Members, samples: Manifest) -> FileStates:
     found = np.maximum(_fold(whole, offset, stored, skip), 1).view(np.int64)
     found[whole == UNREADABLE] = UNREADABLE
     return FileStates(np.frombuffer(keys, np.int64), found)
+
+
+def _below(path: str, root: str) -> bytes:
+    short = urls.below(path, root) if urls.is_url(path) else os.path.relpath(path, root)
+    return os.fsencode(short)
 
 
 def member_state(archive: int, member: Location) -> int:
@@ -185,6 +205,14 @@ def state_of(status: os.stat_result) -> int:
     number = status.st_ino if _keeps_numbers(status.st_dev) else 0
     mixed: int = _fold(status.st_size, status.st_mtime_ns, status.st_ctime_ns, number)
     return max(mixed, 1)
+
+
+def object_state(size: int, tag: str) -> int:
+    """A digest of the version of an object; ``UNREADABLE`` for one without an ETag."""
+    if not tag:  # the time has seconds only, so that a change may not show
+        return UNREADABLE
+    digest = hashlib.blake2b(f"{size} {tag}".encode(), digest_size=8).digest()
+    return max(int.from_bytes(digest, "big") & _BITS, 1)
 
 
 def _fold(size: Any, mtime: Any, ctime: Any, number: Any) -> Any:

@@ -14,6 +14,7 @@ from loaderd.errors import BadImage
 from loaderd.ipc.manifest import Manifest
 from loaderd.ipc.text import printable, readable
 from loaderd.scratch import Scratch
+from loaderd.sources.fetches import Fetches
 from loaderd.sources.file_identity import settled_state
 
 Path = bytes | str
@@ -112,6 +113,8 @@ class FileSource:
     Attributes:
         labels: int32 (n,).
     """
+
+    fetches: Fetches | None = None
 
     def __init__(self, manifest: Manifest, limit: FileLimit) -> None:
         self._manifest = manifest

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import tempfile
+import time
 from collections.abc import Iterable, Sequence
 from typing import Literal, NamedTuple
 
@@ -20,6 +22,9 @@ FOLDER = "archives"
 """Of the indexes, in the cache folder."""
 
 _CHECKSUM = 16
+_DAY = 86400
+_UNUSED_DAYS = 90
+"""An index that no dataset was made of for so long is removed; its archive may be gone."""
 
 
 FoundLayout = Literal["webdataset", "folders", "parquet", "tfrecord", "mds"]
@@ -42,6 +47,7 @@ class ArchiveIndex(msgspec.Struct, frozen=True):
         labels: whole numbers, or names of classes; None if they were not read.
         joined_folders: see ``folders``.
         class_names: of labels 0, 1 and so on, where the archive has them.
+        tag: the ETag of an object; empty for a file.
     """
 
     version: int
@@ -55,6 +61,7 @@ class ArchiveIndex(msgspec.Struct, frozen=True):
     labels: list[int | str] | None
     joined_folders: bytes
     class_names: list[str] | None = None
+    tag: str = ""
 
     @property
     def names(self) -> list[str]:
@@ -82,8 +89,8 @@ class ArchiveSamples(NamedTuple):
     folders: Sequence[str] = ()
     class_names: list[str] | None = None
 
-    def indexed(self, size: int, mtime: int, state: int) -> ArchiveIndex:
-        """The index of the archive, whose state is given as in :class:`ArchiveIndex`."""
+    def indexed(self, size: int, mtime: int, state: int, tag: str) -> ArchiveIndex:
+        """The index of the archive, whose version is given as in :class:`ArchiveIndex`."""
         return ArchiveIndex(
             version=VERSION,
             size=size,
@@ -96,6 +103,7 @@ class ArchiveSamples(NamedTuple):
             labels=self.labels,
             joined_folders=_joined(self.folders),
             class_names=self.class_names,
+            tag=tag,
         )
 
 
@@ -108,6 +116,8 @@ def load(path: str) -> ArchiveIndex | None:
     try:
         with open(path, "rb") as file:
             data = file.read()
+            if time.time() - os.fstat(file.fileno()).st_mtime > _DAY:
+                os.utime(path)  # it is in use: see ``remove_unused``
     except FileNotFoundError:
         return None
     except OSError as error:
@@ -141,6 +151,15 @@ def save(path: str, index: ArchiveIndex) -> None:
                 raise
     except OSError as error:
         raise _unusable(path, error) from error
+
+
+def remove_unused(folder: str) -> None:
+    """Removes indexes that were not used for months, and what killed processes have left."""
+    with contextlib.suppress(FileNotFoundError), os.scandir(folder) as entries:
+        for entry in entries:
+            with contextlib.suppress(OSError):  # another process removes it
+                if time.time() - entry.stat().st_mtime > _UNUSED_DAYS * _DAY:
+                    os.unlink(entry.path)
 
 
 def _unusable(path: str, error: OSError) -> CacheError:

@@ -14,6 +14,7 @@ from loaderd.ipc.owned import Owned
 from loaderd.ipc.text import printable
 from loaderd.scratch import Scratch
 from loaderd.sources.content import content
+from loaderd.sources.fetches import Fetches
 from loaderd.sources.file_identity import member_state, settled_state
 from loaderd.sources.files import FileLimit, while_reachable
 
@@ -60,6 +61,8 @@ class MemberSource:
         labels: int32 (n,).
     """
 
+    fetches: Fetches | None = None
+
     def __init__(self, manifest: Manifest, limit: FileLimit) -> None:
         assert manifest.members is not None, "it is for members of archives"
         self._manifest = manifest
@@ -103,7 +106,7 @@ class MemberSource:
 
     def _read(self, sample: int, location: Location) -> memoryview:
         try:
-            return self._checked(location)
+            return self._checked(sample, location)
         except MemoryError as error:
             raise memory.no_room(printable(self.name(sample))) from error
         except BadArchive as error:
@@ -115,16 +118,20 @@ class MemberSource:
             self._open.pop(location.archive, None)
             raise BadImage(f"{printable(self.name(sample))}: {error.strerror}") from error
 
-    def _checked(self, location: Location) -> memoryview:
+    def _checked(self, sample: int, location: Location) -> memoryview:
         """The content; raises ValueError if it is damaged or too large."""
         nbytes = max(location.size, location.stored, location.unpacked)
         if nbytes > self._limit.nbytes:
             raise ValueError(f"{nbytes} bytes are more than {self._limit.reason}")
+        return memoryview(content(self._stored(sample, location), location))
+
+    def _stored(self, sample: int, location: Location) -> memoryview:
+        """The bytes in the archive."""
         before = time_ns()
         archive = self._opened(location.archive)
         stored = self._read_all(archive.fd, location)
         self._last = archive.checked_status(), before, location
-        return memoryview(content(stored, location))
+        return stored
 
     def _opened(self, number: int) -> _OpenArchive:
         found = self._open.get(number)

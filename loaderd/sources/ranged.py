@@ -6,16 +6,34 @@ import errno
 import io
 import os
 import stat
-from typing import TYPE_CHECKING, Protocol
+from time import time_ns
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from loaderd.errors import BadArchive
 from loaderd.ipc.owned import Owned
 from loaderd.ipc.text import readable
+from loaderd.sources import file_identity
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
 
 _descriptors = Owned(os.close)
+
+
+class Version(NamedTuple):
+    """What differs between two versions of a file.
+
+    Attributes:
+        size: in bytes.
+        mtime: when it was modified, in ns since 1970.
+        state: see :mod:`loaderd.sources.file_identity`.
+        tag: the ETag of an object; empty for a local file, and for an object without one.
+    """
+
+    size: int
+    mtime: int
+    state: int
+    tag: str = ""
 
 
 class RangedFile(Protocol):
@@ -24,6 +42,16 @@ class RangedFile(Protocol):
     @property
     def nbytes(self) -> int:
         """Its size."""
+
+    @property
+    def version(self) -> Version:
+        """That of when it was opened."""
+
+    def is_settled(self) -> bool:
+        """Whether any change since would have changed its version."""
+
+    def present_version(self) -> Version:
+        """That of now."""
 
     def pread(self, count: int, offset: int) -> bytes:
         """The bytes from ``offset`` on: ``count``, or fewer where the file ends.
@@ -41,13 +69,14 @@ class LocalFile:
 
     Attributes:
         nbytes: its size when it was opened.
-        opened_status: its status when it was opened.
+        version: that of when it was opened.
 
     Raises:
         BadArchive: it cannot be opened, or is not a regular file; names it.
     """
 
     def __init__(self, path: str) -> None:
+        self._before = time_ns()
         try:
             # Opening a FIFO without O_NONBLOCK would block until it has a writer.
             self._fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
@@ -55,18 +84,28 @@ class LocalFile:
             reason = error.strerror if isinstance(error, OSError) else str(error)
             raise BadArchive(f"{readable(path)}: {reason}") from error
         _descriptors.watch(self, self._fd)
-        self.opened_status = self.status()
-        self.nbytes = self.opened_status.st_size
-        if not stat.S_ISREG(self.opened_status.st_mode):
+        self._status = os.fstat(self._fd)
+        self.version = _version_of(self._status)
+        self.nbytes = self.version.size
+        if not stat.S_ISREG(self._status.st_mode):
             raise BadArchive(f"{readable(path)}: not a regular file")
 
     def pread(self, count: int, offset: int) -> bytes:
         """The bytes from ``offset`` on."""
         return os.pread(self._fd, count, offset)
 
-    def status(self) -> os.stat_result:
-        """Its present status."""
-        return os.fstat(self._fd)
+    def present_version(self) -> Version:
+        """That of now."""
+        return _version_of(os.fstat(self._fd))
+
+    def is_settled(self) -> bool:
+        """Whether any change since would have changed its version."""
+        settled = file_identity.settled_state(self._status, self._before)
+        return settled != file_identity.UNREADABLE
+
+
+def _version_of(status: os.stat_result) -> Version:
+    return Version(status.st_size, status.st_mtime_ns, file_identity.state_of(status))
 
 
 def seekable(file: RangedFile) -> io.BufferedReader:

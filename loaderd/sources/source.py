@@ -7,6 +7,8 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from loaderd.sources.fetches import Fetches
+
 
 class Source(Protocol):
     """Random access to samples by number; reads are independent of each other."""
@@ -14,6 +16,10 @@ class Source(Protocol):
     @property
     def labels(self) -> NDArray[np.int32]:
         """The class of every sample, (len(source),)."""
+
+    @property
+    def fetches(self) -> Fetches | None:
+        """What is on its way, of a source on an object store; None of others."""
 
     def __len__(self) -> int:
         """How many samples there are."""

@@ -86,6 +86,18 @@ class Rows(Directory, frozen=True, tag="rows"):
     """
 
 
+class Download(Frozen, frozen=True):
+    """Where the bytes that were read from an object store are kept.
+
+    Attributes:
+        folder: of the files (absolute).
+        limit: bytes of all of them; None for half of what is free.
+    """
+
+    folder: str
+    limit: int | None = None
+
+
 class Files(Frozen, frozen=True, tag="files"):
     """Files that the client has listed, in the bundle's ``manifest``.
 

@@ -22,7 +22,7 @@ from loaderd.spec.base import CHANNELS, Cache, ColorMode, Frozen, OnError
 from loaderd.spec.load import Load
 from loaderd.spec.operations import Operation, Random, UserCode
 from loaderd.spec.output import Batching, Order, Output
-from loaderd.spec.source import Archives, Arrays, Directory, Files, Rows
+from loaderd.spec.source import Archives, Arrays, Directory, Download, Files, Rows
 
 T = TypeVar("T")
 
@@ -50,6 +50,7 @@ class Spec(Frozen, frozen=True):
         augment: operations of :mod:`loaderd.augment`, in the place of ``transforms``.
         annotations: what moves with the images; None for nothing.
         code: the user's functions that ``augment`` calls; None for none.
+        download: where bytes from an object store are kept; None if they are not.
     """
 
     source: Directory | Archives | Rows | Files | Arrays
@@ -64,6 +65,7 @@ class Spec(Frozen, frozen=True):
     augment: tuple[AnyOperation, ...] = ()
     annotations: Annotations | None = None
     code: UserCode | None = None
+    download: Download | None = None
 
     def __post_init__(self) -> None:
         """Raises InvalidArgument for parts that do not fit one another."""

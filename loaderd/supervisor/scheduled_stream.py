@@ -22,9 +22,6 @@ from loaderd.supervisor.cursor import Cursor
 from loaderd.supervisor.slots import Event, SlotTable, State
 from loaderd.supervisor.stream_shape import Shape
 
-QUEUED = 2
-"""Chunks that a worker holds: one in hand, one queued behind it."""
-
 CRASHES = 2
 """After so many workers that crashed in a row over a chunk, its samples are tried alone."""
 
@@ -176,6 +173,11 @@ class ScheduledStream:
             self.cutting = self._begin(place, len(workers))
         return self._cut(self.cutting)
 
+    @property
+    def is_still(self) -> bool:
+        """Whether no slot is FILLING or LEASED, so that another stream may have the ring."""
+        return not self.partial and not self.slots.count(State.LEASED)
+
     def cost_ns(self, part: Part) -> float:
         """What rows are expected to cost a worker."""
         return (part.last - part.first) * (self.row_ns or UNKNOWN_ROW_NS)
@@ -207,7 +209,7 @@ class ScheduledStream:
         """Chunks for so many rows of a batch.
 
         Few chunks mean few messages, so they are as long as may be, and no longer than
-        leaves every worker its two of the batches for which there are slots.
+        leaves every worker all that it may hold of the batches for which there are slots.
         """
         chunks = -(-rows // -(-self.shape.batch_size // self._min_chunks(max(1, workers))))
         if self.row_ns:
@@ -220,7 +222,7 @@ class ScheduledStream:
         if not self.row_ns:
             return 1 if self.is_small else workers
         fillable = max(1, len(self.slots) - LEASED)
-        return -(-QUEUED * workers // fillable)
+        return -(-self.shape.queued * workers // fillable)
 
     # -- what becomes of them ----------------------------------------------------------
 

@@ -17,7 +17,8 @@ Theory of operation. A stream is an endless run of batches, (epoch, position) af
   one; then the one whose ring holds the smallest share of ready batches; of several, the one
   that has had the least of the workers' time. Batches that are ready count for nothing while
   the trainer needs others before it: else a full ring of them would starve it.
-- Every worker has one chunk in hand and one queued, so that it never waits for us.
+- Every worker has one chunk in hand and one queued, so that it never waits for us. While a stream
+  reads from an object store it has more, as it fetches what is queued.
 - A chunk of a dead worker is given away again, before all others. Tickets number the
   tries; a ticket that is not held by the worker who reports it counts for nothing.
 - A chunk over which workers crashed twice in a row is tried sample by sample, and a sample
@@ -40,10 +41,10 @@ from loaderd.ipc.prefetch import Place, Run
 from loaderd.supervisor.actions import Action, Assign, Death, Dismiss
 from loaderd.supervisor.cursor import Cursor
 from loaderd.supervisor.ledger import Ledger
-from loaderd.supervisor.scheduled_stream import QUEUED, ScheduledStream
+from loaderd.supervisor.scheduled_stream import ScheduledStream
 from loaderd.supervisor.shared_stream import SharedCursor, SharedStream
-from loaderd.supervisor.slots import SlotTable, State
-from loaderd.supervisor.stream_shape import Shape
+from loaderd.supervisor.slots import SlotTable
+from loaderd.supervisor.stream_shape import QUEUED, Shape
 
 Slots = tuple[int, ...]
 
@@ -68,7 +69,7 @@ class Scheduler:
         self._waiting: set[int] = set()
         self._actions: list[Action] = []
         self._virtual_ns = 0.0
-        self._draining = False
+        self._draining, self._queued = False, QUEUED
 
     def drain(self) -> None:
         """Begins no further batch; those that are begun are finished."""
@@ -101,16 +102,13 @@ class Scheduler:
         """
         self.streams[stream] = state = _stream(stream, shape, run, is_shared)
         state.is_small, state.doubted = is_small, bool(self._waiting)
+        self._queued = max(self._queued, shape.queued)
         return self.go_on()
-
-    def is_still(self, stream: int) -> bool:
-        """Whether no slot is FILLING or LEASED, so that another stream may have the ring."""
-        state = self.streams[stream]
-        return not state.partial and not state.slots.count(State.LEASED)
 
     def close(self, stream: int) -> list[Action]:
         """Ends a stream; what workers report of its chunks is ignored from now on."""
         del self.streams[stream]
+        self._queued = max((one.shape.queued for one in self.streams.values()), default=QUEUED)
         return self.go_on()
 
     def plan(self, stream: int, want: tuple[Place, ...], run: Run | None) -> list[Action]:
@@ -261,7 +259,7 @@ class Scheduler:
 
     def go_on(self) -> list[Action]:
         """Gives chunks to all who have room, those with nothing first."""
-        for length in range(1, QUEUED + 1):
+        for length in range(1, self._queued + 1):
             for worker in self.ledger.with_room(length):
                 if not self._assign(worker, length) and not self.ledger.declined(worker):
                     return self._flush()
@@ -276,7 +274,7 @@ class Scheduler:
         if worker in self.ledger.retired:
             self._dismiss(worker)
         elif not in_doubt:
-            self._assign(worker, QUEUED)
+            self._assign(worker, self._queued)
         return self.go_on() if in_doubt else self._flush()
 
     def _trust(self, stream: ScheduledStream | None) -> None:

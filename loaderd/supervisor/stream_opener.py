@@ -160,7 +160,7 @@ class StreamOpener:
         last = self.subscribers[client.subscriber].stream
         self._last_id += 1
         is_shared = request.share or last.request.share
-        is_still = not is_shared and self._scheduler.is_still(last.id)
+        is_still = not is_shared and self._scheduler.streams[last.id].is_still
         stream = last.renewed(self._last_id, request, fds) if is_still else None
         self._close(client)
         if stream is not None:

@@ -7,16 +7,36 @@ from dataclasses import dataclass
 from loaderd.errors import ProtocolError
 from loaderd.ipc.prefetch import Place, Run
 from loaderd.sampling.epoch_layout import EpochLayout
+from loaderd.spec.spec import Spec
+from loaderd.spec.url import is_url
 
 EPOCHS = 2**63
 """No stream comes so far."""
 
+QUEUED = 2
+"""Chunks that a worker holds: one in hand, one queued behind it."""
+
+QUEUED_REMOTE = 8
+"""The same of a stream that reads from an object store: those that are queued are being fetched,
+and have as much time for it as those before them take, some 20 ms each."""
+
+
+def queued_of(spec: Spec) -> int:
+    """Chunks of a stream that a worker holds."""
+    return QUEUED_REMOTE if is_url(spec.source.directory) else QUEUED
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shape(EpochLayout):
-    """The sizes of a stream: how its epochs are divided, and the slots of its ring."""
+    """The sizes of a stream: how its epochs are divided, and the slots of its ring.
+
+    Attributes:
+        slots: batches that its ring has room for.
+        queued: chunks of it that a worker holds.
+    """
 
     slots: int
+    queued: int = QUEUED
 
     def check(self, place: Place) -> None:
         """Raises ProtocolError if there is no such batch."""

@@ -79,7 +79,7 @@ from loaderd.supervisor.memory_caches import MemoryCaches
 from loaderd.supervisor.opener_processes import Openers
 from loaderd.supervisor.shared_listing import ListingRequest, is_in_memory, listing_request
 from loaderd.supervisor.storage_waits import Stall, Wait
-from loaderd.supervisor.stream_shape import Shape
+from loaderd.supervisor.stream_shape import Shape, queued_of
 
 log = logging.getLogger("loaderd")
 
@@ -449,7 +449,8 @@ class PendingStream:
         fitting_slots(layout.nbytes, self._wish, room._replace(shm=segment.total()))
         self._caches.give_way(2 * self._wish * layout.nbytes)  # a ring gets half of what is free
         slots = fitting_slots(layout.nbytes, self._wish, room._replace(shm=segment.free()))
-        self.shape = Shape(listed.samples, batch_size, shard, slots=slots)
+        queued = queued_of(self.spec)
+        self.shape = Shape(listed.samples, batch_size, shard, slots=slots, queued=queued)
         self.shape.checked(self.request.run)
         self.ring_bytes = layout.nbytes * slots
         self._fds.append(segment.create(self.ring_bytes))

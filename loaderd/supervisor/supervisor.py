@@ -22,14 +22,14 @@ from collections.abc import Callable, Iterable
 
 from loaderd.child import init
 from loaderd.config import Settings
-from loaderd.errors import DaemonError, Draining, LoaderdError, NoWorkers
+from loaderd.errors import DaemonError, Draining, LoaderdError, NoWorkers, from_wire
 from loaderd.forkserver import entries
 from loaderd.ipc import descriptors, segment
 from loaderd.ipc.messages import Ack, Bad, BatchFailed, Open, Plan, Ready, fitting
 from loaderd.ipc.prefetch import Run
 from loaderd.ipc.process import JOB_SIGNALS
 from loaderd.ipc.text import readable
-from loaderd.supervisor.actions import Action, Assign, Deliver, Dismiss, Fail, Isolate
+from loaderd.supervisor.actions import Action, Assign, Deliver, Dismiss, Fail, Failure, Isolate
 from loaderd.supervisor.bad_images import BadImages
 from loaderd.supervisor.children import ForkServer
 from loaderd.supervisor.clients import ClientConnection, Clients, Requests
@@ -41,6 +41,7 @@ from loaderd.supervisor.remote_server import RemoteServer
 from loaderd.supervisor.scheduler import Scheduler
 from loaderd.supervisor.sharing import SharedStreams, shared_name
 from loaderd.supervisor.snapshot_builder import SnapshotBuilder
+from loaderd.supervisor.storage_waits import STORAGE_ERRORS
 from loaderd.supervisor.stream_opener import StreamOpener
 from loaderd.supervisor.streams import OpenStream
 from loaderd.supervisor.systemd import Notifier
@@ -136,7 +137,7 @@ def _worker_events(
     return WorkerEvents(
         ready=ready,
         done=lambda worker, done: perform(
-            scheduler.done(worker, done.ticket, done.total, done.skipped)
+            scheduler.done(worker, done.ticket, done.total - done.waited, done.skipped)
         ),
         failed=lambda worker, failed: perform(
             scheduler.failed(worker, failed.ticket, failed.kind, failed.text)
@@ -328,13 +329,7 @@ class Supervisor:
                 f"no worker can start: {self._processes.trouble}; the log says more above"
             )
         for subscriber in list(self._streams.subscribers.values()):
-            subscriber.client.fail(self._no_workers())
-
-    def _no_workers(self) -> NoWorkers:
-        return NoWorkers(
-            f"no worker can start: {self._processes.trouble}; the daemon's log says more, and "
-            "it goes on trying"
-        )
+            subscriber.client.fail(_no_workers(self._processes))
 
     def _note_bad(self, bad: Bad) -> None:
         stream = self._streams.streams.get(bad.stream)
@@ -351,18 +346,23 @@ class Supervisor:
 
     def _perform(self, actions: Iterable[Action]) -> None:
         streams, subscribers = self._streams.streams, self._streams.subscribers
+        failed: dict[ClientConnection, LoaderdError] = {}
         for action in actions:
             match action:
                 case Assign():
                     self._workers.assign(action, streams[action.chunk.stream])
                 case Deliver(subscriber, slot, place, attempt, skipped):
                     subscribers[subscriber].client.send(Ready(slot, *place, attempt, skipped))
+                case Fail(subscriber, error=Failure(kind, text)) if kind in STORAGE_ERRORS:
+                    failed[subscribers[subscriber].client] = from_wire(kind, text)
                 case Fail():
                     self._fail_batch(action)
                 case Isolate():
                     self._isolate(action)
                 case Dismiss(worker):
                     self._workers.dismiss(worker)
+        for client, error in failed.items():  # last, as it closes streams
+            client.fail(error)
 
     def _isolate(self, action: Isolate) -> None:
         """Tells all workers that a sample is bad, before it is given away again."""
@@ -385,7 +385,7 @@ class Supervisor:
         if self._end_at is not None:
             raise Draining("the daemon is draining; start another, or wait")
         if self._processes.start_exhausted:
-            raise self._no_workers()
+            raise _no_workers(self._processes)
         self._streams.request(client, request, fds)
 
     def _stream_opened(self, stream: OpenStream, run: Run) -> None:
@@ -415,3 +415,10 @@ class Supervisor:
         if self._end_at is None:
             self._listener.resume()
         self._streams.leave(client)
+
+
+def _no_workers(processes: WorkerProcesses) -> NoWorkers:
+    return NoWorkers(
+        f"no worker can start: {processes.trouble}; the daemon's log says more, and it goes on "
+        "trying"
+    )

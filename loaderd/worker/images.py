@@ -32,7 +32,7 @@ class DecodedImages:
     """Images that are read and decoded each time.
 
     Args:
-        source: of the files.
+        source: of the samples.
         renderer: decodes them.
 
     Attributes:
@@ -46,9 +46,25 @@ class DecodedImages:
         self.cached = 0
         self.size: Size = (0, 0)
         self._renderer = renderer
+        self._fetches = source.fetches
 
-    def begin(self, ids: Ids) -> None:
-        """Prepares the samples of a chunk."""
+    def begin(self, ids: Ids, ticket: int) -> None:
+        """Prepares samples of a chunk, which is in hand."""
+        if self._fetches is not None:
+            self._fetches.begin(ticket)
+            self.expect(ids, ticket)
+
+    def expect(self, ids: Ids, ticket: int) -> None:
+        """Begins to fetch the samples of a chunk that may be about to come."""
+        if self._fetches is not None:
+            self._fetches.expect(ticket, self._to_read(ids).tolist())
+
+    def take_waited(self) -> int:
+        """Nanoseconds that were spent in waiting for an object store since the last call."""
+        return self._fetches.take_waited() if self._fetches is not None else 0
+
+    def _to_read(self, ids: Ids) -> Ids:
+        return ids
 
     def gather(self, ids: Ids, out: Array) -> bool:
         """Copies the whole chunk to ``out``, if possible; returns whether it did."""
@@ -82,7 +98,7 @@ class DecodedImages:
 
     def take_trouble(self) -> str:
         """A warning for the user, returned once; empty if there is none."""
-        return ""
+        return self._fetches.take_trouble() if self._fetches is not None else ""
 
 
 class ArrayImages(DecodedImages):
@@ -108,7 +124,7 @@ class CachedImages(DecodedImages):
     """Images from the cache; adds those that it lacks.
 
     Args:
-        source: of the files.
+        source: of the samples.
         renderer: decodes them.
         store: the cache.
         folder: of the images, for display.
@@ -123,11 +139,15 @@ class CachedImages(DecodedImages):
         self._found: frozenset[int] = frozenset()
         self._warned = False
 
-    def begin(self, ids: Ids) -> None:
+    def begin(self, ids: Ids, ticket: int) -> None:
         """Looks up the samples in the cache."""
+        super().begin(ids, ticket)
         with storage.asking(self._path):
             found = ids[self._store.find(ids)]
         self._found, self.cached = frozenset(found.tolist()), len(found)
+
+    def _to_read(self, ids: Ids) -> Ids:
+        return ids[~self._store.find(ids)]
 
     def gather(self, ids: Ids, out: Array) -> bool:
         """Copies the whole chunk, if all of it is cached."""
@@ -191,7 +211,7 @@ class CachedImages(DecodedImages):
     def take_trouble(self) -> str:
         """Why the cache is no longer written, or no longer used; returned once."""
         if self._warned or not self._store.trouble:
-            return ""
+            return super().take_trouble()
         self._warned = True
         root, why = self._folder, self._store.trouble
         if self._store.lost:

@@ -39,6 +39,7 @@ from loaderd.render.transforms.user_function import explain
 from loaderd.render.versions import pils_name
 from loaderd.spec import spec
 from loaderd.worker.stream_renderer import StreamRenderer
+from loaderd.worker.work_queue import WorkQueue
 
 _NO_MEMORY = (
     "a worker has no memory, or no room in its address space, for the stream: raise the "
@@ -63,6 +64,7 @@ class _WorkerLoop:
     def __init__(self, channel: Channel, settings: Settings) -> None:
         self._channel = channel
         self._streams: dict[int, StreamRenderer | LoaderdError] = {}
+        self._queue = WorkQueue(channel, self._streams)
         self._quarantine: dict[str, dict[bytes, str]] = defaultdict(dict)
         self._settings = settings
 
@@ -105,7 +107,7 @@ class _WorkerLoop:
         function = asked.function
         quarantine = self._quarantine[function.label if function else ""]
         try:
-            return StreamRenderer(attach, asked, fds, self._channel, self._settings, quarantine)
+            return StreamRenderer(attach, asked, fds, self._queue, self._settings, quarantine)
         except BaseException as error:
             return _to_loaderd_error(error)
 

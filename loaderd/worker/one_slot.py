@@ -18,6 +18,7 @@ from loaderd.sampling.epoch_layout import EpochLayout
 from loaderd.spec import spec
 from loaderd.spec.spec import Spec
 from loaderd.worker.stream_renderer import StreamRenderer
+from loaderd.worker.work_queue import WorkQueue
 
 
 class OneSlot:
@@ -53,7 +54,8 @@ class OneSlot:
         order = self.spec.order
         self._epoch = EpochLayout(samples, self.spec.batch.batch_size, order.shard)
         alone = msgspec.structs.replace(attach, slots=1, ring_bytes=layout.nbytes, cached=False)
-        self._renderer = StreamRenderer(alone, self.spec, [ring, *fds], channel, settings, {})
+        queue = WorkQueue(channel, {})
+        self._renderer = StreamRenderer(alone, self.spec, [ring, *fds], queue, settings, {})
 
     @property
     def batches(self) -> int:

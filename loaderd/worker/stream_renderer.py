@@ -16,33 +16,30 @@ import numpy as np
 from numpy.typing import NDArray
 
 from loaderd.augment.pipeline import divide
-from loaderd.cache.store import Store
 from loaderd.config import Settings
-from loaderd.errors import BadImage, MissingCodec, ProtocolError, RenderError
+from loaderd.errors import BadImage, MissingCodec, RenderError
 from loaderd.ipc import bundle, segment
-from loaderd.ipc.channel import Channel
 from loaderd.ipc.manifest import Manifest, sample_key
 from loaderd.ipc.messages import Attach, Bad, Chunk, Done, Progress, fitting
 from loaderd.ipc.prefetch import ROUND
 from loaderd.ipc.slot_layout import SlotArrays, slot_layout, view_slot
 from loaderd.ipc.text import printable
-from loaderd.render.load.pixel_limits import PixelLimit, pixel_limit
+from loaderd.render.load.pixel_limits import pixel_limit
 from loaderd.render.renderer import Drawn, Loaded, Prepared, Renderer, StageTimes
-from loaderd.render.save import save_picture
+from loaderd.render.save import save_rows
 from loaderd.render.transforms.operation import UNIFORMS
 from loaderd.sampling.draws import Uniforms, substitutes
 from loaderd.sampling.keras_draws import BatchDraws
 from loaderd.sampling.order import EpochOrder, Ids
 from loaderd.sampling.weights import sample_weights
-from loaderd.sources.arrays import ArraySource
-from loaderd.sources.files import FileLimit, FileSource
-from loaderd.sources.members import MemberSource
 from loaderd.spec.spec import Spec, fitted
 from loaderd.spec.transform import Transform
 from loaderd.worker.annotated import AnnotatedSample
-from loaderd.worker.images import ArrayImages, CachedImages, DecodedImages, attach_store
+from loaderd.worker.images import attach_store
 from loaderd.worker.labels import LabelWriter
 from loaderd.worker.mixer import Mixer
+from loaderd.worker.stream_images import images_of, remote_of, source_of
+from loaderd.worker.work_queue import WorkQueue
 
 Array = NDArray[Any]
 
@@ -55,7 +52,7 @@ class StreamRenderer:
         asked: its spec.
         fds: descriptors of ring, manifest, any bundles, and any cache and its rows; this object
             closes them.
-        channel: to the supervisor, which is told of bad images, and that a long chunk goes on.
+        queue: tells the supervisor of bad images, and that a long chunk goes on.
         settings: the daemon's.
         quarantine: samples that are no longer tried, and why; the worker's loop adds to it.
 
@@ -70,15 +67,13 @@ class StreamRenderer:
         attach: Attach,
         asked: Spec,
         fds: Sequence[int],
-        channel: Channel,
+        queue: WorkQueue,
         settings: Settings,
         quarantine: Mapping[bytes, str],
     ) -> None:
         ring, manifest, *more = fds
-        self._stream = attach.stream
-        self._channel = channel
+        self._stream, self._queue, self._quarantine = attach.stream, queue, quarantine
         self._silence_ns = int(settings.silence * 1e9)
-        self._quarantine = quarantine
         self._handled_errors = (BadImage, MissingCodec) if asked.survey else BadImage
         ring_memory = segment.attach(ring, attach.ring_bytes, writable=True)
         table = segment.attach(manifest, attach.manifest_bytes, writable=False)
@@ -88,10 +83,11 @@ class StreamRenderer:
         layout, memory = slot_layout(asked, attach.classes), memoryview(ring_memory)
         self._slots = [view_slot(memory, layout, slot) for slot in range(attach.slots)]
         arrays = bundle.attach_all(more[: len(attach.bundles)], attach.bundles)
-        order = arrays.get("order")
-        given, names = arrays.get("weights"), self._manifest.class_names
-        weights = sample_weights(asked.order, self._manifest.labels, names, given)
-        self._epochs = EpochOrder(asked.order, samples, asked.batch.batch_size, order, weights)
+        labels, names = self._manifest.labels, self._manifest.class_names
+        weights = sample_weights(asked.order, labels, names, arrays.get("weights"))
+        self._epochs = EpochOrder(
+            asked.order, samples, asked.batch.batch_size, arrays.get("order"), weights
+        )
         self._batch_draws = BatchDraws(asked, self._epochs)
         self._uniforms = Uniforms(asked.order.seed or 0, UNIFORMS)
         self._still = np.array([Transform()] * asked.batch.batch_size, np.float64)
@@ -99,18 +95,17 @@ class StreamRenderer:
         store = attach_store(asked.load, samples, *more[-2:]) if attach.cached else None
         limit = pixel_limit(asked.load.pil, settings.max_pixels)
         self._renderer = Renderer(asked, StageTimes(), arrays, limit)
-        self._images = _images_of(asked, self._manifest, self._renderer, arrays, limit, store)
+        remote = remote_of(asked, settings.io_timeout, queue.look)
+        self._source = source = source_of(asked, self._manifest, arrays, limit, remote)
+        self._images = images_of(source, self._renderer, store, self._manifest.root)
         self._annotated: AnnotatedSample | None = None
         if asked.annotations is not None:
             self._annotated = AnnotatedSample(asked, arrays, self._renderer, limit)
-        mixes = divide(asked.augment).mixes
-        self._mixer = Mixer(asked, layout, self._epochs) if mixes else None
-        self._source = self._images.source
+        self._mixer = Mixer(asked, layout, self._epochs) if divide(asked.augment).mixes else None
         self._name = self._source.name
         mode = asked.batch.label_mode
         values = arrays["labels"] if mode == "given" else self._source.labels
         self._write_labels = LabelWriter(mode, values, layout.labels)
-        self._skipped = 0
 
     @property
     def runs_code(self) -> bool:
@@ -126,15 +121,17 @@ class StreamRenderer:
             RenderError: a sample could not be augmented, preprocessed or saved.
         """
         start = perf_counter_ns()
+        self._queue.begin(chunk)
+        self._skipped = 0
         slot, mixer = self._slots[chunk.slot], self._mixer
         part = self._epochs.layout.part(chunk.position)
-        partners = mixer.partners(chunk, self._render, self._channel.send) if mixer else {}
-        self._skipped = 0
+        partners = mixer.partners(chunk, self._render, self._queue.send) if mixer else {}
         ids = self._render(slot, chunk, part[chunk.first : chunk.last])
         if mixer:
             mixer.mix(slot, chunk, ids, partners)
         if self._spec.output.save is not None:
-            self._save(slot, chunk, ids)
+            numbers = self._batch_draws.numbers(chunk.epoch, chunk.position)
+            save_rows(slot.images, self._spec.output, ids, chunk.first, numbers)
         times = self._renderer.times.take()
         return Done(
             chunk.ticket,
@@ -147,7 +144,13 @@ class StreamRenderer:
             self._images.cached,
             self._images.take_trouble(),
             self._skipped,
+            waited=self._images.take_waited(),
         )
+
+    def expect(self, chunk: Chunk) -> None:
+        """Prepares for a chunk that is about to come."""
+        part = self._epochs.layout.part(chunk.position)[chunk.first : chunk.last]
+        self._images.expect(self._epochs.ids(chunk.epoch, chunk.position, part), chunk.ticket)
 
     def _render(self, slot: SlotArrays, chunk: Chunk, rows: range) -> Ids:
         """Renders rows of the batch of all trainers by themselves, to those of the chunk.
@@ -156,7 +159,7 @@ class StreamRenderer:
             The ids of their samples, -1 for a skipped row.
         """
         ids = self._epochs.ids(chunk.epoch, chunk.position, rows)
-        self._images.begin(ids)
+        self._images.begin(ids, chunk.ticket)
         if slot.weights is not None:
             slot.weights[chunk.first : chunk.last] = 1
         if not self._gathered(slot, chunk, ids):
@@ -216,7 +219,7 @@ class StreamRenderer:
                 shown = int(ids[at])  # it may be a substitute's picture
                 raise RenderError.of(error, f"{self._name(shown)}: {error}") from error
             if perf_counter_ns() >= due:
-                self._channel.send(Progress(chunk.ticket))
+                self._queue.send(Progress(chunk.ticket))
                 due = perf_counter_ns() + self._silence_ns
         return ids
 
@@ -262,7 +265,7 @@ class StreamRenderer:
         name = self._name(sample)
         reason = fitting(str(error).removeprefix(f"{printable(name)}: "))
         lacking = isinstance(error, MissingCodec)
-        self._channel.send(Bad(self._stream, os.fsencode(name), reason, lacking))
+        self._queue.send(Bad(self._stream, os.fsencode(name), reason, lacking))
 
     def _substitute(
         self, epoch: int, sample: int, error: BadImage | MissingCodec
@@ -291,38 +294,3 @@ class StreamRenderer:
         if spec.augments:
             return keys
         return self._renderer.draw(np.array([self._uniforms(*key) for key in keys]))
-
-    def _save(self, slot: SlotArrays, chunk: Chunk, ids: Ids) -> None:
-        numbers = self._batch_draws.numbers(chunk.epoch, chunk.position)
-        for row, sample in enumerate(ids.tolist(), chunk.first):
-            if sample >= 0:
-                save_picture(slot.images[row], self._spec.output, sample, numbers[row])
-
-
-def _images_of(
-    spec: Spec,
-    manifest: Manifest,
-    renderer: Renderer,
-    arrays: bundle.Parts,
-    limit: PixelLimit,
-    store: Store | None,
-) -> DecodedImages:
-    """The images of a stream, from where its spec says."""
-    if "images" in arrays:
-        return ArrayImages(_array_source(spec, manifest, arrays["images"]), renderer)
-    of_each = FileLimit(limit.file_bytes, limit.file_reason)
-    is_packed = manifest.members is not None
-    files = MemberSource(manifest, of_each) if is_packed else FileSource(manifest, of_each)
-    if store is not None:
-        return CachedImages(files, renderer, store, manifest.root)
-    return DecodedImages(files, renderer)
-
-
-def _array_source(spec: Spec, manifest: Manifest, images: Array) -> ArraySource:
-    if images.shape != (len(manifest), *spec.array_shape):
-        raise ProtocolError(f"images of shape {images.shape}")
-    if spec.augments and images.dtype != np.uint8:
-        raise ProtocolError(f"augment takes images of bytes, and these are {images.dtype}")
-    if spec.output.data_format == "channels_first":
-        images = images.transpose(0, 2, 3, 1)
-    return ArraySource(images, manifest.labels)

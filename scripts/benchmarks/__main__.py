@@ -6,6 +6,7 @@ import argparse
 
 from scripts.benchmarks import (
     augment,
+    cloud,
     compare,
     coordination,
     hand_over,
@@ -23,6 +24,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="scripts/bench", description="Measures loaderd.")
     benchmarks = parser.add_subparsers(required=True, metavar="BENCHMARK")
     augment.add(benchmarks)
+    cloud.add(benchmarks)
     compare.add(benchmarks)
     coordination.add(benchmarks)
     hand_over.add(benchmarks)

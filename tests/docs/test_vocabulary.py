@@ -49,6 +49,7 @@ _SOURCES = """
 bucket element field footer group leaf local mapped mds object parquet protobuf ranged
 record remote snappy struct truncated
 """
+_STORES = "changed download fetched fetches fetching queue retries tree unreachable"
 ORDINARY = {
     *_ORDINARY.split(),
     *_AUGMENTATION.split(),
@@ -58,6 +59,7 @@ ORDINARY = {
     *_WATCH.split(),
     *_WEB.split(),
     *_REMOTE.split(),
+    *_STORES.split(),
 }
 """Words of English, of Python and of this kind of program, which need no explanation."""
 

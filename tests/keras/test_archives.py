@@ -305,7 +305,10 @@ def test_archives_without_images_say_where_they_were_looked_for(tmp_path: Path) 
 WRONG: dict[str, tuple[Any, dict[str, Any], str]] = {
     "no archive": ([], {}, "one archive or more"),
     "twice": (["a.tar", "./a.tar"], {}, "more than once"),
-    "a URL": ("https://example.com/a.tar", {}, "local archives: download"),
+    "a URL of no store": ("ftp://example.com/a.tar", {}, "ftp:// is none of s3://"),
+    "paths and URLs": (["a.tar", "s3://b/a.tar"], {}, "and not both"),
+    "one URL twice": (["http://h/a.tar?x=1", "http://h/a.tar?x=2"], {}, "http://h/a.tar more than"),
+    "a password": ("https://me:secret@h/a.tar", {}, r"no password.*https://\.\.\.@h/a.tar"),
     "no range": ("a-{3}.tar", {}, r"\{000\.\.004\}"),
     "a range backwards": ("a-{004..000}.tar", {}, "from the lower number"),
     "a large range": ("a-{0..99999}-{0..9}.tar", {}, "more than 100,000"),

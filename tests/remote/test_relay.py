@@ -46,6 +46,7 @@ from loaderd.spec.output import Batching, Order
 from loaderd.spec.source import Directory
 from loaderd.spec.spec import Spec
 from loaderd.worker.stream_renderer import StreamRenderer
+from loaderd.worker.work_queue import WorkQueue
 from tests.support.daemons import DEADLINE
 from tests.support.specs import stages
 
@@ -171,7 +172,8 @@ class Side:
         attach = Attach(7, b"", 1, 1, self.layout.nbytes, len(self.table), (), False)
         ours, theirs = socket.socketpair()
         with ours, theirs:
-            renderer = StreamRenderer(attach, self.spec, [ring, table], Channel(ours), SETTINGS, {})
+            queue = WorkQueue(Channel(ours), {})
+            renderer = StreamRenderer(attach, self.spec, [ring, table], queue, SETTINGS, {})
             renderer.write(Chunk(1, 7, 0, 3, 0, 0, ROWS))
         written = os.pread(copy, self.layout.images.nbytes, 0)
         os.close(copy)

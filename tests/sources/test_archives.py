@@ -22,7 +22,7 @@ import pytest
 from loaderd.errors import BadArchive, BadImage, CacheError, InvalidArgument, ProtocolError
 from loaderd.ipc import manifest
 from loaderd.ipc.manifest import Manifest, Members
-from loaderd.sources import file_identity
+from loaderd.sources import file_identity, index_file
 from loaderd.sources.archive_index import index_of
 from loaderd.sources.archives import Indexer, list_members
 from loaderd.sources.directory import Listing, list_samples
@@ -447,6 +447,25 @@ def test_the_states_of_members_are_those_that_reading_finds(
     os.utime(path)
     assert not (file_identity.look(table).states == states).any()
     np.testing.assert_array_equal(file_identity.look(table).keys, keys)
+
+
+def test_an_index_that_is_not_used_for_months_is_removed_when_others_are_made(
+    tmp_path: Path,
+) -> None:
+    cache = tmp_path / "cache"
+    old, used = (tar_of(tmp_path / name, PAIRS) for name in ("old.tar", "used.tar"))
+    for path in (old, used):
+        os.utime(path, (1, 1))
+        kept(path, cache)
+    files = list(cache.rglob("*.index"))
+    assert len(files) == 2
+    for file in files:
+        os.utime(file, (1, 1))
+    assert not scans(used, cache)[1]  # which counts as a use
+    listed(source(tar_of(tmp_path / "new.tar", PAIRS)), tmp_path)
+    index_file.remove_unused(str(cache))
+    assert len(list(cache.rglob("*.index"))) == 1
+    assert not scans(used, cache)[1]
 
 
 def test_progress_reaches_the_end(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -29,11 +30,10 @@ from loaderd.supervisor.scheduled_stream import (
     KILLS,
     MAX_CHUNK_NS,
     MIN_CHUNK_NS,
-    QUEUED,
 )
 from loaderd.supervisor.scheduler import Scheduler
 from loaderd.supervisor.slots import State
-from loaderd.supervisor.stream_shape import Shape
+from loaderd.supervisor.stream_shape import QUEUED, QUEUED_REMOTE, Shape
 
 
 @dataclass(eq=False)
@@ -805,15 +805,15 @@ def test_a_flow_of_one_batch_goes_on_when_a_second_one_is_asked_for() -> None:
 def test_a_stream_is_still_when_no_slot_is_written_or_in_use() -> None:
     scheduler = Scheduler()
     scheduler.open(7, Shape(samples=4, batch_size=4, slots=4), WHOLE)
-    assert scheduler.is_still(7)
+    assert scheduler.streams[7].is_still
     (given,) = (one for one in scheduler.worker_up(1) if isinstance(one, Assign))
-    assert not scheduler.is_still(7)
+    assert not scheduler.streams[7].is_still
     (made,) = (one for one in scheduler.done(1, given.chunk.ticket, 1) if isinstance(one, Deliver))
-    assert scheduler.is_still(7)
+    assert scheduler.streams[7].is_still
     scheduler.took(7, (made.slot,), ())
-    assert not scheduler.is_still(7)
+    assert not scheduler.streams[7].is_still
     scheduler.took(7, (), (made.slot,))
-    assert scheduler.is_still(7)
+    assert scheduler.streams[7].is_still
 
 
 def opened(scheduler: Scheduler, stream: int, shape: Shape) -> list[Action]:
@@ -1049,6 +1049,21 @@ def test_no_worker_pauses_at_the_end_of_an_epoch() -> None:
     for _ in range(50):  # an epoch is 4 batches, the last of 4 rows
         busy.work(1, 800_000)
         assert all(len(queue) == QUEUED for queue in busy.queues.values())
+
+
+def test_while_a_stream_reads_from_an_object_store_workers_have_more_chunks_queued() -> None:
+    busy = BusyWorkers(2)
+    sizes: Any = {"samples": 320_000, "batch_size": 32, "slots": 12}
+    busy.open(1, Shape(**sizes, queued=QUEUED_REMOTE))
+    busy.work(20, 800_000)
+    assert {len(queue) for queue in busy.queues.values()} == {QUEUED_REMOTE}
+    busy.open(2, Shape(**sizes))
+    busy.work(400, 800_000)
+    counts = [sum(stream == number for stream, _ in busy.delivered[-100:]) for number in (1, 2)]
+    assert min(counts) > 0.8 * max(counts)
+    busy.perform(busy.scheduler.close(1))
+    busy.work(40, 800_000)
+    assert {len(queue) for queue in busy.queues.values()} == {QUEUED}
 
 
 def test_all_workers_are_at_the_batch_that_is_needed_next() -> None:

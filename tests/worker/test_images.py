@@ -53,6 +53,10 @@ class Pictures:
         Image.fromarray(np.full((SIDE, SIDE, 3), index, np.uint8)).save(out, "bmp")
         return out.getbuffer()
 
+    @property
+    def fetches(self) -> None:
+        return None
+
     def identity(self, index: int) -> int:
         return STATE
 
@@ -93,7 +97,7 @@ def test_two_workers_with_the_same_images_at_hand_meet_halfway(
     first, second = worker(path, source), worker(path, source)
     orders = [images.order(COUNT, ticket + at) for at, images in enumerate((first, second))]
     for images in (first, second):
-        images.begin(ALL)
+        images.begin(ALL, 1)
     load(first, orders[0][:ahead])
     source.meeting = meeting = Barrier(2)
     with ThreadPoolExecutor(2) as threads:
@@ -108,20 +112,20 @@ def test_what_came_into_the_cache_is_counted_once(path: Path) -> None:
     source = Pictures()
     first, second = worker(path, source), worker(path, source)
     first.load(3)
-    second.begin(ALL)
+    second.begin(ALL, 1)
     assert second.cached == 1
     first.load(5)
     for sample in (3, 5, 7):
         second.load(sample)
     assert second.cached == 2
-    second.begin(ALL)
+    second.begin(ALL, 1)
     assert second.cached == 3
 
 
 def test_an_image_that_no_worker_can_decode_is_tried_by_each(path: Path) -> None:
     for _ in range(2):
         images = worker(path, Pictures(bad=[4]))
-        images.begin(ALL)
+        images.begin(ALL, 1)
         with pytest.raises(BadImage, match="4: bad"):
             images.load(4)
         assert images.cached == 0
@@ -131,7 +135,7 @@ def test_a_cache_that_was_lost_within_a_chunk_is_not_read_again(path: Path) -> N
     source = Pictures()
     load(worker(path, source), [3, 5])
     images = worker(path, source)
-    images.begin(ALL)
+    images.begin(ALL, 1)
     content = path.read_bytes()
     path.write_bytes(b"")
     load(images, [3])

@@ -19,6 +19,7 @@ from loaderd.spec.source import Directory
 from loaderd.spec.spec import Spec
 from loaderd.worker.images import CachedImages, DecodedImages
 from loaderd.worker.stream_renderer import StreamRenderer
+from loaderd.worker.work_queue import WorkQueue
 from tests.support.specs import stages
 
 NAMES = [b"cat/000.jpg", b"cat/001.jpg", b"cat/002.jpg"]
@@ -61,7 +62,8 @@ def renderer(photos: Path) -> StreamRenderer:
     ours, theirs = channel.pair()
     theirs.close()
     settings = config.load({}, {})
-    return StreamRenderer(attach, spec, [memory(ring), memory(table)], Channel(ours), settings, {})
+    queue = WorkQueue(Channel(ours), {})
+    return StreamRenderer(attach, spec, [memory(ring), memory(table)], queue, settings, {})
 
 
 def chunk(ticket: int) -> Chunk:

@@ -10,15 +10,19 @@ from __future__ import annotations
 import math
 import operator
 import os
+import re
 from collections.abc import Iterable, Sequence
 from typing import Any, get_args
 
 import numpy as np
 
 from loaderd.errors import DatasetNotFound, InvalidArgument, InvalidType
+from loaderd.spec import url as urls
 from loaderd.spec.base import OnError
 
 _PICKED_SEEDS = 2**31
+_SIZE = re.compile(r"(\d{1,15}(?:\.\d{1,9})?) ?([KMGT]?)i?B?", re.IGNORECASE)
+_UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 
 
 def plain(value: Any) -> Any:
@@ -74,14 +78,50 @@ def folder(name: str, path: object) -> str:
     """An absolute path.
 
     Raises:
+        InvalidArgument: it is a URL.
         InvalidType: it is no path.
         DatasetNotFound: it is empty.
     """
     if isinstance(path, (str, bytes, os.PathLike)):
+        if isinstance(path, str) and urls.is_url(path):
+            raise InvalidArgument(
+                f"`{name}` should be a path: URLs are read by image_dataset_from_directory and "
+                f"image_dataset_from_archive. Received: {urls.shown(path)}"
+            )
         if not os.fspath(path):  # as from an unset variable; it would mean the working directory
             raise DatasetNotFound(f"`{name}` is empty: give the path of a folder")
         return plain(os.path.abspath(os.fsdecode(path)))  # type: ignore[no-any-return]  # a str
     raise InvalidType(f"`{name}` should be the path of a folder. Received: {path!r}")
+
+
+def place(name: str, path: object) -> str:
+    """An absolute path, or a URL that can be read.
+
+    Raises:
+        InvalidArgument: it is a URL that cannot.
+        InvalidType: it is no path.
+        DatasetNotFound: it is empty.
+    """
+    value = plain(path)
+    if isinstance(value, str) and urls.is_url(value):
+        return urls.checked(name, value)
+    return folder(name, path)
+
+
+def nbytes(name: str, value: object) -> int:
+    """Bytes, as a number or with a unit, such as ``"50GB"``.
+
+    Raises:
+        InvalidArgument: it is neither.
+    """
+    found = _SIZE.fullmatch(str(plain(value)))
+    count = int(float(found[1]) * _UNITS[found[2].upper()]) if found else 0
+    if count < 1 or isinstance(value, bool):
+        raise InvalidArgument(
+            f'`{name}` should be a number of bytes, or one with a unit, such as "50GB". '
+            f"Received: {value!r}"
+        )
+    return count
 
 
 def number(name: str, value: object) -> float:

@@ -12,7 +12,14 @@ from collections.abc import Callable
 from time import monotonic
 from typing import NoReturn
 
-from loaderd.errors import DaemonGone, LoaderdError, ProtocolError, StorageTimeout, TooManyBadImages
+from loaderd.errors import (
+    DaemonGone,
+    LoaderdError,
+    ProtocolError,
+    StorageRefused,
+    StorageTimeout,
+    TooManyBadImages,
+)
 from loaderd.ipc.channel import Channel, Closed
 from loaderd.ipc.messages import IDLE_SECONDS, Message
 from loaderd.ipc.owned import Owned
@@ -101,7 +108,7 @@ class Link:
         """Raises ``end`` if another stream would not help; see ``Stream.check``."""
         if isinstance(self.end, TooManyBadImages):
             raise TooManyBadImages(*self.end.args)
-        if isinstance(self.end, StorageTimeout) and not self._end_raised:
+        if isinstance(self.end, StorageTimeout | StorageRefused) and not self._end_raised:
             self.raise_end()
 
     def raise_end(self) -> NoReturn:

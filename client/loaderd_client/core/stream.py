@@ -137,6 +137,7 @@ class Stream:
         Raises:
             TooManyBadImages: the dataset has too many of them.
             StorageTimeout: its disk did not answer; raised once, as the next request retries.
+            StorageRefused: its object store refuses; the same.
         """
         self._link.check()
 

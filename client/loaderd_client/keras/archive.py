@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Literal, Unpack, get_args
 import msgspec
 
 from loaderd.errors import InvalidArgument
+from loaderd.spec import url as url_parts
 from loaderd.spec.source import Archives, Layout, check_label
 from loaderd_client.core import arguments
 from loaderd_client.keras.dataset import label_mode_of
@@ -54,9 +55,10 @@ def image_dataset_from_archive(
     the row.
 
     Args:
-        urls: paths of local archives: of one or several; of MDS, also of folders with
-            ``index.json``. ``{000..004}`` in a path stands for the numbers from 000 to 004, and
-            ``{a,b}`` for each of the two. The daemon reads them at the same paths.
+        urls: paths of archives, which the daemon reads at the same paths, or URLs in object stores
+            or on the web: of one or several; of MDS, also of local folders with ``index.json``.
+            ``{000..004}`` in a path stands for the numbers from 000 to 004, and ``{a,b}`` for each
+            of the two.
         format: ``webdataset``: members of one name up to its first dot are a sample, such as
             ``0001.jpg`` and ``0001.cls``; ``folders``: the members lie in one folder for each
             class; ``parquet``: as :func:`image_dataset_from_parquet` reads them; ``tfrecord``:
@@ -81,8 +83,8 @@ def image_dataset_from_archive(
             ``validation_split``, ``subset``, ``interpolation``, ``crop_to_aspect_ratio``,
             ``pad_to_aspect_ratio``, ``data_format``, ``verbose``, ``cache``, ``decode``,
             ``on_error``, ``substitute_weight``, ``exif``, ``max_queue_size``, ``augment``,
-            ``class_weights``, ``shard``, ``remainder``, ``share`` and ``join``, as those of
-            :func:`image_dataset_from_directory`.
+            ``class_weights``, ``shard``, ``remainder``, ``share``, ``join``, ``download`` and
+            ``download_limit``, as those of :func:`image_dataset_from_directory`.
 
     Returns:
         A :class:`LoaderSequence` with ``class_names`` (None without labels) and ``file_paths``;
@@ -91,12 +93,14 @@ def image_dataset_from_archive(
     Raises:
         BadArchive: an archive is missing, damaged, compressed as a whole or changed while it was
             read, or its members or rows make no samples (also a ``ValueError``).
-        CacheError: the indexes cannot be kept in the cache folder.
+        CacheError: the indexes cannot be kept in the cache folder, or downloads in theirs.
         EmptyDataset: the archives hold no image.
         InvalidArgument: a value that is not allowed (also a ``ValueError``).
         InvalidType: there is no such argument (also a ``TypeError``).
         MissingDependency: the extra for this format is not installed where the daemon runs.
         NoRoom: the ring does not fit in shared memory.
+        StorageRefused: an object store refuses.
+        StorageTimeout: an object store cannot be reached.
     """
     check_names(image_dataset_from_archive, options, ImageOptions)
     source = source_of(urls, format, image, label)
@@ -128,7 +132,7 @@ def source_of(
     elif label == "":
         raise InvalidArgument('`label` should name a column, or be None. Received: label=""')
     return Archives(
-        directory=paths[0] if len(paths) == 1 else os.path.commonpath(map(os.path.dirname, paths)),
+        directory=_place(paths),
         extensions=_extensions(image),
         columns=_columns(image),
         hidden=False,
@@ -143,17 +147,24 @@ def _paths(urls: Path | Sequence[Path]) -> tuple[str, ...]:
     paths: list[str] = []
     for one in given:
         text = os.fspath(one) if isinstance(one, os.PathLike) else arguments.text("urls", one)
-        if "://" in text:
-            raise InvalidArgument(
-                f"`urls` should be paths of local archives: download this one. Received: {text}"
-            )
-        paths += [arguments.folder("urls", path) for path in _expanded(text)]
+        paths += [arguments.place("urls", path) for path in _expanded(text)]
     if not paths:
         raise InvalidArgument("`urls` should name one archive or more")
-    for path, times in Counter(paths).items():
+    for path, times in Counter(map(url_parts.shown, paths)).items():
         if times > 1:
             raise InvalidArgument(f"`urls` names {path} more than once")
+    if len({url_parts.is_url(path) for path in paths}) > 1:
+        raise InvalidArgument("`urls` should name local archives, or those of stores, and not both")
     return tuple(paths)
+
+
+def _place(paths: tuple[str, ...]) -> str:
+    """What archives are called together."""
+    if len(paths) == 1:
+        return url_parts.shown(paths[0])
+    if url_parts.is_url(paths[0]):
+        return url_parts.common_folder(paths) or paths[0].partition("://")[0] + "://"
+    return os.path.commonpath(map(os.path.dirname, paths))
 
 
 def _expanded(text: str) -> list[str]:

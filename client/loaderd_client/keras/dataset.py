@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Literal
 
 from loaderd.errors import InvalidArgument
+from loaderd.spec import url
 from loaderd.spec.base import Cache, ColorMode, Decode, LabelMode, OnError
 from loaderd.spec.output import Remainder
 from loaderd.spec.source import Directory
@@ -56,13 +57,16 @@ def image_dataset_from_directory(
     remainder: Remainder = "short",
     share: str | None = None,
     join: Literal["epoch", "now"] = "epoch",
+    download: str | os.PathLike[str] | None = None,
+    download_limit: int | str | None = None,
 ) -> LoaderSequence | list[LoaderSequence]:
     """Makes a sequence of the images below ``directory``; replaces Keras's function of that name.
 
     Images are float32 from 0 to 255, or uint8 with ``interpolation="nearest"``.
 
     Args:
-        directory: the folder; the daemon reads it at the same path.
+        directory: the folder; the daemon reads it at the same path. Or the
+            URL of one in an object store, such as ``"s3://bucket/train"``.
         labels: ``"inferred"`` from the subfolders; None for no labels; or one number for each file,
             in the order of the sorted paths. But for ``"inferred"``, all files of the folder and of
             its subfolders are taken.
@@ -117,6 +121,10 @@ def image_dataset_from_directory(
             trainer's: those of one index share it.
         join: where a trainer begins that comes later than the others: with their next ``epoch``, or
             ``now``, in the middle of one.
+        download: for a URL, a folder of the daemon's machine, in which the bytes that were read are
+            kept, so that the next epoch needs no network.
+        download_limit: bytes of all that is kept in that folder, or a text such as ``"50GB"``; what
+            was written first is removed first. None for half of what is free.
 
     Returns:
         A :class:`LoaderSequence` with ``class_names`` (None without labels) and
@@ -127,6 +135,8 @@ def image_dataset_from_directory(
         DatasetNotFound: the directory is missing (also a ``FileNotFoundError``).
         EmptyDataset: it holds no image.
         NoRoom: the ring does not fit in shared memory.
+        StorageRefused: an object store refuses.
+        StorageTimeout: an object store cannot be reached.
     """
     labels = arguments.plain(labels)
     names = arguments.names("class_names", class_names)
@@ -162,9 +172,11 @@ def image_dataset_from_directory(
         remainder=remainder,
         share=share,
         join=join,
+        download=download,
+        download_limit=download_limit,
     )
     whole = Directory(
-        directory=arguments.folder("directory", directory),
+        directory=_directory(directory),
         extensions=EXTENSIONS,
         classes=names,
         hidden=False,
@@ -173,6 +185,19 @@ def image_dataset_from_directory(
         labels=None if labels is None or isinstance(labels, str) else tuple(map(int, labels)),
     )
     return sequences_of(whole, mode, options)
+
+
+def _directory(given: str | os.PathLike[str]) -> str:
+    """An absolute path, or the URL of a folder that can be listed."""
+    place = arguments.place("directory", given)
+    if not url.is_url(place):
+        return place
+    if not url.is_listable(place):
+        raise InvalidArgument(
+            "`directory`: objects on the web have no listing: pack them into archives, and read "
+            f"these by image_dataset_from_archive. Received: {url.shown(place)}"
+        )
+    return place.rstrip("/")
 
 
 def label_mode_of(

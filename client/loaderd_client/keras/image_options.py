@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, TypedDict, get_args
@@ -11,6 +12,7 @@ import numpy as np
 
 from loaderd.errors import InvalidArgument
 from loaderd.ipc.bundle import Parts
+from loaderd.spec import url
 from loaderd.spec.base import (
     Aspect,
     Cache,
@@ -23,7 +25,7 @@ from loaderd.spec.base import (
 )
 from loaderd.spec.load import Load
 from loaderd.spec.output import Batching, Order, Output, Remainder
-from loaderd.spec.source import Directory
+from loaderd.spec.source import Directory, Download
 from loaderd.spec.spec import Spec
 from loaderd_client.core import arguments
 from loaderd_client.core.shards import ShardArgument, shard_of
@@ -76,6 +78,8 @@ class ImageArguments(TypedDict, total=False):
     remainder: Remainder
     share: str | None
     join: Literal["epoch", "now"]
+    download: str | os.PathLike[str] | None
+    download_limit: int | str | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,6 +110,8 @@ class ImageOptions:
     remainder: Remainder = "short"
     share: str | None = None
     join: Literal["epoch", "now"] = "epoch"
+    download: str | os.PathLike[str] | None = None
+    download_limit: int | str | None = None
 
 
 def sequences_of(
@@ -160,6 +166,7 @@ def sequences_of(
         on_error=loading.on_error,
         augment=parts.operations,
         code=parts.packed.code,
+        download=_download(options, whole),
     )
     from loaderd_client.keras.sequence import LoaderSequence
 
@@ -180,6 +187,20 @@ def sequences_of(
     for sequence in sequences if options.verbose else ():
         _print_found(sequence)
     return sequences if subset == "both" else sequences[0]
+
+
+def _download(options: ImageOptions, whole: Directory) -> Download | None:
+    if options.download is None:
+        if options.download_limit is not None:
+            raise InvalidArgument("`download_limit` goes with `download`, the folder of the files")
+        return None
+    if not url.is_url(whole.directory):
+        raise InvalidArgument("`download` is for URLs: these files are local already")
+    limit = options.download_limit
+    folder = arguments.folder("download", options.download)
+    return Download(
+        folder=folder, limit=None if limit is None else arguments.nbytes("download_limit", limit)
+    )
 
 
 def _order(options: ImageOptions, shuffle: bool, mode: LabelMode, whole: Directory) -> Order:

@@ -1,0 +1,83 @@
+"""The source of images in archives in object stores, indexed by the opener."""
+
+from __future__ import annotations
+
+from loaderd import memory
+from loaderd.errors import BadArchive, BadImage, DatasetError
+from loaderd.ipc.manifest import Location, Manifest
+from loaderd.ipc.text import printable
+from loaderd.sources.fetches import Fetches, RangeRequest, Remote
+from loaderd.sources.file_identity import UNREADABLE, member_state, object_state
+from loaderd.sources.files import FileLimit
+from loaderd.sources.members import MemberSource
+from loaderd.sources.object_store import Changed, Gone
+from loaderd.sources.ranged import Version
+
+
+class ObjectMembers(MemberSource):
+    """The members of archives in object stores; see :class:`~loaderd.sources.source.Source`.
+
+    Args:
+        manifest: where they lie, and their labels.
+        limit: of each.
+        remote: how their store is asked.
+
+    Attributes:
+        labels: int32 (n,).
+        fetches: what is on its way.
+    """
+
+    fetches: Fetches
+
+    def __init__(self, manifest: Manifest, limit: FileLimit, remote: Remote) -> None:
+        super().__init__(manifest, limit)
+        self._versions = [
+            Version(one.size, one.mtime, object_state(one.size, one.tag), one.tag)
+            for one in self._archives
+        ]
+        self._location = Location(0, 0, 0, 0)
+        archives, locations, versions = self._archives, self._locations, self._versions
+
+        def request_of(sample: int) -> RangeRequest:
+            number, offset, stored = locations[sample, :3].tolist()
+            return RangeRequest(archives[number].path, offset, offset + stored, versions[number])
+
+        self.fetches = Fetches(request_of, remote)
+
+    def read(self, sample: int) -> memoryview:
+        """The content of a member, valid until the next ``read``.
+
+        Raises:
+            BadArchive: its archive is missing, or was changed after it was indexed.
+            BadImage: the member is damaged, or too large.
+            NoRoom: there is no memory for it.
+            StorageRefused: the store refuses.
+            StorageTimeout: the store cannot be reached.
+        """
+        name = printable(self.name(sample))
+        try:
+            return self._checked(sample, Location(*self._locations[sample].tolist()))
+        except MemoryError as error:
+            raise memory.no_room(name) from error
+        except Gone as error:
+            raise BadArchive(f"{name}: the archive is gone: make the dataset again") from error
+        except Changed as error:
+            raise BadArchive(
+                f"{name}: it was changed after it was indexed: make the dataset again"
+            ) from error
+        except DatasetError:
+            raise
+        except ValueError as error:
+            raise BadImage(f"{name}: {error}") from error
+
+    def identity(self, sample: int) -> int:
+        """The state of the last member read; 0 if it may change undetected."""
+        state = self._versions[self._location.archive].state
+        if state == UNREADABLE:
+            return UNREADABLE
+        return member_state(state, self._location)
+
+    def _stored(self, sample: int, location: Location) -> memoryview:
+        data, _ = self.fetches.take(sample)
+        self._location = location
+        return data
