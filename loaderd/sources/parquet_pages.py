@@ -14,37 +14,27 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from loaderd.ipc.manifest import Location, MemberCodec
-from loaderd.sources import hybrid, thrift
-from loaderd.sources.codecs import unpacked
+from loaderd.sources import delta, hybrid, thrift
+from loaderd.sources.page_content import PREFIX, ColumnPage, PageContent, content_of
 from loaderd.sources.ranged import RangedFile
-from loaderd.sources.snappy import SnappyElements
 from loaderd.sources.window import RangedWindow
 
 NULL = Location(0, 0, 0, 0, codec=MemberCodec.ABSENT)
 """That of a value which is not there."""
 
 _DATA, _DICTIONARY, _DATA_V2 = 0, 2, 3
-_PLAIN, _PLAIN_DICTIONARY, _RLE, _RLE_DICTIONARY = 0, 2, 3, 8
+_PLAIN, _PLAIN_DICTIONARY, _RLE, _DELTA_LENGTHS, _RLE_DICTIONARY = 0, 2, 3, 6, 8
 _MAX_HEADER = 2**24
-_MAX_PAGE = 2**30
-"""Bytes of a page that is compressed."""
-
-_PREFIX = 4
-"""Bytes of the length of a value."""
-
 _LARGE = 2**26
 _large_pages = threading.Lock()
 """Only one page beyond so many bytes is in memory, whatever number of files is indexed at once."""
-
-Read = Callable[[int, int], bytes]
-"""(count, at) → bytes."""
 
 
 class ColumnChunk(NamedTuple):
@@ -63,38 +53,6 @@ class ColumnChunk(NamedTuple):
     values: int
     codec: MemberCodec
     max_level: int
-
-
-class _ColumnPage(NamedTuple):
-    """A page.
-
-    Attributes:
-        header: its header.
-        at: of its content in the file, in bytes.
-        stored: bytes there.
-        size: the same, decompressed.
-    """
-
-    header: thrift.Struct
-    at: int
-    stored: int
-    size: int
-
-
-class _Content(NamedTuple):
-    """The decompressed content of a page.
-
-    Attributes:
-        read: its bytes from a place in it on.
-        start: of what is left to be read of it.
-        end: behind it.
-        locate: (first, last) of some bytes in it → where they lie.
-    """
-
-    read: Read
-    start: int
-    end: int
-    locate: Callable[[int, int], Location]
 
 
 def locations(file: RangedFile, chunk: ColumnChunk) -> Iterator[Location]:
@@ -116,7 +74,7 @@ def locations(file: RangedFile, chunk: ColumnChunk) -> Iterator[Location]:
         kind = thrift.number(page.header, 1)
         if kind == _DICTIONARY:
             content, count = (
-                _content(file, window, page, chunk.codec),
+                content_of(file, window, page, chunk.codec),
                 _count(thrift.inner(page.header, 7), page.size),
             )
             dictionary = list(_plain(content, count))
@@ -131,14 +89,14 @@ def locations(file: RangedFile, chunk: ColumnChunk) -> Iterator[Location]:
         raise ValueError(f"it is damaged: {left:,} values of a column are missing, or too many")
 
 
-def _pages(window: RangedWindow, chunk: ColumnChunk) -> Iterator[_ColumnPage]:
+def _pages(window: RangedWindow, chunk: ColumnChunk) -> Iterator[ColumnPage]:
     at, end = chunk.start, chunk.start + chunk.nbytes
     while at < end:
         header, at = _header(window, at)
         size, stored = thrift.number(header, 2), thrift.number(header, 3)
         if not (0 <= size < 2**31 and 0 <= stored <= end - at):
             raise ValueError(f"it is damaged: the page at byte {at} goes beyond its column")
-        yield _ColumnPage(header, at, stored, size)
+        yield ColumnPage(header, at, stored, size)
         at += stored
 
 
@@ -165,34 +123,34 @@ class _Values(NamedTuple):
         encoding: how they are written.
     """
 
-    content: _Content
+    content: PageContent
     present: NDArray[np.bool_]
     encoding: int
 
 
 def _opened(
-    file: RangedFile, window: RangedWindow, page: _ColumnPage, chunk: ColumnChunk
+    file: RangedFile, window: RangedWindow, page: ColumnPage, chunk: ColumnChunk
 ) -> _Values:
     """The values of a page, without the levels before them."""
     if thrift.number(page.header, 1) == _DATA_V2:
         return _opened_v2(file, window, page, chunk)
     about = thrift.inner(page.header, 5)
     count, encoding = _count(about, chunk.values), thrift.number(about, 2)
-    content = _content(file, window, page, chunk.codec)
+    content = content_of(file, window, page, chunk.codec)
     if not chunk.max_level:
         return _Values(content, np.ones(count, np.bool_), encoding)
     if thrift.number(about, 3) != _RLE:
         raise ValueError("it has levels that are not run-length encoded: write it again")
-    size = int.from_bytes(content.read(_PREFIX, content.start), "little")
-    start = content.start + _PREFIX + size
+    size = int.from_bytes(content.read(PREFIX, content.start), "little")
+    start = content.start + PREFIX + size
     if start > content.end:
         raise ValueError("it is damaged: a page has no room for its levels")
-    present = _present(content.read(size, content.start + _PREFIX), chunk.max_level, count)
+    present = _present(content.read(size, content.start + PREFIX), chunk.max_level, count)
     return _Values(content._replace(start=start), present, encoding)
 
 
 def _opened_v2(
-    file: RangedFile, window: RangedWindow, page: _ColumnPage, chunk: ColumnChunk
+    file: RangedFile, window: RangedWindow, page: ColumnPage, chunk: ColumnChunk
 ) -> _Values:
     """The same of a page of the second kind, whose levels are not compressed."""
     about = thrift.inner(page.header, 8)
@@ -206,7 +164,7 @@ def _opened_v2(
     levels = before + size
     rest = page._replace(at=page.at + levels, stored=page.stored - levels, size=page.size - levels)
     codec = chunk.codec if about.get(7, True) else MemberCodec.STORED
-    return _Values(_content(file, window, rest, codec), present, thrift.number(about, 4))
+    return _Values(content_of(file, window, rest, codec), present, thrift.number(about, 4))
 
 
 def _present(levels: bytes, max_level: int, count: int) -> NDArray[np.bool_]:
@@ -221,70 +179,6 @@ def _count(about: thrift.Struct, most: int) -> int:
     return count
 
 
-def _content(
-    file: RangedFile, window: RangedWindow, page: _ColumnPage, codec: MemberCodec
-) -> _Content:
-    """The content of a page, decompressed if it is compressed."""
-    if codec == MemberCodec.STORED:
-        return _Content(window.read, page.at, page.at + page.stored, _direct)
-    if max(page.stored, page.size) > _MAX_PAGE:
-        raise ValueError(f"a page has {page.size:,} bytes: write it again with smaller pages")
-    packed = file.pread(page.stored, page.at)
-    if len(packed) < page.stored:
-        raise ValueError(f"it is truncated: the page at byte {page.at} is not there")
-    if codec == MemberCodec.SNAPPY:
-        return _of_snappy(packed, page)
-    data = bytes(unpacked(codec, packed, page.size))
-    return _Content(
-        _reading(data),
-        0,
-        page.size,
-        lambda first, last: Location(
-            0, page.at, page.stored, last - first, -1, codec, first, page.size
-        ),
-    )
-
-
-def _direct(first: int, last: int) -> Location:
-    return Location(0, first, last - first, last - first)
-
-
-def _of_snappy(packed: bytes, page: _ColumnPage) -> _Content:
-    elements = SnappyElements(packed)
-    if elements.nbytes != page.size:
-        raise ValueError(f"it is damaged: the page at byte {page.at} has another length")
-
-    def locate(first: int, last: int) -> Location:
-        size, stored = last - first, elements.stored(first, last)
-        if stored is not None:
-            return Location(0, page.at + stored, size, size)
-        (begin, end), (decoded, behind) = elements.part(first, last)
-        return Location(
-            0,
-            page.at + begin,
-            end - begin,
-            size,
-            -1,
-            MemberCodec.SNAPPY,
-            first - decoded,
-            behind - decoded,
-        )
-
-    def read(count: int, at: int) -> bytes:
-        if count <= _PREFIX:
-            return elements.peek(count, at)
-        if not whole:
-            whole.append(unpacked(MemberCodec.SNAPPY, packed[elements.start :], page.size))
-        return bytes(whole[0][at : at + count])
-
-    whole: list[memoryview] = []
-    return _Content(read, 0, page.size, locate)
-
-
-def _reading(data: bytes) -> Read:
-    return lambda count, at: data[at : at + count]
-
-
 def _values(values: _Values, dictionary: list[Location]) -> Iterator[Location]:
     """Where the values of a page lie, nulls included."""
     content, count = values.content, int(values.present.sum())
@@ -292,6 +186,8 @@ def _values(values: _Values, dictionary: list[Location]) -> Iterator[Location]:
         found = _plain(content, count)
     elif values.encoding in (_PLAIN_DICTIONARY, _RLE_DICTIONARY):
         found = _of_dictionary(content, count, dictionary)
+    elif values.encoding == _DELTA_LENGTHS:
+        found = _behind_lengths(content, count)
     else:
         raise ValueError(
             f"its images are encoded by method {values.encoding}, which scatters their bytes: "
@@ -303,17 +199,35 @@ def _values(values: _Values, dictionary: list[Location]) -> Iterator[Location]:
         yield from (next(found) if there else NULL for there in values.present.tolist())
 
 
-def _plain(content: _Content, count: int) -> Iterator[Location]:
+def _plain(content: PageContent, count: int) -> Iterator[Location]:
     at = content.start
     for _ in range(count):
-        first = at + _PREFIX
-        at = first + int.from_bytes(content.read(_PREFIX, at), "little")
+        first = at + PREFIX
+        at = first + int.from_bytes(content.read(PREFIX, at), "little")
         if at > content.end:
             raise ValueError("it is damaged: a value of a page goes beyond it")
         yield content.locate(first, at) if at > first else Location(0, 0, 0, 0)
 
 
-def _of_dictionary(content: _Content, count: int, dictionary: list[Location]) -> Iterator[Location]:
+def _behind_lengths(content: PageContent, count: int) -> Iterator[Location]:
+    """Values that follow the lengths of all of them."""
+    lengths: list[int] = []
+    at = content.start
+    if count:
+        found, at = delta.differences(content.read, at, count)
+        lengths = found.tolist()
+    if len(lengths) != count or min(lengths, default=0) < 0:
+        raise ValueError("it is damaged: a page has other lengths than values")
+    for size in lengths:
+        first, at = at, at + size
+        if at > content.end:
+            raise ValueError("it is damaged: a value of a page goes beyond it")
+        yield content.locate(first, at) if size else Location(0, 0, 0, 0)
+
+
+def _of_dictionary(
+    content: PageContent, count: int, dictionary: list[Location]
+) -> Iterator[Location]:
     data = content.read(content.end - content.start, content.start)
     if count and not data:
         raise ValueError("it is damaged: a page is empty")

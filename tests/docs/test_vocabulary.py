@@ -46,7 +46,7 @@ _SHARING = "behind joined leave left of out parked share sharing step"
 _WEB = "access actions collector completion counters describe described monitor page point"
 _WATCH = "autotune count follower diagnosis evidence report series set trend watch watcher web"
 _SOURCES = """
-bucket element field footer group leaf local mapped mds object parquet protobuf ranged
+bucket content element field footer group leaf local mapped mds object parquet protobuf ranged
 record remote snappy struct truncated
 """
 _STORES = "changed download fetched fetches fetching queue retries tree unreachable"

@@ -71,6 +71,7 @@ options = st.fixed_dictionaries(
         "write_statistics": st.booleans(),
         "write_page_index": st.booleans(),
         "write_page_checksum": st.booleans(),
+        "column_encoding": st.sampled_from([None, "DELTA_LENGTH_BYTE_ARRAY"]),
     }
 )
 
@@ -96,6 +97,10 @@ def test_the_values_are_those_that_were_written(
     if is_nested:
         paths = pa.array([None if one is None else "a.jpg" for one in values], pa.string())
         column = pa.StructArray.from_arrays([column, paths], ["bytes", "path"])
+    leaf = "image.bytes" if is_nested else "image"
+    if options["column_encoding"]:
+        options = options | {"column_encoding": {leaf: options["column_encoding"]}}
+        options = options | {"use_dictionary": False}
     pq.write_table(pa.table({"n": np.arange(len(values)), "image": column}), path, **options)
     assert values_of(path, found_in(path)) == values
 
@@ -143,16 +148,32 @@ def test_labels_have_the_names_that_hugging_face_writes(tmp_path: Path) -> None:
     assert found_in(path, label="name").labels == ["x", "y"]
 
 
+def test_an_encoding_that_scatters_bytes_is_refused_with_what_to_do(tmp_path: Path) -> None:
+    path = tmp_path / "a.parquet"
+    encoding = {"image": "DELTA_BYTE_ARRAY"}
+    table = pa.table({"image": [b"abc", b"abd"]})
+    pq.write_table(table, path, use_dictionary=False, column_encoding=encoding)
+    with pytest.raises(ValueError, match=r"by method 7, .* with the encoding PLAIN"):
+        found_in(path)
+
+
+@pytest.mark.parametrize("encoding", ["PLAIN", "DELTA_LENGTH_BYTE_ARRAY"])
 @pytest.mark.parametrize("version", ["1.0", "2.0"])
 @pytest.mark.parametrize("compression", ["none", "snappy", "zstd"])
 def test_damaged_files_are_errors_with_words_and_never_crash(
-    tmp_path: Path, version: str, compression: str
+    tmp_path: Path, version: str, compression: str, encoding: str
 ) -> None:
     """Each byte of the pages changed, and the file cut anywhere."""
     path, flawed = tmp_path / "a.parquet", tmp_path / "b.parquet"
     values = [bytes([n]) * 20 for n in range(5)] + [None, b"abc"]
     pq.write_table(
-        pa.table({"image": values}), path, compression=compression, data_page_version=version
+        pa.table({"image": values}),
+        path,
+        compression=compression,
+        data_page_version=version,
+        store_schema=False,
+        use_dictionary=encoding == "PLAIN",
+        column_encoding=None if encoding == "PLAIN" else {"image": encoding},
     )
     whole = path.read_bytes()
     recipe = Recipe("parquet", None, ())
@@ -167,7 +188,7 @@ def test_damaged_files_are_errors_with_words_and_never_crash(
 
     for at in range(len(whole)):
         read(whole[:at] + bytes([whole[at] ^ random_bytes.randrange(1, 256)]) + whole[at + 1 :])
-    for at in range(0, len(whole), 7):
+    for at in range(len(whole)):
         flawed.write_bytes(whole[:at])
         with pytest.raises(BadArchive, match=r"b\.parquet: "):
             index_of(str(flawed), recipe, str(tmp_path), lambda _: None)
