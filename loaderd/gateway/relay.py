@@ -45,7 +45,7 @@ from loaderd.ipc.messages import (
     WorkerReady,
 )
 from loaderd.remote import fingerprint
-from loaderd.remote.worker_host import Answer, Place, Said, missing
+from loaderd.remote.worker_host import SLOTS, Answer, Place, Said, missing
 
 SILENT_SECONDS = 10.0
 """An actor that does not answer for so long is given up: its machine, or the link, is gone."""
@@ -109,6 +109,8 @@ class Relay:
         self._declined: set[int] = set()
         self._inbox: asyncio.Queue[tuple[Message, list[int]] | None] = asyncio.Queue()
         self._calls: asyncio.Queue[_Call] = asyncio.Queue()
+        # A worker here may have more chunks queued, but there are so many slots there.
+        self._room = asyncio.Semaphore(SLOTS)
         self._delivered = 0
 
     async def run(self) -> None:
@@ -190,6 +192,7 @@ class Relay:
             case Chunk(stream=number) if number not in self._attached:
                 raise Gone(-signal.SIGKILL)  # its Attach was withdrawn: see the worker's loop
             case Chunk(stream=number) if number not in self._declined:
+                await self._room.acquire()
                 self._submit(message, "render", messages.encode(message))
             case Quarantine():
                 await self._call("tell", messages.encode(message))
@@ -242,6 +245,7 @@ class Relay:
             answer = await self._watched(call)
             if isinstance(call.message, Chunk):
                 await self._report(call.message, call.came, answer)
+                self._room.release()
             else:
                 self._forward(call.message, answer)
 

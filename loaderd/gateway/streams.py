@@ -17,6 +17,7 @@ from loaderd.ipc.messages import Attach, Chunk
 from loaderd.ipc.slot_layout import rows_of, slot_layout, view_slot
 from loaderd.remote.worker_host import Landmarks
 from loaderd.spec import spec
+from loaderd.spec.url import is_url
 
 LARGEST_BUNDLE = 2**30
 """Bytes of arrays that are sent to each worker; a stream with more is served here alone."""
@@ -105,7 +106,9 @@ def _bytes(fd: int, size: int) -> NDArray[np.uint8]:
 def _landmarks(table: Manifest) -> Landmarks:
     """The archives, or the first and the last file; none where images are arrays."""
     if table.members is not None:
-        return [(os.fsencode(archive.path), archive.size) for archive in table.members.archives]
+        archives = table.members.archives
+        # An object store is the same for all; one that cannot be read there fails a chunk.
+        return [(os.fsencode(one.path), one.size) for one in archives if not is_url(one.path)]
     paths = {table.path(sample) for sample in (0, len(table) - 1)} if len(table) else set()
     known: Landmarks = []
     for path in sorted(paths):

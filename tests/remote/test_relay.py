@@ -40,7 +40,7 @@ from loaderd.ipc.messages import (
 )
 from loaderd.ipc.slot_layout import slot_layout, view_slot
 from loaderd.remote import fingerprint
-from loaderd.remote.worker_host import WorkerHost
+from loaderd.remote.worker_host import SLOTS, WorkerHost
 from loaderd.spec import spec as specs
 from loaderd.spec.output import Batching, Order
 from loaderd.spec.source import Directory
@@ -63,6 +63,7 @@ class Machine:
         self.refused: list[str] = []
         self.reachable = threading.Event()
         self.reachable.set()
+        self.chunks = self.maximum_chunks = 0
         self._threads = ThreadPoolExecutor(16)
 
     def start(self, settings: config.Settings) -> WorkerHost:
@@ -70,9 +71,16 @@ class Machine:
         return self.hosts[-1]
 
     def call(self, host: WorkerHost, method: str, *args: object) -> asyncio.Future[Any]:
+        is_chunk = method == "render"
+        self.chunks += is_chunk
+        self.maximum_chunks = max(self.maximum_chunks, self.chunks)
+
         def run() -> object:
             self.reachable.wait()
-            return getattr(host, method)(*args)
+            try:
+                return getattr(host, method)(*args)
+            finally:
+                self.chunks -= is_chunk
 
         return asyncio.wrap_future(self._threads.submit(run))
 
@@ -236,6 +244,23 @@ def test_chunks_are_written_as_by_a_worker_of_this_machine(folder: Path, machine
         assert await side.hear() == Attached(7)
         assert isinstance(await side.hear(), Done)
         assert side.rows(slot=0) == side.expected()
+
+    told(folder, machine, story)
+
+
+def test_a_machine_has_no_more_chunks_at_once_than_slots(folder: Path, machine: Machine) -> None:
+    async def story(side: Side) -> None:
+        await side.up()
+        side.attach()
+        for ticket in range(8):  # as many as a worker has of a stream in an object store
+            side.chunk(ticket, first=ticket % ROWS, last=ticket % ROWS + 1)
+        assert await side.hear() == Attached(7)
+        for ticket in range(8):
+            done = await side.hear()
+            assert isinstance(done, Done)
+            assert done.ticket == ticket
+        assert side.rows() == side.expected()
+        assert machine.maximum_chunks == SLOTS
 
     told(folder, machine, story)
 
