@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -20,6 +24,7 @@ from loaderd_client import (
 from tests.support.archives import contents, samples, shards_of, tar_of, zip_of
 from tests.support.daemons import Daemon, shared
 from tests.support.object_server import ObjectServer, object_server
+from tests.support.tables import Photos, parquet_of
 
 OPTIONS: dict[str, Any] = {"image_size": (24, 32), "batch_size": 8, "seed": 3, "verbose": False}
 SECRET = "the-secret"
@@ -124,6 +129,30 @@ def test_archives_on_the_web_have_names_of_any_characters(
     sequence = of_archive(f"{store.url}/b/a%20b+c.tar")
     check_equal(batches_of(sequence), expected[:12])
     sequence.close()
+
+
+@pytest.mark.usefixtures("session")
+def test_rows_of_parquet_files_give_the_batches_of_the_folder(
+    store: ObjectServer, photos: Path, expected: list[Any], tmp_path: Path
+) -> None:
+    store.objects["b/a.parquet"] = parquet_of(tmp_path / "a", Photos.of(photos)).read_bytes()
+    sequence = of_archive("s3://b/a.parquet")
+    check_equal(batches_of(sequence), expected[:12])
+    sequence.close()
+
+
+def test_an_index_is_made_and_shown_by_the_command(store: ObjectServer, tmp_path: Path) -> None:
+    url, cache = f"{store.url}/b/packed/a.tar?X-Signature={SECRET}", f"--cache-dir={tmp_path}"
+    words = [sys.executable, "-m", "loaderd", "index", url, "s3://b/packed/a.zip", cache]
+    done = subprocess.run(
+        words, env=os.environ | store.environment, capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 0, done.stderr
+    first, second, last = done.stdout.splitlines()
+    assert re.fullmatch(rf"{store.url}/b/packed/a\.tar  .* KiB  folders  96 images", first)
+    assert second.startswith("s3://b/packed/a.zip")
+    assert last.startswith("192 samples of 3 classes in 2 archives")
+    assert SECRET not in done.stdout + done.stderr
 
 
 @pytest.mark.usefixtures("session")
