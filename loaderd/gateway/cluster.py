@@ -52,7 +52,7 @@ class Cluster:
                 log_to_driver=False,
                 logging_level=logging.ERROR,
             )
-        except (ConnectionError, ValueError, RuntimeError, OSError) as error:
+        except Exception as error:  # also those of Ray's own, as for a token that it wants
             why = "none runs here" if address == "auto" else str(error).strip().split("\n")[0]
             raise NoCluster(
                 f"--ray {address}: no Ray cluster can be joined: {why}; run `ray start` on this "

@@ -17,7 +17,8 @@ import psutil
 
 from tests.support.daemons import eventually, family, gone
 
-os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+os.environ["RAY_AUTH_MODE"] = "disabled"  # whatever token this user has
 
 STORE_BYTES = 80 * 2**20
 """Of each node's object store: little, so that a leak is seen."""

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from types import FunctionType
 from typing import Any
 
@@ -69,18 +69,21 @@ class Daemon:
 
 
 @contextlib.contextmanager
-def running(words: Callable[[int], list[str]], runtime: str) -> Iterator[Daemon]:
+def running(
+    words: Callable[[int], list[str]], runtime: str, before: Sequence[str] = ()
+) -> Iterator[Daemon]:
     """A daemon, from when it is ready until it and its children are gone.
 
     Args:
         words: module and arguments, given the descriptor on which it tells that it is ready.
         runtime: where its socket lies.
+        before: what goes before the command.
     """
     ready, tell = os.pipe()
     log = os.path.join(runtime, "daemon.log")
     with open(log, "ab") as file:
         process = subprocess.Popen(
-            [sys.executable, "-m", *words(tell)], pass_fds=[tell], stderr=file
+            [*before, sys.executable, "-m", *words(tell)], pass_fds=[tell], stderr=file
         )
     os.close(tell)
     try:
