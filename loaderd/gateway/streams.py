@@ -15,7 +15,8 @@ from loaderd.ipc import descriptors, messages, segment
 from loaderd.ipc.manifest import Manifest
 from loaderd.ipc.messages import Attach, Chunk
 from loaderd.ipc.slot_layout import rows_of, slot_layout, view_slot
-from loaderd.remote.worker_host import Landmarks
+from loaderd.remote.packing import unpack
+from loaderd.remote.worker_host import Landmarks, Rows
 from loaderd.spec import spec
 from loaderd.spec.url import is_url
 
@@ -61,19 +62,16 @@ class RelayedStream:
         bundles = [_bytes(fd, size) for fd, size in zip(more, attach.bundles, strict=True)]
         self.parts = [cluster.put(part) for part in (table, *bundles)]
 
-    def write(self, chunk: Chunk, rows: Sequence[NDArray[Any]]) -> int:
-        """Copies the rows of a chunk to its slot; returns their number of bytes.
+    def write(self, chunk: Chunk, rows: Rows) -> int:
+        """Writes the rows of a chunk to its slot; returns the bytes that have crossed the link.
 
         Raises:
             ValueError: they are not of the stream's shape.
         """
-        for to, came in zip(
-            rows_of(self._slots[chunk.slot], chunk.first, chunk.last), rows, strict=True
-        ):
-            if to.shape != came.shape or to.dtype != came.dtype:
-                raise ValueError(f"rows of {came.dtype}{came.shape}, not {to.dtype}{to.shape}")
-            np.copyto(to, came)
-        return sum(came.nbytes for came in rows)
+        places = rows_of(self._slots[chunk.slot], chunk.first, chunk.last)
+        for to, (came, factor) in zip(places, rows, strict=True):
+            unpack(came, factor, to)
+        return sum(came.nbytes for came, _ in rows)
 
 
 class RelayedStreams:

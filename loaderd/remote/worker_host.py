@@ -52,12 +52,14 @@ from loaderd.ipc.slot_layout import SlotArrays, rows_of, slot_layout, view_slot
 from loaderd.ipc.text import readable
 from loaderd.launch import interpreter
 from loaderd.remote import child
+from loaderd.remote.packing import Packer
 from loaderd.spec import spec
 
 SLOTS = 2
 """Of a stream's ring here: one is written while the rows of the other are handed over."""
 
-Rows = list[NDArray[Any]]
+Rows = list[tuple[NDArray[Any], float | None]]
+"""Rows of the arrays of a slot, packed: see :mod:`loaderd.remote.packing`."""
 Said = list[bytes]
 """Encoded messages of the worker, in their order."""
 
@@ -81,7 +83,7 @@ class Answer(NamedTuple):
     Attributes:
         said: messages up to its end, or the worker's.
         bad: the images among them that could not be read, and their sizes here.
-        rows: of all arrays of the slot; none if the chunk was not made.
+        rows: of all arrays of the slot, packed; none if the chunk was not made.
     """
 
     said: Said
@@ -109,7 +111,7 @@ class WorkerHost:
         self._news: list[Message] = []
         self._next = 0
         self._chunks = 0
-        self._slots: dict[int, list[SlotArrays]] = {}
+        self._slots: dict[int, tuple[list[SlotArrays], Packer]] = {}
         threading.Thread(target=self._listen, name="listen", daemon=True).start()
 
     # -- called by the gateway ---------------------------------------------------------
@@ -144,16 +146,17 @@ class WorkerHost:
         """Has the worker write a chunk, and waits for it."""
         asked = _decoded(chunk, Chunk)
         with self._turn(order):
-            slots = self._slots.get(asked.stream)
-            if slots is None:  # it was declined, which is on its way
+            found = self._slots.get(asked.stream)
+            if found is None:  # it was declined, which is on its way
                 return Answer([], [], [])
             slot, self._chunks = self._chunks % SLOTS, self._chunks + 1
             self._send(msgspec.structs.replace(asked, slot=slot))
         said = self._answer(lambda one: getattr(one, "ticket", None) == asked.ticket)
         bad = [(one.path, _size(one.path)) for one in said if isinstance(one, Bad)]
-        done = isinstance(said[-1], Done)
-        rows = rows_of(slots[slot], asked.first, asked.last) if done else []
-        return Answer(_encoded(said), bad, rows)
+        slots, packer = found
+        written = rows_of(slots[slot], asked.first, asked.last)
+        rows = map(packer.pack, written) if isinstance(said[-1], Done) else ()
+        return Answer(_encoded(said), bad, list(rows))
 
     def tell(self, order: int, message: bytes) -> None:
         """Passes another message on."""
@@ -219,11 +222,13 @@ class WorkerHost:
 
     def _make_slots(self, asked: Attach) -> int:
         """Makes the ring of a stream; returns its number of bytes."""
-        layout = slot_layout(spec.decode(asked.spec), asked.classes)
+        known = spec.decode(asked.spec)
+        layout = slot_layout(known, asked.classes)
         nbytes = SLOTS * layout.nbytes
         self._ring = _reserved(nbytes)
         memory = memoryview(segment.attach(os.dup(self._ring), nbytes, writable=False))
-        self._slots[asked.stream] = [view_slot(memory, layout, slot) for slot in range(SLOTS)]
+        slots = [view_slot(memory, layout, slot) for slot in range(SLOTS)]
+        self._slots[asked.stream] = slots, Packer(known)
         return nbytes
 
     def _send(self, message: Message, fds: Sequence[int] = ()) -> None:

@@ -11,6 +11,7 @@ from scripts.benchmarks import (
     coordination,
     hand_over,
     listing,
+    remote,
     ring,
     share,
     sharing,
@@ -29,6 +30,7 @@ def main() -> None:
     coordination.add(benchmarks)
     hand_over.add(benchmarks)
     listing.add(benchmarks)
+    remote.add(benchmarks)
     ring.add(benchmarks)
     share.add(benchmarks)
     sharing.add(benchmarks)
