@@ -157,6 +157,11 @@ class ChildServer:
         self._children[number] = new
         return new
 
+    @property
+    def count(self) -> int:
+        """How many children there are."""
+        return len(self._children)
+
     def close(self) -> None:
         """Kills the server, and all children with it."""
         if self._server is not None:

@@ -33,22 +33,23 @@ class RemoteServer(ChildServer):
     Args:
         loop: waits for what the gateway says.
         address: of the cluster.
+        tells: whether it writes to the log that it has joined, as the first gateway does.
 
     Attributes:
-        began_at: when the present gateway was started.
-        connected_at: when it has joined the cluster; None if it has not.
+        connected: whether the present gateway has joined the cluster.
         trouble: why the last one has not.
     """
 
-    def __init__(self, loop: Loop, address: str) -> None:
+    def __init__(self, loop: Loop, address: str, tells: bool = True) -> None:
         program = Program("the gateway to Ray", "loaderd-ray", _PROGRAM, (address,))
         super().__init__(loop, program)
         self._address = address
-        self.connected_at: float | None = None
+        self.connected = False
+        self._tells = tells
         self.trouble = ""
         self._logged: str | None = None  # what fails at the start ends the daemon, which says why
         self._pauses = StartPauses()
-        self.began_at = 0.0
+        self._began_at = 0.0
         self._killed: dict[int, float] = {}
 
     def begin(self) -> None:
@@ -58,7 +59,7 @@ class RemoteServer(ChildServer):
             return
         try:
             self._server_now()
-            self.began_at, self.trouble = now, ""
+            self._began_at, self.trouble = now, ""
         except OSError as error:
             self._note_trouble(str(error))
 
@@ -67,7 +68,7 @@ class RemoteServer(ChildServer):
         super().wake()
         self.begin()
         now = time.monotonic()
-        late = self.connected_at is None and now - self.began_at > JOIN_SECONDS
+        late = not self.connected and now - self._began_at > JOIN_SECONDS
         if self._server is not None and late:
             self._note_trouble(f"--ray {self._address}: no answer within {JOIN_SECONDS:g} s")
             self._server.send(signal.SIGKILL)
@@ -78,7 +79,7 @@ class RemoteServer(ChildServer):
                 self._server.send(signal.SIGKILL)
 
     def _running(self) -> ServerProcess:
-        if self._server is None or self.connected_at is None:
+        if self._server is None or not self.connected:
             raise OSError(f"{self._program.name} is not there: {self.trouble or 'it starts'}")
         return self._server
 
@@ -90,10 +91,11 @@ class RemoteServer(ChildServer):
     def _heard(self, message: Message) -> None:
         match message:
             case Connected(address):
-                self.connected_at = time.monotonic()
+                self.connected = True
                 self._pauses.note_success()
                 self.trouble = self._logged = ""
-                log.info("workers may join from the Ray cluster at %s", address)
+                if self._tells:
+                    log.info("workers may join from the Ray cluster at %s", address)
             case Refused(_, text):
                 self._note_trouble(text)
             case _:
@@ -105,7 +107,7 @@ class RemoteServer(ChildServer):
 
     def _server_ended(self, server: ServerProcess) -> None:
         super()._server_ended(server)  # which also takes in what it said last
-        self.connected_at = None
+        self.connected = False
         if not self.trouble:
             self._note_trouble(f"{self._program.name} has died")
 

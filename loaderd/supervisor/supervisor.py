@@ -37,7 +37,7 @@ from loaderd.supervisor.listener import Listener
 from loaderd.supervisor.load_follower import LoadFollower
 from loaderd.supervisor.loop import Loop
 from loaderd.supervisor.owner import Owner
-from loaderd.supervisor.remote_server import RemoteServer
+from loaderd.supervisor.remote_servers import RemoteServers
 from loaderd.supervisor.scheduler import Scheduler
 from loaderd.supervisor.sharing import SharedStreams, shared_name
 from loaderd.supervisor.snapshot_builder import SnapshotBuilder
@@ -105,16 +105,6 @@ def serve(
         segment.prepare()
         log.info("serving %s with %d workers", settings.socket, settings.workers)
         supervisor.run()
-
-
-def _remote_server(settings: Settings, loop: Loop, forks: ForkServer) -> RemoteServer | None:
-    """Where workers of other machines come from, if the settings ask for any."""
-    if settings.ray is None:
-        return None
-    remotes = RemoteServer(loop, settings.ray)
-    forks.others.append(remotes)
-    remotes.begin()
-    return remotes
 
 
 def _merged(old: Settings, new: Settings) -> Settings:
@@ -187,7 +177,9 @@ class Supervisor:
         self._bad = BadImages()
         self._end_at: float | None = None
         self._next_check = 0.0
-        self._remotes = _remote_server(settings, loop, forks)
+        self._remotes: RemoteServers | None = None
+        if settings.ray is not None:
+            self._remotes = RemoteServers(loop, forks, settings.ray, settings.ray_workers)
         self._processes = WorkerProcesses(settings, forks, work, self._remotes)
         self._workers = Workers(
             self._processes,

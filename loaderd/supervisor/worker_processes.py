@@ -20,7 +20,7 @@ from loaderd.ipc.messages import Done, WorkerReady
 from loaderd.setting_types import MAX_WORKERS
 from loaderd.supervisor.actions import Death
 from loaderd.supervisor.children import Child, ForkServer
-from loaderd.supervisor.remote_server import RemoteServer
+from loaderd.supervisor.remote_servers import RemoteServers
 from loaderd.supervisor.start_pauses import StartPauses
 
 log = logging.getLogger("loaderd")
@@ -181,7 +181,7 @@ class WorkerProcesses:
         settings: Settings,
         forks: ForkServer,
         work: Work = entries.work,
-        remotes: RemoteServer | None = None,
+        remotes: RemoteServers | None = None,
     ) -> None:
         self.settings = settings
         self._forks = forks
@@ -285,10 +285,10 @@ class WorkerProcesses:
 
     def missing_remote(self, now: float) -> int:
         """How many workers to ask the cluster for now; it keeps them until it has a place."""
-        remotes = self._remotes
-        if remotes is None or remotes.connected_at is None or now < self._remote_pauses.resume_at:
+        if self._remotes is None or now < self._remote_pauses.resume_at:
             return 0
-        return max(0, self.settings.ray_workers.most - len(self.remote))
+        there = self.remote
+        return self._remotes.missing(len(there), sum(one.up_at is not None for one in there))
 
     @property
     def is_any_up(self) -> bool:
@@ -306,8 +306,8 @@ class WorkerProcesses:
         if remotes.trouble:
             raise NoCluster(remotes.trouble)
         least, up = self.settings.ray_workers.least, [one for one in self.remote if one.up_at]
-        if remotes.connected_at is None or len(up) >= least:
-            return remotes.connected_at is not None
+        if not remotes.connected or len(up) >= least:
+            return remotes.connected
         if time.monotonic() - remotes.began_at > JOINED_SECONDS:
             causes = "; ".join(sorted(self._told)) or "the cluster has no free CPUs for more"
             raise NoCluster(

@@ -41,7 +41,7 @@ adjustment annotated augment augmented auto aug chain crop drawn erased kind lab
 overlay picture pipeline preview style targets value window writer
 """
 _HAND_OVER = "copies device hand jax over torch"
-_REMOTE = "declined program pauses"
+_REMOTE = "declined packer pauses program"
 _SHARING = "behind joined leave left of out parked share sharing step"
 _WEB = "access actions collector completion counters describe described monitor page point"
 _WATCH = "autotune count follower diagnosis evidence report series set trend watch watcher web"
