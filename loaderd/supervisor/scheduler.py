@@ -40,6 +40,7 @@ from loaderd.errors import ProtocolError
 from loaderd.ipc.prefetch import Place, Run
 from loaderd.supervisor.actions import Action, Assign, Death, Dismiss
 from loaderd.supervisor.cursor import Cursor
+from loaderd.supervisor.doubts import Doubts
 from loaderd.supervisor.ledger import Ledger
 from loaderd.supervisor.scheduled_stream import ScheduledStream
 from loaderd.supervisor.shared_stream import SharedCursor, SharedStream
@@ -66,7 +67,7 @@ class Scheduler:
     def __init__(self) -> None:
         self.streams: dict[int, ScheduledStream] = {}
         self.ledger = Ledger()
-        self._waiting: set[int] = set()
+        self._doubts = Doubts(self.streams)
         self._actions: list[Action] = []
         self._virtual_ns = 0.0
         self._draining, self._queued = False, QUEUED
@@ -101,7 +102,7 @@ class Scheduler:
             ProtocolError: there is no such run.
         """
         self.streams[stream] = state = _stream(stream, shape, run, is_shared)
-        state.is_small, state.doubted = is_small, bool(self._waiting)
+        state.is_small, state.doubted = is_small, self._doubts.is_any
         self._queued = max(self._queued, shape.queued)
         return self.go_on()
 
@@ -172,8 +173,7 @@ class Scheduler:
 
     def decline(self, worker: int, stream: int) -> list[Action]:
         """A worker does not serve a stream: others make its chunks, those that it holds too."""
-        self._waiting.discard(worker)
-        self._trust(None)
+        self._doubts.end(worker, None)
         for declined in self.ledger.decline(worker, stream):
             state = self.streams.get(stream)
             if state is not None:
@@ -190,23 +190,15 @@ class Scheduler:
         What is queued behind it is for ``recall``.
         """
         held = self.ledger.held(worker)
-        if not held:
-            return []
-        if not self._waiting:
-            for stream in self.streams.values():
-                stream.doubted = True
-        self._waiting.add(worker)
-        self.ledger.slow.add(worker)
-        stuck = self.streams.get(held[0].chunk.stream)
-        if stuck is not None:
-            stuck.doubted = True
+        if held:
+            self._doubts.begin(worker, self.streams.get(held[0].chunk.stream))
+            self.ledger.slow.add(worker)
         return []
 
     def answered(self, worker: int) -> list[Action]:
         """Storage has answered a worker that waited for it."""
         held = self.ledger.held(worker)
-        self._waiting.discard(worker)
-        self._trust(self.streams.get(held[0].chunk.stream) if held else None)
+        self._doubts.end(worker, self.streams.get(held[0].chunk.stream) if held else None)
         return self.go_on()
 
     def worker_down(self, worker: int, death: Death, cause: str = "") -> list[Action]:
@@ -218,9 +210,7 @@ class Scheduler:
             cause: the same as text.
         """
         held = self.ledger.remove(worker)
-        if worker in self._waiting:
-            self._waiting.remove(worker)
-            self._trust(None)
+        self._doubts.end(worker, None)
         while held:
             lost = held.pop()
             stream = self.streams.get(lost.chunk.stream)
@@ -267,23 +257,14 @@ class Scheduler:
 
     def _go_on(self, worker: int, stream: ScheduledStream | None) -> list[Action]:
         """A worker has reported a chunk of a stream, and has room for another."""
-        in_doubt = bool(self._waiting)
+        in_doubt = self._doubts.is_any
         if in_doubt:  # the storage of this stream has answered
-            self._waiting.discard(worker)
-            self._trust(stream)
+            self._doubts.end(worker, stream)
         if worker in self.ledger.retired:
             self._dismiss(worker)
         elif not in_doubt:
             self._assign(worker, self._queued)
         return self.go_on() if in_doubt else self._flush()
-
-    def _trust(self, stream: ScheduledStream | None) -> None:
-        """A stream's storage answers; if nobody waits any more, that of all does."""
-        if stream is not None:
-            stream.doubted = False
-        if not self._waiting:
-            for other in self.streams.values():
-                other.doubted = False
 
     def _dismiss(self, worker: int) -> None:
         if not self.ledger.held(worker):

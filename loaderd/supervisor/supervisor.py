@@ -22,14 +22,14 @@ from collections.abc import Callable, Iterable
 
 from loaderd.child import init
 from loaderd.config import Settings
-from loaderd.errors import DaemonError, Draining, LoaderdError, NoWorkers, from_wire
+from loaderd.errors import DaemonError, Draining, LoaderdError, NoWorkers
 from loaderd.forkserver import entries
 from loaderd.ipc import descriptors, segment
-from loaderd.ipc.messages import Ack, Bad, BatchFailed, Open, Plan, Ready, fitting
+from loaderd.ipc.messages import Ack, Bad, Open, Plan
 from loaderd.ipc.prefetch import Run
 from loaderd.ipc.process import JOB_SIGNALS
 from loaderd.ipc.text import readable
-from loaderd.supervisor.actions import Action, Assign, Deliver, Dismiss, Fail, Failure, Isolate
+from loaderd.supervisor.actions import Action
 from loaderd.supervisor.bad_images import BadImages
 from loaderd.supervisor.children import ForkServer
 from loaderd.supervisor.clients import ClientConnection, Clients, Requests
@@ -37,11 +37,11 @@ from loaderd.supervisor.listener import Listener
 from loaderd.supervisor.load_follower import LoadFollower
 from loaderd.supervisor.loop import Loop
 from loaderd.supervisor.owner import Owner
+from loaderd.supervisor.performer import Performer
 from loaderd.supervisor.remote_servers import RemoteServers
 from loaderd.supervisor.scheduler import Scheduler
 from loaderd.supervisor.sharing import SharedStreams, shared_name
 from loaderd.supervisor.snapshot_builder import SnapshotBuilder
-from loaderd.supervisor.storage_waits import STORAGE_ERRORS
 from loaderd.supervisor.stream_opener import StreamOpener
 from loaderd.supervisor.streams import OpenStream
 from loaderd.supervisor.systemd import Notifier
@@ -181,14 +181,15 @@ class Supervisor:
         if settings.ray is not None:
             self._remotes = RemoteServers(loop, forks, settings.ray, settings.ray_workers)
         self._processes = WorkerProcesses(settings, forks, work, self._remotes)
-        self._workers = Workers(
+        perform = self._perform = (performer := Performer(self._bad)).perform
+        self._workers = performer.workers = Workers(
             self._processes,
             loop,
             scheduler.ledger.held,
-            _worker_events(scheduler, self._perform, self._worker_ready, self._note_bad),
+            _worker_events(scheduler, perform, self._worker_ready, self._note_bad),
         )
-        sharing = SharedStreams(scheduler, self._perform)
-        self._streams = StreamOpener(
+        sharing = SharedStreams(scheduler, perform)
+        self._streams = performer.streams = StreamOpener(
             settings, loop, forks, sharing, self._stream_opened, self._stream_closed
         )
         self._load = LoadFollower(self._processes, scheduler, self._streams.subscribers)
@@ -333,43 +334,6 @@ class Supervisor:
             log.error("stream %d ends: too many bad images", stream.id)
             for subscriber in self._streams.subscribers.of(stream.id).values():
                 subscriber.client.fail(stream.too_many_bad())
-
-    # -- actions ---------------------------------------------------------------------
-
-    def _perform(self, actions: Iterable[Action]) -> None:
-        streams, subscribers = self._streams.streams, self._streams.subscribers
-        failed: dict[ClientConnection, LoaderdError] = {}
-        for action in actions:
-            match action:
-                case Assign():
-                    self._workers.assign(action, streams[action.chunk.stream])
-                case Deliver(subscriber, slot, place, attempt, skipped):
-                    subscribers[subscriber].client.send(Ready(slot, *place, attempt, skipped))
-                case Fail(subscriber, error=Failure(kind, text)) if kind in STORAGE_ERRORS:
-                    failed[subscribers[subscriber].client] = from_wire(kind, text)
-                case Fail():
-                    self._fail_batch(action)
-                case Isolate():
-                    self._isolate(action)
-                case Dismiss(worker):
-                    self._workers.dismiss(worker)
-        for client, error in failed.items():  # last, as it closes streams
-            client.fail(error)
-
-    def _isolate(self, action: Isolate) -> None:
-        """Tells all workers that a sample is bad, before it is given away again."""
-        stream = self._streams.streams[action.stream]
-        path, isolated = stream.quarantine(action.place, action.row, action.cause)
-        self._bad.add(path, isolated.reason, stream.folder, quarantined=True)
-        log.error("quarantined %s: %s", readable(path), isolated.reason)
-        self._workers.quarantine(isolated)
-
-    def _fail_batch(self, action: Fail) -> None:
-        subscriber, error = self._streams.subscribers[action.subscriber], action.error
-        words = error.text
-        if error.kind == "WorkerCrashed":
-            words += subscriber.stream.blame(action.place, error.first, error.last)
-        subscriber.client.send(BatchFailed(error.kind, fitting(words), action.slot, *action.place))
 
     # -- clients ---------------------------------------------------------------------
 

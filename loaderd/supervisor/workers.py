@@ -44,6 +44,7 @@ from loaderd.supervisor.actions import Assign, Death
 from loaderd.supervisor.children import Messages
 from loaderd.supervisor.ledger import Assignment
 from loaderd.supervisor.loop import Loop
+from loaderd.supervisor.once_log import OnceLog
 from loaderd.supervisor.remote_hosts import RemoteHosts
 from loaderd.supervisor.storage_waits import Wait, Waits
 from loaderd.supervisor.streams import OpenStream
@@ -105,13 +106,10 @@ class Workers:
         events: WorkerEvents,
     ) -> None:
         self.processes = processes
-        self.chunks = 0
-        self.waits = Waits()
-        self.hosts = RemoteHosts()
+        self.chunks, self.waits, self.hosts = 0, Waits(), RemoteHosts()
         self._loop = loop
-        self._held = held
-        self._events = events
-        self._logged: set[str] = set()
+        self._held, self._events = held, events
+        self._log_once = OnceLog(log)
         self._quarantine: list[Quarantine] = []
 
     def start(self, remote: bool = False) -> None:
@@ -200,12 +198,6 @@ class Workers:
     def _answered(self, worker: Worker) -> None:
         if self.waits.pop(worker.id, None) is not None:
             self._events.answered(worker.id)
-
-    def _log_once(self, level: int, text: str) -> None:
-        """Logs what every worker reports alike, such as a full disk, once."""
-        if text not in self._logged:
-            self._logged.add(text)
-            log.log(level, "%s", text)
 
     def _declined(self, worker: Worker, said: Declined) -> None:
         self._log_once(logging.WARNING, said.text)
@@ -325,7 +317,7 @@ class Workers:
         return tickets
 
     def extend_deadlines(self, seconds: float) -> None:
-        """Allows all workers so much more time, in which the supervisor itself stood still."""
+        """Allows all workers more time, in which the supervisor itself stood still."""
         for worker in self.processes.workers.values():
             worker.heard_at += seconds
         self.waits.shift(seconds)

@@ -44,7 +44,7 @@ _HAND_OVER = "copies device hand jax over torch"
 _REMOTE = "declined packer pauses program"
 _SHARING = "behind joined leave left of out parked share sharing step"
 _WEB = "access actions collector completion counters describe described monitor page point"
-_WATCH = "autotune count follower diagnosis evidence report series set trend watch watcher web"
+_WATCH = "autotune count doubt follower log once performer diagnosis evidence report series set trend watch watcher web"
 _SOURCES = """
 bucket content element field footer group leaf local mapped mds object parquet protobuf ranged
 record remote snappy struct truncated
