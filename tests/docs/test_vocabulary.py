@@ -44,7 +44,8 @@ _HAND_OVER = "copies device hand jax over torch"
 _REMOTE = "declined packer pauses program"
 _SHARING = "behind joined leave left of out parked share sharing step"
 _WEB = "access actions collector completion counters describe described monitor page point"
-_WATCH = "autotune count doubt follower log once performer diagnosis evidence report series set trend watch watcher web"
+_LOAD = "autotune count doubt follower log once performer"
+_WATCH = "diagnosis evidence report series set trend watch watcher web"
 _SOURCES = """
 bucket content element field footer group leaf local mapped mds object parquet protobuf ranged
 record remote snappy struct truncated
@@ -56,6 +57,7 @@ ORDINARY = {
     *_HAND_OVER.split(),
     *_SHARING.split(),
     *_SOURCES.split(),
+    *_LOAD.split(),
     *_WATCH.split(),
     *_WEB.split(),
     *_REMOTE.split(),
