@@ -364,6 +364,13 @@ def test_a_worker_loads_no_keras() -> None:
     assert not loaded & TRAINERS
 
 
+def test_obstore_is_imported_where_a_store_is_read_and_nowhere_before() -> None:
+    found = [path for path in sources() if "obstore" in {n.split(".")[0] for n in imports_of(path)}]
+    assert [module_of(path) for path in found] == ["loaderd.sources.object_store"]
+    assert "obstore" not in modules_after("import loaderd.worker.loop, loaderd.opener.opener")
+    assert "obstore" not in modules_after("import loaderd.cli.index, loaderd_client.keras.archive")
+
+
 def test_no_running_worker_has_mapped_tensorflow(serve: Serve, photos: Path) -> None:
     with serve(workers=2) as daemon, Session(daemon.path) as session:
         session.open(a_spec(photos), slots=4).take((0, 0))
