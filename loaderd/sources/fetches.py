@@ -172,7 +172,7 @@ class Fetches:
 
         Raises:
             Changed: the object is another version by now.
-            NoSuchObject: there is no such object.
+            MissingObject: there is no such object.
             StorageRefused: its store refuses.
             StorageTimeout: its store cannot be reached.
         """

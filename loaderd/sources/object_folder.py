@@ -13,7 +13,7 @@ from loaderd.errors import DatasetNotFound
 from loaderd.ipc.text import printable
 from loaderd.sources import object_store
 from loaderd.sources.directory import Listing, list_samples
-from loaderd.sources.object_store import NoSuchObject, Object
+from loaderd.sources.object_store import MissingObject, Object
 from loaderd.sources.retries import Retries
 from loaderd.spec.source import Directory
 
@@ -81,7 +81,7 @@ def _found(url: str, retries: Retries) -> list[Object]:
     storage.ask(url)
     try:
         found = retries.run(url, ask)
-    except NoSuchObject as error:
+    except MissingObject as error:
         raise DatasetNotFound(f"cannot list {printable(url)}: {error}") from error
     finally:
         storage.answered()

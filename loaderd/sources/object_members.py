@@ -10,7 +10,7 @@ from loaderd.sources.fetches import Fetches, RangeRequest, Remote
 from loaderd.sources.file_identity import UNREADABLE, member_state, object_state
 from loaderd.sources.files import FileLimit
 from loaderd.sources.members import MemberSource
-from loaderd.sources.object_store import Changed, NoSuchObject
+from loaderd.sources.object_store import Changed, MissingObject
 from loaderd.sources.ranged import Version
 
 
@@ -59,7 +59,7 @@ class ObjectMembers(MemberSource):
             return self._checked(sample, Location(*self._locations[sample].tolist()))
         except MemoryError as error:
             raise memory.no_room(name) from error
-        except NoSuchObject as error:
+        except MissingObject as error:
             raise BadArchive(f"{name}: the archive is gone: make the dataset again") from error
         except Changed as error:
             raise BadArchive(

@@ -52,7 +52,7 @@ class Unreachable(Exception):
     """A store cannot be reached, or answers that it cannot now; the text says why."""
 
 
-class NoSuchObject(Exception):
+class MissingObject(Exception):
     """There is no such object, or no such bucket; the text says which."""
 
 
@@ -76,7 +76,7 @@ def head(url: str) -> Version:
     """The present version of an object.
 
     Raises:
-        NoSuchObject: there is none.
+        MissingObject: there is none.
         Unreachable: the store does not answer.
         StorageRefused: it refuses.
         MissingDependency: the extra is not installed.
@@ -232,7 +232,7 @@ def translated(url: str, error: Exception) -> Exception:
         )
     number = int(status[1]) if status else 0
     if isinstance(error, FileNotFoundError) or number == 404:
-        return NoSuchObject(
+        return MissingObject(
             "there is no such bucket" if "NoSuchBucket" in text else "it does not exist"
         )
     if number in (412, 416):

@@ -11,7 +11,7 @@ from loaderd.ipc.text import printable
 from loaderd.sources.fetches import Fetches, RangeRequest, Remote
 from loaderd.sources.file_identity import UNREADABLE
 from loaderd.sources.files import FileLimit
-from loaderd.sources.object_store import NoSuchObject
+from loaderd.sources.object_store import MissingObject
 from loaderd.sources.ranged import Version
 from loaderd.spec import url as urls
 
@@ -67,7 +67,7 @@ class ObjectSource:
             data, self._state = self.fetches.take(sample)
         except MemoryError as error:
             raise memory.no_room(name) from error
-        except NoSuchObject as error:
+        except MissingObject as error:
             raise BadImage(f"{name}: {error}") from error
         return data
 

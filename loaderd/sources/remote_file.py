@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from loaderd.errors import BadArchive
 from loaderd.ipc.text import printable
 from loaderd.sources import fetch_threads, object_store
-from loaderd.sources.object_store import Changed, NoSuchObject
+from loaderd.sources.object_store import Changed, MissingObject
 from loaderd.sources.ranged import LocalFile, RangedFile, Version
 from loaderd.sources.retries import Retries
 from loaderd.spec import url as urls
@@ -74,7 +74,7 @@ class RemoteFile:
         """That of now."""
         try:
             return self._retries.run(self._url, lambda: object_store.head(self._url))
-        except NoSuchObject as error:
+        except MissingObject as error:
             raise BadArchive(f"{printable(urls.shown(self._url))}: {error}") from error
 
     def is_settled(self) -> bool:
@@ -118,7 +118,7 @@ class RemoteFile:
             return self._retries.run(
                 url, lambda: object_store.read_range(url, start, stop, version)
             )
-        except (Changed, NoSuchObject) as error:
+        except (Changed, MissingObject) as error:
             raise BadArchive(
                 f"{printable(urls.shown(url))}: it was changed while it was indexed: try again"
             ) from error
