@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import signal
 import socket
 from time import perf_counter_ns
@@ -44,8 +45,9 @@ from loaderd.ipc.messages import (
     Quarantine,
     WorkerReady,
 )
+from loaderd.ipc.text import readable
 from loaderd.remote import fingerprint
-from loaderd.remote.worker_host import SLOTS, Answer, Place, Said, missing
+from loaderd.remote.worker_host import SLOTS, Answer, Landmarks, Place, Said, size_of
 
 SILENT_SECONDS = 10.0
 """An actor that does not answer for so long is given up: its machine, or the link, is gone."""
@@ -275,9 +277,9 @@ class Relay:
         *before, end = answer.said
         last, stream = messages.decode(end), self._attached.get(chunk.stream)
         if isinstance(last, Done) and stream is not None and answer.bad:
-            differs = await asyncio.to_thread(missing, answer.bad)
+            differs = await asyncio.to_thread(_differing, answer.bad)
             if differs:
-                self._decline(chunk.stream, f"{self._named()} reads other files: {differs}")
+                self._decline(chunk.stream, f"{self._named()} cannot read an image: {differs}")
         if chunk.stream in self._declined:
             return
         if isinstance(last, BatchFailed) and stream is not None:
@@ -316,6 +318,18 @@ class Relay:
         """Has others make the stream's chunks, those that are on their way too."""
         self._declined.add(stream)
         self._channel.send(Declined(stream, messages.fitting(text)))
+
+
+def _differing(bad: Landmarks) -> str:
+    """An image that could not be read there, and may be readable here; empty for none.
+
+    A member of an archive is no file on either machine, and is as bad here. Whether an object of a
+    store can be read here is not known.
+    """
+    for path, size in bad:
+        if not os.path.isabs(path) or size_of(path) != size:
+            return readable(path)
+    return ""
 
 
 def _told(error: Exception) -> str:

@@ -102,7 +102,7 @@ def _bytes(fd: int, size: int) -> NDArray[np.uint8]:
 
 
 def _landmarks(table: Manifest) -> Landmarks:
-    """The archives, or the first and the last file; none where images are arrays."""
+    """The archives, or the first and the last file; none of arrays and of objects of a store."""
     if table.members is not None:
         archives = table.members.archives
         # An object store is the same for all; one that cannot be read there fails a chunk.

@@ -152,7 +152,7 @@ class WorkerHost:
             slot, self._chunks = self._chunks % SLOTS, self._chunks + 1
             self._send(msgspec.structs.replace(asked, slot=slot))
         said = self._answer(lambda one: getattr(one, "ticket", None) == asked.ticket)
-        bad = [(one.path, _size(one.path)) for one in said if isinstance(one, Bad)]
+        bad = [(one.path, size_of(one.path)) for one in said if isinstance(one, Bad)]
         slots, packer = found
         written = rows_of(slots[slot], asked.first, asked.last)
         rows = map(packer.pack, written) if isinstance(said[-1], Done) else ()
@@ -274,7 +274,7 @@ def missing(landmarks: Landmarks) -> str:
     return ""
 
 
-def _size(path: bytes) -> int:
+def size_of(path: bytes) -> int:
     """Of a file, in bytes; -1 if it is not to be read here."""
     try:
         return os.stat(path).st_size if os.access(path, os.R_OK) else -1

@@ -16,6 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, cast
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -361,5 +362,30 @@ def test_the_end_of_the_socket_is_the_end_of_the_worker(folder: Path, machine: M
         side.channel.shut_down()
         await side.end()
         assert machine.hosts[-1]._process.wait(DEADLINE)
+
+    told(folder, machine, story)
+
+
+@pytest.mark.parametrize("is_there", [True, False])
+def test_a_bad_image_is_one_if_the_same_file_is_here(
+    folder: Path, machine: Machine, monkeypatch: pytest.MonkeyPatch, is_there: bool
+) -> None:
+    (folder / "cat/002.jpg").write_bytes(b"no picture")
+    if not is_there:  # or is another one
+        monkeypatch.setattr(relays, "size_of", lambda path: 4711)
+
+    async def story(side: Side) -> None:
+        side.spec = msgspec.structs.replace(side.spec, on_error="skip")
+        await side.up()
+        side.attach()
+        assert await side.hear() == Attached(7)
+        side.chunk(1)
+        said = await side.hear()
+        if is_there:
+            assert isinstance(said, Bad)
+            assert isinstance(await side.hear(), Done)
+        else:
+            assert isinstance(said, Declined)
+            assert said.text.endswith(f"cannot read an image: {folder}/cat/002.jpg")
 
     told(folder, machine, story)
