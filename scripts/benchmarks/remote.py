@@ -36,6 +36,10 @@ STORE_BYTES = 500 * 2**20
 READY = 12
 """Batches that may have been made before a turn."""
 
+CORES = (8, 64, 512)
+CHUNK_S = 0.02
+"""What a chunk takes a core: the scheduler cuts them so."""
+
 console = Console()
 
 
@@ -87,6 +91,7 @@ def run(args: argparse.Namespace) -> None:
         table.add_row(name, f"{rate:,.0f}", "" if found is local else against, f"{cpu:.2f}")
     console.print(table)
     console.print(costs(mixed))
+    console.print(computed(mixed))
 
 
 def costs(turns: list[Turn]) -> str:
@@ -102,6 +107,26 @@ def costs(turns: list[Turn]) -> str:
         f"{remote} of {chunks} chunks came over Ray, {crossed:.2f} MB each\n"
         f"CPU: gateway {gateway:.2f} ms a remote chunk, supervisor {supervisor:.3f} ms a chunk"
     )
+
+
+def computed(turns: list[Turn]) -> Table:
+    """What so many remote cores would cost here, by what a chunk has cost."""
+    table = Table("remote cores", "images/s", "Gbit/s", "cores of gateways", "of the supervisor")
+    remote, chunks = sum(t.remote for t in turns), sum(t.chunks for t in turns)
+    rows = sum(t.images for t in turns) / max(1, chunks)
+    crossed = sum(t.crossed for t in turns) / max(1, remote)
+    gateway = sum(t.gateway_s for t in turns) / max(1, remote)
+    supervisor = sum(t.supervisor_s for t in turns) / max(1, chunks)
+    for cores in CORES:
+        rate = cores / CHUNK_S
+        table.add_row(
+            str(cores),
+            f"{rate * rows:,.0f}",
+            f"{rate * crossed * 8 / 1e9:.1f}",
+            f"{rate * gateway:.1f}",
+            f"{rate * supervisor:.2f}",
+        )
+    return table
 
 
 def measure(folder: Path, args: argparse.Namespace) -> tuple[list[Turn], list[Turn]]:
