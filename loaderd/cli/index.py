@@ -10,11 +10,12 @@ from typing import get_args
 from loaderd import config, formatting
 from loaderd.cli import console, options
 from loaderd.cli.exit_codes import DONE
-from loaderd.sources.archives import Indexer, list_members
+from loaderd.sources.archives import FIRST_ANSWER_SECONDS, Indexer, list_members
 from loaderd.sources.directory import Listing
 from loaderd.sources.groups import Recipe
 from loaderd.sources.index_file import ArchiveIndex
 from loaderd.sources.mds_folder import with_shards
+from loaderd.sources.retries import Retries
 from loaderd.spec import url as urls
 from loaderd.spec.source import Archives, Layout
 
@@ -66,9 +67,10 @@ def run(args: argparse.Namespace) -> int:
     from loaderd_client.keras.archive import source_of
 
     label = None if args.label == "none" else args.label
-    source = with_shards(source_of(args.archives, args.format, args.image, label))
+    retries = Retries(FIRST_ANSWER_SECONDS)
+    source = with_shards(source_of(args.archives, args.format, args.image, label), retries)
     where = config.locate_cache(options.flags(args), os.environ)
-    indexer = Indexer(source.paths, Recipe.of(source), where)
+    indexer = Indexer(source.paths, Recipe.of(source), where, retries)
     with console.bar("indexing") as show:
         indexes = indexer.run(lambda share, _, __: show(share))
     listing = list_members(source, indexes)

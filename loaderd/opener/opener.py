@@ -123,7 +123,7 @@ class _Opener:
         source = asked.source
         retries = Retries(min(FIRST_ANSWER_SECONDS, self._settings.io_timeout))
         if isinstance(source, Archives):
-            source = with_shards(source)
+            source = with_shards(source, retries)
             recipe = Recipe.of(source)
             indexer = Indexer(source.paths, recipe, self._settings.cache_dir, retries)
             return _packed(list_members(source, indexer.run(self._report)))

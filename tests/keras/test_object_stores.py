@@ -24,6 +24,7 @@ from loaderd_client import (
 from tests.support.archives import contents, samples, shards_of, tar_of, zip_of
 from tests.support.daemons import Daemon, shared
 from tests.support.object_server import ObjectServer, object_server
+from tests.support.records import mds_of, tfrecord_of
 from tests.support.tables import Photos, parquet_of
 
 OPTIONS: dict[str, Any] = {"image_size": (24, 32), "batch_size": 8, "seed": 3, "verbose": False}
@@ -40,6 +41,13 @@ def store(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ob
     zip_of(root / "a.zip", content)
     shards_of(root, samples(photos), 3)
     objects |= {f"b/packed/{path.name}": path.read_bytes() for path in root.iterdir()}
+    every = Photos.of(photos)
+    for path in (
+        parquet_of(root / "a.parquet", every, row_group_size=30),
+        tfrecord_of(root / "a.tfrecord", every),
+        *mds_of(root / "mds", every, 2).iterdir(),
+    ):
+        objects[f"b/packed/{path.relative_to(root)}"] = path.read_bytes()
     with object_server(objects) as server:
         yield server
 
@@ -84,7 +92,7 @@ def of_folder(place: str | Path, **options: Any) -> Any:
     return image_dataset_from_directory(place, **OPTIONS | options)
 
 
-ARCHIVES = ["a.tar", "a.zip", "train-{000..002}.tar"]
+ARCHIVES = ["a.tar", "a.zip", "train-{000..002}.tar", "a.parquet", "a.tfrecord", "mds/"]
 
 
 @pytest.mark.parametrize("cache", ["none", "disk"])

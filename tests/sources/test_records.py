@@ -19,6 +19,7 @@ from loaderd.sources.archive_index import index_of
 from loaderd.sources.groups import Recipe
 from loaderd.sources.index_file import ArchiveIndex
 from loaderd.sources.mds_folder import with_shards
+from loaderd.sources.retries import Retries
 from loaderd.spec.source import Archives
 from scripts.record_writers import Columns, example, masked, mds_shard, record
 from tests.support.records import mds_of
@@ -218,7 +219,7 @@ def test_shards_that_make_no_samples_are_refused(
 def test_a_folder_stands_for_the_shards_of_its_index(photos: Path, tmp_path: Path) -> None:
     folder = mds_of(tmp_path / "mds", Photos.of(photos).part(0, 6), 3)
     asked = Archives(directory="", extensions=(), paths=("/a.tar", str(folder)))
-    names = [os.path.basename(path) for path in with_shards(asked).paths]
+    names = [os.path.basename(path) for path in with_shards(asked, Retries(5)).paths]
     assert names == ["a.tar", "shard.00000.mds", "shard.00001.mds", "shard.00002.mds"]
 
     listed = json.loads((folder / "index.json").read_text())
@@ -227,7 +228,7 @@ def test_a_folder_stands_for_the_shards_of_its_index(photos: Path, tmp_path: Pat
         changed = {**listed, "shards": [listed["shards"][0], {**listed["shards"][1], **changes}]}
         (folder / "index.json").write_text(json.dumps(changed))
         with pytest.raises(BadArchive, match=words):
-            with_shards(asked)
+            with_shards(asked, Retries(5))
 
     raw = listed["shards"][1]["raw_data"]
     refused("00001.mds: it is truncated or damaged", raw_data={**raw, "bytes": raw["bytes"] + 1})
@@ -239,7 +240,7 @@ def test_a_folder_stands_for_the_shards_of_its_index(photos: Path, tmp_path: Pat
         zip_data={"basename": "b.mds.zstd"},
         compression="zstd",
     )
-    refused("it is no index of MDS", raw_data={})
+    refused("its index.json is none of MDS", raw_data={})
     (folder / "index.json").unlink()
     with pytest.raises(BadArchive, match=r"without index\.json.*name archives"):
-        with_shards(asked)
+        with_shards(asked, Retries(5))
