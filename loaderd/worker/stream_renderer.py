@@ -73,7 +73,7 @@ class StreamRenderer:
     ) -> None:
         ring, manifest, *more = fds
         self._stream, self._queue, self._quarantine = attach.stream, queue, quarantine
-        self._silence_ns = int(settings.silence * 1e9)
+        self._silence_ns, self._skipped = int(settings.silence * 1e9), 0
         self._handled_errors = (BadImage, MissingCodec) if asked.survey else BadImage
         ring_memory = segment.attach(ring, attach.ring_bytes, writable=True)
         table = segment.attach(manifest, attach.manifest_bytes, writable=False)
@@ -122,10 +122,10 @@ class StreamRenderer:
         """
         start = perf_counter_ns()
         self._queue.begin(chunk)
-        self._skipped = 0
         slot, mixer = self._slots[chunk.slot], self._mixer
         part = self._epochs.layout.part(chunk.position)
         partners = mixer.partners(chunk, self._render, self._queue.send) if mixer else {}
+        self._skipped = 0  # those of partners count for nothing
         ids = self._render(slot, chunk, part[chunk.first : chunk.last])
         if mixer:
             mixer.mix(slot, chunk, ids, partners)
