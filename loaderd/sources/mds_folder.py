@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 
+from loaderd import storage
 from loaderd.errors import BadArchive, LoaderdError
 from loaderd.ipc.text import printable, readable
 from loaderd.sources.ranged import LocalFile
@@ -38,7 +39,8 @@ def with_shards(source: Archives, retries: Retries) -> Archives:
     """
     paths: list[str] = []
     for path in source.paths:
-        is_folder = os.path.isdir(path)
+        with storage.asking(path):
+            is_folder = os.path.isdir(path)
         if urls.is_url(path):
             is_asked = source.layout == "mds" and not urls.shown(path).endswith(_EXTENSION)
             is_folder = path.endswith("/") or is_asked
