@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from loaderd.ipc.messages import Done
 from loaderd.ipc.snapshot import RemoteStats
-from loaderd.supervisor.worker_processes import Worker
+from loaderd.supervisor.worker import Worker
 
 MAX_SHOWN = 64
 """Machines in a snapshot, so that it fits into a packet: those that have done most."""

@@ -48,11 +48,10 @@ from loaderd.supervisor.once_log import OnceLog
 from loaderd.supervisor.remote_hosts import RemoteHosts
 from loaderd.supervisor.storage_waits import Wait, Waits
 from loaderd.supervisor.streams import OpenStream
+from loaderd.supervisor.worker import STORAGE, Worker
 from loaderd.supervisor.worker_processes import (
     LAST_WORDS_SECONDS,
     SLOW_SECONDS,
-    STORAGE,
-    Worker,
     WorkerProcesses,
 )
 

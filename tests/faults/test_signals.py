@@ -12,7 +12,7 @@ import psutil
 import pytest
 
 from loaderd.ipc import dial
-from loaderd.supervisor import worker_processes
+from loaderd.supervisor import worker
 from loaderd.supervisor.actions import Death
 from loaderd_client import Session
 from tests.faults.conftest import Sabotage
@@ -156,8 +156,8 @@ def test_who_dies_by_a_signal_from_elsewhere_is_not_to_blame(
     class Anybody:
         exit_reason = ""
 
-    assert worker_processes._death(Anybody(), code, False) == death  # type: ignore[arg-type]
-    assert worker_processes._cause(code)
+    assert worker.death_of(Anybody(), code, False) == death  # type: ignore[arg-type]
+    assert worker.cause_of(code)
 
 
 def test_a_sample_over_which_workers_get_such_signals_is_not_quarantined(

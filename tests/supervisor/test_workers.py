@@ -41,14 +41,8 @@ from loaderd.supervisor.ledger import Assignment
 from loaderd.supervisor.loop import Loop
 from loaderd.supervisor.scheduled_stream import Part, PartialBatch
 from loaderd.supervisor.streams import OpenStream
-from loaderd.supervisor.worker_processes import (
-    LAST_WORDS_SECONDS,
-    SLOW_SECONDS,
-    STORAGE,
-    UP_SECONDS,
-    Worker,
-    WorkerProcesses,
-)
+from loaderd.supervisor.worker import STORAGE, UP_SECONDS, Worker
+from loaderd.supervisor.worker_processes import LAST_WORDS_SECONDS, SLOW_SECONDS, WorkerProcesses
 from loaderd.supervisor.workers import WorkerEvents, Workers
 
 SETTINGS = config.load({"workers": "2", "sample_timeout": "20"}, {})
