@@ -20,7 +20,10 @@ if TYPE_CHECKING:
     from loaderd_client.keras.generator import ImageDataGenerator
     from loaderd_client.keras.huggingface import image_dataset_from_huggingface
     from loaderd_client.keras.parquet import image_dataset_from_parquet
-    from loaderd_client.keras.segmentation import segmentation_dataset_from_directory
+    from loaderd_client.keras.segmentation import (
+        segmentation_dataset_from_archive,
+        segmentation_dataset_from_directory,
+    )
     from loaderd_client.keras.sequence import LoaderSequence
     from loaderd_client.keras.table import image_dataset_from_dataframe
 
@@ -33,6 +36,7 @@ _HOMES = {
     "image_dataset_from_directory": "keras.dataset",
     "image_dataset_from_huggingface": "keras.huggingface",
     "image_dataset_from_parquet": "keras.parquet",
+    "segmentation_dataset_from_archive": "keras.segmentation",
     "segmentation_dataset_from_directory": "keras.segmentation",
     "LoaderSequence": "keras.sequence",
     "Session": "core.session",
@@ -52,6 +56,7 @@ __all__ = [
     "image_dataset_from_directory",
     "image_dataset_from_huggingface",
     "image_dataset_from_parquet",
+    "segmentation_dataset_from_archive",
     "segmentation_dataset_from_directory",
 ]
 

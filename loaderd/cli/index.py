@@ -24,12 +24,14 @@ EXAMPLES = """\
   loaderd index train.tar val.zip              class folders, or members such as 1.jpg and 1.cls
   loaderd index 'data/train-{000..031}.tar'    several, in parallel
   loaderd index train.tar --label json:kind    labels from a field of the members .json
+  loaderd index train.tar --mask mask.png      masks, as 1.mask.png of 1.jpg
   loaderd index train.parquet --label kind     columns of Parquet files
   loaderd index 's3://bucket/train-{000..031}.tar'   with the credentials of the environment
   loaderd index train.tar --json
 
-The indexes are those that image_dataset_from_archive makes with the same arguments, and are kept in
-the cache folder. Archives that make no dataset, such as truncated ones, are named; exit code 1.
+The indexes are those that image_dataset_from_archive makes with the same arguments, and with --mask
+segmentation_dataset_from_archive. They are kept in the cache folder. Archives that make no dataset,
+such as truncated ones, are named; exit code 1.
 """
 
 
@@ -58,6 +60,13 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         help="of the members with the labels: cls, txt, json, json:FIELD, auto or none; or their "
         "column (default: auto)",
     )
+    parser.add_argument(
+        "--mask",
+        action="append",
+        metavar="EXTENSION",
+        help="of the members that are masks, one for each image; may be given several times "
+        "(default: no masks)",
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON object for each")
     options.add(parser, "cache_dir", "config")
 
@@ -66,9 +75,12 @@ def run(args: argparse.Namespace) -> int:
     """Make the indexes that are not kept, and print what is in them."""
     from loaderd_client.keras.archive import source_of
 
-    label = None if args.label == "none" else args.label
+    label, layout = None if args.label == "none" else args.label, args.format
+    if args.mask:
+        label, layout = None, "webdataset"
     retries = Retries(FIRST_ANSWER_SECONDS)
-    source = with_shards(source_of(args.archives, args.format, args.image, label), retries)
+    source = source_of(args.archives, layout, args.image, label, args.mask)
+    source = with_shards(source, retries)
     where = config.locate_cache(options.flags(args), os.environ)
     indexer = Indexer(source.paths, Recipe.of(source), where, retries)
     with console.bar("indexing") as show:

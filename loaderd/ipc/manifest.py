@@ -3,12 +3,13 @@ r"""The samples of a dataset as one table of bytes, which all processes read in 
 The daemon packs it once into shared memory; workers look up paths in it, the client
 reads class names, labels and file names. Nothing is copied or parsed per process::
 
-    header | labels   | ends          | locations   | names                    | about
-    64 B   | int32(n) | int64(n + 1)  | int64(n, 8) | b"a/1.jpg\0a/2.jpg\0..." | JSON
+    header | labels   | ends          | locations   | names                    | about | masks
+    64 B   | int32(n) | int64(n + 1)  | int64(n, 8) | b"a/1.jpg\0a/2.jpg\0..." | JSON  | a table
 
-Objects of a store have two numbers each in the place of a location.
+Objects of a store have two numbers each in the place of a location. Masks are there only if each
+sample has one in an archive; they are a table like this one.
 
-Labels, ends, locations and names begin at multiples of 64 bytes. Name i is the bytes from
+Labels, ends, locations, names and masks begin at multiples of 64 bytes. Name i is the bytes from
 ``ends[i]`` up to the null before ``ends[i + 1]``. Names are the file system's bytes, which
 need not be UTF-8; JSON holds them as escaped surrogates. Locations are there only if the samples
 are members of archives. About are the root, the class names and the archives.
@@ -167,6 +168,14 @@ def pack(
     return b"".join([*aligned, b"\0".join([*filenames, b""]), about])
 
 
+def with_masks(table: bytes, masks: bytes) -> bytes:
+    """A packed listing of members of archives, with the packed masks of its samples behind it."""
+    header = _read_header(memoryview(table))
+    at = _aligned(len(table))
+    start = _HEADER.pack(*header._replace(total=at + len(masks)))
+    return b"".join([start, memoryview(table)[len(start) :], bytes(at - len(table)), masks])
+
+
 def _plan(samples: int, numbers: int, names_size: int, about_size: int) -> _Header:
     labels_at = _aligned(_HEADER.size)
     ends_at = _aligned(labels_at + 4 * samples)
@@ -204,6 +213,7 @@ class Manifest:
         table: the bytes that were packed, read-only.
         members: where the samples lie in archives; None if they do not.
         objects: int64 (n, 2), size and state of each; None if they are no objects of a store.
+        masks: those of the samples, in their order; None if they are no members of archives.
     """
 
     __slots__ = (
@@ -212,6 +222,7 @@ class Manifest:
         "_samples",
         "class_names",
         "labels",
+        "masks",
         "members",
         "names",
         "objects",
@@ -221,7 +232,7 @@ class Manifest:
 
     def __init__(self, table: memoryview) -> None:
         header = _read_header(table)
-        about = _read_about(table[header.about_at : header.total])
+        about = _read_about(table[header.about_at :][: header.about_size])
         self.root, self.class_names, archives = about
         self.table = table[: header.total]
         self.labels: npt.NDArray[np.int32] = np.frombuffer(
@@ -235,6 +246,10 @@ class Manifest:
         self.objects = numbers if header.numbers == OBJECT_NUMBERS else None
         is_packed = header.numbers == len(Location._fields)
         self.members = Members(archives, numbers) if is_packed else None
+        masks = table[_aligned(header.about_at + header.about_size) : header.total]
+        self.masks = Manifest(masks) if masks else None
+        if self.masks is not None and (self.masks.members is None or len(self.masks) != len(self)):
+            raise ProtocolError("the manifest's masks are no members of archives, one for each")
         self._prefix = os.fsencode(os.path.join(self.root, ""))
         if self._ends[0] != 0 or self._ends[-1] != len(self.names):
             raise ProtocolError("the manifest's names do not fill their place: it is damaged")
@@ -289,9 +304,10 @@ def _read_header(table: memoryview) -> _Header:
     if header.version != VERSION:
         raise ProtocolError(f"the manifest has version {header.version}, not {VERSION}")
     names_size = header.about_at - header.names_at
-    if header.numbers not in (0, OBJECT_NUMBERS, len(Location._fields)) or header != _plan(
-        header.samples, header.numbers, names_size, header.about_size
-    ):
+    plan = _plan(header.samples, header.numbers, names_size, header.about_size)
+    if header.total > _aligned(plan.total):  # there are masks
+        plan = plan._replace(total=header.total)
+    if header.numbers not in (0, OBJECT_NUMBERS, len(Location._fields)) or header != plan:
         raise ProtocolError("the manifest's header contradicts itself: it is damaged")
     if header.total > len(table):
         raise ProtocolError(f"the manifest ends after {len(table)} of {header.total} bytes")

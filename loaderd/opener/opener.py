@@ -102,18 +102,21 @@ class _Opener:
             _check_labels(found)
         if asked.batch.label_mode == "given":
             _check_given(given, asked.batch, len(found))
-        if asked.annotations is not None:
+        wanted = asked.annotations
+        if (wanted is not None and wanted.masks == "members") != (found.masks is not None):
+            raise ProtocolError("the spec and the samples differ on whether archives hold masks")
+        if wanted is not None:
             size = asked.load.target_size
-            annotation_parts.check(asked.annotations, given, len(found), size)
+            annotation_parts.check(wanted, given, len(found), size)
         length = epoch_length(asked.order, len(found), _order(given, asked.order, len(found)))
         EpochLayout(length, asked.batch.batch_size, asked.order.shard).check_shard()
         weights = _weights(given, asked.order, len(found))
         sample_weights(asked.order, found.labels, found.class_names, weights)  # checks them
         self._cache = _cache(found, asked)
-        wanted = (self._cache.keys, self._cache.nbytes) if self._cache else ((), 0)
+        cache = (self._cache.keys, self._cache.nbytes) if self._cache else ((), 0)
         fd = segment.publish(table)
         try:
-            answer = Listed(length, len(found.class_names), len(table), *wanted)
+            answer = Listed(length, len(found.class_names), len(table), *cache)
             self._channel.send(answer, [fd])
         finally:
             os.close(fd)
@@ -182,7 +185,7 @@ def _table(asked: Spec, given: bundle.Parts) -> bytes:
 
 
 def _packed(listing: Listing) -> bytes:
-    return manifest.pack(
+    table = manifest.pack(
         listing.root,
         listing.class_names,
         listing.filenames,
@@ -190,6 +193,9 @@ def _packed(listing: Listing) -> bytes:
         listing.members,
         listing.objects,
     )
+    if listing.masks is None:
+        return table
+    return manifest.with_masks(table, _packed(listing.masks))
 
 
 def _order(given: bundle.Parts, order: Order, samples: int) -> NDArray[Any] | None:

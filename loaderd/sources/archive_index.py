@@ -125,7 +125,8 @@ def _packed(file: RangedFile, recipe: Recipe, progress: Progress) -> ArchiveSamp
     else:
         images = [one for one in files if one.name.lower().endswith(recipe.extensions)]
         labels = None
-    for one in images:
+    masks = groups.masks(images)
+    for one in [*images, *masks]:
         if one.trouble:
             raise ValueError(f"{one.name} {one.trouble}")
     layout: FoundLayout = "webdataset" if is_grouped else "folders"
@@ -135,6 +136,7 @@ def _packed(file: RangedFile, recipe: Recipe, progress: Progress) -> ArchiveSamp
         images=images,
         labels=labels,
         folders=sorted(_folders(found)),
+        masks=masks,
     )
 
 

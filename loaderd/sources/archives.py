@@ -11,6 +11,7 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -282,13 +283,37 @@ def _listing(
     class_names: tuple[str, ...],
     samples: Sequence[_Sample],
 ) -> Listing:
-    root, short = relative(source.paths)
-    names, locations = [one.names for one in indexes], _locations(indexes, samples)
-    codecs.check(np.unique(locations[:, Location._fields.index("codec")]).tolist())
-    joined = "\0".join(f"{short[one.archive]}/{names[one.archive][one.row]}" for one in samples)
     archives = tuple(
         Archive(path, one.size, one.mtime, one.tag)
         for path, one in zip(source.paths, indexes, strict=True)
+    )
+    masks = None
+    if source.masks:
+        of_masks = [_Found(one.mask_names, one.mask_locations) for one in indexes]
+        masks = _members(archives, of_masks, (), samples)
+    found = [_Found(one.names, one.locations) for one in indexes]
+    return replace(_members(archives, found, class_names, samples), masks=masks)
+
+
+class _Found(NamedTuple):
+    """Members of an archive: their names, and where they lie; see :class:`ArchiveIndex`."""
+
+    names: list[str]
+    locations: NDArray[np.int64]
+
+
+def _members(
+    archives: tuple[Archive, ...],
+    found: Sequence[_Found],
+    class_names: tuple[str, ...],
+    samples: Sequence[_Sample],
+) -> Listing:
+    """The listing of members, given those of each archive."""
+    root, short = relative([one.path for one in archives])
+    locations = _locations([one.locations for one in found], samples)
+    codecs.check(np.unique(locations[:, Location._fields.index("codec")]).tolist())
+    joined = "\0".join(
+        f"{short[one.archive]}/{found[one.archive].names[one.row]}" for one in samples
     )
     return Listing(
         root,
@@ -308,9 +333,8 @@ def relative(paths: Sequence[str]) -> tuple[str, list[str]]:
     return root, [os.path.relpath(path, root) for path in paths]
 
 
-def _locations(indexes: Sequence[ArchiveIndex], samples: Sequence[_Sample]) -> NDArray[np.int64]:
-    firsts = np.cumsum([0, *(len(one.locations) for one in indexes)])
+def _locations(found: Sequence[NDArray[np.int64]], samples: Sequence[_Sample]) -> NDArray[np.int64]:
+    firsts = np.cumsum([0, *map(len, found)])
     numbers = np.array([one[:2] for one in samples], np.int64).reshape(-1, 2)
-    stacked = np.concatenate([one.locations for one in indexes])
-    rows = stacked[firsts[numbers[:, 0]] + numbers[:, 1]]
+    rows = np.concatenate(found)[firsts[numbers[:, 0]] + numbers[:, 1]]
     return np.column_stack([numbers[:, 0], rows])

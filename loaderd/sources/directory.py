@@ -49,6 +49,7 @@ class Listing:
         labels: int32 of shape (n,); zeros if there are no labels.
         members: where they lie, if that is in archives.
         objects: int64 (n, 2), size and state of each, if they are objects of a store.
+        masks: those of the samples, in their order, if they are members of archives.
     """
 
     root: str
@@ -57,6 +58,7 @@ class Listing:
     labels: Labels
     members: Members | None = None
     objects: npt.NDArray[np.int64] | None = None
+    masks: Listing | None = None
 
 
 class Tree(Protocol):

@@ -124,9 +124,13 @@ class Fetches:
     Args:
         request_of: what to read for a sample.
         remote: how the store is asked.
+        masks: what to add to the number of a sample for that of its mask; 0 for no masks.
     """
 
-    def __init__(self, request_of: Callable[[int], RangeRequest], remote: Remote) -> None:
+    def __init__(
+        self, request_of: Callable[[int], RangeRequest], remote: Remote, masks: int = 0
+    ) -> None:
+        self.masks = masks
         self._request_of = request_of
         self._retries, self._kept, self._idle = remote
         self._chunks: dict[int, dict[int, Future[Fetched]]] = {}

@@ -29,11 +29,12 @@ class Recipe(NamedTuple):
     label: str | None
     extensions: tuple[str, ...]
     columns: tuple[str, ...] = ()
+    masks: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, source: Archives) -> Recipe:
         """That of a source."""
-        return cls(source.layout, source.label, source.extensions, source.columns)
+        return cls(source.layout, source.label, source.extensions, source.columns, source.masks)
 
 
 class SampleGroups:
@@ -54,6 +55,7 @@ class SampleGroups:
     def __init__(self, files: list[Member], recipe: Recipe) -> None:
         check_label(recipe.label)
         self._extensions = frozenset(one.removeprefix(".") for one in recipe.extensions)
+        self._masks = [one.removeprefix(".") for one in recipe.masks]
         self._groups: dict[str, dict[str, Member]] = defaultdict(dict)
         for member in files:
             key, extension = _key_and_extension(member.name)
@@ -96,6 +98,28 @@ class SampleGroups:
         if len({type(one) for one in labels}) > 1:
             raise ValueError("some labels are whole numbers and some are names")
         return images, labels if self._is_asked else None
+
+    def masks(self, images: list[Member]) -> list[Member]:
+        """The mask of each image; none if they were not asked for.
+
+        Raises:
+            ValueError: a key has no mask, or several; says which key.
+        """
+        return [self._mask(one) for one in images] if self._masks else []
+
+    def _mask(self, image: Member) -> Member:
+        key, _ = _key_and_extension(image.name)
+        group = self._groups[key]
+        found = [group[one] for one in self._masks if one in group]
+        if not found:
+            raise ValueError(
+                f"{image.name} has no mask: key {key} has no member {' or '.join(self._masks)}; "
+                "name its extension with `mask`"
+            )
+        if len(found) > 1:
+            names = " and ".join(one.name for one in found[:2])
+            raise ValueError(f"key {key} has two masks, {names}: name one with `mask`")
+        return found[0]
 
     def _check_unused(self, key: str, group: dict[str, Member]) -> None:
         if self.label is not None and self.label in group:

@@ -48,6 +48,8 @@ class ArchiveIndex(msgspec.Struct, frozen=True):
         joined_folders: see ``folders``.
         class_names: of labels 0, 1 and so on, where the archive has them.
         tag: the ETag of an object; empty for a file.
+        joined_masks: see ``mask_names``.
+        packed_masks: see ``mask_locations``.
     """
 
     version: int
@@ -62,6 +64,8 @@ class ArchiveIndex(msgspec.Struct, frozen=True):
     joined_folders: bytes
     class_names: list[str] | None = None
     tag: str = ""
+    joined_masks: bytes = b""
+    packed_masks: bytes = b""
 
     @property
     def names(self) -> list[str]:
@@ -76,7 +80,17 @@ class ArchiveIndex(msgspec.Struct, frozen=True):
     @property
     def locations(self) -> NDArray[np.int64]:
         """Where they lie: offset, stored, size, crc, codec, skip, unpacked; (n, 7)."""
-        return np.frombuffer(self.packed_locations, np.int64).reshape(-1, 7)
+        return _unpacked(self.packed_locations)
+
+    @property
+    def mask_names(self) -> list[str]:
+        """The members that are masks, one for each image; none if they were not asked for."""
+        return _split(self.joined_masks)
+
+    @property
+    def mask_locations(self) -> NDArray[np.int64]:
+        """Where the masks lie, as ``locations``."""
+        return _unpacked(self.packed_masks)
 
 
 class ArchiveSamples(NamedTuple):
@@ -88,6 +102,7 @@ class ArchiveSamples(NamedTuple):
     labels: list[int | str] | None
     folders: Sequence[str] = ()
     class_names: list[str] | None = None
+    masks: Sequence[Member] = ()
 
     def indexed(self, size: int, mtime: int, state: int, tag: str) -> ArchiveIndex:
         """The index of the archive, whose version is given as in :class:`ArchiveIndex`."""
@@ -99,11 +114,13 @@ class ArchiveSamples(NamedTuple):
             layout=self.layout,
             label=self.label,
             joined_names=_joined(one.name for one in self.images),
-            packed_locations=np.array([one[1:8] for one in self.images], np.int64).tobytes(),
+            packed_locations=_packed(self.images),
             labels=self.labels,
             joined_folders=_joined(self.folders),
             class_names=self.class_names,
             tag=tag,
+            joined_masks=_joined(one.name for one in self.masks),
+            packed_masks=_packed(self.masks),
         )
 
 
@@ -167,6 +184,14 @@ def _unusable(path: str, error: OSError) -> CacheError:
         f"cannot keep the index of an archive in {os.path.dirname(path)}: {error.strerror}; free "
         "some room there, or choose another --cache-dir (LOADERD_CACHE_DIR)"
     )
+
+
+def _packed(members: Iterable[Member]) -> bytes:
+    return np.array([one[1:8] for one in members], np.int64).tobytes()
+
+
+def _unpacked(locations: bytes) -> NDArray[np.int64]:
+    return np.frombuffer(locations, np.int64).reshape(-1, 7)
 
 
 def _joined(names: Iterable[str]) -> bytes:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+
 from loaderd import memory
 from loaderd.errors import BadArchive, BadImage, DatasetError
-from loaderd.ipc.manifest import Location, Manifest
+from loaderd.ipc.manifest import Archive, Location, Manifest
 from loaderd.ipc.text import printable
 from loaderd.sources.fetches import Fetches, RangeRequest, Remote
 from loaderd.sources.file_identity import UNREADABLE, member_state, object_state
@@ -20,7 +22,8 @@ class ObjectMembers(MemberSource):
     Args:
         manifest: where they lie, and their labels.
         limit: of each.
-        remote: how their store is asked.
+        fetches: see :func:`fetches_of`.
+        first: the number there of the first one.
 
     Attributes:
         labels: int32 (n,).
@@ -29,20 +32,13 @@ class ObjectMembers(MemberSource):
 
     fetches: Fetches
 
-    def __init__(self, manifest: Manifest, limit: FileLimit, remote: Remote) -> None:
+    def __init__(
+        self, manifest: Manifest, limit: FileLimit, fetches: Fetches, first: int = 0
+    ) -> None:
         super().__init__(manifest, limit)
-        self._versions = [
-            Version(one.size, one.mtime, object_state(one.size, one.tag), one.tag)
-            for one in self._archives
-        ]
+        self._versions = _versions(self._archives)
         self._location = Location(0, 0, 0, 0)
-        archives, locations, versions = self._archives, self._locations, self._versions
-
-        def request_of(sample: int) -> RangeRequest:
-            number, offset, stored = locations[sample, :3].tolist()
-            return RangeRequest(archives[number].path, offset, offset + stored, versions[number])
-
-        self.fetches = Fetches(request_of, remote)
+        self.fetches, self._first = fetches, first
 
     def read(self, sample: int) -> memoryview:
         """The content of a member, valid until the next ``read``.
@@ -78,6 +74,43 @@ class ObjectMembers(MemberSource):
         return member_state(state, self._location)
 
     def _stored(self, sample: int, location: Location) -> memoryview:
-        data, _ = self.fetches.take(sample)
+        data, _ = self.fetches.take(self._first + sample)
         self._location = location
         return data
+
+
+def fetches_of(manifest: Manifest, remote: Remote) -> Fetches:
+    """The samples of a stream on their way; their masks, if there are any, are numbered after them.
+
+    Args:
+        manifest: where they lie.
+        remote: how their store is asked.
+    """
+    request_of = _requests(manifest)
+    if manifest.masks is None:
+        return Fetches(request_of, remote)
+    count, mask_request_of = len(manifest), _requests(manifest.masks)
+
+    def either(number: int) -> RangeRequest:
+        return request_of(number) if number < count else mask_request_of(number - count)
+
+    return Fetches(either, remote, count)
+
+
+def _requests(manifest: Manifest) -> Callable[[int], RangeRequest]:
+    """What to read for each of a manifest."""
+    assert manifest.members is not None, "it is for members of archives"
+    archives, locations = manifest.members
+    versions = _versions(archives)
+
+    def request_of(sample: int) -> RangeRequest:
+        number, offset, stored = locations[sample, :3].tolist()
+        return RangeRequest(archives[number].path, offset, offset + stored, versions[number])
+
+    return request_of
+
+
+def _versions(archives: Sequence[Archive]) -> list[Version]:
+    return [
+        Version(one.size, one.mtime, object_state(one.size, one.tag), one.tag) for one in archives
+    ]

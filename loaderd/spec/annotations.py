@@ -9,7 +9,7 @@ from loaderd.augment.function import TargetName
 from loaderd.errors import InvalidArgument
 from loaderd.spec.base import ColorMode, Frozen
 
-MaskSource = Literal["files", "arrays", "shapes"]
+MaskSource = Literal["files", "members", "arrays", "shapes"]
 
 
 class Annotations(Frozen, frozen=True):
@@ -32,8 +32,9 @@ class Annotations(Frozen, frozen=True):
       outside and inside in turn, column by column.
 
     Attributes:
-        masks: where each sample's mask comes from: a file, an array, or polygons and runs, from
-            which it is drawn; None for no masks.
+        masks: where each sample's mask comes from: a file, a member of an archive, which the
+            manifest has, an array, or polygons and runs, from which it is drawn; None for no
+            masks.
         further: the color mode of each further image of a sample, of the first one's size.
         max_boxes: boxes of a sample in a batch, and rows of keypoints; 0 for neither.
         boxes: whether there are boxes.

@@ -70,6 +70,8 @@ class Archives(Directory, frozen=True, tag="archives"):
             behind ``json``; for rows, their column; ``auto`` takes what is found, None reads none.
         columns: those that may hold the images of rows; empty for the usual ones.
         folder: for ``folders``, the one that holds the class folders; empty if they are at the top.
+        masks: for ``webdataset``, extensions of the members that are masks, of which each image has
+            one; empty for no masks.
     """
 
     paths: tuple[str, ...] = ()
@@ -77,6 +79,7 @@ class Archives(Directory, frozen=True, tag="archives"):
     label: str | None = "auto"
     columns: tuple[str, ...] = ()
     folder: str = ""
+    masks: tuple[str, ...] = ()
 
 
 class Rows(Directory, frozen=True, tag="rows"):

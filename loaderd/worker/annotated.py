@@ -1,12 +1,11 @@
 """What belongs to the images of a stream: further images, masks, boxes, keypoints.
 
-Images and masks lie in files, all else in the bundle; see
+Images and masks lie in files, or as members of archives, all else in the bundle; see
 :class:`loaderd.spec.annotations.Annotations`.
 """
 
 from __future__ import annotations
 
-import os
 from itertools import pairwise
 from time import perf_counter_ns
 from typing import Any
@@ -20,7 +19,7 @@ from loaderd.augment.pixels import Window, moved
 from loaderd.augment.policies import calls_of
 from loaderd.augment.targets import Targets
 from loaderd.augment.warps import Size
-from loaderd.errors import BadImage
+from loaderd.errors import BadImage, ProtocolError
 from loaderd.ipc.annotation_parts import manifest_name
 from loaderd.ipc.bundle import Parts
 from loaderd.ipc.manifest import Manifest
@@ -31,7 +30,8 @@ from loaderd.render.load.pixel_limits import PixelLimit
 from loaderd.render.load.resize import frame
 from loaderd.render.load.shapes import draw_polygons, draw_runs
 from loaderd.render.renderer import Loaded, Prepared, Renderer
-from loaderd.sources.files import FileLimit, FileReader, FileSource
+from loaderd.sources.files import FileLimit, FileSource
+from loaderd.sources.members import MemberSource
 from loaderd.spec.annotations import Annotations
 from loaderd.spec.spec import Spec
 from loaderd.worker.images import DecodedImages
@@ -46,18 +46,23 @@ class AnnotationReader:
         spec: which there are.
         parts: the bundle.
         limit: of a mask's pixels.
+        members: the masks, if they lie in archives.
     """
 
-    def __init__(self, spec: Spec, parts: Parts, limit: PixelLimit) -> None:
+    def __init__(
+        self, spec: Spec, parts: Parts, limit: PixelLimit, members: MemberSource | None = None
+    ) -> None:
         wanted = spec.annotations
         assert wanted is not None, "it is for streams with annotations"
         self._wanted = wanted
         self._parts = parts
-        self._masks: Manifest | None = None
+        self._masks: FileSource | MemberSource | None = members
+        self._decoder = MaskDecoder(spec.load, limit)
         if wanted.masks == "files":
-            self._masks = Manifest.view(parts["mask_manifest"].data.cast("B"))
-            self._files = FileReader(FileLimit(limit.file_bytes, limit.file_reason))
-            self._decoder = MaskDecoder(spec.load, limit)
+            listed = Manifest.view(parts["mask_manifest"].data.cast("B"))
+            self._masks = FileSource(listed, FileLimit(limit.file_bytes, limit.file_reason))
+        if wanted.masks == "members" and members is None:
+            raise ProtocolError("the manifest has no masks")
 
     def read(self, sample: int, size: Size, name: str) -> Targets:
         """The annotations of a sample, in pixels of the picture.
@@ -111,9 +116,11 @@ class AnnotationReader:
                 ) from None
         return mask
 
-    def _mask(self, masks: Manifest, sample: int, size: Size, name: str) -> NDArray[np.uint8]:
-        path = os.fsdecode(masks.path(sample))
-        mask = self._decoder.decode(self._files.read(path), path)
+    def _mask(
+        self, masks: FileSource | MemberSource, sample: int, size: Size, name: str
+    ) -> NDArray[np.uint8]:
+        path = masks.name(sample)
+        mask = self._decoder.decode(masks.read(sample), path)
         if mask.shape != size:
             (height, width), (rows, columns) = size, mask.shape
             raise BadImage(
@@ -197,13 +204,21 @@ class AnnotatedSample:
         parts: the bundle.
         renderer: finishes the image.
         limit: of a picture's pixels.
+        members: the masks, if they lie in archives.
     """
 
-    def __init__(self, spec: Spec, parts: Parts, renderer: Renderer, limit: PixelLimit) -> None:
+    def __init__(
+        self,
+        spec: Spec,
+        parts: Parts,
+        renderer: Renderer,
+        limit: PixelLimit,
+        members: MemberSource | None = None,
+    ) -> None:
         assert spec.annotations is not None, "it is for streams with annotations"
         self._renderer = renderer
         self._load = spec.load
-        self._reader = AnnotationReader(spec, parts, limit)
+        self._reader = AnnotationReader(spec, parts, limit, members)
         self._further = _FurtherImages(spec, parts, limit, renderer)
         self._write = AnnotationWriter(spec.annotations, spec.image_size)
         self._loaded = Targets()

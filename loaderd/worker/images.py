@@ -57,7 +57,10 @@ class DecodedImages:
     def expect(self, ids: Ids, ticket: int) -> None:
         """Begins to fetch the samples of a chunk that may be about to come."""
         if self._fetches is not None:
-            self._fetches.expect(ticket, self._to_read(ids).tolist())
+            numbers: list[int] = self._to_read(ids).tolist()
+            if self._fetches.masks:
+                numbers += (ids + self._fetches.masks).tolist()
+            self._fetches.expect(ticket, numbers)
 
     def take_waited(self) -> int:
         """Nanoseconds that were spent in waiting for an object store since the last call."""

@@ -19,7 +19,7 @@ from loaderd.sources.downloads import Downloads
 from loaderd.sources.fetches import Remote
 from loaderd.sources.files import FileLimit, FileSource
 from loaderd.sources.members import MemberSource
-from loaderd.sources.object_members import ObjectMembers
+from loaderd.sources.object_members import ObjectMembers, fetches_of
 from loaderd.sources.objects import ObjectSource
 from loaderd.sources.retries import Retries
 from loaderd.sources.source import Source
@@ -61,8 +61,24 @@ def source_of(
         return FileSource(manifest, of_each)
     archives, _ = manifest.members
     if archives and url.is_url(archives[0].path):
-        return ObjectMembers(manifest, of_each, remote)
+        return ObjectMembers(manifest, of_each, fetches_of(manifest, remote))
     return MemberSource(manifest, of_each)
+
+
+def masks_of(source: Source, manifest: Manifest, limit: PixelLimit) -> MemberSource | None:
+    """The masks of a stream that lie in archives; None without such.
+
+    Args:
+        source: of the images.
+        manifest: its samples.
+        limit: of a file.
+    """
+    if manifest.masks is None:
+        return None
+    of_each = FileLimit(limit.file_bytes, limit.file_reason)
+    if source.fetches is not None:
+        return ObjectMembers(manifest.masks, of_each, source.fetches, len(manifest))
+    return MemberSource(manifest.masks, of_each)
 
 
 def images_of(

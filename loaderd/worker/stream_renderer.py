@@ -38,7 +38,7 @@ from loaderd.worker.annotated import AnnotatedSample
 from loaderd.worker.images import attach_store
 from loaderd.worker.labels import LabelWriter
 from loaderd.worker.mixer import Mixer
-from loaderd.worker.stream_images import images_of, remote_of, source_of
+from loaderd.worker.stream_images import images_of, masks_of, remote_of, source_of
 from loaderd.worker.work_queue import WorkQueue
 
 Array = NDArray[Any]
@@ -100,7 +100,8 @@ class StreamRenderer:
         self._images = images_of(source, self._renderer, store, self._manifest.root)
         self._annotated: AnnotatedSample | None = None
         if asked.annotations is not None:
-            self._annotated = AnnotatedSample(asked, arrays, self._renderer, limit)
+            masks = masks_of(source, self._manifest, limit)
+            self._annotated = AnnotatedSample(asked, arrays, self._renderer, limit, masks)
         self._mixer = Mixer(asked, layout, self._epochs) if divide(asked.augment).mixes else None
         self._name = self._source.name
         mode = asked.batch.label_mode
@@ -182,8 +183,7 @@ class StreamRenderer:
         found = None if self._quarantine else self._images.loaded(ids)
         if found is None:
             return False
-        rows = slot.images[chunk.first : chunk.last]
-        return self._renderer.finish_many(found, prepared, rows)
+        return self._renderer.finish_many(found, prepared, slot.images[chunk.first : chunk.last])
 
     def _write_images(self, slot: SlotArrays, chunk: Chunk, ids: Ids, prepared: Prepared) -> Ids:
         """Renders the rows; returns the ids of their samples, -1 for a skipped row."""

@@ -10,7 +10,10 @@ from pathlib import Path
 import pytest
 
 from loaderd.cli.main import main
+from loaderd.sources.archives import Indexer
+from loaderd.sources.groups import Recipe
 from loaderd_client import Session, image_dataset_from_archive
+from loaderd_client.keras.archive import source_of
 from tests.support.archives import contents, samples, shards_of, tar_of, zip_of
 from tests.support.daemons import Serve, eventually
 from tests.support.records import mds_of, tfrecord_of
@@ -99,5 +102,28 @@ def test_a_dataset_takes_the_index_that_was_made(
     with serve(2) as daemon, Session(daemon.path):
         sequence = image_dataset_from_archive(path, image_size=(24, 32), verbose=False)
         assert len(sequence.file_paths) == 96  # type: ignore[union-attr]
+    assert list(cache.glob("archives/*")) == [file]
+    assert file.stat().st_mtime_ns == before.st_mtime_ns
+
+
+def test_an_index_with_masks_is_that_of_a_dataset_with_masks(
+    run: Run, tmp_path: Path, cache: Path
+) -> None:
+    content = {"1.jpg": b"", "1.mask.png": b"", "2.jpg": b""}
+    code, _, said = run(str(tar_of(tmp_path / "b.tar", content)), "--mask", "mask.png")
+    assert code == 1
+    assert "2.jpg has no mask" in said
+    path = tar_of(tmp_path / "a.tar", dict(list(content.items())[:2]))
+    asked = source_of(path, "webdataset", None, None, "mask.png")
+
+    def is_kept() -> bool:
+        run(str(path), "--mask", "mask.png")
+        return any(cache.glob("archives/*.index"))
+
+    eventually(is_kept)
+    (file,) = cache.glob("archives/*.index")
+    before = file.stat()
+    (found,) = Indexer(asked.paths, Recipe.of(asked), str(cache)).run(lambda *_: None)
+    assert found.mask_names == ["1.mask.png"]
     assert list(cache.glob("archives/*")) == [file]
     assert file.stat().st_mtime_ns == before.st_mtime_ns

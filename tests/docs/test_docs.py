@@ -734,6 +734,7 @@ PUBLIC: list[Callable[..., Any]] = [
     loaderd_client.image_dataset_from_dataframe,
     loaderd_client.image_dataset_from_huggingface,
     loaderd_client.image_dataset_from_parquet,
+    loaderd_client.segmentation_dataset_from_archive,
     loaderd_client.segmentation_dataset_from_directory,
     DatasetOptions,
     LoaderSequence,

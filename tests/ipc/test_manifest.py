@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from loaderd.errors import ProtocolError
-from loaderd.ipc.manifest import VERSION, Archive, Manifest, Members, pack
+from loaderd.ipc.manifest import VERSION, Archive, Manifest, Members, pack, with_masks
 
 file_names = st.binary(min_size=1, max_size=30).filter(lambda name: b"\0" not in name)
 folder_names = st.binary(max_size=30).filter(lambda n: b"\0" not in n).map(os.fsdecode)
@@ -109,6 +109,35 @@ def test_locations_in_archives_are_read_back_in_place() -> None:
     assert found.locations.shape == (0, 8)
 
 
+def test_masks_are_read_back_with_the_samples() -> None:
+    names, members = [b"a/1.jpg", b"a/2.jpg"], Members(ARCHIVES, LOCATIONS)
+    masks = pack("/data", (), [b"a/1.png", b"a/2.png"], int32([0, 0]), members)
+    table = with_masks(pack("/data", ["cat"], names, int32([0, 0]), members), masks)
+    manifest = Manifest.view(table + bytes(100))
+    assert manifest.masks is not None
+    assert manifest.masks.members is not None
+    assert (manifest.path(1), manifest.masks.path(1)) == (b"/data/a/2.jpg", b"/data/a/2.png")
+    np.testing.assert_array_equal(manifest.masks.members.locations, LOCATIONS)
+    assert manifest.filenames() == ["a/1.jpg", "a/2.jpg"]
+    assert manifest.class_names == ("cat",)
+    again = Manifest.view(bytes(manifest.table))
+    assert again.masks is not None
+    assert again.masks.filenames() == ["a/1.png", "a/2.png"]
+
+
+def test_masks_that_do_not_fit_the_samples_are_refused() -> None:
+    names, members = [b"a/1.jpg", b"a/2.jpg"], Members(ARCHIVES, LOCATIONS)
+    one = pack("/data", (), names[:1], int32([0]), Members(ARCHIVES, LOCATIONS[:1]))
+    for masks, why in (
+        (one, "one for each"),
+        (pack("/data", (), names, int32([0, 0])), "no members of archives"),
+        (one[:-1], "ends after"),
+        (b"x" * 64, "holds no manifest"),
+    ):
+        with pytest.raises(ProtocolError, match=why):
+            Manifest.view(with_masks(pack("/data", (), names, int32([0, 0]), members), masks))
+
+
 def test_locations_that_do_not_fit_the_names_are_refused() -> None:
     with pytest.raises(ValueError, match="locations of shape"):
         pack("/data", [], [b"1.jpg"], int32([0]), Members(ARCHIVES, LOCATIONS))
@@ -132,7 +161,7 @@ def test_half_a_table_is_refused(kept: int, why: str) -> None:
         (10, struct.pack("<H", 5), "is damaged"),
         (16, struct.pack("<Q", 3), "is damaged"),
         (16, struct.pack("<Q", 2**63), "is damaged"),
-        (56, struct.pack("<Q", 2**63), "is damaged"),
+        (56, struct.pack("<Q", 2**63), "ends after"),
         (128 + 16, struct.pack("<q", 2**40), "do not fill their place"),
         (-1, b"X", "class names cannot be read"),
     ],

@@ -19,6 +19,7 @@ from loaderd_client import (
     Session,
     image_dataset_from_coco,
     image_dataset_from_dataframe,
+    segmentation_dataset_from_archive,
     segmentation_dataset_from_directory,
 )
 from loaderd_client.keras.dataset_options import DatasetArguments, DatasetOptions
@@ -355,6 +356,7 @@ def test_a_wrong_file_of_coco_is_refused(
 FUNCTIONS: list[Callable[..., Any]] = [
     image_dataset_from_dataframe,
     image_dataset_from_coco,
+    segmentation_dataset_from_archive,
     segmentation_dataset_from_directory,
 ]
 

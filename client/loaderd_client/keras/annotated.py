@@ -8,9 +8,10 @@ from typing import Any
 from loaderd.errors import EmptyDataset, InvalidArgument
 from loaderd.ipc.slot_layout import further_name
 from loaderd.ipc.text import printable
+from loaderd.spec.source import Archives
 from loaderd_client.core.batch import Batch
 from loaderd_client.core.shared_supply import Sharing
-from loaderd_client.keras.compile_annotated import compiled, part_of
+from loaderd_client.keras.compile_annotated import compiled, part_of, part_of_archives
 from loaderd_client.keras.dataset_options import DatasetOptions
 from loaderd_client.keras.preview import Overlay, caption, overlay_of
 from loaderd_client.keras.sample_table import SampleTable
@@ -115,6 +116,21 @@ def dataset_of(listing: SampleTable, options: DatasetOptions) -> AnnotatedSequen
     if options.verbose:
         whole = f"Found {total} images."
         print(whole if samples is None else f"{whole}\nUsing {sequence.n} for {options.subset}.")
+    return sequence
+
+
+def dataset_of_archives(archives: Archives, options: DatasetOptions) -> AnnotatedSequence:
+    """The sequence of images and masks in archives, or of the part that the options ask for.
+
+    Raises:
+        DatasetError: they cannot be listed, or hold no image.
+        InvalidArgument: an option is not allowed.
+    """
+    listing = SampleTable([], archives=part_of_archives(archives, options))
+    sequence = AnnotatedSequence(listing, options)
+    if options.verbose:
+        part = "" if options.subset is None else f" for {options.subset}"
+        print(f"{'Using' if part else 'Found'} {sequence.n} images{part}.")
     return sequence
 
 

@@ -117,9 +117,20 @@ def image_dataset_from_archive(
 
 
 def source_of(
-    urls: Path | Sequence[Path], format: str, image: str | Sequence[str] | None, label: str | None
+    urls: Path | Sequence[Path],
+    format: str,
+    image: str | Sequence[str] | None,
+    label: str | None,
+    mask: str | Sequence[str] | None = None,
 ) -> Archives:
     """All samples of archives; the arguments are those of ``image_dataset_from_archive``.
+
+    Args:
+        urls: as there.
+        format: as there.
+        image: as there.
+        label: as there.
+        mask: as of ``segmentation_dataset_from_archive``; None for no masks.
 
     Raises:
         InvalidArgument: one is not allowed.
@@ -131,14 +142,16 @@ def source_of(
         check_label(label)
     elif label == "":
         raise InvalidArgument('`label` should name a column, or be None. Received: label=""')
+    masks = () if mask is None else _extensions("mask", mask)
     return Archives(
         directory=_place(paths),
-        extensions=_extensions(image),
+        extensions=_image_extensions(image, masks),
         columns=_columns(image),
         hidden=False,
         paths=paths,
         layout=layout,
         label=label,
+        masks=masks,
     )
 
 
@@ -198,14 +211,22 @@ def _columns(image: str | Sequence[str] | None) -> tuple[str, ...]:
     return (image,) if isinstance(image, str) else tuple(arguments.names("image", image) or ())
 
 
-def _extensions(image: str | Sequence[str] | None) -> tuple[str, ...]:
+def _image_extensions(image: str | Sequence[str] | None, masks: tuple[str, ...]) -> tuple[str, ...]:
     if image is None:
-        return EXTENSIONS
-    given = (image,) if isinstance(image, str) else arguments.names("image", image)
-    found = tuple("." + one.lower().lstrip(".") for one in given or ())
+        return tuple(one for one in EXTENSIONS if one not in masks)
+    found = _extensions("image", image)
+    for one in {*found} & {*masks}:
+        raise InvalidArgument(f"`image` and `mask` both name {one.removeprefix('.')!r}")
+    return found
+
+
+def _extensions(name: str, given: str | Sequence[str]) -> tuple[str, ...]:
+    names = (given,) if isinstance(given, str) else arguments.names(name, given)
+    found = tuple("." + one.lower().lstrip(".") for one in names or ())
     if not found or "." in found:
+        column = ", or the name of their column" if name == "image" else ""
         raise InvalidArgument(
-            "`image` should be the extension of images, or the name of their column, or several. "
-            f"Received: image={image!r}"
+            f"`{name}` should be the extension of {name}s{column}, or several. "
+            f"Received: {name}={given!r}"
         )
     return found

@@ -18,7 +18,7 @@ from loaderd.spec.annotations import Annotations, MaskSource
 from loaderd.spec.base import CHANNELS, ColorMode, DataFormat
 from loaderd.spec.load import Load
 from loaderd.spec.output import Batching, Order, Output
-from loaderd.spec.source import Arrays, Files
+from loaderd.spec.source import Archives, Arrays, Files
 from loaderd.spec.spec import Spec
 from loaderd_client.core import arguments
 from loaderd_client.core.shards import shard_of
@@ -29,6 +29,9 @@ from loaderd_client.keras.loading import Loading
 from loaderd_client.keras.pil_settings import pils_switches
 from loaderd_client.keras.read_list import Functions
 from loaderd_client.keras.sample_table import SampleTable
+
+_SEEDS = 2**32
+"""Of what shuffles a listing of the daemon."""
 
 
 def compiled(listing: SampleTable, options: DatasetOptions) -> tuple[Spec, Parts, Functions]:
@@ -61,7 +64,7 @@ def compiled(listing: SampleTable, options: DatasetOptions) -> tuple[Spec, Parts
     if isinstance(images, np.ndarray):
         found = _of_arrays(found, images, options)
     spec = Spec(
-        source=Arrays() if isinstance(images, np.ndarray) else Files(_folder_of(images)),
+        source=_source(listing),
         load=found.load,
         transforms=(),
         output=found.output,
@@ -93,6 +96,38 @@ def part_of(options: DatasetOptions, samples: int) -> NDArray[np.intp] | None:
     Raises:
         InvalidArgument: ``validation_split`` and ``subset`` do not fit one another.
     """
+    share = _share(options)
+    if share is None:
+        return None
+    numbers = np.arange(samples)
+    if options.shuffle:
+        high, low = divmod(arguments.seed(options.seed), 2**32)
+        np.random.RandomState([low, high] if high else low).shuffle(numbers)
+    training = samples - int(share * samples)
+    return numbers[:training] if options.subset == "training" else numbers[training:]
+
+
+def part_of_archives(archives: Archives, options: DatasetOptions) -> Archives:
+    """The part of archives that is asked for, as of :func:`part_of`.
+
+    Raises:
+        InvalidArgument: ``validation_split``, ``subset`` and ``seed`` do not fit one another.
+    """
+    share = _share(options)
+    if share is None:
+        return archives
+    seed = arguments.seed(options.seed) if options.shuffle else None
+    if seed is not None and seed >= _SEEDS:
+        raise InvalidArgument(
+            f"`seed` should be below {_SEEDS}, to split a shuffled dataset of archives. "
+            f"Received: {options.seed!r}"
+        )
+    split = (share, options.subset)
+    return msgspec.structs.replace(archives, split_overall=split, shuffle_seed=seed)
+
+
+def _share(options: DatasetOptions) -> float | None:
+    """The checked fraction for validation; None for no split."""
     split, subset = options.validation_split, options.subset
     if split is None and subset is None:
         return None
@@ -102,17 +137,20 @@ def part_of(options: DatasetOptions, samples: int) -> NDArray[np.intp] | None:
     if not 0 < share < 1:
         raise InvalidArgument(f"`validation_split` must be between 0 and 1. Received: {split!r}")
     arguments.one_of("subset", subset, ("training", "validation"))
-    numbers = np.arange(samples)
-    if options.shuffle:
-        if options.seed is None:
-            raise InvalidArgument(
-                "`validation_split` of a shuffled dataset needs a `seed`, so that training and "
-                "validation have no sample in common"
-            )
-        high, low = divmod(arguments.seed(options.seed), 2**32)
-        np.random.RandomState([low, high] if high else low).shuffle(numbers)
-    training = samples - int(share * samples)
-    return numbers[:training] if subset == "training" else numbers[training:]
+    if options.shuffle and options.seed is None:
+        raise InvalidArgument(
+            "`validation_split` of a shuffled dataset needs a `seed`, so that training and "
+            "validation have no sample in common"
+        )
+    return share
+
+
+def _source(listing: SampleTable) -> Archives | Arrays | Files:
+    if listing.archives is not None:
+        return listing.archives
+    if isinstance(listing.images, np.ndarray):
+        return Arrays()
+    return Files(_folder_of(listing.images))
 
 
 def _folder_of(paths: list[str]) -> str:
@@ -180,6 +218,8 @@ def _annotations(
 def _mask_source(listing: SampleTable) -> MaskSource | None:
     if listing.shapes is not None:
         return "shapes"
+    if listing.archives is not None:
+        return "members"
     if listing.masks is None:
         return None
     return "arrays" if isinstance(listing.masks, np.ndarray) else "files"

@@ -15,6 +15,7 @@ from loaderd.ipc.annotation_parts import manifest_name
 from loaderd.ipc.bundle import Parts
 from loaderd.sampling.weights import Weights
 from loaderd.spec.output import ClassWeights
+from loaderd.spec.source import Archives
 
 Array = NDArray[Any]
 Ids = NDArray[np.intp]
@@ -109,6 +110,8 @@ class SampleTable(NamedTuple):
         max_boxes: the most boxes, or lists of keypoints, that a sample of the whole dataset has.
         n_classes: classes of the whole dataset; 0 if labels are none.
         shapes: masks of instances, in the place of ``masks``; None for none.
+        archives: where images and masks lie that the daemon lists, in the place of ``images`` and
+            ``masks``; None for none.
     """
 
     images: list[str] | Array
@@ -123,11 +126,12 @@ class SampleTable(NamedTuple):
     max_boxes: int = 1
     n_classes: int = 0
     shapes: Shapes | None = None
+    archives: Archives | None = None
 
     @property
     def has_masks(self) -> bool:
         """Whether there are masks, of any kind."""
-        return self.masks is not None or self.shapes is not None
+        return self.masks is not None or self.shapes is not None or self.archives is not None
 
     @property
     def has_targets(self) -> bool:
@@ -183,7 +187,9 @@ class SampleTable(NamedTuple):
 
     def parts(self) -> Parts:
         """The arrays of a bundle; see :class:`loaderd.spec.annotations.Annotations`."""
-        parts = {"manifest": _packed(self.images, self.class_names, self.classes)}
+        parts: dict[str, Array] = {}
+        if self.archives is None:
+            parts["manifest"] = _packed(self.images, self.class_names, self.classes)
         if isinstance(self.images, np.ndarray):
             parts["images"] = self.images
         for number, paths in enumerate(self.further):

@@ -1,15 +1,19 @@
-"""``segmentation_dataset_from_directory``: images and masks in two folders."""
+"""Datasets of images and masks: in two folders, or in archives."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Unpack
+
+import msgspec
 
 from loaderd.errors import DatasetNotFound, InvalidArgument
 from loaderd.ipc.text import printable
 from loaderd_client.core import arguments
-from loaderd_client.keras.annotated import AnnotatedSequence, dataset_of
+from loaderd_client.keras.annotated import AnnotatedSequence, dataset_of, dataset_of_archives
+from loaderd_client.keras.archive import source_of
 from loaderd_client.keras.dataset_options import DatasetArguments, options_of
 from loaderd_client.keras.image_options import EXTENSIONS
 from loaderd_client.keras.sample_table import SampleTable
@@ -56,6 +60,50 @@ def segmentation_dataset_from_directory(
         )
     listing = SampleTable(list(found.values()), masks=[known[name] for name in found])
     return dataset_of(listing, chosen)
+
+
+def segmentation_dataset_from_archive(
+    urls: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
+    image: str | Sequence[str] | None = None,
+    mask: str | Sequence[str] = "mask.png",
+    **options: Unpack[DatasetArguments],
+) -> AnnotatedSequence:
+    """Makes a dataset of the images and masks in tar or zip archives, which stay packed.
+
+    Members of one key, the name up to its first dot, are a sample, such as ``0001.jpg`` and
+    ``0001.mask.png``. Masks are as those of :func:`segmentation_dataset_from_directory`; archives
+    are indexed as by :func:`image_dataset_from_archive`, and samples are in the order of ``urls``,
+    and in an archive in that of its images.
+
+    Args:
+        urls: of the archives, as of :func:`image_dataset_from_archive`.
+        image: the extension of the members that are images, or several, such as ``"jpg"``; None for
+            bmp, gif, jpeg, jpg and png, but for that of the masks.
+        mask: the extension of the members that are masks, such as ``"png"`` of ``0001.png``, or
+            several, of which each key has one.
+        **options: see :class:`DatasetOptions`.
+
+    Returns:
+        A sequence as of :func:`segmentation_dataset_from_directory`.
+
+    Raises:
+        BadArchive: an archive is missing, damaged, compressed as a whole or changed while it was
+            read, or a key has an image without a mask, or two of either (also a ``ValueError``).
+        CacheError: the indexes cannot be kept in the cache folder.
+        EmptyDataset: the archives hold no image.
+        InvalidArgument: an option is not allowed.
+        InvalidType: there is no such argument (also a ``TypeError``).
+        MissingDependency: the extra for object stores is not installed where the daemon runs.
+        StorageRefused: an object store refuses.
+        StorageTimeout: an object store cannot be reached.
+    """
+    chosen = options_of(segmentation_dataset_from_archive, options)
+    whole = source_of(urls, "webdataset", image, None, mask)
+    if not whole.masks:
+        raise InvalidArgument(
+            f"`mask` should be the extension of masks, or several. Received: mask={mask!r}"
+        )
+    return dataset_of_archives(msgspec.structs.replace(whole, flat=True), chosen)
 
 
 def _folder(name: str, path: str | os.PathLike[str]) -> str:

@@ -217,6 +217,8 @@ def dataset_digest(supply: Supply) -> str:
     table = Manifest.view(parts["manifest"]) if "manifest" in parts else supply.manifest
     for piece in (_names(table), table.labels.tobytes(), repr(table.class_names).encode()):
         hashed.update(piece)
+    if table.masks is not None:
+        hashed.update(_names(table.masks))
     for name in sorted(parts):
         if name != "manifest" and "manifest" in name:
             hashed.update(_names(Manifest.view(parts[name])))
