@@ -48,3 +48,16 @@ def require_ray(address: str | None) -> None:
         raise MissingDependency(
             '--ray needs Ray, which this Python lacks: pip install "loaderd[ray]"'
         )
+
+
+def require_page(http: object) -> None:
+    """Check that the live page can be served, without importing it, if it is to be.
+
+    Raises:
+        MissingDependency: it cannot; the text says what to install.
+    """
+    if http is not None and find_spec("tornado") is None:
+        raise MissingDependency(
+            "the live page (--http) needs tornado, which this Python lacks: "
+            'pip install "loaderd[web]"'
+        )

@@ -50,6 +50,7 @@ def run(args: argparse.Namespace) -> int:
         cpus.use(args.cpus)  # first, as the default number of workers depends on it
     settings = config.load(options.flags(args), os.environ)
     decoders.require_ray(settings.ray)
+    decoders.require_page(settings.http)
     # For SIGHUP: valid in another folder, and without descriptors.
     file = os.path.abspath(settings.config) if settings.config else None
     flags = {**options.flags(args), "config": file, "control_fd": None, "ready_fd": None}

@@ -31,6 +31,7 @@ def run(args: argparse.Namespace) -> int:
     decoders.require()
     settings = config.load(options.flags(args), os.environ)
     decoders.require_ray(settings.ray)
+    decoders.require_page(settings.http)
     address.make_folder(settings.socket)  # also takes others' write permission away
     _require_free(settings.socket)
     log = settings.socket.removesuffix(".sock") + ".log"

@@ -116,6 +116,9 @@ def _percent(value: str) -> float:
 
 def _check(args: argparse.Namespace) -> int:
     """Answer as a monitoring plugin."""
+    if args.warn > args.crit:
+        console.out(check.answer(check.UNKNOWN, "--warn should not be above --crit"))
+        return check.UNKNOWN
     try:
         where = target.find(options.address(args))
         before = dial.observe(where.socket, dial.SOON)

@@ -10,9 +10,8 @@ import os
 
 from loaderd import setting_types as types
 from loaderd.child import init
-from loaderd.cli import console, options, serve, target
+from loaderd.cli import console, decoders, options, serve, target
 from loaderd.cli.exit_codes import DONE
-from loaderd.errors import MissingDependency
 from loaderd.ipc import dial
 from loaderd.launch import page_token
 from loaderd.setting_types import LOOPBACK, Said
@@ -46,12 +45,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Serve the page until Ctrl-C."""
-    try:
-        from loaderd.web import server
-    except ImportError as error:
-        raise MissingDependency(
-            "the page needs the package tornado: pip install 'loaderd[web]'"
-        ) from error
+    decoders.require_page(args.http)
+    from loaderd.web import server  # late, as the other verbs do without
+
     host, port = types.listen_address(Said(args.http, "--http"))
     where = options.address(args)
     if args.parent is not None:

@@ -42,6 +42,12 @@ def entries() -> list[str]:
     return list(dict.fromkeys([*folders, *_homes()]))
 
 
+def folders() -> list[str]:
+    """This process's ``sys.path`` for a child of it: absolute paths."""
+    given = (absolute(entry) for entry in sys.path if isinstance(entry, str))
+    return [folder for folder in given if folder is not None]
+
+
 def absolute(entry: str) -> str | None:
     """The folder of an entry of ``sys.path``; None if the working directory is gone.
 

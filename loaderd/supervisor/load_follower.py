@@ -54,9 +54,9 @@ class LoadFollower:
             self._processes.use(AutoCount(count, wanted.most))
 
     def _busy(self) -> float:
-        """Seconds that the workers were at work since the last look."""
+        """Seconds that the workers of this machine were at work since the last look."""
         before = self._busy_ns
-        workers = self._processes.workers.values()
+        workers = [one for one in self._processes.workers.values() if not one.is_remote]
         self._busy_ns = {worker.id: worker.busy_ns for worker in workers}
         grown = (busy - before.get(number, 0) for number, busy in self._busy_ns.items())
         return sum(grown) / 1e9

@@ -7,7 +7,6 @@ import os
 import pickle
 import signal
 import subprocess
-import sys
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -63,8 +62,6 @@ class ServerProcess:
 
 def _start(program: Program, control: int) -> subprocess.Popen[bytes]:
     """The process; it finds the modules that we find."""
-    given = (search_path.absolute(entry) for entry in sys.path if isinstance(entry, str))
-    path = [folder for folder in given if folder is not None]
     # What is sent to the whole job before the fork server can ignore it waits until then.
     before = signal.pthread_sigmask(signal.SIG_BLOCK, JOB_SIGNALS)
     try:
@@ -72,7 +69,7 @@ def _start(program: Program, control: int) -> subprocess.Popen[bytes]:
             [*interpreter.command(), program.title, str(control), str(os.getpid()), *program.words],
             stdin=subprocess.DEVNULL,
             pass_fds=[control],
-            env=interpreter.environment(path, program.text),
+            env=interpreter.environment(search_path.folders(), program.text),
         )
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)

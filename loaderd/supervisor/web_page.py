@@ -7,7 +7,6 @@ import logging
 import os
 import signal
 import subprocess
-import sys
 
 from loaderd.config import Settings
 from loaderd.ipc.process import Process
@@ -38,13 +37,15 @@ class WebPage:
         self._token = new_token() if settings.http is not None else ""
         self._process: Process | None = None
         self._ended = 0
-        self._due = 0.0
+        self._due = self._began_at = 0.0
 
     def check(self, now: float) -> None:
         """Starts it if it does not run; to be called about once a second."""
         if self._settings.http is None or now < self._due:
             return
         if self._process is not None and self._process.alive:
+            if now - self._began_at > _PAUSES[-1]:
+                self._ended = 0
             return
         if self._process is not None:
             pause = _PAUSES[min(self._ended, len(_PAUSES) - 1)]
@@ -53,7 +54,7 @@ class WebPage:
             self._ended += 1
             return
         try:
-            self._process = Process(self._start())
+            self._process, self._began_at = Process(self._start()), now
         except OSError as error:
             log.error("the page cannot be served: %s", error)
             self._due = now + _PAUSES[-1]
@@ -69,9 +70,7 @@ class WebPage:
         ]
         if self._settings.metrics_open:
             arguments.append("--metrics-open")
-        given = (search_path.absolute(entry) for entry in sys.path if isinstance(entry, str))
-        folders = [one for one in given if one is not None]
-        environment = interpreter.environment(folders, _SERVE)
+        environment = interpreter.environment(search_path.folders(), _SERVE)
         # Not on the command line, which every user of the host can read.
         environment[TOKEN_VARIABLE] = self._token
         started = subprocess.Popen(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import sys
 
 from loaderd.cache import folder
 from loaderd.errors import LoaderdError, NoDaemon, RequestRefused
@@ -95,16 +94,14 @@ async def _drawn(path: str, stream: int) -> bytes:
 
 
 async def _started(control: int) -> asyncio.subprocess.Process:
-    program = f"from loaderd.web.preview_process import main; main({control})"
-    given = (search_path.absolute(entry) for entry in sys.path if isinstance(entry, str))
-    folders = [one for one in given if one is not None]
+    program = f"from loaderd.web.preview_process import main; main({control}, {os.getpid()})"
     try:
         return await asyncio.create_subprocess_exec(
             *interpreter.command(),
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
             pass_fds=[control],
-            env=interpreter.environment(folders, program),
+            env=interpreter.environment(search_path.folders(), program),
         )
     except OSError as error:
         raise LoaderdError(f"no preview could be started: {error}") from error

@@ -9,18 +9,19 @@ from __future__ import annotations
 import dataclasses
 import io
 import os
+import resource
 import socket
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import islice
 
 import numpy as np
 
-from loaderd import config
+from loaderd import config, memory
 from loaderd.child import init
 from loaderd.errors import LoaderdError, ProtocolError
 from loaderd.ipc.channel import Channel
-from loaderd.ipc.messages import Described
+from loaderd.ipc.messages import Described, Message
 from loaderd.ipc.prefetch import Place
 from loaderd.ipc.slot_layout import further_name
 from loaderd.worker.one_slot import OneSlot
@@ -31,11 +32,25 @@ COUNT = 16
 """Samples of a picture."""
 
 
-def main(control: int) -> None:
-    """Draws the picture of the stream that the socket tells of."""
+class _Unheard(Channel):
+    """Takes what a worker would tell the supervisor; nobody is interested."""
+
+    def send(self, message: Message, fds: Iterable[int] = ()) -> None:
+        """Does nothing."""
+
+
+def main(control: int, parent: int) -> None:
+    """Draws the picture of the stream that the socket tells of.
+
+    Args:
+        control: descriptor of the socket.
+        parent: the process id of who wants the picture.
+    """
+    init.die_with_parent(parent)
     init.init_child()
+    os.environ["CUDA_VISIBLE_DEVICES"] = "-1"  # the accelerator is the trainer's
     os.nice(19)
-    channel = Channel(socket.socket(fileno=control))
+    channel = _Unheard(socket.socket(fileno=control))
     message, fds = channel.receive_with_fds()
     if not isinstance(message, Described):
         raise ProtocolError(f"a preview of {type(message).__name__}")
@@ -50,6 +65,7 @@ def main(control: int) -> None:
 def _picture(message: Described, fds: list[int], channel: Channel) -> bytes:
     settings = config.load({}, os.environ)
     settings = dataclasses.replace(settings, max_pixels=message.max_pixels)
+    init.limit(resource.RLIMIT_DATA, memory.taken() + settings.worker_memory)
     one = OneSlot(message.attach, fds, channel, settings)
     spec, names = one.spec, list(one.manifest.class_names)
 

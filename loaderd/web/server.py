@@ -20,7 +20,13 @@ from tornado.netutil import bind_sockets
 from tornado.web import Application, HTTPError, RequestHandler
 
 from loaderd import formatting
-from loaderd.errors import DaemonError, InvalidArgument, LoaderdError, MissingDependency
+from loaderd.errors import (
+    DaemonError,
+    InvalidArgument,
+    LoaderdError,
+    MissingDependency,
+    RequestRefused,
+)
 from loaderd.ipc.text import printable
 from loaderd.monitor import json_lines
 from loaderd.web.access import Access
@@ -114,7 +120,7 @@ class _Handler(RequestHandler):
         headers, access = self.request.headers, self.served.access
         host = headers.get("Host")
         if not access.is_ours(host):
-            self._refuse(403, "a Host that is not this server's (DNS rebinding?)")
+            self._refuse(403, f"the Host {host!r}, which is not this server's (DNS rebinding?)")
         if headers.get("Sec-Fetch-Site") == "cross-site" and self.request.path != "/":
             self._refuse(403, "a request from another site")
         reads = self.request.method in ("GET", "HEAD")
@@ -148,6 +154,7 @@ class _Handler(RequestHandler):
         error = kwargs.get("exc_info", (None, None, None))[1]
         if isinstance(error, LoaderdError):
             text = str(error)
+            self.set_status(400 if isinstance(error, RequestRefused) else 500)
         self.finish(f"{text}\n")
 
     def log_exception(self, typ: Any, value: Any, tb: Any) -> None:
@@ -174,7 +181,8 @@ class _Handler(RequestHandler):
 _SHORT = {401: "Unauthorized", 403: "Forbidden"}
 _TEXTS = {
     401: "401: open the address with the token that `loaderd web` has printed, or the daemon's log",
-    403: "403: this request did not come from the page",
+    403: "403: this request did not come from the page, or was sent to a name that this server "
+    "does not have: open the address that `loaderd web` has printed, or name the host by --http",
     404: "404: there is nothing here",
     405: "405: this method is not allowed here",
     503: "503: the daemon does not answer",

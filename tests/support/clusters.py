@@ -45,9 +45,12 @@ def cluster(nodes: int, cpus: int = 1) -> Iterator[Nodes]:
     from ray.cluster_utils import Cluster
 
     folder = tempfile.mkdtemp(prefix="ldr-")
+    temp_dir = os.path.join(folder, "ray")  # also of what Ray notes there of its own accord
+    os.mkdir(temp_dir)
+    os.environ["RAY_TMPDIR"] = folder
     at_sigterm = signal.getsignal(signal.SIGTERM)  # which Ray replaces
     head = {"num_cpus": 0, "object_store_memory": STORE_BYTES, "include_dashboard": False}
-    made: Any = Cluster(initialize_head=True, head_node_args={**head, "temp_dir": folder})
+    made: Any = Cluster(initialize_head=True, head_node_args={**head, "temp_dir": temp_dir})
     try:
         there = Nodes(made)
         for _ in range(nodes):
@@ -58,6 +61,7 @@ def cluster(nodes: int, cpus: int = 1) -> Iterator[Nodes]:
         made.shutdown()
         signal.signal(signal.SIGTERM, at_sigterm)
         eventually(lambda: all(gone(one) for one in ours))
+        del os.environ["RAY_TMPDIR"]
         shutil.rmtree(folder, ignore_errors=True)
 
 

@@ -130,7 +130,7 @@ class TestBadRequests:
 
     def test_a_number_that_is_not_allowed_is_refused_in_words(self, watched: LivePage) -> None:
         answer = watched.post("/api/workers", {"count": 0})
-        assert answer.status == 500
+        assert answer.status == 400
         assert "from 1 to 512" in answer.text
 
 
@@ -198,7 +198,7 @@ class TestWhatItShows:
 
     def test_there_is_no_preview_of_a_stream_that_is_closed(self, page: LivePage) -> None:
         answer = page.get("/preview/99.png")
-        assert answer.status == 500
+        assert answer.status == 400
         assert "there is no stream 99" in answer.text
 
 
