@@ -51,6 +51,7 @@ class ReportCollector:
         yield from _daemon(self._report)
         yield from _host(self._report)
         yield from _workers(self._report)
+        yield from _remote(self._report)
         yield from _streams(self._report)
         yield _verdict(self._report)
 
@@ -110,6 +111,26 @@ def _workers(report: Report) -> Iterator[Metric]:
     for stage in (*_STAGES, "other", "idle"):
         work.add_metric([stage], getattr(report.work, stage) / 100)
     yield work
+
+
+def _remote(report: Report) -> Iterator[Metric]:
+    """Workers of other machines, by host."""
+    remote = report.now.remote
+    workers = GaugeMetricFamily(
+        "loaderd_remote_workers", "Workers of another machine that are up.", labels=["host"]
+    )
+    images = CounterMetricFamily(
+        "loaderd_remote_images", "Samples that another machine has made.", labels=["host"]
+    )
+    crossed = CounterMetricFamily(
+        "loaderd_remote_bytes", "Bytes that came from another machine.", labels=["host"]
+    )
+    for one in remote:
+        host = [encodable(one.host)]
+        workers.add_metric(host, one.workers)
+        images.add_metric(host, one.rows)
+        crossed.add_metric(host, one.crossed)
+    yield from (workers, images, crossed)
 
 
 def _streams(report: Report) -> Iterator[Metric]:

@@ -198,6 +198,13 @@ function showWorkers(report) {
   if (document.activeElement !== count && !count.value) count.value = report.workers_wanted;
 }
 
+function showRemote(report) {
+  byId("remote-section").hidden = !report.remote_wanted && !report.remote.length;
+  byId("remote-trouble").textContent = report.remote_trouble;
+  showRows(byId("remote"), report.remote.map((one) => [one.host, String(one.workers), rate(one.images_per_s),
+    size(one.crossed_per_s), `${one.link_percent.toFixed(0)} %`, one.declined || "–"]));
+}
+
 function showMemory(report) {
   const { host, daemon } = report;
   const rows = [["Rings", `${size(host.ring_bytes)} of ${size(host.ring_limit)}`],
@@ -237,6 +244,7 @@ function showReport(report) {
   showStreams(report.streams);
   showWork(report.work_percent);
   showWorkers(report);
+  showRemote(report);
   showMemory(report);
   showBad(daemon.bad);
   document.body.dataset.time = report.time;
