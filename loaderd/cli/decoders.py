@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
+import socket
 from importlib import import_module
 from importlib.util import find_spec
 
-from loaderd.errors import MissingDependency
+from loaderd.errors import DaemonError, MissingDependency
 
 DECODERS = {"PIL": "pillow-simd", "simplejpeg": "simplejpeg", "cv2": "opencv-python-headless"}
 """Modules and the packages that ``loaderd[daemon]`` takes them from."""
@@ -18,6 +20,15 @@ JPEG = "loaderd.render.native.jpeg"
 
 OPTIONAL = {"scipy": "warps with interpolation_order above 1", "cloudpickle": "lambdas"}
 """Modules that workers load on first use, and what for."""
+
+EXTRAS = {
+    "pyarrow": ("parquet", "labels in Parquet files"),
+    "cramjam": ("parquet", "compressed pages of Parquet files"),
+    "obstore": ("cloud", "object stores"),
+    "ray": ("ray", "workers on other machines"),
+    "tornado": ("web", "the live page"),
+}
+"""Modules of extras, with the extra and its use."""
 
 TRAINERS = ("keras", "tf-keras", "tensorflow", "tensorflow-cpu", "jax", "torch", "pandas")
 """Packages of trainers, which the daemon does not need."""
@@ -50,14 +61,26 @@ def require_ray(address: str | None) -> None:
         )
 
 
-def require_page(http: object) -> None:
-    """Check that the live page can be served, without importing it, if it is to be.
+def require_page(http: tuple[str, int] | None) -> None:
+    """Check that the live page can be served, if it is to be; imports nothing of it.
 
     Raises:
         MissingDependency: it cannot; the text says what to install.
+        DaemonError: its address cannot be used.
     """
-    if http is not None and find_spec("tornado") is None:
+    if http is None:
+        return
+    if find_spec("tornado") is None:
         raise MissingDependency(
             "the live page (--http) needs tornado, which this Python lacks: "
             'pip install "loaderd[web]"'
         )
+    host, port = http
+    try:
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        socket.create_server((host, port), family=family).close()
+    except OSError as error:
+        reason = "it is taken" if error.errno == errno.EADDRINUSE else error.strerror or error
+        raise DaemonError(
+            f"--http: cannot listen at {host}:{port}: {reason}; choose another port, or 0 for any"
+        ) from error

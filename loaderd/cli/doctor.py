@@ -12,7 +12,7 @@ import psutil
 
 from loaderd import __version__, config, formatting, machine, pillow
 from loaderd.cli import cache, console, options, target
-from loaderd.cli.decoders import DECODERS, JPEG, KERNELS, OPTIONAL, TRAINERS
+from loaderd.cli.decoders import DECODERS, EXTRAS, JPEG, KERNELS, OPTIONAL, TRAINERS
 from loaderd.cli.exit_codes import DONE, FAILED
 from loaderd.errors import MissingDependency
 from loaderd.ipc import address, segment
@@ -45,6 +45,7 @@ def run(args: argparse.Namespace) -> int:
     for module, use in OPTIONAL.items():
         works, finding = _decoder(module)
         _row(module, finding if works else f"{finding}; needed for {use}")
+    _print_extras()
     _row("trainers", _trainers())
     _row("CPUs", f"{machine.cpus()} of {psutil.cpu_count()} may be used: "
                  f"{formatting.count(settings.workers, 'worker')}")  # fmt: skip
@@ -108,6 +109,18 @@ def _decoder(module: str) -> tuple[bool, str]:
     packages = ", ".join(metadata.packages_distributions().get(module, [module]))
     note = " (with its own libjpeg-turbo)" if module == "simplejpeg" else ""
     return True, f"{packages} {version}{note}"
+
+
+def _print_extras() -> None:
+    """Print which extras are installed, and what the others would add; imports none."""
+    from importlib import metadata  # slow to load, and no other verb needs it
+
+    for number, (package, (extra, use)) in enumerate(EXTRAS.items()):
+        try:
+            finding = f"{package} {metadata.version(package)}: {use}"
+        except metadata.PackageNotFoundError:
+            finding = f'{package} is missing; for {use}: pip install "loaderd[{extra}]"'
+        _row("" if number else "extras", finding)
 
 
 def _trainers() -> str:

@@ -45,10 +45,10 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Serve the page until Ctrl-C."""
-    decoders.require_page(args.http)
+    host, port = types.listen_address(Said(args.http, "--http"))
+    decoders.require_page((host, port))
     from loaderd.web import server  # late, as the other verbs do without
 
-    host, port = types.listen_address(Said(args.http, "--http"))
     where = options.address(args)
     if args.parent is not None:
         init.die_with_parent(args.parent)

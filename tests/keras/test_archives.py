@@ -361,3 +361,8 @@ def test_progress_is_shown_where_indexing_takes_long(
     shown = capsys.readouterr().err
     assert "\rindexing archives [#####...............] 25%, 1 of 4" in shown
     assert shown.endswith(" \r")
+
+
+def test_an_asterisk_is_refused_with_what_to_write() -> None:
+    with pytest.raises(InvalidArgument, match=r"write \{000\.\.031\} for numbers"):
+        image_dataset_from_archive("/data/train-*.tar")

@@ -252,6 +252,15 @@ class TestTheProcess:
         page.daemon.process.kill()
         eventually(lambda: gone(again))
 
+    def test_a_port_that_is_taken_is_an_error_at_once(
+        self, watched: LivePage, runtime: str, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        from loaderd.cli.main import main
+
+        for verb in ("serve", "start", "web"):
+            assert main([verb, f"--http={watched.port}"]) == 1
+            assert "it is taken; choose another port" in capsys.readouterr().err
+
     def test_a_short_token_is_refused(
         self, runtime: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
     ) -> None:

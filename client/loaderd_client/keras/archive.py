@@ -160,6 +160,11 @@ def _paths(urls: Path | Sequence[Path]) -> tuple[str, ...]:
     paths: list[str] = []
     for one in given:
         text = os.fspath(one) if isinstance(one, os.PathLike) else arguments.text("urls", one)
+        if "*" in text and not os.path.exists(text):
+            raise InvalidArgument(
+                "`urls`: an asterisk stands for nothing: write {000..031} for numbers, or give a "
+                f"list of paths, such as sorted(glob.glob(...)). Received: {url_parts.shown(text)}"
+            )
         paths += [arguments.place("urls", path) for path in _expanded(text)]
     if not paths:
         raise InvalidArgument("`urls` should name one archive or more")

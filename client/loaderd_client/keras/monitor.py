@@ -16,6 +16,10 @@ from loaderd_client.keras.fit_progress import FitProgress
 _Callback: Any = adapter.in_use()[0].callbacks.Callback
 
 
+ADVISED_SECONDS = 3.0
+"""Of training before the advice: less is the start of everything."""
+
+
 class _Moment(NamedTuple):
     """Counters when an epoch began."""
 
@@ -28,13 +32,13 @@ class LoaderMonitor(_Callback):  # type: ignore[misc]  # of the Keras in use
     """Adds ``loader_wait`` and ``images_per_second`` to the logs of every epoch of ``fit``.
 
     ``loader_wait`` is the share of the training's time, from 0 to 1, that went into waiting for
-    batches. The wait for the first batch of all is the loader's start, and does not count, nor does
-    the time of validation. ``images_per_second`` is of the same time. The progress bar,
+    batches. The first step of all, in which the model is compiled and the loader starts, does not
+    count, nor does the time of validation. ``images_per_second`` is of the same time. The progress bar,
     ``History``, ``CSVLogger``, ``TensorBoard`` and W&B show them. Put it first in the list of
     callbacks, so that those after it see its logs.
 
-    After the first epoch, if the training waits for a twentieth of its time or more, one line says
-    why, and what would help most.
+    After the first epoch, or the one in which three seconds of training are over, one line says why
+    training waits, and what would help most, if that takes a twentieth of its time or more.
 
     Args:
         advice: whether to print that line.
@@ -51,29 +55,38 @@ class LoaderMonitor(_Callback):  # type: ignore[misc]  # of the Keras in use
     def on_train_begin(self, logs: Any = None) -> None:
         """Begins a ``fit``."""
         self._sequence = FitProgress.of(sys._getframe(1)).sequence
-        self._due = self._advises
-        self._before = self._snapshot()
+        self._due, self._trained = self._advises, 0.0
+        self._before = None
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         """Notes where the counters are."""
+        self._begin()
+
+    def _begin(self) -> None:
         waits = self._waits
         self._begun = _Moment(perf_counter(), waits.seconds, waits.images)
         self._ended = self._begun.time
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
-        """Notes the time; what follows the last batch is not training."""
+        """Notes the time; what follows the last batch is not training.
+
+        The first step of all compiles the model, while the loader starts: what follows is judged.
+        """
         self._ended = perf_counter()
+        if self._before is None:
+            self._before = self._snapshot()
+            self._begin()
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         """Adds the figures to the logs."""
         waits, begun = self._waits, self._begun
-        start = begun.time if waits.first_at is None else max(begun.time, waits.first_at)
-        seconds = max(self._ended - start, 1e-9)
+        seconds = max(self._ended - begun.time, 1e-9)
         share = min(1.0, (waits.seconds - begun.seconds) / seconds)
         if logs is not None:
             logs["loader_wait"] = share
             logs["images_per_second"] = (waits.images - begun.images) / seconds
-        if self._due:
+        self._trained += seconds
+        if self._due and self._trained >= ADVISED_SECONDS:
             self._due = False
             self._advise()
 

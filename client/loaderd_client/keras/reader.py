@@ -11,7 +11,7 @@ assemble a batch. It does not refer to its sequence, so that an unused one is fr
 from __future__ import annotations
 
 from collections.abc import Callable
-from time import perf_counter, perf_counter_ns
+from time import perf_counter_ns
 from typing import Any, Literal, NamedTuple, Protocol, TypeVar
 
 from loaderd.errors import LoaderdError
@@ -88,20 +88,15 @@ class ReadCounters:
         batches: read.
         images: in them.
         seconds: that the reads took; those of ready batches take microseconds.
-        first_at: when the first one came, by ``time.perf_counter``; None before.
     """
 
     def __init__(self) -> None:
         self.batches = self.images = 0
         self.seconds = 0.0
-        self.first_at: float | None = None
 
     def add(self, nanoseconds: int, images: int) -> None:
-        """Counts one batch. The wait for the first is the loader's start, and is left out."""
-        if self.first_at is None:
-            self.first_at = perf_counter()
-        else:
-            self.seconds += nanoseconds / 1e9
+        """Counts one batch."""
+        self.seconds += nanoseconds / 1e9
         self.batches += 1
         self.images += images
 

@@ -41,7 +41,7 @@ function duration(seconds) {
     [Math.floor(whole / 60) % 60, "min"], [whole % 60, "s"]];
   const first = Math.max(0, parts.findIndex(([count]) => count > 0));
   const from = parts.some(([count]) => count > 0) ? first : 3;
-  return parts.slice(from, from + 2).map(([count, unit]) => `${count} ${unit}`).join(" ");
+  return parts.slice(from, from + 2).filter(([count], at) => count > 0 || at === 0).map(([count, unit]) => `${count} ${unit}`).join(" ");
 }
 
 function milliseconds(seconds) {
@@ -143,7 +143,8 @@ function show({ svg, caption }, lines, text, unit, top) {
   const highest = top || roundUp(Math.max(1e-6, ...lines.flat().filter((value) => value !== null)));
   drawLines(svg, lines, highest);
   svg.setAttribute("aria-label", text);
-  caption.textContent = `${text}. Up to ${unit(highest)}, last ${duration(span())}.`;
+  const isEmpty = !lines.flat().some((value) => value > 0);
+  caption.textContent = isEmpty ? `${text}.` : `${text}. Up to ${unit(highest)}, last ${duration(span())}.`;
 }
 
 function roundUp(value) {
