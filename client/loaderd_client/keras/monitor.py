@@ -33,8 +33,8 @@ class LoaderMonitor(_Callback):  # type: ignore[misc]  # of the Keras in use
 
     ``loader_wait`` is the share of the training's time, from 0 to 1, that went into waiting for
     batches. The first step of all, in which the model is compiled and the loader starts, does not
-    count, nor does the time of validation. ``images_per_second`` is of the same time. The progress bar,
-    ``History``, ``CSVLogger``, ``TensorBoard`` and W&B show them. Put it first in the list of
+    count, nor does the time of validation. ``images_per_second`` is of the same time. The progress
+    bar, ``History``, ``CSVLogger``, ``TensorBoard`` and W&B show them. Put it first in the list of
     callbacks, so that those after it see its logs.
 
     After the first epoch, or the one in which three seconds of training are over, one line says why
