@@ -57,6 +57,12 @@ def describe(path: Path) -> None:
         _asked = path, _asked[1]
 
 
+def resume(access: Asked | None) -> None:
+    """Records an access again that goes on, after another one within it."""
+    global _asked
+    _asked = access
+
+
 def answered() -> None:
     """Clears the record: the access is over."""
     global _asked

@@ -3,8 +3,9 @@
 A file holds the bytes of one sample, with their checksum behind them. Its name is a digest of URL,
 version and range, so that bytes of another version are never taken for these. Files are written
 under another name and renamed: whoever is killed leaves no half one that counts. Many processes
-read and write at once; the one that has written much removes the oldest files, one process at a
-time.
+read and write at once. Each adds what it has written to the total of the folder, which lies in a
+file there, and whoever finds it near the limit removes the oldest files, one process at a time:
+only then, and where there is no total yet, the folder is listed.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import contextlib
 import fcntl
 import hashlib
 import os
+import sys
 import tempfile
 import threading
 import zlib
@@ -27,10 +29,19 @@ if TYPE_CHECKING:
 
 EXTENSION = ".bytes"
 _TEMPORARY = ".part"
-_LOCK = ".lock"
+_TOTAL = ".total"
+"""Holds how many bytes all files have, and is locked by the one that counts."""
+
+_TOTAL_BYTES = 8
 _CHECKSUM = 4
-_STEP = 128
-"""A process removes old files when it has written a part of the limit, one in so many."""
+_STEP = 256
+"""A process counts what it has written when it is a part of the limit, one in so many."""
+
+_SLACK = 32
+"""It waits for another one that counts where it has written one part of the limit in so many."""
+
+_FULL = 15 / 16
+"""Of the limit, beyond which old files are removed: what is not counted yet has the rest."""
 
 _LEFT = 7 / 8
 """Of the limit, when old files were removed."""
@@ -55,8 +66,9 @@ class Downloads:
         self._folder = where.folder
         self._limit = where.limit
         self._lock = threading.Lock()
-        self._unseen = 0
-        self._step = 0
+        self._uncounted = 0
+        self._most = where.limit or sys.maxsize
+        self._step = 0  # the first are counted at once: that tells the limit
         self.trouble = ""
         """Why nothing is written any more; empty while it is."""
 
@@ -76,44 +88,51 @@ class Downloads:
         return None
 
     def keep(self, name: str, data: Buffer) -> None:
-        """Writes bytes under a name, and makes room for them."""
+        """Writes bytes under a name, and removes others where the folder is full."""
         view = memoryview(data)
+        nbytes = view.nbytes + _CHECKSUM
         try:
-            if not self.trouble and self._has_room(view.nbytes + _CHECKSUM):
+            if not self.trouble and nbytes <= self._most:
                 _write(self._path(name), view)
+                self._count(nbytes)
         except OSError as error:
             self.trouble = f"{self._folder}: {error.strerror}"
 
     def _path(self, name: str) -> str:
         return os.path.join(self._folder, name[:2], name + EXTENSION)
 
-    def _has_room(self, nbytes: int) -> bool:
-        """Whether bytes may be written, once old files are removed where it is time."""
+    def _count(self, nbytes: int) -> None:
+        """Notes what was written, and counts it once it is much."""
         with self._lock:
-            self._unseen += nbytes
-            if self._unseen >= self._step:
-                limit = self._sweep()
-                self._step, self._unseen = max(1, limit // _STEP), nbytes
-        return nbytes <= self._step * _STEP
+            self._uncounted += nbytes
+            if self._uncounted < self._step:
+                return
+            much, self._uncounted = self._uncounted, 0
+        if not self._add(much):
+            with self._lock:
+                self._uncounted += much
 
-    def _sweep(self) -> int:
-        """Removes the oldest files beyond the limit; returns it."""
-        os.makedirs(self._folder, 0o700, exist_ok=True)
-        lock = os.open(os.path.join(self._folder, _LOCK), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC)
+    def _add(self, nbytes: int) -> bool:
+        """Adds to the total, and makes room; does nothing while another one does: False."""
+        may_wait = nbytes > self._most // _SLACK
+        file = os.open(os.path.join(self._folder, _TOTAL), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC)
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            kept = sorted(_files(self._folder))
-            total = sum(one.nbytes for one in kept)
+            fcntl.flock(file, fcntl.LOCK_EX | (0 if may_wait else fcntl.LOCK_NB))
+            known = os.pread(file, _TOTAL_BYTES, 0)
+            if len(known) == _TOTAL_BYTES:
+                total = int.from_bytes(known, "big") + nbytes
+            else:
+                total = sum(one.nbytes for one in _files(self._folder))
             limit = self._limit or _half_of_free(self._folder, total)
-            for one in kept if total > _LEFT * limit else ():
-                if total <= _LEFT * limit:
-                    break
-                with contextlib.suppress(FileNotFoundError):
-                    os.unlink(one.path)
-                total -= one.nbytes
-            return limit
+            if total > _FULL * limit:
+                total = _remove_oldest(self._folder, int(_LEFT * limit))
+            os.pwrite(file, total.to_bytes(_TOTAL_BYTES, "big"), 0)
+            self._most, self._step = limit, max(1, limit // _STEP)
+            return True
+        except BlockingIOError:
+            return False
         finally:
-            os.close(lock)
+            os.close(file)
 
 
 def name_of(url: str, version: str, start: int, stop: int) -> str:
@@ -141,6 +160,19 @@ def check(where: Download) -> None:
 def _half_of_free(folder: str, there: int) -> int:
     state = os.statvfs(folder)
     return (state.f_bavail * state.f_frsize + there) // 2
+
+
+def _remove_oldest(folder: str, most: int) -> int:
+    """Removes the oldest files until no more bytes than ``most`` are left; returns how many are."""
+    kept = sorted(_files(folder))
+    total = sum(one.nbytes for one in kept)
+    for one in kept:
+        if total <= most:
+            break
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(one.path)
+        total -= one.nbytes
+    return total
 
 
 def _files(folder: str) -> Iterator[_Kept]:

@@ -20,12 +20,22 @@ _lock = threading.Lock()
 _started: list[threading.Thread] = []
 
 
-def submit(task: Callable[[], Any]) -> Future[Any]:
-    """Has a task done in a thread; its result, or its exception, is that of the future."""
+def submit(
+    task: Callable[[], Any], after: Callable[[Future[Any]], None] | None = None
+) -> Future[Any]:
+    """Has a task done in a thread; its result, or its exception, is that of the future.
+
+    Args:
+        task: what to do.
+        after: called with the future once it is done, or cancelled: nobody who waits for the
+            result waits for it.
+    """
     with _lock:
         if not _started:
             _start()
     future: Future[Any] = Future()
+    if after is not None:
+        future.add_done_callback(after)
     _tasks.put((future, task))
     return future
 

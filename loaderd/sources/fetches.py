@@ -74,10 +74,12 @@ class Fetched(NamedTuple):
     Attributes:
         contents: the bytes of each of its samples.
         state: of the object; see :mod:`loaderd.sources.file_identity`.
+        new: those of the samples that came from the store, in the version that was asked for.
     """
 
     contents: dict[int, memoryview]
     state: int
+    new: Requests
 
 
 Requests = list[tuple[int, RangeRequest]]
@@ -206,8 +208,9 @@ class Fetches:
         storage.ask(name, GRACE_SECONDS)
         try:
             while not wait([future], _POLL_SECONDS).done:
-                waited = (perf_counter_ns() - start) / 1e9
-                self._idle(waited < GRACE_SECONDS)
+                waited, access = (perf_counter_ns() - start) / 1e9, storage.asked()
+                self._idle(waited < GRACE_SECONDS)  # which may look into a cache
+                storage.resume(access)
                 if self._retries.reason:
                     storage.describe(f"{name} ({self._retries.reason})")
         finally:
@@ -216,7 +219,8 @@ class Fetches:
 
     def _begun(self, requests: Requests) -> Future[Fetched]:
         """Has samples of one object read."""
-        return fetch_threads.submit(partial(_read, requests, self._retries, self._kept))
+        keep = None if self._kept is None else partial(_keep, self._kept)
+        return fetch_threads.submit(partial(_read, requests, self._retries, self._kept), keep)
 
 
 def _read(requests: Requests, retries: Retries, kept: Downloads | None) -> Fetched:
@@ -225,13 +229,19 @@ def _read(requests: Requests, retries: Retries, kept: Downloads | None) -> Fetch
     left = [(sample, one) for sample, one in requests if sample not in found]
     state = requests[0][1].version.state
     if not left:
-        return Fetched(found, state)
-    fetched = (_whole if left[0][1].is_whole else _ranges)(left, retries)
-    if kept is not None and fetched.state == state:
-        for sample, one in left:
-            if one.name:
-                kept.keep(one.name, fetched.contents[sample])
-    return Fetched(found | fetched.contents, fetched.state)
+        return Fetched(found, state, [])
+    contents, found_state = (_whole if left[0][1].is_whole else _ranges)(left, retries)
+    return Fetched(found | contents, found_state, left if found_state == state else [])
+
+
+def _keep(kept: Downloads, done: Future[Fetched]) -> None:
+    """Keeps what a task has read, which is being used by now."""
+    if done.cancelled() or done.exception() is not None:
+        return
+    found = done.result()
+    for sample, one in found.new:
+        if one.name:
+            kept.keep(one.name, found.contents[sample])
 
 
 def _kept_of(requests: Requests, kept: Downloads) -> dict[int, memoryview]:
@@ -243,13 +253,15 @@ def _kept_of(requests: Requests, kept: Downloads) -> dict[int, memoryview]:
     return found
 
 
-def _whole(requests: Requests, retries: Retries) -> Fetched:
+def _whole(requests: Requests, retries: Retries) -> tuple[dict[int, memoryview], int]:
+    """The contents of the samples, and the state of their object."""
     url = requests[0][1].url
     data, version = retries.run(url, lambda: object_store.read_whole(url))
-    return Fetched({sample: memoryview(data) for sample, _ in requests}, version.state)
+    return {sample: memoryview(data) for sample, _ in requests}, version.state
 
 
-def _ranges(requests: Requests, retries: Retries) -> Fetched:
+def _ranges(requests: Requests, retries: Retries) -> tuple[dict[int, memoryview], int]:
+    """As :func:`_whole`."""
     url, version = requests[0][1].url, requests[0][1].version
     runs = _merged(requests)
     ranges = [(run.start, run.stop) for run in runs]
@@ -257,7 +269,7 @@ def _ranges(requests: Requests, retries: Retries) -> Fetched:
     contents: dict[int, memoryview] = {}
     for run, data in zip(runs, buffers, strict=True):
         contents |= run.contents(data)
-    return Fetched(contents, version.state)
+    return contents, version.state
 
 
 def _merged(requests: Requests) -> list[_Run]:
