@@ -75,7 +75,7 @@ class Channel:
         self._view = memoryview(self._buffer)
         self._unsent: deque[tuple[bytes, tuple[int, ...]]] = deque()
         self._unsent_bytes = 0
-        self._peeks = False
+        self._peeks: bool | None = None
 
     def fileno(self) -> int:
         """The descriptor, for selectors."""
@@ -188,19 +188,16 @@ class Channel:
     def unread(self) -> Iterator[Message]:
         """What the peer has sent and is not received yet, each message once; it stays there.
 
-        Descriptors that came with a message are left to ``receive_with_fds``.
+        Descriptors that came with a message are left to ``receive_with_fds``. Nothing is seen where
+        the kernel refuses the option, as some sandboxes do.
 
         Raises:
             Closed: the other end is gone.
             ProtocolError: a packet is too long or no message.
         """
-        if not self._peeks:
-            self._peeks = True
-            # Each peek begins behind what the one before has seen; one that receives, be it by
-            # another descriptor of the socket, moves it back. Without it, the first is seen.
-            with contextlib.suppress(OSError):
-                self._socket.setsockopt(socket.SOL_SOCKET, _SO_PEEK_OFF, 0)
-        while True:
+        if self._peeks is None:
+            self._peeks = self._set_peek_offset()
+        while self._peeks:
             try:
                 length = self._socket.recv_into(self._buffer, 0, _PEEK)
             except BlockingIOError:
@@ -208,6 +205,17 @@ class Channel:
             except ConnectionError as error:
                 raise Closed from error
             yield self._decode(length)
+
+    def _set_peek_offset(self) -> bool:
+        """Whether each peek begins behind what the one before has seen from now on.
+
+        One that receives, be it by another descriptor of the socket, moves it back.
+        """
+        try:
+            self._socket.setsockopt(socket.SOL_SOCKET, _SO_PEEK_OFF, 0)
+        except OSError:
+            return False
+        return True
 
     def _decode(self, length: int) -> Message:
         if length == 0:

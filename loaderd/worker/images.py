@@ -14,12 +14,13 @@ from numpy.typing import NDArray
 
 from loaderd import storage
 from loaderd.augment.warps import Size
-from loaderd.cache.store import Store, path_of
+from loaderd.cache.store import Bools, Store, path_of
 from loaderd.ipc import segment
 from loaderd.render.load.decode import file_error
 from loaderd.render.renderer import Loaded, LoadedImages, Renderer
 from loaderd.sampling.order import Ids
 from loaderd.sources.arrays import ArraySource
+from loaderd.sources.fetches import Fetches
 from loaderd.sources.source import Source
 from loaderd.spec.load import Load
 
@@ -52,22 +53,23 @@ class DecodedImages:
         """Prepares samples of a chunk, which is in hand."""
         if self._fetches is not None:
             self._fetches.begin(ticket)
-            self.expect(ids, ticket)
+            self._fetch(self._fetches, ids, ids, ticket)
 
     def expect(self, ids: Ids, ticket: int) -> None:
         """Begins to fetch the samples of a chunk that may be about to come."""
         if self._fetches is not None:
-            numbers: list[int] = self._to_read(ids).tolist()
-            if self._fetches.masks:
-                numbers += (ids + self._fetches.masks).tolist()
-            self._fetches.expect(ticket, numbers)
+            self._fetch(self._fetches, ids, ids, ticket)
+
+    def _fetch(self, fetches: Fetches, images: Ids, ids: Ids, ticket: int) -> None:
+        """Begins to fetch images, and the masks of all samples of the chunk."""
+        numbers: list[int] = images.tolist()
+        if fetches.masks:
+            numbers += (ids + fetches.masks).tolist()
+        fetches.expect(ticket, numbers)
 
     def take_waited(self) -> int:
         """Nanoseconds that were spent in waiting for an object store since the last call."""
         return self._fetches.take_waited() if self._fetches is not None else 0
-
-    def _to_read(self, ids: Ids) -> Ids:
-        return ids
 
     def gather(self, ids: Ids, out: Array) -> bool:
         """Copies the whole chunk to ``out``, if possible; returns whether it did."""
@@ -144,13 +146,21 @@ class CachedImages(DecodedImages):
 
     def begin(self, ids: Ids, ticket: int) -> None:
         """Looks up the samples in the cache."""
-        super().begin(ids, ticket)
-        with storage.asking(self._path):
-            found = ids[self._store.find(ids)]
+        is_found = self._find(ids)
+        if self._fetches is not None:
+            self._fetches.begin(ticket)
+            self._fetch(self._fetches, ids[~is_found], ids, ticket)
+        found = ids[is_found]
         self._found, self.cached = frozenset(found.tolist()), len(found)
 
-    def _to_read(self, ids: Ids) -> Ids:
-        return ids[~self._store.find(ids)]
+    def expect(self, ids: Ids, ticket: int) -> None:
+        """Begins to fetch those of the samples that the cache lacks."""
+        if self._fetches is not None:
+            self._fetch(self._fetches, ids[~self._find(ids)], ids, ticket)
+
+    def _find(self, ids: Ids) -> Bools:
+        with storage.asking(self._path):
+            return self._store.find(ids)
 
     def gather(self, ids: Ids, out: Array) -> bool:
         """Copies the whole chunk, if all of it is cached."""

@@ -6,6 +6,7 @@ in hand takes long. So a worker that fetches ahead holds nothing that another co
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from time import perf_counter_ns
 from typing import Protocol, runtime_checkable
@@ -67,4 +68,7 @@ class WorkQueue:
     def _expect(self, chunk: Chunk) -> None:
         stream = self._streams.get(chunk.stream)
         if isinstance(stream, Fetching):
-            stream.expect(chunk)
+            # It is of another stream, maybe, than the chunk in hand, which must not fail for it:
+            # who fails here does so again when its own chunk is in hand, and is told then.
+            with contextlib.suppress(Exception):
+                stream.expect(chunk)

@@ -8,12 +8,14 @@ from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Barrier, BrokenBarrierError
+from typing import Any
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
+from loaderd import storage
 from loaderd.cache.store import Store
 from loaderd.errors import BadImage
 from loaderd.render.renderer import Renderer, StageTimes
@@ -54,7 +56,7 @@ class Pictures:
         return out.getbuffer()
 
     @property
-    def fetches(self) -> None:
+    def fetches(self) -> Any:
         return None
 
     def identity(self, index: int) -> int:
@@ -62,6 +64,32 @@ class Pictures:
 
     def name(self, index: int) -> str:
         return str(index)
+
+
+class Fetches:
+    """What is asked for."""
+
+    masks = 0
+
+    def __init__(self) -> None:
+        self.expected: list[tuple[int, list[int]]] = []
+
+    def begin(self, ticket: int) -> None: ...
+
+    def expect(self, ticket: int, samples: list[int]) -> None:
+        self.expected.append((ticket, samples))
+
+
+class FarPictures(Pictures):
+    """Those of an object store."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.on_their_way = Fetches()
+
+    @property
+    def fetches(self) -> Any:
+        return self.on_their_way
 
 
 def worker(path: Path, source: Pictures) -> CachedImages:
@@ -129,6 +157,29 @@ def test_an_image_that_no_worker_can_decode_is_tried_by_each(path: Path) -> None
         with pytest.raises(BadImage, match="4: bad"):
             images.load(4)
         assert images.cached == 0
+
+
+def test_what_the_cache_lacks_is_fetched_and_it_is_asked_once_for_a_chunk(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    load(worker(path, Pictures()), [3, 5])
+    source, asked = FarPictures(), []
+    images, find = worker(path, source), Store.find
+
+    def noted(store: Store, ids: NDArray[Any]) -> NDArray[np.bool_]:
+        asked.append(storage.asked())
+        return find(store, ids)
+
+    monkeypatch.setattr(Store, "find", noted)
+    images.begin(ALL[:6], 1)
+    images.expect(ALL[4:], 2)
+    assert source.on_their_way.expected == [(1, [0, 1, 2, 4]), (2, [4, 6, 7, 8, 9, 10])]
+    assert images.cached == 2
+    assert [one and one[0] for one in asked] == [str(path)] * 2  # a disk may not answer
+    assert storage.asked() is None
+    local = worker(path, Pictures())
+    local.expect(ALL, 1)
+    assert len(asked) == 2
 
 
 def test_a_cache_that_was_lost_within_a_chunk_is_not_read_again(path: Path) -> None:
