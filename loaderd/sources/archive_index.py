@@ -26,7 +26,7 @@ from loaderd.sources import (
 from loaderd.sources.groups import Recipe, SampleGroups
 from loaderd.sources.index_file import ArchiveIndex, ArchiveSamples, FoundLayout
 from loaderd.sources.member import Member
-from loaderd.sources.ranged import LocalFile, RangedFile
+from loaderd.sources.ranged import LocalFile, RangedFile, Version
 from loaderd.spec import url as urls
 
 _COMPRESSED = {
@@ -62,9 +62,9 @@ def index_of(
         StorageTimeout: its store cannot be reached.
         StorageRefused: its store refuses.
     """
-    kept, name = os.path.join(folder, _key(path, recipe)), printable(urls.shown(path))
     file = file or LocalFile(path)
-    version = file.version
+    version, name = file.version, printable(urls.shown(path))
+    kept = os.path.join(folder, _key(path, version, recipe))
     found = index_file.load(kept)
     if found is not None and found.state == version.state != file_identity.UNREADABLE:
         progress(file.nbytes)
@@ -89,8 +89,10 @@ def index_of(
     return made
 
 
-def _key(path: str, recipe: Recipe) -> str:
+def _key(path: str, version: Version, recipe: Recipe) -> str:
     place = urls.shown(path) if urls.is_url(path) else os.path.realpath(path)
+    if place != path and urls.is_url(path):  # what is not shown may name the archive, too
+        place += f"?{version.state}"
     text = place + "\0" + repr(tuple(recipe))
     digest = hashlib.blake2b(os.fsencode(text), digest_size=16)
     return digest.hexdigest() + ".index"

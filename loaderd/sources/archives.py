@@ -119,7 +119,9 @@ class Indexer:
                 # Who computes does not wait for storage, though it looks at nothing new.
                 before, seen = seen, (looked, round(time.process_time(), 1))
                 if seen != before:
-                    first = next(n for n, one in enumerate(made) if not one.done())
+                    first = next((n for n, one in enumerate(made) if not one.done()), None)
+                    if first is None:
+                        continue  # the last one ended meanwhile
                     storage.ask(self._shown[first])
                     report(looked / max(1, sum(self._sizes)), len(done), len(made))
         finally:

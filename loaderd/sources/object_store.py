@@ -76,6 +76,7 @@ def head(url: str) -> Version:
     """The present version of an object.
 
     Raises:
+        Changed: it is on the web and has no first byte.
         MissingObject: there is none.
         Unreachable: the store does not answer.
         StorageRefused: it refuses.

@@ -72,10 +72,15 @@ class RemoteFile:
 
     def present_version(self) -> Version:
         """That of now."""
+        name = printable(urls.shown(self._url))
         try:
             return self._retries.run(self._url, lambda: object_store.head(self._url))
         except MissingObject as error:
-            raise BadArchive(f"{printable(urls.shown(self._url))}: {error}") from error
+            raise BadArchive(f"{name}: {error}") from error
+        except Changed as error:  # on the web: there is no first byte
+            raise BadArchive(
+                f"{name}: it is empty, or its server gives no ranges: put the archive there again"
+            ) from error
 
     def is_settled(self) -> bool:
         """Whether any change since would have changed its version: an ETag tells."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import NamedTuple
 from urllib.parse import SplitResult, unquote, urlsplit
@@ -12,6 +13,8 @@ SCHEMES = ("s3", "gs", "az", "abfs", "abfss", "http", "https")
 """Those that are read; the first five have buckets or containers, which can be listed."""
 
 _WEB = ("http", "https")
+_SIGNED = re.compile(r"[?&](sig|signature|x-\w+-signature)=", re.IGNORECASE)
+"""What the URL of an object that another one has signed contains; keys may hold a ``?``."""
 
 
 class Parts(NamedTuple):
@@ -38,11 +41,13 @@ def is_listable(url: str) -> bool:
 
 
 def shown(path: str) -> str:
-    """A URL of the web without its query, which may hold a signature; all else as it is.
+    """A URL without its query if that may hold a signature, as on the web; all else as it is.
 
     Texts, logs and names of files have it in this form. Keys of buckets may hold any character.
     """
-    return path.partition("?")[0] if is_url(path) and not is_listable(path) else path
+    place, mark, _ = path.partition("?")
+    is_secret = mark and is_url(path) and (not is_listable(path) or _SIGNED.search(path))
+    return place if is_secret else path
 
 
 def checked(name: str, url: str) -> str:
@@ -64,6 +69,13 @@ def checked(name: str, url: str) -> str:
         raise InvalidArgument(
             f"`{name}`: a URL holds no user and no password: give them by the variables of the "
             f"daemon's environment. Received: {parts.scheme}://...@{host}{parts.path}"
+        )
+    if is_listable(url) and _SIGNED.search(url):
+        raise InvalidArgument(
+            f"`{name}`: signed URLs are read as https://, and those of {parts.scheme}:// hold no "
+            "signature: give it by the variables of the daemon's environment, such as "
+            "AZURE_STORAGE_SAS_TOKEN, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY. "
+            f"Received: {text}?..."
         )
     if not parts.netloc:
         raise InvalidArgument(f"`{name}`: the URL names no bucket and no host. Received: {text}")

@@ -87,9 +87,15 @@ def take(sequence: Any, found: list[Any]) -> None:
 
 
 def kill_a_worker(daemon: Daemon) -> None:
-    eventually(lambda: bool(daemon.workers()))
+    found: list[int] = []
+
+    def is_there() -> bool:
+        found[:] = daemon.workers()
+        return bool(found)
+
+    eventually(is_there)
     with contextlib.suppress(ProcessLookupError):  # the one before is not reaped yet
-        os.kill(daemon.workers()[-1], signal.SIGKILL)
+        os.kill(found[-1], signal.SIGKILL)
 
 
 def check_equal(found: list[Any], expected: list[Any]) -> None:
@@ -293,6 +299,9 @@ def test_what_cannot_be_opened_is_named(start: Start, objects: dict[str, bytes])
         store.objects["b/short.tar"] = objects["b/photos.tar"][:-20_000]
         with pytest.raises(BadArchive, match=r"^s3://b/short\.tar: it is truncated: \S+\.jpg ends"):
             of_archive("s3://b/short.tar")
+        store.objects["b/empty.tar"] = b""
+        with pytest.raises(BadArchive, match=r"/b/empty\.tar: it is empty, or its server gives no"):
+            of_archive(f"{store.url}/b/empty.tar?sig=secret")
         (closed,) = free_ports(1)
         reason = rf"^http://127\.0\.0\.1:{closed}/a\.tar: .* within 1 s \(Connection refused\)"
         with pytest.raises(StorageTimeout, match=reason):

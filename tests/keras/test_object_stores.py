@@ -84,7 +84,7 @@ def expected(photos: Path, session: Session) -> list[Any]:
     return batches_of(of_folder(photos), 2)
 
 
-def of_archive(url: str, **options: Any) -> Any:
+def of_archive(url: str | list[str], **options: Any) -> Any:
     return image_dataset_from_archive(url, **OPTIONS | options)
 
 
@@ -161,6 +161,27 @@ def test_an_index_is_made_and_shown_by_the_command(store: ObjectServer, tmp_path
     assert second.startswith("s3://b/packed/a.zip")
     assert last.startswith("192 samples of 3 classes in 2 archives")
     assert SECRET not in done.stdout + done.stderr
+
+
+def test_the_command_names_an_archive_that_is_empty(store: ObjectServer, tmp_path: Path) -> None:
+    store.objects["b/empty.tar"] = b""
+    url = f"{store.url}/b/empty.tar"
+    words = [sys.executable, "-m", "loaderd", "index", url, f"--cache-dir={tmp_path}"]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1
+    assert f"{url}: it is empty, or its server gives no ranges" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.usefixtures("session")
+def test_archives_that_only_their_queries_tell_apart_are_several(store: ObjectServer) -> None:
+    urls = [f"{store.url}/b/packed/a.tar?file={name}" for name in ("a", "b")]
+    sequence = of_archive(urls)
+    assert len(sequence.file_paths) == 2 * 96
+    assert len(batches_of(sequence)) == 2 * 12
+    sequence.close()
+    with pytest.raises(InvalidArgument, match=r"names http://\S+/a\.tar more than once$"):
+        of_archive([urls[0], urls[0]])
 
 
 @pytest.mark.usefixtures("session")

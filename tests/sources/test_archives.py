@@ -10,6 +10,7 @@ import re
 import tarfile
 import zipfile
 from collections.abc import Callable
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ import pytest
 from loaderd.errors import BadArchive, BadImage, CacheError, InvalidArgument, ProtocolError
 from loaderd.ipc import manifest
 from loaderd.ipc.manifest import Manifest, Members
-from loaderd.sources import file_identity, index_file
+from loaderd.sources import archives, file_identity, index_file
 from loaderd.sources.archive_index import index_of
 from loaderd.sources.archives import Indexer, list_members
 from loaderd.sources.directory import Listing, list_samples
@@ -30,6 +31,7 @@ from loaderd.sources.files import NO_LIMIT, FileLimit
 from loaderd.sources.groups import Recipe
 from loaderd.sources.index_file import ArchiveIndex
 from loaderd.sources.members import MAX_OPEN, MemberSource
+from loaderd.sources.ranged import LocalFile
 from loaderd.spec.source import Archives, Directory
 from tests.support.archives import Content, tar_of, zip_of
 from tests.support.daemons import eventually
@@ -68,6 +70,37 @@ def table_of(listing: Listing) -> Manifest:
         listing.root, listing.class_names, listing.filenames, listing.labels, listing.members
     )
     return Manifest.view(table)
+
+
+def test_the_last_archive_may_end_at_any_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also after it was seen to go on, and before it is asked for."""
+    made: Future[ArchiveIndex] = Future()
+
+    def wait(*_: object) -> tuple[set[object], set[object]]:
+        if made.done():
+            return {made}, set()
+        made.set_exception(BadArchive("the last one"))
+        return set(), {made}
+
+    monkeypatch.setattr(archives, "wait", wait)
+    indexer = Indexer(["a.tar"], Recipe.of(source(tmp_path / "a.tar")), str(tmp_path))
+    with pytest.raises(BadArchive, match="the last one"):
+        indexer._watch([made], lambda *_: None)
+
+
+def test_archives_that_only_a_query_tells_apart_have_an_index_each(tmp_path: Path) -> None:
+    recipe, folder = Recipe.of(source(tmp_path / "a.tar")), tmp_path / "indexes"
+    for name in ("a", "b", "a", "b"):
+        path = str(tmp_path / f"{name}.tar")
+        if not os.path.exists(path):
+            tar_of(Path(path), {f"cat/{name}.jpg": b"cat"})
+        eventually(lambda path=path: LocalFile(path).is_settled())  # type: ignore[misc]
+        url, file = f"https://h/get?file={name}", LocalFile(path)
+        found = index_of(url, recipe, str(folder), lambda _: None, file)
+        assert found.names == [f"cat/{name}.jpg"]
+    assert len(list(folder.iterdir())) == 2
 
 
 def contents_of(listing: Listing) -> list[bytes]:

@@ -39,6 +39,9 @@ def test_a_url_is_a_store_and_a_key(text: str, store: str, key: str) -> None:
         ("https://me@h/a", "no user"),
         ("abfs://c:secret@acc/a", "no password"),
         ("s3:///a", "names no bucket"),
+        ("az://c/a.tar?sv=1&sig=secret", r"AZURE_STORAGE_SAS_TOKEN.*az://c/a\.tar\?\.\.\.$"),
+        ("s3://b/a.tar?X-Amz-Signature=secret", r"signed URLs are read as https://"),
+        ("gs://b/a.tar?X-Goog-Date=1&x-goog-signature=secret", "no signature"),
     ],
 )
 def test_what_cannot_be_read_is_refused_without_its_secrets(text: str, words: str) -> None:
@@ -49,6 +52,8 @@ def test_what_cannot_be_read_is_refused_without_its_secrets(text: str, words: st
 
 def test_a_signature_is_not_shown() -> None:
     assert url.shown("https://h/a.tar?X-Signature=1") == "https://h/a.tar"
+    assert url.shown("az://c/a.tar?sv=1&sig=1") == "az://c/a.tar"
+    assert url.shown("s3://b/why?.tar") == "s3://b/why?.tar"
 
 
 @pytest.mark.parametrize(

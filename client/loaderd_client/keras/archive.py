@@ -165,12 +165,12 @@ def _paths(urls: Path | Sequence[Path]) -> tuple[str, ...]:
                 "`urls`: an asterisk stands for nothing: write {000..031} for numbers, or give a "
                 f"list of paths, such as sorted(glob.glob(...)). Received: {url_parts.shown(text)}"
             )
-        paths += [arguments.place("urls", path) for path in _expanded(text)]
+        paths += [arguments.place("urls", path) for path in _expanded(text, url_parts.shown(text))]
     if not paths:
         raise InvalidArgument("`urls` should name one archive or more")
-    for path, times in Counter(map(url_parts.shown, paths)).items():
+    for path, times in Counter(paths).items():
         if times > 1:
-            raise InvalidArgument(f"`urls` names {path} more than once")
+            raise InvalidArgument(f"`urls` names {url_parts.shown(path)} more than once")
     if len({url_parts.is_url(path) for path in paths}) > 1:
         raise InvalidArgument("`urls` should name local archives, or those of stores, and not both")
     return tuple(paths)
@@ -185,13 +185,13 @@ def _place(paths: tuple[str, ...]) -> str:
     return os.path.commonpath(map(os.path.dirname, paths))
 
 
-def _expanded(text: str) -> list[str]:
-    """The texts that one with braces stands for, in the order of shells."""
+def _expanded(text: str, given: str) -> list[str]:
+    """The texts that one with braces stands for, in the order of shells; ``given`` for errors."""
     braces = _BRACES.search(text)
     if braces is None:
         return [text]
     if "{" in text[: braces.start()]:
-        raise InvalidArgument(f"`urls` should have no braces within others. Received: {text}")
+        raise InvalidArgument(f"`urls` should have no braces within others. Received: {given}")
     bounds = _RANGE.fullmatch(braces[1])
     if bounds is not None:
         first, last = bounds.groups()
@@ -202,11 +202,11 @@ def _expanded(text: str) -> list[str]:
     if not choices or (len(choices) == 1 and bounds is None):
         raise InvalidArgument(
             f"`urls`: {braces[0]} should be a range such as {{000..004}}, from the lower number to "
-            f"the higher one, or a choice such as {{a,b}}. Received: {text}"
+            f"the higher one, or a choice such as {{a,b}}. Received: {given}"
         )
-    rests = _expanded(text[braces.end() :])
+    rests = _expanded(text[braces.end() :], given)
     if len(choices) * len(rests) > _MAX_ARCHIVES:
-        raise InvalidArgument(f"`urls` names more than {_MAX_ARCHIVES:,} archives: {text}")
+        raise InvalidArgument(f"`urls` names more than {_MAX_ARCHIVES:,} archives: {given}")
     return [text[: braces.start()] + choice + rest for choice in choices for rest in rests]
 
 
