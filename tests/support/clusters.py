@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import psutil
+import pytest
 
 from tests.support.daemons import eventually, family, gone
 
@@ -44,24 +45,32 @@ def cluster(nodes: int, cpus: int = 1) -> Iterator[Nodes]:
     """A head, and nodes with so many CPUs each; afterwards no process of it may be left."""
     from ray.cluster_utils import Cluster
 
-    folder = tempfile.mkdtemp(prefix="ldr-")
-    temp_dir = os.path.join(folder, "ray")  # also of what Ray notes there of its own accord
-    os.mkdir(temp_dir)
-    os.environ["RAY_TMPDIR"] = folder
     at_sigterm = signal.getsignal(signal.SIGTERM)  # which Ray replaces
-    head = {"num_cpus": 0, "object_store_memory": STORE_BYTES, "include_dashboard": False}
-    made: Any = Cluster(initialize_head=True, head_node_args={**head, "temp_dir": temp_dir})
+    with a_folder() as folder:
+        head = {"num_cpus": 0, "object_store_memory": STORE_BYTES, "include_dashboard": False}
+        made: Any = Cluster(initialize_head=True, head_node_args={**head, "temp_dir": folder})
+        try:
+            there = Nodes(made)
+            for _ in range(nodes):
+                there.add(cpus)
+            yield there
+        finally:
+            ours = [one for node in made.list_all_nodes() for one in processes_of(node)]
+            made.shutdown()
+            signal.signal(signal.SIGTERM, at_sigterm)
+            eventually(lambda: all(gone(one) for one in ours))
+
+
+@contextlib.contextmanager
+def a_folder() -> Iterator[str]:
+    """Where a cluster has its files, and notes its address in place of this machine's own."""
+    folder = tempfile.mkdtemp(prefix="ldr-")
+    os.mkdir(f"{folder}/ray")
     try:
-        there = Nodes(made)
-        for _ in range(nodes):
-            there.add(cpus)
-        yield there
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("RAY_TMPDIR", folder)
+            yield folder
     finally:
-        ours = [one for node in made.list_all_nodes() for one in processes_of(node)]
-        made.shutdown()
-        signal.signal(signal.SIGTERM, at_sigterm)
-        eventually(lambda: all(gone(one) for one in ours))
-        del os.environ["RAY_TMPDIR"]
         shutil.rmtree(folder, ignore_errors=True)
 
 
