@@ -253,8 +253,10 @@ class Relay:
 
     async def _next(self) -> _Call:
         while True:
+            # Not wait_for, which may swallow that it is cancelled before Python 3.12.
             with contextlib.suppress(TimeoutError):
-                return await asyncio.wait_for(self._calls.get(), IDLE_SECONDS)
+                async with asyncio.timeout(IDLE_SECONDS):
+                    return await self._calls.get()
             self._forward(None, await self._pulse())
 
     async def _watched(self, call: _Call) -> Any:
@@ -266,7 +268,8 @@ class Relay:
     async def _pulse(self) -> Said:
         answer = self._cluster.call(self._actor, "pulse")
         try:
-            said: Said = await asyncio.wait_for(answer, SILENT_SECONDS)
+            async with asyncio.timeout(SILENT_SECONDS):
+                said: Said = await answer
         except TimeoutError:
             why = f"{self._named()} has not answered for {SILENT_SECONDS:g} s"
             raise Gone(None, why) from None
@@ -274,14 +277,15 @@ class Relay:
 
     async def _report(self, chunk: Chunk, came: int, answer: Answer) -> None:
         """Writes the rows of a chunk, and passes on what was said up to its end."""
+        if chunk.stream in self._declined:  # there may be no answer
+            return
         *before, end = answer.said
         last, stream = messages.decode(end), self._attached.get(chunk.stream)
         if isinstance(last, Done) and stream is not None and answer.bad:
             differs = await asyncio.to_thread(_differing, answer.bad)
             if differs:
                 self._decline(chunk.stream, f"{self._named()} cannot read an image: {differs}")
-        if chunk.stream in self._declined:
-            return
+                return
         if isinstance(last, BatchFailed) and stream is not None:
             self._decline(chunk.stream, f"{self._named()} cannot serve a stream: {last.text}")
         elif isinstance(last, Done) and stream is not None:

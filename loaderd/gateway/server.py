@@ -14,6 +14,7 @@ socket comes along. It waits for the cluster as long as it takes. It runs one th
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import mmap
 import os
 import pickle
@@ -106,20 +107,26 @@ class _Gateway:
         descriptors.close_all(fds)
 
     def _start(self, number: int, settings: Settings, sock: socket.socket) -> None:
-        relay = Relay(Channel(sock), settings, self._cluster, self._streams, self._facts)
-        task = asyncio.get_running_loop().create_task(self._run(number, relay))
+        channel = Channel(sock)
+        relay = Relay(channel, settings, self._cluster, self._streams, self._facts)
+        task = asyncio.get_running_loop().create_task(relay.run())
         self._relays[number] = relay, task
+        task.add_done_callback(lambda _: self._ended(number, channel))
 
-    async def _run(self, number: int, relay: Relay) -> None:
-        ended = Ended(number, -signal.SIGKILL)
-        try:
-            await relay.run()
-        except Gone as gone:
-            ended = Ended(number, gone.code, messages.fitting(gone.trouble))
-        except asyncio.CancelledError:
-            pass  # it was told to die
-        del self._relays[number]
-        self._channel.send(ended)
+    def _ended(self, number: int, channel: Channel) -> None:
+        """Tells the end of a relay, also of one that was killed before it has begun."""
+        _, task = self._relays.pop(number)
+        channel.close()
+        with contextlib.suppress(Closed):  # noticed again when it is read
+            self._channel.send(_end_of(number, task))
+
+
+def _end_of(number: int, task: asyncio.Task[None]) -> Ended:
+    if task.cancelled():  # it was told to die
+        return Ended(number, -signal.SIGKILL)
+    error = task.exception()
+    code = error.code if isinstance(error, Gone) else None
+    return Ended(number, code, messages.fitting(str(error)))
 
 
 def _settings(work: int) -> Settings:

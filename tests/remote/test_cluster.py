@@ -47,6 +47,22 @@ def test_the_bytes_are_the_same_with_workers_on_other_nodes(
     eventually(lambda: not actors())
 
 
+def test_workers_that_do_not_reach_the_images_stay_and_make_nothing(
+    serve: Serve, photos: Path, three_nodes: Nodes
+) -> None:
+    # Found by a daemon, which works in the root folder; actors are where the nodes were started.
+    there_alone = a_spec(Path(f"/proc/self/cwd{photos}"))
+    with serve(1, f"--ray={three_nodes.address}", "--ray-workers=2:8") as daemon:
+        with Session(daemon.path) as session:
+            stream = session.open(there_alone, slots=6)
+            check_epochs([batch.ids for batch in run_of(stream)], 96, stream.batches)
+            eventually(lambda: "does not reach the images" in daemon.snapshot().remote[0].declined)
+            (host,) = daemon.snapshot().remote
+        assert (host.workers, host.rows) == (2, 0)
+        assert daemon.snapshot().restarts == 0
+    eventually(lambda: not actors())
+
+
 @pytest.mark.long
 def test_a_gateway_that_is_killed_is_replaced_and_no_batch_is_lost(
     serve: Serve, photos: Path, three_nodes: Nodes

@@ -14,6 +14,7 @@ import threading
 from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
 
 import msgspec
@@ -156,17 +157,18 @@ class Side:
         self.channel.settimeout(DEADLINE)
         return self.channel.receive()
 
-    def attach(self) -> None:
+    def attach(self, stream: int = 7) -> None:
         encoded = specs.encode(specs.for_workers(self.spec))
         table = os.memfd_create("table")
         os.pwrite(table, self.table, 0)
         size = 2 * self.layout.nbytes
-        attach = Attach(7, encoded, 1, 2, size, len(self.table), (), True)
+        attach = Attach(stream, encoded, 1, 2, size, len(self.table), (), True)
         self.channel.send(attach, [self.ring, table])
         os.close(table)
 
-    def chunk(self, ticket: int, slot: int = 1, first: int = 0, last: int = ROWS) -> None:
-        self.channel.send(Chunk(ticket, 7, slot, 3, 0, first, last))
+    def chunk(self, ticket: int, stream: int = 7, **where: int) -> None:
+        rows = {"slot": 1, "first": 0, "last": ROWS} | where
+        self.channel.send(Chunk(ticket, stream, epoch=3, position=0, **rows))
 
     def rows(self, slot: int = 1) -> bytes:
         memory = memoryview(os.pread(self.ring, 2 * self.layout.nbytes, 0))
@@ -279,7 +281,12 @@ def test_a_machine_that_lacks_a_file_declines_the_stream(
         assert isinstance(declined, Declined)
         assert declined.stream == 7
         assert f"does not reach the images of a stream: {folder}/cat/000.jpg has" in declined.text
-        assert not any(side.rows())
+        monkeypatch.undo()
+        side.attach(8)
+        side.chunk(2, stream=8)
+        assert await side.hear() == Attached(8)  # it has outlived the answer for the first chunk
+        assert isinstance(await side.hear(), Done)
+        assert side.rows() == side.expected()
         assert side.ended is None
 
     told(folder, machine, story)
@@ -389,3 +396,31 @@ def test_a_bad_image_is_one_if_the_same_file_is_here(
             assert said.text.endswith(f"cannot read an image: {folder}/cat/002.jpg")
 
     told(folder, machine, story)
+
+
+@pytest.mark.parametrize("method", ["_next", "_pulse"])
+@pytest.mark.parametrize("turns", range(4))
+def test_a_relay_that_is_cancelled_as_an_answer_comes_ends(method: str, turns: int) -> None:
+    async def story() -> None:
+        answer: asyncio.Future[list[bytes]] = asyncio.get_running_loop().create_future()
+        cluster = SimpleNamespace(call=lambda *_: answer)
+        ours, theirs = channel.pair()
+        with ours, theirs:
+            relay = Relay(Channel(ours), SETTINGS, cast(Any, cluster), cast(Any, None), FACTS)
+            task = asyncio.create_task(for_ever(getattr(relay, method)))
+            await asyncio.sleep(0)
+            answer.set_result([])
+            relay._calls.put_nowait(cast(Any, None))
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            task.cancel()
+            assert await asyncio.wait({task}, timeout=DEADLINE) == ({task}, set())
+            assert task.cancelled()
+
+    asyncio.run(story())
+
+
+async def for_ever(ask: Callable[[], Awaitable[object]]) -> None:
+    """Asks as a relay does, and then waits for what does not come."""
+    await ask()
+    await asyncio.get_running_loop().create_future()
