@@ -108,6 +108,10 @@ class StorageRefused(DatasetError, PermissionError):
     """
 
 
+STORAGE_ERRORS = frozenset({StorageTimeout.__name__, StorageRefused.__name__})
+"""What is wrong with storage, not with a batch: they end a stream, and the next request retries."""
+
+
 class DaemonError(LoaderdError):
     """Something is wrong between client and daemon."""
 

@@ -8,9 +8,9 @@
                                           └──► rows of the slot
 
 Chunks are passed on as they come, so that the link's latency is hidden behind the chunk in hand.
-While one takes long the actor is asked for the worker's pulse. A remote worker fails no batch: if
-it cannot make a chunk, or has met a file that is not the same here, it declines the stream, and the
-chunk is made by others.
+While one takes long the actor is asked for the worker's pulse. A remote worker fails no batch: what
+it cannot make is made by others. It declines a chunk with an image that cannot be read there, or
+whose storage has not answered, and the stream if it cannot go on with that.
 """
 
 from __future__ import annotations
@@ -20,13 +20,14 @@ import contextlib
 import os
 import signal
 import socket
+from collections import Counter
 from time import perf_counter_ns
 from typing import Any, NamedTuple
 
 import msgspec
 
 from loaderd.config import Settings
-from loaderd.errors import NoDescriptor, ProtocolError
+from loaderd.errors import STORAGE_ERRORS, BadImage, NoDescriptor, ProtocolError
 from loaderd.gateway.cluster import Cluster
 from loaderd.gateway.streams import RelayedStream, RelayedStreams
 from loaderd.ipc import descriptors, messages
@@ -54,6 +55,12 @@ SILENT_SECONDS = 10.0
 
 IDLE_SECONDS = 5.0
 """How often one that has nothing to do is asked whether it lives."""
+
+PASSING = STORAGE_ERRORS | {BadImage.__name__}
+"""Errors for which a worker declines a chunk, and may make the next."""
+
+TRIES = 3
+"""A worker whose storage fails for so many chunks of a stream in a row does not serve it."""
 
 Facts = dict[str, str]
 
@@ -109,6 +116,7 @@ class Relay:
         self._order = 0
         self._attached: dict[int, RelayedStream] = {}
         self._declined: set[int] = set()
+        self._silent: Counter[int] = Counter()  # by stream: chunks in a row without its storage
         self._inbox: asyncio.Queue[tuple[Message, list[int]] | None] = asyncio.Queue()
         self._calls: asyncio.Queue[_Call] = asyncio.Queue()
         # A worker here may have more chunks queued, but there are so many slots there.
@@ -205,8 +213,7 @@ class Relay:
     def _attach(self, attach: Attach, fds: list[int]) -> None:
         stream = self._attached[attach.stream] = self._streams.attach(attach, fds)
         if stream.obstacle:
-            why = f"other machines do not serve a stream: {stream.obstacle}"
-            self._decline(attach.stream, why)
+            self._decline(attach.stream, f"other machines do not serve a stream: {stream.obstacle}")
             return
         self._submit(attach, "attach", stream.attach, stream.landmarks, *stream.parts)
 
@@ -253,9 +260,8 @@ class Relay:
 
     async def _next(self) -> _Call:
         while True:
-            # Not wait_for, which may swallow that it is cancelled before Python 3.12.
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(IDLE_SECONDS):
+                async with asyncio.timeout(IDLE_SECONDS):  # wait_for may lose a cancellation
                     return await self._calls.get()
             self._forward(None, await self._pulse())
 
@@ -284,11 +290,11 @@ class Relay:
         if isinstance(last, Done) and stream is not None and answer.bad:
             differs = await asyncio.to_thread(_differing, answer.bad)
             if differs:
-                self._decline(chunk.stream, f"{self._named()} cannot read an image: {differs}")
-                return
+                last = BatchFailed(BadImage.__name__, f"an image cannot be read: {differs}")
         if isinstance(last, BatchFailed) and stream is not None:
-            self._decline(chunk.stream, f"{self._named()} cannot serve a stream: {last.text}")
+            self._leave(chunk, last)
         elif isinstance(last, Done) and stream is not None:
+            self._silent.pop(chunk.stream, None)
             crossed = stream.write(chunk, answer.rows)
             self._forward(chunk, before)
             self._channel.send(self._counted(last, came, crossed))
@@ -318,10 +324,19 @@ class Relay:
                 case _ if about is not None and about.stream not in self._declined:
                     self._channel.send(message)
 
-    def _decline(self, stream: int, text: str) -> None:
-        """Has others make the stream's chunks, those that are on their way too."""
-        self._declined.add(stream)
-        self._channel.send(Declined(stream, messages.fitting(text)))
+    def _leave(self, chunk: Chunk, failed: BatchFailed) -> None:
+        """Has others make a chunk, or all of the stream if the worker cannot make any."""
+        self._silent[chunk.stream] += failed.kind in STORAGE_ERRORS
+        what, ticket = "serve a stream", -1
+        if failed.kind in PASSING and self._silent[chunk.stream] < TRIES:
+            what, ticket = "make a chunk", chunk.ticket
+        self._decline(chunk.stream, f"{self._named()} cannot {what}: {failed.text}", ticket)
+
+    def _decline(self, stream: int, text: str, ticket: int = -1) -> None:
+        """Has others make one chunk, or all of the stream, those that are on their way too."""
+        if ticket < 0:
+            self._declined.add(stream)
+        self._channel.send(Declined(stream, messages.fitting(text), ticket))
 
 
 def _differing(bad: Landmarks) -> str:

@@ -391,13 +391,19 @@ class Attached(Message, frozen=True):
 
 
 class Declined(Message, frozen=True):
-    """A worker cannot serve a stream, such as one whose files it does not reach.
+    """A worker on another machine cannot serve a stream, as it does not reach the files.
 
     It has written no chunk of it that it has not reported, and will not write one.
+
+    Attributes:
+        stream: which one.
+        text: why.
+        ticket: that of the chunk in hand, if it is only this one that the worker cannot make.
     """
 
     stream: int
     text: str
+    ticket: int = -1
 
 
 class Progress(Message, frozen=True):

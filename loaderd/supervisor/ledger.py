@@ -25,26 +25,31 @@ class Ledger:
     Attributes:
         retired: workers that get no more chunks, ever.
         slow: workers that get none until they have reported the one in hand.
+        remote: workers on other machines.
     """
 
     def __init__(self) -> None:
         self._held: dict[int, deque[Assignment]] = {}
         self.retired: set[int] = set()
         self.slow: set[int] = set()
+        self.remote: set[int] = set()
         self._ticket = 0
         self._declined: dict[int, set[int]] = {}
 
     def __len__(self) -> int:
         return len(self._held)
 
-    def add(self, worker: int) -> None:
+    def add(self, worker: int, is_remote: bool = False) -> None:
         """A worker is ready for chunks."""
         self._held[worker] = deque()
+        if is_remote:
+            self.remote.add(worker)
 
     def remove(self, worker: int) -> deque[Assignment]:
         """Forgets a worker; returns what it held."""
         self.retired.discard(worker)
         self.slow.discard(worker)
+        self.remote.discard(worker)
         self._declined.pop(worker, None)
         return self._held.pop(worker, deque())
 
@@ -103,14 +108,29 @@ class Ledger:
             held.remove(one)
         return recalled
 
-    def decline(self, worker: int, stream: int) -> list[Assignment]:
-        """Gives a worker no chunk of a stream any more; takes those out that it holds."""
+    def decline(self, worker: int, stream: int, ticket: int = -1) -> list[Assignment]:
+        """Gives a worker no chunk of a stream any more; takes those out that it holds.
+
+        With a ticket, it takes just that chunk out, which is then for workers of this machine.
+
+        Raises:
+            ProtocolError: that is not the chunk that the worker has in hand.
+        """
+        if ticket >= 0:
+            only = self.report(worker, ticket)
+            only.part.stays = True
+            return [only]
         self._declined.setdefault(worker, set()).add(stream)
         held = self._held[worker]
         declined = [one for one in held if one.chunk.stream == stream]
         for one in declined:
             held.remove(one)
         return declined
+
+    def forget(self, stream: int) -> None:
+        """A stream is closed: who does not serve it is of no interest any more."""
+        for declined in self._declined.values():
+            declined.discard(stream)
 
     def declined(self, worker: int) -> Collection[int]:
         """The streams that a worker does not serve."""

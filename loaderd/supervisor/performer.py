@@ -5,13 +5,12 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable
 
-from loaderd.errors import LoaderdError, from_wire
+from loaderd.errors import STORAGE_ERRORS, LoaderdError, from_wire
 from loaderd.ipc.messages import BatchFailed, Ready, fitting
 from loaderd.ipc.text import readable
 from loaderd.supervisor.actions import Action, Assign, Deliver, Dismiss, Fail, Failure, Isolate
 from loaderd.supervisor.bad_images import BadImages
 from loaderd.supervisor.clients import ClientConnection
-from loaderd.supervisor.storage_waits import STORAGE_ERRORS
 from loaderd.supervisor.stream_opener import StreamOpener
 from loaderd.supervisor.workers import Workers
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from loaderd.ipc.messages import Done
 from loaderd.ipc.snapshot import RemoteStats
+from loaderd.ipc.text import tail
 from loaderd.supervisor.worker import Worker
 
 MAX_SHOWN = 64
@@ -84,5 +85,5 @@ def _stats(name: str, work: _Work, here: list[Worker], now: float) -> RemoteStat
         busy_s=work.busy / 1e9,
         held_s=work.held / 1e9,
         crossed=work.crossed,
-        declined=declined[0] if declined else "",
+        declined=tail(declined[0]) if declined else "",
     )

@@ -65,7 +65,8 @@ class Part:
 
     ``in_hand`` is a row that is not one of them, as a partner is, while the worker tries it; else
     -1. ``isolated`` are rows that are no longer tried, as workers died over them. Both are rows of
-    the batch of all trainers that share the epoch.
+    the batch of all trainers that share the epoch. A part that ``stays`` is for workers of this
+    machine alone, as one of another could not make it.
     """
 
     batch: PartialBatch
@@ -75,6 +76,7 @@ class Part:
     kills: int = 0
     in_hand: int = -1
     isolated: set[int] = field(default_factory=set)
+    stays: bool = False
 
     def pieces(self) -> list[Part]:
         """What is given away next: each row alone after crashes, halves after a kill."""
@@ -87,7 +89,7 @@ class Part:
         else:
             return [self]
         return [
-            Part(self.batch, first, last, self.crashes, self.kills)
+            Part(self.batch, first, last, self.crashes, self.kills, stays=self.stays)
             for first, last in pairwise(cuts)
         ]
 
@@ -155,15 +157,18 @@ class ScheduledStream:
 
     # -- rows for workers --------------------------------------------------------------
 
-    def next_part(self, workers: Sized, draining: bool) -> Part | None:
+    def next_part(self, workers: Sized, draining: bool, is_remote: bool) -> Part | None:
         """Rows for a worker: to be done again, else of the batch that is begun, else of the next.
 
         Args:
             workers: all that there are.
             draining: whether no batch is begun any more.
+            is_remote: whether the worker is one of another machine.
         """
-        if self.redo:
-            return self.redo.popleft()
+        for part in self.redo:
+            if not (is_remote and part.stays):
+                self.redo.remove(part)
+                return part
         if self.cutting is None:
             if draining or not self.slots.count(State.FREE):
                 return None

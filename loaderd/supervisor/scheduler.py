@@ -41,7 +41,7 @@ from loaderd.ipc.prefetch import Place, Run
 from loaderd.supervisor.actions import Action, Assign, Death, Dismiss
 from loaderd.supervisor.cursor import Cursor
 from loaderd.supervisor.doubts import Doubts
-from loaderd.supervisor.ledger import Ledger
+from loaderd.supervisor.ledger import Assignment, Ledger
 from loaderd.supervisor.scheduled_stream import ScheduledStream
 from loaderd.supervisor.shared_stream import SharedCursor, SharedStream
 from loaderd.supervisor.slots import SlotTable
@@ -109,6 +109,7 @@ class Scheduler:
     def close(self, stream: int) -> list[Action]:
         """Ends a stream; what workers report of its chunks is ignored from now on."""
         del self.streams[stream]
+        self.ledger.forget(stream)
         self._queued = max((one.shape.queued for one in self.streams.values()), default=QUEUED)
         return self.go_on()
 
@@ -145,9 +146,9 @@ class Scheduler:
             state.release(slot, who)
         return self.go_on()
 
-    def worker_up(self, worker: int) -> list[Action]:
-        """A worker is ready for chunks."""
-        self.ledger.add(worker)
+    def worker_up(self, worker: int, is_remote: bool = False) -> list[Action]:
+        """A worker, which may be one of another machine, is ready for chunks."""
+        self.ledger.add(worker, is_remote)
         return self.go_on()
 
     def retire(self, worker: int) -> list[Action]:
@@ -161,28 +162,34 @@ class Scheduler:
 
         Others do them, and it gets nothing until it has reported.
         """
-        for recalled in self.ledger.recall(worker, tickets):
-            stream = self.streams.get(recalled.chunk.stream)
-            if stream is not None:
-                self._actions += stream.take_back(recalled.part)
+        self._take_back(self.ledger.recall(worker, tickets))
         if self.ledger.held(worker):  # else it has nothing to report
             self.ledger.slow.add(worker)
         elif worker in self.ledger.retired:
             self._dismiss(worker)
         return self.go_on()
 
-    def decline(self, worker: int, stream: int) -> list[Action]:
-        """A worker does not serve a stream: others make its chunks, those that it holds too."""
+    def decline(self, worker: int, stream: int, ticket: int = -1) -> list[Action]:
+        """A worker declines a stream, or one chunk of it, which others make: see the ledger.
+
+        Raises:
+            ProtocolError: the worker does not hold that ticket.
+        """
+        self._take_back(self.ledger.decline(worker, stream, ticket))
         self._doubts.end(worker, None)
-        for declined in self.ledger.decline(worker, stream):
-            state = self.streams.get(stream)
-            if state is not None:
-                self._actions += state.take_back(declined.part)
+        if stream not in self.streams:
+            self.ledger.forget(stream)
         if not self.ledger.held(worker):  # it has nothing to report
             self.ledger.slow.discard(worker)
             if worker in self.ledger.retired:
                 self._dismiss(worker)
         return self.go_on()
+
+    def _take_back(self, assignments: Iterable[Assignment]) -> None:
+        for one in assignments:
+            stream = self.streams.get(one.chunk.stream)
+            if stream is not None:
+                self._actions += stream.take_back(one.part)
 
     def waiting(self, worker: int) -> list[Action]:
         """The chunk in a worker's hand waits for storage: the worker gets nothing more.
@@ -251,7 +258,7 @@ class Scheduler:
         """Gives chunks to all who have room, those with nothing first."""
         for length in range(1, self._queued + 1):
             for worker in self.ledger.with_room(length):
-                if not self._assign(worker, length) and not self.ledger.declined(worker):
+                if not self._assign(worker, length) and not _leaves(worker, self):
                     return self._flush()
         return self._flush()
 
@@ -280,15 +287,14 @@ class Scheduler:
 
     def _assign_next(self, worker: int) -> bool:
         """Gives one worker the chunk that is most needed; returns whether there was one."""
+        declined = self.ledger.declined(worker)
         streams: Iterable[ScheduledStream] = self.streams.values()
         if len(self.streams) > 1:
             streams = sorted(streams, key=ScheduledStream.turn)
         for stream in streams:
-            if stream.doubted and self.ledger.is_out(stream.id):
+            if stream.id in declined or (stream.doubted and self.ledger.is_out(stream.id)):
                 continue
-            if stream.id in self.ledger.declined(worker):
-                continue
-            part = stream.next_part(self.ledger, self._draining)
+            part = stream.next_part(self.ledger, self._draining, worker in self.ledger.remote)
             if part is not None:
                 chunk = self.ledger.assign(worker, stream.id, part)
                 self._virtual_ns = max(self._virtual_ns, stream.served_ns)
@@ -296,6 +302,14 @@ class Scheduler:
                 self._actions.append(Assign(worker, chunk))
                 return True
         return False
+
+
+def _leaves(worker: int, scheduler: Scheduler) -> bool:
+    """Whether a worker that takes no chunk may have left one to others."""
+    ledger, streams = scheduler.ledger, scheduler.streams.values()
+    if worker not in ledger.remote:
+        return False
+    return bool(ledger.declined(worker)) or any(stream.redo for stream in streams)
 
 
 def _stream(number: int, shape: Shape, run: Run, is_shared: bool) -> ScheduledStream:

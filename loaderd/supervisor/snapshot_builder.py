@@ -26,7 +26,7 @@ from loaderd.ipc.snapshot import (
     StreamStats,
     WorkerStats,
 )
-from loaderd.ipc.text import encodable
+from loaderd.ipc.text import tail
 from loaderd.supervisor.bad_images import BadImages
 from loaderd.supervisor.listener import Listener
 from loaderd.supervisor.scheduler import Scheduler
@@ -37,11 +37,8 @@ from loaderd.supervisor.streams import OpenStream, PendingStream
 from loaderd.supervisor.subscribers import Subscriber
 from loaderd.supervisor.workers import Workers
 
-LONGEST_PATH = 500
-"""Bytes. Of a longer path the end is shown, so that many streams fit into one packet."""
-
 LONGEST_NAME = 64
-"""The same of a shared stream's name."""
+"""Bytes of a shared stream's name; of a longer one the end is shown."""
 
 MAX_STALLS = 16
 """Of more streams that wait for storage only the first are shown, for the same reason."""
@@ -80,9 +77,9 @@ class SnapshotBuilder:
             workers_most=getattr(self._workers.processes.settings.workers, "most", 0),
             restarts=self._workers.processes.restarts,
             storage=tuple(islice(self._storage(now), MAX_STALLS)),
-            remote=tuple(self._workers.hosts.stats(self._workers.processes.remote, now)),
+            remote=tuple(self._workers.hosts.stats(self._workers.processes.remote.values(), now)),
             remote_wanted=settings.ray_workers.most if settings.ray is not None else 0,
-            remote_trouble=_tail(self._workers.processes.remote_trouble),
+            remote_trouble=tail(self._workers.processes.remote_trouble),
         )
 
     def describe(self, number: int) -> tuple[Described, tuple[int, ...]]:
@@ -109,7 +106,7 @@ class SnapshotBuilder:
             wait = reader.stall.wait
             if wait is not None:
                 yield StorageStats(
-                    path=_tail(wait.path),
+                    path=tail(wait.path),
                     waited_s=now - wait.since,
                     stream=number,
                     client_pid=reader.client.pid,
@@ -119,8 +116,8 @@ class SnapshotBuilder:
         processes = self._workers.processes
         return DaemonStats(
             pid=os.getpid(),
-            name=_tail(settings.name),
-            socket=_tail(self._listener.path),
+            name=tail(settings.name),
+            socket=tail(self._listener.path),
             version=__version__,
             uptime_s=now - self._started,
             private=settings.owner is not None,
@@ -128,7 +125,7 @@ class SnapshotBuilder:
             cpu_s=time.process_time(),
             chunks=self._workers.chunks,
             bad=self._bad.total,
-            cache_dir=_tail(settings.cache_dir),
+            cache_dir=tail(settings.cache_dir),
             trouble=processes.trouble if processes.start_exhausted else "",
         )
 
@@ -155,7 +152,7 @@ class SnapshotBuilder:
         return StreamStats(
             id=number,
             client_pid=subscriber.client.pid,
-            directory=_tail(stream.spec.source.directory),
+            directory=tail(stream.spec.source.directory),
             samples=stream.shape.samples,
             batch_size=stream.shape.batch_size,
             batches_per_epoch=stream.shape.batches,
@@ -179,7 +176,7 @@ class SnapshotBuilder:
             first_waited_s=subscriber.first_waited_ns / 1e9,
             shard=f"{shard.index}/{shard.count}" if shard else "",
             shard_found=shard.found if shard else "",
-            share="" if share is None else _tail(share.name, LONGEST_NAME),
+            share="" if share is None else tail(share.name, LONGEST_NAME),
             lag=self._lag(number, stream),
             detached=subscriber.detached or is_alone,
             decode=stream.spec.load.decode,
@@ -221,7 +218,3 @@ class SnapshotBuilder:
                 cpu_s=cpu_ns / 1e9,
                 delayed_s=delayed_ns / 1e9,
             )
-
-
-def _tail(path: str, longest: int = LONGEST_PATH) -> str:
-    return encodable(path).encode()[-longest:].decode(errors="ignore")

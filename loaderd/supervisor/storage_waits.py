@@ -11,10 +11,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from loaderd.errors import StorageRefused, StorageTimeout
-
-STORAGE_ERRORS = frozenset({StorageTimeout.__name__, StorageRefused.__name__})
-"""What is wrong with storage, not with a batch: they end a stream, and the next request retries."""
+from loaderd.errors import StorageTimeout
 
 TOLD_SECONDS = 3.0
 """A wait that lasts longer is reported; shorter ones are usual on a slow disk."""

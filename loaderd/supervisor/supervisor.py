@@ -137,7 +137,7 @@ def _worker_events(
         waiting=lambda worker: perform(scheduler.waiting(worker)),
         answered=lambda worker: perform(scheduler.answered(worker)),
         recalled=lambda worker, tickets: perform(scheduler.recall(worker, tickets)),
-        declined=lambda worker, stream: perform(scheduler.decline(worker, stream)),
+        declined=lambda worker, said: perform(scheduler.decline(worker, said.stream, said.ticket)),
         retired=lambda worker: perform(scheduler.retire(worker)),
         died=lambda *death: perform(scheduler.worker_down(*death)),
     )
@@ -301,7 +301,8 @@ class Supervisor:
     # -- workers ---------------------------------------------------------------------
 
     def _worker_ready(self, worker: int) -> None:
-        self._perform(self._scheduler.worker_up(worker))
+        is_remote = worker in self._processes.remote
+        self._perform(self._scheduler.worker_up(worker, is_remote))
 
     def _tell_ready(self) -> None:
         """Tells whoever has started the daemon, once it can serve as it should.

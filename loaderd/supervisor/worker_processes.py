@@ -47,6 +47,12 @@ class WorkerProcesses:
         forks: where they come from.
         work: what a worker process runs on its end of the socket.
         remotes: where those of other machines come from; None for none.
+
+    Attributes:
+        workers: all that there are.
+        remote: those of other machines; some may wait for a place.
+        restarts: how many were replaced.
+        trouble: why the last one was not up; empty if it was.
     """
 
     def __init__(
@@ -61,6 +67,9 @@ class WorkerProcesses:
         self._work = work
         self._remotes = remotes
         self.workers: dict[int, Worker] = {}
+        self.remote: dict[int, Worker] = {}
+        self._local: dict[int, Worker] = {}
+        self._remote_up = 0
         self.restarts = 0
         self.trouble = ""
         self._stand_ins = 0
@@ -86,15 +95,6 @@ class WorkerProcesses:
         return "" if self._remotes is None else self._remotes.trouble
 
     @property
-    def _local(self) -> list[Worker]:
-        return [worker for worker in self.workers.values() if not worker.is_remote]
-
-    @property
-    def remote(self) -> list[Worker]:
-        """Those of other machines; some may wait for a place."""
-        return [worker for worker in self.workers.values() if worker.is_remote]
-
-    @property
     def surplus(self) -> int:
         """How many workers there are beyond those that are needed; negative if some are missing."""
         return len(self._local) - self.settings.workers - self._stand_ins
@@ -107,7 +107,7 @@ class WorkerProcesses:
         """
         self._leaving &= self.workers.keys()
         leave: list[int] = []
-        for worker in reversed(self._local):
+        for worker in reversed(self._local.values()):
             if self.surplus <= len(self._leaving):
                 break
             busy = worker.id in waiting or worker.id in self._leaving
@@ -120,7 +120,7 @@ class WorkerProcesses:
         """Has all workers replaced, one by one, by workers with these settings."""
         log.info("replacing %d workers one by one", len(self.workers))
         self.settings = settings
-        for worker in self.remote:
+        for worker in self.remote.values():
             if worker.up_at is None:  # it waits for a place, with the old settings
                 worker.child.kill()
         self._to_renew = deque(self.workers)
@@ -142,7 +142,7 @@ class WorkerProcesses:
 
     def next_to_renew(self) -> int | None:
         """The worker to retire next, once all others are up; None if there is none now."""
-        up = sum(worker.up_at is not None for worker in self._local)
+        up = sum(worker.up_at is not None for worker in self._local.values())
         if up < self.settings.workers or self._renewing in self.workers:
             return None
         while self._to_renew:
@@ -160,13 +160,12 @@ class WorkerProcesses:
         """How many workers to ask the cluster for now; it keeps them until it has a place."""
         if self._remotes is None or now < self._remote_pauses.resume_at:
             return 0
-        there = self.remote
-        return self._remotes.missing(len(there), sum(one.up_at is not None for one in there))
+        return self._remotes.missing(len(self.remote), self._remote_up)
 
     @property
     def is_any_up(self) -> bool:
         """Whether any worker of this machine is."""
-        return any(worker.up_at is not None for worker in self._local)
+        return any(worker.up_at is not None for worker in self._local.values())
 
     def remotes_are_there(self) -> bool:
         """Whether as many workers of other machines have joined as must at the daemon's start.
@@ -178,13 +177,13 @@ class WorkerProcesses:
         assert remotes is not None, "there are none to wait for"
         if remotes.trouble:
             raise NoCluster(remotes.trouble)
-        least, up = self.settings.ray_workers.least, [one for one in self.remote if one.up_at]
-        if not remotes.connected or len(up) >= least:
+        least, up = self.settings.ray_workers.least, self._remote_up
+        if not remotes.connected or up >= least:
             return remotes.connected
         if time.monotonic() - remotes.began_at > JOINED_SECONDS:
             causes = "; ".join(sorted(self._told)) or "the cluster has no free CPUs for more"
             raise NoCluster(
-                f"--ray-workers: {len(up)} of {least} workers have joined within "
+                f"--ray-workers: {up} of {least} workers have joined within "
                 f"{JOINED_SECONDS:g} s: {causes}"
             )
         return False
@@ -210,11 +209,12 @@ class WorkerProcesses:
             return None
         new = Worker(self._ids, started, time.monotonic(), self.settings.sample_timeout)
         new.is_remote = remote
-        self.workers[new.id] = new
+        self.workers[new.id] = (self.remote if remote else self._local)[new.id] = new
         return new
 
     def up(self, worker: Worker, said: WorkerReady) -> None:
         """Notes that a worker is ready."""
+        self._remote_up += worker.is_remote and worker.up_at is None
         worker.up_at = worker.heard_at = time.monotonic()
         if worker.is_remote:
             worker.host, worker.remote_pid = said.host, said.pid
@@ -234,7 +234,8 @@ class WorkerProcesses:
         Returns:
             How it died, and the same as text.
         """
-        del self.workers[worker.id]
+        del self.workers[worker.id], (self.remote if worker.is_remote else self._local)[worker.id]
+        self._remote_up -= worker.is_remote and worker.up_at is not None
         code = worker.child.code
         cause = worker.exit_reason or worker.child.trouble or cause_of(code)
         worker.child.close()

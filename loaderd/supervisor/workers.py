@@ -62,11 +62,10 @@ log = logging.getLogger("loaderd")
 class WorkerEvents:
     """What the supervisor does about what happens to a worker, which is given by its number.
 
-    ``done``, ``in_hand`` and ``failed`` raise ProtocolError if it does not hold that chunk;
-    ``recalled`` gets
-    the tickets of chunks that it has not seen; one that has ``declined`` a stream makes no chunk of
-    it, not even those that it holds; a ``retired`` one shall be dismissed when it holds
-    nothing; ``died`` gets how it died, and the same as text.
+    ``done``, ``in_hand``, ``failed`` and ``declined`` raise ProtocolError if it does not hold that
+    chunk; ``recalled`` gets the tickets of chunks that it has not seen; one that has ``declined`` a
+    stream makes no chunk of it, not even those that it holds; a ``retired`` one shall be dismissed
+    when it holds nothing; ``died`` gets how it died, and the same as text.
     """
 
     ready: Callable[[int], None]
@@ -77,7 +76,7 @@ class WorkerEvents:
     waiting: Callable[[int], None]
     answered: Callable[[int], None]
     recalled: Callable[[int, set[int]], None]
-    declined: Callable[[int, int], None]
+    declined: Callable[[int, Declined], None]
     retired: Callable[[int], None]
     died: Callable[[int, Death, str], None]
 
@@ -200,9 +199,10 @@ class Workers:
 
     def _declined(self, worker: Worker, said: Declined) -> None:
         self._log_once(logging.WARNING, said.text)
-        worker.attaching.discard(said.stream)
-        worker.declined[said.stream] = said.text
-        self._events.declined(worker.id, said.stream)
+        if said.ticket < 0 and said.stream in worker.attached:  # else it was closed meanwhile
+            worker.attaching.discard(said.stream)
+            worker.declined[said.stream] = said.text
+        self._events.declined(worker.id, said)
 
     def _up(self, worker: Worker, said: WorkerReady) -> None:
         if said.pil:

@@ -26,12 +26,13 @@ from loaderd.gateway import relay as relays
 from loaderd.gateway.cluster import Cluster
 from loaderd.gateway.relay import Gone, Relay
 from loaderd.gateway.streams import RelayedStreams
-from loaderd.ipc import channel, manifest
+from loaderd.ipc import channel, manifest, messages
 from loaderd.ipc.channel import Channel
 from loaderd.ipc.messages import (
     Attach,
     Attached,
     Bad,
+    BatchFailed,
     Chunk,
     Declined,
     Detach,
@@ -42,7 +43,7 @@ from loaderd.ipc.messages import (
 )
 from loaderd.ipc.slot_layout import slot_layout, view_slot
 from loaderd.remote import fingerprint
-from loaderd.remote.worker_host import SLOTS, WorkerHost
+from loaderd.remote.worker_host import SLOTS, Answer, WorkerHost
 from loaderd.spec import spec as specs
 from loaderd.spec.output import Batching, Order
 from loaderd.spec.source import Directory
@@ -301,17 +302,77 @@ def test_an_image_that_cannot_be_read_there_alone_is_left_to_others(
         assert await side.hear() == Attached(7)
         (folder / "cat/002.jpg").write_bytes(b"no picture")
         side.chunk(1)
-        side.chunk(2)
-        heard = [await side.hear()]
-        while not isinstance(heard[-1], Declined):
-            heard.append(await side.hear())
-        assert all(isinstance(one, Bad) for one in heard[:-1])
-        assert "cannot serve a stream" in heard[-1].text
-        assert "002.jpg" in heard[-1].text
+        declined = await side.hear()
+        assert isinstance(declined, Declined)
+        assert (declined.stream, declined.ticket) == (7, 1)
+        assert "cannot make a chunk" in declined.text
+        assert "002.jpg" in declined.text
         assert not any(side.rows())
+        side.chunk(2, last=2)
+        done = await side.hear()  # of the same stream
+        assert isinstance(done, Done)
+        assert done.ticket == 2
         assert side.ended is None
 
     told(folder, machine, story)
+
+
+class Failing(Machine):
+    """Whose worker fails as it is told to."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.kinds: dict[int, str] = {}
+
+    def call(self, host: WorkerHost, method: str, *args: object) -> asyncio.Future[Any]:
+        if method == "render":
+            chunk = cast(Chunk, messages.decode(cast(bytes, args[1])))
+            if chunk.ticket in self.kinds:
+                failed = BatchFailed(self.kinds[chunk.ticket], "why", ticket=chunk.ticket)
+                args = args[0], messages.encode(msgspec.structs.replace(chunk, last=1))
+                answer = super().call(host, method, *args)
+                return asyncio.ensure_future(in_place_of(answer, failed))
+        return super().call(host, method, *args)
+
+
+async def in_place_of(answer: asyncio.Future[Any], failed: BatchFailed) -> Answer:
+    await answer
+    return Answer([messages.encode(failed)], [], [])
+
+
+@pytest.mark.parametrize(
+    ("kind", "tickets"),
+    [
+        ("StorageTimeout", [1, 2, -1]),
+        ("StorageRefused", [1, 2, -1]),
+        ("BadImage", [1, 2, 3, 4]),
+        ("RenderError", [-1]),
+    ],
+)
+def test_a_stream_is_declined_only_by_a_machine_that_cannot_go_on_with_it(
+    folder: Path, kind: str, tickets: list[int]
+) -> None:
+    machine = Failing()
+    machine.kinds = dict.fromkeys(range(1, 5), kind)
+
+    async def story(side: Side) -> None:
+        await side.up()
+        side.attach()
+        assert await side.hear() == Attached(7)
+        for ticket, expected in enumerate(tickets, 1):
+            side.chunk(ticket)
+            declined = await side.hear()
+            assert isinstance(declined, Declined)
+            assert declined.ticket == expected
+        if tickets[-1] != -1:
+            side.chunk(5)
+            assert isinstance(await side.hear(), Done)
+        assert side.ended is None
+
+    try:
+        told(folder, machine, story)
+    finally:
+        machine.close()
 
 
 @pytest.mark.parametrize("number", [signal.SIGSEGV, signal.SIGKILL])
@@ -393,7 +454,12 @@ def test_a_bad_image_is_one_if_the_same_file_is_here(
             assert isinstance(await side.hear(), Done)
         else:
             assert isinstance(said, Declined)
-            assert said.text.endswith(f"cannot read an image: {folder}/cat/002.jpg")
+            assert said.ticket == 1
+            assert said.text.endswith(
+                f"cannot make a chunk: an image cannot be read: {folder}/cat/002.jpg"
+            )
+            side.chunk(2, last=2)
+            assert isinstance(await side.hear(), Done)
 
     told(folder, machine, story)
 

@@ -51,12 +51,22 @@ class Batch:
     """BusyWorkers that crashed over a row since it was isolated."""
     kills: Counter[int] = field(default_factory=Counter)
     isolated: set[int] = field(default_factory=set)
+    stays: set[int] = field(default_factory=set)
+    """Rows that only workers of this machine may make."""
     given_up: bool = False
 
     @property
     def to_give(self) -> bool:
         """Whether something of it is left for workers to begin."""
-        return bool(self.again) or (self.given < self.rows and not self.given_up)
+        return self.to_give_to(False)
+
+    def to_give_to(self, is_remote: bool) -> bool:
+        """Whether something of it is left for a worker of this machine, or of another one."""
+        return self.again_by(is_remote) or (self.given < self.rows and not self.given_up)
+
+    def again_by(self, is_remote: bool) -> bool:
+        """Whether such a worker could make some of it once more."""
+        return any(not (is_remote and first in self.stays) for first, _ in self.again)
 
     def give_up(self) -> None:
         self.given_up = True
@@ -145,10 +155,9 @@ class Model:
     def full(self) -> bool:
         return len(self.filling) + len(self.hands) + len(self.leased) == self.shape.slots
 
-    @property
-    def to_give(self) -> bool:
+    def to_give_to(self, is_remote: bool) -> bool:
         """Whether a worker could be given something."""
-        begun = any(batch.to_give for batch in self.filling.values())
+        begun = any(batch.to_give_to(is_remote) for batch in self.filling.values())
         return begun or not (self.full or self.next is None)
 
     def plan(self, want: tuple[Place, ...], run: Run | None) -> None:
@@ -156,20 +165,21 @@ class Model:
         self.want += [place for place in want if place not in coming]
         self.run = run or self.run
 
-    def assign(self, chunk: Chunk) -> None:
+    def assign(self, chunk: Chunk, is_remote: bool) -> None:
         """What must be done again comes first, then the batch that is begun, then the next."""
         place = (chunk.epoch, chunk.position)
-        again = any(batch.again for batch in self.filling.values())
+        again = any(batch.again_by(is_remote) for batch in self.filling.values())
         if chunk.slot not in self.filling:
+            assert not any(batch.to_give_to(is_remote) for batch in self.filling.values())
             self.begin(chunk.slot, place)
         batch = self.filling[chunk.slot]
         assert batch.place == place
+        assert not (is_remote and chunk.first in batch.stays)
         assert not again or (chunk.first, chunk.last) in batch.again
         batch.give(chunk.first, chunk.last)
 
     def begin(self, slot: int, place: Place) -> None:
         assert slot not in self.hands.keys() | self.leased.keys()
-        assert not any(batch.to_give for batch in self.filling.values())
         assert place == self.next
         is_of_run = place not in self.want or place == self.run.next
         if place in self.want:
@@ -242,6 +252,7 @@ class Machine(RuleBasedStateMachine):
         self.slow: set[int] = set()
         self.waiting: set[int] = set()
         self.declined: dict[int, set[int]] = defaultdict(set)
+        self.remote: set[int] = set()
         self.past: list[int] = []
         self.next_id = 0
         self.open(data)
@@ -254,7 +265,7 @@ class Machine(RuleBasedStateMachine):
                     assert worker not in self.retired | self.slow
                     assert chunk.stream not in self.declined[worker]
                     assert not (self.models[chunk.stream].doubted and self.is_out(chunk.stream))
-                    self.models[chunk.stream].assign(chunk)
+                    self.models[chunk.stream].assign(chunk, worker in self.remote)
                     self.held[worker].append(chunk)
                     self.past.append(chunk.ticket)
                 case Deliver(stream, slot, place, _):
@@ -303,12 +314,14 @@ class Machine(RuleBasedStateMachine):
         del self.models[stream]
         self.perform(self.scheduler.close(stream))
 
-    @rule()
+    @rule(is_remote=st.booleans())
     @precondition(lambda self: len(self.held) < 4)
-    def worker_up(self) -> None:
+    def worker_up(self, is_remote: bool = False) -> None:
         self.next_id += 1
         self.held[self.next_id] = []
-        self.perform(self.scheduler.worker_up(self.next_id))
+        if is_remote:
+            self.remote.add(self.next_id)
+        self.perform(self.scheduler.worker_up(self.next_id, is_remote))
 
     @rule(data=st.data(), death=st.sampled_from(Death))
     @precondition(lambda self: self.held)
@@ -356,9 +369,9 @@ class Machine(RuleBasedStateMachine):
         self.perform(self.scheduler.recall(worker, {chunk.ticket for chunk in back}))
 
     @rule(data=st.data())
-    @precondition(lambda self: self.held and self.models)
+    @precondition(lambda self: self.held.keys() & self.remote and self.models)
     def decline(self, data: st.DataObject) -> None:
-        worker = data.draw(st.sampled_from(sorted(self.held)))
+        worker = data.draw(st.sampled_from(sorted(self.held.keys() & self.remote)))
         stream = data.draw(st.sampled_from(sorted(self.models)))
         if worker in self.waiting:
             self.answer(worker)
@@ -371,6 +384,20 @@ class Machine(RuleBasedStateMachine):
             self.slow.discard(worker)
         self.declined[worker].add(stream)
         self.perform(self.scheduler.decline(worker, stream))
+
+    @rule(data=st.data())
+    @precondition(lambda self: any(self.held.get(worker) for worker in self.remote))
+    def decline_a_chunk(self, data: st.DataObject) -> None:
+        some = sorted(worker for worker in self.remote if self.held.get(worker))
+        worker = data.draw(st.sampled_from(some))
+        chunk = self.held[worker].pop(0)
+        self.slow.discard(worker)
+        self.answer(worker)
+        if chunk.stream in self.models:
+            model = self.models[chunk.stream]
+            model.filling[chunk.slot].stays.update(range(chunk.first, chunk.last))
+            model.undone(chunk)
+        self.perform(self.scheduler.decline(worker, chunk.stream, chunk.ticket))
 
     @rule(data=st.data())
     @precondition(lambda self: any(self.held.values()))
@@ -526,7 +553,8 @@ class Machine(RuleBasedStateMachine):
             if len(held[worker]) < QUEUED:
                 for stream in self.models.keys() - self.declined[worker]:
                     model = self.models[stream]
-                    assert not model.to_give or (model.doubted and self.is_out(stream))
+                    left = model.to_give_to(worker in self.remote)
+                    assert not left or (model.doubted and self.is_out(stream))
 
     @invariant()
     def storage_is_doubted_while_somebody_waits_for_it(self) -> None:
@@ -1153,3 +1181,32 @@ def test_a_run_goes_over_part_of_an_epoch_again_and_again() -> None:
     scheduler.worker_up(1)
     places = list(scheduler.streams[7].places.values())
     assert places[:2] == [(0, 8), (ROUND, 0)]
+
+
+def assigned(actions: list[Action]) -> list[tuple[int, Chunk]]:
+    return [(one.worker, one.chunk) for one in actions if isinstance(one, Assign)]
+
+
+def test_a_chunk_that_another_machine_declines_is_made_on_this_one() -> None:
+    scheduler = Scheduler()
+    opened(scheduler, 7, Shape(samples=8, batch_size=8, slots=2))
+    (_, chunk), *_ = assigned(scheduler.worker_up(1, is_remote=True))
+    others = assigned(scheduler.worker_up(2, is_remote=True))
+    rows = chunk.slot, chunk.first, chunk.last
+    others += assigned(scheduler.decline(1, 7, chunk.ticket))
+    assert rows not in [(one.slot, one.first, one.last) for _, one in others]
+    (worker, again), *_ = assigned(scheduler.worker_up(3))
+    assert (worker, (again.slot, again.first, again.last)) == (3, rows)
+
+
+def test_a_stream_that_is_closed_is_declined_no_more() -> None:
+    scheduler = Scheduler()
+    scheduler.worker_up(1, is_remote=True)
+    for stream in (7, 8):
+        opened(scheduler, stream, Shape(samples=8, batch_size=8, slots=2))
+    scheduler.decline(1, 7)
+    assert scheduler.ledger.declined(1) == {7}
+    scheduler.close(7)
+    scheduler.close(8)
+    scheduler.decline(1, 8)  # as it was on its way
+    assert not scheduler.ledger.declined(1)

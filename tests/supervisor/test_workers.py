@@ -27,6 +27,7 @@ from loaderd.ipc.messages import (
     Bad,
     BatchFailed,
     Chunk,
+    Declined,
     Detach,
     Done,
     Message,
@@ -35,6 +36,7 @@ from loaderd.ipc.messages import (
     Waiting,
     WorkerReady,
 )
+from loaderd.ipc.text import LONGEST_PATH
 from loaderd.supervisor.actions import Assign, Death
 from loaderd.supervisor.children import Child, ForkServer
 from loaderd.supervisor.ledger import Assignment
@@ -486,3 +488,25 @@ def test_the_next_is_renewed_only_when_the_last_is_gone(harness: Harness) -> Non
     ]
     gone.child.note_end(-signal.SIGKILL)
     assert harness.take_events()[-1] == ("retired", second.id)
+
+
+def test_what_machines_decline_is_shown_while_the_stream_is_open_and_fits_into_a_packet(
+    harness: Harness,
+) -> None:
+    worker, fake = harness.up()
+    harness.assign(worker, 1)
+    harness.take_events()
+    chunk, stream = Declined(7, "not this one", 1), Declined(7, "x" * 8000 + " not there")
+    harness.say(fake, chunk)
+    assert worker.declined == {}
+    harness.say(fake, stream)
+    assert harness.take_events() == [
+        ("declined", worker.id, chunk),
+        ("declined", worker.id, stream),
+    ]
+    (shown,) = harness.workers.hosts.stats([worker], worker.heard_at)
+    assert shown.declined.endswith("x not there")
+    assert len(shown.declined) == LONGEST_PATH
+    harness.workers.detach(7)
+    harness.say(fake, stream)  # as it was on its way
+    assert worker.declined == {}
