@@ -1210,3 +1210,19 @@ def test_a_stream_that_is_closed_is_declined_no_more() -> None:
     scheduler.close(8)
     scheduler.decline(1, 8)  # as it was on its way
     assert not scheduler.ledger.declined(1)
+
+
+def test_what_is_left_to_this_machine_stays_here_though_its_worker_is_killed() -> None:
+    scheduler = Scheduler()
+    opened(scheduler, 7, Shape(samples=8, batch_size=8, slots=2))
+    (_, chunk), *_ = assigned(scheduler.worker_up(1, is_remote=True))
+    scheduler.decline(1, 7, chunk.ticket)
+    scheduler.worker_up(3)
+    scheduler.drain()
+    assert assigned(scheduler.worker_down(3, Death.KILLED)) == []
+    middle = (chunk.first + chunk.last) // 2
+    given = assigned(scheduler.worker_up(4))[:2]
+    assert [(one.first, one.last) for _, one in given] == [
+        (chunk.first, middle),
+        (middle, chunk.last),
+    ]
