@@ -8,6 +8,7 @@ from importlib import import_module
 from importlib.util import find_spec
 
 from loaderd.errors import DaemonError, MissingDependency
+from loaderd.launch import page_token
 
 DECODERS = {"PIL": "pillow-simd", "simplejpeg": "simplejpeg", "cv2": "opencv-python-headless"}
 """Modules and the packages that ``loaderd[daemon]`` takes them from."""
@@ -67,6 +68,7 @@ def require_page(http: tuple[str, int] | None) -> None:
     Raises:
         MissingDependency: it cannot; the text says what to install.
         DaemonError: its address cannot be used.
+        InvalidArgument: the token of the environment is too short.
     """
     if http is None:
         return
@@ -75,6 +77,7 @@ def require_page(http: tuple[str, int] | None) -> None:
             "the live page (--http) needs tornado, which this Python lacks: "
             'pip install "loaderd[web]"'
         )
+    page_token.new_token()  # refuses one of the environment that is too short
     host, port = http
     try:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
