@@ -111,6 +111,9 @@ class Downloads:
         if not self._add(much):
             with self._lock:
                 self._uncounted += much
+                is_too_much = self._uncounted > self._most // _SLACK
+            if is_too_much:
+                self._count(0)  # and waits
 
     def _add(self, nbytes: int) -> bool:
         """Adds to the total, and makes room; does nothing while another one does: False."""
