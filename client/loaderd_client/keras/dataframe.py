@@ -294,7 +294,10 @@ def _of_classes(frame: Any, y_col: Any, classes: Sequence[str] | None) -> tuple[
     if classes:
         wanted = dict.fromkeys(classes)
         frame = frame.copy()
-        frame[y_col] = frame[y_col].astype(object).apply(keep)
+        column = frame[y_col].astype(object)
+        # Of this dtype: pandas else makes strings of pyarrow, which lack file names' odd bytes.
+        kept = [keep(label) for label in column]
+        frame[y_col] = type(column)(kept, index=column.index, dtype=object)
     else:
         found: set[str] = set()
         for label in frame[y_col]:
