@@ -160,6 +160,7 @@ BELOW = {
         "loaderd.web",
     },
     "loaderd.web": {
+        "loaderd.memory",
         "loaderd.cache",
         "loaderd.child",
         "loaderd.config",
