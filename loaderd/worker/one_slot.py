@@ -22,7 +22,7 @@ from loaderd.worker.work_queue import WorkQueue
 
 
 class OneSlot:
-    """A stream's batches, one at a time, by the code of the workers.
+    """A stream's batches, one at a time, by the code of the workers; none is saved (save_to_dir).
 
     Args:
         attach: the stream, without ring and cache.
@@ -45,7 +45,7 @@ class OneSlot:
         table = segment.attach(os.dup(fds[0]), attach.manifest_bytes, writable=False)
         self.manifest = Manifest.view(table)
         samples = len(self.manifest)
-        self.spec: Spec = spec.fitted(spec.decode(attach.spec), samples)
+        self.spec = _unsaved(spec.fitted(spec.decode(attach.spec), samples))
         layout = slot_layout(self.spec, attach.classes)
         ring = os.memfd_create("loaderd-slot")
         os.ftruncate(ring, layout.nbytes)
@@ -71,3 +71,8 @@ class OneSlot:
         rows = self._epoch.rows(place[1])
         self._renderer.write(Chunk(0, 0, 0, *place, 0, rows))
         return self._slot, rows
+
+
+def _unsaved(asked: Spec) -> Spec:
+    output = msgspec.structs.replace(asked.output, save=None)
+    return msgspec.structs.replace(asked, output=output)

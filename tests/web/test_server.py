@@ -20,7 +20,7 @@ from loaderd.ipc.snapshot import StreamStats
 from loaderd.monitor import json_lines
 from loaderd.monitor.report import derive
 from loaderd.web.server import MAX_CONNECTIONS, MAX_HEADER
-from loaderd_client import Session
+from loaderd_client import ImageDataGenerator, Session
 from loaderd_client.core.stream import Stream
 from loaderd_client.keras.preview import Overlay, caption, picture_of
 from tests.support.daemons import Serve, eventually, gone
@@ -195,6 +195,21 @@ class TestWhatItShows:
         )
         drawn = Image.open(io.BytesIO(answer.body))
         np.testing.assert_array_equal(np.asarray(drawn), np.asarray(expected))
+
+    def test_a_preview_saves_nothing_though_the_stream_does(
+        self, page: LivePage, photos: Path, tmp_path: Path
+    ) -> None:
+        with Session(page.daemon.path):
+            flow = ImageDataGenerator().flow_from_directory(
+                photos, target_size=(32, 32), batch_size=8, save_to_dir=str(tmp_path)
+            )
+            next(flow)
+            (shown,) = page.daemon.snapshot().streams
+            saved = sorted(tmp_path.iterdir())
+            answer = page.get(f"/preview/{shown.id}.png")
+            assert answer.status == 200, answer.text
+            assert saved
+            assert sorted(tmp_path.iterdir()) == saved
 
     def test_there_is_no_preview_of_a_stream_that_is_closed(self, page: LivePage) -> None:
         answer = page.get("/preview/99.png")

@@ -82,22 +82,20 @@ class Requester(Protocol):
 
 
 class ReadCounters:
-    """Counters of the batches that were read.
+    """Counters of what was read.
 
     Attributes:
-        batches: read.
-        images: in them.
+        images: in all batches.
         seconds: that the reads took; those of ready batches take microseconds.
     """
 
     def __init__(self) -> None:
-        self.batches = self.images = 0
+        self.images = 0
         self.seconds = 0.0
 
     def add(self, nanoseconds: int, images: int) -> None:
         """Counts one batch."""
         self.seconds += nanoseconds / 1e9
-        self.batches += 1
         self.images += images
 
 
